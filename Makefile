@@ -1,0 +1,55 @@
+# make book   set up, compare all methods on the bundled index, build the site (_build/html)
+# make test   set up, lint, all tests, nbval on every notebook
+# The rest are the steps behind these two.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INDEX := build/index
+RESULTS := book/results
+
+.PHONY: book test setup lint unit nbval compare site notebooks clean
+.DELETE_ON_ERROR:
+
+book: compare site
+	@echo "The site is at _build/html/index.html"
+
+test: lint unit nbval
+
+setup: $(VENV)/installed
+
+# One environment for both commands, so that what is tested is what is built.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,dev]'
+	touch $@
+
+$(INDEX)/manifest.json: $(VENV)/installed $(wildcard ragbook/corpus/miniwiki/*.md)
+	$(BIN)/ragbook index build --corpus miniwiki --out $(INDEX) --overwrite
+	touch $@
+
+compare: $(INDEX)/manifest.json
+	$(BIN)/ragbook compare --index $(INDEX) --questions miniwiki --split test --out $(RESULTS)
+
+site: $(VENV)/installed
+	$(BIN)/jupyter-book build book -W -n --keep-going
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+unit: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests
+
+# Executes the chapters from their text form and stores the outputs; needed after a change that
+# changes what they show.
+notebooks: $(INDEX)/manifest.json
+	$(BIN)/python book/_tools/execute.py
+
+nbval: $(INDEX)/manifest.json
+	$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout 300 book -n 2 --dist loadfile
+
+clean:
+	rm -rf build _build .pytest_cache .ruff_cache .hypothesis
