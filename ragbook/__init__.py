@@ -1,0 +1,91 @@
+"""ragbook: one passage index, five ways to use it, every figure re-executed.
+
+Nothing heavy is imported here: the names below are looked up in their modules at first use, so
+``import ragbook`` stays as cheap as ``import json``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ragbook.errors import InputError
+
+if TYPE_CHECKING:
+    from ragbook.corpus import Corpus as Corpus
+    from ragbook.corpus import Passage as Passage
+    from ragbook.corpus import Question as Question
+    from ragbook.corpus import QuestionSet as QuestionSet
+    from ragbook.corpus import load_corpus as load_corpus
+    from ragbook.corpus import load_questions as load_questions
+    from ragbook.evaluation import Comparison as Comparison
+    from ragbook.evaluation import compare as compare
+    from ragbook.index import PassageIndex as PassageIndex
+    from ragbook.index import build_index as build_index
+    from ragbook.methods import load as load_methods
+    from ragbook.models import load_encoder as load_encoder
+    from ragbook.retrieval import BM25Retriever as BM25Retriever
+    from ragbook.retrieval import DenseRetriever as DenseRetriever
+    from ragbook.retrieval import OracleRetriever as OracleRetriever
+
+__version__ = "0.1.0"
+
+# Public name -> (module, name there).
+_EXPORTS = {
+    "Passage": ("ragbook.corpus", "Passage"),
+    "Corpus": ("ragbook.corpus", "Corpus"),
+    "Question": ("ragbook.corpus", "Question"),
+    "QuestionSet": ("ragbook.corpus", "QuestionSet"),
+    "load_corpus": ("ragbook.corpus", "load_corpus"),
+    "load_questions": ("ragbook.corpus", "load_questions"),
+    "load_encoder": ("ragbook.models", "load_encoder"),
+    "PassageIndex": ("ragbook.index", "PassageIndex"),
+    "build_index": ("ragbook.index", "build_index"),
+    "DenseRetriever": ("ragbook.retrieval", "DenseRetriever"),
+    "BM25Retriever": ("ragbook.retrieval", "BM25Retriever"),
+    "OracleRetriever": ("ragbook.retrieval", "OracleRetriever"),
+    "load_methods": ("ragbook.methods", "load"),
+    "compare": ("ragbook.evaluation", "compare"),
+    "Comparison": ("ragbook.evaluation", "Comparison"),
+}
+_ROOMS = (
+    "corpus",
+    "models",
+    "index",
+    "retrieval",
+    "methods",
+    "training",
+    "evaluation",
+    "figures",
+)
+
+__all__ = [  # noqa: RUF022  (in the order of the rooms)
+    "InputError",
+    "__version__",
+    "Passage",
+    "Corpus",
+    "Question",
+    "QuestionSet",
+    "load_corpus",
+    "load_questions",
+    "load_encoder",
+    "PassageIndex",
+    "build_index",
+    "DenseRetriever",
+    "BM25Retriever",
+    "OracleRetriever",
+    "load_methods",
+    "compare",
+    "Comparison",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        module, attribute = _EXPORTS[name]
+        return getattr(import_module(module), attribute)
+    if name in _ROOMS:
+        return import_module(f"ragbook.{name}")
+    raise AttributeError(f"module 'ragbook' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS, *_ROOMS})

@@ -1,0 +1,8 @@
+"""``python -m ragbook`` is the command ``ragbook``."""
+
+import sys
+
+from ragbook.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

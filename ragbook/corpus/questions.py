@@ -1,0 +1,176 @@
+"""Question files: NQ-open's JSON lines, SQuAD's JSON, DPR's JSON and CSV, plain or gzip."""
+
+import ast
+import json
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ragbook.corpus import miniwiki
+from ragbook.corpus.files import (
+    bare_name,
+    checked_text,
+    format_suffix,
+    read_json,
+    read_lines,
+    read_objects,
+    read_rows,
+    text_field,
+)
+from ragbook.corpus.types import Question, QuestionSet
+from ragbook.errors import InputError
+
+_FORMATS = (
+    'NQ-open JSON lines (.jsonl; "question", "answer"), SQuAD or DPR JSON (.json), '
+    "or DPR CSV (.csv, .tsv; question, tab, ['answer', ...]), each also as .gz"
+)
+
+_Reader = Callable[[Path], Iterator[Question | None]]  # None is a question without an answer
+
+
+def load_questions(name_or_path: str | os.PathLike[str], split: str | None = None) -> QuestionSet:
+    """The questions of ``"miniwiki"`` (`split` is train, dev or test, the default) or of a file.
+
+    A file holds one split: `split` only says which, for the record; without it, it is "all".
+    Questions that a SQuAD file marks unanswerable are left out and counted in ``skipped``.
+
+    Raises InputError if there is no such set, the format is unknown, an entry is malformed, or
+    no question is left.
+    """
+    if name_or_path == "miniwiki":
+        return miniwiki.questions(split or "test")
+    path = Path(name_or_path)
+    if not os.path.exists(path):
+        raise InputError(
+            f"There is no file {path} and no question set of that name; the bundled questions "
+            f"are 'miniwiki', and a file may be {_FORMATS}."
+        )
+    entries = list(_reader(path)(path))
+    questions = [question for question in entries if question is not None]
+    if not questions:
+        raise InputError(f"{path} holds no question with an answer; expected {_FORMATS}.")
+    skipped = len(entries) - len(questions)
+    return QuestionSet(bare_name(path), split or "all", questions, skipped)
+
+
+def _reader(path: Path) -> _Reader:
+    """The reader that fits the file's suffix or, where that does not tell, its beginning."""
+    suffix = format_suffix(path)
+    if suffix == ".jsonl":
+        return _read_jsonl
+    if suffix in (".csv", ".tsv"):
+        return _read_csv
+    first = next(islice((line.strip() for line in read_lines(path) if line.strip()), 1), "")
+    if not first:
+        raise InputError(f"{path} is empty; expected {_FORMATS}.")
+    if _is_question(first):  # JSON lines are often named .json
+        return _read_jsonl
+    if first[0] in "{[" or suffix == ".json":
+        return _read_json
+    if "\t[" in first or '\t"[' in first:
+        return _read_csv
+    raise InputError(f"The format of {path} is not known; expected {_FORMATS}.")
+
+
+def _is_question(line: str) -> bool:
+    """Is this line of a file one whole JSON object with a question?"""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "question" in value
+
+
+def _read_jsonl(path: Path) -> Iterator[Question]:
+    for line, value in read_objects(path):
+        where = f"{path}, line {line}"
+        text = text_field(where, value, "question")
+        key = "answers" if "answers" in value and "answer" not in value else "answer"
+        if key not in value:
+            raise InputError(f'{where}: the key "answer" is missing.')
+        gold = value.get("gold_passage")
+        if gold is not None:
+            gold = checked_text(where, '"gold_passage"', gold)
+        yield Question(text, _answers(where, value[key]), gold)
+
+
+def _read_json(path: Path) -> Iterator[Question | None]:
+    value = read_json(path)
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        yield from _squad(path, value["data"])
+    elif isinstance(value, list):
+        yield from _dpr(path, value)
+    else:
+        raise InputError(
+            f'{path} is neither SQuAD JSON (an object with a list "data") nor DPR JSON (a list '
+            'of objects with "question" and "answers").'
+        )
+
+
+def _squad(path: Path, data: list[Any]) -> Iterator[Question | None]:
+    """SQuAD 1.1 and 2.0. The contexts are whole paragraphs, no passages of a corpus, so no gold
+    passage is known."""
+    for a, article in enumerate(data, 1):
+        for p, paragraph in enumerate(_list(f"{path}, article {a}", article, "paragraphs"), 1):
+            place = f"{path}, article {a}, paragraph {p}"
+            for q, qa in enumerate(_list(place, paragraph, "qas"), 1):
+                where = f"{place}, question {q}"
+                answers = _list(where, qa, "answers")
+                text = text_field(where, qa, "question")
+                if qa.get("is_impossible") or not answers:
+                    yield None
+                    continue
+                texts = [
+                    answer.get("text") if isinstance(answer, dict) else None for answer in answers
+                ]
+                yield Question(text, _answers(where, texts))
+
+
+def _dpr(path: Path, entries: list[Any]) -> Iterator[Question]:
+    """DPR's retriever files. The first positive context is the gold passage."""
+    for n, entry in enumerate(entries, 1):
+        where = f"{path}, entry {n}"
+        if not isinstance(entry, dict):
+            raise InputError(f"{where}: not a JSON object.")
+        text = text_field(where, entry, "question")
+        answers = _answers(where, _list(where, entry, "answers"))
+        positives = entry.get("positive_ctxs") or [{}]
+        if not isinstance(positives, list) or not isinstance(positives[0], dict):
+            raise InputError(f'{where}: "positive_ctxs" must be a list of objects.')
+        # The Natural Questions files say passage_id, those of the other sets psg_id.
+        gold = positives[0].get("passage_id", positives[0].get("psg_id"))
+        yield Question(text, answers, None if gold in (None, "") else str(gold))
+
+
+def _read_csv(path: Path) -> Iterator[Question]:
+    for line, row in read_rows(path):
+        where = f"{path}, line {line}"
+        if len(row) != 2:
+            raise InputError(
+                f"{where}: the row has {len(row)} columns; expected 2 (question, list of "
+                "answers), separated by a tab."
+            )
+        try:
+            answers = ast.literal_eval(row[1])
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            answers = None
+        if not isinstance(answers, list):
+            raise InputError(f"{where}: the answers must be a list such as ['Paris', 'paris'].")
+        yield Question(checked_text(where, "the question", row[0]), _answers(where, answers))
+
+
+def _list(where: str, value: Any, key: str) -> list[Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: not a JSON object.")
+    if not isinstance(value.get(key), list):
+        raise InputError(f'{where}: the list "{key}" is missing.')
+    return value[key]
+
+
+def _answers(where: str, answers: Any) -> tuple[str, ...]:
+    """The answers without repetitions, the first first."""
+    if not isinstance(answers, list) or not answers:
+        raise InputError(f"{where}: the answers must be a list of at least one string.")
+    return tuple(dict.fromkeys(checked_text(where, "an answer", answer) for answer in answers))

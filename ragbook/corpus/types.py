@@ -1,0 +1,133 @@
+"""Passages and questions, and the ordered collections of them that everything else takes."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import overload
+
+from ragbook.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of an article, at most about 100 words: what an index stores and a reader reads."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, the answers that count as right (the canonical one first), and the id of the
+    passage that is known to answer it, where one is."""
+
+    text: str
+    answers: tuple[str, ...]
+    gold_passage: str | None = None
+
+
+def passages_sha256(passages: Iterable[Passage]) -> str:
+    """SHA-256 (hex) over id, title and text of all passages in order.
+
+    Every field goes in as its length (8 bytes, big-endian) and its UTF-8 bytes, so that no two
+    different lists of passages can run together to the same bytes.
+    """
+    digest = hashlib.sha256()
+    for passage in passages:
+        for field in (passage.id, passage.title, passage.text):
+            data = field.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "big"))
+            digest.update(data)
+    return digest.hexdigest()
+
+
+class Corpus(Sequence[Passage]):
+    """Passages in a fixed order, which is the order of an index's positions, with unique ids.
+
+    Raises InputError if two passages share an id.
+    """
+
+    def __init__(self, name: str, passages: Iterable[Passage]) -> None:
+        self.name = name
+        self._passages = tuple(passages)
+        self._positions = {passage.id: i for i, passage in enumerate(self._passages)}
+        if len(self._positions) < len(self._passages):
+            seen: set[str] = set()
+            for passage in self._passages:
+                if passage.id in seen:
+                    raise InputError(
+                        f"Corpus {name!r} has two passages with the id {passage.id!r}; "
+                        "ids must be unique."
+                    )
+                seen.add(passage.id)
+
+    def __len__(self) -> int:
+        return len(self._passages)
+
+    @overload
+    def __getitem__(self, position: int) -> Passage: ...
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Passage, ...]: ...
+    def __getitem__(self, position: int | slice) -> Passage | tuple[Passage, ...]:
+        return self._passages[position]
+
+    def __repr__(self) -> str:
+        return f"Corpus({self.name!r}, {len(self)} passages)"
+
+    def position(self, passage_id: str) -> int:
+        """Where the passage stands, from 0; KeyError if there is none of this id."""
+        return self._positions[passage_id]
+
+    def get(self, passage_id: str) -> Passage:
+        """The passage of this id; KeyError if there is none."""
+        return self._passages[self._positions[passage_id]]
+
+    @cached_property
+    def sha256(self) -> str:
+        """:func:`passages_sha256` of these passages (the name plays no part)."""
+        return passages_sha256(self._passages)
+
+
+class QuestionSet(Sequence[Question]):
+    """Questions in a fixed order. ``skipped`` counts those that the source had without an answer
+    and that were left out."""
+
+    def __init__(
+        self, name: str, split: str, questions: Iterable[Question], skipped: int = 0
+    ) -> None:
+        self.name = name
+        self.split = split
+        self.skipped = skipped
+        self._questions = tuple(questions)
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    @overload
+    def __getitem__(self, position: int) -> Question: ...
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Question, ...]: ...
+    def __getitem__(self, position: int | slice) -> Question | tuple[Question, ...]:
+        return self._questions[position]
+
+    def __repr__(self) -> str:
+        return f"QuestionSet({self.name!r}, {self.split!r}, {len(self)} questions)"
+
+    def head(self, n: int) -> "QuestionSet":
+        """The first `n` questions (all of them if there are fewer); InputError if n < 1."""
+        if n < 1:
+            raise InputError(f"The number of questions must be at least 1, not {n}.")
+        return QuestionSet(self.name, self.split, self._questions[:n], self.skipped)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 (hex) over text, answers and gold passage of all questions in order, each as
+        one line of JSON."""
+        digest = hashlib.sha256()
+        for question in self._questions:
+            line = json.dumps([question.text, question.answers, question.gold_passage])
+            digest.update(line.encode("ascii") + b"\n")
+        return digest.hexdigest()

@@ -1,0 +1,177 @@
+"""Passage files: what is written comes back, and what is broken is told by file and line."""
+
+import csv
+import gzip
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragbook.corpus import Passage, load_corpus, read_passages
+from ragbook.errors import InputError
+
+HOSTILE = (
+    '"Quoted", she said:\t"tab"\nnew line\r\nand another\rone — Zürich, 東京, 👩‍🔬, \u2028, \x85'
+)
+TSV = "id\ttext\ttitle\r\n1\tIt flows north.\tRhine\r\n2\tIt flows east.\tDanube\r\n"
+JSONL = (
+    '{"id": "1", "title": "Rhine", "text": "It flows north."}\n'
+    '{"id": "2", "title": "Danube", "text": "It flows east."}\n'
+)
+RIVERS = [Passage("1", "Rhine", "It flows north."), Passage("2", "Danube", "It flows east.")]
+
+# Anything but halves of surrogate pairs, which no UTF-8 file can hold.
+texts = st.text(st.characters(exclude_categories=["Cs"])) | st.text("\"\t\n\r, a'\\")
+words = texts.filter(str.strip)
+passages = st.lists(
+    st.builds(Passage, id=words, title=texts, text=words | st.just(HOSTILE)),
+    min_size=1,
+    unique_by=lambda passage: passage.id,
+)
+
+
+@given(passages, st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.booleans())
+def test_tsv_round_trip(tmp_path_factory, expected, quoting, zipped):
+    table = io.StringIO()
+    writer = csv.writer(table, delimiter="\t", quoting=quoting)
+    writer.writerow(["id", "text", "title"])
+    writer.writerows([p.id, p.text, p.title] for p in expected)
+    path = tmp_path_factory.mktemp("tsv") / ("p.tsv.gz" if zipped else "p.tsv")
+    data = table.getvalue().encode("utf-8")
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    assert list(load_corpus(path)) == expected
+
+
+@given(passages, st.booleans(), st.booleans())
+def test_jsonl_round_trip(tmp_path_factory, expected, ascii_only, zipped):
+    lines = [
+        json.dumps({"id": p.id, "title": p.title, "text": p.text}, ensure_ascii=ascii_only)
+        for p in expected
+    ]
+    path = tmp_path_factory.mktemp("jsonl") / ("p.jsonl.gz" if zipped else "p.jsonl")
+    data = "\n".join(lines).encode("utf-8")
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    assert list(load_corpus(path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rivers.tsv", TSV),
+        ("rivers.tsv", TSV.replace("\r\n", "\n")),
+        ("rivers.tsv", "\ufeff" + TSV),
+        ("rivers.TSV", TSV + "\r\n\r\n"),
+        ("rivers.jsonl", JSONL),
+        ("rivers.jsonl", JSONL.replace("\n", "\r\n\r\n")),
+        ("rivers.txt", TSV),
+        ("rivers", JSONL),
+        ("rivers.json", "\n" + JSONL),
+    ],
+)
+def test_the_format_is_told_by_suffix_or_content(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content.encode("utf-8"))
+    corpus = load_corpus(str(path))
+    assert list(corpus) == RIVERS
+    assert corpus.name == "rivers"
+
+
+def test_gzip_is_told_by_content(tmp_path):
+    zipped, plain = tmp_path / "rivers.tsv", tmp_path / "streams.tsv.gz"
+    zipped.write_bytes(gzip.compress(TSV.encode()))
+    plain.write_bytes(TSV.encode())
+    assert list(load_corpus(zipped)) == list(load_corpus(plain)) == RIVERS
+    assert load_corpus(plain).name == "streams"
+
+
+def test_reading_streams(tmp_path):
+    """The first passage comes before a fault further down is met."""
+    path = tmp_path / "p.tsv"
+    path.write_text("id\ttext\ttitle\n1\tIt flows north.\tRhine\nbroken\n")
+    stream = read_passages(path)
+    assert next(stream) == RIVERS[0]
+    with pytest.raises(InputError):
+        next(stream)
+
+
+HEAD = "id\ttext\ttitle\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "said"),
+    [
+        ("p.tsv", HEAD + "1\ta\tA\n2\tb\n", 3, "2 columns"),
+        ("p.tsv", HEAD + "1\ta\tA\tmore\n", 2, "4 columns"),
+        ("p.tsv", HEAD + "\ta\tA\n", 2, "id is empty"),
+        ("p.tsv", HEAD + "1\ta\tA\n\n2\t  \tB\n", 4, "text is empty"),
+        # The first row has three lines: the fault is on line 5 of the file, in its third row.
+        ("p.tsv", HEAD + '1\t"a\nb\nc"\tA\n1\tb\tB\n', 5, "second time"),
+        ("p.tsv", HEAD + '1\ta\tA\n2\t"b\tB\n3\tc\tC\n', 3, "quotes"),
+        ("p.tsv", HEAD + '1\t"a" b\tA\n', 2, "quotes"),
+        ("p.tsv", HEAD + f'1\t"{"a" * 200_000}\tA\n', 2, "quotes"),
+        ("p.tsv", HEAD + "1\ta\rb\tA\n", 2, "quotes"),
+        ("p.tsv", "1\ta\tA\n", 1, "header"),
+        ("p.tsv", "id\ttitle\ttext\n1\tA\ta\n", 1, "header"),
+        ("p.tsv", b"id\ttext\ttitle\n1\ta\tA\n2\t\xe9t\xe9\tB\n", 3, "UTF-8"),
+        ("p.tsv.gz", gzip.compress(b"id\ttext\ttitle\n1\t\xff\tA\n"), 2, "UTF-8"),
+        ("p.jsonl", JSONL + "{", 3, "JSON"),
+        ("p.jsonl", JSONL + "\n[]", 4, "object"),
+        ("p.jsonl", '{"id": "1", "title": "A"}', 1, '"text" is missing'),
+        ("p.jsonl", '{"id": "1", "text": "a"}', 1, '"title" is missing'),
+        ("p.jsonl", JSONL + '{"id": 3, "title": "A", "text": "a"}', 3, '"id" must be a string'),
+        ("p.jsonl", '{"id": "1", "title": null, "text": "a"}', 1, '"title" must be a string'),
+        ("p.jsonl", '{"id": "1", "title": "A", "text": ["a"]}', 1, '"text" must be a string'),
+        ("p.jsonl", '{"id": "1", "title": "A", "text": ""}', 1, '"text" is empty'),
+        ("p.jsonl", '{"id": "1", "title": "A", "text": "\\ud800"}', 1, "surrogate"),
+        ("p.jsonl", JSONL + '{"id": "1", "title": "A", "text": "a"}', 3, "second time"),
+        ("p.jsonl", "[" * 100_000, 1, "JSON"),
+        ("p.jsonl", '{"id": ' + "1" * 5_000 + "}", 1, "JSON"),
+        ("p.jsonl", b'{"id": "\xe9"}', 1, "UTF-8"),
+    ],
+)
+def test_a_malformed_row_is_told_by_file_and_line(tmp_path, name, content, line, said):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    with pytest.raises(InputError) as caught:
+        load_corpus(path)
+    assert str(caught.value).startswith(f"{path}, line {line}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("p.tsv", b"", "holds no passage"),
+        ("p.tsv", b"id\ttext\ttitle\n", "holds no passage"),
+        ("p.jsonl", b"\n\n", "holds no passage"),
+        ("p.gz", b"", "is empty"),
+        ("p.txt", b"Once upon a time", "is not known"),
+        ("p.json", b"[]", "is not known"),
+        ("p.tsv.gz", gzip.compress(TSV.encode())[:-20], "cannot be read"),
+        ("p.tsv.gz", gzip.compress(TSV.encode())[:-8] + b"\0" * 8, "cannot be read"),
+        ("p.tsv.gz", b"\x1f\x8b" + b"\0" * 30, "cannot be read"),
+        ("p.tsv.gz", gzip.compress(b"")[:10] + b"\xff" * 30, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_corpus_is_refused_by_name(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said) as caught:
+        load_corpus(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_files_and_folders_are_refused_by_name(tmp_path):
+    with pytest.raises(InputError, match=r"no file .*missing\.tsv"):
+        load_corpus(tmp_path / "missing.tsv")
+    with pytest.raises(InputError, match=r"no file .*missing\.tsv"):
+        list(read_passages(tmp_path / "missing.tsv"))
+    with pytest.raises(InputError, match="folder"):
+        load_corpus(tmp_path)
+    with pytest.raises(InputError, match="miniwiki"):
+        load_corpus("minwiki")
+    with pytest.raises(InputError):
+        load_corpus("no\0path")
