@@ -1,0 +1,18 @@
+"""Where checkpoints come from, and what the methods use them through."""
+
+from ragbook.models.bundled import load_lm, load_reader, load_span_reader
+from ragbook.models.encoder import Encoder, load_encoder
+from ragbook.models.lm import LanguageModel
+from ragbook.models.reader import SeqReader
+from ragbook.models.span import SpanReader
+
+__all__ = [
+    "Encoder",
+    "LanguageModel",
+    "SeqReader",
+    "SpanReader",
+    "load_encoder",
+    "load_lm",
+    "load_reader",
+    "load_span_reader",
+]

@@ -1,0 +1,104 @@
+"""The readers that ship with the package, and any of the hub's in their place.
+
+The bundled files hold only what training changed, in bfloat16; the embedded encoder gives the rest.
+`weights/weights.json` lists each file's size and SHA-256, and no file is read that does not match.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from ragbook.errors import InputError
+from ragbook.models.embedded import minilm_model, minilm_tokenizer, sha256_file
+from ragbook.models.lm import LanguageModel, new_lm_model
+from ragbook.models.reader import SeqReader, new_reader_model
+from ragbook.models.span import SpanReader, SpanScorer
+
+WEIGHTS = Path(__file__).parent / "weights"
+BUNDLED = "bundled"
+
+
+@cache
+def manifest(folder: Path = WEIGHTS) -> dict[str, Any]:
+    """What `weights.json` says: files with hashes, and the settings tuned on the dev split."""
+    path = folder / "weights.json"
+    if not path.is_file():
+        raise InputError(f"the bundled weights are missing ({path}); reinstall ragbook")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def tensors(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
+    """The tensors of one bundled file, float32, its hash checked.
+
+    Raises
+    ------
+    InputError: the file is missing or is not the one that `weights.json` lists.
+    """
+    path, listed = folder / name, manifest(folder)["files"].get(name)
+    if listed is None or not path.is_file() or sha256_file(path) != listed["sha256"]:
+        raise InputError(f"{path} is missing or damaged; reinstall ragbook")
+    return {key: value.float() for key, value in load_file(str(path)).items()}
+
+
+def fill(module: torch.nn.Module, changed: dict[str, torch.Tensor]) -> None:
+    """Put tensors in place by name; every one must have its place."""
+    unexpected = module.load_state_dict(changed, strict=False).unexpected_keys
+    if unexpected:
+        raise InputError(f"the weights do not fit the model: {', '.join(unexpected[:3])}")
+
+
+@cache
+def load_reader(name: str = BUNDLED) -> SeqReader:
+    """The seq2seq reader of RAG, FiD and the closed book: the bundled one, a path or a hub name."""
+    if name != BUNDLED:
+        from transformers import AutoModelForSeq2SeqLM
+
+        try:
+            model = AutoModelForSeq2SeqLM.from_pretrained(name, use_safetensors=True)
+            return SeqReader(model, AutoTokenizer.from_pretrained(name), name)
+        except OSError as error:
+            raise _unreachable(name) from error
+    model = new_reader_model()
+    fill(model.get_encoder(), tensors("encoder.safetensors"))
+    fill(model.decoder, tensors("decoder.safetensors"))
+    return SeqReader(model, minilm_tokenizer(), name)
+
+
+@cache
+def load_span_reader() -> SpanReader:
+    """REALM's span reader; its encoder is the seq2seq reader's own."""
+    encoder = minilm_model()
+    scorer = SpanScorer(encoder.config.hidden_size)
+    fill(encoder, tensors("encoder.safetensors"))
+    fill(scorer, tensors("span.safetensors"))
+    return SpanReader(encoder, scorer, minilm_tokenizer(), BUNDLED)
+
+
+@cache
+def load_lm(name: str = BUNDLED) -> LanguageModel:
+    """kNN-LM's base model: the bundled one, a path or a hub name."""
+    if name != BUNDLED:
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
+            return LanguageModel(model, AutoTokenizer.from_pretrained(name), name)
+        except OSError as error:
+            raise _unreachable(name) from error
+    model = new_lm_model()
+    fill(model, tensors("lm.safetensors"))
+    return LanguageModel(model, minilm_tokenizer(), name)
+
+
+def _unreachable(name: str) -> InputError:
+    return InputError(
+        f"there is no model at {name!r}: neither a folder here nor a checkpoint that the hub's "
+        "cache or the network gives; check the name, or download it first"
+    )

@@ -1,0 +1,99 @@
+"""Question and passage as one input: the question is never cut away by a long passage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ragbook.corpus import Passage
+
+MAX_INPUT, MAX_QUESTION = 208, 48
+"""Tokens of one input, and of the question in it. A hundred words of Wikipedia are about 140."""
+
+
+@dataclass
+class Inputs:
+    """N tokenised inputs of at most L tokens, padded on the right."""
+
+    tensors: dict[
+        str, Tensor
+    ]  # what the encoder takes: input_ids, attention_mask, ...; int64 [N, L]
+    passage_mask: Tensor  # bool [N, L]: the passage's own tokens
+    offsets: Tensor  # int64 [N, L, 2]: each token's characters in `texts`
+    texts: list[str]  # the passages as they were read, title first
+
+    @property
+    def mask(self) -> Tensor:
+        """int64 [N, L], 1 on real tokens."""
+        return self.tensors["attention_mask"]
+
+
+def passage_text(passage: Passage) -> str:
+    """A passage as every model reads it: title, then text."""
+    return f"{passage.title}. {passage.text}" if passage.title else passage.text
+
+
+def shorten(tokenizer: Any, question: str, max_tokens: int = MAX_QUESTION) -> str:
+    """The question's beginning, at most `max_tokens` tokens of it."""
+    ends = tokenizer(
+        question,
+        add_special_tokens=False,
+        truncation=True,
+        max_length=max_tokens,
+        return_offsets_mapping=True,
+    )["offset_mapping"]
+    return question[: ends[-1][1]] if ends else question[:1]
+
+
+def pair(
+    tokenizer: Any,
+    questions: Sequence[str],
+    passages: Sequence[Passage | None],
+    max_input: int = MAX_INPUT,
+    max_question: int = MAX_QUESTION,
+) -> Inputs:
+    """Tokenise (question, passage) pairs; None for a question that is shown alone.
+
+    A long question keeps its first `max_question` tokens, a long passage what then fits into
+    `max_input`. Either all questions have a passage or none has.
+    """
+    short = [shorten(tokenizer, question, max_question) for question in questions]
+    texts = [passage_text(passage) if passage else "" for passage in passages]
+    paired = any(passage is not None for passage in passages)
+    encoding = tokenizer(
+        short,
+        texts if paired else None,
+        truncation="only_second" if paired else True,
+        max_length=max_input,
+        padding=True,
+        return_tensors="pt",
+        return_offsets_mapping=True,
+    )
+    offsets = encoding.pop("offset_mapping")
+    shape = encoding["input_ids"].shape
+    passage_mask = torch.zeros(shape, dtype=torch.bool)
+    if paired:
+        for row in range(shape[0]):
+            second = [part == 1 for part in encoding.sequence_ids(row)]
+            passage_mask[row] = torch.tensor(second)
+    return Inputs(dict(encoding), passage_mask, offsets, texts)
+
+
+def padded_states(encode: Any, inputs: Inputs, width: int, chunk: int = 32) -> Tensor:
+    """The encoder's states of all inputs, [N, L, d], computed in chunks of like lengths.
+
+    Sorting by length and cutting each chunk to its own longest input leaves most of the padding
+    uncomputed; the states of padding are zero.
+    """
+    lengths = inputs.mask.sum(1)
+    order = torch.argsort(lengths, stable=True)
+    states = torch.zeros(*inputs.mask.shape, width)
+    for rows in order.split(chunk):
+        longest = int(lengths[rows].max())
+        piece = {name: value[rows, :longest] for name, value in inputs.tensors.items()}
+        states[rows, :longest] = encode(**piece).last_hidden_state.float()
+    return states * inputs.mask[:, :, None]
