@@ -1,0 +1,204 @@
+"""The passage index: an exact inner-product search over the passages' vectors.
+
+Johnson et al. 2017 (Faiss). The score of passage z for query x is the inner product of their
+vectors, as in DPR (Karpukhin et al. 2020, equation 1):
+
+    sim(x, z) = E_Q(x) · E_P(z)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ragbook.errors import InputError
+from ragbook.index.manifest import (
+    MANIFEST,
+    Manifest,
+    hash_problems,
+    manifest_as_written,
+    read_manifest,
+    size_problems,
+)
+from ragbook.index.passages import StoredPassages
+
+if TYPE_CHECKING:
+    import faiss
+
+    from ragbook.models import Encoder
+
+PASSAGES_FILE = "passages.arrow"
+FAISS_FILE = "faiss.index"
+METRIC = "inner_product"
+
+
+class PassageIndex:
+    """An index folder, opened: `build_index` makes one, `PassageIndex.open` opens it again.
+
+    Attributes
+    ----------
+    path: the folder.
+    manifest: what `manifest.json` says.
+    digest: SHA-256 of `manifest.json`, the index's name in results.
+    corpus: the passages, mapped from the disk; position i of a search is `corpus[i]`.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, corpus: StoredPassages, index: faiss.Index
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.digest = hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+        self.corpus = corpus
+        self._index = index
+
+    @classmethod
+    def open(cls, path: Path | str) -> PassageIndex:
+        """Open an index folder. Sizes, version and shapes are checked, hashes are `verify`'s.
+
+        Raises
+        ------
+        InputError: `path` is not an index, or one of another version, or a damaged one.
+        """
+        import faiss
+
+        path = Path(path)
+        manifest = read_manifest(path)
+        if problems := size_problems(path, manifest):
+            raise InputError(f"The index is damaged: {problems[0]}; build it again.")
+        if missing := {PASSAGES_FILE, FAISS_FILE} - manifest["files"].keys():
+            raise InputError(
+                f"{path / MANIFEST} does not list {min(missing)}; build the index again."
+            )
+        entry = manifest["corpus"]
+        corpus = StoredPassages(path / PASSAGES_FILE, entry["name"], entry["sha256"])
+        try:
+            # Mapped, not read: opening is instant, and processes share the pages.
+            index = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
+        except (RuntimeError, MemoryError):
+            raise InputError(
+                f"{path / FAISS_FILE} cannot be read, or it is damaged; build the index again."
+            ) from None
+        found = (len(corpus), index.ntotal, index.d, index.metric_type, type(index).__name__)
+        said = (
+            entry["passages"],
+            entry["passages"],
+            manifest["encoder"]["dimension"],
+            faiss.METRIC_INNER_PRODUCT,
+            manifest["index"]["type"],
+        )
+        if found != said:
+            raise InputError(
+                f"The index at {path} contradicts its manifest (passages, vectors, dimension, "
+                f"metric, type are {found}, the manifest says {said}); build it again."
+            )
+        return cls(path, manifest, corpus, index)
+
+    def __len__(self) -> int:
+        return len(self.corpus)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return self._index.d
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Refuse an encoder whose vectors mean something else than this index's.
+
+        The weights decide, not the name they go by: one checkpoint at two paths is one encoder.
+
+        Raises
+        ------
+        InputError: the encoders differ; the sentence names both.
+        """
+        built = self.manifest["encoder"]
+        keys = ("sha256", "pooling", "dimension", "metric")
+        if any(built[key] != getattr(encoder, key) for key in keys):
+            raise InputError(
+                f"The index at {self.path} was built with encoder {built['id']} "
+                f"({built['pooling']} pooling, weights {built['sha256'][:12]}), not with "
+                f"{encoder.id} ({encoder.pooling} pooling, weights {encoder.sha256[:12]}); "
+                "search with its own encoder or build another index."
+            )
+
+    def search(self, query_vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k passages with the greatest inner product, best first, exactly.
+
+        Parameters
+        ----------
+        query_vectors: float32 [B, d].
+        k: how many; at most as many as there are passages come back, k' = min(k, len).
+
+        Returns
+        -------
+        scores: float32 [B, k'], inner products.
+        positions: int64 [B, k'], into `corpus`; equal scores stand in the corpus's order.
+
+        Raises
+        ------
+        InputError: k < 1, or vectors of another shape or not finite.
+        """
+        if k < 1:
+            raise InputError(f"k must be 1 or more, not {k}.")
+        queries = np.ascontiguousarray(query_vectors, dtype=np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.dimension:
+            raise InputError(
+                f"Query vectors have shape {queries.shape}; this index takes [B, {self.dimension}]."
+            )
+        if not np.isfinite(queries).all():
+            raise InputError("A query vector has entries that are not finite numbers.")
+        k = min(k, len(self))
+        if len(queries) == 0:
+            return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
+        scores, positions = self._index.search(queries, k)
+        order = np.lexsort((positions, -scores), axis=1)
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+
+
+def verify(path: Path | str) -> list[str]:
+    """Check every byte of an index folder against its manifest.
+
+    Returns
+    -------
+    One sentence for each problem; an empty list when the index is whole.
+
+    Raises
+    ------
+    InputError: `path` is not an index, or an index of a version that this code does not read.
+    """
+    path = Path(path)
+    parts = (path / PASSAGES_FILE, path / FAISS_FILE)
+    if not (path / MANIFEST).is_file() and all(part.is_file() for part in parts):
+        return [f"{path / MANIFEST} is missing"]
+    try:
+        manifest = read_manifest(path)
+    except InputError as error:
+        # A manifest that is as it was written is of another version or of something else; one that
+        # is not, and lies beside an index's files, is a damaged one.
+        if (
+            (path / MANIFEST).is_file()
+            and not manifest_as_written(path)
+            and any(part.is_file() for part in parts)
+        ):
+            return [str(error)]
+        raise
+    problems = size_problems(path, manifest) or hash_problems(path, manifest)
+    if problems:
+        return problems
+    try:
+        index = PassageIndex.open(path)
+    except InputError as error:
+        return [str(error)]
+    return _content_problems(index)
+
+
+def _content_problems(index: PassageIndex) -> list[str]:
+    """Whether the passages are the corpus that the manifest names."""
+    from ragbook.corpus import passages_sha256
+
+    found = passages_sha256(index.corpus)
+    said = index.manifest["corpus"]["sha256"]
+    return [] if found == said else [f"{index.path} holds other passages than its manifest says"]

@@ -1,0 +1,166 @@
+"""The manifest: the file that says what an index folder holds, written last and checked first.
+
+`manifest.json` names the corpus, the encoder, the kind of index and every file's size and SHA-256.
+Its own key `sha256` covers the rest of it, so that a damaged manifest is found as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ragbook.errors import InputError
+
+MANIFEST = "manifest.json"
+KIND = "ragbook passage index"
+FORMAT_VERSION = 1
+
+Manifest = dict[str, Any]
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Ask the system to put a file, or a folder's list of names, on the disk now."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _serialize(manifest: Manifest) -> bytes:
+    """The one byte form of a manifest; its own hash is taken over the other keys."""
+    body = {key: value for key, value in manifest.items() if key != "sha256"}
+    plain = json.dumps(body, sort_keys=True, ensure_ascii=False).encode()
+    whole = body | {"sha256": hashlib.sha256(plain).hexdigest()}
+    return (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def write_manifest(
+    folder: Path, *, corpus: Manifest, encoder: Manifest, index: Manifest, files: list[str]
+) -> None:
+    """Write `folder/manifest.json` over files that are already on the disk.
+
+    Parameters
+    ----------
+    corpus: `name`, `passages` (how many) and `sha256`.
+    encoder: `id`, `sha256`, `pooling`, `dimension` and `metric`.
+    index: `type` and `parameters`.
+    files: names inside the folder; their sizes in bytes and SHA-256 are taken from the disk.
+    """
+    manifest = {
+        "kind": KIND,
+        "format_version": FORMAT_VERSION,
+        "corpus": corpus,
+        "encoder": encoder,
+        "index": index,
+        "files": {
+            name: {
+                "sha256": sha256_of_file(folder / name),
+                "bytes": (folder / name).stat().st_size,
+            }
+            for name in files
+        },
+    }
+    path = folder / MANIFEST
+    path.write_bytes(_serialize(manifest))
+    fsync(path)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an index folder, its version and shape checked (not its hash).
+
+    Raises
+    ------
+    InputError: the folder holds no index, or one of another version, or a damaged manifest.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is not a passage index (it has no {MANIFEST}); "
+            "build one with `ragbook index build`."
+        )
+    try:
+        manifest = json.loads(path.read_bytes().decode())
+    except ValueError as error:  # both of JSON and of UTF-8
+        raise InputError(f"{path} is damaged ({error}); build the index again.") from None
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise InputError(f"{path} is not the manifest of a passage index, or it is damaged.")
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {version!r}, and this ragbook reads version "
+            f"{FORMAT_VERSION}; build the index again or use the ragbook that wrote it."
+        )
+    if not _well_formed(manifest):
+        raise InputError(f"{path} is damaged (an entry is missing); build the index again.")
+    return manifest
+
+
+def manifest_as_written(folder: Path) -> bool:
+    """Whether the bytes of the manifest are those that `write_manifest` wrote."""
+    raw = (folder / MANIFEST).read_bytes()
+    try:
+        manifest = json.loads(raw.decode())
+    except ValueError:
+        return False
+    return isinstance(manifest, dict) and raw == _serialize(manifest)
+
+
+def size_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """Every file that is missing or has another size than the manifest says, one sentence each."""
+    problems = []
+    for name, record in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{path} is missing")
+        elif (size := path.stat().st_size) != record["bytes"]:
+            problems.append(f"{path} has {size} bytes where the manifest says {record['bytes']}")
+    return problems
+
+
+def hash_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """Every file, the manifest included, whose bytes are not the ones that were written."""
+    problems = []
+    if not manifest_as_written(folder):
+        problems.append(f"{folder / MANIFEST} is not as it was written (its own SHA-256 differs)")
+    for name, record in manifest["files"].items():
+        if (folder / name).is_file() and sha256_of_file(folder / name) != record["sha256"]:
+            problems.append(f"{folder / name} is not as it was written (its SHA-256 differs)")
+    return problems
+
+
+def _well_formed(manifest: Manifest) -> bool:
+    """Whether every entry that the code relies on is there with its type."""
+    shape = {
+        "corpus": {"name": str, "passages": int, "sha256": str},
+        "encoder": {"id": str, "sha256": str, "pooling": str, "dimension": int, "metric": str},
+        "index": {"type": str, "parameters": dict},
+    }
+    files = manifest.get("files")
+    return (
+        all(
+            isinstance(part := manifest.get(section), dict)
+            and all(isinstance(part.get(key), kind) for key, kind in entries.items())
+            for section, entries in shape.items()
+        )
+        and isinstance(files, dict)
+        and all(
+            # A bare name: a manifest must not lead out of its folder.
+            Path(name).name == name
+            and isinstance(record, dict)
+            and isinstance(record.get("sha256"), str)
+            and isinstance(record.get("bytes"), int)
+            for name, record in files.items()
+        )
+    )

@@ -1,0 +1,93 @@
+"""Passages on disk: an Arrow IPC file that is mapped into memory, never loaded whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import pyarrow as pa
+
+from ragbook.corpus import Passage
+from ragbook.errors import InputError
+
+BATCH = 4096  # passages in one Arrow record batch; every batch but the last is full
+SCHEMA = pa.schema([(column, pa.string()) for column in ("id", "title", "text")])
+
+
+def write_passages(path: Path, passages: Sequence[Passage]) -> None:
+    """Write passages as an uncompressed Arrow IPC file, the same bytes for the same passages."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        for start in range(0, len(passages), BATCH):
+            block = passages[start : start + BATCH]
+            columns = [[getattr(p, field.name) for p in block] for field in SCHEMA]
+            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+
+
+class StoredPassages(Sequence[Passage]):
+    """The passages of an index, read from the mapped file as they are asked for.
+
+    It has a `Corpus`'s names (`name`, `sha256`, `position`, `get`, indexing, iteration), so it goes
+    wherever a corpus does.
+
+    Parameters
+    ----------
+    path: file that `write_passages` wrote.
+    name, sha256: the corpus's name and digest, as the index's manifest has them.
+
+    Raises
+    ------
+    InputError: the file is not such an Arrow file.
+    """
+
+    def __init__(self, path: Path, name: str, sha256: str) -> None:
+        self.name = name
+        self.sha256 = sha256
+        self._path = path
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            if reader.schema != SCHEMA:
+                raise InputError(f"{path} has columns of its own; build the index again.")
+            self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (pa.ArrowException, OSError) as error:  # Arrow reports either for bad bytes
+            raise InputError(f"{path} cannot be read ({error}); build the index again.") from None
+        self._length = sum(batch.num_rows for batch in self._batches)
+        if any(batch.num_rows != BATCH for batch in self._batches[:-1]):
+            raise InputError(f"{path} is damaged (a batch is not full); build the index again.")
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Passage: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Passage, ...]: ...
+    def __getitem__(self, index: int | slice) -> Passage | tuple[Passage, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        position = range(len(self))[index]  # negative ones, and IndexError beyond the ends
+        batch, row = self._batches[position // BATCH], position % BATCH
+        try:
+            return Passage(*(batch.column(i)[row].as_py() for i in range(len(SCHEMA))))
+        except UnicodeDecodeError:
+            raise InputError(
+                f"{self._path} is damaged (passage {position} is no text); build the index again."
+            ) from None
+
+    def __iter__(self) -> Iterator[Passage]:
+        for position in range(len(self)):
+            yield self[position]
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        ids = (passage_id for batch in self._batches for passage_id in batch.column(0).to_pylist())
+        return {passage_id: position for position, passage_id in enumerate(ids)}
+
+    def position(self, passage_id: str) -> int:
+        """Where the passage stands, from 0; KeyError if there is none of this id."""
+        return self._positions[passage_id]
+
+    def get(self, passage_id: str) -> Passage:
+        """The passage of this id; KeyError if there is none."""
+        return self[self.position(passage_id)]
