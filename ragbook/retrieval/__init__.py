@@ -1,0 +1,29 @@
+"""Retrievers: dense, BM25, oracle; all answer `retrieve(questions, k)`.
+
+Names are imported when they are first used: BM25 alone needs no Faiss, and the dense one no BM25.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from ragbook.retrieval.base import Retrieved, Retriever
+
+if TYPE_CHECKING:
+    from ragbook.retrieval.bm25 import BM25Retriever
+    from ragbook.retrieval.dense import DenseRetriever
+    from ragbook.retrieval.oracle import OracleRetriever
+
+__all__ = ["BM25Retriever", "DenseRetriever", "OracleRetriever", "Retrieved", "Retriever"]
+
+_MODULES = {
+    "BM25Retriever": "ragbook.retrieval.bm25",
+    "DenseRetriever": "ragbook.retrieval.dense",
+    "OracleRetriever": "ragbook.retrieval.oracle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        from importlib import import_module
+
+        return getattr(import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

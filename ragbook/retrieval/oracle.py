@@ -1,0 +1,77 @@
+"""The oracle: the gold passage first, to see what a method makes of perfect retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ragbook.corpus import Question
+from ragbook.errors import InputError
+from ragbook.retrieval.base import Retrieved, Retriever
+
+if TYPE_CHECKING:
+    from ragbook.corpus import Corpus
+
+
+class OracleRetriever:
+    """The question's gold passage, then the fallback's others in their order.
+
+    The others keep the fallback's scores. The gold passage has its own, if the fallback found it,
+    and in any case at least one nat of prior more than the best other: its score is at least
+    `best + 1 / score_scale`.
+
+    Parameters
+    ----------
+    corpus: holds every gold passage.
+    fallback: retriever over the same corpus that fills the places after the first.
+    """
+
+    name = "oracle"
+
+    def __init__(self, corpus: Corpus, fallback: Retriever) -> None:
+        self.corpus = corpus
+        self.fallback = fallback
+        self.score_scale = fallback.score_scale
+
+    def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
+        """The gold passage and the fallback's k - 1 best others; see `Retriever`.
+
+        Raises
+        ------
+        InputError: a question has no gold passage, or one that the corpus does not have.
+        """
+        positions = [self._gold_position(question) for question in questions]
+        return [
+            self._gold_first(position, found)
+            for position, found in zip(positions, self.fallback.retrieve(questions, k), strict=True)
+        ]
+
+    def _gold_position(self, question: Question) -> int:
+        if question.gold_passage is None:
+            raise InputError(
+                f"The question {question.text!r} names no gold passage, which the oracle needs; "
+                "use another retriever or questions with gold passages."
+            )
+        try:
+            return self.corpus.position(question.gold_passage)
+        except KeyError:
+            raise InputError(
+                f"The gold passage {question.gold_passage!r} of the question {question.text!r} is "
+                f"not in corpus {self.corpus.name!r}; use the corpus that the questions were made "
+                "for."
+            ) from None
+
+    def _gold_first(self, position: int, found: Retrieved) -> Retrieved:
+        gold = self.corpus[position]
+        places = [i for i, passage_id in enumerate(found.ids) if passage_id != gold.id]
+        own = [i for i, passage_id in enumerate(found.ids) if passage_id == gold.id]
+        others = places[: len(found.ids) - 1]
+        least = [found.scores[i] + 1 / self.score_scale for i in places[:1]]
+        score = max([found.scores[i] for i in own] + least)
+        return Retrieved(
+            (gold.id, *(found.ids[i] for i in others)),
+            np.array([score, *found.scores[others]], dtype=np.float32),
+            (gold, *(found.passages[i] for i in others)),
+        )
