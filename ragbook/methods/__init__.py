@@ -1,0 +1,56 @@
+"""One module a method, one interface for all: see `base`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ragbook.errors import InputError
+
+if TYPE_CHECKING:
+    from ragbook.methods.base import Answer, Evidence, Method, posterior
+    from ragbook.retrieval import Retriever
+
+NAMES = ("closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid")
+"""The methods, in the order of every table."""
+
+__all__ = ["NAMES", "Answer", "Evidence", "Method", "load", "posterior"]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Answer", "Evidence", "Method", "posterior"):
+        from ragbook.methods import base
+
+        return getattr(base, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises InputError for a name that is no method's, and for none at all."""
+    unknown = [name for name in names if name not in NAMES]
+    if unknown or not names:
+        what = f"there is no method {unknown[0]!r}" if unknown else "no method is named"
+        raise InputError(f"{what}; choose from {', '.join(NAMES)}")
+
+
+def load(names: Sequence[str], retriever: Retriever) -> list[Method]:
+    """The named methods with the bundled readers, all over one retriever, in the order of `NAMES`.
+
+    Raises
+    ------
+    InputError: a name is unknown, or bundled weights are missing or damaged.
+    """
+    check_names(names)
+    from ragbook import models
+    from ragbook.methods import closed_book, fid, knn_lm, rag, realm
+    from ragbook.models.bundled import manifest
+
+    make: dict[str, Callable[[], Any]] = {
+        "closed-book": lambda: closed_book.ClosedBook(models.load_reader()),
+        "knn-lm": lambda: knn_lm.KnnLM(models.load_lm(), retriever, **manifest()["knn_lm"]),
+        "realm": lambda: realm.Realm(models.load_span_reader(), retriever),
+        "rag-sequence": lambda: rag.RagSequence(models.load_reader(), retriever),
+        "rag-token": lambda: rag.RagToken(models.load_reader(), retriever),
+        "fid": lambda: fid.FiD(models.load_reader(), retriever),
+    }
+    return [make[name]() for name in NAMES if name in names]

@@ -1,0 +1,106 @@
+"""What the methods share: an answer with its evidence, the interface, Bayes' rule over passages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ragbook.corpus import Question
+from ragbook.errors import InputError
+from ragbook.retrieval import Retrieved, Retriever
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How much of an answer came from one passage; the weights of an answer sum to 1."""
+
+    passage_id: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A method's answer to one question.
+
+    `log_prob` is log p(text | question) under the method, in nats; `seconds` the wall-clock time
+    the question took, retrieval included (a batch's time is shared equally by its questions).
+    """
+
+    question: str
+    text: str
+    log_prob: float
+    evidence: tuple[Evidence, ...]
+    seconds: float
+
+
+class Method(Protocol):
+    """What every method answers to."""
+
+    name: str
+    parameters: int
+    retriever: Retriever | None
+
+    def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
+        """Answer from the k best passages."""
+        ...
+
+    def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
+        """log p(answer | question), natural logarithm, float32 [batch]."""
+        ...
+
+
+def posterior(doc_log_probs: Tensor, answer_log_probs: Tensor) -> Tensor:
+    r"""Which passage an answer came from: Bayes' rule over the retrieved passages,
+
+    \[ p(z \mid x, y) =
+       \frac{p(z \mid x)\, p(y \mid x, z)}{\sum_{z'} p(z' \mid x)\, p(y \mid x, z')}. \]
+
+    Parameters
+    ----------
+    doc_log_probs: [B, n_docs], log p(z | x), natural logarithm.
+    answer_log_probs: [B, n_docs], log p(y | x, z) of the whole answer.
+
+    Returns
+    -------
+    [B, n_docs] in the inputs' dtype; rows sum to 1. Where no passage gives the answer any
+    probability there is no posterior, and the row is the prior.
+    """
+    joint = doc_log_probs + answer_log_probs
+    impossible = torch.isneginf(joint).all(-1, keepdim=True)
+    return torch.softmax(torch.where(impossible, doc_log_probs, joint), dim=-1)
+
+
+def doc_log_probs(retrieved: Sequence[Retrieved], score_scale: float) -> Tensor:
+    r"""log p(z | x) over each question's retrieved passages (Lewis et al. 2020, section 2.2).
+
+    A softmax of `score_scale` times the retriever's scores; the scale is the one the encoder was
+    trained with. Questions with fewer passages than others are filled up with -inf.
+
+    Returns
+    -------
+    float32 [B, n_docs].
+    """
+    width = max(len(r.ids) for r in retrieved)
+    scores = torch.full((len(retrieved), width), float("-inf"))
+    for row, found in enumerate(retrieved):
+        scores[row, : len(found.ids)] = torch.from_numpy(found.scores) * score_scale
+    return torch.log_softmax(scores, dim=-1)
+
+
+def check(questions: Sequence[Question], k: int) -> None:
+    """Raises InputError for an empty question or k < 1."""
+    if k < 1:
+        raise InputError(f"k must be at least 1, not {k}")
+    for number, question in enumerate(questions, 1):
+        if not question.text.strip():
+            raise InputError(f"question {number} is empty; give it some words")
+
+
+def evidence(retrieved: Retrieved, weights: Tensor) -> tuple[Evidence, ...]:
+    """Pair the passages with their weights, heaviest first; `weights` is [>= n_docs]."""
+    pairs = zip(retrieved.ids, weights.tolist(), strict=False)
+    return tuple(Evidence(*pair) for pair in sorted(pairs, key=lambda p: -p[1]))

@@ -1,0 +1,52 @@
+"""The baseline without retrieval: the same reader, shown the question alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ragbook.corpus import Question
+from ragbook.methods.base import Answer, check
+from ragbook.methods.decoding import beam_search
+from ragbook.models import SeqReader
+
+
+class ClosedBook:
+    """Answers from the reader's weights; there is no evidence, and k is not used."""
+
+    name = "closed-book"
+    retriever = None
+
+    def __init__(self, reader: SeqReader, beams: int = 4, max_length: int = 16) -> None:
+        self.reader, self.beams, self.max_length = reader, beams, max_length
+        self.parameters = reader.parameters
+
+    def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
+        """log p(answer | question), float32 [B]."""
+        check(questions, k)
+        states, mask = self.reader.encode_questions(questions)
+        labels = self.reader.pad_labels(self.reader.answer_ids(answers))
+        return self.reader.token_log_probs(states, mask, labels).sum(-1)
+
+    def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
+        """The most probable answer of a beam search."""
+        began = time.perf_counter()
+        check(questions, k)
+        if not questions:
+            return []
+        states, mask = self.reader.encode_questions(questions)
+        found = beam_search(
+            lambda prefixes, rows: self.reader.next_log_probs(states[rows], mask[rows], prefixes),
+            len(questions),
+            self.reader.start,
+            self.reader.end,
+            self.beams,
+            self.max_length,
+        )
+        seconds = (time.perf_counter() - began) / len(questions)
+        return [
+            Answer(q.text, self.reader.decode(h[0].tokens), h[0].log_prob, (), seconds)
+            for q, h in zip(questions, found, strict=True)
+        ]

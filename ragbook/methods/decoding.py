@@ -1,0 +1,85 @@
+"""Beam search over any next-token distribution: the one decoder of all generative methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A finished answer: its tokens without start and end, and log-probability, end included."""
+
+    tokens: tuple[int, ...]
+    log_prob: float
+
+
+def beam_search(
+    next_log_probs: Callable[[Tensor, Tensor], Tensor],
+    batch: int,
+    start: int,
+    end: int,
+    beams: int = 4,
+    max_length: int = 16,
+) -> list[list[Hypothesis]]:
+    """The most probable token sequences, found with `beams` prefixes a question.
+
+    A hypothesis' score is its log-probability, without a length penalty; the empty answer is not
+    proposed. A question is done when no open prefix can overtake its best finished hypotheses, and
+    the search stops when all are done: log-probabilities only fall as a prefix grows.
+
+    Parameters
+    ----------
+    next_log_probs: (prefixes int64 [R, t] with the start token first, rows int64 [R]: the question
+        each prefix belongs to) -> float [R, V], log p(next token).
+    batch: number of questions B.
+    start, end: token ids that open and close a sequence.
+    beams: prefixes kept for each question.
+    max_length: longest answer in tokens; what has not ended by then is closed with the end token.
+
+    Returns
+    -------
+    For each question up to `beams` hypotheses, best first, at least one.
+    """
+    finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
+    prefixes = torch.full((batch, 1), start)
+    rows = torch.arange(batch)
+    scores = torch.zeros(batch)
+    for length in range(max_length + 1):
+        log_probs = next_log_probs(prefixes, rows).float()
+        if length == 0:
+            log_probs[:, end] = float("-inf")
+        total = scores[:, None] + log_probs
+        new_prefixes, new_rows, new_scores = [], [], []
+        for question in rows.unique().tolist():
+            mine = (rows == question).nonzero().squeeze(-1)
+            candidates = total[mine]
+            if length == max_length:  # close every open prefix
+                for at, score in zip(mine.tolist(), candidates[:, end].tolist(), strict=True):
+                    finished[question].append(Hypothesis(tuple(prefixes[at, 1:].tolist()), score))
+                continue
+            width = candidates.shape[1]
+            best, flat = candidates.flatten().topk(min(2 * beams, candidates.numel()))
+            kept = 0
+            for score, index in zip(best.tolist(), flat.tolist(), strict=True):
+                if score == float("-inf") or kept == beams:
+                    break
+                prefix, token = prefixes[mine[index // width]], index % width
+                if token == end:
+                    finished[question].append(Hypothesis(tuple(prefix[1:].tolist()), score))
+                    continue
+                done = sorted((h.log_prob for h in finished[question]), reverse=True)[:beams]
+                if len(done) == beams and score <= done[-1]:
+                    break
+                new_prefixes.append(torch.cat([prefix, prefix.new_tensor([token])]))
+                new_rows.append(question)
+                new_scores.append(score)
+                kept += 1
+        if not new_prefixes:
+            break
+        prefixes, rows = torch.stack(new_prefixes), torch.tensor(new_rows)
+        scores = torch.tensor(new_scores)
+    return [sorted(found, key=lambda h: -h.log_prob)[:beams] for found in finished]

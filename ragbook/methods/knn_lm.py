@@ -1,0 +1,173 @@
+r"""kNN-LM: a language model that looks into a memory of contexts (Khandelwal et al. 2020).
+
+The memory holds a pair (key, value) for every token of the passages: the key \(k_i\) is the model's
+representation of the context, the value \(v_i\) the token that came next. For a context with
+representation \(q\) (equations 2 and 3)
+
+\[ p_{\text{kNN}}(y \mid x) \propto
+   \sum_{i:\, v_i = y} \exp\!\left(-\lVert q - k_i \rVert^2 / T\right),
+   \]
+\[ p(y \mid x) = (1 - \lambda)\, p_{\text{LM}}(y \mid x)
+   + \lambda\, p_{\text{kNN}}(y \mid x). \]
+
+The paper searches the neighbours among all contexts. `KnnLM` answers questions from the same
+passages as the other methods, so it searches among the contexts of the k retrieved passages;
+`ragbook perplexity` searches among all, as the paper does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ragbook.corpus import Question
+from ragbook.methods.base import Answer, check, evidence
+from ragbook.methods.decoding import beam_search
+from ragbook.models import LanguageModel
+from ragbook.retrieval import Retrieved, Retriever
+
+
+def knn_log_probs(
+    distances: Tensor, values: Tensor, vocab_size: int, temperature: float = 1.0
+) -> Tensor:
+    r"""log p_kNN of every token of the vocabulary (equation 2, with a temperature).
+
+    Parameters
+    ----------
+    distances: [N, k], squared L2 distances of the neighbours; inf for a neighbour that is none.
+    values: int64 [N, k], the token that followed each neighbour.
+    vocab_size: V.
+    temperature: divides the distances; 1 is the paper's formula.
+
+    Returns
+    -------
+    [N, V] in the dtype of `distances`; -inf where no neighbour has the token.
+    """
+    weights = torch.softmax(-distances / temperature, dim=-1)
+    shape = (distances.shape[0], vocab_size)
+    return torch.zeros(shape, dtype=weights.dtype).scatter_add_(1, values.long(), weights).log()
+
+
+def interpolate(lm_log_probs: Tensor, knn_log_probs: Tensor, lam: float | Tensor) -> Tensor:
+    r"""log((1 - lam) p_LM + lam p_kNN) (equation 3), exact at lam = 0 and lam = 1.
+
+    Parameters
+    ----------
+    lm_log_probs, knn_log_probs: log-probabilities of one shape; -inf is allowed.
+    lam: weight of the memory in [0, 1]; a tensor is broadcast (a weight for each row, say).
+    """
+    weight = torch.as_tensor(lam, dtype=lm_log_probs.dtype)
+    return torch.logaddexp(torch.log1p(-weight) + lm_log_probs, weight.log() + knn_log_probs)
+
+
+def squared_distances(queries: Tensor, keys: Tensor) -> Tensor:
+    """||q - k||^2, [N, M], from [N, d] and [M, d]; never below 0."""
+    squares = queries.square().sum(1, keepdim=True) + keys.square().sum(1)
+    return (squares - 2 * queries @ keys.T).clamp_min(0)
+
+
+class KnnLM:
+    """Answers by continuing the question, token by token, with the interpolated distribution.
+
+    Parameters
+    ----------
+    lm: the language model.
+    retriever: finds the passages whose contexts are the memory.
+    lam, temperature: of the interpolation; the bundled values were tuned on MiniWiki's dev split.
+    """
+
+    name = "knn-lm"
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        retriever: Retriever,
+        lam: float,
+        temperature: float,
+        beams: int = 4,
+        max_length: int = 16,
+    ) -> None:
+        self.lm, self.retriever, self.lam, self.temperature = lm, retriever, lam, temperature
+        self.beams, self.max_length = beams, max_length
+        self.parameters = lm.parameters
+
+    def _memory(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
+        """(keys [M, d], values [M], which passage each pair is from [M])."""
+        pairs = self.lm.memory(retrieved.passages)
+        source = torch.cat([torch.full((len(v),), z) for z, (_, v) in enumerate(pairs)])
+        return torch.cat([k for k, _ in pairs]), torch.cat([v for _, v in pairs]), source
+
+    def _mix(self, queries: Tensor, log_probs: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The interpolated distribution, [N, V], of contexts with those keys and log p_LM."""
+        neighbours = knn_log_probs(
+            squared_distances(queries, keys),
+            values.expand(len(queries), -1),
+            self.lm.vocab_size,
+            self.temperature,
+        )
+        return interpolate(log_probs, neighbours, self.lam)
+
+    def _score(
+        self,
+        question: Question,
+        tokens: Sequence[int],
+        memory: tuple[Tensor, Tensor, Tensor],
+        n: int,
+    ) -> tuple[float, Tensor]:
+        """log p(tokens | question), and the mass each passage's neighbours gave to them [n]."""
+        keys, values, source = memory
+        prompt = self.lm.prompt_ids(question.text)
+        target = torch.tensor(list(tokens))
+        queries, log_probs = self.lm.forward(torch.tensor([[*prompt, *tokens[:-1]]]))
+        queries, log_probs = queries[0, len(prompt) - 1 :], log_probs[0, len(prompt) - 1 :]
+        mixed = self._mix(queries, log_probs, keys, values)
+        weights = torch.softmax(-squared_distances(queries, keys) / self.temperature, dim=-1)
+        said = weights * (values[None, :] == target[:, None])
+        said = said[:-1] if len(target) > 1 else said  # the end token says nothing of its source
+        mass = torch.zeros(n).scatter_add_(0, source, said.sum(0))
+        if mass.sum() == 0:
+            mass = torch.zeros(n).scatter_add_(0, source, weights.sum(0))
+        return float(mixed.gather(1, target[:, None]).sum()), mass / mass.sum()
+
+    def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
+        """log p(answer | question), float32 [B]."""
+        check(questions, k)
+        ids = self.lm.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+        out = []
+        for question, found, one in zip(
+            questions, self.retriever.retrieve(questions, k), ids, strict=True
+        ):
+            memory = self._memory(found)
+            out.append(self._score(question, [*one, self.lm.end], memory, len(found.ids))[0])
+        return torch.tensor(out)
+
+    def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
+        """The best hypothesis of a beam search on the interpolated distribution."""
+        check(questions, k)
+        began = time.perf_counter()
+        retrieved = self.retriever.retrieve(questions, k) if questions else []
+        answers = []
+        for question, found in zip(questions, retrieved, strict=True):
+            memory = self._memory(found)
+            prompt = torch.tensor(self.lm.prompt_ids(question.text))
+
+            def following(
+                prefixes: Tensor, _: Tensor, prompt: Tensor = prompt, memory: tuple = memory
+            ) -> Tensor:
+                ids = torch.cat([prompt.expand(len(prefixes), -1), prefixes[:, 1:]], dim=1)
+                queries, log_probs = self.lm.forward(ids)
+                return self._mix(queries[:, -1], log_probs[:, -1], memory[0], memory[1])
+
+            best = beam_search(following, 1, self.lm.end, self.lm.end, self.beams, self.max_length)[
+                0
+            ][0]
+            log_prob, mass = self._score(
+                question, [*best.tokens, self.lm.end], memory, len(found.ids)
+            )
+            text = self.lm.tokenizer.decode(list(best.tokens), skip_special_tokens=True).strip()
+            answers.append((question.text, text, log_prob, evidence(found, mass)))
+        seconds = (time.perf_counter() - began) / max(1, len(questions))
+        return [Answer(q, text, p, weights, seconds) for q, text, p, weights in answers]

@@ -1,0 +1,254 @@
+"""What every method promises, and the identities between them, on tiny random models."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from ragbook.corpus import Question
+from ragbook.errors import InputError
+from ragbook.methods.closed_book import ClosedBook
+from ragbook.methods.decoding import beam_search
+from ragbook.methods.fid import FiD
+from ragbook.methods.knn_lm import KnnLM
+from ragbook.methods.rag import RagSequence, RagToken
+from ragbook.methods.realm import Realm
+from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
+
+ANSWERS = ["Danube", "the Elbe"]
+
+
+@pytest.fixture(params=["closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid"])
+def method(request, reader, span_reader, language_model):
+    retriever = FixedRetriever()
+    return {
+        "closed-book": lambda: ClosedBook(reader, beams=2, max_length=4),
+        "knn-lm": lambda: KnnLM(language_model, retriever, 0.4, 5.0, beams=2, max_length=4),
+        "realm": lambda: Realm(span_reader, retriever),
+        "rag-sequence": lambda: RagSequence(reader, retriever, beams=2, max_length=4),
+        "rag-token": lambda: RagToken(reader, retriever, beams=2, max_length=4),
+        "fid": lambda: FiD(reader, retriever, beams=2, max_length=4),
+    }[request.param]()
+
+
+def test_answers_are_whole(method):
+    answers = method.answer(QUESTIONS, k=3)
+    assert [a.question for a in answers] == [q.text for q in QUESTIONS]
+    for answer, shown in zip(answers, (3, 2), strict=True):
+        assert answer.log_prob < 0
+        assert answer.seconds > 0
+        if method.name == "closed-book":
+            assert answer.evidence == ()
+            continue
+        assert {e.passage_id for e in answer.evidence} == {p.id for p in PASSAGES[:shown]}
+        assert sum(e.weight for e in answer.evidence) == pytest.approx(1, abs=1e-5)
+        weights = [e.weight for e in answer.evidence]
+        assert weights == sorted(weights, reverse=True)
+        assert min(weights) >= 0
+
+
+def test_the_answer_has_the_probability_it_says(method):
+    """`log_prob` of the text an answer gives is the log-probability the answer came with."""
+    answers = method.answer(QUESTIONS, k=3)
+    found = method.log_prob(QUESTIONS, [a.text for a in answers], k=3)
+    tokenizer = (method.lm if method.name == "knn-lm" else method.reader).tokenizer
+    for answer, log_prob in zip(answers, found.tolist(), strict=True):
+        tokens = tokenizer(answer.text, add_special_tokens=False)["input_ids"]
+        if tokenizer.decode(tokens) == answer.text.lower() and len(tokens) <= 4:
+            assert log_prob <= answer.log_prob + 1e-3  # the same tokens, unless a word splits anew
+    assert found.dtype == torch.float32
+    assert found.shape == (2,)
+
+
+def test_questions_do_not_touch_each_other(method):
+    together = method.log_prob(QUESTIONS, ANSWERS, k=2)
+    turned = method.log_prob(QUESTIONS[:1], ANSWERS[:1], k=2)
+    torch.testing.assert_close(together[:1], turned, rtol=1e-4, atol=1e-4)
+
+
+def test_bad_input_is_refused_and_none_is_fine(method):
+    assert method.answer([], k=2) == []
+    with pytest.raises(InputError, match="question 2 is empty"):
+        method.answer([QUESTIONS[0], Question("  ", ("x",))], k=2)
+    with pytest.raises(InputError, match="k must be at least 1"):
+        method.log_prob(QUESTIONS, ANSWERS, k=0)
+
+
+def test_a_question_of_ten_thousand_words(method):
+    long = Question("why " * 10_000 + "?", ("Danube",))
+    assert len(method.answer([long], k=2)) == 1
+    assert not math.isnan(method.log_prob([long], ["Danube"], k=2).item())
+
+
+def test_one_document_is_the_plain_reader_under_every_method(reader):
+    """n = 1: Sequence = Token = FiD = the reader's own sum of token log-probabilities."""
+    retriever = FixedRetriever(order=(2, 0, 1, 3))
+    found = {
+        m.name: m(reader, retriever).log_prob(QUESTIONS, ANSWERS, k=1)
+        for m in (RagSequence, RagToken, FiD)
+    }
+    states, mask = reader.encode_documents(QUESTIONS, [[PASSAGES[2]]] * 2)
+    logits = reader.model(
+        encoder_outputs=(states[:, 0],),
+        attention_mask=mask[:, 0],
+        labels=reader.pad_labels(reader.answer_ids(ANSWERS)).masked_fill(
+            reader.pad_labels(reader.answer_ids(ANSWERS)) == -100, -100
+        ),
+    )
+    assert logits.loss is not None
+    plain = reader.token_log_probs(
+        states[:, 0], mask[:, 0], reader.pad_labels(reader.answer_ids(ANSWERS))
+    ).sum(-1)
+    for name, log_probs in found.items():
+        torch.testing.assert_close(log_probs, plain, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_plain_reader_is_the_models_own_cross_entropy(reader):
+    states, mask = reader.encode_documents(QUESTIONS[:1], [[PASSAGES[0]]])
+    labels = reader.pad_labels(reader.answer_ids(ANSWERS[:1]))
+    with torch.no_grad():
+        loss = reader.model(
+            input_ids=None,
+            encoder_outputs=(states[:, 0],),
+            attention_mask=mask[:, 0],
+            labels=labels,
+        ).loss
+    ours = reader.token_log_probs(states[:, 0], mask[:, 0], labels).sum()
+    if reader.name == "t5":  # BART shifts with its start token as well, so both agree
+        assert reader.start == reader.model.config.decoder_start_token_id
+    torch.testing.assert_close(-loss * labels.shape[1], ours, rtol=1e-4, atol=1e-4)
+
+
+def test_fid_does_not_mind_the_order_of_passages(reader):
+    results = []
+    for order in itertools.islice(itertools.permutations((0, 1, 2, 3)), 0, 24, 7):
+        fid = FiD(reader, FixedRetriever(order, uneven=False), beams=2, max_length=3)
+        answers = fid.answer(QUESTIONS, k=4)
+        results.append(
+            (
+                fid.log_prob(QUESTIONS, ANSWERS, k=4),
+                [a.text for a in answers],
+                torch.tensor(
+                    [
+                        [dict((e.passage_id, e.weight) for e in a.evidence)[p.id] for p in PASSAGES]
+                        for a in answers
+                    ]
+                ),
+            )
+        )
+    for log_probs, texts, weights in results[1:]:
+        torch.testing.assert_close(log_probs, results[0][0], rtol=1e-4, atol=1e-4)
+        assert texts == results[0][1]
+        torch.testing.assert_close(weights, results[0][2], rtol=1e-3, atol=1e-4)
+
+
+def test_k_larger_than_what_there_is(method):
+    some, all_of_them = (
+        method.log_prob(QUESTIONS, ANSWERS, k=5),
+        method.log_prob(QUESTIONS, ANSWERS, k=50),
+    )
+    torch.testing.assert_close(some, all_of_them)
+
+
+def test_lambda_zero_is_the_language_model(language_model, tokenizer):
+    plain = []
+    for question, answer in zip(QUESTIONS, ANSWERS, strict=True):
+        prompt = language_model.prompt_ids(question.text)
+        target = [*tokenizer(answer, add_special_tokens=False)["input_ids"], language_model.end]
+        with torch.no_grad():
+            logits = language_model.model(torch.tensor([prompt + target])).logits[0]
+        log_probs = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+        plain.append(sum(log_probs[i, t].item() for i, t in enumerate(target)))
+    knn = KnnLM(language_model, FixedRetriever(), lam=0.0, temperature=1.0)
+    torch.testing.assert_close(
+        knn.log_prob(QUESTIONS, ANSWERS, k=3), torch.tensor(plain), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_keys_are_the_input_of_the_last_feed_forward_block(language_model):
+    """GPT-2: the output of `ln_2` in the last block, computed here from the block's own parts."""
+    ids = torch.tensor([language_model.passage_ids(PASSAGES[0])])
+    (keys, values) = language_model.memory(PASSAGES[:1])[0]
+    seen = {}
+    block = language_model.model.transformer.h[-1]
+    hook = block.ln_2.register_forward_hook(lambda _m, _i, out: seen.update(key=out))
+    with torch.no_grad():
+        language_model.model(ids)
+    hook.remove()
+    torch.testing.assert_close(keys, seen["key"][0, :-1])
+    assert values.tolist() == ids[0, 1:].tolist()
+
+
+def test_realm_against_enumeration(span_reader):
+    """log p(y | x) summed over passages and over every span that reads y, by plain loops."""
+    question, answer = QUESTIONS[0], "and"
+    retriever = FixedRetriever(uneven=False)
+    found = retriever.retrieve([question], 4)[0]
+    exps = [math.exp(2.0 * s) for s in found.scores.tolist()]
+    total = 0.0
+    for z, passage in enumerate(found.passages):
+        inputs, log_probs = span_reader.span_log_probs([question.text], [passage])
+        assert log_probs.exp().sum().item() == pytest.approx(1, abs=1e-4)
+        ids = inputs.tensors["input_ids"][0].tolist()
+        wanted = span_reader.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        for start in range(len(ids) - len(wanted) + 1):
+            if ids[start : start + len(wanted)] == wanted:
+                total += exps[z] / sum(exps) * math.exp(log_probs[0, start, len(wanted) - 1])
+    realm = Realm(span_reader, retriever)
+    assert realm.log_prob([question], [answer], k=4).item() == pytest.approx(
+        math.log(total), abs=1e-4
+    )
+    assert realm.log_prob([question], ["zebra"], k=4).item() == float("-inf")
+
+
+def test_realm_answers_with_a_span_of_a_passage(span_reader):
+    for answer in Realm(span_reader, FixedRetriever()).answer(QUESTIONS, k=4):
+        assert any(answer.text in f"{p.title}. {p.text}" for p in PASSAGES)
+
+
+def test_rag_sequence_takes_the_best_of_all_candidates(reader):
+    """Thorough decoding: no candidate of any passage's beam has a higher marginal probability."""
+    rag = RagSequence(reader, FixedRetriever(), beams=3, max_length=3)
+    answer = rag.answer(QUESTIONS[:1], k=3)[0]
+    states, mask = reader.encode_documents(QUESTIONS[:1], [PASSAGES[:3]])
+    for z in range(3):
+        for hypothesis in beam_search(
+            lambda p, r, z=z: reader.next_log_probs(
+                states[0, z].expand(len(p), -1, -1), mask[0, z].expand(len(p), -1), p
+            ),
+            1,
+            reader.start,
+            reader.end,
+            3,
+            3,
+        )[0]:
+            text = reader.decode(hypothesis.tokens)
+            if reader.tokenizer(text, add_special_tokens=False)["input_ids"] == list(
+                hypothesis.tokens
+            ):
+                other = rag.log_prob(QUESTIONS[:1], [text], k=3).item()
+                assert other <= answer.log_prob + 1e-4
+
+
+def test_beam_search_finds_the_best_sequence_when_beams_are_many():
+    """Against all sequences of a Markov chain over 5 tokens, 0 being the end."""
+    generator = torch.Generator().manual_seed(4)
+    chain = (2 * torch.randn(5, 5, generator=generator)).log_softmax(-1)
+    found = beam_search(lambda p, r: chain[p[:, -1]], 1, 1, 0, beams=200, max_length=3)[0]
+    scored = []
+    for length in (1, 2, 3):
+        for tokens in itertools.product(range(1, 5), repeat=length):
+            path = [1, *tokens, 0]
+            scored.append((sum(chain[a, b].item() for a, b in itertools.pairwise(path)), tokens))
+    scored.sort(reverse=True)
+    for hypothesis, (log_prob, tokens) in zip(found, scored[:10], strict=False):
+        assert hypothesis.tokens == tokens
+        assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-5)
+
+
+def test_beam_search_of_one_beam_is_greedy():
+    chain = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]).log()
+    best = beam_search(lambda p, r: chain[p[:, -1]], 2, 1, 0, beams=1, max_length=5)
+    assert [h[0].tokens for h in best] == [(2,), (2,)]
+    assert best[0][0].log_prob == pytest.approx(math.log(0.7 * 0.6))
