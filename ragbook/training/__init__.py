@@ -1,0 +1,40 @@
+"""The recipes behind `ragbook train`: from nothing to the files in `ragbook/models/weights`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ragbook.errors import InputError
+
+
+def _reader(out: Path, seed: int = 0, steps: int | None = None, resume: bool = False) -> None:
+    from ragbook.training import reader
+
+    _start(out, resume)
+    reader.recipe(out, seed, steps)
+
+
+def _lm(out: Path, seed: int = 0, steps: int | None = None, resume: bool = False) -> None:
+    from ragbook.training import lm
+
+    _start(out, resume)
+    lm.recipe(out, seed, steps)
+
+
+def _start(out: Path, resume: bool) -> None:
+    """Raises InputError if a run stands in `out` that was not meant to go on."""
+    if (out / "work").exists() and not resume:
+        raise InputError(f"{out} holds a run already; go on with --resume or name another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+RECIPES: dict[str, Callable[..., None]] = {
+    "reader": _reader,
+    "lm": _lm,
+    # These stand on the one reader: its recipe teaches the seq2seq and the span form at once.
+    "realm": _reader,
+    "rag": _reader,
+    "fid": _reader,
+}
+"""Recipe by name: (out, seed, steps, resume) -> None. `steps` cuts each stage short, to try it."""

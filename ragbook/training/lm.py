@@ -1,0 +1,110 @@
+"""Trains kNN-LM's base model: the embedded encoder, turned into a left-to-right language model.
+
+It reads MiniWiki's train articles, a third of the time with a neighbouring passage in front (so
+that it learns to use a passage in its prompt), train questions with their answers, and invented
+worlds told in the same two forms, whose passages teach the shape of sentences and not their facts.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from ragbook.corpus import miniwiki
+from ragbook.models import load_encoder
+from ragbook.models.lm import LanguageModel, new_lm_model
+from ragbook.training import worlds
+from ragbook.training.loop import MasterAdamW, train
+from ragbook.training.reader import vocabulary_words
+
+FROZEN_LAYERS = 2
+STEPS, BATCH = 500, 24
+
+
+def train_lm(
+    work: Path, seed: int = 0, steps: int | None = None, progress: bool | None = None
+) -> dict[str, Tensor]:
+    """Train or resume; returns the trained tensors in bfloat16. `steps` cuts the run, to try it."""
+    length = STEPS if steps is None else min(steps, STEPS)
+    torch.manual_seed(seed)
+    encoder = load_encoder()
+    model = new_lm_model()
+    model.set_attn_implementation("eager")
+    lm = LanguageModel(model.bfloat16(), encoder.tokenizer, "lm")
+    for name, parameter in model.named_parameters():
+        layer = re.search(r"encoder\.layer\.(\d+)\.", name)
+        parameter.requires_grad = name.startswith("cls.") or (
+            layer is not None and int(layer[1]) >= FROZEN_LAYERS
+        )
+    words = vocabulary_words(encoder.tokenizer)
+    articles = [a for a in miniwiki.articles() if a.split == "train"]
+    passages = [p for a in articles for p in a.passages]
+    questions = [q for a in articles for q in a.questions]
+    keys = torch.from_numpy(encoder.encode_passages(passages))
+    neighbours = (keys @ keys.T).topk(4).indices.tolist()
+
+    def draw(rng: random.Random) -> tuple[list[int], int]:
+        """(token ids, how many of them are only context)."""
+        kind = rng.random()
+        if kind < 0.45:
+            at = rng.randrange(len(passages))
+            ids = lm.passage_ids(passages[at])
+            if rng.random() < 0.33:
+                context = lm.passage_ids(passages[rng.choice(neighbours[at][1:])])[:128]
+                return [*context, *ids[1:]], len(context)
+            return ids, 1
+        if kind < 0.80:
+            question = rng.choice(questions)
+            prompt = lm.prompt_ids(question.text)
+            answer = encoder.tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]
+            return [*prompt, *answer, lm.end], len(prompt)
+        example = worlds.example(rng, 1, (2, 6), 0.0, words)
+        return lm.passage_ids(example.passages[0]), 1
+
+    def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = random.Random(f"{seed}-lm-{step}")
+        rows = [draw(rng) for _ in range(BATCH)]
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(r[:256]) for r, _ in rows], batch_first=True, padding_value=0
+        )
+        labels = ids.masked_fill(ids == 0, -100)
+        for row, (_, context) in enumerate(rows):
+            labels[row, :context] = -100
+        logits = model(input_ids=ids, attention_mask=(ids != 0).long(), use_cache=False).logits
+        loss = functional.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
+        )
+        return loss, {"loss": loss.item()}
+
+    fresh = [p for n, p in model.named_parameters() if n.startswith("cls.")]
+    body = [p for n, p in model.named_parameters() if not n.startswith("cls.")]
+    train(
+        "lm",
+        batch_loss,
+        MasterAdamW([(body, 2e-4), (fresh, 5e-4)]),
+        length,
+        work,
+        fingerprint=json.dumps(["lm", length, BATCH, seed]),
+        progress=progress,
+    )
+    return {
+        name: p.detach().bfloat16().contiguous()
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+
+
+def recipe(
+    out: Path, seed: int = 0, steps: int | None = None, progress: bool | None = None
+) -> None:
+    """`ragbook train lm`: train and write `lm.safetensors` into `out`."""
+    partial = out / "lm.partial"
+    save_file(train_lm(out / "work", seed, steps, progress), str(partial))
+    partial.replace(out / "lm.safetensors")

@@ -1,0 +1,179 @@
+"""The loop every recipe shares: bfloat16 arithmetic, float32 masters, resumable, seeded.
+
+Weights stand in bfloat16 in forward and backward, because that is what CPUs and GPUs multiply
+fastest; the optimiser keeps a float32 master of each, or small updates would be rounded away.
+A recipe gives `batch_loss(step)`; all it draws must come from `step` and the seed, so a run that
+was killed goes on from its last checkpoint exactly as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ragbook.errors import InputError
+
+
+class MasterAdamW:
+    """AdamW over float32 masters of (possibly bfloat16) parameters.
+
+    Parameters
+    ----------
+    groups: (parameters, peak learning rate) pairs; frozen parameters are left out.
+    weight_decay: decoupled, on matrices only.
+    """
+
+    def __init__(
+        self, groups: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: float = 0.01
+    ) -> None:
+        self.parameters: list[nn.Parameter] = []
+        self.masters: list[Tensor] = []
+        torch_groups = []
+        for parameters, rate in groups:
+            for decayed in (True, False):
+                chosen = [p for p in parameters if p.requires_grad and (p.dim() > 1) == decayed]
+                masters = [p.detach().float().clone() for p in chosen]
+                self.parameters += chosen
+                self.masters += masters
+                if masters:
+                    torch_groups.append(
+                        {
+                            "params": masters,
+                            "lr": rate,
+                            "peak": rate,
+                            "weight_decay": weight_decay if decayed else 0.0,
+                        }
+                    )
+        self.adam = torch.optim.AdamW(torch_groups, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+    def step(self, scale: float, clip: float = 1.0) -> float:
+        """One update at `scale` times the peak rates; the gradient's norm before clipping."""
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            grad = parameter.grad
+            master.grad = torch.zeros_like(master) if grad is None else grad.float()
+            parameter.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, clip)
+        for group in self.adam.param_groups:
+            group["lr"] = group["peak"] * scale
+        self.adam.step()
+        with torch.no_grad():
+            for parameter, master in zip(self.parameters, self.masters, strict=True):
+                parameter.copy_(master)
+                master.grad = None
+        return float(norm)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Masters and moments by name, for a checkpoint."""
+        out = {}
+        for number, master in enumerate(self.masters):
+            out[f"master.{number}"] = master
+            for key, value in self.adam.state.get(master, {}).items():
+                out[f"{key}.{number}"] = value
+        return out
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        with torch.no_grad():
+            for number, master in enumerate(self.masters):
+                master.copy_(tensors[f"master.{number}"])
+                self.parameters[number].copy_(master)
+                self.adam.state[master] = {
+                    key: tensors[f"{key}.{number}"].clone()
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    if f"{key}.{number}" in tensors
+                }
+
+
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, then a cosine down to 5 % of the peak. `step` counts from 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def train(
+    name: str,
+    batch_loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+    optimizer: MasterAdamW,
+    steps: int,
+    work: Path,
+    warmup: int = 100,
+    save_every: int = 250,
+    fingerprint: str = "",
+    evaluate: Callable[[int], dict[str, float]] | None = None,
+    evaluate_every: int = 0,
+    progress: bool | None = None,
+) -> None:
+    """Run or resume `steps` updates; checkpoints and a log lie in `work`.
+
+    Parameters
+    ----------
+    batch_loss: step -> (scalar loss, figures to log); must depend on nothing but the step and
+        the model.
+    fingerprint: what the run was started with; a checkpoint of another run is refused.
+    progress: a bar on standard error; None draws one on terminals only.
+
+    Raises
+    ------
+    InputError: `work` holds the checkpoint of a run that was started otherwise.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    state, log = work / f"{name}.state.safetensors", work / f"{name}.log.jsonl"
+    start = 0
+    if state.exists():
+        from safetensors import safe_open
+
+        with safe_open(str(state), "pt") as file:
+            meta = file.metadata()
+        if meta["fingerprint"] != fingerprint:
+            raise InputError(
+                f"{state} is the checkpoint of a run with other settings; "
+                "name another folder or delete it"
+            )
+        optimizer.load(load_file(str(state)))
+        start = int(meta["step"])
+
+    def save(step: int) -> None:
+        partial = state.with_suffix(".partial")
+        save_file(
+            optimizer.tensors(), str(partial), {"step": str(step), "fingerprint": fingerprint}
+        )
+        os.replace(partial, state)
+
+    clock, sums, count = time.perf_counter(), {}, 0
+    bar = tqdm(
+        range(start, steps),
+        initial=start,
+        total=steps,
+        desc=name,
+        disable=None if progress is None else not progress,
+    )
+    for step in bar:
+        loss, figures = batch_loss(step)
+        loss.backward()
+        optimizer.step(schedule(step, steps, warmup))
+        for key, value in figures.items():
+            sums[key] = sums.get(key, 0.0) + value
+        count += 1
+        last = step + 1 == steps
+        if (step + 1) % 50 == 0 or last:
+            row: dict[str, float] = {"step": step + 1, "seconds": time.perf_counter() - clock}
+            row |= {key: round(value / count, 4) for key, value in sums.items()}
+            if evaluate and evaluate_every and ((step + 1) % evaluate_every == 0 or last):
+                row |= evaluate(step + 1)
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            bar.set_postfix({key: row[key] for key in figures})
+            sums, count = {}, 0
+        if (step + 1) % save_every == 0 or last:
+            save(step + 1)

@@ -1,0 +1,88 @@
+"""The training loop: a killed run goes on as if nothing had happened."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from ragbook.errors import InputError
+from ragbook.training.loop import MasterAdamW, schedule, train
+
+
+def problem():
+    """A small regression whose batches depend on the step alone."""
+    torch.manual_seed(0)
+    model = nn.Linear(8, 4).bfloat16()
+    target = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+
+    def batch_loss(step):
+        x = torch.randn(16, 8, generator=torch.Generator().manual_seed(step))
+        loss = (model(x.bfloat16()).float() - x @ target.T).square().mean()
+        return loss, {"loss": loss.item()}
+
+    return model, batch_loss, MasterAdamW([(list(model.parameters()), 0.05)])
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_ends_byte_for_byte_like_an_undisturbed_one(tmp_path):
+    whole, batch_loss, optimizer = problem()
+    train("run", batch_loss, optimizer, 40, tmp_path / "a", save_every=7, progress=False)
+
+    model, batch_loss, optimizer = problem()
+
+    def dies(step):
+        if step == 24:
+            raise Killed
+        return batch_loss(step)
+
+    with pytest.raises(Killed):
+        train("run", dies, optimizer, 40, tmp_path / "b", save_every=7, progress=False)
+    model, batch_loss, optimizer = problem()
+    steps = []
+
+    def counted(step):
+        steps.append(step)
+        return batch_loss(step)
+
+    train("run", counted, optimizer, 40, tmp_path / "b", save_every=7, progress=False)
+    assert steps == list(range(21, 40))
+    for ours, theirs in zip(model.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    files = [tmp_path / name / "run.state.safetensors" for name in "ab"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_it_learns_and_logs(tmp_path):
+    _, batch_loss, optimizer = problem()
+    train("run", batch_loss, optimizer, 200, tmp_path, warmup=10, progress=False)
+    rows = [json.loads(line) for line in (tmp_path / "run.log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [50, 100, 150, 200]
+    assert rows[-1]["loss"] < 0.1 * rows[0]["loss"]
+
+
+def test_another_runs_checkpoint_is_refused(tmp_path):
+    _, batch_loss, optimizer = problem()
+    train("run", batch_loss, optimizer, 5, tmp_path, fingerprint="one", progress=False)
+    with pytest.raises(InputError, match="other settings"):
+        train("run", batch_loss, optimizer, 5, tmp_path, fingerprint="two", progress=False)
+
+
+def test_masters_keep_updates_that_bfloat16_would_round_away():
+    weight = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+    optimizer = MasterAdamW([([weight], 1e-4)], weight_decay=0.0)
+    for _ in range(100):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step(1.0)
+    assert weight.item() == pytest.approx(0.99, abs=0.004)  # one step alone would round to 1
+
+
+def test_the_schedule_rises_then_falls():
+    rates = [schedule(step, 100, 10) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(0.05, abs=0.01)
