@@ -1,0 +1,299 @@
+"""The controlled comparison: the same questions through every method, scored the same way."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+import ragbook
+from ragbook.corpus import Question, QuestionSet
+from ragbook.errors import InputError
+from ragbook.evaluation import tables
+from ragbook.evaluation.metrics import exact_match, f1, is_hit
+from ragbook.evaluation.statistics import bootstrap_intervals, paired_tests
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from ragbook.index import PassageIndex
+    from ragbook.methods.base import Answer, Method
+
+_BATCH = 16  # questions given to a method at a time
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What :func:`compare` found.
+
+    `results` is the content of ``results.json``, `predictions` the lines of
+    ``predictions.jsonl``: one dictionary a question.
+    """
+
+    results: dict[str, Any]
+    predictions: list[dict[str, Any]]
+
+    def __repr__(self) -> str:
+        questions = self.results["questions"]
+        return (
+            f"Comparison({', '.join(self.results['methods'])}: {questions['n']} questions of "
+            f"{questions['name']})"
+        )
+
+    def _repr_html_(self) -> str:
+        return tables.html(self.results)  # without seconds, so that it is the same every time
+
+    def frame(self) -> "pd.DataFrame":
+        """One row for each method and metric, with the columns method, metric, value, low, high
+        (the 95% interval). NaN where a metric is not defined or has no interval."""
+        import pandas as pd
+
+        rows = []
+        for method, scores in self.results["methods"].items():
+            for metric, value in scores.items():
+                if metric != "ci95":
+                    low, high = scores["ci95"].get(metric, (None, None))
+                    rows.append((method, metric, value, low, high))
+        numbers = {"value": float, "low": float, "high": float}
+        return pd.DataFrame(rows, columns=["method", "metric", *numbers]).astype(numbers)
+
+    def markdown(self, timing: bool = True) -> str:
+        """The table as Markdown, with intervals and significance marks."""
+        return tables.markdown(self.results, timing)
+
+    def latex(self, timing: bool = True) -> str:
+        """The table as LaTeX (booktabs), with intervals and significance marks."""
+        return tables.latex(self.results, timing)
+
+    def table(self, timing: bool = True) -> "Table":
+        """The table for the terminal."""
+        return tables.terminal(self.results, timing)
+
+    def save(self, out: str | os.PathLike[str]) -> None:
+        """Writes ``results.json``, ``predictions.jsonl``, ``table.md`` and ``table.tex`` into the
+        folder `out`, which is made if need be; each file appears whole or not at all. Raises
+        InputError if `out` cannot be such a folder."""
+        out = Path(out)
+        lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in self.predictions)
+        texts = {
+            "results.json": json.dumps(self.results, indent=2, allow_nan=False) + "\n",
+            "predictions.jsonl": "".join(f"{line}\n" for line in lines),
+            "table.md": self.markdown(),
+            "table.tex": self.latex(),
+        }
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            for name, text in texts.items():
+                _write(out / name, text)
+        except OSError as error:
+            raise InputError(
+                f"The results cannot be written to {out}: {error.strerror or error}; give a folder "
+                "that can be made or written to."
+            ) from error
+
+
+def compare(
+    methods: Sequence["Method"],
+    questions: QuestionSet,
+    k: int = 5,
+    seed: int = 0,
+    progress: bool = True,
+    index: "PassageIndex | None" = None,
+) -> Comparison:
+    """Every method answers every question from k passages.
+
+    `seed` draws the bootstrap's and the permutation test's samples. `index` is the passage index to
+    name in the results; without it, the one that a method's retriever searches. A progress bar
+    stands on standard error while that is a terminal.
+
+    Where some first answers have probability 0 under a method (REALM cannot extract what was not
+    retrieved), its ``answer_nll`` is None, and ``answer_nll_finite`` and ``answer_nll_finite_n``
+    say the mean of the others and how many they are.
+
+    Raises InputError if there is no method, no question, a question without answers, two methods
+    of one name, or k < 1.
+    """
+    names = [method.name for method in methods]
+    if not names:
+        raise InputError("There is no method to compare; name at least one.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"The method {twice!r} is given twice; name each method once.")
+    if not questions:
+        raise InputError(f"The question set {questions.name!r} is empty; give at least 1 question.")
+    for question in questions:
+        if not question.answers:
+            raise InputError(f"The question {question.text!r} has no answer to score by; give one.")
+    if k < 1:
+        raise InputError(f"k, the number of passages, must be at least 1, not {k}.")
+
+    retrievers = {id(m.retriever): m.retriever for m in methods if m.retriever is not None}
+    total = (len(retrievers) + len(methods)) * len(questions)
+    hits: dict[int, list[bool]] = {key: [] for key in retrievers}
+    answers: dict[str, list[Answer]] = {name: [] for name in names}
+    log_probs: dict[str, list[float]] = {name: [] for name in names}
+    with tqdm(total=total, unit="question", disable=None if progress else True) as bar:
+        for key, retriever in retrievers.items():
+            bar.set_description(f"{retriever.name} retrieval")
+            for batch in _batches(questions):
+                found = retriever.retrieve(batch, k)
+                hits[key] += [is_hit(q, r, k) for q, r in zip(batch, found, strict=True)]
+                bar.update(len(batch))
+        for method in methods:
+            bar.set_description(method.name)
+            for batch in _batches(questions):
+                answers[method.name] += method.answer(batch, k)
+                first = [question.answers[0] for question in batch]
+                log_probs[method.name] += map(float, method.log_prob(batch, first, k))
+                bar.update(len(batch))
+
+    predictions = [
+        {
+            "question": question.text,
+            "answers": list(question.answers),
+            "gold_passage": question.gold_passage,
+            "methods": {name: _prediction(question, answers[name][i]) for name in names},
+        }
+        for i, question in enumerate(questions)
+    ]
+    scores = {
+        (name, metric): np.array([line["methods"][name][metric] for line in predictions], float)
+        for name in names
+        for metric in ("em", "f1")
+    }
+    bounds = bootstrap_intervals(np.stack(list(scores.values()), axis=1), seed=seed)
+    intervals = dict(zip(scores, bounds.tolist(), strict=True))
+    results = {
+        "ragbook": ragbook.__version__,
+        "index": _index_entry(methods, index),
+        "questions": {
+            "name": questions.name,
+            "split": questions.split,
+            "n": len(questions),
+            "sha256": questions.sha256,
+        },
+        "k": k,
+        "seed": seed,
+        "methods": {
+            method.name: {
+                "em": float(scores[method.name, "em"].mean()),
+                "f1": float(scores[method.name, "f1"].mean()),
+                "recall_at_k": (
+                    None
+                    if method.retriever is None
+                    else sum(hits[id(method.retriever)]) / len(questions)
+                ),
+                **_answer_nll(method.name, log_probs[method.name]),
+                "evidence_accuracy": _evidence_accuracy(questions, answers[method.name]),
+                "seconds_per_question": (
+                    math.fsum(answer.seconds for answer in answers[method.name]) / len(questions)
+                ),
+                "ci95": {metric: intervals[method.name, metric] for metric in ("em", "f1")},
+                "parameters": int(method.parameters),
+            }
+            for method in methods
+        },
+        "paired": _paired(names, scores, seed),
+    }
+    return Comparison(results, predictions)
+
+
+def _batches(questions: QuestionSet) -> list[Sequence[Question]]:
+    return [questions[i : i + _BATCH] for i in range(0, len(questions), _BATCH)]
+
+
+def _prediction(question: Question, answer: "Answer") -> dict[str, Any]:
+    """One method's part of a line of ``predictions.jsonl``."""
+    return {
+        "text": answer.text,
+        # JSON has no infinity: None is an answer of probability 0.
+        "log_prob": answer.log_prob if math.isfinite(answer.log_prob) else None,
+        "em": int(exact_match(answer.text, question.answers)),
+        "f1": f1(answer.text, question.answers),
+        "evidence": [
+            {"passage_id": evidence.passage_id, "weight": evidence.weight}
+            for evidence in answer.evidence
+        ],
+    }
+
+
+def _answer_nll(name: str, log_probs: Sequence[float]) -> dict[str, float | int | None]:
+    """Nats an answer: the mean of -log p, if it is finite."""
+    if any(math.isnan(value) or value == math.inf for value in log_probs):
+        raise ValueError(f"the method {name!r} gave a log-probability that is none")
+    finite = [-value for value in log_probs if value > -math.inf]
+    mean = math.fsum(finite) / len(finite) if finite else None
+    if len(finite) == len(log_probs):
+        return {"answer_nll": mean}
+    return {"answer_nll": None, "answer_nll_finite": mean, "answer_nll_finite_n": len(finite)}
+
+
+def _evidence_accuracy(questions: QuestionSet, answers: Sequence["Answer"]) -> float | None:
+    """The share of the questions with a known gold passage on which the heaviest evidence is that
+    passage. None without such questions and for a method that relies on no passages."""
+    with_gold = [
+        (question.gold_passage, answer.evidence)
+        for question, answer in zip(questions, answers, strict=True)
+        if question.gold_passage is not None
+    ]
+    if not with_gold or not any(answer.evidence for answer in answers):
+        return None
+    heaviest = (
+        max(evidence, key=lambda e: e.weight).passage_id == gold if evidence else False
+        for gold, evidence in with_gold
+    )
+    return sum(heaviest) / len(with_gold)
+
+
+def _paired(
+    names: Sequence[str], scores: dict[tuple[str, str], np.ndarray], seed: int
+) -> list[dict[str, Any]]:
+    """Every pair of methods on exact match and on F1."""
+    pairs = [(a, b, metric) for metric in ("em", "f1") for a, b in combinations(names, 2)]
+    if not pairs:
+        return []
+    differences = np.stack([scores[a, m] - scores[b, m] for a, b, m in pairs], axis=1)
+    return [
+        {
+            "a": a,
+            "b": b,
+            "metric": metric,
+            "difference": test.difference,
+            "ci95": list(test.ci95),
+            "p": test.p,
+        }
+        for (a, b, metric), test in zip(pairs, paired_tests(differences, seed=seed), strict=True)
+    ]
+
+
+def _index_entry(
+    methods: Sequence["Method"], index: "PassageIndex | None"
+) -> dict[str, Any] | None:
+    """Which passages the methods had; None where no index is known."""
+    for method in methods:
+        if index is None:
+            index = getattr(method.retriever, "index", None)
+    if index is None:
+        return None
+    return {
+        "digest": index.digest,
+        "passages": index.manifest["corpus"]["passages"],
+        "encoder": index.manifest["encoder"]["id"],
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """The file appears under its name when it is whole, in place of one that may be there."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_bytes(text.encode("utf-8"))
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""Metrics of answers (SQuAD's) and of retrieval (DPR's)."""
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import regex  # Unicode classes, which re lacks
+
+from ragbook.corpus import Question
+
+if TYPE_CHECKING:
+    from ragbook.retrieval import Retrieved
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+# A word (letters, digits and their marks), or any one other character that is neither a separator
+# nor a control.
+_TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{L}\p{N}\p{M}\p{Z}\p{C}]")
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, without ASCII punctuation, without the articles a, an, the, and with single
+    spaces (Rajpurkar et al. 2016, section 6.1)."""
+    text = _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION))
+    return " ".join(text.split())
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> bool:
+    """Does the prediction equal one of the answers, both normalized? (Rajpurkar et al. 2016)"""
+    normalized = normalize_answer(prediction)
+    return any(normalized == normalize_answer(answer) for answer in answers)
+
+
+def f1(prediction: str, answers: Sequence[str]) -> float:
+    """The harmonic mean of precision and recall of normalized words (as bags), of the answer that
+    fits best (Rajpurkar et al. 2016). Where either text normalizes to nothing, 1.0 if both do,
+    else 0.0, as in SQuAD 2.0."""
+    return max((_f1(prediction, answer) for answer in answers), default=0.0)
+
+
+def _f1(prediction: str, answer: str) -> float:
+    predicted, expected = normalize_answer(prediction).split(), normalize_answer(answer).split()
+    if not predicted or not expected:
+        return float(predicted == expected)
+    common = (Counter(predicted) & Counter(expected)).total()
+    # 2PR / (P + R) with P = common / |predicted| and R = common / |expected|.
+    return 2 * common / (len(predicted) + len(expected))
+
+
+@lru_cache(maxsize=65_536)  # the same passages are searched for many questions' answers
+def _tokens(text: str) -> str:
+    """The lower-cased tokens of the NFD-normalized text, a space around each."""
+    return " ".join(["", *_TOKEN.findall(unicodedata.normalize("NFD", text)), ""]).lower()
+
+
+def has_answer(text: str, answers: Sequence[str]) -> bool:
+    """Do the tokens of one of the answers stand in the text, one after the other?
+
+    Tokens are compared lower-cased and NFD-normalized, so "US" is not found in "because"
+    (Karpukhin et al. 2020, section 5; Chen et al. 2017). An answer without tokens is never found.
+    """
+    tokens = _tokens(text)
+    return any(answer.strip() and answer in tokens for answer in map(_tokens, answers))
+
+
+def is_hit(question: Question, retrieved: "Retrieved", k: int) -> bool:
+    """Is a passage that answers the question among the first `k` retrieved?
+
+    That is its gold passage where one is known, else any whose text (the title does not count)
+    holds an answer.
+    """
+    if question.gold_passage is not None:
+        return question.gold_passage in retrieved.ids[:k]
+    return any(has_answer(passage.text, question.answers) for passage in retrieved.passages[:k])
+
+
+def recall_at_k(questions: Sequence[Question], retrieved: Sequence["Retrieved"], k: int) -> float:
+    """The share of questions, in 0..1, with a hit among the first `k` passages: :func:`is_hit`.
+    `retrieved[i]` belongs to `questions[i]`. ValueError if there are no questions."""
+    if not questions:
+        raise ValueError("recall is not defined without questions")
+    hits = sum(is_hit(q, found, k) for q, found in zip(questions, retrieved, strict=True))
+    return hits / len(questions)

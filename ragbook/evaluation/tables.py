@@ -1,0 +1,219 @@
+"""``results.json`` as a table: Markdown, LaTeX, HTML, and on the terminal.
+
+All four render one list of cells. Seconds a question vary from run to run; where a table is
+compared with an earlier one (a notebook's output), leave them out with ``timing=False``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from ragbook.evaluation.statistics import holm
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+BASELINE = "closed-book"
+FROM_BASELINE, FROM_BEST = "†", "‡"
+_SCORES = {"em": "EM", "f1": "F1"}
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """`text`, bold if it is the `best` of its column, then `detail` (in brackets) and `marks`."""
+
+    text: str
+    detail: str = ""
+    marks: str = ""
+    best: bool = False
+
+
+def markdown(results: Results, timing: bool = True) -> str:
+    """A Markdown table with its caption below."""
+
+    def render(cell: Cell) -> str:
+        text = cell.text.replace("|", "\\|")
+        return _joined(f"**{text}**" if cell.best else text, cell.detail, cell.marks)
+
+    header, rows = _cells(results, timing)
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
+    lines += [[render(cell) for cell in row] for row in rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{caption(results, timing)}\n"
+
+
+def latex(results: Results, timing: bool = True) -> str:
+    """A LaTeX table environment; the document needs the package booktabs."""
+
+    def render(cell: Cell) -> str:
+        text = rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text)
+        return _joined(text, _tex(cell.detail), _tex(cell.marks))
+
+    header, rows = _cells(results, timing)
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_tex(caption(results, timing))}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        r"\toprule",
+        " & ".join(map(_tex, header)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(render, row)) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def html(results: Results, timing: bool = False) -> str:
+    """An HTML table with its caption."""
+
+    def render(cell: Cell) -> str:
+        text = escape(cell.text)
+        return _joined(f"<b>{text}</b>" if cell.best else text, cell.detail, cell.marks)
+
+    header, rows = _cells(results, timing)
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{render(cell)}</td>" for cell in row) + "</tr>\n" for row in rows
+    )
+    return (
+        f"<table>\n<caption>{escape(caption(results, timing))}</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+    )
+
+
+def terminal(results: Results, timing: bool = True) -> "Table":
+    """A rich table, its caption below. Details stand on lines of their own: so the table of a
+    comparison fits into 80 columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    header, rows = _cells(results, timing)
+    table = Table(
+        box=None,
+        collapse_padding=True,
+        pad_edge=False,
+        caption=Text(caption(results, timing)),
+        caption_justify="left",
+    )
+    for i, name in enumerate(header):
+        table.add_column(name, justify="right" if i else "left", no_wrap=name != "NLL")
+    for row in rows:
+        table.add_row(
+            *(
+                Text.assemble(
+                    (cell.text, "bold" if cell.best else ""),
+                    f" {cell.marks}" if cell.marks else "",
+                    f"\n{cell.detail}" if cell.detail else "",
+                )
+                for cell in row
+            )
+        )
+    return table
+
+
+def caption(results: Results, timing: bool = True) -> str:
+    """What the table shows, on what, and what its marks mean."""
+    questions = results["questions"]
+    marks = [f"{FROM_BEST} differs from the best of its column"]
+    if BASELINE in results["methods"]:
+        marks.insert(0, f"{FROM_BASELINE} differs from {BASELINE}")
+    infinite = ""
+    if any(scores["answer_nll"] is None for scores in results["methods"].values()):
+        infinite = " (∞ where some answers have probability 0, then the mean and number of others)"
+    sentences = [
+        f"{questions['name']} ({questions['split']}), {questions['n']} questions, "
+        f"k = {results['k']}, seed {results['seed']}.",
+        "Scores in %, 95% bootstrap intervals in brackets, the best in bold; evidence: "
+        "how often the passage relied on most is the gold passage; NLL in nats an answer"
+        f"{infinite}{'; seconds a question' if timing else ''}.",
+    ]
+    if results["paired"]:
+        sentences.append(
+            f"{', '.join(marks)} (p < 0.05 in a paired permutation test, Holm-adjusted for all "
+            "pairs of methods)."
+        )
+    return " ".join(sentences)
+
+
+def _cells(results: Results, timing: bool) -> tuple[list[str], list[list[Cell]]]:
+    """The header and, for each method, one cell a column."""
+    methods = results["methods"]
+    columns: dict[str, Callable[[str], Cell]] = {
+        "method": Cell,
+        "params": lambda name: Cell(_count(methods[name]["parameters"])),
+        **{heading: _score_column(results, metric) for metric, heading in _SCORES.items()},
+        f"recall@{results['k']}": lambda name: Cell(_percent(methods[name]["recall_at_k"])),
+        "evidence": lambda name: Cell(_percent(methods[name]["evidence_accuracy"])),
+        "NLL": lambda name: _nll(methods[name]),
+    }
+    if timing:
+        columns["seconds"] = lambda name: Cell(f"{methods[name]['seconds_per_question']:.3f}")
+    return list(columns), [[cell(name) for cell in columns.values()] for name in methods]
+
+
+def _score_column(results: Results, metric: str) -> Callable[[str], Cell]:
+    """The column of a score with intervals and marks."""
+    methods = results["methods"]
+    best = max(methods, key=lambda name: methods[name][metric])
+    tests = [test for test in results["paired"] if test["metric"] == metric]
+    differing = {
+        frozenset((test["a"], test["b"]))
+        for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True)
+        if p < 0.05
+    }
+
+    def cell(name: str) -> Cell:
+        low, high = methods[name]["ci95"][metric]
+        marks = [
+            mark
+            for mark, other in ((FROM_BASELINE, BASELINE), (FROM_BEST, best))
+            if frozenset((name, other)) in differing
+        ]
+        return Cell(
+            _percent(methods[name][metric]),
+            f"[{_percent(low)}, {_percent(high)}]",
+            "".join(marks),
+            methods[name][metric] == methods[best][metric],
+        )
+
+    return cell
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f}M" if parameters >= 100_000 else f"{parameters:,}"
+
+
+def _nll(scores: Mapping[str, Any]) -> Cell:
+    if scores["answer_nll"] is not None:
+        return Cell(f"{scores['answer_nll']:.2f}")
+    # Some answers have probability 0: the mean is infinite, the finite ones' mean is not.
+    mean, n = scores["answer_nll_finite"], scores["answer_nll_finite_n"]
+    return Cell("∞", f"({mean:.2f} on {n})" if n else "")
+
+
+def _joined(*parts: str) -> str:
+    text, detail, marks = parts
+    return text + (f" {detail}" if detail else "") + (f" {marks}" if marks else "")
+
+
+_TEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"$<$", "∞": r"$\infty$", "–": "--"}
+    | {FROM_BASELINE: r"$^{\dagger}$", FROM_BEST: r"$^{\ddagger}$"}
+)
+
+
+def _tex(text: str) -> str:
+    return text.translate(_TEX)

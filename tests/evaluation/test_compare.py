@@ -1,0 +1,370 @@
+"""The comparison: with made-up methods whose every figure can be worked out by hand."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+
+import ragbook
+from ragbook.corpus import Passage, Question, QuestionSet
+from ragbook.errors import InputError
+from ragbook.evaluation import Comparison, bootstrap_ci, compare, f1, paired_test
+from ragbook.methods.base import Answer, Evidence
+from ragbook.retrieval import Retrieved, Retriever
+
+N = 40  # more than two batches, and no multiple of a batch
+PASSAGES = [Passage(f"p{i}", f"Title {i}", f"The answer is number {i}.") for i in range(N + 5)]
+QUESTIONS = QuestionSet(
+    "numbers",
+    "dev",
+    # The last eight have no gold passage.
+    [
+        Question(f"What is the {i}th?", (f"number {i}", f"{i}"), f"p{i}" if i < N - 8 else None)
+        for i in range(N)
+    ],
+)
+
+
+def number(question: Question) -> int:
+    return int(question.answers[1])
+
+
+@dataclass
+class FakeRetriever:
+    """Retrieves passages i + 1, i, i + 2, ... for question i, so the gold passage is second."""
+
+    name: str = "fake"
+    score_scale: float = 1.0
+    calls: list[tuple[int, int]] = field(default_factory=list)
+
+    def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
+        self.calls.append((len(questions), k))
+        found = []
+        for i in map(number, questions):
+            passages = tuple(PASSAGES[j] for j in (i + 1, i, i + 2, i + 3, i + 4)[:k])
+            ids = tuple(passage.id for passage in passages)
+            found.append(Retrieved(ids, -np.arange(len(ids), dtype=np.float32), passages))
+        return found
+
+
+@dataclass
+class FakeMethod:
+    """Right on the first `right` questions, close on the others."""
+
+    name: str
+    right: int
+    retriever: Retriever | None = None
+    impossible: int = 0  # that many first answers have probability 0
+    parameters: int = 1_234_567
+
+    def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
+        answers = []
+        for question in questions:
+            i = number(question)
+            evidence = ()
+            if self.retriever is not None:
+                # The gold passage is the heaviest on even questions, though never named first.
+                weight = 0.75 if i % 2 == 0 else 0.25
+                evidence = (Evidence(f"p{i + 1}", 1 - weight), Evidence(f"p{i}", weight))
+            text = f"the Number {i}!" if i < self.right else "number unknown"
+            log_prob = -math.inf if i < self.impossible else -0.5
+            answers.append(Answer(question.text, text, log_prob, evidence, seconds=i / 100))
+        return answers
+
+    def log_prob(
+        self, questions: Sequence[Question], answers: Sequence[str], k: int = 5
+    ) -> torch.Tensor:
+        assert list(answers) == [question.answers[0] for question in questions]
+        numbers = [number(question) for question in questions]
+        return torch.tensor([-math.inf if i < self.impossible else -float(i) for i in numbers])
+
+
+@pytest.fixture(scope="module")
+def retriever() -> FakeRetriever:
+    return FakeRetriever()
+
+
+@pytest.fixture(scope="module")
+def comparison(retriever) -> Comparison:
+    methods = [
+        FakeMethod("closed-book", 4),
+        FakeMethod("realm", 30, retriever, impossible=3),
+        FakeMethod("fid", 32, retriever),
+    ]
+    return compare(methods, QUESTIONS, k=3, seed=7)
+
+
+def test_the_results_say_what_was_compared(comparison):
+    results = comparison.results
+    assert list(results) == [
+        "ragbook", "index", "questions", "k", "seed", "methods", "paired",
+    ]  # fmt: skip
+    assert results["ragbook"] == ragbook.__version__
+    assert results["index"] is None
+    assert results["questions"] == {
+        "name": "numbers",
+        "split": "dev",
+        "n": N,
+        "sha256": QUESTIONS.sha256,
+    }
+    assert (results["k"], results["seed"]) == (3, 7)
+    assert list(results["methods"]) == ["closed-book", "realm", "fid"]
+
+
+def test_every_figure_of_a_method_by_hand(comparison):
+    fid = comparison.results["methods"]["fid"]
+    assert fid["em"] == 32 / 40
+    # "number unknown" shares one of two words with "number i": F1 1/2.
+    assert fid["f1"] == pytest.approx((32 + 8 / 2) / 40)
+    assert fid["recall_at_k"] == 1.0
+    assert fid["answer_nll"] == pytest.approx(39 / 2)  # the mean of 0..39
+    assert fid["evidence_accuracy"] == 16 / 32  # even among the 32 with a gold passage
+    assert fid["seconds_per_question"] == pytest.approx(0.195)
+    assert fid["parameters"] == 1_234_567
+    assert "answer_nll_finite" not in fid
+    em = [1.0] * 32 + [0.0] * 8
+    assert fid["ci95"]["em"] == pytest.approx(list(bootstrap_ci(em, seed=7)))
+    assert fid["ci95"]["f1"] == pytest.approx(list(bootstrap_ci([max(x, 0.5) for x in em], seed=7)))
+
+
+def test_closed_book_has_no_retrieval_and_no_evidence(comparison):
+    closed_book = comparison.results["methods"]["closed-book"]
+    assert closed_book["em"] == 0.1
+    assert closed_book["recall_at_k"] is None
+    assert closed_book["evidence_accuracy"] is None
+
+
+def test_an_impossible_answer_leaves_the_mean_of_the_others(comparison):
+    realm = comparison.results["methods"]["realm"]
+    assert realm["answer_nll"] is None
+    assert realm["answer_nll_finite_n"] == 37
+    assert realm["answer_nll_finite"] == pytest.approx(sum(range(3, 40)) / 37)
+
+
+def test_when_every_answer_is_impossible_there_is_no_mean():
+    results = compare([FakeMethod("realm", 0, impossible=N)], QUESTIONS).results
+    realm = results["methods"]["realm"]
+    assert (realm["answer_nll"], realm["answer_nll_finite"]) == (None, None)
+    assert realm["answer_nll_finite_n"] == 0
+    assert results["paired"] == []
+
+
+def test_recall_counts_only_the_first_k():
+    """The gold passage is second; without a known one the second passage holds the answer."""
+    for k, recall in ((1, 0.0), (2, 1.0)):
+        results = compare([FakeMethod("fid", 0, FakeRetriever())], QUESTIONS, k=k).results
+        assert results["methods"]["fid"]["recall_at_k"] == recall
+
+
+def test_a_shared_retriever_is_asked_once(comparison, retriever):
+    assert sum(asked for asked, _ in retriever.calls) == N
+    assert {k for _, k in retriever.calls} == {3}
+    assert len(retriever.calls) > 1
+
+
+def test_two_retrievers_are_told_apart():
+    class Blind(FakeRetriever):
+        def retrieve(self, questions, k):
+            return [Retrieved((), np.empty(0, np.float32), ()) for _ in questions]
+
+    methods = [FakeMethod("a", 0, FakeRetriever()), FakeMethod("b", 0, Blind())]
+    found = compare(methods, QUESTIONS).results["methods"]
+    assert (found["a"]["recall_at_k"], found["b"]["recall_at_k"]) == (1.0, 0.0)
+
+
+def test_evidence_accuracy_needs_gold_passages():
+    without = QuestionSet("q", "dev", QUESTIONS[-8:])
+    results = compare([FakeMethod("fid", 0, FakeRetriever())], without).results
+    assert results["methods"]["fid"]["evidence_accuracy"] is None
+
+
+def test_every_pair_is_tested_on_both_metrics(comparison):
+    paired = comparison.results["paired"]
+    assert [(test["metric"], test["a"], test["b"]) for test in paired] == [
+        (metric, a, b)
+        for metric in ("em", "f1")
+        for a, b in (("closed-book", "realm"), ("closed-book", "fid"), ("realm", "fid"))
+    ]
+    columns = {
+        (name, metric): [line["methods"][name][metric] for line in comparison.predictions]
+        for name in comparison.results["methods"]
+        for metric in ("em", "f1")
+    }
+    for test in paired:
+        expected = paired_test(
+            columns[test["a"], test["metric"]], columns[test["b"], test["metric"]], seed=7
+        )
+        assert test["difference"] == pytest.approx(expected.difference)
+        assert test["ci95"] == pytest.approx(list(expected.ci95))
+        assert test["p"] == pytest.approx(expected.p)
+
+
+def test_a_prediction_is_a_question_with_every_method(comparison):
+    line = comparison.predictions[1]
+    assert list(line) == ["question", "answers", "gold_passage", "methods"]
+    assert line["question"] == "What is the 1th?"
+    assert line["answers"] == ["number 1", "1"]
+    assert line["gold_passage"] == "p1"
+    assert line["methods"]["fid"] == {
+        "text": "the Number 1!",
+        "log_prob": -0.5,
+        "em": 1,
+        "f1": 1.0,
+        "evidence": [{"passage_id": "p2", "weight": 0.75}, {"passage_id": "p1", "weight": 0.25}],
+    }
+    assert line["methods"]["closed-book"]["evidence"] == []
+    assert line["methods"]["realm"]["log_prob"] is None  # JSON has no infinity
+    assert comparison.predictions[-1]["gold_passage"] is None
+
+
+def test_the_predictions_add_up_to_the_results(comparison):
+    for name, scores in comparison.results["methods"].items():
+        lines = [line["methods"][name] for line in comparison.predictions]
+        assert scores["em"] == sum(line["em"] for line in lines) / N
+        by_hand = [
+            f1(line["methods"][name]["text"], line["answers"]) for line in comparison.predictions
+        ]
+        assert scores["f1"] == pytest.approx(sum(by_hand) / N)
+
+
+def test_the_same_seed_gives_the_same_results(comparison):
+    class Wordy(FakeMethod):
+        """The longer, the further down: F1 takes many values, as it does in earnest."""
+
+        def answer(self, questions, k=5):
+            found = super().answer(questions, k)
+            texts = ["number" + " x" * number(question) for question in questions]
+            return [replace(a, text=text) for a, text in zip(found, texts, strict=True)]
+
+    methods = [FakeMethod("realm", 16), Wordy("fid", 20)]
+    first, again = (compare(methods, QUESTIONS, seed=3).results for _ in range(2))
+    assert first == again
+    others = [compare(methods, QUESTIONS, seed=seed).results for seed in range(4, 9)]
+    assert any(other["paired"] != first["paired"] for other in others)
+    assert any(other["methods"] != first["methods"] for other in others)
+
+
+def test_save_writes_four_whole_files(comparison, tmp_path):
+    out = tmp_path / "new" / "folder"
+    comparison.save(out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "predictions.jsonl",
+        "results.json",
+        "table.md",
+        "table.tex",
+    ]
+    assert json.loads((out / "results.json").read_text("utf-8")) == comparison.results
+    lines = (out / "predictions.jsonl").read_text("utf-8").split("\n")
+    assert [json.loads(line) for line in lines[:-1]] == comparison.predictions
+    assert (out / "table.md").read_text("utf-8") == comparison.markdown()
+    assert (out / "table.tex").read_text("utf-8") == comparison.latex()
+    comparison.save(out)  # again, over the files that are there
+
+
+def test_a_failing_save_leaves_the_old_file_and_no_rest(comparison, tmp_path, monkeypatch):
+    comparison.save(tmp_path)
+    before = (tmp_path / "results.json").read_bytes()
+
+    def fail(source, target):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", fail)
+    changed = Comparison(comparison.results | {"seed": 8}, comparison.predictions)
+    with pytest.raises(InputError, match="no space left"):
+        changed.save(tmp_path)
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_save_refuses_a_file_as_folder(comparison, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        comparison.save(tmp_path / "file")
+
+
+def test_frame_is_tidy(comparison):
+    frame = comparison.frame()
+    assert list(frame.columns) == ["method", "metric", "value", "low", "high"]
+    assert not frame.duplicated(["method", "metric"]).any()
+    table = frame.set_index(["method", "metric"])
+    fid = comparison.results["methods"]["fid"]
+    assert table.loc[("fid", "em"), "value"] == fid["em"]
+    assert table.loc[("fid", "em"), ["low", "high"]].tolist() == fid["ci95"]["em"]
+    assert math.isnan(table.loc[("fid", "recall_at_k"), "low"])  # type: ignore[arg-type]
+    assert math.isnan(table.loc[("closed-book", "recall_at_k"), "value"])  # type: ignore[arg-type]
+    assert table["value"].dtype == float
+
+
+def test_what_a_notebook_shows_is_the_same_every_time(comparison):
+    slower = json.loads(json.dumps(comparison.results))
+    for scores in slower["methods"].values():
+        scores["seconds_per_question"] *= 3
+    other = Comparison(slower, comparison.predictions)
+    assert repr(other) == repr(comparison)
+    assert other._repr_html_() == comparison._repr_html_()
+    assert other.markdown() != comparison.markdown()
+    assert other.markdown(timing=False) == comparison.markdown(timing=False)
+
+
+def test_the_index_is_named_by_its_digest(retriever):
+    class Index:
+        digest = "abc"
+        manifest = {  # noqa: RUF012
+            "corpus": {"name": "numbers", "passages": 45, "sha256": "def"},
+            "encoder": {"id": "an-encoder"},
+        }
+
+    expected = {"digest": "abc", "passages": 45, "encoder": "an-encoder"}
+    given = compare([FakeMethod("a", 1)], QUESTIONS, index=Index())  # type: ignore[arg-type]
+    assert given.results["index"] == expected
+
+    dense = FakeRetriever()
+    dense.index = Index()  # type: ignore[attr-defined]
+    found = compare([FakeMethod("b", 1), FakeMethod("a", 1, dense)], QUESTIONS)
+    assert found.results["index"] == expected
+
+
+def test_no_progress_bar_off_a_terminal(capsys):
+    compare([FakeMethod("a", 1)], QUESTIONS)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False)])
+def test_a_progress_bar_on_a_terminal(capsys, monkeypatch, progress, shown):
+    import sys
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    compare([FakeMethod("a", 1, FakeRetriever())], QUESTIONS, progress=progress)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert ("80/80" in captured.err) is shown  # 40 retrieved, 40 answered
+
+
+def test_bad_input_is_refused(retriever):
+    method = FakeMethod("a", 1)
+    with pytest.raises(InputError, match="no method"):
+        compare([], QUESTIONS)
+    with pytest.raises(InputError, match="'a' is given twice"):
+        compare([method, FakeMethod("b", 1), method], QUESTIONS)
+    with pytest.raises(InputError, match="empty"):
+        compare([method], QuestionSet("none", "dev", []))
+    with pytest.raises(InputError, match="at least 1"):
+        compare([method], QUESTIONS, k=0)
+    with pytest.raises(InputError, match="'Why\\?' has no answer"):
+        compare([method], QuestionSet("q", "dev", [Question("Why?", ())]))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_log_probability_that_is_none_is_a_bug_and_said_so(value):
+    class Broken(FakeMethod):
+        def log_prob(self, questions, answers, k=5):
+            return torch.full((len(questions),), value)
+
+    with pytest.raises(ValueError, match="'a'"):
+        compare([Broken("a", 1)], QUESTIONS)

@@ -1,0 +1,95 @@
+"""The language-modelling task on tiny text, against the definition."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ragbook.corpus import Corpus, Passage
+from ragbook.errors import InputError
+from ragbook.evaluation import perplexity as module
+from ragbook.evaluation.perplexity import CONTEXT, STRIDE, perplexity, token_log_probs, windows
+from ragbook.models import load_lm
+
+CORPUS = Corpus(
+    "tiny",
+    [
+        Passage("a-1", "Lake Velm", "Lake Velm lies in Ordania, north of the town of Brisk."),
+        Passage("b-1", "Mount Orr", "Mount Orr is a mountain of granite above the Ister valley."),
+    ],
+)
+TEXT = "Lake Velm lies in Ordania, and Mount Orr stands above the Ister valley. " * 6
+
+
+@pytest.fixture(scope="module")
+def found():
+    return token_log_probs([TEXT, "A lake."], CORPUS, load_lm(), k=8, progress=False)
+
+
+def test_every_token_is_scored_once_by_every_method(found):
+    lm = load_lm()
+    for parts in found.values():
+        assert [len(part) for part in parts] == [
+            len(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+            for text in (TEXT, "A lake.")
+        ]
+
+
+def test_windows_overlap_and_cover_the_document():
+    lm = load_lm()
+    ids = lm.tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    scored = []
+    for number, window in enumerate(windows(lm, TEXT)):
+        assert window.ids[0] == lm.start
+        assert window.scored - 1 == min(CONTEXT, number * STRIDE)
+        scored += window.ids[window.scored :]
+    assert scored == ids
+
+
+def test_base_is_the_models_own_likelihood(found):
+    lm = load_lm()
+    ids = [lm.start, *lm.tokenizer("A lake.", add_special_tokens=False)["input_ids"]]
+    with torch.no_grad():
+        logits = lm.model(torch.tensor([ids])).logits[0].double()
+    expected = [logits[i].log_softmax(-1)[t].item() for i, t in enumerate(ids[1:])]
+    np.testing.assert_allclose(found["base"][1], expected, atol=1e-4)
+
+
+def test_knn_is_the_formula_over_the_whole_corpus(found):
+    """One token by hand: neighbours among all contexts, exactly, then the interpolation."""
+    lm, tuned = load_lm(), module.manifest()["perplexity"]
+    ids = [lm.start, *lm.tokenizer("A lake.", add_special_tokens=False)["input_ids"]]
+    keys, log_probs = lm.forward(torch.tensor([ids]))
+    memory = lm.memory(list(CORPUS))
+    pairs = [(k, int(v)) for ks, vs in memory for k, v in zip(ks.double(), vs, strict=True)]
+    query, target = keys[0, 1].double(), ids[2]
+    near = sorted((float((query - k).square().sum()), v) for k, v in pairs)[:8]
+    weights = [math.exp(-(d - near[0][0]) / tuned["temperature"]) for d, _ in near]
+    neighbours = sum(w for w, (_, v) in zip(weights, near, strict=True) if v == target)
+    p = (1 - tuned["lam"]) * log_probs[0, 1, target].exp().item()
+    p += tuned["lam"] * neighbours / sum(weights)
+    assert found["knn-lm"][1][1] == pytest.approx(math.log(p), abs=1e-4)
+
+
+def test_lambda_zero_is_the_base_model():
+    plain = token_log_probs([TEXT], CORPUS, load_lm(), k=4, lam=0.0, progress=False)
+    np.testing.assert_allclose(plain["knn-lm"][0], plain["base"][0], atol=1e-6)
+
+
+def test_the_memory_helps_on_text_that_it_holds(found):
+    assert found["knn-lm"][0].mean() > found["base"][0].mean()
+
+
+def test_the_result_has_the_promised_form():
+    result = perplexity(["Lake Velm."], CORPUS, k=4, progress=False)
+    assert list(result) == ["base", "knn-lm", "in-context"]
+    for entry in result.values():
+        assert set(entry) == {"perplexity", "tokens"}
+        assert entry["perplexity"] > 1
+        assert entry["tokens"] == 4  # lake, vel, ##m, .
+
+
+def test_no_text_is_refused():
+    with pytest.raises(InputError, match="no text"):
+        perplexity(["  "], CORPUS, progress=False)

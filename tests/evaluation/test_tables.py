@@ -1,0 +1,200 @@
+"""The table in its four forms: the same numbers, intervals and marks in each."""
+
+import copy
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from ragbook.evaluation import Comparison
+
+
+def method(em, **changed):
+    interval = [em - 0.05, em + 0.05]
+    return {
+        "em": em,
+        "f1": em,
+        "recall_at_k": 0.9,
+        "answer_nll": 1.234,
+        "evidence_accuracy": 0.8,
+        "seconds_per_question": 0.0123,
+        "ci95": {"em": interval, "f1": interval},
+        "parameters": 1_234_567,
+    } | changed
+
+
+def pair(a, b, p, metric="em"):
+    return {"a": a, "b": b, "metric": metric, "difference": 0.0, "ci95": [0.0, 0.0], "p": p}
+
+
+RESULTS = {
+    "ragbook": "0.1.0",
+    "index": None,
+    "questions": {"name": "nq_dev", "split": "all", "n": 300, "sha256": ""},
+    "k": 3,
+    "seed": 0,
+    "methods": {
+        "closed-book": method(
+            0.1, recall_at_k=None, evidence_accuracy=None, parameters=12_345
+        ),
+        "realm": method(
+            0.3, answer_nll=None, answer_nll_finite=2.5, answer_nll_finite_n=200
+        ),
+        "fid": method(0.4),
+    },
+    "paired": [
+        # Holm over the three: .001 * 3, .02 * 2, .04 * 1 are .003, .04, .04: all significant.
+        pair("closed-book", "fid", 0.001),
+        pair("realm", "fid", 0.04),
+        pair("closed-book", "realm", 0.02),
+        # On F1 .03 * 3 and .03 * 2 are not, though each p is below 0.05.
+        pair("closed-book", "fid", 0.03, "f1"),
+        pair("closed-book", "realm", 0.03, "f1"),
+        pair("realm", "fid", 0.2, "f1"),
+    ],
+}  # fmt: skip
+COMPARISON = Comparison(RESULTS, [])
+
+HEADER = [
+    "method", "params", "EM", "F1", "recall@3", "evidence", "NLL", "seconds",
+]  # fmt: skip
+ROWS = [
+    ["closed-book", "12,345", "10.0 [5.0, 15.0] ‡", "10.0 [5.0, 15.0]", "–", "–", "1.23", "0.012"],
+    ["realm", "1.2M", "30.0 [25.0, 35.0] †‡", "30.0 [25.0, 35.0]", "90.0", "80.0",
+     "∞ (2.50 on 200)", "0.012"],
+    ["fid", "1.2M", "40.0 [35.0, 45.0] †", "40.0 [35.0, 45.0]", "90.0", "80.0", "1.23", "0.012"],
+]  # fmt: skip
+
+
+def test_markdown():
+    lines = COMPARISON.markdown().splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
+    assert table[0] == HEADER
+    assert table[1] == ["---"] + ["---:"] * 7
+    assert [[cell.replace("**", "") for cell in row] for row in table[2:]] == ROWS
+    # The best of the two scores is bold, its interval and marks are not.
+    assert [cell for row in table[2:] for cell in row if "**" in cell] == [
+        "**40.0** [35.0, 45.0] †",
+        "**40.0** [35.0, 45.0]",
+    ]
+    assert lines[5] == ""
+    assert "300 questions, k = 3" in lines[6]
+    assert "† differs from closed-book, ‡ differs from the best" in lines[6]
+
+
+def test_latex():
+    text = COMPARISON.latex()
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    expected = [
+        " & ".join(row)
+        .replace("–", "--")
+        .replace("∞", r"$\infty$")
+        .replace("†", r"$^{\dagger}$")
+        .replace("‡", r"$^{\ddagger}$")
+        + r" \\"
+        for row in [HEADER, *ROWS]
+    ]
+    assert [re.sub(r"\\textbf{(.*?)}", r"\1", row) for row in rows] == expected
+    assert text.count(r"\textbf{40.0}") == 2
+    assert r"\begin{tabular}{lrrrrrrr}" in text
+    assert r"nq\_dev (all)" in text
+    assert r"Scores in \%" in text
+    assert text.isascii()
+    # Braces and environments close.
+    assert text.count("{") == text.count("}")
+    assert text.count(r"\begin") == text.count(r"\end") == 2
+
+
+def test_latex_escapes_names():
+    results = copy.deepcopy(RESULTS)
+    results["questions"]["name"] = r"a_b & c% \d ~^ #{}$"
+    assert (
+        r"a\_b \& c\% \textbackslash{}d \textasciitilde{}\textasciicircum{} \#\{\}\$ (all)"
+        in Comparison(results, []).latex()
+    )
+
+
+class Cells(HTMLParser):
+    """The texts of all cells, and of those in bold."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells: list[str] = []
+        self.bold: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "td" in self.open or "th" in self.open:
+            self.cells[-1] += data
+            if "b" in self.open:
+                self.bold.append(data)
+
+
+def test_html_without_seconds():
+    parser = Cells()
+    parser.feed(COMPARISON._repr_html_())
+    assert parser.open == []
+    assert parser.cells == [cell for row in [HEADER, *ROWS] for cell in row[:-1]]
+    assert parser.bold == ["40.0", "40.0"]
+
+
+def test_html_escapes_names():
+    results = copy.deepcopy(RESULTS)
+    results["questions"]["name"] = "<script>"
+    results["methods"]["<b>"] = method(0.2)
+    text = Comparison(results, [])._repr_html_()
+    assert "<script>" not in text
+    assert "<td>&lt;b&gt;</td>" in text
+
+
+def test_the_terminal_table():
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=85)
+    console.print(COMPARISON.table())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert lines[0] == HEADER
+    # A row is a line of values with their marks and, below it, a line of what is in brackets.
+    start = next(i for i, line in enumerate(lines) if line[0] == "closed-book")
+    values = [[re.sub(r" [\[(][^])]*[])]", "", cell) for cell in row] for row in ROWS]
+    brackets = [[b for cell in row for b in re.findall(r"[\[(][^])]*[])]", cell)] for row in ROWS]
+    split = [lines[start : start + 6][i] for i in (0, 2, 4, 1, 3, 5)]
+    assert split == [" ".join(row).split() for row in values + brackets]
+    assert "300 questions" in text
+
+
+def test_a_table_without_closed_book_explains_only_the_mark_it_has():
+    results = copy.deepcopy(RESULTS)
+    del results["methods"]["closed-book"]
+    results["paired"] = [pair("realm", "fid", 0.01), pair("realm", "fid", 0.01, "f1")]
+    text = Comparison(results, []).markdown()
+    assert "†" not in text
+    assert text.count("‡") == 3  # two cells and the caption
+
+
+def test_one_method_needs_no_marks():
+    results = copy.deepcopy(RESULTS)
+    results["methods"] = {"fid": method(0.4)}
+    results["paired"] = []
+    text = Comparison(results, []).markdown()
+    assert "permutation" not in text
+    assert "‡" not in text
+
+
+@pytest.mark.parametrize(("a", "b"), [("closed-book", "fid"), ("fid", "closed-book")])
+def test_equal_scores_are_all_bold_and_unmarked(a, b):
+    results = copy.deepcopy(RESULTS)
+    results["methods"] = {name: method(0.4) for name in (a, b)}
+    results["paired"] = [pair(a, b, 1.0), pair(a, b, 1.0, "f1")]
+    lines = Comparison(results, []).markdown().splitlines()
+    assert all(line.count("**40.0** [35.0, 45.0] |") == 2 for line in lines[2:4])
