@@ -1,0 +1,19 @@
+"""The environment in which a notebook's kernel runs, the same for executing and for checking.
+
+Quiet (no progress bars), offline, one thread, and no instruction set beyond AVX2, so that sums are
+taken in the same order on every machine and a printed number comes back.
+"""
+
+KERNEL_ENV = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own kernels
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "AVX2",
+    "PYTHONHASHSEED": "0",
+}

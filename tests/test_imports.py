@@ -1,0 +1,70 @@
+"""The house's order: imports point one way, and nothing heavy is imported before it is needed."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "ragbook"
+ROOMS = (
+    "errors", "corpus", "models", "index", "retrieval", "methods", "training", "evaluation",
+    "figures", "doctor", "cli",
+)  # fmt: skip
+HEAVY = ("torch", "transformers", "faiss", "pandas", "scipy", "matplotlib", "pyarrow", "bm25s")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms that a file's import statements name, wherever in the file they stand."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        modules = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module]
+            if node.module == "ragbook":
+                modules = [f"ragbook.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        found |= {m.split(".")[1] for m in modules if m.startswith("ragbook.")}
+    return found
+
+
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in ROOMS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    below = set(ROOMS[ROOMS.index(room) + 1 :])
+    assert not imported_rooms(path) & below
+
+
+def test_every_module_has_its_room():
+    top = {p.name.removesuffix(".py") for p in PACKAGE.iterdir() if not p.name.startswith("_")}
+    assert top == set(ROOMS)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ragbook",
+        "from ragbook.cli import main; assert main(['--help']) == 0",
+        "from ragbook.cli import main; assert main(['compare', '--help']) == 0",
+        "from ragbook.corpus import load_questions; load_questions('miniwiki')",
+    ],
+)
+def test_nothing_heavy_is_imported_early(code):
+    report = f"{code}\nimport sys; print('HEAVY', *(m for m in {HEAVY!r} if m in sys.modules))"
+    run = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "HEAVY"
+
+
+def test_nothing_is_unpickled():
+    """No loader that could execute what a file says."""
+    forbidden = re.compile(
+        r"import pickle|torch\.load\(|allow_pickle=True|trust_remote_code|(?<![\w.])(?:eval|exec)\("
+    )
+    for path in PACKAGE.rglob("*.py"):
+        assert not forbidden.findall(path.read_text(encoding="utf-8")), path
