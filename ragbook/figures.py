@@ -8,7 +8,7 @@ Figures are drawn without pyplot, so that nothing is displayed twice and nothing
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -346,4 +346,73 @@ def recall_curve(recall: Mapping[str, Mapping[int, float]]) -> CheckedFigure:
         axes.set_xlabel("k, passages retrieved")
         axes.set_ylabel("recall@k (% of questions)")
         axes.legend(loc="lower right")
+    return CheckedFigure(figure)
+
+
+def lines(
+    series: Mapping[str, Mapping[float, float]], xlabel: str, ylabel: str, log: bool = False
+) -> CheckedFigure:
+    """Several curves over the same quantity, one line each.
+
+    Args:
+        series: for each curve's name, y by x.
+        log: a logarithmic x axis, with ticks at the x of the data.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.grid()
+        for (name, curve), colour, marker in zip(series.items(), COLOURS, MARKERS, strict=False):
+            xs = sorted(curve)
+            ys = [curve[x] for x in xs]
+            axes.plot(xs, ys, color=colour, marker=marker, markersize=5, label=name)
+        if log:
+            ticks = sorted({x for curve in series.values() for x in curve})
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, labels=[f"{x:g}" for x in ticks])
+            axes.minorticks_off()
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        if len(series) > 1:
+            axes.legend()
+    return CheckedFigure(figure)
+
+
+def bars(values: Mapping[str, float], xlabel: str) -> CheckedFigure:
+    """One horizontal bar a name, the first on top."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.2, 0.9 + 0.32 * len(values)), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(axis="x")
+        axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(xlabel)
+    return CheckedFigure(figure)
+
+
+def heat_map(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str
+) -> CheckedFigure:
+    """A matrix as colours, light for small values, each cell's value written into it.
+
+    Args:
+        values: [len(rows), len(columns)].
+    """
+    with matplotlib.rc_context(STYLE):
+        size = (2.2 + 0.52 * len(columns), 1.3 + 0.36 * len(rows))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(values, cmap="Blues", aspect="auto")
+        middle = (np.nanmin(values) + np.nanmax(values)) / 2
+        for row, column in np.ndindex(*values.shape):
+            value = float(values[row, column])
+            colour = "white" if value > middle else INK
+            axes.text(
+                column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7
+            )
+        axes.set_xticks(range(len(columns)), labels=list(columns), rotation=45, ha="right")
+        axes.set_yticks(range(len(rows)), labels=list(rows))
+        axes.set_title(label)
+        axes.tick_params(length=0)
     return CheckedFigure(figure)

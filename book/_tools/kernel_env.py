@@ -6,6 +6,7 @@ taken in the same order on every machine and a printed number comes back.
 
 KERNEL_ENV = {
     "TQDM_DISABLE": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",

@@ -16,15 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ragbook.corpus import Corpus, Question
 from ragbook.errors import InputError
-from ragbook.methods.knn_lm import interpolate, knn_log_probs
+from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
 from ragbook.models import load_lm
 from ragbook.models.bundled import manifest
 
@@ -66,6 +67,72 @@ def corpus_memory(
     return np.concatenate(keys), np.concatenate(values)
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One document's N tokens, before lambda and temperature: cached for any number of them."""
+
+    base: Tensor  # float32 [N], log p_LM
+    distances: Tensor  # float32 [N, k], squared L2 to the nearest keys
+    hits: Tensor  # bool [N, k], whether the neighbour's next token is the right one
+    in_context: Tensor  # float32 [N], log p_LM with a retrieved passage in the prompt
+
+
+def score(
+    documents: Sequence[str],
+    corpus: Corpus,
+    lm: LanguageModel,
+    k: int = 1024,
+    progress: bool = True,
+) -> list[Scored]:
+    """Run the model over the documents and search every token's neighbours.
+
+    Parameters
+    ----------
+    k: neighbours of each context; all of them where the corpus has fewer.
+
+    Raises
+    ------
+    InputError: there is no text.
+    """
+    import faiss
+
+    from ragbook.retrieval import BM25Retriever
+
+    documents = [document for document in documents if document.strip()]
+    if not documents:
+        raise InputError("there is no text to measure perplexity on; give a file with some words")
+    keys, values = corpus_memory(lm, corpus, progress)
+    memory = faiss.IndexFlatL2(keys.shape[1])
+    memory.add(keys)
+    retriever = BM25Retriever(corpus)
+    out = []
+    for document in tqdm(documents, desc="documents", disable=None if progress else True):
+        parts: list[tuple[Tensor, ...]] = []
+        for window in windows(lm, document):
+            target = torch.tensor(window.ids[window.scored :])[:, None]
+            queries, log_probs = (
+                part[0, window.scored - 1 : -1] for part in lm.forward(torch.tensor([window.ids]))
+            )
+            distances, rows = memory.search(queries.numpy(), min(k, len(values)))
+            # The query is the context alone: the scored tokens must not choose their own prompt.
+            context = lm.tokenizer.decode(window.ids[1 : window.scored])
+            prompted = log_probs
+            if context.strip():
+                passage = retriever.retrieve([Question(context, ())], 1)[0].passages[0]
+                ids = [*lm.passage_ids(passage)[:PROMPT], *window.ids[1:]]
+                prompted = lm.forward(torch.tensor([ids]))[1][0, -len(target) - 1 : -1]
+            parts.append(
+                (
+                    log_probs.gather(1, target)[:, 0],
+                    torch.from_numpy(distances),
+                    torch.from_numpy(values[rows]) == target,
+                    prompted.gather(1, target)[:, 0],
+                )
+            )
+        out.append(Scored(*(torch.cat(column) for column in zip(*parts, strict=True))))
+    return out
+
+
 def token_log_probs(
     documents: Sequence[str],
     corpus: Corpus,
@@ -79,56 +146,25 @@ def token_log_probs(
 
     Parameters
     ----------
-    k: neighbours of each context; all of them where the corpus has fewer.
     lam, temperature: of kNN-LM; None takes the values tuned on held-out articles set aside for it.
+
+    Returns
+    -------
+    {name: [float64 [N] for each document that has words]}.
 
     Raises
     ------
     InputError: there is no text.
     """
-    import faiss
-
-    from ragbook.retrieval import BM25Retriever
-
-    tuned: dict[str, Any] = manifest()["perplexity"]
-    weight: float = tuned["lam"] if lam is None else lam
-    divisor: float = tuned["temperature"] if temperature is None else temperature
-    if not any(document.strip() for document in documents):
-        raise InputError("there is no text to measure perplexity on; give a file with some words")
-    keys, values = corpus_memory(lm, corpus, progress)
-    memory = faiss.IndexFlatL2(keys.shape[1])
-    memory.add(keys)
-    k = min(k, len(values))
-    retriever = BM25Retriever(corpus)
+    tuned: dict[str, float] = manifest()["perplexity"]
+    weight = tuned["lam"] if lam is None else lam
+    divisor = tuned["temperature"] if temperature is None else temperature
     out: dict[str, list[np.ndarray]] = {"base": [], "knn-lm": [], "in-context": []}
-    for document in tqdm(documents, desc="documents", disable=None if progress else True):
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in out}
-        for window in windows(lm, document):
-            target = torch.tensor(window.ids[window.scored :])
-            queries, log_probs = (
-                part[0, window.scored - 1 : -1] for part in lm.forward(torch.tensor([window.ids]))
-            )
-            distances, rows = memory.search(queries.numpy(), k)
-            neighbours = knn_log_probs(
-                torch.from_numpy(distances),
-                torch.from_numpy(values[rows]),
-                lm.vocab_size,
-                divisor,
-            )
-            mixed = interpolate(log_probs, neighbours, weight)
-            # The query is the context alone: the scored tokens must not choose their own prompt.
-            context = lm.tokenizer.decode(window.ids[1 : window.scored])
-            prompted = log_probs
-            if context.strip():
-                passage = retriever.retrieve([Question(context, ())], 1)[0].passages[0]
-                prompt = lm.passage_ids(passage)[:PROMPT]
-                ids = [*prompt, *window.ids[1:]]
-                prompted = lm.forward(torch.tensor([ids]))[1][0, -len(target) - 1 : -1]
-            for name, source in zip(parts, (log_probs, mixed, prompted), strict=True):
-                parts[name].append(source.gather(1, target[:, None])[:, 0].numpy())
-        for name in out:
-            if parts[name]:
-                out[name].append(np.concatenate(parts[name]).astype(np.float64))
+    for found in score(documents, corpus, lm, k, progress):
+        neighbours = knn_target_log_prob(found.distances, found.hits, divisor)
+        columns = (found.base, interpolate(found.base, neighbours, weight), found.in_context)
+        for name, column in zip(out, columns, strict=True):
+            out[name].append(column.double().numpy())
     return out
 
 

@@ -27,6 +27,7 @@ from ragbook.corpus import Question
 from ragbook.methods.base import Answer, check, evidence
 from ragbook.methods.decoding import beam_search
 from ragbook.models import LanguageModel
+from ragbook.models.prompts import detokenize
 from ragbook.retrieval import Retrieved, Retriever
 
 
@@ -49,6 +50,53 @@ def knn_log_probs(
     weights = torch.softmax(-distances / temperature, dim=-1)
     shape = (distances.shape[0], vocab_size)
     return torch.zeros(shape, dtype=weights.dtype).scatter_add_(1, values.long(), weights).log()
+
+
+def knn_target_log_prob(distances: Tensor, hits: Tensor, temperature: float = 1.0) -> Tensor:
+    """log p_kNN of one token a row, without the distribution over the vocabulary: O(N k).
+
+    Parameters
+    ----------
+    distances: [N, k], squared L2.
+    hits: bool [N, k], whether the neighbour's token is the row's.
+    temperature: as in `knn_log_probs`.
+
+    Returns
+    -------
+    [N]; -inf where no neighbour has the token.
+    """
+    log_weights = torch.log_softmax(-distances / temperature, dim=-1)
+    return log_weights.masked_fill(~hits, float("-inf")).logsumexp(-1)
+
+
+def tune(
+    lm_log_probs: Tensor,
+    distances: list[Tensor],
+    hits: list[Tensor],
+    lams: Sequence[float],
+    temperatures: Sequence[float],
+) -> tuple[float, float, float]:
+    """The best (lam, temperature) of a grid and its mean log-probability, from cached neighbours.
+
+    Parameters
+    ----------
+    lm_log_probs: [N], log p_LM of every target token.
+    distances, hits: as in `knn_target_log_prob`, in pieces that together have N rows.
+
+    Returns
+    -------
+    (lam, temperature, mean log p of a token).
+    """
+    best = (0.0, 1.0, float("-inf"))
+    for temperature in temperatures:
+        knn = torch.cat(
+            [knn_target_log_prob(d, h, temperature) for d, h in zip(distances, hits, strict=True)]
+        )
+        for lam in lams:
+            mean = float(interpolate(lm_log_probs, knn, lam).mean())
+            if mean > best[2]:
+                best = (lam, temperature, mean)
+    return best
 
 
 def interpolate(lm_log_probs: Tensor, knn_log_probs: Tensor, lam: float | Tensor) -> Tensor:
@@ -94,11 +142,28 @@ class KnnLM:
         self.beams, self.max_length = beams, max_length
         self.parameters = lm.parameters
 
-    def _memory(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
+    def memory(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
         """(keys [M, d], values [M], which passage each pair is from [M])."""
         pairs = self.lm.memory(retrieved.passages)
         source = torch.cat([torch.full((len(v),), z) for z, (_, v) in enumerate(pairs)])
         return torch.cat([k for k, _ in pairs]), torch.cat([v for _, v in pairs]), source
+
+    def neighbours(
+        self, question: Question, tokens: Sequence[int], memory: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the formula needs to score `tokens` as the answer, before lam and temperature.
+
+        Returns
+        -------
+        (log p_LM [T] of each token, squared distances [T, M] to all keys, hits bool [T, M]).
+        """
+        keys, values, _ = memory
+        prompt = self.lm.prompt_ids(question.text)
+        target = torch.tensor(list(tokens))
+        queries, log_probs = self.lm.forward(torch.tensor([[*prompt, *tokens[:-1]]]))
+        own = log_probs[0, len(prompt) - 1 :].gather(1, target[:, None])[:, 0]
+        distances = squared_distances(queries[0, len(prompt) - 1 :], keys)
+        return own, distances, values[None, :] == target[:, None]
 
     def _mix(self, queries: Tensor, log_probs: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """The interpolated distribution, [N, V], of contexts with those keys and log p_LM."""
@@ -118,19 +183,18 @@ class KnnLM:
         n: int,
     ) -> tuple[float, Tensor]:
         """log p(tokens | question), and the mass each passage's neighbours gave to them [n]."""
-        keys, values, source = memory
-        prompt = self.lm.prompt_ids(question.text)
-        target = torch.tensor(list(tokens))
-        queries, log_probs = self.lm.forward(torch.tensor([[*prompt, *tokens[:-1]]]))
-        queries, log_probs = queries[0, len(prompt) - 1 :], log_probs[0, len(prompt) - 1 :]
-        mixed = self._mix(queries, log_probs, keys, values)
-        weights = torch.softmax(-squared_distances(queries, keys) / self.temperature, dim=-1)
-        said = weights * (values[None, :] == target[:, None])
-        said = said[:-1] if len(target) > 1 else said  # the end token says nothing of its source
+        source = memory[2]
+        log_probs, distances, hits = self.neighbours(question, tokens, memory)
+        mixed = interpolate(
+            log_probs, knn_target_log_prob(distances, hits, self.temperature), self.lam
+        )
+        weights = torch.softmax(-distances / self.temperature, dim=-1)
+        said = weights * hits
+        said = said[:-1] if len(said) > 1 else said  # the end token says nothing of its source
         mass = torch.zeros(n).scatter_add_(0, source, said.sum(0))
         if mass.sum() == 0:
             mass = torch.zeros(n).scatter_add_(0, source, weights.sum(0))
-        return float(mixed.gather(1, target[:, None]).sum()), mass / mass.sum()
+        return float(mixed.sum()), mass / mass.sum()
 
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
         """log p(answer | question), float32 [B]."""
@@ -140,7 +204,7 @@ class KnnLM:
         for question, found, one in zip(
             questions, self.retriever.retrieve(questions, k), ids, strict=True
         ):
-            memory = self._memory(found)
+            memory = self.memory(found)
             out.append(self._score(question, [*one, self.lm.end], memory, len(found.ids))[0])
         return torch.tensor(out)
 
@@ -151,7 +215,7 @@ class KnnLM:
         retrieved = self.retriever.retrieve(questions, k) if questions else []
         answers = []
         for question, found in zip(questions, retrieved, strict=True):
-            memory = self._memory(found)
+            memory = self.memory(found)
             prompt = torch.tensor(self.lm.prompt_ids(question.text))
 
             def following(
@@ -167,7 +231,7 @@ class KnnLM:
             log_prob, mass = self._score(
                 question, [*best.tokens, self.lm.end], memory, len(found.ids)
             )
-            text = self.lm.tokenizer.decode(list(best.tokens), skip_special_tokens=True).strip()
+            text = detokenize(self.lm.tokenizer, best.tokens)
             answers.append((question.text, text, log_prob, evidence(found, mass)))
         seconds = (time.perf_counter() - began) / max(1, len(questions))
         return [Answer(q, text, p, weights, seconds) for q, text, p, weights in answers]

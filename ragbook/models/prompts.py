@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tokenizers.decoders import WordPiece
 from torch import Tensor
 
 from ragbook.corpus import Passage
@@ -81,6 +83,19 @@ def pair(
             second = [part == 1 for part in encoding.sequence_ids(row)]
             passage_mask[row] = torch.tensor(second)
     return Inputs(dict(encoding), passage_mask, offsets, texts)
+
+
+def detokenize(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """Text of an answer's tokens, special ones left out.
+
+    WordPiece keeps no spaces, so joining its pieces writes "bourke - white" and "8. 13"; what stood
+    inside a word or a number is closed up again.
+    """
+    text = tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+    if isinstance(tokenizer.backend_tokenizer.decoder, WordPiece):
+        text = re.sub(r"(?<=\w) ?([-'’/]) ?(?=\w)", r"\1", text)
+        text = re.sub(r"(?<=\d) ?([.,:]) ?(?=\d)", r"\1", text)
+    return text
 
 
 def padded_states(encode: Any, inputs: Inputs, width: int, chunk: int = 32) -> Tensor:

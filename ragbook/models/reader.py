@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
 from ragbook.models.embedded import minilm_model
-from ragbook.models.prompts import Inputs, padded_states, pair
+from ragbook.models.prompts import Inputs, detokenize, padded_states, pair
 
 DECODER_LAYERS = 2
 
@@ -132,8 +132,7 @@ class SeqReader:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an answer's tokens."""
-        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return text.strip()
+        return detokenize(self.tokenizer, tokens)
 
     def _forward(self, states: Tensor, mask: Tensor, inputs: Tensor, **kwargs: Any) -> Any:
         return self.model(

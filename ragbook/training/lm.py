@@ -25,7 +25,7 @@ from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.reader import vocabulary_words
 
 FROZEN_LAYERS = 2
-STEPS, BATCH = 500, 24
+STEPS, BATCH = 350, 24
 
 
 def train_lm(

@@ -235,7 +235,7 @@ class Stage:
 
 
 def curriculum(tokenizer: Any) -> list[Stage]:
-    """Short invented contexts, long and many invented ones, then MiniWiki mixed with both."""
+    """Short invented contexts, long and many invented ones, then MiniWiki mixed with them."""
     words = vocabulary_words(tokenizer)
     wiki: list[MiniWikiExamples] = []
 
@@ -263,10 +263,14 @@ def curriculum(tokenizer: Any) -> list[Stage]:
             return 64, lambda: source.closed_book(rng)
         return long(rng)
 
+    def polish(rng: random.Random) -> tuple[int, Callable[[], Example]]:
+        return short(rng) if rng.random() < 0.25 else miniwiki(rng)
+
     return [
         Stage("short-worlds", 700, 1.5e-4, 7e-4, short),
         Stage("long-worlds", 250, 1.5e-4, 5e-4, long),
         Stage("miniwiki", 1100, 1e-4, 3e-4, miniwiki),
+        Stage("polish", 500, 1e-4, 4e-4, polish),
     ]
 
 

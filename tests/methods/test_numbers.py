@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from ragbook.methods import posterior
 from ragbook.methods.fid import fuse
-from ragbook.methods.knn_lm import interpolate, knn_log_probs, squared_distances
+from ragbook.methods.knn_lm import (
+    interpolate,
+    knn_log_probs,
+    knn_target_log_prob,
+    squared_distances,
+    tune,
+)
 from ragbook.methods.rag import sequence_log_prob, token_log_prob
 from ragbook.methods.realm import marginal_log_prob
 
@@ -172,6 +178,34 @@ def test_knn_distribution_against_loops(N, k, seed, temperature):
         close(got[n], [log(m) for m in mass])
     close(got.exp().sum(-1), [1.0] * N)
     assert knn_log_probs(distances.float(), values.int(), V).dtype == torch.float32
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.5, 20.0]))
+@settings(max_examples=50, deadline=None)
+def test_a_tokens_probability_is_its_entry_in_the_distribution(seed, temperature):
+    generator = torch.Generator().manual_seed(seed)
+    distances = 30 * torch.rand(4, 6, generator=generator, dtype=torch.float64)
+    values = torch.randint(0, 5, (4, 6), generator=generator)
+    target = torch.randint(0, 5, (4, 1), generator=generator)
+    whole = knn_log_probs(distances, values, 5, temperature).gather(1, target)[:, 0]
+    torch.testing.assert_close(knn_target_log_prob(distances, values == target, temperature), whole)
+
+
+def test_tuning_finds_the_best_of_the_grid():
+    generator = torch.Generator().manual_seed(9)
+    base = torch.log(torch.rand(12, generator=generator))
+    distances = 40 * torch.rand(12, 7, generator=generator)
+    hits = torch.rand(12, 7, generator=generator) < 0.4
+    lams, temperatures = (0.0, 0.3, 0.6), (1.0, 10.0)
+    pieces = (list(distances.split(5)), list(hits.split(5)))
+    lam, temperature, mean = tune(base, *pieces, lams, temperatures)
+    every = {
+        (w, t): float(interpolate(base, knn_target_log_prob(distances, hits, t), w).mean())
+        for w in lams
+        for t in temperatures
+    }
+    assert every[lam, temperature] == pytest.approx(max(every.values()))
+    assert mean == pytest.approx(max(every.values()))
 
 
 def test_far_neighbours_do_not_underflow():

@@ -1,12 +1,13 @@
 """Question and passage in one input: neither pushes the other out."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragbook.corpus import Passage
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.prompts import pair, passage_text, shorten
+from ragbook.models.prompts import detokenize, pair, passage_text, shorten
 
 PASSAGE = Passage("a", "Title", "Some text. " * 200)
 
@@ -44,6 +45,14 @@ def test_passage_tokens_are_marked_and_lead_back_to_the_text():
     words = [text[slice(*inputs.offsets[0, i].tolist())] for i in marked]
     assert words == ["Rhine", ".", "It", "is", "long", "."]
     assert inputs.texts == [text]
+
+
+@pytest.mark.parametrize(
+    "text", ["bourke-white", "8.13 metres", "1,024", "cobalt-60", "fritz lang", "o'brien", "s. 3"]
+)
+def test_words_and_numbers_are_closed_up_again(text):
+    tokenizer = minilm_tokenizer()
+    assert detokenize(tokenizer, tokenizer(text)["input_ids"]) == text
 
 
 def test_a_question_alone_has_no_passage():

@@ -1,0 +1,78 @@
+"""The settings of kNN-LM, tuned on dev data only, and the list of the bundled weights' files.
+
+`python -m ragbook.evaluation.tuning FOLDER` is the last step of a retraining: it reads the language
+model in the folder, tunes lambda and temperature, and writes `weights.json` with every file's hash.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from ragbook.corpus import miniwiki
+from ragbook.evaluation.perplexity import score
+from ragbook.methods.knn_lm import KnnLM, tune
+from ragbook.models import LanguageModel, load_encoder, load_lm
+from ragbook.models.embedded import sha256_file
+
+LAMS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+TEMPERATURES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+
+
+def tune_answers(lm: LanguageModel, k: int = 5) -> dict[str, float]:
+    """Lambda and temperature of the highest mean log-probability of dev answers' tokens."""
+    from ragbook.index import build_index
+    from ragbook.retrieval import DenseRetriever
+
+    questions = list(miniwiki.questions("dev"))
+    encoder, corpus = load_encoder(), miniwiki.corpus()
+    index = build_index(corpus, Path("build/tuning-index"), encoder, overwrite=True)
+    retriever = DenseRetriever(index, encoder)
+    method = KnnLM(lm, retriever, lam=0.0, temperature=1.0)
+    parts = []
+    for question, found in zip(questions, retriever.retrieve(questions, k), strict=True):
+        ids = lm.tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]
+        parts.append(method.neighbours(question, [*ids, lm.end], method.memory(found)))
+    lam, temperature, _ = tune(
+        torch.cat([own for own, _, _ in parts]),
+        [distances for _, distances, _ in parts],
+        [hits for _, _, hits in parts],
+        LAMS,
+        TEMPERATURES,
+    )
+    return {"lam": lam, "temperature": temperature}
+
+
+def tune_text(lm: LanguageModel) -> dict[str, float]:
+    """Lambda and temperature of the lowest perplexity on the held-out articles set aside for it."""
+    documents = ["\n".join(p.text for p in a.passages) for a in miniwiki.heldout("dev")]
+    found = score(documents, miniwiki.corpus(), lm)
+    lam, temperature, _ = tune(
+        torch.cat([one.base for one in found]),
+        [one.distances for one in found],
+        [one.hits for one in found],
+        LAMS,
+        TEMPERATURES,
+    )
+    return {"lam": lam, "temperature": temperature}
+
+
+def main(folder: Path) -> None:
+    """Write `weights.json` of the folder: files first, so that the language model can be read."""
+    files = {
+        path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.glob("*.safetensors"))
+    }
+    target = folder / "weights.json"
+    target.write_text(json.dumps({"files": files}, indent=2) + "\n", encoding="utf-8")
+    lm = load_lm()
+    settings = {"knn_lm": tune_answers(lm), "perplexity": tune_text(lm)}
+    target.write_text(json.dumps({"files": files, **settings}, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(settings))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
