@@ -19,7 +19,7 @@ class ClosedBook:
     name = "closed-book"
     retriever = None
 
-    def __init__(self, reader: SeqReader, beams: int = 4, max_length: int = 16) -> None:
+    def __init__(self, reader: SeqReader, beams: int = 2, max_length: int = 16) -> None:
         self.reader, self.beams, self.max_length = reader, beams, max_length
         self.parameters = reader.parameters
 

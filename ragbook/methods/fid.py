@@ -40,7 +40,7 @@ class FiD:
     name = "fid"
 
     def __init__(
-        self, reader: SeqReader, retriever: Retriever, beams: int = 4, max_length: int = 16
+        self, reader: SeqReader, retriever: Retriever, beams: int = 2, max_length: int = 16
     ) -> None:
         self.reader, self.retriever = reader, retriever
         self.beams, self.max_length = beams, max_length

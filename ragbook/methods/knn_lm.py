@@ -23,12 +23,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ragbook.corpus import Question
+from ragbook.corpus import Passage, Question
 from ragbook.methods.base import Answer, check, evidence
 from ragbook.methods.decoding import beam_search
 from ragbook.models import LanguageModel
 from ragbook.models.prompts import detokenize
 from ragbook.retrieval import Retrieved, Retriever
+
+
+KEPT_PASSAGES = 1024
+"""Passages whose keys are kept between questions; about 200 MB of the bundled model's."""
 
 
 def knn_log_probs(
@@ -135,16 +139,21 @@ class KnnLM:
         retriever: Retriever,
         lam: float,
         temperature: float,
-        beams: int = 4,
+        beams: int = 2,
         max_length: int = 16,
     ) -> None:
         self.lm, self.retriever, self.lam, self.temperature = lm, retriever, lam, temperature
         self.beams, self.max_length = beams, max_length
         self.parameters = lm.parameters
+        self._pairs: dict[Passage, tuple[Tensor, Tensor]] = {}
 
     def memory(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
         """(keys [M, d], values [M], which passage each pair is from [M])."""
-        pairs = self.lm.memory(retrieved.passages)
+        if len(self._pairs) > KEPT_PASSAGES:
+            self._pairs.clear()
+        new = [passage for passage in retrieved.passages if passage not in self._pairs]
+        self._pairs.update(zip(new, self.lm.memory(new), strict=True))
+        pairs = [self._pairs[passage] for passage in retrieved.passages]
         source = torch.cat([torch.full((len(v),), z) for z, (_, v) in enumerate(pairs)])
         return torch.cat([k for k, _ in pairs]), torch.cat([v for _, v in pairs]), source
 
@@ -160,9 +169,10 @@ class KnnLM:
         keys, values, _ = memory
         prompt = self.lm.prompt_ids(question.text)
         target = torch.tensor(list(tokens))
-        queries, log_probs = self.lm.forward(torch.tensor([[*prompt, *tokens[:-1]]]))
-        own = log_probs[0, len(prompt) - 1 :].gather(1, target[:, None])[:, 0]
-        distances = squared_distances(queries[0, len(prompt) - 1 :], keys)
+        ids = torch.tensor([[*prompt, *target.tolist()[:-1]]])
+        queries, log_probs = self.lm.forward(ids, last=len(target))
+        own = log_probs[0].gather(1, target[:, None])[:, 0]
+        distances = squared_distances(queries[0], keys)
         return own, distances, values[None, :] == target[:, None]
 
     def _mix(self, queries: Tensor, log_probs: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -222,7 +232,7 @@ class KnnLM:
                 prefixes: Tensor, _: Tensor, prompt: Tensor = prompt, memory: tuple = memory
             ) -> Tensor:
                 ids = torch.cat([prompt.expand(len(prefixes), -1), prefixes[:, 1:]], dim=1)
-                queries, log_probs = self.lm.forward(ids)
+                queries, log_probs = self.lm.forward(ids, last=1)
                 return self._mix(queries[:, -1], log_probs[:, -1], memory[0], memory[1])
 
             best = beam_search(following, 1, self.lm.end, self.lm.end, self.beams, self.max_length)[

@@ -65,7 +65,7 @@ class _Rag:
     name: str
 
     def __init__(
-        self, reader: SeqReader, retriever: Retriever, beams: int = 4, max_length: int = 16
+        self, reader: SeqReader, retriever: Retriever, beams: int = 2, max_length: int = 16
     ) -> None:
         self.reader, self.retriever = reader, retriever
         self.beams, self.max_length = beams, max_length

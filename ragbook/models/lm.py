@@ -78,21 +78,27 @@ class LanguageModel:
         self._key = arguments[0]
 
     @torch.no_grad()
-    def forward(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Keys and next-token log-probabilities at every position.
+    def forward(
+        self, ids: Tensor, mask: Tensor | None = None, last: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and next-token log-probabilities at every position, or at the `last` ones.
 
         Parameters
         ----------
         ids: int64 [N, L], padded on the right.
         mask: int64 [N, L], 1 on real tokens; None where there is no padding.
+        last: how many positions from the end are wanted; 0 for all. The output layer over a whole
+            vocabulary costs more than the rest of a small model.
 
         Returns
         -------
-        (keys float32 [N, L, d], log p(next token) float32 [N, L, V]).
+        (keys float32 [N, L, d], log p(next token) float32 [N, L, V]), L being `last` if given.
         """
-        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits = self.model(
+            input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=last
+        ).logits
         assert self._key is not None
-        return self._key.float(), logits.float().log_softmax(-1)
+        return self._key[:, -last:].float(), logits.float().log_softmax(-1)
 
     def passage_ids(self, passage: Passage) -> list[int]:
         """A passage as the model reads it: start, title and text, end."""
