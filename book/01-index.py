@@ -139,7 +139,7 @@ except InputError as error:
 # %% mystnb={"figure": {"caption": "Share of MiniWiki's dev questions whose gold passage is among the k best. Near neighbours cost the first place, hardly the fifth.", "alt": "Recall at k rising with k"}}
 dev = load_questions("miniwiki", "dev")
 _, positions = whole.search(encoder.encode_queries([q.text for q in dev]), 20)
-gold = [whole.corpus.position(q.gold_passage) for q in dev]
+gold = [whole.corpus.position(str(q.gold_passage)) for q in dev]
 recall = {
     k: float(np.mean([g in row[:k] for g, row in zip(gold, positions.tolist(), strict=True)]))
     for k in (1, 2, 5, 10, 20)

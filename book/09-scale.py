@@ -46,10 +46,10 @@ for n in (1_000, 100_000, 1_000_000, 21_015_324):
 faiss.omp_set_num_threads(1)
 rng = np.random.default_rng(0)
 centres = rng.normal(size=(100, 64)).astype(np.float32)
-vectors = (centres[rng.integers(0, 100, 10_000)] + 0.5 * rng.normal(size=(10_000, 64))).astype(
+vectors = (centres[rng.integers(0, 100, 10_000)] + 1.2 * rng.normal(size=(10_000, 64))).astype(
     np.float32
 )
-queries = (centres[rng.integers(0, 100, 200)] + 0.5 * rng.normal(size=(200, 64))).astype(np.float32)
+queries = (centres[rng.integers(0, 100, 200)] + 1.2 * rng.normal(size=(200, 64))).astype(np.float32)
 faiss.normalize_L2(vectors)
 faiss.normalize_L2(queries)
 exact = faiss.IndexFlatIP(64)

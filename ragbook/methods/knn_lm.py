@@ -30,7 +30,6 @@ from ragbook.models import LanguageModel
 from ragbook.models.prompts import detokenize
 from ragbook.retrieval import Retrieved, Retriever
 
-
 KEPT_PASSAGES = 1024
 """Passages whose keys are kept between questions; about 200 MB of the bundled model's."""
 
