@@ -238,6 +238,8 @@ def test_interrupted(tmp_path):
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what runs in its background with the signal ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with open(pipe, "w"):  # waits until the command has opened it too
         process.send_signal(signal.SIGINT)
