@@ -1,46 +1,76 @@
 """MiniWiki, the encyclopaedia that ships with the book.
 
 Its source is the Markdown beside this module, one file a family of articles that are easily taken
-for one another. A line ``# Title`` begins an article, every other line that is not empty is one
-passage, and each pair of lines ``Q: question`` and ``A: answer | alias | ...`` asks for a fact of
-the passage above it. Files named ``heldout-*`` hold running text without questions, which is in
-no index: language-modelling tests read it.
+for one another; `MINIWIKI.md` is its data card and `CONTRIBUTING-MINIWIKI.md` says how to write for
+it. Each line is one thing:
+
+===================  ===============================================================================
+``# Title``          begins an article
+any other text       a passage of the article
+``Q: question?``     asks for a fact of the passage above
+``A: a | b``         its answer, which stands in the passage, and what else counts as right
+``Near: id``         ... and the passage `id` must be told apart from this one to answer it
+``And: id``          ... and the passage `id` is needed too
+``U: question?``     asks about the passage's subject what no passage of MiniWiki answers
+``2012: text``       the passage as it reads in the edition of that year; one line an edition
+``A 2012: a | b``    the answer that is right in that edition; one line an edition
+``Title 2012: T``    the title in that edition, below the line ``# Title``
+===================  ===============================================================================
+
+Two editions, of the end of 2012 and of the end of 2022, differ in the articles whose facts changed.
+Files named ``heldout-*`` hold running text without questions, which is in no index:
+language-modelling tests read it.
 """
 
 import hashlib
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from typing import TypeVar
 
 from ragbook.corpus.types import Corpus, Passage, Question, QuestionSet
 from ragbook.errors import InputError
 
 SPLITS = ("train", "dev", "test")
+EDITIONS = ("2012", "2022")
+CURRENT = EDITIONS[-1]
+"""The edition that is meant where none is named."""
+
+_T = TypeVar("_T")
+_LINE = re.compile(r"(?:(Title|A) (\d{4})|(Q|A|Near|And|U)|(\d{4})): (.*)")
 
 
 @dataclass(frozen=True)
 class Article:
-    """An article; `split` is "train", "dev", "test" or "heldout"."""
+    """An article; `split` is "train", "dev", "test" or "heldout", `changes` whether its text is
+    another in another edition. `unanswerable` are questions without an answer: what they ask is
+    not in any passage, though their `rival_passage` seems to be about it."""
 
     title: str
     family: str
     split: str
     passages: tuple[Passage, ...]
     questions: tuple[Question, ...]
+    unanswerable: tuple[Question, ...] = ()
+    changes: bool = False
 
 
-def split_of(title: str) -> str:
+def split_of(title: str, changes: bool = False) -> str:
     """The split of an article's questions: by article, so that no split asks about a passage that
     another asks about, and by the title's hash, so that a new article moves no other.
 
-    The first 8 bytes of the title's SHA-256, read as a fraction of 1: below 0.60 train, below
-    0.72 dev, else test.
+    The first 8 bytes of the title's SHA-256, read as a fraction of 1: below 0.70 train, below
+    0.80 dev, else test. An article that changes between editions is never in train (below 0.30
+    dev, else test), so that a reader cannot have learnt its answers by heart.
     """
     digest = hashlib.sha256(title.encode("utf-8")).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64
-    return "train" if fraction < 0.60 else "dev" if fraction < 0.72 else "test"
+    if changes:
+        return "dev" if fraction < 0.30 else "test"
+    return "train" if fraction < 0.70 else "dev" if fraction < 0.80 else "test"
 
 
 def slug(title: str) -> str:
@@ -49,78 +79,196 @@ def slug(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
 
 
-def parse(text: str, family: str) -> tuple[Article, ...]:
+@dataclass
+class _Asked:
+    """A question as it is read; `answers` by edition, or under "" for all editions."""
+
+    text: str
+    where: str
+    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    rival: str | None = None
+    second: str | None = None
+
+
+@dataclass
+class _Slot:
+    """A passage as it is read; `texts` by edition, or under "" for all editions."""
+
+    where: str
+    texts: dict[str, str] = field(default_factory=dict)
+    asked: list[_Asked] = field(default_factory=list)
+    unanswerable: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Draft:
+    """An article as it is read; `titles` by edition where it had another name."""
+
+    title: str
+    titles: dict[str, str] = field(default_factory=dict)
+    slots: list[_Slot] = field(default_factory=list)
+
+    def article(self, family: str, edition: str) -> Article:
+        title = self.titles.get(edition, self.title)
+        changes = any("" not in slot.texts for slot in self.slots)
+        passages: list[Passage] = []
+        questions: list[Question] = []
+        unanswerable: list[Question] = []
+        for number, slot in enumerate(self.slots, 1):
+            # The id is of the current title, so that an edition replaces the other's passage.
+            gold = f"{slug(self.title)}-{number}"
+            passages.append(Passage(gold, title, _of_edition(slot.texts, edition, slot.where)))
+            for q in slot.asked:
+                answers = _of_edition(q.answers, edition, q.where)
+                questions.append(Question(q.text, answers, gold, q.rival, q.second))
+            unanswerable += [Question(text, (), None, gold) for text in slot.unanswerable]
+        held_out = family.startswith("heldout-")
+        return Article(
+            title,
+            family,
+            "heldout" if held_out else split_of(self.title, changes),
+            tuple(passages),
+            tuple(questions),
+            tuple(unanswerable),
+            changes,
+        )
+
+
+def _of_edition(lines: Mapping[str, _T], edition: str, where: str) -> _T:
+    """What stands in an edition, checking that it is said once for all or once for each."""
+    if set(lines) not in ({""}, set(EDITIONS)):
+        raise InputError(
+            f"{where}: give one line for all editions or one for each of {' and '.join(EDITIONS)}."
+        )
+    return lines[edition] if edition in lines else lines[""]
+
+
+def parse(text: str, family: str, edition: str = CURRENT) -> tuple[Article, ...]:
     """The articles of one source file. Raises InputError naming the line that does not fit."""
-    found: list[Article] = []
-    title = asked = ""
-    passages: list[Passage] = []
-    questions: list[Question] = []
-
-    def finish() -> None:
-        split = "heldout" if family.startswith("heldout-") else split_of(title)
-        found.append(Article(title, family, split, tuple(passages), tuple(questions)))
-
+    drafts: list[_Draft] = []
+    waiting: _Asked | None = None  # a question whose answer must come next
     for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
         where = f"miniwiki/{family}.md, line {number}"
-        if asked and not line.startswith("A: "):
+        match = _LINE.fullmatch(line)
+        kind, year, value = "", "", line
+        if match:
+            kind, year = match[1] or match[3] or "", match[2] or match[4] or ""
+            value = match[5].strip()
+        if waiting and kind != "A":
             raise InputError(f"{where}: a line 'Q: ' must be followed at once by a line 'A: '.")
         if not line:
             continue
+        if year and year not in EDITIONS:
+            raise InputError(f"{where}: the editions are {' and '.join(EDITIONS)}, not {year}.")
         if line.startswith("# "):
-            if title:
-                finish()
-            title, passages, questions = line[2:].strip(), [], []
-        elif line.startswith("Q: "):
-            if not passages:
-                raise InputError(f"{where}: a question must stand below its passage.")
-            asked = line[3:].strip()
-        elif line.startswith("A: "):
-            if not asked:
-                raise InputError(f"{where}: an answer must stand below its question.")
-            answers = tuple(answer.strip() for answer in line[3:].split("|"))
+            drafts.append(_Draft(line[2:].strip()))
+            continue
+        if not drafts:
+            raise InputError(f"{where}: a passage must stand below a line '# Title'.")
+        draft = drafts[-1]
+        slot = draft.slots[-1] if draft.slots else None
+        if kind == "Title":
+            draft.titles[year] = value
+        elif not kind:
+            open_for_year = slot and year and "" not in slot.texts and year not in slot.texts
+            if slot is None or not open_for_year or slot.asked:
+                slot = _Slot(where)
+                draft.slots.append(slot)
+            slot.texts[year] = value
+        elif slot is None:
+            raise InputError(f"{where}: a question must stand below its passage.")
+        elif kind == "Q":
+            waiting = _Asked(value, where)
+            slot.asked.append(waiting)
+        elif kind == "U":
+            slot.unanswerable.append(value)
+        elif not slot.asked:
+            raise InputError(f"{where}: a line '{kind}: ' must stand below its question.")
+        elif kind == "A":
+            answers = tuple(answer.strip() for answer in value.split("|"))
             if not all(answers):
                 raise InputError(f"{where}: an answer is empty.")
-            questions.append(Question(asked, answers, passages[-1].id))
-            asked = ""
-        elif not title:
-            raise InputError(f"{where}: a passage must stand below a line '# Title'.")
+            if year in slot.asked[-1].answers:
+                raise InputError(f"{where}: the question has its answer already.")
+            slot.asked[-1].answers[year] = answers
+            waiting = None
+        elif kind == "Near":
+            slot.asked[-1].rival = value
         else:
-            passages.append(Passage(f"{slug(title)}-{len(passages) + 1}", title, line))
-    if asked:
+            slot.asked[-1].second = value
+    if waiting:
         raise InputError(f"miniwiki/{family}.md: the last question has no answer.")
-    if title:
-        finish()
-    return tuple(found)
+    return tuple(draft.article(family, edition) for draft in drafts)
 
 
 @cache
-def articles() -> tuple[Article, ...]:
+def articles(edition: str = CURRENT) -> tuple[Article, ...]:
     """All articles, held-out ones too, files in the order of their names."""
     folder = resources.files("ragbook.corpus").joinpath("miniwiki")
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".md")), key=lambda f: f.name)
     return tuple(
         article
         for file in files
-        for article in parse(file.read_text(encoding="utf-8"), file.name.removesuffix(".md"))
+        for article in parse(
+            file.read_text(encoding="utf-8"), file.name.removesuffix(".md"), edition
+        )
     )
 
 
+def _name(edition: str) -> str:
+    return "miniwiki" if edition == CURRENT else f"miniwiki-{edition}"
+
+
+NAMES = {_name(edition): edition for edition in reversed(EDITIONS)}
+"""The names of the editions as corpora and question sets: "miniwiki" is the current one."""
+
+
 @cache
-def corpus() -> Corpus:
+def corpus(edition: str = CURRENT) -> Corpus:
     """The passages to index: those of all articles that are not held out."""
-    return Corpus("miniwiki", (p for a in articles() if a.split != "heldout" for p in a.passages))
+    indexed = (a for a in articles(edition) if a.split != "heldout")
+    return Corpus(_name(edition), (p for a in indexed for p in a.passages))
+
+
+def _mixed(questions: list[Question]) -> list[Question]:
+    """In the order of their texts' SHA-256: so the first n of them are a fair sample of all
+    families and not the first families' questions."""
+    return sorted(questions, key=lambda q: hashlib.sha256(q.text.encode("utf-8")).digest())
 
 
 @cache
-def questions(split: str = "test") -> QuestionSet:
-    """The questions of a split, in the order of their texts' SHA-256: so the first n of them are
-    a fair sample of all families and not the first families' questions."""
+def questions(split: str = "test", edition: str = CURRENT) -> QuestionSet:
+    """The questions of a split, families mixed.
+
+    A question that needs passages of two splits belongs to the later of them (train, dev, test),
+    so that nothing a later split asks for is asked in an earlier one.
+    """
     if split not in SPLITS:
         raise InputError(f"MiniWiki has the splits {', '.join(SPLITS)}, not {split!r}.")
-    of_split = [q for a in articles() if a.split == split for q in a.questions]
-    of_split.sort(key=lambda question: hashlib.sha256(question.text.encode("utf-8")).digest())
-    return QuestionSet("miniwiki", split, of_split)
+    splits = {p.id: a.split for a in articles(edition) for p in a.passages}
+    of_split = [
+        q
+        for article in articles(edition)
+        for q in article.questions
+        if max(article.split, splits.get(q.second_passage or "", "train"), key=SPLITS.index)
+        == split
+    ]
+    return QuestionSet(_name(edition), split, _mixed(of_split))
+
+
+@cache
+def unanswerable() -> tuple[Question, ...]:
+    """Questions that no passage answers, families mixed: a method that knows what it does not know
+    finds little probability for any answer. They have no answers and are in no split."""
+    return tuple(_mixed([q for article in articles() for q in article.unanswerable]))
+
+
+def changed_questions(split: str = "test") -> tuple[tuple[Question, Question], ...]:
+    """The questions of a split whose right answer depends on the edition: (2012, 2022) pairs."""
+    earlier, current = (questions(split, edition) for edition in EDITIONS)
+    pairs = zip(earlier, current, strict=True)
+    return tuple((a, b) for a, b in pairs if a.answers != b.answers)
 
 
 def heldout(split: str | None = None) -> tuple[Article, ...]:

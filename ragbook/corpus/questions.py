@@ -31,7 +31,8 @@ _Reader = Callable[[Path], Iterator[Question | None]]  # None is a question with
 
 
 def load_questions(name_or_path: str | os.PathLike[str], split: str | None = None) -> QuestionSet:
-    """The questions of ``"miniwiki"`` (`split` is train, dev or test, the default) or of a file.
+    """The questions of ``"miniwiki"`` (``"miniwiki-2012"``: with the answers of its earlier
+    edition; `split` is train, dev or test, the default) or of a file.
 
     A file holds one split: `split` only says which, for the record; without it, it is "all".
     Questions that a SQuAD file marks unanswerable are left out and counted in ``skipped``.
@@ -39,13 +40,13 @@ def load_questions(name_or_path: str | os.PathLike[str], split: str | None = Non
     Raises InputError if there is no such set, the format is unknown, an entry is malformed, or
     no question is left.
     """
-    if name_or_path == "miniwiki":
-        return miniwiki.questions(split or "test")
+    if name_or_path in miniwiki.NAMES:
+        return miniwiki.questions(split or "test", miniwiki.NAMES[str(name_or_path)])
     path = Path(name_or_path)
     if not os.path.exists(path):
         raise InputError(
             f"There is no file {path} and no question set of that name; the bundled questions "
-            f"are 'miniwiki', and a file may be {_FORMATS}."
+            f"are {' and '.join(map(repr, miniwiki.NAMES))}, and a file may be {_FORMATS}."
         )
     entries = list(_reader(path)(path))
     questions = [question for question in entries if question is not None]

@@ -27,18 +27,19 @@ _Reader = Callable[[Path], Iterator[tuple[int, Passage]]]  # (line, passage)
 
 
 def load_corpus(name_or_path: str | os.PathLike[str]) -> Corpus:
-    """The corpus of a name (``"miniwiki"``) or of a passage file, named after the file.
+    """The corpus of a name (``"miniwiki"``, ``"miniwiki-2012"`` for its earlier edition) or of a
+    passage file, named after the file.
 
     Raises InputError if there is no such corpus, the format is unknown, a row is malformed, or
     the file holds no passage.
     """
-    if name_or_path == "miniwiki":
-        return miniwiki.corpus()
+    if name_or_path in miniwiki.NAMES:
+        return miniwiki.corpus(miniwiki.NAMES[str(name_or_path)])
     path = Path(name_or_path)
     if not os.path.exists(path):
         raise InputError(
-            f"There is no file {path} and no corpus of that name; the bundled corpus is "
-            f"'miniwiki', and a file may be {_FORMATS}."
+            f"There is no file {path} and no corpus of that name; the bundled corpora "
+            f"are {' and '.join(map(repr, miniwiki.NAMES))}, and a file may be {_FORMATS}."
         )
     return Corpus(bare_name(path), read_passages(path))
 

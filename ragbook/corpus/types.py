@@ -22,11 +22,25 @@ class Passage:
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question, the answers that count as right (the canonical one first), and the id of the
-    passage that is known to answer it, where one is."""
+    passage that is known to answer it, where one is.
+
+    Two kinds of question name a further passage. `rival_passage` says the same kind of thing about
+    something else and must be told apart from the gold one; `second_passage` holds the other fact
+    that the answer needs.
+    """
 
     text: str
     answers: tuple[str, ...]
     gold_passage: str | None = None
+    rival_passage: str | None = None
+    second_passage: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """ "two-passage", "confusable" or, for every other question, "plain"."""
+        if self.second_passage is not None:
+            return "two-passage"
+        return "plain" if self.rival_passage is None else "confusable"
 
 
 def passages_sha256(passages: Iterable[Passage]) -> str:

@@ -146,11 +146,12 @@ def compare(
                 found = retriever.retrieve(batch, k)
                 hits[key] += [is_hit(q, r, k) for q, r in zip(batch, found, strict=True)]
                 bar.update(len(batch))
-        for method in methods:
-            bar.set_description(method.name)
-            for batch in _batches(questions):
+        # Batch by batch, so that methods that read the same pairs need not all encode them.
+        for batch in _batches(questions):
+            first = [question.answers[0] for question in batch]
+            for method in methods:
+                bar.set_description(method.name)
                 answers[method.name] += method.answer(batch, k)
-                first = [question.answers[0] for question in batch]
                 log_probs[method.name] += map(float, method.log_prob(batch, first, k))
                 bar.update(len(batch))
 

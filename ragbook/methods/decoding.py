@@ -18,7 +18,7 @@ class Hypothesis:
 
 
 def beam_search(
-    next_log_probs: Callable[[Tensor, Tensor], Tensor],
+    next_log_probs: Callable[[Tensor, Tensor, Tensor], Tensor],
     batch: int,
     start: int,
     end: int,
@@ -34,7 +34,8 @@ def beam_search(
     Parameters
     ----------
     next_log_probs: (prefixes int64 [R, t] with the start token first, rows int64 [R]: the question
-        each prefix belongs to) -> float [R, V], log p(next token).
+        each prefix belongs to, parents int64 [R]: which prefix of the call before it continues) ->
+        float [R, V], log p(next token). So a model can keep what it knows of a prefix.
     batch: number of questions B.
     start, end: token ids that open and close a sequence.
     beams: prefixes kept for each question.
@@ -46,14 +47,14 @@ def beam_search(
     """
     finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
     prefixes = torch.full((batch, 1), start)
-    rows = torch.arange(batch)
+    rows = parents = torch.arange(batch)
     scores = torch.zeros(batch)
     for length in range(max_length + 1):
-        log_probs = next_log_probs(prefixes, rows).float()
+        log_probs = next_log_probs(prefixes, rows, parents).float()
         if length == 0:
             log_probs[:, end] = float("-inf")
         total = scores[:, None] + log_probs
-        new_prefixes, new_rows, new_scores = [], [], []
+        new_prefixes, new_rows, new_parents, new_scores = [], [], [], []
         for question in rows.unique().tolist():
             mine = (rows == question).nonzero().squeeze(-1)
             candidates = total[mine]
@@ -67,7 +68,8 @@ def beam_search(
             for score, index in zip(best.tolist(), flat.tolist(), strict=True):
                 if score == float("-inf") or kept == beams:
                     break
-                prefix, token = prefixes[mine[index // width]], index % width
+                parent, token = mine[index // width], index % width
+                prefix = prefixes[parent]
                 if token == end:
                     finished[question].append(Hypothesis(tuple(prefix[1:].tolist()), score))
                     continue
@@ -76,10 +78,11 @@ def beam_search(
                     break
                 new_prefixes.append(torch.cat([prefix, prefix.new_tensor([token])]))
                 new_rows.append(question)
+                new_parents.append(parent)
                 new_scores.append(score)
                 kept += 1
         if not new_prefixes:
             break
         prefixes, rows = torch.stack(new_prefixes), torch.tensor(new_rows)
-        scores = torch.tensor(new_scores)
+        parents, scores = torch.stack(new_parents), torch.tensor(new_scores)
     return [sorted(found, key=lambda h: -h.log_prob)[:beams] for found in finished]

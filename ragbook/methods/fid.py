@@ -7,7 +7,6 @@ once (section 3). With n passages of L tokens the encoder's self-attention costs
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -62,12 +61,12 @@ class FiD:
 
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """Beam search over the fused states."""
-        began = time.perf_counter()
+        began = self.reader.pairs.clock()
         if not questions:
             return []
         retrieved, states, mask, length = self._read(questions, k)
         found = beam_search(
-            lambda prefixes, rows: self.reader.next_log_probs(states[rows], mask[rows], prefixes),
+            self.reader.continuation(states, mask),
             len(questions),
             self.reader.start,
             self.reader.end,
@@ -80,7 +79,7 @@ class FiD:
         )  # [B, n * L]
         weights = attention.reshape(len(questions), -1, length).sum(-1)
         weights = weights / weights.sum(-1, keepdim=True)
-        seconds = (time.perf_counter() - began) / len(questions)
+        seconds = (self.reader.pairs.clock() - began) / len(questions)
         return [
             Answer(q.text, self.reader.decode(h.tokens), h.log_prob, evidence(r, w), seconds)
             for q, r, h, w in zip(questions, retrieved, best, weights, strict=True)

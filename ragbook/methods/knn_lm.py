@@ -221,26 +221,29 @@ class KnnLM:
         """The best hypothesis of a beam search on the interpolated distribution."""
         check(questions, k)
         began = time.perf_counter()
-        retrieved = self.retriever.retrieve(questions, k) if questions else []
+        if not questions:
+            return []
+        retrieved = self.retriever.retrieve(questions, k)
+        memories = [self.memory(found) for found in retrieved]
+        following = self.lm.continuation([question.text for question in questions])
+
+        def mixed(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
+            queries, log_probs = following(prefixes, rows, parents)
+            out = torch.empty_like(log_probs)
+            for question in rows.unique().tolist():
+                mine = rows == question
+                keys, values, _ = memories[question]
+                out[mine] = self._mix(queries[mine], log_probs[mine], keys, values)
+            return out
+
+        end = self.lm.end
+        searched = beam_search(mixed, len(questions), end, end, self.beams, self.max_length)
         answers = []
-        for question, found in zip(questions, retrieved, strict=True):
-            memory = self.memory(found)
-            prompt = torch.tensor(self.lm.prompt_ids(question.text))
-
-            def following(
-                prefixes: Tensor, _: Tensor, prompt: Tensor = prompt, memory: tuple = memory
-            ) -> Tensor:
-                ids = torch.cat([prompt.expand(len(prefixes), -1), prefixes[:, 1:]], dim=1)
-                queries, log_probs = self.lm.forward(ids, last=1)
-                return self._mix(queries[:, -1], log_probs[:, -1], memory[0], memory[1])
-
-            best = beam_search(following, 1, self.lm.end, self.lm.end, self.beams, self.max_length)[
-                0
-            ][0]
-            log_prob, mass = self._score(
-                question, [*best.tokens, self.lm.end], memory, len(found.ids)
-            )
+        for question, found, memory, (best, *_) in zip(
+            questions, retrieved, memories, searched, strict=True
+        ):
+            log_prob, mass = self._score(question, [*best.tokens, end], memory, len(found.ids))
             text = detokenize(self.lm.tokenizer, best.tokens)
             answers.append((question.text, text, log_prob, evidence(found, mass)))
-        seconds = (time.perf_counter() - began) / max(1, len(questions))
+        seconds = (time.perf_counter() - began) / len(questions)
         return [Answer(q, text, p, weights, seconds) for q, text, p, weights in answers]

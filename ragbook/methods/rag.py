@@ -12,7 +12,6 @@ RAG-Sequence commits to one passage for the whole answer, RAG-Token may change i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import torch
@@ -103,7 +102,7 @@ class _Rag:
     ) -> list[Answer]:
         """Answers with p(z | x, y) as evidence; `given` is log p(y | x, z) [B, n]."""
         weights = posterior(log_prior, given)
-        seconds = (time.perf_counter() - began) / max(1, len(questions))
+        seconds = (self.reader.pairs.clock() - began) / max(1, len(questions))
         return [
             Answer(q.text, self.reader.decode(h.tokens), h.log_prob, evidence(r, w), seconds)
             for q, r, h, w in zip(questions, retrieved, best, weights, strict=True)
@@ -127,7 +126,7 @@ class RagSequence(_Rag):
 
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The candidate with the highest marginal probability."""
-        began = time.perf_counter()
+        began = self.reader.pairs.clock()
         if not questions:
             return []
         retrieved, log_prior, states, mask = self._read(questions, k)
@@ -135,9 +134,7 @@ class RagSequence(_Rag):
         flat, flat_mask = states.reshape(B * n, L, d), mask.reshape(B * n, L)
         real = (~torch.isneginf(log_prior)).flatten().nonzero().squeeze(-1)  # not filled up
         proposals = beam_search(
-            lambda prefixes, rows: self.reader.next_log_probs(
-                flat[real[rows]], flat_mask[real[rows]], prefixes
-            ),
+            self.reader.continuation(flat[real], flat_mask[real]),
             len(real),
             self.reader.start,
             self.reader.end,
@@ -148,19 +145,27 @@ class RagSequence(_Rag):
         for at, found in zip(real.tolist(), proposals, strict=True):
             for hypothesis in found:
                 candidates[at // n][hypothesis.tokens] = None
+        # Every candidate under every passage of its question, [C, n, T].
+        flat_candidates = [(b, tokens) for b, union in enumerate(candidates) for tokens in union]
+        owner = torch.tensor([b for b, _ in flat_candidates])
+        labels = self.reader.pad_labels(
+            [[*tokens, self.reader.end] for _, tokens in flat_candidates]
+        )
+        token_log_probs = self.reader.token_log_probs(
+            flat,
+            flat_mask,
+            labels.repeat_interleave(n, 0),
+            (owner[:, None] * n + torch.arange(n)).flatten(),
+        ).reshape(len(labels), n, -1)
+        valid = labels != -100
+        marginal = sequence_log_prob(token_log_probs, log_prior[owner], valid)
+        each = _answer_log_probs(token_log_probs, valid)
         best, given = [], []
-        for b, union in enumerate(candidates):
-            sequences = [[*tokens, self.reader.end] for tokens in union]
-            many = len(sequences)
-            tokens, valid = self._token_log_probs(
-                states[b : b + 1].expand(many, n, L, d),
-                mask[b : b + 1].expand(many, n, L),
-                sequences,
-            )
-            marginal = sequence_log_prob(tokens, log_prior[b].expand(many, n), valid)
-            top = int(marginal.argmax())
-            best.append(Hypothesis(list(union)[top], float(marginal[top])))
-            given.append(_answer_log_probs(tokens[top : top + 1], valid[top : top + 1])[0])
+        for b in range(B):
+            mine = (owner == b).nonzero().squeeze(-1)
+            top = int(mine[marginal[mine].argmax()])
+            best.append(Hypothesis(flat_candidates[top][1], float(marginal[top])))
+            given.append(each[top])
         return self._answers(questions, retrieved, log_prior, best, torch.stack(given), began)
 
 
@@ -177,17 +182,19 @@ class RagToken(_Rag):
 
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The best hypothesis of the beam."""
-        began = time.perf_counter()
+        began = self.reader.pairs.clock()
         if not questions:
             return []
         retrieved, log_prior, states, mask = self._read(questions, k)
         n = states.shape[1]
+        following = self.reader.continuation(states.flatten(0, 1), mask.flatten(0, 1))
 
-        def marginal(prefixes: Tensor, rows: Tensor) -> Tensor:
-            log_probs = self.reader.next_log_probs(
-                states[rows].flatten(0, 1),
-                mask[rows].flatten(0, 1),
+        def marginal(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
+            each = torch.arange(n)  # every prefix is continued under each of the n passages
+            log_probs = following(
                 prefixes.repeat_interleave(n, 0),
+                (rows[:, None] * n + each).flatten(),
+                (parents[:, None] * n + each).flatten(),
             )
             log_probs = log_probs.reshape(len(rows), n, -1)
             return torch.logsumexp(log_prior[rows][:, :, None] + log_probs, dim=1)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from ragbook.errors import InputError
-from ragbook.models.embedded import minilm_model, minilm_tokenizer, sha256_file
+from ragbook.models.embedded import minilm_tokenizer, sha256_file
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.models.reader import SeqReader, new_reader_model
 from ragbook.models.span import SpanReader, SpanScorer
@@ -73,12 +73,15 @@ def load_reader(name: str = BUNDLED) -> SeqReader:
 
 @cache
 def load_span_reader() -> SpanReader:
-    """REALM's span reader; its encoder is the seq2seq reader's own."""
-    encoder = minilm_model()
+    """REALM's span reader; its encoder is the seq2seq reader's own, and pairs that one of the two
+    has encoded the other need not encode again."""
+    reader = load_reader()
+    encoder = reader.model.get_encoder()
     scorer = SpanScorer(encoder.config.hidden_size)
-    fill(encoder, tensors("encoder.safetensors"))
     fill(scorer, tensors("span.safetensors"))
-    return SpanReader(encoder, scorer, minilm_tokenizer(), BUNDLED)
+    span_reader = SpanReader(encoder, scorer, reader.tokenizer, BUNDLED)
+    span_reader.pairs = reader.pairs
+    return span_reader
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertLMHeadModel
+from transformers import BertConfig, BertLMHeadModel, DynamicCache
 
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
@@ -60,6 +60,44 @@ def key_module(model: Any) -> nn.Module:
     )
 
 
+class Continuation:
+    """Next-token distributions of growing prefixes after prompts, with keys and values kept.
+
+    Prompts of different lengths are padded on the left and masked; positions count real tokens.
+    """
+
+    def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
+        self.lm = lm
+        longest = max(len(prompt) for prompt in prompts)
+        self.ids = torch.tensor([[lm.end] * (longest - len(p)) + list(p) for p in prompts])
+        self.mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+        self.cache = DynamicCache()
+
+    @torch.no_grad()
+    def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys of the contexts, float32 [R, d], and log p(next token), float32 [R, V].
+
+        Parameters
+        ----------
+        prefixes: int64 [R, t], a start token, which the model is not shown, and the answer so far,
+            one token longer than at the last call.
+        rows: int64 [R], the prompt each prefix continues.
+        parents: int64 [R], which prefix of the last call each one continues; not used at the first.
+        """
+        written = prefixes.shape[1] - 1
+        mask = torch.cat([self.mask[rows], torch.ones_like(prefixes[:, 1:])], dim=1)
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        if written:
+            self.cache.batch_select_indices(parents)
+            ids, positions = prefixes[:, -1:], positions[:, -1:]
+        else:
+            ids = self.ids[rows]
+        keys, log_probs = self.lm.forward(
+            ids, mask, last=1, position_ids=positions, past_key_values=self.cache, use_cache=True
+        )
+        return keys[:, -1], log_probs[:, -1]
+
+
 class LanguageModel:
     """A causal language model with its tokenizer; inference only, float32 results."""
 
@@ -79,7 +117,7 @@ class LanguageModel:
 
     @torch.no_grad()
     def forward(
-        self, ids: Tensor, mask: Tensor | None = None, last: int = 0
+        self, ids: Tensor, mask: Tensor | None = None, last: int = 0, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Keys and next-token log-probabilities at every position, or at the `last` ones.
 
@@ -89,16 +127,24 @@ class LanguageModel:
         mask: int64 [N, L], 1 on real tokens; None where there is no padding.
         last: how many positions from the end are wanted; 0 for all. The output layer over a whole
             vocabulary costs more than the rest of a small model.
+        kwargs: for the model; without any it keeps no cache.
 
         Returns
         -------
         (keys float32 [N, L, d], log p(next token) float32 [N, L, V]), L being `last` if given.
         """
         logits = self.model(
-            input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=last
+            input_ids=ids,
+            attention_mask=mask,
+            logits_to_keep=last,
+            **{"use_cache": False, **kwargs},
         ).logits
         assert self._key is not None
         return self._key[:, -last:].float(), logits.float().log_softmax(-1)
+
+    def continuation(self, questions: Sequence[str]) -> Continuation:
+        """What a beam search over the questions' answers asks for the next token."""
+        return Continuation(self, [self.prompt_ids(question) for question in questions])
 
     def passage_ids(self, passage: Passage) -> list[int]:
         """A passage as the model reads it: start, title and text, end."""

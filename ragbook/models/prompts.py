@@ -96,19 +96,3 @@ def detokenize(tokenizer: Any, tokens: Sequence[int]) -> str:
         text = re.sub(r"(?<=\w) ?([-'’/]) ?(?=\w)", r"\1", text)
         text = re.sub(r"(?<=\d) ?([.,:]) ?(?=\d)", r"\1", text)
     return text
-
-
-def padded_states(encode: Any, inputs: Inputs, width: int, chunk: int = 32) -> Tensor:
-    """The encoder's states of all inputs, [N, L, d], computed in chunks of like lengths.
-
-    Sorting by length and cutting each chunk to its own longest input leaves most of the padding
-    uncomputed; the states of padding are zero.
-    """
-    lengths = inputs.mask.sum(1)
-    order = torch.argsort(lengths, stable=True)
-    states = torch.zeros(*inputs.mask.shape, width)
-    for rows in order.split(chunk):
-        longest = int(lengths[rows].max())
-        piece = {name: value[rows, :longest] for name, value in inputs.tensors.items()}
-        states[rows, :longest] = encode(**piece).last_hidden_state.float()
-    return states * inputs.mask[:, :, None]

@@ -11,12 +11,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertLMHeadModel, EncoderDecoderModel
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    DynamicCache,
+    EncoderDecoderCache,
+    EncoderDecoderModel,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
 from ragbook.models.embedded import minilm_model
-from ragbook.models.prompts import Inputs, detokenize, padded_states, pair
+from ragbook.models.pairs import PairEncoder
+from ragbook.models.prompts import detokenize
 
 DECODER_LAYERS = 2
 
@@ -61,6 +68,45 @@ def _setting(model: Any, name: str) -> int:
     return next(value for value in places if value is not None)
 
 
+class Continuation:
+    """Next-token distributions of growing prefixes, with keys and values kept between tokens.
+
+    The cross-attention's keys and values are computed once for each prefix that is open at the
+    first token, and moved only when the prefixes move between rows.
+    """
+
+    def __init__(self, reader: SeqReader, states: Tensor, mask: Tensor) -> None:
+        self.reader, self.states, self.mask = reader, states, mask
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.rows: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
+        """log p(next token | states, prefix), float32 [R, V].
+
+        Parameters
+        ----------
+        prefixes: int64 [R, t], the start token first, one token longer than at the last call.
+        rows: int64 [R], the row of `states` that each prefix continues from.
+        parents: int64 [R], which prefix of the last call each one continues; not used at the first.
+        """
+        if self.rows is not None:
+            self.cache.self_attention_cache.batch_select_indices(parents)
+            if not torch.equal(self.rows, rows):
+                self.cache.cross_attention_cache.batch_select_indices(parents)
+        self.rows = rows
+        out = self.reader._forward(
+            self.states[rows]
+            if prefixes.shape[1] == 1
+            else self.states[:1].expand(len(rows), -1, -1),
+            self.mask[rows],
+            prefixes[:, -1:],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return out.logits[:, -1].float().log_softmax(-1)
+
+
 class SeqReader:
     """A seq2seq model with its tokenizer, as the methods use it; inference only, float32 results.
 
@@ -79,17 +125,12 @@ class SeqReader:
             _setting(model, "eos_token_id"),
         )
         self.parameters = sum(p.numel() for p in model.parameters())
-        self._last: tuple[Any, tuple[Tensor, Tensor]] | None = None
-
-    @torch.no_grad()
-    def _states(self, inputs: Inputs) -> Tensor:
-        encoder = self.model.get_encoder()
-        return padded_states(encoder, inputs, encoder.config.hidden_size)
+        self.pairs = PairEncoder(model.get_encoder(), tokenizer)
 
     def encode_questions(self, questions: Sequence[Question]) -> tuple[Tensor, Tensor]:
         """Questions alone: (states float32 [B, L, d], mask int64 [B, L])."""
-        inputs = pair(self.tokenizer, [q.text for q in questions], [None] * len(questions))
-        return self._states(inputs), inputs.mask
+        inputs, states = self.pairs([q.text for q in questions], [None] * len(questions))
+        return states, inputs.mask
 
     def encode_documents(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
@@ -99,25 +140,17 @@ class SeqReader:
         Returns
         -------
         (states float32 [B, n, L, d], mask int64 [B, n, L]), n the largest number of passages; where
-        a question has fewer, the rest is masked. The last call's result is kept: a method that
-        answers and then weighs its answers reads the same pairs twice.
+        a question has fewer, the rest is masked.
         """
-        key = [(q.text, tuple(found)) for q, found in zip(questions, passages, strict=True)]
-        if self._last is not None and self._last[0] == key:
-            return self._last[1]
         n = max(len(found) for found in passages)
         rows = [(b, i) for b, found in enumerate(passages) for i in range(len(found))]
-        inputs = pair(
-            self.tokenizer,
-            [questions[b].text for b, _ in rows],
-            [passages[b][i] for b, i in rows],
+        inputs, flat = self.pairs(
+            [questions[b].text for b, _ in rows], [passages[b][i] for b, i in rows]
         )
-        flat = self._states(inputs)
         states = flat.new_zeros(len(passages), n, *flat.shape[1:])
         mask = inputs.mask.new_zeros(len(passages), n, flat.shape[1])
         at = torch.tensor(rows).unbind(1)
         states[at], mask[at] = flat, inputs.mask
-        self._last = (key, (states, mask))
         return states, mask
 
     def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
@@ -139,8 +172,7 @@ class SeqReader:
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
             decoder_input_ids=inputs,
-            use_cache=False,
-            **kwargs,
+            **{"use_cache": False, **kwargs},
         )
 
     def _teacher_forcing(self, labels: Tensor) -> Tensor:
@@ -149,24 +181,52 @@ class SeqReader:
 
     @torch.no_grad()
     def token_log_probs(
-        self, states: Tensor, mask: Tensor, labels: Tensor, chunk: int = 64
+        self,
+        states: Tensor,
+        mask: Tensor,
+        labels: Tensor,
+        rows: Tensor | None = None,
+        chunk: int = 64,
     ) -> Tensor:
-        """log p(y_t | states, y_<t) of each label token, float32 [N, T]; 0 on padding (-100)."""
-        out = []
-        for at in range(0, len(labels), chunk):
-            rows = slice(at, at + chunk)
-            logits = self._forward(
-                states[rows], mask[rows], self._teacher_forcing(labels[rows])
-            ).logits.float()
-            target = labels[rows].clamp_min(0)
-            chosen = logits.gather(-1, target[:, :, None]).squeeze(-1) - logits.logsumexp(-1)
-            out.append(chosen.masked_fill(labels[rows] == -100, 0.0))
-        return torch.cat(out)
+        """log p(y_t | states, y_<t) of each label token, float32 [N, T]; 0 on padding (-100).
 
-    @torch.no_grad()
-    def next_log_probs(self, states: Tensor, mask: Tensor, prefixes: Tensor) -> Tensor:
-        """log p(next token | states, prefix), float32 [N, V]; `prefixes` int64 [N, t]."""
-        return self._forward(states, mask, prefixes).logits[:, -1].float().log_softmax(-1)
+        Parameters
+        ----------
+        states, mask: [S, L, d] and [S, L].
+        labels: int64 [N, T].
+        rows: int64 [N], the row of `states` each label is read from; None where S = N and each has
+            its own. The cross-attention's keys and values are computed once for each row.
+        chunk: labels read at a time.
+        """
+        keys_and_values: list[tuple[Tensor, Tensor]] = []
+        if rows is None:
+            rows = torch.arange(len(labels))
+        else:
+            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+            start = torch.full((len(states), 1), self.start)
+            self._forward(states, mask, start, past_key_values=cache, use_cache=True)
+            layers: Any = cache.cross_attention_cache.layers
+            keys_and_values = [(layer.keys, layer.values) for layer in layers]
+        lengths = (labels != -100).sum(1)
+        out = torch.zeros(labels.shape)
+        for chosen_rows in torch.argsort(lengths, stable=True).split(chunk):  # little padding
+            longest = int(lengths[chosen_rows].max())
+            at, own = labels[chosen_rows, :longest], rows[chosen_rows]
+            kept = {}
+            if keys_and_values:
+                cross = DynamicCache([(k[own], v[own]) for k, v in keys_and_values])
+                cache = EncoderDecoderCache(DynamicCache(), cross)
+                kept = {"past_key_values": cache, "use_cache": True}
+            read = self._forward(states[own], mask[own], self._teacher_forcing(at), **kept)
+            logits = read.logits.float()
+            target = at.clamp_min(0)
+            chosen = logits.gather(-1, target[:, :, None]).squeeze(-1) - logits.logsumexp(-1)
+            out[chosen_rows, :longest] = chosen.masked_fill(at == -100, 0.0)
+        return out
+
+    def continuation(self, states: Tensor, mask: Tensor) -> Continuation:
+        """What a beam search over answers from these states asks for the next token."""
+        return Continuation(self, states, mask)
 
     @torch.no_grad()
     def cross_attention(self, states: Tensor, mask: Tensor, labels: Tensor) -> Tensor:

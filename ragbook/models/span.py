@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ragbook.corpus import Passage
-from ragbook.models.prompts import Inputs, padded_states, pair
+from ragbook.models.pairs import PairEncoder
+from ragbook.models.prompts import Inputs
 
 MAX_SPAN = 10
 """Longest answer span in tokens (REALM, section 4.3)."""
@@ -75,8 +76,8 @@ class SpanReader:
     """Encoder and span scorer with their tokenizer; inference only, float32 results."""
 
     def __init__(self, encoder: Any, scorer: SpanScorer, tokenizer: Any, name: str) -> None:
-        self.encoder, self.scorer = encoder.eval(), scorer.eval()
-        self.tokenizer, self.name = tokenizer, name
+        self.pairs = PairEncoder(encoder.eval(), tokenizer)
+        self.scorer, self.tokenizer, self.name = scorer.eval(), tokenizer, name
         self.parameters = sum(p.numel() for m in (encoder, scorer) for p in m.parameters())
 
     @torch.no_grad()
@@ -90,7 +91,6 @@ class SpanReader:
         (inputs, float32 [N, L, max_span]): entry (i, w) is the span of tokens i .. i + w; (0, 0) is
         "the answer is not here"; each row's probabilities sum to 1.
         """
-        inputs = pair(self.tokenizer, questions, passages)
-        states = padded_states(self.encoder, inputs, self.encoder.config.hidden_size)
+        inputs, states = self.pairs(questions, passages)
         scores = self.scorer(states, inputs.passage_mask)
         return inputs, scores.flatten(1).log_softmax(-1).reshape(scores.shape)

@@ -46,7 +46,7 @@ def train_lm(
     words = vocabulary_words(encoder.tokenizer)
     articles = [a for a in miniwiki.articles() if a.split == "train"]
     passages = [p for a in articles for p in a.passages]
-    questions = [q for a in articles for q in a.questions]
+    questions = list(miniwiki.questions("train"))
     keys = torch.from_numpy(encoder.encode_passages(passages))
     neighbours = (keys @ keys.T).topk(4).indices.tolist()
 

@@ -14,6 +14,7 @@ from ragbook.methods.fid import FiD
 from ragbook.methods.knn_lm import KnnLM
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
+from ragbook.models import load_lm
 from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
 
 ANSWERS = ["Danube", "the Elbe"]
@@ -214,9 +215,7 @@ def test_rag_sequence_takes_the_best_of_all_candidates(reader):
     states, mask = reader.encode_documents(QUESTIONS[:1], [PASSAGES[:3]])
     for z in range(3):
         for hypothesis in beam_search(
-            lambda p, r, z=z: reader.next_log_probs(
-                states[0, z].expand(len(p), -1, -1), mask[0, z].expand(len(p), -1), p
-            ),
+            reader.continuation(states[:, z], mask[:, z]),
             1,
             reader.start,
             reader.end,
@@ -235,7 +234,7 @@ def test_beam_search_finds_the_best_sequence_when_beams_are_many():
     """Against all sequences of a Markov chain over 5 tokens, 0 being the end."""
     generator = torch.Generator().manual_seed(4)
     chain = (2 * torch.randn(5, 5, generator=generator)).log_softmax(-1)
-    found = beam_search(lambda p, r: chain[p[:, -1]], 1, 1, 0, beams=200, max_length=3)[0]
+    found = beam_search(lambda p, *_: chain[p[:, -1]], 1, 1, 0, beams=200, max_length=3)[0]
     scored = []
     for length in (1, 2, 3):
         for tokens in itertools.product(range(1, 5), repeat=length):
@@ -249,6 +248,90 @@ def test_beam_search_finds_the_best_sequence_when_beams_are_many():
 
 def test_beam_search_of_one_beam_is_greedy():
     chain = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]).log()
-    best = beam_search(lambda p, r: chain[p[:, -1]], 2, 1, 0, beams=1, max_length=5)
+    best = beam_search(lambda p, *_: chain[p[:, -1]], 2, 1, 0, beams=1, max_length=5)
     assert [h[0].tokens for h in best] == [(2,), (2,)]
     assert best[0][0].log_prob == pytest.approx(math.log(0.7 * 0.6))
+
+
+def test_a_continuation_is_the_model_run_from_the_start(reader):
+    """Kept keys and values, with prefixes that swap rows, drop out and are copied, against the
+    whole prefix run anew without any cache."""
+    states, mask = reader.encode_documents(QUESTIONS, [PASSAGES[:2], PASSAGES[2:3]])
+    states, mask = states.flatten(1, 2), mask.flatten(1, 2)
+    following = reader.continuation(states, mask)
+    generator = torch.Generator().manual_seed(5)
+    prefixes = torch.full((2, 1), reader.start)
+    for rows, parents in (
+        ([0, 1], [0, 1]),
+        ([0, 0, 1, 1], [0, 0, 1, 1]),
+        ([0, 0, 1, 1], [1, 1, 3, 2]),
+        ([1, 1], [3, 2]),
+        ([1], [1]),
+    ):
+        rows, parents = torch.tensor(rows), torch.tensor(parents)
+        if prefixes.shape[1] > 1 or len(rows) > 2:
+            new = torch.randint(5, 30_000, (len(rows), 1), generator=generator)
+            prefixes = torch.cat([prefixes[parents], new], dim=1)
+        with torch.no_grad():
+            logits = reader.model(
+                encoder_outputs=(states[rows],),
+                attention_mask=mask[rows],
+                decoder_input_ids=prefixes,
+                use_cache=False,
+            ).logits
+        torch.testing.assert_close(
+            following(prefixes, rows, parents),
+            logits[:, -1].log_softmax(-1),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_a_continued_prompt_is_the_model_run_from_the_start(language_model, bundled):
+    """As above for the causal model: prompts of two lengths, padded on the left."""
+    lm = load_lm() if bundled else language_model
+    texts = ["Which river passes through Vienna?", "Where is it?"]
+    following = lm.continuation(texts)
+    prefixes = torch.full((2, 1), lm.end)
+    for rows, parents in (
+        ([0, 1], [0, 1]),
+        ([0, 0, 1], [0, 0, 1]),
+        ([0, 1, 1], [1, 2, 2]),
+        ([1], [1]),
+    ):
+        rows, parents = torch.tensor(rows), torch.tensor(parents)
+        if len(rows) != 2:
+            prefixes = torch.cat(
+                [prefixes[parents], 1000 + 7 * torch.arange(len(rows))[:, None]], 1
+            )
+        keys, log_probs = following(prefixes, rows, parents)
+        for at, row in enumerate(rows.tolist()):
+            ids = torch.tensor([[*lm.prompt_ids(texts[row]), *prefixes[at, 1:].tolist()]])
+            own_keys, own = lm.forward(ids)
+            torch.testing.assert_close(keys[at], own_keys[0, -1], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(log_probs[at], own[0, -1], rtol=1e-3, atol=1e-4)
+
+
+def test_pairs_encoded_for_one_method_are_charged_to_the_next(reader):
+    """The second method finds the states done; the clock runs on as if it had made them."""
+    retriever = FixedRetriever()
+    RagToken(reader, retriever, beams=1, max_length=2).log_prob(QUESTIONS, ANSWERS, k=3)
+    states = reader.pairs._read
+    cost = reader.pairs._seconds = 100.0
+    answers = FiD(reader, retriever, beams=1, max_length=2).answer(QUESTIONS, k=3)
+    assert reader.pairs._read is states
+    assert all(answer.seconds > cost / 2 for answer in answers)
+
+
+def test_labels_that_share_states_are_scored_as_if_each_had_its_own(reader):
+    states, mask = reader.encode_documents(QUESTIONS, [PASSAGES[:2], PASSAGES[2:3]])
+    states, mask = states.flatten(1, 2), mask.flatten(1, 2)
+    rows = torch.tensor([1, 0, 1, 1, 0])
+    labels = reader.pad_labels(reader.answer_ids(["Elbe", "the Danube", "Hamburg", "a b c", "x"]))
+    torch.testing.assert_close(
+        reader.token_log_probs(states, mask, labels, rows, chunk=2),
+        reader.token_log_probs(states[rows], mask[rows], labels),
+        rtol=1e-4,
+        atol=1e-4,
+    )

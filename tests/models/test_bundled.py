@@ -107,10 +107,10 @@ def test_the_readers_copy_a_name_they_have_never_seen():
 
     reader = load_reader()
     states, mask = reader.encode_documents([QUESTION], [[PASSAGE]])
-    tokens = []
+    following, row, tokens = reader.continuation(states[:, 0], mask[:, 0]), torch.tensor([0]), []
     while len(tokens) < 12:
         prefix = torch.tensor([[reader.start, *tokens]])
-        token = int(reader.next_log_probs(states[:, 0], mask[:, 0], prefix).argmax())
+        token = int(following(prefix, row, row).argmax())
         if token == reader.end:
             break
         tokens.append(token)
