@@ -89,7 +89,7 @@ def _refuse(sentence: str) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from ragbook import evaluation, methods
-    from ragbook.corpus import load_questions
+    from ragbook.corpus import load_questions, miniwiki
 
     names = _method_names(arguments.methods)
     if arguments.out is not None:
@@ -97,11 +97,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     corpus, index = _passages(arguments)
     source = arguments.questions
     if source is None:
-        if corpus.name != "miniwiki":
+        if corpus.name not in miniwiki.NAMES:
             raise InputError(
                 f"Corpus {corpus.name!r} has no questions of its own; name some with --questions."
             )
-        source = "miniwiki"
+        source = corpus.name
     questions = load_questions(source, arguments.split)
     if arguments.limit is not None:
         questions = questions.head(arguments.limit)
@@ -387,7 +387,7 @@ def _retriever(
         from ragbook.retrieval import BM25Retriever
 
         return BM25Retriever(corpus), index
-    from ragbook.retrieval import DenseRetriever, OracleRetriever
+    from ragbook.retrieval import DenseRetriever, HybridRetriever, OracleRetriever
 
     built_with = "minilm" if index is None else index.manifest["encoder"]["id"]
     encoder = _load_encoder(arguments.encoder or built_with)
@@ -398,6 +398,10 @@ def _retriever(
         # In the cache nothing is anybody's work: a damaged index there is simply replaced.
         index = build_index(corpus, _cache() / name, encoder, overwrite=True)
     dense = DenseRetriever(index, encoder)
+    if arguments.retriever == "hybrid":
+        from ragbook.retrieval import BM25Retriever
+
+        return HybridRetriever(dense, BM25Retriever(corpus)), index
     if arguments.retriever == "oracle":
         return OracleRetriever(corpus, dense), index
     return dense, index
@@ -517,7 +521,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "compare", _compare, "every method on one index, side by side")
     _add_passages(command)
-    _add_retriever(command, ["dense", "bm25", "oracle"])
+    _add_retriever(command, ["dense", "bm25", "hybrid", "oracle"])
     command.add_argument(
         "--questions", metavar="NAME_OR_PATH", help="questions (default: MiniWiki's, on MiniWiki)"
     )
@@ -547,7 +551,7 @@ def _parser() -> argparse.ArgumentParser:
         "--method", type=lambda name: [name], metavar="NAME", help="only this method"
     )
     _add_passages(command)
-    _add_retriever(command, ["dense", "bm25"])
+    _add_retriever(command, ["dense", "bm25", "hybrid"])
     _add_k(command)
     _add_json(command)
 

@@ -1,4 +1,4 @@
-"""Retrievers: dense, BM25, oracle; all answer `retrieve(questions, k)`.
+"""Retrievers: dense, BM25, hybrid, oracle; all answer `retrieve(questions, k)`.
 
 Names are imported when they are first used: BM25 alone needs no Faiss, and the dense one no BM25.
 """
@@ -10,13 +10,22 @@ from ragbook.retrieval.base import Retrieved, Retriever
 if TYPE_CHECKING:
     from ragbook.retrieval.bm25 import BM25Retriever
     from ragbook.retrieval.dense import DenseRetriever
+    from ragbook.retrieval.hybrid import HybridRetriever
     from ragbook.retrieval.oracle import OracleRetriever
 
-__all__ = ["BM25Retriever", "DenseRetriever", "OracleRetriever", "Retrieved", "Retriever"]
+__all__ = [
+    "BM25Retriever",
+    "DenseRetriever",
+    "HybridRetriever",
+    "OracleRetriever",
+    "Retrieved",
+    "Retriever",
+]
 
 _MODULES = {
     "BM25Retriever": "ragbook.retrieval.bm25",
     "DenseRetriever": "ragbook.retrieval.dense",
+    "HybridRetriever": "ragbook.retrieval.hybrid",
     "OracleRetriever": "ragbook.retrieval.oracle",
 }
 
