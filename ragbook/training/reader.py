@@ -175,7 +175,8 @@ class MiniWikiExamples:
     """Draws MiniWiki's training questions with gold, retrieved and distracting passages.
 
     Only train questions are asked; any passage of the index may stand beside the gold one, as it
-    does when the reader is used.
+    does when the reader is used. The passage that must be told apart is among the distractors, and
+    the second one that a question needs is shown whenever there is room for two.
     """
 
     def __init__(self) -> None:
@@ -197,7 +198,8 @@ class MiniWikiExamples:
                 for p in passages
                 if not any(f" {_words(a)} " in f" {_words(p.text)} " for a in question.answers)
             ]
-            self.distractors.append(silent[:10])
+            rival = [self.corpus.get(question.rival_passage)] if question.rival_passage else []
+            self.distractors.append([*rival, *(p for p in silent if p not in rival)][:10])
 
     def example(self, rng: random.Random, n: int, negative: float) -> Example:
         """One question with n passages; with probability `negative` the gold one is left out."""
@@ -206,7 +208,8 @@ class MiniWikiExamples:
         if rng.random() < negative:
             return Example(question, tuple(rng.sample(others, n)), None)
         gold = self.corpus.get(question.gold_passage or "")
-        shown = [gold, *rng.sample(others[: n + 1], n - 1)]
+        needed = [self.corpus.get(question.second_passage)] if question.second_passage else []
+        shown = [gold, *needed, *(p for p in rng.sample(others, n) if p not in needed)][:n]
         rng.shuffle(shown)
         return Example(question, tuple(shown), shown.index(gold))
 
