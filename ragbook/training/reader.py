@@ -209,7 +209,7 @@ class MiniWikiExamples:
             return Example(question, tuple(rng.sample(others, n)), None)
         gold = self.corpus.get(question.gold_passage or "")
         needed = [self.corpus.get(question.second_passage)] if question.second_passage else []
-        shown = [gold, *needed, *(p for p in rng.sample(others, n) if p not in needed)][:n]
+        shown = [gold, *needed, *(p for p in rng.sample(others[: n + 1], n) if p not in needed)][:n]
         rng.shuffle(shown)
         return Example(question, tuple(shown), shown.index(gold))
 
