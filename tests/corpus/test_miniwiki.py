@@ -129,7 +129,7 @@ def test_the_passages_of_a_file_keep_the_rules(name, edition):
     for article in articles_of(name, edition):
         assert article.passages, article.title
         for passage in article.passages:
-            assert 45 <= len(passage.text.split()) <= 100, passage.id
+            assert 40 <= len(passage.text.split()) <= 100, passage.id
             assert passage.title == article.title
 
 
