@@ -40,9 +40,9 @@ def test_scores_are_the_sum_of_reciprocal_ranks():
 
 
 def test_a_passage_that_both_have_low_beats_one_that_one_has_high():
-    hybrid = HybridRetriever(Fixed("abf"), Fixed("cdf"))
-    assert hybrid.retrieve(QUESTION, 1)[0].ids == ("f",)
-    assert all(retriever.asked >= 100 for retriever in hybrid.retrievers)
+    both = Fixed("abf"), Fixed("cdf")
+    assert HybridRetriever(*both).retrieve(QUESTION, 1)[0].ids == ("f",)
+    assert all(retriever.asked >= 100 for retriever in both)
 
 
 def test_equal_scores_stand_in_the_first_retrievers_order():
