@@ -272,7 +272,7 @@ def curriculum(tokenizer: Any) -> list[Stage]:
     return [
         Stage("short-worlds", 700, 1.5e-4, 7e-4, short),
         Stage("long-worlds", 250, 1.5e-4, 5e-4, long),
-        Stage("miniwiki", 1100, 1e-4, 3e-4, miniwiki),
+        Stage("miniwiki", 1500, 1e-4, 3e-4, miniwiki),
         Stage("polish", 500, 1e-4, 4e-4, polish),
     ]
 
