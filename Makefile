@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INDEX := build/index
 RESULTS := book/results
 
-.PHONY: book test setup lint unit nbval compare site notebooks clean
+.PHONY: book test setup lint unit nbval data compare site notebooks clean
 .DELETE_ON_ERROR:
 
 book: compare site
@@ -42,6 +42,11 @@ lint: $(VENV)/installed
 
 unit: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests
+
+# What a contributor to MiniWiki runs: the rules its files must keep, then what it holds.
+data: $(VENV)/installed
+	$(BIN)/python -m pytest -q tests/corpus
+	$(BIN)/ragbook corpus info miniwiki
 
 # Executes the chapters from their text form and stores the outputs; needed after a change that
 # changes what they show.

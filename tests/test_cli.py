@@ -387,6 +387,13 @@ def test_compare_with_bm25_encodes_nothing(capsys, encoders, rivers, questions):
     assert results["methods"]["rag-token"]["recall_at_k"] == 1
 
 
+def test_compare_with_the_hybrid(capsys, encoders, rivers, questions):
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--retriever", "hybrid"]
+    results = printed(capsys, *command, "--methods", "rag-token", "--k", 1, "--json")
+    assert encoders["minilm"].encoded == 3
+    assert results["methods"]["rag-token"]["recall_at_k"] == 1
+
+
 def test_compare_with_the_oracle(capsys, encoders, rivers, questions):
     command = ["compare", "--corpus", rivers, "--questions", questions, "--retriever", "oracle"]
     results = printed(capsys, *command, "--methods", "rag-token", "--k", 1, "--json")
