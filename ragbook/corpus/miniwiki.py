@@ -246,7 +246,7 @@ def questions(split: str = "test", edition: str = CURRENT) -> QuestionSet:
     """
     if split not in SPLITS:
         raise InputError(f"MiniWiki has the splits {', '.join(SPLITS)}, not {split!r}.")
-    splits = {p.id: a.split for a in articles(edition) for p in a.passages}
+    splits = {p.id: a.split for a in articles(edition) if a.split in SPLITS for p in a.passages}
     of_split = [
         q
         for article in articles(edition)

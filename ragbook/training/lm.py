@@ -77,10 +77,10 @@ def train_lm(
         labels = ids.masked_fill(ids == 0, -100)
         for row, (_, context) in enumerate(rows):
             labels[row, :context] = -100
-        logits = model(input_ids=ids, attention_mask=(ids != 0).long(), use_cache=False).logits
-        loss = functional.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
-        )
+        states = model.bert(input_ids=ids, attention_mask=(ids != 0).long(), use_cache=False)[0]
+        asked = labels[:, 1:] != -100  # the vocabulary is wide: no logits where none are asked for
+        logits = model.cls(states[:, :-1][asked])
+        loss = functional.cross_entropy(logits.float(), labels[:, 1:][asked])
         return loss, {"loss": loss.item()}
 
     fresh = [p for n, p in model.named_parameters() if n.startswith("cls.")]
