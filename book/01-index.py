@@ -1,8 +1,8 @@
 # %% [markdown]
 # # The Wikipedia index
 #
-# Every method in this book looks for its evidence in the same place: a few hundred short passages,
-# each turned into a vector, searched by inner product. This chapter builds that index, opens it,
+# Every method in this book looks for its evidence in the same place: some two thousand short
+# passages, each turned into a vector, searched by inner product. This chapter builds that index, opens it,
 # breaks it and finds the damage. The same code and the same files carry 21 million passages
 # ({doc}`09-scale`).
 #
@@ -98,7 +98,7 @@ print("mended:         ", verify(folder))
 # ## Searching it
 #
 # For the bundled corpus the search is *exact*: every passage is compared. Approximate indexes trade
-# recall for speed and belong to millions of passages; with a few hundred they would only blur the
+# recall for speed and belong to millions of passages; with two thousand they would only blur the
 # comparison of methods. What Faiss returns is what a plain matrix product gives:
 
 # %%
@@ -151,9 +151,8 @@ figures.recall_curve({"dense": recall})
 #
 # {cite:t}`karpukhin2020dpr` index 21,015,324 passages of 100 words and find an answer among the 20
 # best for four NQ questions in five; at one vector of 768 float32 numbers a passage, that is 64 GB
-# before any compression. Our index fits into a megabyte and its questions were written with the
-# passage in view, so its recall is far higher: numbers here compare *methods*, not retrievers
-# across corpora.
+# before any compression. Our index fits into three megabytes and its questions were written with
+# the passage in view: numbers here compare *methods*, not retrievers across corpora.
 #
 # ## Exercises
 #

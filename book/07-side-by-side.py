@@ -47,8 +47,8 @@ table.astype(float).round(3)
 # %% [markdown]
 # `answer_nll` is $-\log p(y \mid x)$ in nats for the first reference answer. A span reader gives an
 # answer that no retrieved passage holds the probability zero; where that happens REALM has no mean,
-# and `results.json` says the mean over the others and how many they are. On MiniWiki the five best
-# passages hold the answer, so all methods can be compared.
+# and `results.json` says the mean over the others and how many they are: where retrieval fails, a
+# reader that extracts can only be wrong, while one that writes is merely unsure.
 
 # %% [markdown]
 # ## Is a difference real?

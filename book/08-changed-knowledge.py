@@ -3,14 +3,15 @@
 #
 # ## The problem
 #
-# Prime ministers change, records fall, names are given up. A model that keeps its knowledge in its
-# weights has to be trained again; a model that reads can be handed another page. This chapter edits
-# the index, leaves every weight as it is, and watches who follows.
+# Prime ministers change, records fall, countries take new names. A model that keeps its knowledge in
+# its weights has to be trained again; a model that reads can be handed another page. This chapter
+# swaps the index, leaves every weight as it is, and watches who follows.
 #
 # ## The idea
 #
-# Three passages of MiniWiki get **invented** facts, marked as such here: what matters is only that
-# the readers have never seen them. The question stays the same.
+# Some of MiniWiki's articles exist in two dated editions, as the world stood at the end of 2012 and
+# at the end of 2022. The same question then has two right answers, and which of them is right depends
+# on nothing but the pages at hand.
 
 # %%
 import tempfile
@@ -18,95 +19,89 @@ from pathlib import Path
 
 import numpy as np
 
-from ragbook import figures, load_corpus, load_questions, methods
-from ragbook.corpus import Corpus, Passage
-from ragbook.evaluation import exact_match
+from ragbook import figures, load_corpus, methods
+from ragbook.corpus import Corpus, QuestionSet, miniwiki
+from ragbook.evaluation import compare, exact_match
 from ragbook.index import build_index
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
 
-corpus, encoder = load_corpus("miniwiki"), load_encoder()
-edits = [  # passage, what stands there, what shall stand there (invented), and the question for it
-    ("suez-canal-2", "Ever Given", "Morning Lark", "container ship that got stuck"),
-    ("panama-canal-1", "Ancon", "Serena", "officially travelled the Panama Canal first"),
-    ("monopoly-game-1", "Charles Darrow", "Walter Bexley", "celebrated as the creator"),
-    ("domino-2", "Leeuwarden", "Hoogveen", "record fall of dominoes"),
-    ("chess-2", "Reykjavik", "Valmarra", "Fischer take the chess crown"),
-    ("piano-1", "Bartolomeo Cristofori", "Ottavio Marendi", "inventing the piano"),
-]
-every = [q for s in ("train", "dev", "test") for q in load_questions("miniwiki", s)]
-asked = [next(q for q in every if hint in q.text) for *_, hint in edits]
-for (passage_id, old, new, _), question in zip(edits, asked, strict=True):
-    assert question.gold_passage == passage_id
-    assert old in corpus.get(passage_id).text
-    print(f"{question.text}\n   {old} -> {new}")
+pairs = miniwiki.changed_questions("dev")
+editions = {"miniwiki-2012": [a for a, _ in pairs], "miniwiki": [b for _, b in pairs]}
+print(len(pairs), "questions whose answer changed")
+for earlier, current in pairs[:3]:
+    print(f"{current.text}\n   2012: {earlier.answers[0]}\n   2022: {current.answers[0]}")
 
 # %% [markdown]
+# None of these questions, and none about another passage of the same articles, was seen in training:
+# articles that exist in two editions belong to dev and test only.
+#
 # ## The mathematics
 #
 # Nothing in the methods' equations changes but the text of one $z$: retrieval finds it by
 # $p(z \mid x)$ as before, and $p(y \mid x, z)$ is evaluated on the new words. Closed book has no $z$ at
-# all. Both indexes are built on the edited articles and their neighbours only, which keeps this page
-# quick.
+# all, so its answer cannot change.
 #
 # ## The code
+#
+# Two indexes, one an edition. They hold every article that changed and some that did not, which keeps
+# this page quick; `ragbook compare --corpus miniwiki-2012 --questions miniwiki-2012` searches all of
+# them.
 
 # %%
-changed = {passage_id: (old, new) for passage_id, old, new, _ in edits}
-near = [p for p in corpus if p.id in changed] + [p for p in corpus if p.id not in changed][:60]
-
-
-def edit(passage):
-    old, new = changed.get(passage.id, ("", ""))
-    return Passage(
-        passage.id, passage.title, passage.text.replace(old, new) if old else passage.text
-    )
-
-
+changing = {a.title for edition in (2012, 2022) for a in miniwiki.articles(edition) if a.changes}
 folder = Path(tempfile.mkdtemp())
-answers = {}
-for edition, passages in (("before", near), ("after", [edit(p) for p in near])):
-    index = build_index(Corpus(edition, passages), folder / edition, encoder, progress=False)
+encoder, comparisons = load_encoder(), {}
+for name, questions in editions.items():
+    whole = load_corpus(name)
+    others = [p for p in whole if p.title not in changing][:100]
+    small = Corpus(name, [p for p in whole if p.title in changing] + others)
+    index = build_index(small, folder / name, encoder, progress=False)
     retriever = DenseRetriever(index, encoder)
-    for method in methods.load(methods.NAMES, retriever):
-        answers[edition, method.name] = [a.text for a in method.answer(asked, k=3)]
+    comparisons[name] = compare(
+        methods.load(methods.NAMES, retriever),
+        QuestionSet(name, "dev", questions),
+        k=5,
+        progress=False,
+    )
+    print(f"{name:<14} {len(small)} passages")
 
 # %% [markdown]
-# ## The methods on the index
+# ## The methods on the indexes
 #
-# For each method: how many answers are right before the edit, how many say the new fact after it,
-# and how many cling to the old one.
+# Each method answers with each index, and each answer is marked twice: by what was right in 2012 and
+# by what was right in 2022. A method follows its index if the first and the last column are high and
+# the two in the middle are low.
 
-# %% mystnb={"figure": {"caption": "Answers before and after the edit, out of six. A method follows the index if 'new after' is as high as 'old before'.", "alt": "Heat map of right answers before and after the edit by method"}}
-table = []
-for name in methods.NAMES:
-    before, after = answers["before", name], answers["after", name]
-    table.append(
-        [
-            sum(exact_match(t, q.answers) for t, q in zip(before, asked, strict=True)),
-            sum(exact_match(t, [new]) for t, (_, _, new, _) in zip(after, edits, strict=True)),
-            sum(exact_match(t, q.answers) for t, q in zip(after, asked, strict=True)),
-        ]
-    )
-figures.heat_map(
-    np.array(table, dtype=float),
-    rows=list(methods.NAMES),
-    columns=["old before", "new after", "old after"],
-    label="answers out of 6",
-)
+
+# %% mystnb={"figure": {"caption": "Share of answers that match each edition, by the index that was searched. The methods say what their index says; closed book says neither.", "alt": "Heat map of right answers by method, index and edition of the answer"}}
+def right(name: str, answers_of: str, method: str) -> float:
+    """Share of the answers found in one edition's index that are right in another's."""
+    texts = [p["methods"][method]["text"] for p in comparisons[name].predictions]
+    asked = editions[answers_of]
+    return float(np.mean([exact_match(t, q.answers) for t, q in zip(texts, asked, strict=True)]))
+
+
+cells = [(i, a) for i in editions for a in editions]
+table = np.array([[right(i, a, m) for i, a in cells] for m in methods.NAMES])
+short = {"miniwiki-2012": "2012", "miniwiki": "2022"}
+columns = [f"index {short[i]}, right in {short[a]}" for i, a in cells]
+figures.heat_map(table, rows=list(methods.NAMES), columns=columns, label="share of answers")
 
 # %%
-for i, question in enumerate(asked[:3]):
-    print(question.text)
+for at in range(4):
+    print(editions["miniwiki"][at].text)
     for name in methods.NAMES:
-        print(f"   {name:<14} {answers['before', name][i]!r} -> {answers['after', name][i]!r}")
+        then, now = (c.predictions[at]["methods"][name]["text"] for c in comparisons.values())
+        print(f"   {name:<14} {then!r} -> {now!r}")
 
 # %% [markdown]
 # ## What moves it
 #
-# Names in the edits are made up, so no reader can have learned them: an answer that follows was
-# copied from the passage. Some of the questions come from the readers' training split: there the old
-# answer had its chance to settle in the weights, and still the page wins where the reader reads.
+# Reading, not memory. The readers have seen other people's names in training, and the encoder under
+# them was trained on text in which the older facts are the commoner ones; where a method fails here
+# it mostly names something else from its passages, and seldom the other edition's answer, which
+# stands nowhere in its index unless another article mentions it.
 #
 # ## What the papers had
 #
@@ -117,7 +112,7 @@ for i, question in enumerate(asked[:3]):
 #
 # ```{exercise}
 # :label: ex-delete
-# Delete the edited passages instead of changing them. What should each method say?
+# Delete the changed passages instead of replacing them. What should each method say?
 # ```
 #
 # ```{solution} ex-delete
