@@ -49,7 +49,7 @@ for earlier, current in pairs[:3]:
 # them.
 
 # %%
-changing = {a.title for edition in (2012, 2022) for a in miniwiki.articles(edition) if a.changes}
+changing = {a.title for e in miniwiki.EDITIONS for a in miniwiki.articles(e) if a.changes}
 folder = Path(tempfile.mkdtemp())
 encoder, comparisons = load_encoder(), {}
 for name, questions in editions.items():
