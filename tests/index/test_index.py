@@ -42,8 +42,11 @@ def test_search_is_brute_force(built, k, batch, seed):
     assert scores.shape == positions.shape == (batch, min(k, 23))
     assert scores.dtype == np.float32
     assert positions.dtype == np.int64
-    np.testing.assert_array_equal(positions, expected)
-    np.testing.assert_allclose(scores, np.take_along_axis(exact, expected, 1), rtol=0, atol=1e-5)
+    best = np.take_along_axis(exact, expected, 1)
+    np.testing.assert_allclose(scores, best, rtol=0, atol=1e-5)
+    # Two passages may stand in either order where float32 cannot tell their scores apart.
+    np.testing.assert_allclose(np.take_along_axis(exact, positions, 1), best, rtol=0, atol=1e-5)
+    assert all(len(set(row)) == len(row) for row in positions.tolist())
 
 
 def test_every_passage_finds_itself(built):
