@@ -3,7 +3,7 @@
 #
 # ## The problem
 #
-# DPR's Wikipedia has 21,015,324 passages. The command is the same as for four hundred; the bytes and
+# DPR's Wikipedia has 21,015,324 passages. The command is the same as for two thousand; the bytes and
 # the hours are not.
 #
 # ## The idea
