@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ragbook.corpus import Question
 from ragbook.errors import InputError
+from ragbook.methods.decoding import Hypothesis
+from ragbook.models.prompts import detokenize
 from ragbook.retrieval import Retrieved, Retriever
 
 
@@ -104,3 +106,19 @@ def evidence(retrieved: Retrieved, weights: Tensor) -> tuple[Evidence, ...]:
     """Pair the passages with their weights, heaviest first; `weights` is [>= n_docs]."""
     pairs = zip(retrieved.ids, weights.tolist(), strict=False)
     return tuple(Evidence(*pair) for pair in sorted(pairs, key=lambda p: -p[1]))
+
+
+def written_answer(
+    question: Question,
+    hypothesis: Hypothesis,
+    retrieved: Retrieved,
+    weights: Tensor,
+    tokenizer: Any,
+    seconds: float,
+) -> Answer:
+    """A generated answer, spelled as the passage that it relies on most spells it."""
+    weighed = evidence(retrieved, weights)
+    by_id = dict(zip(retrieved.ids, retrieved.passages, strict=True))
+    passages = [by_id[one.passage_id] for one in weighed]
+    text = detokenize(tokenizer, hypothesis.tokens, passages)
+    return Answer(question.text, text, hypothesis.log_prob, weighed, seconds)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ragbook.corpus import Question
-from ragbook.methods.base import Answer, check, evidence
+from ragbook.methods.base import Answer, check, written_answer
 from ragbook.methods.decoding import beam_search
 from ragbook.models import SeqReader
 from ragbook.retrieval import Retrieved, Retriever
@@ -81,6 +81,6 @@ class FiD:
         weights = weights / weights.sum(-1, keepdim=True)
         seconds = (self.reader.pairs.clock() - began) / len(questions)
         return [
-            Answer(q.text, self.reader.decode(h.tokens), h.log_prob, evidence(r, w), seconds)
-            for q, r, h, w in zip(questions, retrieved, best, weights, strict=True)
+            written_answer(q, h, r, w, self.reader.tokenizer, seconds)
+            for q, h, r, w in zip(questions, best, retrieved, weights, strict=True)
         ]

@@ -24,10 +24,9 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Passage, Question
-from ragbook.methods.base import Answer, check, evidence
-from ragbook.methods.decoding import beam_search
+from ragbook.methods.base import Answer, check, written_answer
+from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import LanguageModel
-from ragbook.models.prompts import detokenize
 from ragbook.retrieval import Retrieved, Retriever
 
 KEPT_PASSAGES = 1024
@@ -243,7 +242,6 @@ class KnnLM:
             questions, retrieved, memories, searched, strict=True
         ):
             log_prob, mass = self._score(question, [*best.tokens, end], memory, len(found.ids))
-            text = detokenize(self.lm.tokenizer, best.tokens)
-            answers.append((question.text, text, log_prob, evidence(found, mass)))
+            answers.append((question, Hypothesis(best.tokens, log_prob), found, mass))
         seconds = (time.perf_counter() - began) / len(questions)
-        return [Answer(q, text, p, weights, seconds) for q, text, p, weights in answers]
+        return [written_answer(*parts, self.lm.tokenizer, seconds) for parts in answers]

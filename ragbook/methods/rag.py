@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Question
-from ragbook.methods.base import Answer, check, doc_log_probs, evidence, posterior
+from ragbook.methods.base import Answer, check, doc_log_probs, posterior, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import SeqReader
 from ragbook.retrieval import Retrieved, Retriever
@@ -104,8 +104,8 @@ class _Rag:
         weights = posterior(log_prior, given)
         seconds = (self.reader.pairs.clock() - began) / max(1, len(questions))
         return [
-            Answer(q.text, self.reader.decode(h.tokens), h.log_prob, evidence(r, w), seconds)
-            for q, r, h, w in zip(questions, retrieved, best, weights, strict=True)
+            written_answer(q, h, r, w, self.reader.tokenizer, seconds)
+            for q, h, r, w in zip(questions, best, retrieved, weights, strict=True)
         ]
 
 

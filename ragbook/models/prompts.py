@@ -85,12 +85,29 @@ def pair(
     return Inputs(dict(encoding), passage_mask, offsets, texts)
 
 
-def detokenize(tokenizer: Any, tokens: Sequence[int]) -> str:
+def find(tokens: Sequence[int], piece: Sequence[int]) -> int:
+    """First place where `piece` stands in `tokens`, -1 if nowhere."""
+    wanted = list(piece)
+    for start in range(len(tokens) - len(wanted) + 1):
+        if list(tokens[start : start + len(wanted)]) == wanted:
+            return start
+    return -1
+
+
+def detokenize(tokenizer: Any, tokens: Sequence[int], passages: Sequence[Passage] = ()) -> str:
     """Text of an answer's tokens, special ones left out.
 
-    WordPiece keeps no spaces, so joining its pieces writes "bourke - white" and "8. 13"; what stood
-    inside a word or a number is closed up again.
+    It is spelled as the first of `passages` that holds these tokens spells it: an uncased tokenizer
+    knows neither capitals nor accents, but whoever copies a name copies them too. What no passage
+    holds is joined from its pieces. WordPiece keeps no spaces, so joining writes "bourke - white"
+    and "8. 13"; what stood inside a word or a number is closed up again.
     """
+    for text in map(passage_text, passages):
+        read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        at = find(read["input_ids"], tokens) if tokens else -1
+        if at >= 0:
+            offsets = read["offset_mapping"]
+            return text[offsets[at][0] : offsets[at + len(tokens) - 1][1]].strip()
     text = tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
     if isinstance(tokenizer.backend_tokenizer.decoder, WordPiece):
         text = re.sub(r"(?<=\w) ?([-'’/]) ?(?=\w)", r"\1", text)

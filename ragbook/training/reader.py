@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ragbook.corpus import Passage, Question
-from ragbook.models.prompts import pair
+from ragbook.models.prompts import find, pair
 from ragbook.models.reader import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training import worlds
@@ -54,14 +54,6 @@ class Batch:
     pointer: Tensor  # bool [B, T, n * L]: where the token to be written stands in the passages
     spans: Tensor  # int64 [B * n]: start * max_span + width - 1 of the answer's span, 0 for none
     n: int
-
-
-def find(tokens: list[int], piece: list[int]) -> int:
-    """First place where `piece` stands in `tokens`, -1 if nowhere."""
-    for start in range(len(tokens) - len(piece) + 1):
-        if tokens[start : start + len(piece)] == piece:
-            return start
-    return -1
 
 
 def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> Batch:

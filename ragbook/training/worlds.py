@@ -279,9 +279,12 @@ def example(
         everything = " ".join(f"{p.title} {p.text}" for p, _, _ in articles)
         # Once and only once, and asked only where no other told fact fits the same question.
         same_kind = [a for r, a in told if r.value == relation.value and r.asked == relation.asked]
-        if everything.lower().count(answer.lower()) == 1 and len(same_kind) == 1:
+        if everything.lower().count(answer.lower()) != 1 or len(same_kind) != 1:
+            continue
+        asked = rng.choice(relation.asked).format(s=subject)
+        if answer.lower() not in asked.lower():
             break
-    question = Question(rng.choice(relation.asked).format(s=subject), (answer,), gold_passage.id)
+    question = Question(asked, (answer,), gold_passage.id)
     others = [p for p, _, _ in articles[1:]]
     if rng.random() < unanswerable:
         shown = others[:n_passages]

@@ -59,3 +59,22 @@ def test_a_question_alone_has_no_passage():
     inputs = pair(minilm_tokenizer(), ["Is it?", "Why is it so?"], [None, None])
     assert not inputs.passage_mask.any()
     assert torch.equal(inputs.mask.sum(1), torch.tensor([5, 7]))
+
+
+def test_an_answer_is_spelled_as_the_first_passage_that_holds_it():
+    tokenizer = minilm_tokenizer()
+    passages = [
+        Passage("a", "Ships", "No such name."),
+        Passage("b", "Sodium", "Jöns Jacob Berzelius of Östergötland chose Na."),
+        Passage("c", "Names", "JÖNS JACOB BERZELIUS"),
+    ]
+
+    def spelled(text):
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return detokenize(tokenizer, tokens, passages)
+
+    assert spelled("jons jacob berzelius") == "Jöns Jacob Berzelius"
+    assert spelled("na") == "Na"
+    assert spelled("jacob berzelius of ostergotland") == "Jacob Berzelius of Östergötland"
+    assert spelled("berzelius jons") == "berzelius jons"
+    assert detokenize(tokenizer, [], passages) == ""
