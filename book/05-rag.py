@@ -124,7 +124,8 @@ for name, q in (
 
 # %% mystnb={"figure": {"caption": "Exact match of both models on a sample of dev questions against the number of passages.", "alt": "Exact match against k for RAG-Sequence and RAG-Token"}}
 curves = {}
-for method in (rag.RagSequence(reader, retriever), rag.RagToken(reader, retriever)):
+for model in (rag.RagSequence, rag.RagToken):
+    method = model(reader, retriever, verbatim=True)  # answers are runs of words of the passages
     curves[method.name] = {}
     for k in (1, 2, 5):
         answers = method.answer(questions, k=k)

@@ -107,7 +107,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         questions = questions.head(arguments.limit)
     retriever, index = _retriever(arguments, corpus, index)
     comparison = evaluation.compare(
-        methods.load(names, retriever),
+        methods.load(names, retriever, verbatim=not arguments.free),
         questions,
         k=arguments.k,
         seed=arguments.seed,
@@ -137,7 +137,7 @@ def _ask(arguments: argparse.Namespace) -> int:
     question = Question(arguments.question, ())
     answers = {
         method.name: method.answer([question], arguments.k)[0]
-        for method in methods.load(names, retriever)
+        for method in methods.load(names, retriever, verbatim=not arguments.free)
     }
     if arguments.json:
         entries = {
@@ -528,6 +528,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--split", help="split of the questions, as train, dev or test (default)")
     command.add_argument("--methods", type=_names, metavar="A,B", help="methods (default: all)")
     _add_k(command)
+    _add_free(command)
     command.add_argument(
         "--limit", type=_at_least(1), metavar="N", help="only the first N questions"
     )
@@ -553,6 +554,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_passages(command)
     _add_retriever(command, ["dense", "bm25", "hybrid"])
     _add_k(command)
+    _add_free(command)
     _add_json(command)
 
     group = _commands(_command(commands, "index", None, "the passage index"))
@@ -675,6 +677,14 @@ def _add_k(
     what: str = "passages retrieved (default: 5)",
 ) -> None:
     command.add_argument("--k", type=_at_least(1), default=default, metavar="N", help=what)
+
+
+def _add_free(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--free",
+        action="store_true",
+        help="let generative methods write freely (default: runs of words of the passages)",
+    )
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:

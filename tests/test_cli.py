@@ -349,6 +349,10 @@ def test_compare(capsys, encoders, rivers, questions, tmp_path):
     assert results["questions"]["n"] == 2
     assert results["index"]["passages"] == 3
     assert results["methods"]["rag-token"]["em"] == 0.5
+    assert results["methods"]["rag-token"]["verbatim"] is True
+    assert (
+        printed(capsys, *command, "--free", "--json")["methods"]["rag-token"]["verbatim"] is False
+    )
     assert json.loads((out / "results.json").read_text()) == results
     assert len((out / "predictions.jsonl").read_text().splitlines()) == 2
     assert (out / "side_by_side.png").read_bytes().startswith(b"\x89PNG")

@@ -113,9 +113,10 @@ def compare(
     name in the results; without it, the one that a method's retriever searches. A progress bar
     stands on standard error while that is a terminal.
 
-    Where some first answers have probability 0 under a method (REALM cannot extract what was not
-    retrieved), its ``answer_nll`` is None, and ``answer_nll_finite`` and ``answer_nll_finite_n``
-    say the mean of the others and how many they are.
+    ``verbatim`` says of a generative method whether its answers are held to the passages' words; it
+    is None for the others. Where some first answers have probability 0 under a method (REALM cannot
+    extract what was not retrieved), its ``answer_nll`` is None, and ``answer_nll_finite`` and
+    ``answer_nll_finite_n`` say the mean of the others and how many they are.
 
     Raises InputError if there is no method, no question, a question without answers, two methods
     of one name, or k < 1.
@@ -198,6 +199,7 @@ def compare(
                 ),
                 "ci95": {metric: intervals[method.name, metric] for metric in ("em", "f1")},
                 "parameters": int(method.parameters),
+                "verbatim": getattr(method, "verbatim", None),
             }
             for method in methods
         },

@@ -134,6 +134,10 @@ def caption(results: Results, timing: bool = True) -> str:
         "how often the passage relied on most is the gold passage; NLL in nats an answer"
         f"{infinite}{'; seconds a question' if timing else ''}.",
     ]
+    held = {scores.get("verbatim") for scores in results["methods"].values()} - {None}
+    if len(held) == 1:
+        words = "runs of words of the passages" if held.pop() else "written freely"
+        sentences.append(f"Generated answers are {words}.")
     if results["paired"]:
         sentences.append(
             f"{', '.join(marks)} (p < 0.05 in a paired permutation test, Holm-adjusted for all "

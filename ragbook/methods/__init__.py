@@ -33,8 +33,13 @@ def check_names(names: Sequence[str]) -> None:
         raise InputError(f"{what}; choose from {', '.join(NAMES)}")
 
 
-def load(names: Sequence[str], retriever: Retriever) -> list[Method]:
+def load(names: Sequence[str], retriever: Retriever, verbatim: bool = True) -> list[Method]:
     """The named methods with the bundled readers, all over one retriever, in the order of `NAMES`.
+
+    Parameters
+    ----------
+    verbatim: every generative method's answers are runs of words of the retrieved passages, as
+        REALM's are; see `ragbook.methods.decoding.Verbatim`. Else they write freely.
 
     Raises
     ------
@@ -45,12 +50,13 @@ def load(names: Sequence[str], retriever: Retriever) -> list[Method]:
     from ragbook.methods import closed_book, fid, knn_lm, rag, realm
     from ragbook.models.bundled import manifest
 
+    held: dict[str, Any] = {"verbatim": verbatim}
     make: dict[str, Callable[[], Any]] = {
         "closed-book": lambda: closed_book.ClosedBook(models.load_reader()),
-        "knn-lm": lambda: knn_lm.KnnLM(models.load_lm(), retriever, **manifest()["knn_lm"]),
+        "knn-lm": lambda: knn_lm.KnnLM(models.load_lm(), retriever, **manifest()["knn_lm"], **held),
         "realm": lambda: realm.Realm(models.load_span_reader(), retriever),
-        "rag-sequence": lambda: rag.RagSequence(models.load_reader(), retriever),
-        "rag-token": lambda: rag.RagToken(models.load_reader(), retriever),
-        "fid": lambda: fid.FiD(models.load_reader(), retriever),
+        "rag-sequence": lambda: rag.RagSequence(models.load_reader(), retriever, **held),
+        "rag-token": lambda: rag.RagToken(models.load_reader(), retriever, **held),
+        "fid": lambda: fid.FiD(models.load_reader(), retriever, **held),
     }
     return [make[name]() for name in NAMES if name in names]

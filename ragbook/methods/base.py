@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ragbook.corpus import Question
+from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
-from ragbook.methods.decoding import Hypothesis
+from ragbook.methods.decoding import Hypothesis, Verbatim
+from ragbook.models import LanguageModel, SeqReader
 from ragbook.models.prompts import detokenize
 from ragbook.retrieval import Retrieved, Retriever
 
@@ -44,7 +45,9 @@ class Method(Protocol):
 
     name: str
     parameters: int
-    retriever: Retriever | None
+
+    @property
+    def retriever(self) -> Retriever | None: ...
 
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """Answer from the k best passages."""
@@ -106,6 +109,13 @@ def evidence(retrieved: Retrieved, weights: Tensor) -> tuple[Evidence, ...]:
     """Pair the passages with their weights, heaviest first; `weights` is [>= n_docs]."""
     pairs = zip(retrieved.ids, weights.tolist(), strict=False)
     return tuple(Evidence(*pair) for pair in sorted(pairs, key=lambda p: -p[1]))
+
+
+def held_to(
+    model: SeqReader | LanguageModel, shown: Sequence[Sequence[Passage]], verbatim: bool
+) -> list[Verbatim] | None:
+    """For `beam_search`: if `verbatim`, each row's answer is held to the passages it is shown."""
+    return [Verbatim(model.tokenizer, p, model.end) for p in shown] if verbatim else None
 
 
 def written_answer(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ragbook.corpus import Passage
+from ragbook.models.prompts import passage_text
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,48 @@ class Hypothesis:
     log_prob: float
 
 
+class Verbatim:
+    """Which tokens may follow a prefix so that the answer is a run of whole words of a passage.
+
+    A small reader that copies a long name now and then drops a piece of it. Held to the passages it
+    cannot, as REALM's spans cannot; what it believes (its log-probabilities) stays as it was.
+
+    Parameters
+    ----------
+    tokenizer: the reader's fast tokenizer.
+    passages: where the answer may stand, titles included. Without a word in any of them the answer
+        is free.
+    end: token id that closes an answer.
+    """
+
+    def __init__(self, tokenizer: Any, passages: Sequence[Passage], end: int) -> None:
+        self.end = end
+        self.read: list[tuple[list[int], list[bool]]] = []  # tokens; does a word end with it?
+        self.starts: dict[int, list[tuple[int, int]]] = {}  # first token -> (passage, place)
+        for number, passage in enumerate(passages):
+            encoded = tokenizer(passage_text(passage), add_special_tokens=False)
+            tokens, words = encoded["input_ids"], [*encoded.word_ids(), None]
+            ends = [words[i] != words[i + 1] for i in range(len(tokens))]
+            self.read.append((tokens, ends))
+            for i, token in enumerate(tokens):
+                if i == 0 or ends[i - 1]:
+                    self.starts.setdefault(token, []).append((number, i))
+
+    def __call__(self, prefix: Sequence[int]) -> list[int]:
+        """The tokens that may come next, in ascending order; an empty list allows all."""
+        if not prefix:
+            return sorted(self.starts)
+        wanted, after = list(prefix), set()
+        for number, start in self.starts.get(wanted[0], ()):
+            tokens, ends = self.read[number]
+            stop = start + len(wanted)
+            if tokens[start:stop] == wanted:
+                after.update(tokens[stop : stop + 1])
+                if ends[stop - 1]:
+                    after.add(self.end)
+        return sorted(after)
+
+
 def beam_search(
     next_log_probs: Callable[[Tensor, Tensor, Tensor], Tensor],
     batch: int,
@@ -24,6 +70,7 @@ def beam_search(
     end: int,
     beams: int = 4,
     max_length: int = 16,
+    allowed: Sequence[Callable[[Sequence[int]], Sequence[int]]] | None = None,
 ) -> list[list[Hypothesis]]:
     """The most probable token sequences, found with `beams` prefixes a question.
 
@@ -40,6 +87,8 @@ def beam_search(
     start, end: token ids that open and close a sequence.
     beams: prefixes kept for each question.
     max_length: longest answer in tokens; what has not ended by then is closed with the end token.
+    allowed: for each question, prefix (without the start token) -> tokens that may follow, none
+        named meaning all; see `Verbatim`. Scores are not renormalised over them.
 
     Returns
     -------
@@ -51,6 +100,13 @@ def beam_search(
     scores = torch.zeros(batch)
     for length in range(max_length + 1):
         log_probs = next_log_probs(prefixes, rows, parents).float()
+        if allowed is not None and length < max_length:
+            for at, (row, prefix) in enumerate(zip(rows.tolist(), prefixes.tolist(), strict=True)):
+                tokens = torch.tensor(allowed[row](prefix[1:]))
+                if len(tokens):
+                    kept = log_probs[at, tokens]
+                    log_probs[at] = float("-inf")
+                    log_probs[at, tokens] = kept
         if length == 0:
             log_probs[:, end] = float("-inf")
         total = scores[:, None] + log_probs
@@ -64,9 +120,9 @@ def beam_search(
                 continue
             width = candidates.shape[1]
             best, flat = candidates.flatten().topk(min(2 * beams, candidates.numel()))
-            kept = 0
+            opened = 0
             for score, index in zip(best.tolist(), flat.tolist(), strict=True):
-                if score == float("-inf") or kept == beams:
+                if score == float("-inf") or opened == beams:
                     break
                 parent, token = mine[index // width], index % width
                 prefix = prefixes[parent]
@@ -80,7 +136,7 @@ def beam_search(
                 new_rows.append(question)
                 new_parents.append(parent)
                 new_scores.append(score)
-                kept += 1
+                opened += 1
         if not new_prefixes:
             break
         prefixes, rows = torch.stack(new_prefixes), torch.tensor(new_rows)

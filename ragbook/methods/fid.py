@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ragbook.corpus import Question
-from ragbook.methods.base import Answer, check, written_answer
+from ragbook.methods.base import Answer, check, held_to, written_answer
 from ragbook.methods.decoding import beam_search
 from ragbook.models import SeqReader
 from ragbook.retrieval import Retrieved, Retriever
@@ -34,15 +34,23 @@ def fuse(encoder_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FiD:
-    """Answers from all passages at once; evidence is the decoder's pooled cross-attention."""
+    """Answers from all passages at once; evidence is the decoder's pooled cross-attention.
+
+    With `verbatim`, an answer is a run of words of one of the passages.
+    """
 
     name = "fid"
 
     def __init__(
-        self, reader: SeqReader, retriever: Retriever, beams: int = 2, max_length: int = 16
+        self,
+        reader: SeqReader,
+        retriever: Retriever,
+        beams: int = 2,
+        max_length: int = 16,
+        verbatim: bool = False,
     ) -> None:
         self.reader, self.retriever = reader, retriever
-        self.beams, self.max_length = beams, max_length
+        self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
         self.parameters = reader.parameters
 
     def _read(
@@ -72,6 +80,7 @@ class FiD:
             self.reader.end,
             self.beams,
             self.max_length,
+            held_to(self.reader, [r.passages for r in retrieved], self.verbatim),
         )
         best = [hypotheses[0] for hypotheses in found]
         attention = self.reader.cross_attention(

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Passage, Question
-from ragbook.methods.base import Answer, check, written_answer
+from ragbook.methods.base import Answer, check, held_to, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import LanguageModel
 from ragbook.retrieval import Retrieved, Retriever
@@ -127,6 +127,7 @@ class KnnLM:
     lm: the language model.
     retriever: finds the passages whose contexts are the memory.
     lam, temperature: of the interpolation; the bundled values were tuned on MiniWiki's dev split.
+    verbatim: an answer is a run of words of one of the passages.
     """
 
     name = "knn-lm"
@@ -139,9 +140,10 @@ class KnnLM:
         temperature: float,
         beams: int = 2,
         max_length: int = 16,
+        verbatim: bool = False,
     ) -> None:
         self.lm, self.retriever, self.lam, self.temperature = lm, retriever, lam, temperature
-        self.beams, self.max_length = beams, max_length
+        self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
         self.parameters = lm.parameters
         self._pairs: dict[Passage, tuple[Tensor, Tensor]] = {}
 
@@ -236,7 +238,8 @@ class KnnLM:
             return out
 
         end = self.lm.end
-        searched = beam_search(mixed, len(questions), end, end, self.beams, self.max_length)
+        held = held_to(self.lm, [found.passages for found in retrieved], self.verbatim)
+        searched = beam_search(mixed, len(questions), end, end, self.beams, self.max_length, held)
         answers = []
         for question, found, memory, (best, *_) in zip(
             questions, retrieved, memories, searched, strict=True
@@ -244,4 +247,4 @@ class KnnLM:
             log_prob, mass = self._score(question, [*best.tokens, end], memory, len(found.ids))
             answers.append((question, Hypothesis(best.tokens, log_prob), found, mass))
         seconds = (time.perf_counter() - began) / len(questions)
-        return [written_answer(*parts, self.lm.tokenizer, seconds) for parts in answers]
+        return [written_answer(q, h, r, w, self.lm.tokenizer, seconds) for q, h, r, w in answers]

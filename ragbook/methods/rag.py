@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Question
-from ragbook.methods.base import Answer, check, doc_log_probs, posterior, written_answer
+from ragbook.methods.base import Answer, check, doc_log_probs, held_to, posterior, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import SeqReader
 from ragbook.retrieval import Retrieved, Retriever
@@ -59,15 +59,24 @@ def token_log_prob(token_log_probs: Tensor, doc_log_probs: Tensor, mask: Tensor)
 
 
 class _Rag:
-    """What both models share: retrieve, encode each (question, passage) once, weigh by Bayes."""
+    """What both models share: retrieve, encode each (question, passage) once, weigh by Bayes.
+
+    With `verbatim`, an answer is a run of words of a passage: of the one whose beam proposes it in
+    RAG-Sequence, of any in RAG-Token.
+    """
 
     name: str
 
     def __init__(
-        self, reader: SeqReader, retriever: Retriever, beams: int = 2, max_length: int = 16
+        self,
+        reader: SeqReader,
+        retriever: Retriever,
+        beams: int = 2,
+        max_length: int = 16,
+        verbatim: bool = False,
     ) -> None:
         self.reader, self.retriever = reader, retriever
-        self.beams, self.max_length = beams, max_length
+        self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
         self.parameters = reader.parameters
 
     def _read(
@@ -140,6 +149,7 @@ class RagSequence(_Rag):
             self.reader.end,
             self.beams,
             self.max_length,
+            held_to(self.reader, [[p] for r in retrieved for p in r.passages], self.verbatim),
         )
         candidates: list[dict[tuple[int, ...], None]] = [{} for _ in range(B)]
         for at, found in zip(real.tolist(), proposals, strict=True):
@@ -206,6 +216,7 @@ class RagToken(_Rag):
             self.reader.end,
             self.beams,
             self.max_length,
+            held_to(self.reader, [r.passages for r in retrieved], self.verbatim),
         )
         best = [hypotheses[0] for hypotheses in found]
         tokens, valid = self._token_log_probs(

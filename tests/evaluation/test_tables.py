@@ -182,6 +182,23 @@ def test_a_table_without_closed_book_explains_only_the_mark_it_has():
     assert text.count("‡") == 3  # two cells and the caption
 
 
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        ({"fid": True, "rag-token": True}, "Generated answers are runs of words of the passages."),
+        ({"fid": False, "realm": None}, "Generated answers are written freely."),
+        ({"fid": False, "rag-token": True}, None),
+        ({"realm": None}, None),
+    ],
+)
+def test_the_caption_says_how_answers_were_decoded(held, words):
+    results = copy.deepcopy(RESULTS)
+    results["methods"] = {name: method(0.4) | {"verbatim": v} for name, v in held.items()}
+    results["paired"] = []
+    text = Comparison(results, []).markdown()
+    assert words in text if words else "Generated" not in text
+
+
 def test_one_method_needs_no_marks():
     results = copy.deepcopy(RESULTS)
     results["methods"] = {"fid": method(0.4)}

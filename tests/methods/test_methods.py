@@ -5,16 +5,19 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ragbook.corpus import Question
+from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.methods.closed_book import ClosedBook
-from ragbook.methods.decoding import beam_search
+from ragbook.methods.decoding import Verbatim, beam_search
 from ragbook.methods.fid import FiD
 from ragbook.methods.knn_lm import KnnLM
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
 from ragbook.models import load_lm
+from ragbook.models.embedded import minilm_tokenizer
 from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
 
 ANSWERS = ["Danube", "the Elbe"]
@@ -244,6 +247,75 @@ def test_beam_search_finds_the_best_sequence_when_beams_are_many():
     for hypothesis, (log_prob, tokens) in zip(found, scored[:10], strict=False):
         assert hypothesis.tokens == tokens
         assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-5)
+
+
+def test_beam_search_keeps_to_what_is_allowed():
+    """Against all sequences of the chain that are among a few allowed ones."""
+    generator = torch.Generator().manual_seed(4)
+    chain = (2 * torch.randn(5, 5, generator=generator)).log_softmax(-1)
+    some = [(1, 2), (1, 2, 3), (4,), (4, 4), (3, 1, 2)]
+
+    def following(prefix):
+        own = [s for s in some if list(s[: len(prefix)]) == list(prefix)]
+        after = {s[len(prefix)] for s in own if len(s) > len(prefix)}
+        return sorted(after | ({0} if tuple(prefix) in some else set()))
+
+    found = beam_search(
+        lambda p, *_: chain[p[:, -1]], 1, 1, 0, beams=20, max_length=4, allowed=[following]
+    )[0]
+    scored = []
+    for tokens in some:
+        path = [1, *tokens, 0]
+        scored.append((sum(chain[a, b].item() for a, b in itertools.pairwise(path)), tokens))
+    assert [h.tokens for h in found] == [tokens for _, tokens in sorted(scored, reverse=True)]
+    for hypothesis, (log_prob, _) in zip(found, sorted(scored, reverse=True), strict=True):
+        assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-5)
+
+
+@given(st.lists(st.text("ab cdéß-1.", max_size=40), min_size=1, max_size=3), st.randoms())
+def test_verbatim_writes_every_run_of_words_and_nothing_else(texts, rng):
+    """A random walk ends at a run of whole words; every run of whole words can be walked."""
+    tokenizer = minilm_tokenizer()
+    passages = [Passage(str(i), "", text) for i, text in enumerate(texts)]
+    follow = Verbatim(tokenizer, passages, end=102)
+    runs = set()
+    for text in texts:
+        encoded = tokenizer(text, add_special_tokens=False)
+        words = {}
+        for token, word in zip(encoded["input_ids"], encoded.word_ids(), strict=True):
+            words.setdefault(word, []).append(token)
+        pieces = list(words.values())
+        runs |= {
+            tuple(itertools.chain(*pieces[i:j]))
+            for i in range(len(pieces))
+            for j in range(i + 1, len(pieces) + 1)
+        }
+    for run in runs:
+        assert all(run[i] in follow(run[:i]) for i in range(len(run)))
+        assert 102 in follow(run)
+    prefix = []
+    while after := follow(prefix):
+        if (token := rng.choice(after)) == 102:
+            break
+        prefix.append(token)
+    assert tuple(prefix) in runs or not runs
+
+
+def test_verbatim_answers_stand_in_a_passage(reader, language_model):
+    """And are spelled as there; free answers of these random models are not."""
+    retriever = FixedRetriever()
+
+    def stands(answers):
+        return [any(a.text in f"{p.title}. {p.text}" for p in PASSAGES[:3]) for a in answers]
+
+    for make in (
+        lambda held: RagSequence(reader, retriever, 2, 6, held),
+        lambda held: RagToken(reader, retriever, 2, 6, held),
+        lambda held: FiD(reader, retriever, 2, 6, held),
+        lambda held: KnnLM(language_model, retriever, 0.4, 5.0, 2, 6, held),
+    ):
+        assert all(stands(make(True).answer(QUESTIONS, k=3)))
+    assert not all(stands(FiD(reader, retriever, 2, 6).answer(QUESTIONS, k=3)))
 
 
 def test_beam_search_of_one_beam_is_greedy():

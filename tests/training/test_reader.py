@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,15 @@ from ragbook.corpus import Passage, Question
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.reader import new_reader_model
 from ragbook.models.span import SpanScorer
-from ragbook.training.reader import cloze, collate, losses, shift_right
+from ragbook.training.reader import (
+    MiniWikiExamples,
+    cloze,
+    collate,
+    exchange,
+    losses,
+    set_dropout,
+    shift_right,
+)
 from ragbook.training.worlds import Example, example
 
 DANUBE = Passage("d", "Danube", "In Vienna the Danube is wide. Ludwig Bemelmans saw it in 1931.")
@@ -66,6 +75,57 @@ def test_cloze_asks_for_a_name_or_number_of_the_passage():
     found = {question.answers[0] for question in drawn if question}
     assert found <= {"Vienna", "1931", "Danube"} | {"Ludwig Bemelmans"}
     assert "1931" in found
+
+
+def test_an_answer_is_exchanged_only_for_what_may_stand_there():
+    rng = random.Random(0)
+    assert exchange(rng, DANUBE, "1931", ["1874"]) == "1874"
+    assert exchange(rng, DANUBE, "1931", ["1931", "Vienna", "Danube"]) == "1931"  # all taken
+    assert exchange(rng, DANUBE, "Danube", ["Elbe"]) == "Danube"  # the title would give it away
+    assert exchange(rng, DANUBE, "Dan", ["Elbe"]) == "Dan"  # a part of a word
+    assert exchange(rng, DANUBE, "Rhine", ["Elbe"]) == "Rhine"  # not there
+
+
+class RandomEncoder:
+    def encode_passages(self, passages):
+        return np.random.default_rng(0).normal(size=(len(passages), 8)).astype(np.float32)
+
+    encode_queries = encode_passages
+
+
+def test_miniwiki_examples_keep_their_promises(monkeypatch):
+    """The answer shown is the answer asked for, exchanged or not; others are left as they are."""
+    monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
+    source = MiniWikiExamples()
+    own = {q.text: q for q in source.questions}
+    rng, changed = random.Random(1), 0
+    for _ in range(200):
+        drawn = source.example(rng, 3, 0.1)
+        asked = own[drawn.question.text]
+        assert len({p.id for p in drawn.passages}) == 3
+        if drawn.gold is None:
+            assert asked.gold_passage not in {p.id for p in drawn.passages}
+            continue
+        assert drawn.passages[drawn.gold].id == asked.gold_passage
+        assert drawn.question.answers[0].lower() in drawn.passages[drawn.gold].text.lower()
+        changed += drawn.question.answers != asked.answers
+        for p in drawn.passages:
+            if p.id != asked.gold_passage:
+                assert p == source.corpus.get(p.id)
+    assert 15 < changed < 80
+
+
+def test_dropout_stays_out_of_what_is_frozen():
+    model = new_reader_model()
+    for name, parameter in model.encoder.named_parameters():
+        parameter.requires_grad = ".layer.5." in name
+    set_dropout(model, 0.2)
+    on = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Dropout) and m.p}
+    assert {n.split(".")[3] for n in on if n.startswith("encoder.")} == {"5"}
+    assert any(n.startswith("decoder.") for n in on)
+    assert not any("embeddings" in n or n.endswith("self.dropout") for n in on)
+    set_dropout(model, 0.0)
+    assert not any(m.p for m in model.modules() if isinstance(m, torch.nn.Dropout))
 
 
 def test_a_few_steps_lower_every_loss():
