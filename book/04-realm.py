@@ -46,7 +46,7 @@ questions = list(load_questions("miniwiki", "dev").head(32))
 # its first entry says "the answer is not here".
 
 # %%
-question = questions[8]
+question = questions[16]
 found = retriever.retrieve([question], 5)[0]
 prior = torch.log_softmax(torch.from_numpy(found.scores) * retriever.score_scale, dim=0)
 print(question.text, "|", " / ".join(question.answers))

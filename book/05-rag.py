@@ -68,7 +68,7 @@ for given in (one_passage, one_token):
 # Bayes' rule the posterior, the evidence that RAG reports.
 
 # %%
-question = questions[8]
+question = questions[16]
 found = retriever.retrieve([question], 5)
 log_prior = doc_log_probs(found, retriever.score_scale)
 states, state_mask = reader.encode_documents([question], [found[0].passages])

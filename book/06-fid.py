@@ -66,7 +66,7 @@ class Reordered:
         ]
 
 
-question = questions[8]
+question = questions[16]
 for order in ((0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 0, 4, 1, 3)):
     method = fid.FiD(reader, Reordered(order))
     answer = method.answer([question], k=5)[0]
