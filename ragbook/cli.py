@@ -107,7 +107,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         questions = questions.head(arguments.limit)
     retriever, index = _retriever(arguments, corpus, index)
     comparison = evaluation.compare(
-        methods.load(names, retriever, verbatim=not arguments.free),
+        methods.load(names, retriever, not arguments.free, arguments.reader),
         questions,
         k=arguments.k,
         seed=arguments.seed,
@@ -137,7 +137,7 @@ def _ask(arguments: argparse.Namespace) -> int:
     question = Question(arguments.question, ())
     answers = {
         method.name: method.answer([question], arguments.k)[0]
-        for method in methods.load(names, retriever, verbatim=not arguments.free)
+        for method in methods.load(names, retriever, not arguments.free, arguments.reader)
     }
     if arguments.json:
         entries = {
@@ -328,6 +328,13 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.name not in RECIPES:
         raise InputError(f"There is no recipe {arguments.name!r}; there are {', '.join(RECIPES)}.")
     options = {name: getattr(arguments, name) for name in ("out", "steps", "seed", "resume")}
+    if (arguments.corpus is None) != (arguments.questions is None):
+        raise InputError("To go on with passages and questions, name --corpus and --questions.")
+    if arguments.corpus is not None:
+        from ragbook.corpus import load_corpus, load_questions
+
+        corpus = load_corpus(arguments.corpus)
+        options["own"] = (corpus, load_questions(arguments.questions, "train"))
     RECIPES[arguments.name](**{name: value for name, value in options.items() if value is not None})
     return OK
 
@@ -528,7 +535,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--split", help="split of the questions, as train, dev or test (default)")
     command.add_argument("--methods", type=_names, metavar="A,B", help="methods (default: all)")
     _add_k(command)
-    _add_free(command)
+    _add_reading(command)
     command.add_argument(
         "--limit", type=_at_least(1), metavar="N", help="only the first N questions"
     )
@@ -554,7 +561,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_passages(command)
     _add_retriever(command, ["dense", "bm25", "hybrid"])
     _add_k(command)
-    _add_free(command)
+    _add_reading(command)
     _add_json(command)
 
     group = _commands(_command(commands, "index", None, "the passage index"))
@@ -630,9 +637,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(command)
 
     command = _command(
-        commands, "train", _train, "train a bundled model: reader (realm, rag, fid) or lm"
+        commands,
+        "train",
+        _train,
+        "train a bundled model, reader (realm, rag, fid) or lm; readers also on questions of one's "
+        "own, from the bundled ones",
     )
     command.add_argument("name", metavar="NAME")
+    command.add_argument("--corpus", metavar="NAME_OR_PATH", help="passages to go on with")
+    command.add_argument(
+        "--questions", metavar="NAME_OR_PATH", help="questions to go on with, gold passages named"
+    )
     command.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder of the weights"
     )
@@ -679,7 +694,13 @@ def _add_k(
     command.add_argument("--k", type=_at_least(1), default=default, metavar="N", help=what)
 
 
-def _add_free(command: argparse.ArgumentParser) -> None:
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--reader",
+        default="bundled",
+        metavar="DIR",
+        help="readers that `ragbook train reader` wrote (default: the bundled ones)",
+    )
     command.add_argument(
         "--free",
         action="store_true",

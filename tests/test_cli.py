@@ -38,6 +38,7 @@ class FakeMethod:
     """Answers with the title of the first passage, or with nothing where it gets none."""
 
     parameters = 7
+    verbatim: bool | None = None
 
     def __init__(self, name, retriever):
         self.name, self.retriever = name, retriever
@@ -56,8 +57,12 @@ class FakeMethod:
         return torch.full((len(questions),), -2.0)
 
 
-def fake_load(names, retriever):
-    return [FakeMethod(name, None if name == "closed-book" else retriever) for name in names]
+def fake_load(names, retriever, verbatim, reader):
+    made = [FakeMethod(name, None if name == "closed-book" else retriever) for name in names]
+    for method in made:
+        method.verbatim = None if method.retriever is None else verbatim
+        method.parameters = len(reader)
+    return made
 
 
 @pytest.fixture
@@ -350,8 +355,12 @@ def test_compare(capsys, encoders, rivers, questions, tmp_path):
     assert results["index"]["passages"] == 3
     assert results["methods"]["rag-token"]["em"] == 0.5
     assert results["methods"]["rag-token"]["verbatim"] is True
-    assert (
-        printed(capsys, *command, "--free", "--json")["methods"]["rag-token"]["verbatim"] is False
+    free = printed(capsys, *command, "--free", "--reader", "mine", "--json")["methods"]
+    assert free["rag-token"]["verbatim"] is False
+    assert free["closed-book"]["verbatim"] is None
+    assert (results["methods"]["rag-token"]["parameters"], free["rag-token"]["parameters"]) == (
+        7,
+        4,
     )
     assert json.loads((out / "results.json").read_text()) == results
     assert len((out / "predictions.jsonl").read_text().splitlines()) == 2
@@ -553,6 +562,19 @@ def test_train(capsys, monkeypatch, tmp_path):
         {"out": tmp_path, "seed": 1, "resume": False},
     ]
     assert "lm" in refusal(capsys, "train", "dpr", "--out", tmp_path)
+    assert "--questions" in refusal(
+        capsys, "train", "lm", "--out", tmp_path, "--corpus", "miniwiki"
+    )
+    own = ["--corpus", "miniwiki", "--questions", "miniwiki"]
+    assert run("train", "lm", "--out", tmp_path, *own) == 0
+    corpus, questions = seen[-1]["own"]
+    assert (corpus.name, questions.split) == ("miniwiki", "train")
+
+
+def test_the_language_model_takes_no_questions(capsys, tmp_path):
+    own = ["--corpus", "miniwiki", "--questions", "miniwiki"]
+    assert "leave --corpus" in refusal(capsys, "train", "lm", "--out", tmp_path / "new", *own)
+    assert not (tmp_path / "new").exists()
 
 
 def test_doctor(capsys, monkeypatch, tmp_path):

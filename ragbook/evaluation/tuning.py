@@ -16,7 +16,7 @@ from ragbook.corpus import miniwiki
 from ragbook.evaluation.perplexity import score
 from ragbook.methods.knn_lm import KnnLM, tune
 from ragbook.models import LanguageModel, load_encoder, load_lm
-from ragbook.models.embedded import sha256_file
+from ragbook.models.bundled import write_manifest
 
 LAMS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 TEMPERATURES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -62,15 +62,10 @@ def tune_text(lm: LanguageModel) -> dict[str, float]:
 
 def main(folder: Path) -> None:
     """Write `weights.json` of the folder: files first, so that the language model can be read."""
-    files = {
-        path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-        for path in sorted(folder.glob("*.safetensors"))
-    }
-    target = folder / "weights.json"
-    target.write_text(json.dumps({"files": files}, indent=2) + "\n", encoding="utf-8")
+    write_manifest(folder)
     lm = load_lm()
     settings = {"knn_lm": tune_answers(lm), "perplexity": tune_text(lm)}
-    target.write_text(json.dumps({"files": files, **settings}, indent=2) + "\n", encoding="utf-8")
+    write_manifest(folder, **settings)
     print(json.dumps(settings))
 
 

@@ -33,13 +33,16 @@ def check_names(names: Sequence[str]) -> None:
         raise InputError(f"{what}; choose from {', '.join(NAMES)}")
 
 
-def load(names: Sequence[str], retriever: Retriever, verbatim: bool = True) -> list[Method]:
+def load(
+    names: Sequence[str], retriever: Retriever, verbatim: bool = True, reader: str = "bundled"
+) -> list[Method]:
     """The named methods with the bundled readers, all over one retriever, in the order of `NAMES`.
 
     Parameters
     ----------
     verbatim: every generative method's answers are runs of words of the retrieved passages, as
         REALM's are; see `ragbook.methods.decoding.Verbatim`. Else they write freely.
+    reader: folder of readers that `ragbook train reader` wrote, in place of the bundled ones.
 
     Raises
     ------
@@ -52,11 +55,11 @@ def load(names: Sequence[str], retriever: Retriever, verbatim: bool = True) -> l
 
     held: dict[str, Any] = {"verbatim": verbatim}
     make: dict[str, Callable[[], Any]] = {
-        "closed-book": lambda: closed_book.ClosedBook(models.load_reader()),
+        "closed-book": lambda: closed_book.ClosedBook(models.load_reader(reader)),
         "knn-lm": lambda: knn_lm.KnnLM(models.load_lm(), retriever, **manifest()["knn_lm"], **held),
-        "realm": lambda: realm.Realm(models.load_span_reader(), retriever),
-        "rag-sequence": lambda: rag.RagSequence(models.load_reader(), retriever, **held),
-        "rag-token": lambda: rag.RagToken(models.load_reader(), retriever, **held),
-        "fid": lambda: fid.FiD(models.load_reader(), retriever, **held),
+        "realm": lambda: realm.Realm(models.load_span_reader(reader), retriever),
+        "rag-sequence": lambda: rag.RagSequence(models.load_reader(reader), retriever, **held),
+        "rag-token": lambda: rag.RagToken(models.load_reader(reader), retriever, **held),
+        "fid": lambda: fid.FiD(models.load_reader(reader), retriever, **held),
     }
     return [make[name]() for name in NAMES if name in names]

@@ -34,6 +34,17 @@ def manifest(folder: Path = WEIGHTS) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def write_manifest(folder: Path, **settings: Any) -> None:
+    """List the folder's files with sizes and hashes in `weights.json`, and the settings given."""
+    files = {
+        path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.glob("*.safetensors"))
+    }
+    partial = folder / "weights.partial"
+    partial.write_text(json.dumps({"files": files, **settings}, indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / "weights.json")
+
+
 def tensors(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
     """The tensors of one bundled file, float32, its hash checked.
 
@@ -54,10 +65,36 @@ def fill(module: torch.nn.Module, changed: dict[str, torch.Tensor]) -> None:
         raise InputError(f"the weights do not fit the model: {', '.join(unexpected[:3])}")
 
 
+def weights_folder(name: str) -> Path | None:
+    """Where the bundled readers' files or those of a training of one's own lie; None elsewhere."""
+    folder = WEIGHTS if name == BUNDLED else Path(name)
+    return folder if name == BUNDLED or (folder / "weights.json").is_file() else None
+
+
+def reader_model(folder: Path = WEIGHTS) -> Any:
+    """The seq2seq reader's `EncoderDecoderModel`, float32, a new one at every call."""
+    model = new_reader_model()
+    fill(model.get_encoder(), tensors("encoder.safetensors", folder))
+    fill(model.decoder, tensors("decoder.safetensors", folder))
+    return model
+
+
+def span_scorer(hidden: int, folder: Path = WEIGHTS) -> SpanScorer:
+    """REALM's span scorer, float32, a new one at every call."""
+    scorer = SpanScorer(hidden)
+    fill(scorer, tensors("span.safetensors", folder))
+    return scorer
+
+
 @cache
 def load_reader(name: str = BUNDLED) -> SeqReader:
-    """The seq2seq reader of RAG, FiD and the closed book: the bundled one, a path or a hub name."""
-    if name != BUNDLED:
+    """The seq2seq reader of RAG, FiD and the closed book.
+
+    The bundled one, one that `ragbook train reader` wrote into a folder, or any that
+    `transformers` reads from a path or the hub.
+    """
+    folder = weights_folder(name)
+    if folder is None:
         from transformers import AutoModelForSeq2SeqLM
 
         try:
@@ -65,21 +102,25 @@ def load_reader(name: str = BUNDLED) -> SeqReader:
             return SeqReader(model, AutoTokenizer.from_pretrained(name), name)
         except OSError as error:
             raise _unreachable(name) from error
-    model = new_reader_model()
-    fill(model.get_encoder(), tensors("encoder.safetensors"))
-    fill(model.decoder, tensors("decoder.safetensors"))
-    return SeqReader(model, minilm_tokenizer(), name)
+    return SeqReader(reader_model(folder), minilm_tokenizer(), name)
 
 
 @cache
-def load_span_reader() -> SpanReader:
+def load_span_reader(name: str = BUNDLED) -> SpanReader:
     """REALM's span reader; its encoder is the seq2seq reader's own, and pairs that one of the two
-    has encoded the other need not encode again."""
-    reader = load_reader()
+    has encoded the other need not encode again.
+
+    Raises
+    ------
+    InputError: the name is neither the bundled one's nor a folder of `ragbook train reader`.
+    """
+    folder = weights_folder(name)
+    if folder is None:
+        raise InputError(f"{name} holds no weights.json; name a folder `ragbook train` wrote")
+    reader = load_reader(name)
     encoder = reader.model.get_encoder()
-    scorer = SpanScorer(encoder.config.hidden_size)
-    fill(scorer, tensors("span.safetensors"))
-    span_reader = SpanReader(encoder, scorer, reader.tokenizer, BUNDLED)
+    scorer = span_scorer(encoder.config.hidden_size, folder)
+    span_reader = SpanReader(encoder, scorer, reader.tokenizer, name)
     span_reader.pairs = reader.pairs
     return span_reader
 

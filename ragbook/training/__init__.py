@@ -4,20 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ragbook.errors import InputError
 
+if TYPE_CHECKING:
+    from ragbook.corpus import Corpus, QuestionSet
 
-def _reader(out: Path, seed: int = 0, steps: int | None = None, resume: bool = False) -> None:
+
+def _reader(
+    out: Path,
+    seed: int = 0,
+    steps: int | None = None,
+    resume: bool = False,
+    own: tuple[Corpus, QuestionSet] | None = None,
+) -> None:
     from ragbook.training import reader
 
     _start(out, resume)
-    reader.recipe(out, seed, steps)
+    reader.recipe(out, seed, steps, own=own)
 
 
-def _lm(out: Path, seed: int = 0, steps: int | None = None, resume: bool = False) -> None:
+def _lm(
+    out: Path,
+    seed: int = 0,
+    steps: int | None = None,
+    resume: bool = False,
+    own: tuple[Corpus, QuestionSet] | None = None,
+) -> None:
     from ragbook.training import lm
 
+    if own is not None:
+        raise InputError("The recipe lm has no questions; leave --corpus and --questions out.")
     _start(out, resume)
     lm.recipe(out, seed, steps)
 
@@ -37,4 +55,7 @@ RECIPES: dict[str, Callable[..., None]] = {
     "rag": _reader,
     "fid": _reader,
 }
-"""Recipe by name: (out, seed, steps, resume) -> None. `steps` cuts each stage short, to try it."""
+"""Recipe by name: (out, seed, steps, resume, own) -> None.
+
+`steps` cuts each stage short, to try it; `own` goes on from the bundled readers with passages and
+questions of one's own."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ragbook.corpus import Passage, Question
+from ragbook.corpus import Corpus, Passage, Question
+from ragbook.errors import InputError
+from ragbook.models.bundled import reader_model, span_scorer, write_manifest
+from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.prompts import find, pair
 from ragbook.models.reader import new_reader_model
 from ragbook.models.span import SpanScorer
@@ -42,6 +45,9 @@ FROZEN_LAYERS = 2
 
 TRAIN_INPUT, MAX_ANSWER = 176, 16
 """Longest input and answer in training, in tokens; rarely reached."""
+
+LEAST_PASSAGES = 12
+"""Passages that a corpus needs, so that six can be shown that are not the gold one."""
 
 
 @dataclass
@@ -192,25 +198,45 @@ def _form(question: Question) -> tuple[str, ...]:
     return (*question.text.lower().split()[:2], re.sub(r"\d", "0", looks))
 
 
-class MiniWikiExamples:
-    """Draws MiniWiki's training questions with gold, retrieved and distracting passages.
+class GoldExamples:
+    """Draws questions with gold, retrieved and distracting passages.
 
-    Only train questions are asked; any passage of the index may stand beside the gold one, as it
-    does when the reader is used. The passage that must be told apart is among the distractors, and
-    the second one that a question needs is shown whenever there is room for two.
+    Any passage of the corpus may stand beside the gold one, as it does when the reader is used. The
+    passage that must be told apart is among the distractors, and the second one that a question
+    needs is shown whenever there is room for two.
+
+    Parameters
+    ----------
+    corpus: where gold passages and distractors come from.
+    questions: what is asked. A question whose gold passage holds none of its answers is left out;
+        else the first that it holds is what is taught.
+
+    Raises
+    ------
+    InputError: no question is left, or there are too few passages to draw distractors from.
     """
 
-    def __init__(self) -> None:
-        from ragbook.corpus import miniwiki
+    def __init__(self, corpus: Corpus, questions: Iterable[Question]) -> None:
         from ragbook.models import load_encoder
 
-        self.corpus = miniwiki.corpus()
-        self.questions = list(miniwiki.questions("train"))
-        self.passages = [p for a in miniwiki.articles() if a.split == "train" for p in a.passages]
+        self.corpus = corpus
+        self.questions = [taught for q in questions if (taught := self._taught(q))]
+        if not self.questions:
+            raise InputError(
+                f"No question has a gold passage in {corpus.name!r} that holds its answer; "
+                "readers are taught from questions with gold passages."
+            )
+        if len(corpus) < LEAST_PASSAGES:
+            raise InputError(
+                f"{corpus.name!r} has {len(corpus)} passages; to draw distractors from, readers "
+                f"need at least {LEAST_PASSAGES}."
+            )
+        gold = {q.gold_passage for q in self.questions}
+        self.passages = [p for p in corpus if p.id in gold]
         encoder = load_encoder()
         keys = torch.from_numpy(encoder.encode_passages(list(self.corpus)))
         queries = torch.from_numpy(encoder.encode_queries([q.text for q in self.questions]))
-        nearest = (queries @ keys.T).topk(40).indices.tolist()
+        nearest = (queries @ keys.T).topk(min(40, len(corpus))).indices.tolist()
         self.distractors: list[list[Passage]] = []
         for question, found in zip(self.questions, nearest, strict=True):
             passages = [self.corpus[i] for i in found if self.corpus[i].id != question.gold_passage]
@@ -220,10 +246,23 @@ class MiniWikiExamples:
                 if not any(f" {_words(a)} " in f" {_words(p.text)} " for a in question.answers)
             ]
             rival = [self.corpus.get(question.rival_passage)] if question.rival_passage else []
-            self.distractors.append([*rival, *(p for p in silent if p not in rival)][:10])
+            others = [p for p in [*silent, *passages] if p not in rival]
+            self.distractors.append([*rival, *dict.fromkeys(others)][:10])
         self.alike: dict[tuple[str, ...], list[str]] = {}
         for question in self.questions:
             self.alike.setdefault(_form(question), []).append(question.answers[0])
+
+    def _taught(self, question: Question) -> Question | None:
+        """The question with the first of its answers that its gold passage holds in front."""
+        if question.gold_passage is None:
+            return None
+        text = f" {_words(self.corpus.get(question.gold_passage).text)} "
+        held = [a for a in question.answers if f" {_words(a)} " in text]
+        return (
+            replace(question, answers=tuple(dict.fromkeys([*held[:1], *question.answers])))
+            if held
+            else None
+        )
 
     def example(self, rng: random.Random, n: int, negative: float) -> Example:
         """One question with n passages; with probability `negative` the gold one is left out.
@@ -274,10 +313,25 @@ class Stage:
     dropout: float = 0.0
 
 
+def fine_tuning(tokenizer: Any, source: GoldExamples) -> list[Stage]:
+    """For readers that can read already: questions of one's own, with some invented worlds."""
+    words = vocabulary_words(tokenizer)
+
+    def own(rng: random.Random) -> tuple[int, Callable[[], Example]]:
+        kind = rng.random()
+        if kind < 0.5:
+            return 24, lambda: source.example(rng, 1, 0.2)
+        if kind < 0.85:
+            return 6, lambda: source.example(rng, 5, 0.05)
+        return 32, lambda: worlds.example(rng, 1, (1, 7), 0.1, words)
+
+    return [Stage("own", 300, 5e-5, 1.5e-4, own, dropout=0.1)]
+
+
 def curriculum(tokenizer: Any) -> list[Stage]:
     """Short invented contexts, long and many invented ones, then MiniWiki mixed with them."""
     words = vocabulary_words(tokenizer)
-    wiki: list[MiniWikiExamples] = []
+    wiki: list[GoldExamples] = []
 
     def short(rng: random.Random) -> tuple[int, Callable[[], Example]]:
         return 64, lambda: worlds.example(rng, 1, (1, 2), 0.1, words)
@@ -290,7 +344,9 @@ def curriculum(tokenizer: Any) -> list[Stage]:
 
     def miniwiki(rng: random.Random) -> tuple[int, Callable[[], Example]]:
         if not wiki:
-            wiki.append(MiniWikiExamples())
+            from ragbook.corpus import miniwiki as bundled
+
+            wiki.append(GoldExamples(bundled.corpus(), bundled.questions("train")))
         source, kind = wiki[0], rng.random()
         if kind < 0.50:
             return (
@@ -311,21 +367,25 @@ def curriculum(tokenizer: Any) -> list[Stage]:
 
 
 def train_reader(
-    work: Path, seed: int = 0, steps: int | None = None, progress: bool | None = None
+    model: Any,
+    scorer: SpanScorer,
+    stages: Sequence[Stage],
+    work: Path,
+    seed: int = 0,
+    steps: int | None = None,
+    progress: bool | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Train or resume encoder, decoder and span scorer; returns their trained tensors (bfloat16).
 
     Parameters
     ----------
+    model, scorer: where training starts; changed in place.
+    stages: the curriculum.
     work: folder of checkpoints and logs.
-    seed: of the initialisation and of everything that is drawn.
+    seed: of everything that is drawn.
     steps: cuts every stage to this many steps, to try the recipe.
     """
-    from ragbook.models import load_encoder
-
-    torch.manual_seed(seed)
-    tokenizer = load_encoder().tokenizer
-    model, scorer = new_reader_model(), SpanScorer(384)
+    tokenizer = minilm_tokenizer()
     model.set_attn_implementation("eager")  # faster backward here, and the pointer loss needs it
     model, scorer = model.bfloat16(), scorer.bfloat16()
     for name, parameter in model.encoder.named_parameters():
@@ -335,7 +395,7 @@ def train_reader(
     fresh = [*model.decoder.parameters(), *scorer.parameters()]
     group = 4  # batches of like lengths are cut from this many batches' examples
 
-    for stage in curriculum(tokenizer):
+    for stage in stages:
         set_dropout(model, stage.dropout)
         optimizer = MasterAdamW(
             [(list(model.encoder.parameters()), stage.encoder_rate), (fresh, stage.decoder_rate)]
@@ -385,10 +445,28 @@ def trained_tensors(model: Any, scorer: nn.Module) -> dict[str, dict[str, Tensor
 
 
 def recipe(
-    out: Path, seed: int = 0, steps: int | None = None, progress: bool | None = None
+    out: Path,
+    seed: int = 0,
+    steps: int | None = None,
+    progress: bool | None = None,
+    own: tuple[Corpus, Iterable[Question]] | None = None,
 ) -> None:
-    """`ragbook train reader`: train and write encoder, decoder and span files into `out`."""
-    for file, tensors in train_reader(out / "work", seed, steps, progress).items():
+    """`ragbook train reader`: train and write encoder, decoder and span files into `out`.
+
+    Without `own`, from the embedded encoder to the bundled readers. With it, from the bundled
+    readers to such as know one's own passages and questions. `weights.json` comes last: a folder
+    without it is not whole.
+    """
+    torch.manual_seed(seed)
+    tokenizer = minilm_tokenizer()
+    if own is None:
+        model, scorer, stages = new_reader_model(), SpanScorer(384), curriculum(tokenizer)
+    else:
+        model, scorer = reader_model(), span_scorer(384)
+        stages = fine_tuning(tokenizer, GoldExamples(*own))
+    files = train_reader(model, scorer, stages, out / "work", seed, steps, progress)
+    for file, tensors in files.items():
         partial = out / f"{file}.partial"
         save_file(tensors, str(partial))
         partial.replace(out / f"{file}.safetensors")
+    write_manifest(out)

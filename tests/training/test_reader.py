@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from ragbook.corpus import Passage, Question
+from ragbook.corpus import Corpus, Passage, Question, miniwiki
+from ragbook.errors import InputError
+from ragbook.models import load_reader, load_span_reader
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.reader import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.reader import (
-    MiniWikiExamples,
+    GoldExamples,
     cloze,
     collate,
     exchange,
     losses,
+    recipe,
     set_dropout,
     shift_right,
 )
@@ -96,7 +99,7 @@ class RandomEncoder:
 def test_miniwiki_examples_keep_their_promises(monkeypatch):
     """The answer shown is the answer asked for, exchanged or not; others are left as they are."""
     monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
-    source = MiniWikiExamples()
+    source = GoldExamples(miniwiki.corpus(), miniwiki.questions("train"))
     own = {q.text: q for q in source.questions}
     rng, changed = random.Random(1), 0
     for _ in range(200):
@@ -113,6 +116,49 @@ def test_miniwiki_examples_keep_their_promises(monkeypatch):
             if p.id != asked.gold_passage:
                 assert p == source.corpus.get(p.id)
     assert 15 < changed < 80
+
+
+def test_only_questions_that_their_passage_answers_are_taught(monkeypatch):
+    monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
+    rivers = [Passage(str(i), f"River {i}", f"River {i} rises at Vel{i}.") for i in range(12)]
+    corpus = Corpus("rivers", rivers)
+    asked = [
+        Question("Where does river 1 rise?", ("the hills", "vel1"), "1"),
+        Question("Where does river 2 rise?", ("Vel3",), "2"),
+        Question("Where does river 3 rise?", ("Vel3",)),
+    ]
+    source = GoldExamples(corpus, asked)
+    assert [q.answers for q in source.questions] == [("vel1", "the hills")]
+    drawn = source.example(random.Random(0), 6, 0.0)
+    assert len({p.id for p in drawn.passages}) == 6
+    with pytest.raises(InputError, match="No question has a gold passage in 'rivers'"):
+        GoldExamples(corpus, asked[1:])
+    with pytest.raises(InputError, match="need at least 12"):
+        GoldExamples(Corpus("few", rivers[:11]), asked)
+
+
+def test_a_reader_of_ones_own(tmp_path, monkeypatch):
+    """Two steps on questions of one's own: files that load, listed, and different from before."""
+    monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
+    rivers = [Passage(str(i), f"River {i}", f"River {i} rises at Vel{i}.") for i in range(12)]
+    asked = [Question(f"Where does river {i} rise?", (f"Vel{i}",), str(i)) for i in range(12)]
+    recipe(tmp_path, steps=2, own=(Corpus("rivers", rivers), asked))
+    reader, span = load_reader(str(tmp_path)), load_span_reader(str(tmp_path))
+    assert span.pairs is reader.pairs
+    assert reader.name == str(tmp_path)
+    before = load_reader().model.state_dict()
+    changed = {n for n, t in reader.model.state_dict().items() if not torch.equal(t, before[n])}
+    assert any(n.startswith("decoder.") for n in changed)
+    assert any("encoder.layer.5." in n for n in changed)
+    assert not any(
+        "embeddings.word" in n or n.startswith("encoder.encoder.layer.1.") for n in changed
+    )
+    (tmp_path / "span.safetensors").write_bytes(b"cut")
+    load_span_reader.cache_clear()
+    with pytest.raises(InputError, match="missing or damaged"):
+        load_span_reader(str(tmp_path))
+    with pytest.raises(InputError, match=r"holds no weights\.json"):
+        load_span_reader(str(tmp_path / "nowhere"))
 
 
 def test_dropout_stays_out_of_what_is_frozen():
