@@ -1,0 +1,90 @@
+"""How much of a training step is arithmetic.
+
+`python benchmarks/training.py` times steps of the readers' recipe on invented worlds, counts the
+multiplications their matrices take, and sets both beside this machine's own bfloat16 matrix
+product: tokens a second, and the share of that peak.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+import torch
+
+from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.reader import new_reader_model
+from ragbook.models.span import SpanScorer
+from ragbook.training import worlds
+from ragbook.training.loop import MasterAdamW
+from ragbook.training.reader import (
+    FROZEN_LAYERS,
+    collate,
+    losses,
+    set_dropout,
+    vocabulary_words,
+)
+
+STEPS, BATCH = 20, 64
+
+
+def peak(size: int = 2048, repeats: int = 10) -> float:
+    """Floating-point operations a second of a square bfloat16 matrix product."""
+    a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
+    a @ b
+    began = time.perf_counter()
+    for _ in range(repeats):
+        a @ b
+    return 2 * size**3 * repeats / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Print tokens a second and the share of the peak."""
+    torch.manual_seed(0)
+    tokenizer = minilm_tokenizer()
+    model, scorer = new_reader_model().bfloat16(), SpanScorer(384).bfloat16()
+    model.set_attn_implementation("eager")
+    frozen = tuple(f"encoder.layer.{i}." for i in range(FROZEN_LAYERS))
+    for name, parameter in model.encoder.named_parameters():
+        parameter.requires_grad = "encoder.layer." in name and not name.startswith(frozen)
+    model.decoder.bert.embeddings.word_embeddings.weight.requires_grad = False
+    set_dropout(model, 0.0)
+    optimizer = MasterAdamW([(list(model.parameters()), 1e-4), (list(scorer.parameters()), 1e-4)])
+    words, rng = vocabulary_words(tokenizer), random.Random(0)
+    tokens = operations = 0.0
+    seconds = 0.0
+    wide = tokenizer.vocab_size * 384  # the output layer over the vocabulary
+    layers = [p for n, p in model.encoder.named_parameters() if "layer." in n and p.dim() == 2]
+    trained = sum(p.numel() for p in layers if p.requires_grad)
+    passed = sum(p.numel() for p in layers)
+    own = {n: p for n, p in model.decoder.named_parameters() if "layer." in n and p.dim() == 2}
+    reads = ("crossattention.self.key.weight", "crossattention.self.value.weight")
+    across = sum(p.numel() for n, p in own.items() if n.endswith(reads))  # of the encoder's states
+    decoder = sum(p.numel() for p in own.values()) - across
+    for step in range(-2, STEPS):
+        batch = collate(
+            tokenizer, [worlds.example(rng, 1, (1, 2), 0.1, words) for _ in range(BATCH)], 10
+        )
+        began = time.perf_counter()
+        loss, _ = losses(model, scorer, batch)
+        loss.backward()
+        optimizer.step(1.0)
+        if step < 0:  # the first steps allocate
+            continue
+        seconds += time.perf_counter() - began
+        read, written = batch.inputs["input_ids"].numel(), batch.labels.numel()
+        tokens += read + written
+        # Two operations a weight and token forward, four more backward where weights are trained
+        # (two for the frozen output layer, whose inputs' gradient alone is needed).
+        operations += read * (2 * passed + 4 * trained + 6 * across)
+        operations += written * (6 * decoder + 4 * wide)
+    best = peak()
+    print(f"bfloat16 matrix product  {best / 1e9:8.0f} GFLOP/s")
+    print(f"training                 {operations / seconds / 1e9:8.0f} GFLOP/s, ", end="")
+    print(f"{100 * operations / seconds / best:.0f} % of it")
+    print(f"                         {tokens / seconds:8.0f} tokens/s, ", end="")
+    print(f"{seconds / STEPS:.2f} s a step of {tokens / STEPS:.0f} tokens (padding included)")
+
+
+if __name__ == "__main__":
+    main()
