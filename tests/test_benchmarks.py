@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -18,6 +18,7 @@ KneserNey = runpy.run_path(str(BENCHMARKS / "kneser_ney.py"))["KneserNey"]
     st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=12), min_size=1, max_size=4),
     st.tuples(st.integers(-1, 5), st.integers(-1, 5)),
 )
+@settings(deadline=None)
 def test_kneser_ney_is_a_distribution(texts, context):
     model = KneserNey(texts, 6)
     for shown in (context, context[1:], ()):

@@ -149,7 +149,11 @@ class RagSequence(_Rag):
             self.reader.end,
             self.beams,
             self.max_length,
-            held_to(self.reader, [[p] for r in retrieved for p in r.passages], self.verbatim),
+            held_to(
+                self.reader,
+                [[retrieved[at // n].passages[at % n]] for at in real.tolist()],
+                self.verbatim,
+            ),
         )
         candidates: list[dict[tuple[int, ...], None]] = [{} for _ in range(B)]
         for at, found in zip(real.tolist(), proposals, strict=True):

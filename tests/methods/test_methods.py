@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragbook.corpus import Passage, Question
@@ -273,6 +273,7 @@ def test_beam_search_keeps_to_what_is_allowed():
 
 
 @given(st.lists(st.text("ab cdéß-1.", max_size=40), min_size=1, max_size=3), st.randoms())
+@settings(deadline=None)
 def test_verbatim_writes_every_run_of_words_and_nothing_else(texts, rng):
     """A random walk ends at a run of whole words; every run of whole words can be walked."""
     tokenizer = minilm_tokenizer()
