@@ -16,6 +16,7 @@ p(y | x, z) is low where z says nothing, which the marginalisations of RAG and R
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -231,6 +232,8 @@ class GoldExamples:
                 f"{corpus.name!r} has {len(corpus)} passages; to draw distractors from, readers "
                 f"need at least {LEAST_PASSAGES}."
             )
+        asked = repr([(q.text, q.answers, q.gold_passage) for q in self.questions])
+        self.sha256 = hashlib.sha256((corpus.sha256 + asked).encode()).hexdigest()
         gold = {q.gold_passage for q in self.questions}
         self.passages = [p for p in corpus if p.id in gold]
         encoder = load_encoder()
@@ -302,7 +305,9 @@ class Stage:
     """A part of the curriculum: `draw` gives (examples a step, one example's maker).
 
     `dropout` is that of the trained layers' outputs. Invented worlds never come twice and need
-    none; four thousand real questions would soon be known by heart.
+    none; four thousand real questions would soon be known by heart. `source` is a hash of the
+    questions and passages of one's own that are drawn from, so that a run goes on only with the
+    data it began with.
     """
 
     name: str
@@ -311,6 +316,7 @@ class Stage:
     decoder_rate: float
     draw: Callable[[random.Random], tuple[int, Callable[[], Example]]]
     dropout: float = 0.0
+    source: str = ""
 
 
 def fine_tuning(tokenizer: Any, source: GoldExamples) -> list[Stage]:
@@ -325,7 +331,7 @@ def fine_tuning(tokenizer: Any, source: GoldExamples) -> list[Stage]:
             return 6, lambda: source.example(rng, 5, 0.05)
         return 32, lambda: worlds.example(rng, 1, (1, 7), 0.1, words)
 
-    return [Stage("own", 300, 5e-5, 1.5e-4, own, dropout=0.1)]
+    return [Stage("own", 300, 5e-5, 1.5e-4, own, dropout=0.1, source=source.sha256)]
 
 
 def curriculum(tokenizer: Any) -> list[Stage]:
@@ -426,7 +432,7 @@ def train_reader(
             work,
             warmup=100 if stage.name == "short-worlds" else 50,
             fingerprint=json.dumps(
-                [stage.name, length, stage.encoder_rate, stage.decoder_rate, seed]
+                [stage.name, length, stage.encoder_rate, stage.decoder_rate, seed, stage.source]
             ),
             progress=progress,
         )

@@ -153,6 +153,8 @@ def test_a_reader_of_ones_own(tmp_path, monkeypatch):
     assert not any(
         "embeddings.word" in n or n.startswith("encoder.encoder.layer.1.") for n in changed
     )
+    with pytest.raises(InputError, match="a run with other settings"):
+        recipe(tmp_path, steps=2, own=(Corpus("rivers", rivers), asked[:11]))
     (tmp_path / "span.safetensors").write_bytes(b"cut")
     load_span_reader.cache_clear()
     with pytest.raises(InputError, match="missing or damaged"):
