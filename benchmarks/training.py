@@ -16,14 +16,9 @@ from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.reader import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training import worlds
+from ragbook.training.curriculum import vocabulary_words
 from ragbook.training.loop import MasterAdamW
-from ragbook.training.reader import (
-    FROZEN_LAYERS,
-    collate,
-    losses,
-    set_dropout,
-    vocabulary_words,
-)
+from ragbook.training.reader import collate, losses, prepare, set_dropout
 
 STEPS, BATCH = 20, 64
 
@@ -42,12 +37,8 @@ def main() -> None:
     """Print tokens a second and the share of the peak."""
     torch.manual_seed(0)
     tokenizer = minilm_tokenizer()
-    model, scorer = new_reader_model().bfloat16(), SpanScorer(384).bfloat16()
-    model.set_attn_implementation("eager")
-    frozen = tuple(f"encoder.layer.{i}." for i in range(FROZEN_LAYERS))
-    for name, parameter in model.encoder.named_parameters():
-        parameter.requires_grad = "encoder.layer." in name and not name.startswith(frozen)
-    model.decoder.bert.embeddings.word_embeddings.weight.requires_grad = False
+    model, scorer = new_reader_model(), SpanScorer(384)
+    prepare(model, scorer)
     set_dropout(model, 0.0)
     optimizer = MasterAdamW([(list(model.parameters()), 1e-4), (list(scorer.parameters()), 1e-4)])
     words, rng = vocabulary_words(tokenizer), random.Random(0)

@@ -339,6 +339,13 @@ def _train(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    from ragbook.models.export import export
+
+    export(arguments.name, arguments.out, arguments.reader)
+    return OK
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from ragbook import doctor
 
@@ -656,6 +663,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--resume", action="store_true", help="go on from what is in --out")
 
     command = _command(
+        commands,
+        "export",
+        _export,
+        "write a reader (reader, rag-sequence, rag-token, fid, realm) or lm as a whole checkpoint "
+        "for from_pretrained",
+    )
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
+    _add_reader(command)
+
+    command = _command(
         commands, "doctor", _doctor, "what is installed, at hand, or would need a download"
     )
     _add_json(command)
@@ -694,13 +712,17 @@ def _add_k(
     command.add_argument("--k", type=_at_least(1), default=default, metavar="N", help=what)
 
 
-def _add_reading(command: argparse.ArgumentParser) -> None:
+def _add_reader(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--reader",
         default="bundled",
         metavar="DIR",
         help="readers that `ragbook train reader` wrote (default: the bundled ones)",
     )
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    _add_reader(command)
     command.add_argument(
         "--free",
         action="store_true",

@@ -62,3 +62,15 @@ def animals(n: int = 23, name: str = "animals") -> Corpus:
             for i in range(n)
         ),
     )
+
+
+class RandomEncoder:
+    """Vectors drawn by position: the n-th text has the n-th vector, whatever it says."""
+
+    score_scale = 20.0
+
+    def encode_passages(self, passages):
+        vectors = np.random.default_rng(0).normal(size=(len(passages), 8)).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    encode_queries = encode_passages

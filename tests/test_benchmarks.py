@@ -1,17 +1,45 @@
 """What the benchmarks measure against is itself right."""
 
+import random
 import runpy
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ragbook.models.embedded import minilm_tokenizer
+from ragbook.training import worlds
+from ragbook.training.reader import collate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 KneserNey = runpy.run_path(str(BENCHMARKS / "kneser_ney.py"))["KneserNey"]
+
+
+def test_a_smaller_vocabulary_writes_the_same_answers_and_points_at_the_same_places():
+    """Every piece points at the word of the passage that it is a piece of."""
+    choices = runpy.run_path(str(BENCHMARKS / "choices.py"))
+    tokenizer, built = minilm_tokenizer(), choices["small_vocabulary"](2000)
+    rng = random.Random(0)
+    examples = [worlds.example(rng, 2, (1, 3), 0.2) for _ in range(40)]
+    whole, cut = collate(tokenizer, examples, 10), built.collate(examples)
+    pieces = built.model.decoder.config.vocab_size
+    assert built.model.decoder.bert.embeddings.word_embeddings.weight.shape == (2000, 384)
+    assert pieces >= int(cut.labels.max())
+    assert cut.labels.shape[1] > whole.labels.shape[1]  # names fall into more pieces
+    for row, example in enumerate(examples):
+        length = int((cut.labels[row] != -100).sum())
+        if example.gold is None:
+            assert length == 1
+            assert not cut.pointer[row].any()
+            continue
+        assert torch.equal(cut.pointer[row].any(0), whole.pointer[row].any(0))
+        assert cut.pointer[row, : length - 1].any(-1).all()
+        assert not cut.pointer[row, length - 1 :].any()
 
 
 @given(

@@ -57,9 +57,13 @@ def load(
     make: dict[str, Callable[[], Any]] = {
         "closed-book": lambda: closed_book.ClosedBook(models.load_reader(reader)),
         "knn-lm": lambda: knn_lm.KnnLM(models.load_lm(), retriever, **manifest()["knn_lm"], **held),
-        "realm": lambda: realm.Realm(models.load_span_reader(reader), retriever),
-        "rag-sequence": lambda: rag.RagSequence(models.load_reader(reader), retriever, **held),
-        "rag-token": lambda: rag.RagToken(models.load_reader(reader), retriever, **held),
-        "fid": lambda: fid.FiD(models.load_reader(reader), retriever, **held),
+        "realm": lambda: realm.Realm(models.load_span_reader(reader, "realm"), retriever),
+        "rag-sequence": lambda: rag.RagSequence(
+            models.load_reader(reader, "rag-sequence"), retriever, **held
+        ),
+        "rag-token": lambda: rag.RagToken(
+            models.load_reader(reader, "rag-token"), retriever, **held
+        ),
+        "fid": lambda: fid.FiD(models.load_reader(reader, "fid"), retriever, **held),
     }
     return [make[name]() for name in NAMES if name in names]

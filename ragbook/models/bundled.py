@@ -7,6 +7,7 @@ The bundled files hold only what training changed, in bfloat16; the embedded enc
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,13 +88,27 @@ def span_scorer(hidden: int, folder: Path = WEIGHTS) -> SpanScorer:
 
 
 @cache
-def load_reader(name: str = BUNDLED) -> SeqReader:
+def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
     """The seq2seq reader of RAG, FiD and the closed book.
 
     The bundled one, one that `ragbook train reader` wrote into a folder, or any that
-    `transformers` reads from a path or the hub.
+    `transformers` reads from a path or the hub. With a `method`, as that method's own objective
+    changed it, where it did; all of them encode with the one encoder, and pairs that one has
+    encoded the others need not encode again.
     """
     folder = weights_folder(name)
+    if method is not None:
+        shared = load_reader(name)
+        if folder is None or f"{method}.safetensors" not in manifest(folder)["files"]:
+            return shared
+        own = tensors(f"{method}.safetensors", folder)
+        parameters = shared.model.named_parameters()
+        kept = {id(p): p for name, p in parameters if name.removeprefix("decoder.") not in own}
+        model = deepcopy(shared.model, kept)  # copies nothing but what changes
+        fill(model.decoder, own)
+        reader = SeqReader(model, shared.tokenizer, name)
+        reader.pairs = shared.pairs
+        return reader
     if folder is None:
         from transformers import AutoModelForSeq2SeqLM
 
@@ -106,9 +121,9 @@ def load_reader(name: str = BUNDLED) -> SeqReader:
 
 
 @cache
-def load_span_reader(name: str = BUNDLED) -> SpanReader:
+def load_span_reader(name: str = BUNDLED, method: str | None = None) -> SpanReader:
     """REALM's span reader; its encoder is the seq2seq reader's own, and pairs that one of the two
-    has encoded the other need not encode again.
+    has encoded the other need not encode again. `method` as in `load_reader`.
 
     Raises
     ------
@@ -120,6 +135,8 @@ def load_span_reader(name: str = BUNDLED) -> SpanReader:
     reader = load_reader(name)
     encoder = reader.model.get_encoder()
     scorer = span_scorer(encoder.config.hidden_size, folder)
+    if method is not None and f"{method}.safetensors" in manifest(folder)["files"]:
+        fill(scorer, tensors(f"{method}.safetensors", folder))
     span_reader = SpanReader(encoder, scorer, reader.tokenizer, name)
     span_reader.pairs = reader.pairs
     return span_reader

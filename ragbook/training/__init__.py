@@ -19,10 +19,10 @@ def _reader(
     resume: bool = False,
     own: tuple[Corpus, QuestionSet] | None = None,
 ) -> None:
-    from ragbook.training import reader
+    from ragbook.training import recipes
 
     _start(out, resume)
-    reader.recipe(out, seed, steps, own=own)
+    recipes.readers(out, seed, steps, own=own)
 
 
 def _lm(

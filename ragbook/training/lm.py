@@ -21,8 +21,8 @@ from ragbook.corpus import miniwiki
 from ragbook.models import load_encoder
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.training import worlds
+from ragbook.training.curriculum import vocabulary_words
 from ragbook.training.loop import MasterAdamW, train
-from ragbook.training.reader import vocabulary_words
 
 FROZEN_LAYERS = 2
 STEPS, BATCH = 350, 24

@@ -1,9 +1,13 @@
 """Reading with the gold passage in hand: what is shown is what belongs to each question."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
+from ragbook.corpus import Question
 from ragbook.evaluation.compare import compare
-from ragbook.evaluation.reading import by_kind, invented
+from ragbook.evaluation.reading import asked_for, exact_match_by, invented
 from ragbook.methods.base import Answer, Evidence
 
 WORDS = ["castle", "river", "amber", "lantern"]
@@ -12,9 +16,10 @@ WORDS = ["castle", "river", "amber", "lantern"]
 class Finder:
     """Answers with the true answer where a passage it is shown holds it."""
 
-    name, parameters, verbatim = "finder", 1, None
+    parameters, verbatim = 1, None
 
     def __init__(self, retriever):
+        self.name = type(self).__name__.lower()
         self.retriever = retriever
 
     def answer(self, questions, k=5):
@@ -49,7 +54,37 @@ def test_invented_questions_are_the_same_on_every_machine():
     assert list(invented(2, WORDS, 5)[0]) == list(invented(2, WORDS, 5)[0])
 
 
-def test_scores_by_kind():
+class Guesser(Finder):
+    """Knows the answers to the first question only."""
+
+    def answer(self, questions, k=5):
+        answers = super().answer(questions, k)
+        return [answers[0], *(replace(answer, text="no") for answer in answers[1:])]
+
+
+def test_scores_by_sort():
     questions, shown = invented(1, WORDS, 6)
-    comparison = compare([Finder(shown)], questions, k=1, progress=False)
-    assert by_kind(comparison, questions) == {"plain (n = 6)": {"finder": 1.0}}
+    comparison = compare([Guesser(shown)], questions, k=1, progress=False)
+
+    def sort(question):
+        return "first" if question == questions[0] else "rest"
+
+    assert exact_match_by(sort, comparison, questions) == {
+        "first (n = 1)": {"guesser": 1.0},
+        "rest (n = 5)": {"guesser": 0.0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "sort"),
+    [
+        ("Who built the tower?", "who"),
+        ("In which year, and how, did it fall?", "which"),
+        ("How many arches has it?", "how many"),
+        ("Whose tower is it?", "whose"),
+        ("tower built year", "other"),
+        ("However was it somehow built?", "other"),
+    ],
+)
+def test_what_a_question_asks_with(text, sort):
+    assert asked_for(Question(text, ("x",))) == sort

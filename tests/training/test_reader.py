@@ -2,23 +2,17 @@
 
 import random
 
-import numpy as np
 import pytest
 import torch
 
-from ragbook.corpus import Corpus, Passage, Question, miniwiki
-from ragbook.errors import InputError
-from ragbook.models import load_reader, load_span_reader
+from ragbook.corpus import Passage, Question
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.reader import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.reader import (
-    GoldExamples,
-    cloze,
     collate,
-    exchange,
     losses,
-    recipe,
+    prepare,
     set_dropout,
     shift_right,
 )
@@ -72,95 +66,16 @@ def test_shift_right():
     assert shift_right(labels, 101, 0).tolist() == [[101, 5, 6], [101, 7, 102]]
 
 
-def test_cloze_asks_for_a_name_or_number_of_the_passage():
-    rng = random.Random(3)
-    drawn = [cloze(rng, DANUBE) for _ in range(60)]
-    found = {question.answers[0] for question in drawn if question}
-    assert found <= {"Vienna", "1931", "Danube"} | {"Ludwig Bemelmans"}
-    assert "1931" in found
-
-
-def test_an_answer_is_exchanged_only_for_what_may_stand_there():
-    rng = random.Random(0)
-    assert exchange(rng, DANUBE, "1931", ["1874"]) == "1874"
-    assert exchange(rng, DANUBE, "1931", ["1931", "Vienna", "Danube"]) == "1931"  # all taken
-    assert exchange(rng, DANUBE, "Danube", ["Elbe"]) == "Danube"  # the title would give it away
-    assert exchange(rng, DANUBE, "Dan", ["Elbe"]) == "Dan"  # a part of a word
-    assert exchange(rng, DANUBE, "Rhine", ["Elbe"]) == "Rhine"  # not there
-
-
-class RandomEncoder:
-    def encode_passages(self, passages):
-        return np.random.default_rng(0).normal(size=(len(passages), 8)).astype(np.float32)
-
-    encode_queries = encode_passages
-
-
-def test_miniwiki_examples_keep_their_promises(monkeypatch):
-    """The answer shown is the answer asked for, exchanged or not; others are left as they are."""
-    monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
-    source = GoldExamples(miniwiki.corpus(), miniwiki.questions("train"))
-    own = {q.text: q for q in source.questions}
-    rng, changed = random.Random(1), 0
-    for _ in range(200):
-        drawn = source.example(rng, 3, 0.1)
-        asked = own[drawn.question.text]
-        assert len({p.id for p in drawn.passages}) == 3
-        if drawn.gold is None:
-            assert asked.gold_passage not in {p.id for p in drawn.passages}
-            continue
-        assert drawn.passages[drawn.gold].id == asked.gold_passage
-        assert drawn.question.answers[0].lower() in drawn.passages[drawn.gold].text.lower()
-        changed += drawn.question.answers != asked.answers
-        for p in drawn.passages:
-            if p.id != asked.gold_passage:
-                assert p == source.corpus.get(p.id)
-    assert 15 < changed < 80
-
-
-def test_only_questions_that_their_passage_answers_are_taught(monkeypatch):
-    monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
-    rivers = [Passage(str(i), f"River {i}", f"River {i} rises at Vel{i}.") for i in range(12)]
-    corpus = Corpus("rivers", rivers)
-    asked = [
-        Question("Where does river 1 rise?", ("the hills", "vel1"), "1"),
-        Question("Where does river 2 rise?", ("Vel3",), "2"),
-        Question("Where does river 3 rise?", ("Vel3",)),
-    ]
-    source = GoldExamples(corpus, asked)
-    assert [q.answers for q in source.questions] == [("vel1", "the hills")]
-    drawn = source.example(random.Random(0), 6, 0.0)
-    assert len({p.id for p in drawn.passages}) == 6
-    with pytest.raises(InputError, match="No question has a gold passage in 'rivers'"):
-        GoldExamples(corpus, asked[1:])
-    with pytest.raises(InputError, match="need at least 12"):
-        GoldExamples(Corpus("few", rivers[:11]), asked)
-
-
-def test_a_reader_of_ones_own(tmp_path, monkeypatch):
-    """Two steps on questions of one's own: files that load, listed, and different from before."""
-    monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
-    rivers = [Passage(str(i), f"River {i}", f"River {i} rises at Vel{i}.") for i in range(12)]
-    asked = [Question(f"Where does river {i} rise?", (f"Vel{i}",), str(i)) for i in range(12)]
-    recipe(tmp_path, steps=2, own=(Corpus("rivers", rivers), asked))
-    reader, span = load_reader(str(tmp_path)), load_span_reader(str(tmp_path))
-    assert span.pairs is reader.pairs
-    assert reader.name == str(tmp_path)
-    before = load_reader().model.state_dict()
-    changed = {n for n, t in reader.model.state_dict().items() if not torch.equal(t, before[n])}
-    assert any(n.startswith("decoder.") for n in changed)
-    assert any("encoder.layer.5." in n for n in changed)
-    assert not any(
-        "embeddings.word" in n or n.startswith("encoder.encoder.layer.1.") for n in changed
-    )
-    with pytest.raises(InputError, match="a run with other settings"):
-        recipe(tmp_path, steps=2, own=(Corpus("rivers", rivers), asked[:11]))
-    (tmp_path / "span.safetensors").write_bytes(b"cut")
-    load_span_reader.cache_clear()
-    with pytest.raises(InputError, match="missing or damaged"):
-        load_span_reader(str(tmp_path))
-    with pytest.raises(InputError, match=r"holds no weights\.json"):
-        load_span_reader(str(tmp_path / "nowhere"))
+def test_attention_is_unfused_everywhere_and_the_lower_layers_are_frozen():
+    """The fused kernel gives no weights to the pointer loss, and is slow to train on CPUs."""
+    model, scorer = new_reader_model(), SpanScorer(384)
+    prepare(model, scorer)
+    asked = {m.config._attn_implementation for m in model.modules() if hasattr(m, "config")}
+    assert asked == {"eager"}
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert {n.split(".")[3] for n in trained if n.startswith("encoder.")} == {"2", "3", "4", "5"}
+    assert not any("word_embeddings" in n for n in trained)
+    assert {p.dtype for m in (model, scorer) for p in m.parameters()} == {torch.bfloat16}
 
 
 def test_dropout_stays_out_of_what_is_frozen():

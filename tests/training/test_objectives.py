@@ -1,0 +1,106 @@
+"""Each method's training objective is the likelihood that the method itself gives the answer."""
+
+import numpy as np
+import pytest
+import torch
+
+from ragbook.corpus import Passage, Question
+from ragbook.methods.fid import FiD
+from ragbook.methods.rag import RagSequence, RagToken
+from ragbook.methods.realm import Realm
+from ragbook.models import load_reader, load_span_reader
+from ragbook.models.embedded import minilm_tokenizer
+from ragbook.retrieval import Retrieved
+from ragbook.training.examples import Found
+from ragbook.training.objectives import (
+    METHODS,
+    answer_spans,
+    log_likelihood,
+    own_tensors,
+    train_objectives,
+)
+from ragbook.training.reader import collate
+from ragbook.training.worlds import Example
+
+SHOWN = (
+    Passage("a", "Velm", "Ilsa Brenkov charted Velm in 1873. Ilsa Brenkov drew it too."),
+    Passage("b", "Orm", "Orm was charted by Tor Halst."),
+    Passage("c", "Lake Ist", "The lake was first seen by Ilsa Brenkov."),
+)
+ASKED = [
+    Question("Who charted Velm?", ("Ilsa Brenkov",), "a"),
+    Question("When was Velm charted?", ("1873",), "a"),
+]
+SCORES = np.array([[0.9, 0.5, 0.2], [0.1, 0.3, 0.2]], dtype=np.float32)
+
+
+class Fixed:
+    name, score_scale = "fixed", 3.0
+
+    def retrieve(self, questions, k):
+        rows = [SCORES[ASKED.index(question)] for question in questions]
+        return [Retrieved(tuple(p.id for p in SHOWN), row, SHOWN) for row in rows]
+
+
+def batch():
+    examples = [Example(question, SHOWN, 0) for question in ASKED]
+    prior = torch.from_numpy(SCORES * Fixed.score_scale).log_softmax(-1)
+    return collate(minilm_tokenizer(), examples, 10), prior
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("realm", lambda: Realm(load_span_reader(), Fixed())),
+        ("rag-sequence", lambda: RagSequence(load_reader(), Fixed())),
+        ("rag-token", lambda: RagToken(load_reader(), Fixed())),
+        ("fid", lambda: FiD(load_reader(), Fixed())),
+    ],
+)
+def test_the_objective_is_the_methods_own_likelihood(name, method):
+    reader, span = load_reader(), load_span_reader()
+    with torch.no_grad():
+        trained = log_likelihood(name, reader.model, span.scorer, *batch())
+    expected = method().log_prob(ASKED, [q.answers[0] for q in ASKED], k=3)
+    torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_place_that_reads_the_answer_counts():
+    made, _ = batch()
+    spans = answer_spans(made, 10)
+    assert spans.flatten(1).sum(1).tolist() == [2, 0, 1, 1, 0, 0]
+    row, start, width = (int(i[0]) for i in spans.nonzero(as_tuple=True))
+    tokens = made.inputs["input_ids"][row, start : start + width + 1]
+    assert minilm_tokenizer().decode(tokens) == "ilsa brenkov"
+
+
+def test_no_method_may_learn_answers_by_heart():
+    """What moves is small, and the output layer's bias over the vocabulary stays."""
+    reader, span = load_reader(), load_span_reader()
+    for method in METHODS:
+        own = own_tensors(method, reader.model, span.scorer)
+        assert 0 < sum(p.numel() for p in own.values()) < 150_000
+        assert not any(30_522 in p.shape for p in own.values())
+
+
+def test_training_raises_the_likelihood_and_leaves_the_shared_reader(tmp_path):
+    from copy import deepcopy
+
+    model, scorer = deepcopy(load_reader().model), deepcopy(load_span_reader().scorer)
+    before = {n: p.clone() for n, p in [*model.named_parameters(), *scorer.named_parameters()]}
+    found = [
+        Found(question, SHOWN, tuple(row), 0)
+        for question, row in zip(ASKED, SCORES.tolist(), strict=True)
+    ]
+    files = train_objectives(model, scorer, found, tmp_path, "few", steps=8, progress=False)
+    for name, parameter in [*model.named_parameters(), *scorer.named_parameters()]:
+        assert torch.equal(parameter, before[name]), name
+    for method in METHODS:
+        with torch.no_grad():
+            shared = log_likelihood(method, model, scorer, *batch())
+            for name, parameter in own_tensors(method, model, scorer).items():
+                parameter.copy_(files[method][name].float())
+            own = log_likelihood(method, model, scorer, *batch())
+            for name, parameter in [*model.named_parameters(), *scorer.named_parameters()]:
+                parameter.copy_(before[name])
+        assert own.mean() > shared.mean(), method
