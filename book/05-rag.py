@@ -115,12 +115,14 @@ for name, q in (
     ("posterior", torch.softmax(joint, 0)),
 ):
     elbo = (q * (joint - q.clamp_min(1e-30).log())).sum()
-    print(f"q = {name:<10} ELBO {elbo:8.2f}   log p {exact:.2f}   gap {exact - elbo:.2f}")
+    print(f"q = {name:<10} ELBO {elbo:8.2f}   log p {exact:.2f}   gap {max(0.0, exact - elbo):.2f}")
 
 # %% [markdown]
 # ## What moves it
 #
 # With more passages the right one is more often among them, and more wrong ones must be outvoted.
+# Both models read with the same weights here, without what each one's own training adds to them in
+# {doc}`07-side-by-side`.
 
 # %% mystnb={"figure": {"caption": "Exact match of both models on a sample of dev questions against the number of passages.", "alt": "Exact match against k for RAG-Sequence and RAG-Token"}}
 curves = {}

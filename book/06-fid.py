@@ -94,7 +94,8 @@ print(f"the heaviest passage is the gold one for {sum(heaviest)} of {len(heavies
 # %% [markdown]
 # ## The same reader, two ways to use it
 #
-# RAG-Token and FiD share their weights here. How probable is the right answer under each?
+# RAG-Token and FiD share their weights here, without what each method's own training adds to them in
+# {doc}`07-side-by-side`. How probable is the right answer under each?
 
 # %%
 gold = [q.answers[0] for q in questions]
@@ -106,7 +107,7 @@ for other in (rag.RagToken(reader, retriever), method):
 # ## What moves it
 #
 # The paper's finding is that FiD goes on gaining from passages long after others stop. Whether a
-# small reader that was trained with five passages does is another matter. So is how it writes: held
+# small reader that was trained with five and ten passages does is another matter. So is how it writes: held
 # to the words of its passages, as in {doc}`07-side-by-side`, it cannot lose a piece of a long name.
 
 # %% mystnb={"figure": {"caption": "Exact match on a sample of dev questions against the number of passages: FiD held to the passages' words and writing freely, beside RAG-Token.", "alt": "Exact match against k for FiD, FiD writing freely, and RAG-Token"}}

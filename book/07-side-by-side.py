@@ -33,13 +33,15 @@ figures.side_by_side(results)
 # ## What is held equal, and what is not
 #
 # The passages, the retriever, the questions and k are the same for all. Closed book, RAG-Sequence,
-# RAG-Token and FiD share one seq2seq reader, weight for weight; REALM shares its encoder and puts a
-# span scorer in place of the decoder; kNN-LM needs a left-to-right model and starts from the same
-# embedded encoder. REALM can only answer with a run of words of a passage; the comparison holds the
-# methods that write to the same (`ragbook compare --free` lets them write what they like), so that
-# a name with a piece missing is not counted as a difference between methods. What they believe,
-# their probabilities, is left alone. The bundled readers are small and were trained in about an hour
-# on two cores, so the levels say little about the methods' papers; the *differences on the same
+# RAG-Token and FiD share one seq2seq reader; REALM shares its encoder and puts a span scorer in
+# place of the decoder; kNN-LM needs a left-to-right model and starts from the same embedded encoder.
+# At last each method that reads passages was trained a few minutes further on its own likelihood,
+# which moved nothing but the decoder's biases and layer norms, or the span scorer. REALM can only
+# answer with a run of words of a passage; the comparison holds the methods that write to the same
+# (`ragbook compare --free` lets them write what they like), so that a name with a piece missing is
+# not counted as a difference between methods. What they believe, their probabilities, is left
+# alone. The bundled readers are small and were trained in a good hour on two cores, so the levels
+# say little about the methods' papers; the *differences on the same
 # questions* are the point.
 
 # %%

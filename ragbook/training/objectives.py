@@ -7,6 +7,10 @@ its retriever finds, and raises the likelihood that it will be judged by:
 * FiD \(\log p(y \mid x, z_1, \dots, z_n)\) over the fused passages;
 * REALM the marginal over passages and spans (Guu et al. 2020, section 3.3).
 
+A marginal says nothing of passages that do not hold the answer: they give it no probability, so no
+gradient reaches them, and whatever spans they then propose may win. REALM's objective therefore
+asks each of them, as the shared reader's did, to say that the answer is not there.
+
 The encoder stays as it is, so all methods go on reading the same states. Of the decoder only the
 biases and layer norms move (BitFit, Ben Zaken et al. 2022), the output layer's bias, which could
 learn answers by heart, excepted; of the span reader the scorer.
@@ -33,6 +37,8 @@ from ragbook.training.worlds import Example
 
 METHODS = ("realm", "rag-sequence", "rag-token", "fid")
 STEPS, BATCH, N_DOCS, RATE = 150, 16, 5, 2e-4
+IMPOSSIBLE = -1e3
+"""log p of a span that does not read the answer: finite, so that its gradient is 0 and not NaN."""
 
 
 def own_tensors(method: str, model: Any, scorer: SpanScorer) -> dict[str, nn.Parameter]:
@@ -62,13 +68,18 @@ def answer_spans(batch: Batch, max_span: int) -> Tensor:
 
 def log_likelihood(
     method: str, model: Any, scorer: SpanScorer, batch: Batch, log_prior: Tensor
-) -> Tensor:
-    """log p(y | x) of each question's answer under `method`, float32 [B], with its gradient.
+) -> tuple[Tensor, Tensor]:
+    """How probable answers and silences are under `method`, with gradients.
 
     Parameters
     ----------
     batch: B questions with n passages each.
     log_prior: float32 [B, n], log p(z | x).
+
+    Returns
+    -------
+    (log p(y | x) float32 [B], log p(not here | x, z) float32 [B, n]); the latter is 0 where the
+    passage holds the answer, and in the methods that generate.
     """
     with torch.no_grad():
         states = model.encoder(**batch.inputs).last_hidden_state
@@ -77,8 +88,9 @@ def log_likelihood(
     if method == "realm":
         spans = scorer(states, batch.passage_mask).flatten(1).log_softmax(-1)
         reads = answer_spans(batch, scorer.max_span).flatten(1)
-        given = spans.masked_fill(~reads, -1e9).logsumexp(-1).reshape(B, n)
-        return realm.marginal_log_prob(given, log_prior)
+        given = spans.masked_fill(~reads, IMPOSSIBLE).logsumexp(-1).reshape(B, n)
+        not_here = spans[:, 0] * ~reads.any(-1)  # the span of [CLS]
+        return realm.marginal_log_prob(given, log_prior), not_here.reshape(B, n)
     labels, mask = batch.labels, batch.inputs["attention_mask"]
     if method == "fid":
         states, mask = states.reshape(B, n * length, width), mask.reshape(B, n * length)
@@ -94,9 +106,9 @@ def log_likelihood(
     token_log_probs = log_probs.gather(-1, labels.clamp_min(0)[:, :, None]).squeeze(-1)
     own = batch.labels != -100
     if method == "fid":
-        return (token_log_probs * own).sum(-1)
+        return (token_log_probs * own).sum(-1), torch.zeros(B, n)
     marginal = rag.sequence_log_prob if method == "rag-sequence" else rag.token_log_prob
-    return marginal(token_log_probs.reshape(B, n, -1), log_prior, own)
+    return marginal(token_log_probs.reshape(B, n, -1), log_prior, own), torch.zeros(B, n)
 
 
 def train_objectives(
@@ -137,8 +149,10 @@ def train_objectives(
             parameter.requires_grad = True
 
         def batch_loss(step: int, method: str = method) -> tuple[Tensor, dict[str, float]]:
-            loss = -log_likelihood(method, model, scorer, *draw(step)).mean()
-            return loss, {"nll": loss.item()}
+            likelihood, not_here = log_likelihood(method, model, scorer, *draw(step))
+            nll = -likelihood.clamp_min(IMPOSSIBLE / 2).mean()  # an answer no span reads: no grad
+            silence = -not_here.sum(-1).mean()
+            return nll + silence, {"nll": nll.item(), "silence": silence.item()}
 
         length = STEPS if steps is None else min(steps, STEPS)
         train(

@@ -1,5 +1,7 @@
 """Each method's training objective is the likelihood that the method itself gives the answer."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -60,9 +62,20 @@ def batch():
 def test_the_objective_is_the_methods_own_likelihood(name, method):
     reader, span = load_reader(), load_span_reader()
     with torch.no_grad():
-        trained = log_likelihood(name, reader.model, span.scorer, *batch())
+        trained, _ = log_likelihood(name, reader.model, span.scorer, *batch())
     expected = method().log_prob(ASKED, [q.answers[0] for q in ASKED], k=3)
     torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_in_realm_a_passage_without_the_answer_is_asked_to_say_so():
+    reader, span = load_reader(), load_span_reader()
+    with torch.no_grad():
+        _, not_here = log_likelihood("realm", reader.model, span.scorer, *batch())
+        _, nothing = log_likelihood("rag-token", reader.model, span.scorer, *batch())
+    assert (not_here != 0).tolist() == [[False, True, False], [False, True, True]]
+    _, log_probs = span.span_log_probs([ASKED[1].text], [SHOWN[1]])
+    assert float(not_here[1, 1]) == pytest.approx(float(log_probs[0, 0, 0]), rel=1e-3)
+    assert not nothing.any()
 
 
 def test_every_place_that_reads_the_answer_counts():
@@ -84,8 +97,6 @@ def test_no_method_may_learn_answers_by_heart():
 
 
 def test_training_raises_the_likelihood_and_leaves_the_shared_reader(tmp_path):
-    from copy import deepcopy
-
     model, scorer = deepcopy(load_reader().model), deepcopy(load_span_reader().scorer)
     before = {n: p.clone() for n, p in [*model.named_parameters(), *scorer.named_parameters()]}
     found = [
@@ -97,10 +108,22 @@ def test_training_raises_the_likelihood_and_leaves_the_shared_reader(tmp_path):
         assert torch.equal(parameter, before[name]), name
     for method in METHODS:
         with torch.no_grad():
-            shared = log_likelihood(method, model, scorer, *batch())
+            shared, _ = log_likelihood(method, model, scorer, *batch())
             for name, parameter in own_tensors(method, model, scorer).items():
                 parameter.copy_(files[method][name].float())
-            own = log_likelihood(method, model, scorer, *batch())
+            own, _ = log_likelihood(method, model, scorer, *batch())
             for name, parameter in [*model.named_parameters(), *scorer.named_parameters()]:
                 parameter.copy_(before[name])
         assert own.mean() > shared.mean(), method
+
+
+def test_an_answer_that_no_span_reads_does_no_harm(tmp_path):
+    """Eleven tokens or more: REALM cannot say it, and what it learns stays finite and small."""
+    model, scorer = deepcopy(load_reader().model), deepcopy(load_span_reader().scorer)
+    long = "Ilsa Brenkov charted Velm in 1873. Ilsa Brenkov drew it"
+    asked = Question("What happened?", (long,), "a")
+    files = train_objectives(
+        model, scorer, [Found(asked, SHOWN, (0.3, 0.2, 0.1), 0)], tmp_path, "long", steps=2
+    )
+    for name, parameter in scorer.named_parameters():
+        torch.testing.assert_close(files["realm"][name].float(), parameter, atol=0.01, rtol=0.02)
