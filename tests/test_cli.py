@@ -30,6 +30,7 @@ COMMANDS = [
     ["datastore", "build"],
     ["datastore", "info"],
     ["train"],
+    ["export"],
     ["doctor"],
 ]
 
@@ -575,6 +576,17 @@ def test_the_language_model_takes_no_questions(capsys, tmp_path):
     own = ["--corpus", "miniwiki", "--questions", "miniwiki"]
     assert "leave --corpus" in refusal(capsys, "train", "lm", "--out", tmp_path / "new", *own)
     assert not (tmp_path / "new").exists()
+
+
+def test_export(capsys, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("ragbook.models.export.export", lambda *given: seen.append(given))
+    assert run("export", "lm", "--out", tmp_path / "lm") == 0
+    assert run("export", "fid", "--out", tmp_path / "fid", "--reader", "mine") == 0
+    assert seen == [("lm", tmp_path / "lm", "bundled"), ("fid", tmp_path / "fid", "mine")]
+    monkeypatch.undo()
+    assert "reader, rag-sequence" in refusal(capsys, "export", "bart", "--out", tmp_path / "new")
+    assert "exists already" in refusal(capsys, "export", "lm", "--out", tmp_path)
 
 
 def test_doctor(capsys, monkeypatch, tmp_path):

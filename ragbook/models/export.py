@@ -11,6 +11,7 @@ standard classes:
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -69,6 +70,7 @@ def export(name: str, folder: Path, reader: str = BUNDLED) -> None:
         model.generation_config.pad_token_id = model.config.pad_token_id
         model.generation_config.max_length = 16
     partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     if scorer is not None:
