@@ -234,8 +234,9 @@ def _article(
         sentences.append(sentence[0].upper() + sentence[1:])
         told.append((relation, answer))
     if len(sentences) > 2 and rng.random() < 0.3:  # two facts in one sentence
-        second = sentences.pop(1)
-        keep = second if second.split()[0] in subject.split() else second[0].lower() + second[1:]
+        second, (_, answer) = sentences.pop(1), told[1]
+        named = second.split()[0] in subject.split() or second.startswith(answer)
+        keep = second if named else second[0].lower() + second[1:]
         sentences[0] = f"{sentences[0]}, and {keep}"
     text = ". ".join(sentences) + "."
     if rng.random() < filler:
