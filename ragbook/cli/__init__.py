@@ -1,0 +1,66 @@
+"""The command line. It parses, calls, prints; every command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ragbook.cli.parser import new_parser
+from ragbook.cli.status import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, OK
+from ragbook.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status. `argv` is the command line without the program's name."""
+    # The models' libraries say what they do; what concerns the user is said here.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without † must not end the run
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+        return status
+    except InputError as error:
+        return _refuse(str(error))
+    except BrokenPipeError:
+        _discard_output()
+        return BROKEN_PIPE
+    except OSError as error:
+        if not error.filename:  # it may be standard output, on a full disk
+            _discard_output()
+        reason = error.strerror or str(error)
+        return _refuse(f"{error.filename}: {reason}." if error.filename else f"{reason}.")
+    except ModuleNotFoundError as error:
+        if (error.name or "ragbook").split(".")[0] == "ragbook":
+            raise
+        return _refuse(
+            f"The package {error.name} is missing; `ragbook doctor` lists what is there."
+        )
+    except KeyboardInterrupt:
+        print("ragbook: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = new_parser().parse_args(argv)
+    except SystemExit:  # --help and --version have printed what they have to say
+        return OK
+    return arguments.run(arguments)
+
+
+def _discard_output() -> None:
+    """Python flushes standard output once more at its exit, where that must not fail again."""
+    with suppress(io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refuse(sentence: str) -> int:
+    print(f"ragbook: {' '.join(sentence.splitlines())}", file=sys.stderr)
+    return BAD_INPUT

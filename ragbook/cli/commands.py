@@ -1,0 +1,293 @@
+"""What each command does, from its arguments to its exit status; what it is for, its help says."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+
+from ragbook.cli.parts import (
+    cache_folder,
+    load_encoder,
+    make_retriever,
+    method_names,
+    open_passages,
+    read_text,
+)
+from ragbook.cli.printing import flat, print_json, print_pairs, print_table
+from ragbook.cli.status import DAMAGED, OK
+from ragbook.errors import InputError
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    from ragbook import evaluation, methods
+    from ragbook.corpus import load_questions, miniwiki
+
+    names = method_names(arguments.methods)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)  # found out now, not after an hour
+    corpus, index = open_passages(arguments)
+    source = arguments.questions
+    if source is None:
+        if corpus.name not in miniwiki.NAMES:
+            raise InputError(
+                f"Corpus {corpus.name!r} has no questions of its own; name some with --questions."
+            )
+        source = corpus.name
+    questions = load_questions(source, arguments.split)
+    if arguments.limit is not None:
+        questions = questions.head(arguments.limit)
+    retriever, index = make_retriever(arguments, corpus, index)
+    comparison = evaluation.compare(
+        methods.load(names, retriever, not arguments.free, arguments.reader),
+        questions,
+        k=arguments.k,
+        seed=arguments.seed,
+        index=index,
+    )
+    if arguments.json:
+        print_json(comparison.results)
+    else:
+        print_table(comparison.table())
+    if arguments.out is not None:
+        from ragbook import figures
+
+        comparison.save(arguments.out)
+        figures.side_by_side(comparison.results).save(arguments.out / "side_by_side.png")
+        if not arguments.json:
+            print(f"saved in {arguments.out}")
+    return OK
+
+
+def ask(arguments: argparse.Namespace) -> int:
+    from ragbook import methods
+    from ragbook.corpus import Question
+
+    names = method_names(arguments.method)
+    corpus, index = open_passages(arguments)
+    retriever, _ = make_retriever(arguments, corpus, index)
+    question = Question(arguments.question, ())
+    answers = {
+        method.name: method.answer([question], arguments.k)[0]
+        for method in methods.load(names, retriever, not arguments.free, arguments.reader)
+    }
+    if arguments.json:
+        entries = {
+            name: {
+                "text": answer.text,
+                "log_prob": answer.log_prob,
+                "evidence": [
+                    {"passage_id": each.passage_id, "weight": each.weight}
+                    for each in answer.evidence
+                ],
+            }
+            for name, answer in answers.items()
+        }
+        print_json({"question": question.text, "methods": entries})
+        return OK
+    width = shutil.get_terminal_size().columns
+    for name, answer in answers.items():
+        print(f"{name:<14} {answer.text}   (log p = {answer.log_prob:.2f})")
+        for each in answer.evidence:
+            passage = corpus.get(each.passage_id)
+            line = f"{passage.title} ({passage.id}): {passage.text}"
+            shown = textwrap.shorten(line, max(width - 24, 40), placeholder=" …")
+            print(f"{'':<15}{each.weight:.3f}  {shown}")
+    return OK
+
+
+def index_build(arguments: argparse.Namespace) -> int:
+    from ragbook.corpus import load_corpus
+    from ragbook.index import build_index
+
+    corpus = load_corpus(arguments.corpus)
+    index = build_index(
+        corpus, arguments.out, load_encoder(arguments.encoder), overwrite=arguments.overwrite
+    )
+    print(f"{arguments.out}: {len(index):,} passages of {index.corpus.name}, digest {index.digest}")
+    return OK
+
+
+def index_info(arguments: argparse.Namespace) -> int:
+    from ragbook.index import PassageIndex
+
+    index = PassageIndex.open(arguments.folder)
+    manifest = index.manifest
+    if arguments.json:
+        print_json({"digest": index.digest, **manifest})
+        return OK
+    corpus, encoder, kind = manifest["corpus"], manifest["encoder"], manifest["index"]
+    print_pairs(
+        [
+            ("corpus", f"{corpus['name']}, {corpus['passages']:,} passages"),
+            ("corpus SHA-256", corpus["sha256"]),
+            ("encoder", f"{encoder['id']}, {encoder['pooling']} pooling"),
+            ("encoder SHA-256", encoder["sha256"]),
+            ("vectors", f"{encoder['dimension']} dimensions, {encoder['metric']}"),
+            ("index", " ".join([kind["type"], *map(str, kind["parameters"].items())])),
+            *((name, f"{file['bytes']:,} bytes") for name, file in manifest["files"].items()),
+            ("digest", index.digest),
+        ]
+    )
+    return OK
+
+
+def index_verify(arguments: argparse.Namespace) -> int:
+    from ragbook.index import verify
+
+    problems = verify(arguments.folder)
+    if arguments.json:
+        print_json({"whole": not problems, "problems": problems})
+    else:
+        print("\n".join(problems) or f"{arguments.folder} is whole")
+    return DAMAGED if problems else OK
+
+
+def index_search(arguments: argparse.Namespace) -> int:
+    from ragbook.corpus import Question
+    from ragbook.index import PassageIndex
+    from ragbook.retrieval import DenseRetriever
+
+    index = PassageIndex.open(arguments.folder)
+    encoder = load_encoder(arguments.encoder or index.manifest["encoder"]["id"])
+    retriever = DenseRetriever(index, encoder)
+    (found,) = retriever.retrieve([Question(arguments.query, ())], arguments.k)
+    rows = list(zip(found.passages, found.scores.tolist(), strict=True))
+    if arguments.json:
+        print_json([{"passage_id": p.id, "title": p.title, "score": score} for p, score in rows])
+    else:
+        for passage, score in rows:
+            print(f"{score:8.4f}  {passage.title} ({passage.id})")
+    return OK
+
+
+def perplexity(arguments: argparse.Namespace) -> int:
+    from ragbook.corpus import miniwiki
+    from ragbook.evaluation.perplexity import perplexity
+
+    corpus, _ = open_passages(arguments)
+    if arguments.text is None:
+        documents = [
+            "\n".join(passage.text for passage in article.passages)
+            for article in miniwiki.heldout("test")
+        ]
+    else:
+        documents = [read_text(arguments.text)]
+    options = {} if arguments.k is None else {"k": arguments.k}
+    found = perplexity(documents, corpus, progress=True, **options)
+    if arguments.json:
+        print_json(found)
+    else:
+        print(f"{'':<12}{'perplexity':>12}{'tokens':>10}")
+        for name, entry in found.items():
+            print(f"{name:<12}{entry['perplexity']:>12.3f}{entry['tokens']:>10,}")
+    return OK
+
+
+def corpus_build(arguments: argparse.Namespace) -> int:
+    from ragbook.corpus import read_passages
+    from ragbook.corpus.building import split_passages, write_passages_jsonl
+
+    if arguments.source.name.lower().endswith((".xml", ".xml.bz2", ".xml.gz", ".xml.7z")):
+        raise InputError(
+            f"{arguments.source} is a MediaWiki dump, which this version does not read; give "
+            "passages or articles as TSV (id, text, title) or JSON lines (id, title, text)."
+        )
+    if arguments.out.exists() and not arguments.overwrite:
+        raise InputError(f"{arguments.out} exists; choose another file or give --overwrite.")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    count = write_passages_jsonl(arguments.out, split_passages(read_passages(arguments.source)))
+    print(f"{arguments.out}: {count:,} passages")
+    return OK
+
+
+def corpus_info(arguments: argparse.Namespace) -> int:
+    from ragbook.corpus import load_corpus
+
+    corpus = load_corpus(arguments.corpus)
+    lengths = sorted(len(passage.text.split()) for passage in corpus)
+    info = {
+        "name": corpus.name,
+        "passages": len(corpus),
+        "titles": len({passage.title for passage in corpus}),
+        "words": sum(lengths),
+        "words_per_passage": {
+            "shortest": lengths[0],
+            "median": lengths[len(lengths) // 2],
+            "longest": lengths[-1],
+        },
+        "sha256": corpus.sha256,
+    }
+    if arguments.json:
+        print_json(info)
+        return OK
+    of_passage = ", ".join(f"{key} {value}" for key, value in info["words_per_passage"].items())
+    print_pairs(
+        [
+            ("name", info["name"]),
+            ("passages", f"{info['passages']:,} of {info['titles']:,} titles"),
+            ("words", f"{info['words']:,} ({of_passage})"),
+            ("SHA-256", info["sha256"]),
+        ]
+    )
+    return OK
+
+
+def datastore_build(arguments: argparse.Namespace) -> int:
+    from ragbook.index.datastore import build_datastore
+    from ragbook.models import load_lm
+
+    corpus, _ = open_passages(arguments)
+    build_datastore(corpus, arguments.out, load_lm(arguments.lm), progress=True)
+    print(f"{arguments.out}: the datastore of {corpus.name}")
+    return OK
+
+
+def datastore_info(arguments: argparse.Namespace) -> int:
+    from ragbook.index.datastore import Datastore
+
+    manifest = Datastore.open(arguments.folder).manifest
+    if arguments.json:
+        print_json(manifest)
+    else:
+        print_pairs(flat(manifest))
+    return OK
+
+
+def train(arguments: argparse.Namespace) -> int:
+    from ragbook.training import RECIPES
+
+    if arguments.name not in RECIPES:
+        raise InputError(f"There is no recipe {arguments.name!r}; there are {', '.join(RECIPES)}.")
+    options = {name: getattr(arguments, name) for name in ("out", "steps", "seed", "resume")}
+    if (arguments.corpus is None) != (arguments.questions is None):
+        raise InputError("To go on with passages and questions, name --corpus and --questions.")
+    if arguments.corpus is not None:
+        from ragbook.corpus import load_corpus, load_questions
+
+        corpus = load_corpus(arguments.corpus)
+        options["own"] = (corpus, load_questions(arguments.questions, "train"))
+    RECIPES[arguments.name](**{name: value for name, value in options.items() if value is not None})
+    return OK
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from ragbook.models.export import export
+
+    export(arguments.name, arguments.out, arguments.reader)
+    return OK
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    from ragbook import doctor
+
+    report = doctor.examine(cache_folder())
+    if arguments.json:
+        print_json(report)
+        return OK
+    for heading, entries in report.items():
+        print(heading)
+        print_pairs(
+            ((name, "missing" if value is None else value) for name, value in entries.items()), "  "
+        )
+    return OK

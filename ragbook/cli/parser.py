@@ -1,0 +1,266 @@
+"""The commands and their options, and what an option's value must look like."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ragbook import __version__
+from ragbook.cli import commands
+from ragbook.errors import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad usage is bad input like any other: one sentence, no page of usage."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[:1].upper()}{message[1:]}; see `{self.prog} --help`.")
+
+
+def _at_least(least: int) -> Any:
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"it must be {least} or more, not {value}")
+        return value
+
+    return number
+
+
+def _words(text: str) -> str:
+    """A question or query: any text with something in it."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give it some words")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("it is not valid UTF-8") from None
+    return text
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if len(set(names)) < len(names) or not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different names, a,b,c")
+    return names
+
+
+def new_parser() -> argparse.ArgumentParser:
+    """Every command with its options; `run` of what it parses is the command's function."""
+    parser = _Parser(
+        prog="ragbook",
+        description="One passage index, five ways to use it: kNN-LM, REALM, RAG-Sequence, "
+        "RAG-Token and FiD, beside the same reader without passages.",
+    )
+    parser.add_argument("--version", action="version", version=f"ragbook {__version__}")
+    top = _subcommands(parser)
+
+    command = _command(top, "compare", commands.compare, "every method on one index, side by side")
+    _add_passages(command)
+    _add_retriever(command, ["dense", "bm25", "hybrid", "oracle"])
+    command.add_argument(
+        "--questions", metavar="NAME_OR_PATH", help="questions (default: MiniWiki's, on MiniWiki)"
+    )
+    command.add_argument("--split", help="split of the questions, as train, dev or test (default)")
+    command.add_argument("--methods", type=_names, metavar="A,B", help="methods (default: all)")
+    _add_k(command)
+    _add_reading(command)
+    command.add_argument(
+        "--limit", type=_at_least(1), metavar="N", help="only the first N questions"
+    )
+    command.add_argument(
+        "--seed",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="seed of the resampling (default: 0)",
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="save results, tables and figures here"
+    )
+    _add_json(command)
+
+    command = _command(
+        top, "ask", commands.ask, "one question through every method, with its evidence"
+    )
+    command.add_argument("question", type=_words, metavar="QUESTION")
+    command.add_argument(
+        "--method", type=lambda name: [name], metavar="NAME", help="only this method"
+    )
+    _add_passages(command)
+    _add_retriever(command, ["dense", "bm25", "hybrid"])
+    _add_k(command)
+    _add_reading(command)
+    _add_json(command)
+
+    group = _subcommands(_command(top, "index", None, "the passage index"))
+    command = _command(group, "build", commands.index_build, "encode a corpus and write its index")
+    command.add_argument(
+        "--corpus", required=True, metavar="NAME_OR_PATH", help="miniwiki, or a file"
+    )
+    command.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder of the index"
+    )
+    command.add_argument("--encoder", default="minilm", metavar="NAME", help="(default: minilm)")
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace an index that stands there"
+    )
+    command = _command(group, "info", commands.index_info, "what an index holds")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    _add_json(command)
+    command = _command(
+        group,
+        "verify",
+        commands.index_verify,
+        "check every byte: status 0 whole, 1 damaged, 2 not an index",
+    )
+    command.add_argument("folder", type=Path, metavar="DIR")
+    _add_json(command)
+    command = _command(group, "search", commands.index_search, "the passages nearest to a query")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument("query", type=_words, metavar="QUERY")
+    command.add_argument(
+        "--encoder", metavar="NAME", help="(default: the one that built the index)"
+    )
+    _add_k(command)
+    _add_json(command)
+
+    command = _command(
+        top,
+        "perplexity",
+        commands.perplexity,
+        "base model, kNN-LM and in-context retrieval on a text",
+    )
+    command.add_argument(
+        "--text", type=Path, metavar="FILE", help="(default: MiniWiki's held-out text)"
+    )
+    _add_passages(command)
+    _add_k(command, None, "neighbours of each token (default: kNN-LM's)")
+    _add_json(command)
+
+    group = _subcommands(_command(top, "corpus", None, "passages"))
+    command = _command(
+        group, "build", commands.corpus_build, "TSV or JSON lines to passages of at most 100 words"
+    )
+    command.add_argument("source", type=Path, metavar="SOURCE", help=".tsv or .jsonl, plain or .gz")
+    command.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help=".jsonl or .jsonl.gz"
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace a file that stands there"
+    )
+    command = _command(group, "info", commands.corpus_info, "what a corpus holds")
+    command.add_argument("corpus", metavar="NAME_OR_PATH")
+    _add_json(command)
+
+    group = _subcommands(_command(top, "datastore", None, "the kNN-LM datastore"))
+    command = _command(
+        group, "build", commands.datastore_build, "store a language model's states over a corpus"
+    )
+    command.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder of the datastore"
+    )
+    command.add_argument(
+        "--lm", default="bundled", metavar="NAME", help="(default: the bundled one)"
+    )
+    _add_passages(command)
+    command = _command(group, "info", commands.datastore_info, "what a datastore holds")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    _add_json(command)
+
+    command = _command(
+        top,
+        "train",
+        commands.train,
+        "train a bundled model, reader (realm, rag, fid) or lm; readers also on questions of one's "
+        "own, from the bundled ones",
+    )
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--corpus", metavar="NAME_OR_PATH", help="passages to go on with")
+    command.add_argument(
+        "--questions", metavar="NAME_OR_PATH", help="questions to go on with, gold passages named"
+    )
+    command.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder of the weights"
+    )
+    command.add_argument("--steps", type=_at_least(1), metavar="N", help="(default: the recipe's)")
+    command.add_argument("--seed", type=_at_least(0), metavar="N", help="(default: the recipe's)")
+    command.add_argument("--resume", action="store_true", help="go on from what is in --out")
+
+    command = _command(
+        top,
+        "export",
+        commands.export,
+        "write a reader (reader, rag-sequence, rag-token, fid, realm) or lm as a whole checkpoint "
+        "for from_pretrained",
+    )
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
+    _add_reader(command)
+
+    command = _command(
+        top, "doctor", commands.doctor, "what is installed, at hand, or would need a download"
+    )
+    _add_json(command)
+    return parser
+
+
+def _subcommands(parser: argparse.ArgumentParser) -> Any:
+    return parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+
+
+def _command(group: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+    command = group.add_parser(name, help=summary, description=summary[:1].upper() + summary[1:])
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_passages(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--corpus", metavar="NAME_OR_PATH", help="miniwiki or a passage file (default: the index's)"
+    )
+    command.add_argument(
+        "--index", type=Path, metavar="DIR", help="index folder (default: one built once and kept)"
+    )
+
+
+def _add_retriever(command: argparse.ArgumentParser, names: list[str]) -> None:
+    command.add_argument("--retriever", choices=names, default="dense", help="(default: dense)")
+    command.add_argument("--encoder", metavar="NAME", help="(default: the index's, or minilm)")
+
+
+def _add_k(
+    command: argparse.ArgumentParser,
+    default: int | None = 5,
+    what: str = "passages retrieved (default: 5)",
+) -> None:
+    command.add_argument("--k", type=_at_least(1), default=default, metavar="N", help=what)
+
+
+def _add_reader(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--reader",
+        default="bundled",
+        metavar="DIR",
+        help="readers that `ragbook train reader` wrote (default: the bundled ones)",
+    )
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    _add_reader(command)
+    command.add_argument(
+        "--free",
+        action="store_true",
+        help="let generative methods write freely (default: runs of words of the passages)",
+    )
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON and nothing else")

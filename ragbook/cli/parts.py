@@ -1,0 +1,96 @@
+"""The parts that a command's options name: methods, passages, a retriever, an encoder, a text."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ragbook.errors import InputError
+
+if TYPE_CHECKING:
+    from ragbook.corpus import Corpus
+    from ragbook.index import PassageIndex
+    from ragbook.models import Encoder
+    from ragbook.retrieval import Retriever
+
+
+def method_names(wanted: Sequence[str] | None) -> list[str]:
+    """The methods asked for, all of them by default; InputError for a name that is none."""
+    from ragbook.methods import NAMES, check_names
+
+    names = list(wanted or NAMES)
+    check_names(names)
+    return names
+
+
+def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex | None]:
+    """The corpus that --corpus and --index name (MiniWiki by default), and --index opened."""
+    from ragbook.corpus import load_corpus
+
+    if arguments.index is None:
+        return load_corpus(arguments.corpus or "miniwiki"), None
+    from ragbook.index import PassageIndex
+
+    index = PassageIndex.open(arguments.index)
+    if arguments.corpus is not None:
+        corpus = load_corpus(arguments.corpus)
+        if corpus.sha256 != index.corpus.sha256:
+            raise InputError(
+                f"The index {arguments.index} holds {len(index):,} passages of "
+                f"{index.corpus.name!r}, not the {len(corpus):,} of {corpus.name!r} that --corpus "
+                "names; leave --corpus out or build an index of it."
+            )
+    return index.corpus, index  # type: ignore[return-value]  # stored passages stand for a corpus
+
+
+def make_retriever(
+    arguments: argparse.Namespace, corpus: Corpus, index: PassageIndex | None
+) -> tuple[Retriever, PassageIndex | None]:
+    """The retriever of --retriever, and the index it searches (built once and kept, if need be)."""
+    if arguments.retriever == "bm25":
+        from ragbook.retrieval import BM25Retriever
+
+        return BM25Retriever(corpus), index
+    from ragbook.retrieval import DenseRetriever, HybridRetriever, OracleRetriever
+
+    built_with = "minilm" if index is None else index.manifest["encoder"]["id"]
+    encoder = load_encoder(arguments.encoder or built_with)
+    if index is None:
+        from ragbook.index import build_index
+
+        name = f"index-{corpus.sha256[:16]}-{encoder.sha256[:16]}"
+        # In the cache nothing is anybody's work: a damaged index there is simply replaced.
+        index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
+    dense = DenseRetriever(index, encoder)
+    if arguments.retriever == "hybrid":
+        from ragbook.retrieval import BM25Retriever
+
+        return HybridRetriever(dense, BM25Retriever(corpus)), index
+    if arguments.retriever == "oracle":
+        return OracleRetriever(corpus, dense), index
+    return dense, index
+
+
+def load_encoder(name: str) -> Encoder:
+    """`ragbook.models.load_encoder`, whose heavy imports wait until an encoder is needed."""
+    from ragbook.models import load_encoder
+
+    return load_encoder(name)
+
+
+def cache_folder() -> Path:
+    """Where indexes that nobody gave a place are kept: RAGBOOK_CACHE, or ~/.cache/ragbook."""
+    return Path(os.environ.get("RAGBOOK_CACHE") or Path.home() / ".cache" / "ragbook")
+
+
+def read_text(path: Path) -> str:
+    """A text file's content; InputError if it is missing, empty or not UTF-8."""
+    from ragbook.corpus.files import read_lines
+
+    text = "".join(read_lines(path))
+    if not text.strip():
+        raise InputError(f"{path} has no text; give a file with some.")
+    return text

@@ -1,0 +1,50 @@
+"""What commands print: JSON, tables, and names with their values."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for the numbers that JSON does not have (log 0 is one)."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_json(value: Any) -> None:
+    """As indented JSON, null for what JSON has no number for."""
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def print_table(table: Any) -> None:
+    """A table of `rich`."""
+    from rich.console import Console
+
+    # A file or a pipe has no width to fit into.
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    with console.capture() as capture:
+        console.print(table)
+    print(capture.get(), end="")
+
+
+def print_pairs(pairs: Iterable[tuple[str, Any]], indent: str = "") -> None:
+    """A name and its value a line, the values below each other."""
+    rows = list(pairs)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"{indent}{name:<{width}}  {value}")
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """The leaves of nested dictionaries with dotted names."""
+    rows: list[tuple[str, Any]] = []
+    for key, each in value.items():
+        rows += flat(each, f"{prefix}{key}.") if isinstance(each, dict) else [(prefix + key, each)]
+    return rows
