@@ -13,6 +13,7 @@ import torch
 from ragbook.cli import main
 from ragbook.corpus import load_corpus
 from ragbook.methods.base import Answer, Evidence
+from ragbook.training import Run
 from tests.fakes import HashEncoder
 
 ROOT = Path(__file__).parents[1]
@@ -553,22 +554,17 @@ def test_datastore(capsys, encoders, monkeypatch, rivers, tmp_path):
 
 def test_train(capsys, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(
-        "ragbook.training.RECIPES", {"lm": lambda **options: seen.append(options)}, raising=False
-    )
+    monkeypatch.setattr("ragbook.training.RECIPES", {"lm": seen.append})
     assert run("train", "lm", "--out", tmp_path, "--steps", 3, "--resume") == 0
     assert run("train", "lm", "--out", tmp_path, "--seed", 1) == 0
-    assert seen == [
-        {"out": tmp_path, "steps": 3, "resume": True},
-        {"out": tmp_path, "seed": 1, "resume": False},
-    ]
+    assert seen == [Run(tmp_path, steps=3, resume=True), Run(tmp_path, seed=1)]
     assert "lm" in refusal(capsys, "train", "dpr", "--out", tmp_path)
     assert "--questions" in refusal(
         capsys, "train", "lm", "--out", tmp_path, "--corpus", "miniwiki"
     )
     own = ["--corpus", "miniwiki", "--questions", "miniwiki"]
     assert run("train", "lm", "--out", tmp_path, *own) == 0
-    corpus, questions = seen[-1]["own"]
+    corpus, questions = seen[-1].own
     assert (corpus.name, questions.split) == ("miniwiki", "train")
 
 

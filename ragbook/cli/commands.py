@@ -255,19 +255,19 @@ def datastore_info(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from ragbook.training import RECIPES
+    from ragbook.training import RECIPES, Run
 
     if arguments.name not in RECIPES:
         raise InputError(f"There is no recipe {arguments.name!r}; there are {', '.join(RECIPES)}.")
-    options = {name: getattr(arguments, name) for name in ("out", "steps", "seed", "resume")}
     if (arguments.corpus is None) != (arguments.questions is None):
         raise InputError("To go on with passages and questions, name --corpus and --questions.")
+    own = None
     if arguments.corpus is not None:
         from ragbook.corpus import load_corpus, load_questions
 
-        corpus = load_corpus(arguments.corpus)
-        options["own"] = (corpus, load_questions(arguments.questions, "train"))
-    RECIPES[arguments.name](**{name: value for name, value in options.items() if value is not None})
+        own = load_corpus(arguments.corpus), load_questions(arguments.questions, "train")
+    run = Run(arguments.out, arguments.seed, arguments.steps, arguments.resume, own)
+    RECIPES[arguments.name](run)
     return OK
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from ragbook import __version__
 from ragbook.cli import commands
 from ragbook.errors import InputError
+from ragbook.training import RECIPES
 
 
 class _Parser(argparse.ArgumentParser):
@@ -179,10 +180,10 @@ def new_parser() -> argparse.ArgumentParser:
         top,
         "train",
         commands.train,
-        "train a bundled model, reader (realm, rag, fid) or lm; readers also on questions of one's "
-        "own, from the bundled ones",
+        "train a bundled model by its recipe; readers also on questions of one's own, from the "
+        "bundled ones",
     )
-    command.add_argument("name", metavar="NAME")
+    command.add_argument("name", metavar="NAME", help=f"recipe: {', '.join(RECIPES)}")
     command.add_argument("--corpus", metavar="NAME_OR_PATH", help="passages to go on with")
     command.add_argument(
         "--questions", metavar="NAME_OR_PATH", help="questions to go on with, gold passages named"
@@ -191,7 +192,7 @@ def new_parser() -> argparse.ArgumentParser:
         "--out", required=True, type=Path, metavar="DIR", help="folder of the weights"
     )
     command.add_argument("--steps", type=_at_least(1), metavar="N", help="(default: the recipe's)")
-    command.add_argument("--seed", type=_at_least(0), metavar="N", help="(default: the recipe's)")
+    command.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="(default: 0)")
     command.add_argument("--resume", action="store_true", help="go on from what is in --out")
 
     command = _command(

@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ragbook.errors import InputError
+from ragbook.training.run import Run
 
-if TYPE_CHECKING:
-    from ragbook.corpus import Corpus, QuestionSet
+__all__ = ["RECIPES", "Run"]
 
 
-def _reader(
-    out: Path,
-    seed: int = 0,
-    steps: int | None = None,
-    resume: bool = False,
-    own: tuple[Corpus, QuestionSet] | None = None,
-) -> None:
+def _reader(run: Run) -> None:
     from ragbook.training import recipes
 
-    _start(out, resume)
-    recipes.readers(out, seed, steps, own=own)
+    recipes.readers(run)
 
 
-def _lm(
-    out: Path,
-    seed: int = 0,
-    steps: int | None = None,
-    resume: bool = False,
-    own: tuple[Corpus, QuestionSet] | None = None,
-) -> None:
+def _lm(run: Run) -> None:
     from ragbook.training import lm
 
-    if own is not None:
-        raise InputError("The recipe lm has no questions; leave --corpus and --questions out.")
-    _start(out, resume)
-    lm.recipe(out, seed, steps)
+    lm.recipe(run)
 
 
-def _start(out: Path, resume: bool) -> None:
-    """Raises InputError if a run stands in `out` that was not meant to go on."""
-    if (out / "work").exists() and not resume:
-        raise InputError(f"{out} holds a run already; go on with --resume or name another folder.")
-    out.mkdir(parents=True, exist_ok=True)
-
-
-RECIPES: dict[str, Callable[..., None]] = {
+RECIPES: dict[str, Callable[[Run], None]] = {
     "reader": _reader,
     "lm": _lm,
     # These stand on the one reader: its recipe teaches the seq2seq and the span form at once.
@@ -55,7 +29,4 @@ RECIPES: dict[str, Callable[..., None]] = {
     "rag": _reader,
     "fid": _reader,
 }
-"""Recipe by name: (out, seed, steps, resume, own) -> None.
-
-`steps` cuts each stage short, to try it; `own` goes on from the bundled readers with passages and
-questions of one's own."""
+"""Recipe by name. Each begins its run itself, once it has found nothing wrong with it."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -18,22 +17,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from ragbook.corpus import miniwiki
+from ragbook.errors import InputError
 from ragbook.models import load_encoder
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.training import worlds
 from ragbook.training.curriculum import vocabulary_words
 from ragbook.training.loop import MasterAdamW, train
+from ragbook.training.run import Run
 
 FROZEN_LAYERS = 2
 STEPS, BATCH = 350, 24
 
 
-def train_lm(
-    work: Path, seed: int = 0, steps: int | None = None, progress: bool | None = None
-) -> dict[str, Tensor]:
-    """Train or resume; returns the trained tensors in bfloat16. `steps` cuts the run, to try it."""
-    length = STEPS if steps is None else min(steps, STEPS)
-    torch.manual_seed(seed)
+def train_lm(run: Run) -> dict[str, Tensor]:
+    """Train or resume; returns the trained tensors in bfloat16."""
+    torch.manual_seed(run.seed)
     encoder = load_encoder()
     model = new_lm_model()
     model.set_attn_implementation("eager")
@@ -69,7 +67,7 @@ def train_lm(
         return lm.passage_ids(example.passages[0]), 1
 
     def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = random.Random(f"{seed}-lm-{step}")
+        rng = random.Random(f"{run.seed}-lm-{step}")
         rows = [draw(rng) for _ in range(BATCH)]
         ids = torch.nn.utils.rnn.pad_sequence(
             [torch.tensor(r[:256]) for r, _ in rows], batch_first=True, padding_value=0
@@ -85,14 +83,14 @@ def train_lm(
 
     fresh = [p for n, p in model.named_parameters() if n.startswith("cls.")]
     body = [p for n, p in model.named_parameters() if not n.startswith("cls.")]
+    length = run.cut(STEPS)
     train(
         "lm",
         batch_loss,
         MasterAdamW([(body, 2e-4), (fresh, 5e-4)]),
         length,
-        work,
-        fingerprint=json.dumps(["lm", length, BATCH, seed]),
-        progress=progress,
+        run.work,
+        fingerprint=json.dumps(["lm", length, BATCH, run.seed]),
     )
     return {
         name: p.detach().bfloat16().contiguous()
@@ -101,10 +99,11 @@ def train_lm(
     }
 
 
-def recipe(
-    out: Path, seed: int = 0, steps: int | None = None, progress: bool | None = None
-) -> None:
-    """`ragbook train lm`: train and write `lm.safetensors` into `out`."""
-    partial = out / "lm.partial"
-    save_file(train_lm(out / "work", seed, steps, progress), str(partial))
-    partial.replace(out / "lm.safetensors")
+def recipe(run: Run) -> None:
+    """`ragbook train lm`: train and write `lm.safetensors` into `run.out`."""
+    if run.own is not None:
+        raise InputError("The recipe lm has no questions; leave --corpus and --questions out.")
+    run.begin()
+    partial = run.out / "lm.partial"
+    save_file(train_lm(run), str(partial))
+    partial.replace(run.out / "lm.safetensors")

@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from ragbook.models.span import SpanScorer
 from ragbook.training.examples import Found
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.reader import Batch, collate, set_dropout, shift_right
+from ragbook.training.run import Run
 from ragbook.training.worlds import Example
 
 METHODS = ("realm", "rag-sequence", "rag-token", "fid")
@@ -112,14 +112,7 @@ def log_likelihood(
 
 
 def train_objectives(
-    model: Any,
-    scorer: SpanScorer,
-    found: Sequence[Found],
-    work: Path,
-    source: str,
-    seed: int = 0,
-    steps: int | None = None,
-    progress: bool | None = None,
+    model: Any, scorer: SpanScorer, found: Sequence[Found], source: str, run: Run
 ) -> dict[str, dict[str, Tensor]]:
     """Train or resume each method's own tensors, every one from the shared reader: file -> tensors.
 
@@ -128,12 +121,11 @@ def train_objectives(
     model, scorer: the shared reader, as `train_reader` left it; it is put back as it was.
     found: questions with what was retrieved for them.
     source: hash of the data `found` comes from.
-    work, seed, steps, progress: as in `train_reader`.
     """
     tokenizer = minilm_tokenizer()
 
     def draw(step: int) -> tuple[Batch, Tensor]:
-        shown = random.Random(f"{seed}-{step}").choices(found, k=BATCH)
+        shown = random.Random(f"{run.seed}-{step}").choices(found, k=BATCH)
         examples = [Example(f.question, f.passages, f.holder) for f in shown]
         scores = torch.tensor([f.scores for f in shown])
         return collate(tokenizer, examples, scorer.max_span), scores.log_softmax(-1)
@@ -154,16 +146,15 @@ def train_objectives(
             silence = -not_here.sum(-1).mean()
             return nll + silence, {"nll": nll.item(), "silence": silence.item()}
 
-        length = STEPS if steps is None else min(steps, STEPS)
+        length = run.cut(STEPS)
         train(
             method,
             batch_loss,
             MasterAdamW([(list(own.values()), RATE)], weight_decay=0.0),
             length,
-            work,
+            run.work,
             warmup=20,
-            fingerprint=json.dumps([method, length, RATE, seed, source]),
-            progress=progress,
+            fingerprint=json.dumps([method, length, RATE, run.seed, source]),
         )
         files[method] = {n: p.detach().bfloat16().clone() for n, p in own.items()}
         with torch.no_grad():

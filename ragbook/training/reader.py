@@ -21,7 +21,6 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from ragbook.models.prompts import find, pair
 from ragbook.models.span import SpanScorer
 from ragbook.training.curriculum import Stage
 from ragbook.training.loop import MasterAdamW, train
+from ragbook.training.run import Run
 from ragbook.training.worlds import Example
 
 FROZEN_LAYERS = 2
@@ -148,13 +148,7 @@ def set_dropout(model: Any, p: float) -> None:
 
 
 def train_reader(
-    model: Any,
-    scorer: SpanScorer,
-    stages: Sequence[Stage],
-    work: Path,
-    seed: int = 0,
-    steps: int | None = None,
-    progress: bool | None = None,
+    model: Any, scorer: SpanScorer, stages: Sequence[Stage], run: Run
 ) -> dict[str, dict[str, Tensor]]:
     """Train or resume encoder, decoder and span scorer; returns their trained tensors (bfloat16).
 
@@ -162,9 +156,6 @@ def train_reader(
     ----------
     model, scorer: where training starts; changed in place.
     stages: the curriculum.
-    work: folder of checkpoints and logs.
-    seed: of everything that is drawn.
-    steps: cuts every stage to this many steps, to try the recipe.
     """
     tokenizer = minilm_tokenizer()
     prepare(model, scorer)
@@ -178,11 +169,11 @@ def train_reader(
         pools: dict[int, list[list[Example]]] = {}
 
         def batch_loss(step: int, stage: Stage = stage, pools: dict = pools):
-            torch.manual_seed(step + 1_000_003 * seed)  # a resumed run drops out the same
+            torch.manual_seed(step + 1_000_003 * run.seed)  # a resumed run drops out the same
             number = step // group
             if number not in pools:
                 pools.clear()
-                rng = random.Random(f"{seed}-{stage.name}-{number}")
+                rng = random.Random(f"{run.seed}-{stage.name}-{number}")
                 size, make = stage.draw(rng)
                 pool = [make() for _ in range(size * group)]
                 pool.sort(key=lambda e: sum(len(p.text) for p in e.passages) + len(e.question.text))
@@ -192,18 +183,17 @@ def train_reader(
             batch = collate(tokenizer, pools[number][step % group], scorer.max_span)
             return losses(model, scorer, batch)
 
-        length = stage.steps if steps is None else min(steps, stage.steps)
+        length = run.cut(stage.steps)
         train(
             stage.name,
             batch_loss,
             optimizer,
             length,
-            work,
+            run.work,
             warmup=100 if stage.name == "short-worlds" else 50,
             fingerprint=json.dumps(
-                [stage.name, length, stage.encoder_rate, stage.decoder_rate, seed, stage.source]
+                [stage.name, length, stage.encoder_rate, stage.decoder_rate, run.seed, stage.source]
             ),
-            progress=progress,
         )
     return trained_tensors(model, scorer)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ragbook.corpus import Corpus, Question, miniwiki
+from ragbook.corpus import miniwiki
 from ragbook.models.bundled import reader_model, span_scorer, write_manifest
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.reader import new_reader_model
@@ -18,37 +17,32 @@ from ragbook.training.curriculum import curriculum, fine_tuning
 from ragbook.training.examples import GoldExamples
 from ragbook.training.objectives import N_DOCS, train_objectives
 from ragbook.training.reader import train_reader
+from ragbook.training.run import Run
 
 
-def readers(
-    out: Path,
-    seed: int = 0,
-    steps: int | None = None,
-    progress: bool | None = None,
-    own: tuple[Corpus, Iterable[Question]] | None = None,
-) -> None:
-    """`ragbook train reader`: the shared reader's files, then each method's own, into `out`.
+def readers(run: Run) -> None:
+    """`ragbook train reader`: the shared reader's files, then each method's own, into `run.out`.
 
-    Without `own`, from the embedded encoder to the bundled readers. With it, from the bundled
+    Without `run.own`, from the embedded encoder to the bundled readers. With it, from the bundled
     readers to such as know one's own passages and questions. `weights.json` comes last: a folder
-    without it is not whole. `steps` cuts every stage short, to try the recipe.
+    without it is not whole.
     """
-    torch.manual_seed(seed)
+    run.begin()
+    torch.manual_seed(run.seed)
     tokenizer = minilm_tokenizer()
-    source = GoldExamples(*(own or (miniwiki.corpus(), miniwiki.questions("train"))))
+    source = GoldExamples(*(run.own or (miniwiki.corpus(), miniwiki.questions("train"))))
     found = source.found(N_DOCS)
-    if own is None:
+    if run.own is None:
         model, scorer = new_reader_model(), SpanScorer(384)
         stages = curriculum(tokenizer, source)
     else:
         model, scorer = reader_model(), span_scorer(384)
         stages = fine_tuning(tokenizer, source)
-    work = out / "work"
-    shared = train_reader(model, scorer, stages, work, seed, steps, progress)
-    methods = train_objectives(model, scorer, found, work, source.sha256, seed, steps, progress)
+    shared = train_reader(model, scorer, stages, run)
+    methods = train_objectives(model, scorer, found, source.sha256, run)
     for file, tensors in (shared | methods).items():
-        write_tensors(out / f"{file}.safetensors", tensors)
-    write_manifest(out)
+        write_tensors(run.out / f"{file}.safetensors", tensors)
+    write_manifest(run.out)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -22,6 +22,7 @@ from ragbook.training.objectives import (
     train_objectives,
 )
 from ragbook.training.reader import collate
+from ragbook.training.run import Run
 from ragbook.training.worlds import Example
 
 SHOWN = (
@@ -103,7 +104,7 @@ def test_training_raises_the_likelihood_and_leaves_the_shared_reader(tmp_path):
         Found(question, SHOWN, tuple(row), 0)
         for question, row in zip(ASKED, SCORES.tolist(), strict=True)
     ]
-    files = train_objectives(model, scorer, found, tmp_path, "few", steps=8, progress=False)
+    files = train_objectives(model, scorer, found, "few", Run(tmp_path, steps=8))
     for name, parameter in [*model.named_parameters(), *scorer.named_parameters()]:
         assert torch.equal(parameter, before[name]), name
     for method in METHODS:
@@ -123,7 +124,7 @@ def test_an_answer_that_no_span_reads_does_no_harm(tmp_path):
     long = "Ilsa Brenkov charted Velm in 1873. Ilsa Brenkov drew it"
     asked = Question("What happened?", (long,), "a")
     files = train_objectives(
-        model, scorer, [Found(asked, SHOWN, (0.3, 0.2, 0.1), 0)], tmp_path, "long", steps=2
+        model, scorer, [Found(asked, SHOWN, (0.3, 0.2, 0.1), 0)], "long", Run(tmp_path, steps=2)
     )
     for name, parameter in scorer.named_parameters():
         torch.testing.assert_close(files["realm"][name].float(), parameter, atol=0.01, rtol=0.02)

@@ -1,5 +1,7 @@
 """A recipe ends in files that load, are listed, and hold what was trained."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,19 @@ from ragbook.models import load_reader, load_span_reader
 from ragbook.models.bundled import manifest
 from ragbook.training.objectives import METHODS
 from ragbook.training.recipes import readers
+from ragbook.training.run import Run
 from tests.fakes import RandomEncoder
+
+
+def test_a_run_goes_on_only_where_it_should(tmp_path):
+    first = Run(tmp_path / "deep" / "new", steps=3)
+    first.begin()
+    first.begin()  # nothing has been trained yet
+    first.work.mkdir()
+    with pytest.raises(InputError, match="--resume"):
+        first.begin()
+    replace(first, resume=True).begin()
+    assert [first.cut(2), first.cut(9), Run(tmp_path).cut(9)] == [2, 3, 9]
 
 
 def test_a_reader_of_ones_own(tmp_path, monkeypatch):
@@ -17,7 +31,7 @@ def test_a_reader_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
     rivers = [Passage(str(i), f"River {i}", f"River {i} rises at Vel{i}.") for i in range(12)]
     asked = [Question(f"Where does river {i} rise?", (f"Vel{i}",), str(i)) for i in range(12)]
-    readers(tmp_path, steps=2, own=(Corpus("rivers", rivers), asked))
+    readers(Run(tmp_path, steps=2, own=(Corpus("rivers", rivers), asked)))
     reader, span = load_reader(str(tmp_path)), load_span_reader(str(tmp_path))
     assert span.pairs is reader.pairs
     assert reader.name == str(tmp_path)
@@ -43,7 +57,7 @@ def test_a_reader_of_ones_own(tmp_path, monkeypatch):
     assert realm.pairs is reader.pairs
     assert not torch.equal(realm.scorer.out.weight, span.scorer.out.weight)
     with pytest.raises(InputError, match="a run with other settings"):
-        readers(tmp_path, steps=2, own=(Corpus("rivers", rivers), asked[:11]))
+        readers(Run(tmp_path, steps=2, resume=True, own=(Corpus("rivers", rivers), asked[:11])))
     (tmp_path / "span.safetensors").write_bytes(b"cut")
     load_span_reader.cache_clear()
     with pytest.raises(InputError, match="missing or damaged"):
