@@ -12,7 +12,6 @@ import random
 import re
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,7 +21,7 @@ from ragbook.models import load_encoder
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.training import worlds
 from ragbook.training.curriculum import vocabulary_words
-from ragbook.training.loop import MasterAdamW, train
+from ragbook.training.loop import MasterAdamW, train, write_tensors
 from ragbook.training.run import Run
 
 FROZEN_LAYERS = 2
@@ -104,6 +103,4 @@ def recipe(run: Run) -> None:
     if run.own is not None:
         raise InputError("The recipe lm has no questions; leave --corpus and --questions out.")
     run.begin()
-    partial = run.out / "lm.partial"
-    save_file(train_lm(run), str(partial))
-    partial.replace(run.out / "lm.safetensors")
+    write_tensors(run.out / "lm.safetensors", train_lm(run))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -93,6 +92,13 @@ class MasterAdamW:
                 }
 
 
+def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
+    """A file of tensors, with what is to be said of them, that stands whole or not at all."""
+    partial = path.with_suffix(".partial")
+    save_file(tensors, str(partial), metadata or None)
+    partial.replace(path)
+
+
 def schedule(step: int, steps: int, warmup: int) -> float:
     """Linear warm-up, then a cosine down to 5 % of the peak. `step` counts from 0."""
     if step < warmup:
@@ -144,11 +150,7 @@ def train(
         start = int(meta["step"])
 
     def save(step: int) -> None:
-        partial = state.with_suffix(".partial")
-        save_file(
-            optimizer.tensors(), str(partial), {"step": str(step), "fingerprint": fingerprint}
-        )
-        os.replace(partial, state)
+        write_tensors(state, optimizer.tensors(), step=str(step), fingerprint=fingerprint)
 
     clock, sums, count = time.perf_counter(), {}, 0
     bar = tqdm(

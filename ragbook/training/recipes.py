@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from ragbook.corpus import miniwiki
 from ragbook.models.bundled import reader_model, span_scorer, write_manifest
@@ -15,6 +11,7 @@ from ragbook.models.reader import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.curriculum import curriculum, fine_tuning
 from ragbook.training.examples import GoldExamples
+from ragbook.training.loop import write_tensors
 from ragbook.training.objectives import N_DOCS, train_objectives
 from ragbook.training.reader import train_reader
 from ragbook.training.run import Run
@@ -43,10 +40,3 @@ def readers(run: Run) -> None:
     for file, tensors in (shared | methods).items():
         write_tensors(run.out / f"{file}.safetensors", tensors)
     write_manifest(run.out)
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A file of tensors that stands there whole or not at all."""
-    partial = path.with_suffix(".partial")
-    save_file(tensors, str(partial))
-    partial.replace(path)
