@@ -1,14 +1,15 @@
-"""Stand-ins for the models: small, exact, without a checkpoint."""
+"""Stand-ins for models and retrievers: small, exact, without a checkpoint."""
 
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragbook.corpus import Corpus, Passage
+from ragbook.corpus import Corpus, Passage, Question
+from ragbook.retrieval import Retrieved
 
 if TYPE_CHECKING:
     from ragbook.models import Encoder
@@ -74,3 +75,26 @@ class RandomEncoder:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     encode_queries = encode_passages
+
+
+class FixedRetriever:
+    """The same passages in the same order, whatever is asked.
+
+    Their scores are one row for every question, or a row each for the questions it is asked.
+    """
+
+    name = "fixed"
+
+    def __init__(
+        self, passages: Iterable[Passage], scores: Sequence | np.ndarray, score_scale: float = 1.0
+    ) -> None:
+        self.passages, self.score_scale = tuple(passages), score_scale
+        self.scores = np.asarray(scores, dtype=np.float32)
+        self.asked = 0  # the k it was last asked for
+
+    def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
+        self.asked = k
+        shown = self.passages[:k]
+        ids = tuple(passage.id for passage in shown)
+        rows = np.broadcast_to(self.scores, (len(questions), len(self.passages))).copy()
+        return [Retrieved(ids, row[:k], shown) for row in rows]

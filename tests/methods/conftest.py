@@ -1,8 +1,8 @@
 """Tiny random models over a handful of passages: the methods' logic without their knowledge."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -22,6 +22,7 @@ from ragbook.models import LanguageModel, SeqReader, SpanReader
 from ragbook.models.embedded import minilm_path
 from ragbook.models.span import SpanScorer
 from ragbook.retrieval import Retrieved
+from tests import fakes
 
 PASSAGES = (
     Passage("p0", "Danube", "The Danube passes through Vienna and Budapest."),
@@ -37,22 +38,18 @@ QUESTIONS = (
 )
 
 
-class FixedRetriever:
-    """Gives the passages in a fixed order with fixed scores; fewer for the second question."""
+class FixedRetriever(fakes.FixedRetriever):
+    """PASSAGES in a fixed order with fixed scores; one fewer for all but the first question."""
 
-    name, score_scale = "fixed", 2.0
+    def __init__(self, order: Sequence[int] = (0, 1, 2, 3), uneven: bool = True) -> None:
+        super().__init__(
+            [PASSAGES[i] for i in order], [(0.9, 0.4, 0.7, 0.1)[i] for i in order], score_scale=2.0
+        )
+        self.uneven = uneven
 
-    def __init__(self, order=(0, 1, 2, 3), uneven=True):
-        self.order, self.uneven = order, uneven
-
-    def retrieve(self, questions, k):
-        found = []
-        for number, _ in enumerate(questions):
-            chosen = list(self.order)[: k - 1 if self.uneven and number and k > 1 else k]
-            scores = np.array([[0.9, 0.4, 0.7, 0.1][i] for i in chosen], dtype=np.float32)
-            passages = tuple(PASSAGES[i] for i in chosen)
-            found.append(Retrieved(tuple(p.id for p in passages), scores, passages))
-        return found
+    def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
+        first = super().retrieve(questions[:1], k)
+        return first + super().retrieve(questions[1:], k - 1 if self.uneven and k > 1 else k)
 
 
 @pytest.fixture(scope="session")

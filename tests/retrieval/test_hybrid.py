@@ -5,31 +5,22 @@ import pytest
 
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
-from ragbook.retrieval import BM25Retriever, HybridRetriever, Retrieved
+from ragbook.retrieval import BM25Retriever, HybridRetriever
+from tests.fakes import FixedRetriever
 
 CORPUS = Corpus("letters", [Passage(i, i.upper(), f"The letter {i}.") for i in "abcdef"])
 
 
-class Fixed:
-    """Always the same passages in the same order; the scores must play no part."""
-
-    name, score_scale = "fixed", 1.0
-
-    def __init__(self, ids: str, best: float = 9.0) -> None:
-        self.ids, self.best, self.asked = ids, best, 0
-
-    def retrieve(self, questions, k):
-        self.asked = k
-        passages = tuple(CORPUS.get(i) for i in self.ids[:k])
-        scores = np.linspace(self.best, 0, len(passages), dtype=np.float32)
-        return [Retrieved(tuple(p.id for p in passages), scores, passages) for _ in questions]
+def fixed(ids: str, best: float = 9.0) -> FixedRetriever:
+    """These passages in this order; the scores must play no part."""
+    return FixedRetriever([CORPUS.get(i) for i in ids], np.linspace(best, 0, len(ids)))
 
 
 QUESTION = [Question("?", ("x",))]
 
 
 def test_scores_are_the_sum_of_reciprocal_ranks():
-    first, second = Fixed("abc", 1.0), Fixed("cbd", 1000.0)
+    first, second = fixed("abc", 1.0), fixed("cbd", 1000.0)
     (found,) = HybridRetriever(first, second).retrieve(QUESTION, 4)
     # c: 3rd and 1st, b: 2nd twice, a: 1st, d: 3rd.
     expected = {"c": 1 / 63 + 1 / 61, "b": 2 / 62, "a": 1 / 61, "d": 1 / 63}
@@ -40,15 +31,15 @@ def test_scores_are_the_sum_of_reciprocal_ranks():
 
 
 def test_a_passage_that_both_have_low_beats_one_that_one_has_high():
-    both = Fixed("abf"), Fixed("cdf")
+    both = fixed("abf"), fixed("cdf")
     assert HybridRetriever(*both).retrieve(QUESTION, 1)[0].ids == ("f",)
     assert all(retriever.asked >= 100 for retriever in both)
 
 
 def test_equal_scores_stand_in_the_first_retrievers_order():
-    (found,) = HybridRetriever(Fixed("ab"), Fixed("ba")).retrieve(QUESTION, 9)
+    (found,) = HybridRetriever(fixed("ab"), fixed("ba")).retrieve(QUESTION, 9)
     assert found.ids == ("a", "b")
-    (found,) = HybridRetriever(Fixed("ac"), Fixed("bd")).retrieve(QUESTION, 3)
+    (found,) = HybridRetriever(fixed("ac"), fixed("bd")).retrieve(QUESTION, 3)
     assert found.ids == ("a", "b", "c")
 
 
@@ -61,7 +52,7 @@ def test_a_retriever_with_itself_keeps_its_order():
 
 def test_bad_input_is_refused():
     with pytest.raises(InputError, match="at least two"):
-        HybridRetriever(Fixed("a"))
+        HybridRetriever(fixed("a"))
     with pytest.raises(InputError, match="k must be 1 or more"):
-        HybridRetriever(Fixed("a"), Fixed("b")).retrieve(QUESTION, 0)
-    assert HybridRetriever(Fixed("a"), Fixed("b")).retrieve([], 3) == []
+        HybridRetriever(fixed("a"), fixed("b")).retrieve(QUESTION, 0)
+    assert HybridRetriever(fixed("a"), fixed("b")).retrieve([], 3) == []

@@ -4,28 +4,18 @@ import pytest
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
 from ragbook.retrieval import BM25Retriever, OracleRetriever, Retrieved
-
-
-class Fixed:
-    """Always the same passages, with the scores 3, 2.5, 2, ..."""
-
-    name = "fixed"
-    score_scale = 4.0
-
-    def __init__(self, corpus: Corpus, ids: str) -> None:
-        self.corpus, self.ids = corpus, ids
-
-    def retrieve(self, questions, k):
-        passages = tuple(self.corpus.get(i) for i in self.ids[:k])
-        scores = np.arange(3, 0, -0.5, dtype=np.float32)[: len(passages)]
-        return [Retrieved(tuple(p.id for p in passages), scores, passages) for _ in questions]
-
+from tests.fakes import FixedRetriever
 
 CORPUS = Corpus("letters", [Passage(i, i.upper(), f"The letter {i}.") for i in "abcdef"])
 
 
+def fixed(ids: str) -> FixedRetriever:
+    """These passages with the scores 3, 2.5, 2, ..."""
+    return FixedRetriever([CORPUS.get(i) for i in ids], 3 - 0.5 * np.arange(len(ids)), 4.0)
+
+
 def retrieve(gold: str, ids: str, k: int) -> Retrieved:
-    oracle = OracleRetriever(CORPUS, Fixed(CORPUS, ids))
+    oracle = OracleRetriever(CORPUS, fixed(ids))
     assert (oracle.name, oracle.score_scale) == ("oracle", 4.0)
     (found,) = oracle.retrieve([Question("?", ("x",), gold)], k)
     assert found.passages == tuple(CORPUS.get(i) for i in found.ids)
@@ -69,7 +59,7 @@ def test_over_a_corpus_of_one_passage():
     ("gold", "words"), [(None, "names no gold passage"), ("z", "'z' .* is not in corpus 'letters'")]
 )
 def test_without_its_gold_passage_a_question_is_refused(gold, words):
-    oracle = OracleRetriever(CORPUS, Fixed(CORPUS, "abc"))
+    oracle = OracleRetriever(CORPUS, fixed("abc"))
     with pytest.raises(InputError, match=words):
         oracle.retrieve([Question("Which letter?", ("x",), gold)], 3)
 

@@ -12,7 +12,6 @@ from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
 from ragbook.models import load_reader, load_span_reader
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.retrieval import Retrieved
 from ragbook.training.examples import Found
 from ragbook.training.objectives import (
     METHODS,
@@ -24,6 +23,7 @@ from ragbook.training.objectives import (
 from ragbook.training.reader import collate
 from ragbook.training.run import Run
 from ragbook.training.worlds import Example
+from tests.fakes import FixedRetriever
 
 SHOWN = (
     Passage("a", "Velm", "Ilsa Brenkov charted Velm in 1873. Ilsa Brenkov drew it too."),
@@ -35,29 +35,22 @@ ASKED = [
     Question("When was Velm charted?", ("1873",), "a"),
 ]
 SCORES = np.array([[0.9, 0.5, 0.2], [0.1, 0.3, 0.2]], dtype=np.float32)
-
-
-class Fixed:
-    name, score_scale = "fixed", 3.0
-
-    def retrieve(self, questions, k):
-        rows = [SCORES[ASKED.index(question)] for question in questions]
-        return [Retrieved(tuple(p.id for p in SHOWN), row, SHOWN) for row in rows]
+RETRIEVER = FixedRetriever(SHOWN, SCORES, score_scale=3.0)
 
 
 def batch():
     examples = [Example(question, SHOWN, 0) for question in ASKED]
-    prior = torch.from_numpy(SCORES * Fixed.score_scale).log_softmax(-1)
+    prior = torch.from_numpy(SCORES * RETRIEVER.score_scale).log_softmax(-1)
     return collate(minilm_tokenizer(), examples, 10), prior
 
 
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("realm", lambda: Realm(load_span_reader(), Fixed())),
-        ("rag-sequence", lambda: RagSequence(load_reader(), Fixed())),
-        ("rag-token", lambda: RagToken(load_reader(), Fixed())),
-        ("fid", lambda: FiD(load_reader(), Fixed())),
+        ("realm", lambda: Realm(load_span_reader(), RETRIEVER)),
+        ("rag-sequence", lambda: RagSequence(load_reader(), RETRIEVER)),
+        ("rag-token", lambda: RagToken(load_reader(), RETRIEVER)),
+        ("fid", lambda: FiD(load_reader(), RETRIEVER)),
     ],
 )
 def test_the_objective_is_the_methods_own_likelihood(name, method):
