@@ -223,7 +223,7 @@ def right(built: Reader, examples: Sequence[Example]) -> float:
     total = 0.0
     for at in range(0, len(examples), 50):
         some = examples[at : at + 50]
-        total += losses(built.model, built.scorer, built.collate(some))[1]["forced_em"] * len(some)
+        total += losses(built.model, built.scorer, built.collate(some))[1]["greedy_em"] * len(some)
     return 100 * total / len(examples)
 
 

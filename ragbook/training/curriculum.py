@@ -26,7 +26,7 @@ class Stage:
     `dropout` is that of the trained layers' outputs. Invented worlds never come twice and need
     none; four thousand real questions would soon be known by heart. `source` is a hash of the
     questions and passages that are drawn from, so that a run goes on only with the data it began
-    with.
+    with. `warmup` is in steps; the first stage, whose decoder is fresh, takes longer.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Stage:
     draw: Callable[[random.Random], tuple[int, Callable[[], Example]]]
     dropout: float = 0.0
     source: str = ""
+    warmup: int = 50
 
 
 def fine_tuning(tokenizer: Any, source: GoldExamples) -> list[Stage]:
@@ -94,7 +95,7 @@ def curriculum(tokenizer: Any, source: GoldExamples) -> list[Stage]:
         return single(rng)
 
     return [
-        Stage("short-worlds", 700, 1.5e-4, 7e-4, short),
+        Stage("short-worlds", 700, 1.5e-4, 7e-4, short, warmup=100),
         Stage("long-worlds", 250, 1.5e-4, 5e-4, long),
         Stage("miniwiki", 1700, 1.2e-4, 4e-4, single, 0.1, source.sha256),
         Stage("many-passages", 1200, 6e-5, 2e-4, many, 0.1, source.sha256),

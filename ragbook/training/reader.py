@@ -108,7 +108,8 @@ def losses(model: Any, scorer: SpanScorer, batch: Batch) -> tuple[Tensor, dict[s
     logits = out.logits.float()
     loss = functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
     right = (logits.argmax(-1) == batch.labels) | (batch.labels == -100)
-    figures = {"answer": loss.item(), "forced_em": float(right.all(-1).float().mean())}
+    # Greedy decoding writes an answer where each token is the likeliest after those before it.
+    figures = {"answer": loss.item(), "greedy_em": float(right.all(-1).float().mean())}
     pointed = batch.pointer.any(-1)
     if pointed.any():
         attention = out.cross_attentions[-1].float().mean(1)  # [B, T, n * L]
@@ -123,14 +124,19 @@ def losses(model: Any, scorer: SpanScorer, batch: Batch) -> tuple[Tensor, dict[s
     return loss, figures
 
 
-def prepare(model: Any, scorer: SpanScorer) -> None:
-    """Put both into bfloat16, freeze what stays as it is, and choose the faster attention."""
+def quicken(model: Any) -> None:
+    """Put a model into bfloat16 and choose the attention that trains faster."""
     for module in model.modules():  # the encoder's layers hold a configuration of their own
         if hasattr(module, "config"):
             # Its backward takes a third of the fused kernel's time on CPUs at these lengths, and
             # it gives the weights that the pointer loss asks for.
             module.config._attn_implementation = "eager"
     model.bfloat16()
+
+
+def prepare(model: Any, scorer: SpanScorer) -> None:
+    """Quicken the reader, its scorer in bfloat16 too, and freeze what stays as it is."""
+    quicken(model)
     scorer.bfloat16()
     for name, parameter in model.encoder.named_parameters():
         layer = re.match(r"encoder\.layer\.(\d+)\.", name)
@@ -190,7 +196,7 @@ def train_reader(
             optimizer,
             length,
             run.work,
-            warmup=100 if stage.name == "short-worlds" else 50,
+            warmup=stage.warmup,
             fingerprint=json.dumps(
                 [stage.name, length, stage.encoder_rate, stage.decoder_rate, run.seed, stage.source]
             ),
