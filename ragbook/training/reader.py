@@ -134,16 +134,6 @@ def quicken(model: Any) -> None:
     model.bfloat16()
 
 
-def quicken(model: Any) -> None:
-    """Put a model into bfloat16 and choose the attention that trains faster."""
-    for module in model.modules():  # the encoder's layers hold a configuration of their own
-        if hasattr(module, "config"):
-            # Its backward takes a third of the fused kernel's time on CPUs at these lengths, and
-            # it gives the weights that the pointer loss asks for.
-            module.config._attn_implementation = "eager"
-    model.bfloat16()
-
-
 def prepare(model: Any, scorer: SpanScorer) -> None:
     """Quicken the reader, its scorer in bfloat16 too, and freeze what stays as it is."""
     quicken(model)
