@@ -21,6 +21,7 @@ class HashEncoder(Encoder):
     """Hashed bags of words, each text's vector of length 1: word overlap as inner product."""
 
     pooling = "mean"
+    similarity = "cosine"
     metric = "inner_product"
     score_scale = 20.0
 

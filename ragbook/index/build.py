@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ragbook.errors import InputError
-from ragbook.index.index import FAISS_FILE, METRIC, PASSAGES_FILE, PassageIndex
+from ragbook.index.index import FAISS_FILE, FLAT, PASSAGES_FILE, PassageIndex, encoder_record
 from ragbook.index.manifest import MANIFEST, fsync, write_manifest
 from ragbook.index.passages import StoredPassages, write_passages
 
@@ -51,7 +51,7 @@ def build_index(
     overwrite: bool = False,
     shard_passages: int = SHARD_PASSAGES,
 ) -> PassageIndex:
-    """Encode a corpus and write its exact inner-product index as the folder `out`.
+    """Encode a corpus and write its exact index as the folder `out`.
 
     An index of the same corpus and encoder that stands there is returned as it is; a build that was
     killed is taken up again. The same inputs give the same bytes.
@@ -71,15 +71,16 @@ def build_index(
     out = Path(os.path.abspath(out))
     if len(corpus) == 0:
         raise InputError(f"Corpus {corpus.name!r} has no passages, so there is nothing to index.")
-    if encoder.metric != METRIC:
+    if encoder.metric not in FLAT:
         raise InputError(
-            f"Encoder {encoder.id} compares by {encoder.metric}; only {METRIC} can be indexed."
+            f"Encoder {encoder.id} compares by {encoder.metric}, which cannot be indexed; "
+            f"choose one that compares by {' or '.join(FLAT)}."
         )
     standing = _standing(out, corpus, encoder, overwrite)
     working = out.with_name(f".{out.name}.building")
     state = {
         "corpus": corpus.sha256,
-        "encoder": _encoder_record(encoder),
+        "encoder": encoder_record(encoder),
         "batch_size": batch_size,
         "shard_passages": shard_passages,
     }
@@ -97,12 +98,6 @@ def build_index(
         _assemble(corpus, encoder, working / "index", shards)
         _put_in_place(working / "index", out)
     return PassageIndex.open(out)
-
-
-def _encoder_record(encoder: Encoder) -> dict[str, Any]:
-    """The manifest's entry of an encoder."""
-    names = ("id", "sha256", "pooling", "dimension", "metric")
-    return {name: getattr(encoder, name) for name in names}
 
 
 def _standing(
@@ -260,7 +255,7 @@ def _assemble(
     shutil.rmtree(folder, ignore_errors=True)  # what a killed build had begun
     folder.mkdir()
     write_passages(folder / PASSAGES_FILE, corpus)
-    index = faiss.IndexFlatIP(encoder.dimension)
+    index = getattr(faiss, FLAT[encoder.metric])(encoder.dimension)
     for shard in shards:
         index.add(np.load(shard, allow_pickle=False))
     faiss.write_index(index, str(folder / FAISS_FILE))
@@ -269,7 +264,7 @@ def _assemble(
     write_manifest(
         folder,
         corpus={"name": corpus.name, "passages": len(corpus), "sha256": corpus.sha256},
-        encoder=_encoder_record(encoder),
+        encoder=encoder_record(encoder),
         index={"type": type(index).__name__, "parameters": {}},
         files=[PASSAGES_FILE, FAISS_FILE],
     )

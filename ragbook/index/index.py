@@ -1,9 +1,11 @@
-"""The passage index: an exact inner-product search over the passages' vectors.
+r"""The passage index: an exact search over the passages' vectors (Faiss, Johnson et al. 2017).
 
-Johnson et al. 2017 (Faiss). The score of passage z for query x is the inner product of their
-vectors, as in DPR (Karpukhin et al. 2020, equation 1):
+The score of passage z for query x, of the vectors \(p = E_P(z)\) and \(q = E_Q(x)\), is greater
+for the better passage under every similarity (Karpukhin et al. 2020, equation 1 and section 5.2):
 
-    sim(x, z) = E_Q(x) · E_P(z)
+* `dot`: \(q \cdot p\), DPR's own;
+* `cosine`: the same, of vectors that the encoder has scaled to length 1;
+* `l2`: \(-\lVert q - p \rVert^2\).
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 
 PASSAGES_FILE = "passages.arrow"
 FAISS_FILE = "faiss.index"
-METRIC = "inner_product"
+FLAT = {"inner_product": "IndexFlatIP", "l2": "IndexFlatL2"}
+"""Faiss's exact index of each metric."""
 
 
 class PassageIndex:
@@ -82,12 +85,19 @@ class PassageIndex:
             raise InputError(
                 f"{path / FAISS_FILE} cannot be read, or it is damaged; build the index again."
             ) from None
-        found = (len(corpus), index.ntotal, index.d, index.metric_type, type(index).__name__)
+        metrics = {faiss.METRIC_INNER_PRODUCT: "inner_product", faiss.METRIC_L2: "l2"}
+        found = (
+            len(corpus),
+            index.ntotal,
+            index.d,
+            metrics.get(index.metric_type),
+            type(index).__name__,
+        )
         said = (
             entry["passages"],
             entry["passages"],
             manifest["encoder"]["dimension"],
-            faiss.METRIC_INNER_PRODUCT,
+            manifest["encoder"]["metric"],
             manifest["index"]["type"],
         )
         if found != said:
@@ -108,24 +118,22 @@ class PassageIndex:
     def check_encoder(self, encoder: Encoder) -> None:
         """Refuse an encoder whose vectors mean something else than this index's.
 
-        The weights decide, not the name they go by: one checkpoint at two paths is one encoder.
+        The weights decide, not the name they go by: one checkpoint at two paths is one encoder. Of
+        two towers it is the passages': any query tower that was trained to it may search.
 
         Raises
         ------
         InputError: the encoders differ; the sentence names both.
         """
-        built = self.manifest["encoder"]
-        keys = ("sha256", "pooling", "dimension", "metric")
-        if any(built[key] != getattr(encoder, key) for key in keys):
+        built, given = self.manifest["encoder"], encoder_record(encoder)
+        if any(built[key] != given[key] for key in given.keys() - {"id"}):
             raise InputError(
-                f"The index at {self.path} was built with encoder {built['id']} "
-                f"({built['pooling']} pooling, weights {built['sha256'][:12]}), not with "
-                f"{encoder.id} ({encoder.pooling} pooling, weights {encoder.sha256[:12]}); "
-                "search with its own encoder or build another index."
+                f"The index at {self.path} was built with encoder {_described(built)}, not with "
+                f"{_described(given)}; search with its own encoder or build another index."
             )
 
     def search(self, query_vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k passages with the greatest inner product, best first, exactly.
+        """The k passages with the greatest scores, best first, exactly.
 
         Parameters
         ----------
@@ -134,8 +142,9 @@ class PassageIndex:
 
         Returns
         -------
-        scores: float32 [B, k'], inner products.
-        positions: int64 [B, k'], into `corpus`; equal scores stand in the corpus's order.
+        scores: float32 [B, k'], inner products or negative squared distances.
+        positions: int64 [B, k'], into `corpus`; equal scores stand in the corpus's order, at the
+            edge too. -1, after all others, stands where an approximate index found no k'-th.
 
         Raises
         ------
@@ -153,9 +162,49 @@ class PassageIndex:
         k = min(k, len(self))
         if len(queries) == 0:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-        scores, positions = self._index.search(queries, k)
-        order = np.lexsort((positions, -scores), axis=1)
+        asked = min(k + 1, len(self))
+        while True:
+            scores, positions = self._index.search(queries, asked)
+            # Of equal scores at the edge Faiss keeps any: all of them must be seen to choose.
+            cut = (scores[:, k - 1] == scores[:, -1]) & (positions[:, k - 1] >= 0)
+            if asked == len(self) or not cut.any():
+                break
+            asked = min(2 * asked, len(self))
+        if self.manifest["encoder"]["metric"] == "l2":
+            scores = -scores  # Faiss gives squared distances, least first
+        order = np.lexsort((positions, -scores), axis=1)[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+
+    def vectors(self, positions: np.ndarray) -> np.ndarray:
+        """The passages' own vectors, float32 [n, d], as the encoder gave them.
+
+        Parameters
+        ----------
+        positions: int64 [n], into `corpus`.
+
+        Raises
+        ------
+        InputError: a position is none of a passage.
+        """
+        rows = np.ascontiguousarray(positions, dtype=np.int64)
+        if rows.ndim != 1 or ((rows < 0) | (rows >= len(self))).any():
+            raise InputError(
+                f"Positions of passages must be a list of numbers from 0 to {len(self) - 1}."
+            )
+        return self._index.reconstruct_batch(rows)
+
+
+def encoder_record(encoder: Encoder) -> Manifest:
+    """The manifest's entry of an encoder: what its passage vectors depend on, and its name."""
+    names = ("id", "sha256", "pooling", "dimension", "similarity", "metric")
+    return {name: getattr(encoder, name) for name in names}
+
+
+def _described(record: Manifest) -> str:
+    return (
+        f"{record['id']} ({record['pooling']} pooling, {record['similarity']}, "
+        f"weights {record['sha256'][:12]})"
+    )
 
 
 def verify(path: Path | str) -> list[str]:

@@ -54,7 +54,7 @@ def write_manifest(
     Parameters
     ----------
     corpus: `name`, `passages` (how many) and `sha256`.
-    encoder: `id`, `sha256`, `pooling`, `dimension` and `metric`.
+    encoder: `id`, `sha256`, `pooling`, `dimension`, `similarity` and `metric`.
     index: `type` and `parameters`.
     files: names inside the folder; their sizes in bytes and SHA-256 are taken from the disk.
     """
@@ -102,6 +102,9 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} has format version {version!r}, and this ragbook reads version "
             f"{FORMAT_VERSION}; build the index again or use the ragbook that wrote it."
         )
+    if isinstance(manifest.get("encoder"), dict):
+        # Before encoders could choose, each compared by the cosine and no manifest said so.
+        manifest["encoder"].setdefault("similarity", "cosine")
     if not _well_formed(manifest):
         raise InputError(f"{path} is damaged (an entry is missing); build the index again.")
     return manifest
@@ -144,7 +147,14 @@ def _well_formed(manifest: Manifest) -> bool:
     """Whether every entry that the code relies on is there with its type."""
     shape = {
         "corpus": {"name": str, "passages": int, "sha256": str},
-        "encoder": {"id": str, "sha256": str, "pooling": str, "dimension": int, "metric": str},
+        "encoder": {
+            "id": str,
+            "sha256": str,
+            "pooling": str,
+            "dimension": int,
+            "similarity": str,
+            "metric": str,
+        },
         "index": {"type": str, "parameters": dict},
     }
     files = manifest.get("files")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class DenseRetriever:
-    """Searches a passage index with the encoder that built it.
+    """Searches a passage index with the encoder that built it, or another query tower of it.
 
     Raises
     ------
@@ -30,12 +30,17 @@ class DenseRetriever:
         self.score_scale = encoder.score_scale
 
     def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
-        """The k passages of greatest inner product with each question; see `Retriever`."""
+        """The k passages of greatest score for each question; see `Retriever`.
+
+        An approximate index may find fewer than k, and gives -1 for each that it lacks: those
+        places stay empty, or the corpus's last passage would be read for them.
+        """
         if not questions:
             return []
         vectors = self.encoder.encode_queries([question.text for question in questions])
         found = []
         for scores, positions in zip(*self.index.search(vectors, k), strict=True):
-            passages = tuple(self.index.corpus[int(position)] for position in positions)
-            found.append(Retrieved(tuple(p.id for p in passages), scores, passages))
+            there = positions >= 0
+            passages = tuple(self.index.corpus[int(position)] for position in positions[there])
+            found.append(Retrieved(tuple(p.id for p in passages), scores[there], passages))
         return found

@@ -33,6 +33,7 @@ def test_manifest_says_what_was_built(tmp_path):
         "sha256": encoder.sha256,
         "pooling": "mean",
         "dimension": 64,
+        "similarity": "cosine",
         "metric": "inner_product",
     }
     assert manifest["index"] == {"type": "IndexFlatIP", "parameters": {}}
@@ -55,6 +56,13 @@ def test_standing_index_of_same_inputs_is_returned_without_encoding(tmp_path):
     index = build_index(animals(), tmp_path / "index", encoder, progress=False)
     assert encoder.encoded == 0
     assert len(index) == 23
+
+
+def test_a_metric_that_cannot_be_indexed_is_refused(tmp_path):
+    encoder = HashEncoder()
+    vars(encoder).update(metric="l1")
+    with pytest.raises(InputError, match=r"compares by l1.*inner_product or l2"):
+        build_index(animals(), tmp_path / "index", encoder, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,9 @@ def test_another_encoder_is_refused_and_both_are_named(built):
         index.check_encoder(HashEncoder("fake/other"))
 
 
-@pytest.mark.parametrize("change", [{"pooling": "cls"}, {"dimension": 32}, {"metric": "l2"}])
+@pytest.mark.parametrize(
+    "change", [{"pooling": "cls"}, {"dimension": 32}, {"metric": "l2"}, {"similarity": "dot"}]
+)
 def test_same_weights_used_otherwise_are_refused(built, change):
     encoder = HashEncoder()
     vars(encoder).update(change)
@@ -107,6 +109,115 @@ def test_same_weights_under_another_name_are_accepted(built):
     encoder = HashEncoder()
     encoder.id = "/elsewhere/the-same-weights"
     PassageIndex.open(built).check_encoder(encoder)
+
+
+def test_an_index_from_before_similarities_had_a_choice_is_one_of_cosine(built, copy):
+    def older(manifest):
+        del manifest["encoder"]["similarity"]
+
+    edit(copy, older)
+    PassageIndex.open(copy).check_encoder(HashEncoder())
+
+
+# --- the three similarities -----------------------------------------------------------------------
+
+
+class VectorEncoder(HashEncoder):
+    """Drawn vectors: passages of lengths 0.3 to 3, questions of lengths 1 to 2."""
+
+    def __init__(self, similarity: str, seed: int = 0) -> None:
+        super().__init__(f"fake/{similarity}-{seed}", dimension=8)
+        self.similarity = similarity
+        self.metric = "l2" if similarity == "l2" else "inner_product"
+        rng = np.random.default_rng(seed)
+        self.raw = rng.standard_normal((60, 8)).astype(np.float32)
+        self.raw *= rng.uniform(0.3, 3, (60, 1)).astype(np.float32)
+        self.queries = rng.standard_normal((40, 8)).astype(np.float32)
+        self.queries *= rng.uniform(1, 2, (40, 1)).astype(np.float32)
+
+    def _scaled(self, vectors):
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / lengths if self.similarity == "cosine" else vectors
+
+    def encode_passages(self, passages, batch_size=64):
+        return self._scaled(self.raw[: len(passages)])
+
+    def encode_queries(self, queries, batch_size=64):
+        return self._scaled(self.queries[: len(queries)])
+
+    def exact(self) -> np.ndarray:
+        """The definition in float64, [questions, passages]."""
+        q, p = self.queries.astype(np.float64), self.raw.astype(np.float64)
+        if self.similarity == "l2":
+            return -((q[:, None] - p[None]) ** 2).sum(-1)
+        dot = q @ p.T
+        if self.similarity == "dot":
+            return dot
+        return dot / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(p, axis=1)[None]
+
+
+SIMILARITIES = ["dot", "cosine", "l2"]
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("batch", [1, 40])  # Faiss computes a few distances in another way
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_are_those_of_the_similarity_greatest_first(tmp_path, similarity, batch, seed):
+    encoder = VectorEncoder(similarity, seed)
+    index = build_index(animals(60), tmp_path / "index", encoder, progress=False)
+    faiss_type = "IndexFlatL2" if similarity == "l2" else "IndexFlatIP"
+    assert index.manifest["index"]["type"] == faiss_type
+    assert index.manifest["encoder"]["similarity"] == similarity
+    scores, positions = index.search(encoder.encode_queries([""] * batch), 60)
+    exact = encoder.exact()[:batch]
+    assert positions.tolist() == np.argsort(-exact, axis=1, kind="stable").tolist()
+    np.testing.assert_allclose(scores, -np.sort(-exact, axis=1), rtol=1e-4, atol=1e-4)
+    assert (np.diff(scores) <= 0).all()
+    assert verify(tmp_path / "index") == []
+
+
+def test_the_three_rank_vectors_of_different_lengths_differently(tmp_path):
+    first = {}
+    for similarity in SIMILARITIES:
+        encoder = VectorEncoder(similarity)
+        index = build_index(animals(60), tmp_path / similarity, encoder, progress=False)
+        _, first[similarity] = index.search(encoder.encode_queries([""] * 40), 1)
+    for one, other in [("dot", "cosine"), ("dot", "l2"), ("cosine", "l2")]:
+        assert (first[one] != first[other]).mean() > 0.1, (one, other)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), metric=st.sampled_from(["inner_product", "l2"]))
+def test_equal_scores_at_the_edge_go_by_position(built, data, metric):
+    """Small whole numbers: scores are exact in float32 and many are equal."""
+    import faiss
+
+    index = PassageIndex.open(built)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    vectors = rng.integers(-1, 2, (23, 3)).astype(np.float32)
+    queries = rng.integers(-1, 2, (data.draw(st.sampled_from([1, 30])), 3)).astype(np.float32)
+    index._index = faiss.IndexFlatL2(3) if metric == "l2" else faiss.IndexFlatIP(3)
+    index._index.add(vectors)
+    index.manifest["encoder"]["metric"] = metric
+    exact = queries @ vectors.T
+    if metric == "l2":
+        exact = -((queries[:, None] - vectors[None]) ** 2).sum(-1)
+    k = data.draw(st.integers(1, 23))
+    scores, positions = index.search(queries, k)
+    expected = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+    assert positions.tolist() == expected.tolist()
+    assert scores.tolist() == np.take_along_axis(exact, expected, 1).tolist()
+
+
+def test_vectors_are_read_back_as_they_were_given(built):
+    index, vectors = PassageIndex.open(built), HashEncoder().encode_passages(animals())
+    rows = np.array([3, 0, 22, 3])
+    assert index.vectors(rows).dtype == np.float32
+    np.testing.assert_array_equal(index.vectors(rows), vectors[rows])
+    assert index.vectors(np.array([], dtype=np.int64)).shape == (0, 64)
+    for wrong in ([-1], [23], [[0]]):
+        with pytest.raises(InputError, match="from 0 to 22"):
+            index.vectors(np.array(wrong))
 
 
 # --- the stored passages --------------------------------------------------------------------------
