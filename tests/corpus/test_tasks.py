@@ -36,18 +36,14 @@ def test_a_true_claim_holds_an_answer_and_a_false_one_says_what_its_passage_does
     for claim in tasks.claims(split):
         passage = corpus.get(claim.gold_passage)
         answers = {a for q in questions[passage.id] for a in q.answers}
-        held = [
-            a
-            for a in answers
-            if f" {' '.join(w for w in words(a) if w != 'the')} "
-            in f" {' '.join(words(claim.text))} "
-        ]
+        said = f" {' '.join(words(claim.text))} "
+        held = [a for a in answers if f" {' '.join(words(re.sub('^[Tt]he ', '', a)))} " in said]
         known = words(f"{passage.title} {passage.text}")
         known += [w for q in questions[passage.id] for w in words(q.text)]
         new = set(words(claim.text)) - set(known) - {w for a in answers for w in words(a)}
         if claim.answers == ("true",):
             assert held, claim
-            assert not new, claim
+            assert new <= {w for a in answers for w in words(a)}, claim
         else:
             assert new, claim
 
