@@ -2,24 +2,18 @@
 
 import re
 import string
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import regex  # Unicode classes, which re lacks
-
 from ragbook.corpus import Question
+from ragbook.corpus.answers import has_answer
 
 if TYPE_CHECKING:
     from ragbook.retrieval import Retrieved
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-# A word (letters, digits and their marks), or any one other character that is neither a separator
-# nor a control.
-_TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{L}\p{N}\p{M}\p{Z}\p{C}]")
 
 
 def normalize_answer(text: str) -> str:
@@ -49,22 +43,6 @@ def _f1(prediction: str, answer: str) -> float:
     common = (Counter(predicted) & Counter(expected)).total()
     # 2PR / (P + R) with P = common / |predicted| and R = common / |expected|.
     return 2 * common / (len(predicted) + len(expected))
-
-
-@lru_cache(maxsize=65_536)  # the same passages are searched for many questions' answers
-def _tokens(text: str) -> str:
-    """The lower-cased tokens of the NFD-normalized text, a space around each."""
-    return " ".join(["", *_TOKEN.findall(unicodedata.normalize("NFD", text)), ""]).lower()
-
-
-def has_answer(text: str, answers: Sequence[str]) -> bool:
-    """Do the tokens of one of the answers stand in the text, one after the other?
-
-    Tokens are compared lower-cased and NFD-normalized, so "US" is not found in "because"
-    (Karpukhin et al. 2020, section 5; Chen et al. 2017). An answer without tokens is never found.
-    """
-    tokens = _tokens(text)
-    return any(answer.strip() and answer in tokens for answer in map(_tokens, answers))
 
 
 def is_hit(question: Question, retrieved: "Retrieved", k: int) -> bool:
