@@ -148,6 +148,18 @@ class Encoder:
             pooled = (states * mask).sum(1) / mask.sum(1)
         return functional.normalize(pooled, dim=-1) if self.similarity == "cosine" else pooled
 
+    def scores(self, queries: Tensor, passages: Tensor) -> Tensor:
+        """The similarity of question and passage vectors, float32 [B, n], with gradients.
+
+        Parameters
+        ----------
+        queries: [B, d].
+        passages: [n, d], the same for all questions, or [B, n, d], each question's own.
+        """
+        if self.similarity == "l2":
+            return -(queries[:, None] - passages).square().sum(-1)
+        return (passages @ queries[:, :, None]).squeeze(-1)
+
     def encode_queries(self, queries: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """float32 [n, d]; see `vectors`."""
         return self._encode(self.query_vectors, queries, [len(q) for q in queries], batch_size)

@@ -9,6 +9,12 @@ from ragbook.training.run import Run
 __all__ = ["RECIPES", "Run"]
 
 
+def _dpr(run: Run) -> None:
+    from ragbook.training import dpr
+
+    dpr.recipe(run)
+
+
 def _reader(run: Run) -> None:
     from ragbook.training import recipes
 
@@ -22,6 +28,7 @@ def _lm(run: Run) -> None:
 
 
 RECIPES: dict[str, Callable[[Run], None]] = {
+    "dpr": _dpr,
     "reader": _reader,
     "lm": _lm,
     # These stand on the one reader: its recipe teaches the seq2seq and the span form at once.

@@ -1,0 +1,258 @@
+r"""Trains a dual encoder: DPR (Karpukhin et al. 2020, section 3).
+
+Two towers start from the embedded encoder, one to read questions and one to read passages. A batch
+shows B questions with their right passages and, for each, a passage that BM25 ranks high and that
+holds no answer (a hard negative). Every question is scored with every passage of the batch, and the
+loss asks that its own one leads: the passages of the others are its negatives at no cost.
+
+The right passage is the question's gold one; where none is known, the first of BM25's best that
+holds an answer (distant supervision, section 4.2). A passage of the batch that holds an answer to
+another's question is no negative of it, nor is the second one that a question needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ragbook.corpus import Corpus, Passage, Question, miniwiki
+from ragbook.corpus.answers import has_answer
+from ragbook.errors import InputError
+from ragbook.models.encoder import Encoder, load_encoder, save_encoder
+from ragbook.retrieval import BM25Retriever
+from ragbook.training.contrastive import LOSSES, accuracy
+from ragbook.training.loop import MasterAdamW, train
+from ragbook.training.reader import quicken
+from ragbook.training.run import Run
+
+DEPTH = 100
+"""How many of BM25's best are looked through for a hard negative or, without a gold passage, for a
+right one, as in the paper."""
+
+
+SCALES = {"cosine": 20.0, "dot": 1.0, "l2": 1.0}
+"""Factors of the scores in the loss: the cosine's as the embedded encoder was trained, the others'
+1, as DPR was; the towers choose the lengths of their vectors."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run of DPR's training can vary; the defaults are those of `ragbook train dpr`.
+
+    Parameters
+    ----------
+    similarity: `dot`, `cosine` or `l2`.
+    loss: `cross-entropy` or `hinge`.
+    hard_negatives: passages of BM25 for each question, 0 or more.
+    steps, batch: updates, and questions in one.
+    rate: peak learning rate.
+    frozen_layers: layers from the bottom that stay as they are, as the embeddings do.
+    """
+
+    similarity: str = "cosine"
+    loss: str = "cross-entropy"
+    hard_negatives: int = 1
+    steps: int = 280
+    batch: int = 64
+    rate: float = 5e-5
+    frozen_layers: int = 2
+
+    @property
+    def score_scale(self) -> float:
+        """Factor of the scores in the loss; the encoder keeps it for p(z | x)."""
+        return SCALES[self.similarity]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question with its right passage and its hard negatives, the one BM25 ranks best first."""
+
+    question: Question
+    passage: Passage
+    negatives: tuple[Passage, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B questions and the P different passages of their batch."""
+
+    questions: list[str]
+    passages: list[Passage]
+    gold: Tensor  # int64 [B]: the column of each question's right passage
+    negatives: Tensor  # bool [B, P]: which passages count as wrong for it
+
+
+def answers_question(passage: Passage, question: Question) -> bool:
+    """May this passage answer the question? Then it must not be pushed away from it."""
+    if passage.id in (question.gold_passage, question.second_passage):
+        return True
+    return has_answer(passage.text, question.answers)
+
+
+def pairs(corpus: Corpus, questions: Iterable[Question], hard_negatives: int = 1) -> list[Pair]:
+    """The questions that can be trained on, each with its passages.
+
+    A question that names no gold passage and for which BM25 finds none with an answer is left out.
+
+    Raises
+    ------
+    InputError: a gold passage is not in the corpus, or no question is left.
+    """
+    bm25, out = BM25Retriever(corpus), []
+    for question in questions:
+        best: Sequence[Passage] = ()
+        if hard_negatives or question.gold_passage is None:
+            best = bm25.retrieve([question], DEPTH)[0].passages
+        if question.gold_passage is None:
+            passage = next((p for p in best if has_answer(p.text, question.answers)), None)
+            if passage is None:
+                continue
+        else:
+            try:
+                passage = corpus.get(question.gold_passage)
+            except KeyError:
+                raise InputError(
+                    f"The gold passage {question.gold_passage!r} of the question "
+                    f"{question.text!r} is not in corpus {corpus.name!r}; name the corpus that the "
+                    "questions were made for."
+                ) from None
+        wrong = [p for p in best if p.id != passage.id and not answers_question(p, question)]
+        out.append(Pair(question, passage, tuple(wrong[:hard_negatives])))
+    if not out:
+        raise InputError(
+            f"BM25 finds no passage with an answer to any of the questions in {corpus.name!r}; "
+            "check that the questions belong to this corpus."
+        )
+    return out
+
+
+def batch_of(shown: Sequence[Pair]) -> Batch:
+    """The batch of these pairs; a passage that several of them show stands in it once."""
+    passages = dict.fromkeys(p for pair in shown for p in (pair.passage, *pair.negatives))
+    column = {passage: at for at, passage in enumerate(passages)}
+    gold = torch.tensor([column[pair.passage] for pair in shown])
+    negatives = torch.tensor(
+        [
+            [p != pair.passage and not answers_question(p, pair.question) for p in passages]
+            for pair in shown
+        ]
+    )
+    return Batch([pair.question.text for pair in shown], list(passages), gold, negatives)
+
+
+def epoch_batches(shown: Sequence[Pair], size: int, seed: int, epoch: int) -> list[list[Pair]]:
+    """All pairs in batches of `size`, in an order of this epoch's own; what does not fill a batch
+    waits for another epoch."""
+    order = random.Random(f"{seed}-dpr-{epoch}").sample(range(len(shown)), len(shown))
+    whole = max(1, len(shown) // size)
+    return [[shown[at] for at in order[n * size : (n + 1) * size]] for n in range(whole)]
+
+
+def prepare(tower: Any, frozen_layers: int) -> None:
+    """Quicken a tower and freeze what stays as it is."""
+    quicken(tower)
+    for name, parameter in tower.named_parameters():
+        layer = re.match(r"encoder\.layer\.(\d+)\.", name)
+        parameter.requires_grad = layer is not None and int(layer[1]) >= frozen_layers
+
+
+def batch_loss(encoder: Encoder, batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
+    """The loss of a batch, and the share of its questions whose right passage leads."""
+    queries = encoder.query_vectors(batch.questions)
+    passages = encoder.passage_vectors(batch.passages)
+    scores = recipe.score_scale * encoder.scores(queries, passages)
+    loss = LOSSES[recipe.loss](scores, batch.gold, batch.negatives)
+    right = accuracy(scores.detach(), batch.gold, batch.negatives)
+    return loss, {"loss": loss.item(), "accuracy": right}
+
+
+def train_dpr(
+    shown: Sequence[Pair],
+    out: Path,
+    recipe: Recipe = Recipe(),
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Encoder:
+    """Train or resume a dual encoder from the embedded one, write it into `out` and load it.
+
+    Parameters
+    ----------
+    shown: what it is trained on (`pairs`).
+    out: folder of the encoder; checkpoints and the log lie in its `work`.
+    recipe: what the run is.
+    seed: of the order in which questions are shown.
+
+    Raises
+    ------
+    InputError: `out` holds a run with other settings.
+    """
+    encoder = _from_embedded(recipe, str(out))
+    towers = (encoder.passage_model, encoder.query_model)
+    for tower in towers:
+        prepare(tower, recipe.frozen_layers)
+    per_epoch = len(epoch_batches(shown, recipe.batch, seed, 0))
+    epochs: dict[int, list[list[Pair]]] = {}
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        epoch, at = divmod(step, per_epoch)
+        if epoch not in epochs:
+            epochs.clear()
+            epochs[epoch] = epoch_batches(shown, recipe.batch, seed, epoch)
+        return batch_loss(encoder, batch_of(epochs[epoch][at]), recipe)
+
+    train(
+        "dpr",
+        loss_of,
+        MasterAdamW([(tower.parameters(), recipe.rate) for tower in towers]),
+        recipe.steps,
+        out / "work",
+        warmup=max(1, recipe.steps // 10),
+        fingerprint=json.dumps([repr(recipe), seed, _sha256(shown)]),
+        progress=progress,
+    )
+    trained = _from_embedded(recipe, str(out))
+    for tower, whole in zip(towers, (trained.passage_model, trained.query_model), strict=True):
+        # What was frozen was rounded to bfloat16 as well, but only for the run.
+        changed = {n: p.detach().float() for n, p in tower.named_parameters() if p.requires_grad}
+        whole.load_state_dict(changed, strict=False)
+    save_encoder(out, trained)
+    return load_encoder(str(out))
+
+
+def _from_embedded(recipe: Recipe, name: str) -> Encoder:
+    """Two towers as the embedded encoder has its one, float32, compared as the recipe says."""
+    one, other = load_encoder(), load_encoder()
+    return Encoder(
+        one.model,
+        one.tokenizer,
+        name,
+        one.sha256,
+        recipe.score_scale,
+        query_model=other.model,
+        similarity=recipe.similarity,
+    )
+
+
+def recipe(run: Run) -> None:
+    """`ragbook train dpr`: an encoder in `run.out`, for `--encoder`, of MiniWiki's train questions
+    or of one's own."""
+    run.begin()
+    corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
+    chosen = Recipe()
+    chosen = replace(chosen, steps=run.cut(chosen.steps))
+    train_dpr(pairs(corpus, questions, chosen.hard_negatives), run.out, chosen, run.seed)
+
+
+def _sha256(shown: Sequence[Pair]) -> str:
+    """Hash of what is trained on."""
+    said = repr([(p.question, p.passage.id, [n.id for n in p.negatives]) for p in shown])
+    return hashlib.sha256(said.encode()).hexdigest()

@@ -1,0 +1,192 @@
+"""DPR's training: what is shown, what is no negative, and that a run resumes and is kept."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ragbook import cli
+from ragbook.corpus import Corpus, Passage, Question
+from ragbook.errors import InputError
+from ragbook.models import load_encoder
+from ragbook.models.embedded import minilm_model
+from ragbook.models.encoder import SIMILARITIES, Encoder
+from ragbook.training import dpr
+from ragbook.training.dpr import Pair, Recipe, batch_of, epoch_batches, pairs, train_dpr
+from ragbook.training.run import Run
+
+VELM = Passage("velm", "Lake Velm", "Lake Velm lies in Ordania and was charted in 1873.")
+SORN = Passage("sorn", "Lake Sorn", "Lake Sorn lies in Tavia and was charted in 1890.")
+CHART = Passage("chart", "Charts", "Lake Velm and other lakes were charted from 1873 on.")
+BRIDGE = Passage("bridge", "Bridge of Ket", "The bridge crosses the river Ket near its mouth.")
+CORPUS = Corpus("lakes", [BRIDGE, CHART, SORN, VELM])
+WHEN = Question("When was Lake Velm charted?", ("1873",), "velm")
+WHERE = Question("Where does Lake Sorn lie?", ("Tavia",), "sorn")
+RIVER = Question("Which river does the bridge cross?", ("Ket",), "bridge", None, "sorn")
+
+
+def test_the_hard_negative_is_bm25s_best_without_an_answer():
+    (pair,) = pairs(CORPUS, [WHEN], 3)
+    assert pair == Pair(WHEN, VELM, pair.negatives)
+    assert pair.negatives[0] == SORN  # the passage on charts ranks high too, but holds the year
+    assert CHART not in pair.negatives
+    assert pairs(CORPUS, [WHEN], 0) == [Pair(WHEN, VELM, ())]
+    (pair,) = pairs(CORPUS, [RIVER], 3)
+    assert SORN not in pair.negatives  # the second passage that the question needs
+
+
+def test_without_a_gold_passage_bm25s_best_with_an_answer_is_right():
+    unknown = Question("Where is Lake Sorn?", ("Tavia",))
+    nowhere = Question("Who wrote it?", ("nobody known",))
+    (pair,) = pairs(CORPUS, [unknown, nowhere], 1)
+    assert (pair.question, pair.passage) == (unknown, SORN)
+    with pytest.raises(InputError, match="no passage with an answer"):
+        pairs(CORPUS, [nowhere])
+
+
+def test_a_gold_passage_of_another_corpus_is_named():
+    with pytest.raises(InputError, match=r"'elsewhere'.*'lakes'"):
+        pairs(CORPUS, [Question("Who?", ("x",), "elsewhere")])
+
+
+def test_a_batch_shows_each_passage_once_and_pushes_no_right_one_away():
+    again = Question("In which year was it?", ("1873",), "velm")
+    batch = batch_of(
+        [
+            Pair(WHEN, VELM, (SORN,)),
+            Pair(WHERE, SORN, (VELM, BRIDGE)),
+            Pair(RIVER, BRIDGE, (VELM,)),
+            Pair(again, VELM, (CHART,)),
+        ]
+    )
+    assert batch.passages == [VELM, SORN, BRIDGE, CHART]
+    assert batch.gold.tolist() == [0, 1, 2, 0]
+    assert batch.negatives.int().tolist() == [
+        [0, 1, 1, 0],  # another question's hard negative holds its answer
+        [1, 0, 1, 1],
+        [1, 0, 0, 1],  # its second passage
+        [0, 1, 1, 0],
+    ]
+
+
+def test_an_epoch_shows_every_question_once_in_an_order_of_its_own():
+    shown = [Pair(Question(str(i), ("x",)), VELM, ()) for i in range(23)]
+    first, second = epoch_batches(shown, 5, 0, 0), epoch_batches(shown, 5, 0, 1)
+    for epoch in (first, second):
+        assert [len(batch) for batch in epoch] == [5, 5, 5, 5]
+        texts = [pair.question.text for batch in epoch for pair in batch]
+        assert len(set(texts)) == 20
+    assert first == epoch_batches(shown, 5, 0, 0)
+    assert first != second
+    assert first != epoch_batches(shown, 5, 1, 0)
+    assert [len(batch) for batch in epoch_batches(shown, 64, 0, 0)] == [23]
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_scores_are_the_similarity_of_vectors(similarity):
+    one = load_encoder()
+    encoder = Encoder(one.model, one.tokenizer, "x", one.sha256, 1.0, similarity=similarity)
+    passages, texts = [VELM, SORN, BRIDGE], [WHEN.text, WHERE.text]
+    q = encoder.encode_queries(texts).astype(np.float64)
+    p = encoder.encode_passages(passages).astype(np.float64)
+    expected = -((q[:, None] - p[None]) ** 2).sum(-1) if similarity == "l2" else q @ p.T
+    with torch.no_grad():
+        queries, vectors = encoder.query_vectors(texts), encoder.passage_vectors(passages)
+        shared = encoder.scores(queries, vectors)
+        own = encoder.scores(queries, torch.stack([vectors, vectors.flip(0)]))
+    np.testing.assert_allclose(shared, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(own, [expected[0], expected[1, ::-1]], rtol=1e-5, atol=1e-5)
+    if similarity == "cosine":
+        raw = Encoder(one.model, one.tokenizer, one.id, one.sha256, 1.0, similarity="dot")
+        a, b = raw.encode_queries(texts), raw.encode_passages(passages)
+        cosines = (a @ b.T) / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
+        np.testing.assert_allclose(shared, cosines, atol=1e-5)
+
+
+def shown_pairs() -> list[Pair]:
+    return pairs(CORPUS, [WHEN, WHERE, RIVER], 1)
+
+
+SMALL = Recipe(steps=4, batch=3, frozen_layers=5, rate=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "hinge"])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_both_losses_reach_both_towers_under_every_similarity(similarity, loss):
+    recipe = Recipe(similarity=similarity, loss=loss, frozen_layers=5)
+    one, other = load_encoder(), load_encoder()
+    encoder = Encoder(
+        one.model, one.tokenizer, "x", one.sha256, 1.0,
+        query_model=other.model, similarity=similarity,
+    )  # fmt: skip
+    dpr.prepare(one.model, 5)
+    dpr.prepare(other.model, 5)
+    batch = batch_of(shown_pairs())
+    # Each is asked for another's passage, so that whatever the vectors, some question is wrong.
+    gold = batch.gold.roll(1)
+    batch = replace(batch, gold=gold, negatives=torch.arange(len(batch.passages)) != gold[:, None])
+    loss_value, figures = dpr.batch_loss(encoder, batch, recipe)
+    assert loss_value.item() > 0
+    assert 0 <= figures["accuracy"] <= 1
+    loss_value.backward()
+    for tower in (one.model, other.model):
+        trained = {n for n, p in tower.named_parameters() if p.grad is not None}
+        assert trained
+        assert all(n.startswith("encoder.layer.5.") for n in trained)
+
+
+def test_a_killed_run_resumes_to_the_same_encoder(tmp_path, monkeypatch):
+    shown, save_every = shown_pairs(), dpr.train
+    whole = train_dpr(shown, tmp_path / "whole", SMALL)
+
+    def killed_at_the_third_step(name, loss_of, *rest, **options):
+        def loss(step):
+            if step == 2:
+                raise KeyboardInterrupt
+            return loss_of(step)
+
+        save_every(name, loss, *rest, **options, save_every=1)
+
+    monkeypatch.setattr(dpr, "train", killed_at_the_third_step)
+    with pytest.raises(KeyboardInterrupt):
+        train_dpr(shown, tmp_path / "killed", SMALL)
+    monkeypatch.undo()
+    resumed = train_dpr(shown, tmp_path / "killed", SMALL)
+    assert (resumed.sha256, resumed.query_sha256) == (whole.sha256, whole.query_sha256)
+    assert len({whole.sha256, whole.query_sha256, load_encoder().sha256}) == 3
+    for tower in (whole.passage_model, whole.query_model):
+        for (name, before), after in zip(
+            minilm_model().state_dict().items(), tower.state_dict().values(), strict=True
+        ):
+            assert torch.equal(before, after) == (not name.startswith("encoder.layer.5.")), name
+    with pytest.raises(InputError, match="other settings"):
+        train_dpr(shown, tmp_path / "whole", Recipe(steps=5, batch=3, frozen_layers=5, rate=1e-3))
+
+
+def test_training_teaches_what_it_shows(tmp_path):
+    """Three questions by heart: each leads to its passage, by more than before."""
+    encoder = train_dpr(shown_pairs(), tmp_path, Recipe(steps=12, batch=3, rate=3e-4))
+    batch = batch_of(shown_pairs())
+    with torch.no_grad():
+        before, _ = dpr.batch_loss(load_encoder(), batch, SMALL)
+        after, figures = dpr.batch_loss(encoder, batch, SMALL)
+    assert after < before / 2
+    assert figures["accuracy"] == 1
+
+
+def test_the_commands_take_what_the_recipe_writes(tmp_path, capsys):
+    dpr.recipe(Run(tmp_path / "encoder", steps=1, own=(CORPUS, [WHEN, WHERE, RIVER])))
+    passages = tmp_path / "lakes.jsonl"
+    rows = [{"id": p.id, "title": p.title, "text": p.text} for p in CORPUS]
+    passages.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder, encoder = str(tmp_path / "index"), str(tmp_path / "encoder")
+    build = ["index", "build", "--corpus", str(passages), "--out", folder, "--encoder", encoder]
+    assert cli.main(build) == 0
+    assert cli.main(["index", "search", folder, WHERE.text, "--json", "--k", "1"]) == 0
+    (best,) = json.loads(capsys.readouterr().out.split("\n", 1)[1])
+    assert best["passage_id"] == "sorn"
+    assert cli.main(["index", "search", folder, WHERE.text, "--encoder", "minilm"]) == 2
+    with pytest.raises(InputError, match="holds a run already"):
+        dpr.recipe(Run(tmp_path / "encoder"))
