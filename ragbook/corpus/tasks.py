@@ -30,6 +30,9 @@ LABELS = ("true", "false")
 NEAREST = 8
 """How many of the likest other answers a false claim draws its own from."""
 
+WORDS = range(6, 31)
+"""How long a claim may be, in words: readers cut longer questions."""
+
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
@@ -184,7 +187,7 @@ def _made(question: Question, passage: Passage, family: str) -> _Made | None:
         for clause in sentence.rstrip(".").split("; "):
             for alias in question.answers:
                 held = list(re.finditer(rf"(?<![\w-]){re.escape(alias)}(?![\w-])", clause))
-                if len(held) != 1 or len(clause.split()) < 6 or kind(alias) is None:
+                if len(held) != 1 or len(clause.split()) not in WORDS or kind(alias) is None:
                     continue
                 if alias in title or title in alias:
                     return None  # the title says which answer is right
