@@ -1,0 +1,228 @@
+"""How well the readers check claims and write clues, with and without passages.
+
+`python -m ragbook.evaluation.tasks TASK SPLIT [READER_DIR [METHODS [OUT]]]` measures what
+`ragbook.training.tasks` taught, with TASK `claims` or `clues` and METHODS a comma-separated choice
+of `rag-sequence`, `rag-token` and `closed-book`, all three by default:
+
+* claims: how often the likelier label is right, for k = 1 and 5 passages, for true and false ones
+  apart; and how often the heaviest evidence is the passage that the claim is about;
+* clues: nats a token of the reference questions, unigram F1 with them, and the round trip: how
+  often the bundled reader, given the written question, answers with the name that it was to ask
+  for. A question that tells the name fails.
+
+With OUT, the figures stand in that JSON file as rows, in the place of the same command's old ones.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from ragbook.corpus import Question, QuestionSet, miniwiki, tasks
+from ragbook.errors import InputError
+from ragbook.evaluation.metrics import exact_match, f1, has_answer
+from ragbook.evaluation.statistics import bootstrap_ci
+from ragbook.methods.base import Answer, Method
+from ragbook.methods.closed_book import ClosedBook
+from ragbook.methods.rag import RagSequence, RagToken
+from ragbook.models import SeqReader, load_reader
+from ragbook.models.bundled import WEIGHTS, fill, reader_model, tensors
+from ragbook.models.embedded import minilm_tokenizer
+from ragbook.retrieval import Retriever
+from ragbook.training.tasks import base, task_retriever
+
+LABEL_LENGTH, CLUE_LENGTH = 2, 48
+"""Longest targets in tokens, with room for a label and the end, and for the longest question."""
+
+_BATCH = 16
+_METHODS = {"rag-sequence": RagSequence, "rag-token": RagToken}
+
+
+def task_reader(task: str, folder: Path = WEIGHTS) -> SeqReader:
+    """The bundled reader as one of the tasks taught it.
+
+    Raises
+    ------
+    InputError: the folder has no such file, or one that was trained on another reader.
+    """
+    name = f"{task}.safetensors"
+    changed = tensors(name, folder)
+    with safe_open(str(folder / name), "pt") as file:
+        if (file.metadata() or {}).get("base") != base():
+            raise InputError(
+                f"{folder / name} belongs to another reader than the bundled one; train it again."
+            )
+    model = reader_model()
+    fill(model, changed)
+    return SeqReader(model, minilm_tokenizer(), name)
+
+
+def methods(
+    task: str, reader: SeqReader, retriever: Retriever, names: Sequence[str]
+) -> list[Method]:
+    """The named methods with the task's reader and the length of its targets."""
+    length = LABEL_LENGTH if task == "claims" else CLUE_LENGTH
+    return [
+        ClosedBook(reader, max_length=length)
+        if name == "closed-book"
+        else _METHODS[name](reader, retriever, max_length=length)
+        for name in names
+    ]
+
+
+def label_log_probs(method: Method, claims: Sequence[Question], k: int) -> torch.Tensor:
+    """log p(label | claim) of "true" and "false", float32 [B, 2]."""
+    labels = [method.log_prob(claims, [label] * len(claims), k) for label in tasks.LABELS]
+    return torch.stack(labels, 1)
+
+
+def classify(method: Method, claims: Sequence[Question], k: int = 5) -> list[str]:
+    """The likelier label of each claim."""
+    return [tasks.LABELS[at] for at in label_log_probs(method, claims, k).argmax(1).tolist()]
+
+
+def _batches(questions: Sequence[Question]) -> list[Sequence[Question]]:
+    return [questions[at : at + _BATCH] for at in range(0, len(questions), _BATCH)]
+
+
+def row(metric: str, values: Sequence[float], **what: Any) -> dict[str, Any]:
+    """One figure: the mean over its questions, how many they are, and the 95% interval."""
+    low, high = bootstrap_ci(values)
+    return {
+        **what,
+        "metric": metric,
+        "n": len(values),
+        "value": float(np.mean(values)),
+        "ci95": [low, high],
+    }
+
+
+def _on_gold(answer: Answer, question: Question) -> bool:
+    return max(answer.evidence, key=lambda e: e.weight).passage_id == question.gold_passage
+
+
+def measure_claims(method: Method, claims: QuestionSet, k: int) -> list[dict[str, Any]]:
+    """Accuracy, over all claims and over the true and false ones; evidence on the gold passage."""
+    right, gold = [], []
+    for batch in _batches(claims):
+        given = classify(method, batch, k)
+        right += [float(label == q.answers[0]) for label, q in zip(given, batch, strict=True)]
+        if method.retriever is not None:
+            answers = method.answer(batch, k)
+            gold += [float(_on_gold(a, q)) for a, q in zip(answers, batch, strict=True)]
+    rows = [row("accuracy", right)]
+    if gold:
+        rows.append(row("evidence on the gold passage", gold))
+    for label in tasks.LABELS:
+        mine = [at for at, claim in enumerate(claims) if claim.answers[0] == label]
+        rows.append(row(f"accuracy, {label} claims", [right[at] for at in mine]))
+        if gold:
+            rows.append(
+                row(f"evidence on the gold passage, {label} claims", [gold[at] for at in mine])
+            )
+    return rows
+
+
+def round_trip(
+    reader: Method, written: Sequence[str], names: Sequence[Sequence[str]]
+) -> list[bool]:
+    """Does the reader answer each written question with one of its names? Never, if it tells it."""
+    out: list[bool] = []
+    for batch in _batches([Question(text or "?", ()) for text in written]):
+        out += [
+            exact_match(answer.text, known) and not has_answer(question.text, known)
+            for question, answer, known in zip(
+                batch, reader.answer(batch), names[len(out) : len(out) + len(batch)], strict=True
+            )
+        ]
+    return out
+
+
+def names_of(clues: QuestionSet) -> list[tuple[str, ...]]:
+    """All answers that count as right to each clue's question."""
+    asked = {question.text: question for question in miniwiki.questions(clues.split)}
+    return [asked[clue.answers[0]].answers for clue in clues]
+
+
+def measure_clues(
+    method: Method, clues: QuestionSet, k: int, reader: Method, tokenizer: Any
+) -> list[dict[str, Any]]:
+    """Nats a token, F1 and round trip of what `method` writes; `reader` answers its questions."""
+    nll, written = [], []
+    for batch in _batches(clues):
+        targets = [clue.answers[0] for clue in batch]
+        tokens = tokenizer(targets, add_special_tokens=False)["input_ids"]
+        log_probs = method.log_prob(batch, targets, k).tolist()
+        nll += [-p / (len(ids) + 1) for p, ids in zip(log_probs, tokens, strict=True)]
+        written += [answer.text for answer in method.answer(batch, k)]
+    names = names_of(clues)
+    told = [float(has_answer(text, known)) for text, known in zip(written, names, strict=True)]
+    return [
+        row("nats a token", nll),
+        row("f1", [f1(text, clue.answers) for text, clue in zip(written, clues, strict=True)]),
+        row("round trip", [float(hit) for hit in round_trip(reader, written, names)]),
+        row("tells the name", told),
+        row("different questions", [len(set(written)) / len(written)] * len(written)),
+    ]
+
+
+def record(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Put rows into a JSON file, in the place of those of the same commands."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    commands = {new["command"] for new in rows}
+    kept = [old for old in kept if old["command"] not in commands]
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps([*kept, *rows], indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def main(
+    task: str,
+    split: str = "dev",
+    folder: str = str(WEIGHTS),
+    names: str = "rag-sequence,rag-token,closed-book",
+    out: str | None = None,
+) -> None:
+    """Print one line a figure; with `out`, record them too."""
+    retriever = task_retriever(task, Path("build/index"))
+    reader = task_reader(task, Path(folder))
+    dense = task_retriever("claims", Path("build/index"))
+    answering = RagSequence(load_reader(method="rag-sequence"), dense, verbatim=True)
+    command = f"python -m ragbook.evaluation.tasks {task} {split} {folder} {names}"
+    rows: list[dict[str, Any]] = []
+
+    def add(k: int | None, name: str, figures: Sequence[dict[str, Any]]) -> None:
+        for figure in figures:
+            low, high = figure["ci95"]
+            where = f"{task} {split} {name:<13} {'' if k is None else f'k = {k}':<6}"
+            value = f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
+            print(f"{where} n = {figure['n']:<5} {figure['metric']:<44} {value}", flush=True)
+            head = {"task": task, "split": split, "model": name, "k": k}
+            rows.append({**head, **figure, "command": command})
+
+    for method in methods(task, reader, retriever, names.split(",")):
+        retrieves = method.retriever is not None
+        if task == "claims":
+            for k in (1, 5) if retrieves else (None,):
+                add(k, method.name, measure_claims(method, tasks.claims(split), k or 1))
+        else:
+            figures = measure_clues(method, tasks.clues(split), 5, answering, reader.tokenizer)
+            add(5 if retrieves else None, method.name, figures)
+    if task == "clues":
+        clues = tasks.clues(split)
+        references = [clue.answers[0] for clue in clues]
+        hits = round_trip(answering, references, names_of(clues))
+        add(None, "reference", [row("round trip", [float(hit) for hit in hits])])
+    if out:
+        record(Path(out), rows)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:6])
