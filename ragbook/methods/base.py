@@ -88,7 +88,14 @@ def doc_log_probs(retrieved: Sequence[Retrieved], score_scale: float) -> Tensor:
     Returns
     -------
     float32 [B, n_docs].
+
+    Raises
+    ------
+    InputError: a question has no passage at all.
     """
+    for number, found in enumerate(retrieved, 1):
+        if not found.ids:
+            raise InputError(f"nothing was retrieved for question {number}; search another index")
     width = max(len(r.ids) for r in retrieved)
     scores = torch.full((len(retrieved), width), float("-inf"))
     for row, found in enumerate(retrieved):

@@ -27,7 +27,7 @@ class ClosedBook:
         check(questions, k)
         states, mask = self.reader.encode_questions(questions)
         labels = self.reader.pad_labels(self.reader.answer_ids(answers))
-        return self.reader.token_log_probs(states, mask, labels).sum(-1)
+        return self.reader.token_log_probs(self.reader.memory(states, mask), labels).sum(-1)
 
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The most probable answer of a beam search."""
@@ -37,7 +37,7 @@ class ClosedBook:
             return []
         states, mask = self.reader.encode_questions(questions)
         found = beam_search(
-            self.reader.continuation(states, mask),
+            self.reader.continuation(self.reader.memory(states, mask)),
             len(questions),
             self.reader.start,
             self.reader.end,

@@ -20,6 +20,10 @@ class Hypothesis:
     tokens: tuple[int, ...]
     log_prob: float
 
+    def score(self, length_penalty: float) -> float:
+        """log-probability / (number of tokens, the end included) ** `length_penalty`."""
+        return self.log_prob / (len(self.tokens) + 1) ** length_penalty
+
 
 class Verbatim:
     """Which tokens may follow a prefix so that the answer is a run of whole words of a passage.
@@ -71,74 +75,105 @@ def beam_search(
     beams: int = 4,
     max_length: int = 16,
     allowed: Sequence[Callable[[Sequence[int]], Sequence[int]]] | None = None,
+    length_penalty: float = 0.0,
 ) -> list[list[Hypothesis]]:
     """The most probable token sequences, found with `beams` prefixes a question.
 
-    A hypothesis' score is its log-probability, without a length penalty; the empty answer is not
-    proposed. A question is done when no open prefix can overtake its best finished hypotheses, and
-    the search stops when all are done: log-probabilities only fall as a prefix grows.
+    Hypotheses are compared by log-probability / length ** `length_penalty`; the empty answer is not
+    proposed. A prefix ends only where its end is among the `beams` best continuations. A question
+    is done when its best open prefix, at its present length, no longer beats the worst of `beams`
+    finished hypotheses; without a penalty nothing better can follow, for log-probabilities only
+    fall as a prefix grows. These are the rules of `transformers`, `early_stopping=False`.
 
     Parameters
     ----------
     next_log_probs: (prefixes int64 [R, t] with the start token first, rows int64 [R]: the question
         each prefix belongs to, parents int64 [R]: which prefix of the call before it continues) ->
-        float [R, V], log p(next token). So a model can keep what it knows of a prefix.
+        float [R, V], log p(next token). So a model can keep what it knows of a prefix. The rows
+        ascend, and every question that is not done has the same number of prefixes.
     batch: number of questions B.
     start, end: token ids that open and close a sequence.
     beams: prefixes kept for each question.
     max_length: longest answer in tokens; what has not ended by then is closed with the end token.
     allowed: for each question, prefix (without the start token) -> tokens that may follow, none
         named meaning all; see `Verbatim`. Scores are not renormalised over them.
+    length_penalty: 0 compares log-probabilities, 1 their mean over tokens; above 0 longer answers
+        win more often.
 
     Returns
     -------
     For each question up to `beams` hypotheses, best first, at least one.
     """
     finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
-    prefixes = torch.full((batch, 1), start)
-    rows = parents = torch.arange(batch)
-    scores = torch.zeros(batch)
+    alive = torch.arange(batch)  # the questions that are not done, Q of them with w prefixes each
+    prefixes, scores = torch.full((batch, 1, 1), start), torch.zeros(batch, 1)
+    parents = torch.arange(batch)
     for length in range(max_length + 1):
-        log_probs = next_log_probs(prefixes, rows, parents).float()
+        Q, width = scores.shape
+        rows = alive.repeat_interleave(width)
+        log_probs = next_log_probs(prefixes.flatten(0, 1), rows, parents).float().cpu()
         if allowed is not None and length < max_length:
-            for at, (row, prefix) in enumerate(zip(rows.tolist(), prefixes.tolist(), strict=True)):
-                tokens = torch.tensor(allowed[row](prefix[1:]))
-                if len(tokens):
-                    kept = log_probs[at, tokens]
-                    log_probs[at] = float("-inf")
-                    log_probs[at, tokens] = kept
+            _forbid(log_probs, [allowed[row] for row in rows.tolist()], prefixes.flatten(0, 1))
         if length == 0:
             log_probs[:, end] = float("-inf")
-        total = scores[:, None] + log_probs
-        new_prefixes, new_rows, new_parents, new_scores = [], [], [], []
-        for question in rows.unique().tolist():
-            mine = (rows == question).nonzero().squeeze(-1)
-            candidates = total[mine]
-            if length == max_length:  # close every open prefix
-                for at, score in zip(mine.tolist(), candidates[:, end].tolist(), strict=True):
-                    finished[question].append(Hypothesis(tuple(prefixes[at, 1:].tolist()), score))
-                continue
-            width = candidates.shape[1]
-            best, flat = candidates.flatten().topk(min(2 * beams, candidates.numel()))
-            opened = 0
-            for score, index in zip(best.tolist(), flat.tolist(), strict=True):
-                if score == float("-inf") or opened == beams:
-                    break
-                parent, token = mine[index // width], index % width
-                prefix = prefixes[parent]
-                if token == end:
-                    finished[question].append(Hypothesis(tuple(prefix[1:].tolist()), score))
-                    continue
-                done = sorted((h.log_prob for h in finished[question]), reverse=True)[:beams]
-                if len(done) == beams and score <= done[-1]:
-                    break
-                new_prefixes.append(torch.cat([prefix, prefix.new_tensor([token])]))
-                new_rows.append(question)
-                new_parents.append(parent)
-                new_scores.append(score)
-                opened += 1
-        if not new_prefixes:
+        total = scores[:, :, None] + log_probs.reshape(Q, width, -1)
+        if length == max_length:  # close every open prefix
+            for q, each in enumerate(total[:, :, end].tolist()):
+                _finish(finished[alive[q]], prefixes[q, :, 1:].tolist(), each)
             break
-        prefixes, rows = torch.stack(new_prefixes), torch.tensor(new_rows)
-        parents, scores = torch.stack(new_parents), torch.tensor(new_scores)
-    return [sorted(found, key=lambda h: -h.log_prob)[:beams] for found in finished]
+        best, at = total.flatten(1).topk(min(2 * beams, total[0].numel()))
+        parent, token = at // total.shape[2], at % total.shape[2]
+        ends = token == end
+        for q, rank in ends[:, :beams].nonzero().tolist():
+            prefix = prefixes[q, parent[q, rank], 1:].tolist()
+            _finish(finished[alive[q]], [prefix], [float(best[q, rank])])
+        open_best = best.masked_fill(ends, float("-inf"))
+        scores, chosen = open_best.topk(min(beams, best.shape[1]))
+        parent, token = parent.gather(1, chosen), token.gather(1, chosen)
+        kept = prefixes.gather(1, parent[:, :, None].expand(-1, -1, prefixes.shape[2]))
+        prefixes = torch.cat([kept, token[:, :, None]], dim=2)
+        parents = torch.arange(Q)[:, None] * width + parent
+        going_on = torch.tensor(
+            [
+                _can_improve(finished[row], top, length + 1, beams, length_penalty)
+                for row, top in zip(alive.tolist(), scores[:, 0].tolist(), strict=True)
+            ]
+        )
+        if not going_on.any():
+            break
+        alive, prefixes, scores = alive[going_on], prefixes[going_on], scores[going_on]
+        parents = parents[going_on].flatten()
+    return [sorted(found, key=lambda h: -h.score(length_penalty))[:beams] for found in finished]
+
+
+def _forbid(
+    log_probs: Tensor,
+    allowed: Sequence[Callable[[Sequence[int]], Sequence[int]]],
+    prefixes: Tensor,
+) -> None:
+    """Set to -inf, in place, what may not follow each prefix [R, t]."""
+    for at, prefix in enumerate(prefixes.tolist()):
+        tokens = torch.tensor(allowed[at](prefix[1:]))
+        if len(tokens):
+            kept = log_probs[at, tokens]
+            log_probs[at] = float("-inf")
+            log_probs[at, tokens] = kept
+
+
+def _finish(
+    finished: list[Hypothesis], prefixes: list[list[int]], log_probs: Sequence[float]
+) -> None:
+    """Add the hypotheses that are possible at all."""
+    for prefix, log_prob in zip(prefixes, log_probs, strict=True):
+        if log_prob > float("-inf"):
+            finished.append(Hypothesis(tuple(prefix), log_prob))
+
+
+def _can_improve(
+    finished: Sequence[Hypothesis], open_best: float, length: int, beams: int, penalty: float
+) -> bool:
+    """Whether an open prefix of `length` tokens may still come among the `beams` best."""
+    done = sorted((h.score(penalty) for h in finished), reverse=True)[:beams]
+    if open_best == float("-inf"):
+        return False
+    return len(done) < beams or open_best / length**penalty > done[-1]

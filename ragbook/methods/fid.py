@@ -65,7 +65,7 @@ class FiD:
         """log p(answer | question, all passages), float32 [B]."""
         _, states, mask, _ = self._read(questions, k)
         labels = self.reader.pad_labels(self.reader.answer_ids(answers))
-        return self.reader.token_log_probs(states, mask, labels).sum(-1)
+        return self.reader.token_log_probs(self.reader.memory(states, mask), labels).sum(-1)
 
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """Beam search over the fused states."""
@@ -74,7 +74,7 @@ class FiD:
             return []
         retrieved, states, mask, length = self._read(questions, k)
         found = beam_search(
-            self.reader.continuation(states, mask),
+            self.reader.continuation(self.reader.memory(states, mask)),
             len(questions),
             self.reader.start,
             self.reader.end,

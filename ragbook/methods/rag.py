@@ -12,7 +12,9 @@ RAG-Sequence commits to one passage for the whole answer, RAG-Token may change i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from ragbook.corpus import Question
 from ragbook.methods.base import Answer, check, doc_log_probs, held_to, posterior, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import SeqReader
+from ragbook.models.reader import Memory
 from ragbook.retrieval import Retrieved, Retriever
 
 
@@ -58,14 +61,86 @@ def token_log_prob(token_log_probs: Tensor, doc_log_probs: Tensor, mask: Tensor)
     return torch.where(mask.bool(), marginal, 0.0).sum(-1)
 
 
-class _Rag:
+def token_posterior(token_log_probs: Tensor, doc_log_probs: Tensor) -> Tensor:
+    r"""Which passage RAG-Token took each token from:
+
+    \[ p(z \mid x, y_{\le t}) \propto p(z \mid x)\, p(y_t \mid x, z, y_{<t}). \]
+
+    Parameters
+    ----------
+    token_log_probs, doc_log_probs: [B, n_docs, T] and [B, n_docs], as in `sequence_log_prob`.
+
+    Returns
+    -------
+    [B, n_docs, T], sums to 1 over the passages.
+    """
+    return torch.softmax(doc_log_probs[:, :, None] + token_log_probs, dim=1)
+
+
+def elbo(q: Tensor, doc_log_probs: Tensor, answer_log_probs: Tensor) -> Tensor:
+    r"""The evidence lower bound of log p_Sequence(y | x) for any distribution q over the passages,
+
+    \[ \mathbb{E}_q\left[\log \frac{p(z \mid x)\, p(y \mid x, z)}{q(z)}\right]
+       = \log p(y \mid x) - \mathrm{KL}\left(q \,\|\, p(z \mid x, y)\right). \]
+
+    Parameters
+    ----------
+    q: [B, n_docs], rows sum to 1.
+    doc_log_probs: [B, n_docs], log p(z | x).
+    answer_log_probs: [B, n_docs], log p(y | x, z) of the whole answer.
+
+    Returns
+    -------
+    [B], nats; -inf where q gives weight to a passage that cannot have given the answer.
+    """
+    terms = q * (doc_log_probs + answer_log_probs - q.log())
+    return torch.where(q > 0, terms, 0.0).sum(-1)
+
+
+def elbo_gap(q: Tensor, doc_log_probs: Tensor, answer_log_probs: Tensor) -> Tensor:
+    """KL(q || p(z | x, y)) [B], nats, what `elbo` lacks of log p(y | x); parameters as there."""
+    log_posterior = torch.log_softmax(doc_log_probs + answer_log_probs, dim=-1)
+    return torch.where(q > 0, q * (q.log() - log_posterior), 0.0).sum(-1)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An answer that was scored under every passage.
+
+    `tokens` without start and end; `log_prob` is log p(y | x) under the model, `given`
+    log p(y | x, z) of each passage, float32 [n_docs].
+    """
+
+    tokens: tuple[int, ...]
+    log_prob: float
+    given: Tensor
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was retrieved for B questions and encoded once, n passages each."""
+
+    retrieved: list[Retrieved]
+    log_prior: Tensor  # log p(z | x), float32 [B, n]; -inf where a question has fewer passages
+    memory: Memory  # of B * n inputs
+
+
+class _Rag(ABC):
     """What both models share: retrieve, encode each (question, passage) once, weigh by Bayes.
 
-    With `verbatim`, an answer is a run of words of a passage: of the one whose beam proposes it in
-    RAG-Sequence, of any in RAG-Token.
+    Parameters
+    ----------
+    reader: the generator, any seq2seq model.
+    retriever: gives the passages and their prior.
+    beams: prefixes kept for each question (RAG-Token) or each of its passages (RAG-Sequence).
+    max_length: longest answer in tokens.
+    verbatim: an answer is a run of words of a passage: of the one whose beam proposes it in
+        RAG-Sequence, of any in RAG-Token.
+    length_penalty: of the beam search; see `beam_search`.
     """
 
     name: str
+    _marginal: Callable[[Tensor, Tensor, Tensor], Tensor]
 
     def __init__(
         self,
@@ -74,158 +149,183 @@ class _Rag:
         beams: int = 2,
         max_length: int = 16,
         verbatim: bool = False,
+        length_penalty: float = 0.0,
     ) -> None:
         self.reader, self.retriever = reader, retriever
         self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
+        self.length_penalty = length_penalty
         self.parameters = reader.parameters
 
-    def _read(
-        self, questions: Sequence[Question], k: int
-    ) -> tuple[list[Retrieved], Tensor, Tensor, Tensor]:
-        """Retrieved passages, log p(z | x) [B, n], states [B, n, L, d] and their mask [B, n, L]."""
+    def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
+        """log p(answer | question), float32 [B]."""
+        if not questions:
+            return torch.zeros(0)
+        read = self._read(questions, k)
+        labels = self.reader.pad_labels(self.reader.answer_ids(answers))
+        return self._marginal(self._each(read, labels), read.log_prior, labels != -100)
+
+    def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
+        """The most probable candidate, with p(z | x, y) as its evidence."""
+        began = self.reader.pairs.clock()
+        if not questions:
+            return []
+        read = self._read(questions, k)
+        best = [candidates[0] for candidates in self._candidates(read)]
+        weights = posterior(read.log_prior, torch.stack([one.given for one in best]))
+        seconds = (self.reader.pairs.clock() - began) / len(questions)
+        return [
+            written_answer(
+                q, Hypothesis(one.tokens, one.log_prob), r, w, self.reader.tokenizer, seconds
+            )
+            for q, one, r, w in zip(questions, best, read.retrieved, weights, strict=True)
+        ]
+
+    def generate(
+        self, questions: Sequence[Question], k: int = 5, num_return_sequences: int = 1
+    ) -> list[list[Candidate]]:
+        """For each question up to `num_return_sequences` different answers, best first.
+
+        `k` is the number of passages, which may differ from call to call. Fewer come back where the
+        beams found fewer.
+        """
+        if not questions:
+            return []
+        found = self._candidates(self._read(questions, k))
+        return [candidates[:num_return_sequences] for candidates in found]
+
+    def _read(self, questions: Sequence[Question], k: int) -> _Read:
         check(questions, k)
         retrieved = self.retriever.retrieve(questions, k)
         log_prior = doc_log_probs(retrieved, self.retriever.score_scale)
         states, mask = self.reader.encode_documents(questions, [r.passages for r in retrieved])
-        return retrieved, log_prior, states, mask
+        memory = self.reader.memory(states.flatten(0, 1), mask.flatten(0, 1))
+        return _Read(retrieved, log_prior, memory)
 
-    def _token_log_probs(
-        self, states: Tensor, mask: Tensor, answers: list[list[int]]
-    ) -> tuple[Tensor, Tensor]:
-        """log p(y_t | x, z, y_<t) [B, n, T] and the answers' mask [B, T]; one answer a question."""
-        B, n, L, d = states.shape
-        labels = self.reader.pad_labels(answers)
-        log_probs = self.reader.token_log_probs(
-            states.reshape(B * n, L, d), mask.reshape(B * n, L), labels.repeat_interleave(n, 0)
-        )
-        return log_probs.reshape(B, n, -1), labels != -100
+    def _each(self, read: _Read, labels: Tensor, owner: Tensor | None = None) -> Tensor:
+        """log p(y_t | x, z, y_<t), [C, n, T], of labels [C, T] under every passage of its question.
 
-    def _answers(
-        self,
-        questions: Sequence[Question],
-        retrieved: list[Retrieved],
-        log_prior: Tensor,
-        best: list[Hypothesis],
-        given: Tensor,
-        began: float,
-    ) -> list[Answer]:
-        """Answers with p(z | x, y) as evidence; `given` is log p(y | x, z) [B, n]."""
-        weights = posterior(log_prior, given)
-        seconds = (self.reader.pairs.clock() - began) / max(1, len(questions))
-        return [
-            written_answer(q, h, r, w, self.reader.tokenizer, seconds)
-            for q, h, r, w in zip(questions, best, retrieved, weights, strict=True)
-        ]
+        `owner`, int64 [C], names the question; None where every question has one label.
+        """
+        n = read.log_prior.shape[1]
+        owner = torch.arange(len(labels)) if owner is None else owner
+        rows = (owner[:, None] * n + torch.arange(n)).flatten()
+        found = self.reader.token_log_probs(read.memory, labels.repeat_interleave(n, 0), rows)
+        return found.reshape(len(labels), n, -1)
+
+    def _rescored(
+        self, read: _Read, proposed: Sequence[Sequence[tuple[int, ...]]]
+    ) -> list[list[Candidate]]:
+        """Each question's proposed answers, scored under all its passages, best first."""
+        owner = torch.tensor([b for b, union in enumerate(proposed) for _ in union])
+        tokens = [one for union in proposed for one in union]
+        labels = self.reader.pad_labels([[*one, self.reader.end] for one in tokens])
+        each, mask = self._each(read, labels, owner), labels != -100
+        marginal = self._marginal(each, read.log_prior[owner], mask).tolist()
+        given = _answer_log_probs(each, mask)
+        found: list[list[Candidate]] = [[] for _ in proposed]
+        for b, one, log_prob, own in zip(owner.tolist(), tokens, marginal, given, strict=True):
+            found[b].append(Candidate(one, log_prob, own))
+        return [sorted(candidates, key=lambda c: -c.log_prob) for candidates in found]
+
+    @abstractmethod
+    def _candidates(self, read: _Read) -> list[list[Candidate]]:
+        """Each question's candidates, best first, at least one."""
 
 
 class RagSequence(_Rag):
-    """RAG-Sequence with thorough decoding (section 2.5).
+    """RAG-Sequence (section 2.5): every passage has a beam search of its own.
 
-    Each passage's beam proposes candidates; every candidate of the union is scored under every
-    passage, and the one with the highest marginal probability is the answer.
+    *Thorough* decoding scores every candidate of the union under every passage. *Fast* decoding
+    takes p(y | x, z) as 0 where the beam of z did not propose y, and scores nothing again.
     """
 
     name = "rag-sequence"
+    _marginal = staticmethod(sequence_log_prob)
 
-    def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
-        """log p_Sequence(answer | question), float32 [B]."""
-        _, log_prior, states, mask = self._read(questions, k)
-        tokens, valid = self._token_log_probs(states, mask, self.reader.answer_ids(answers))
-        return sequence_log_prob(tokens, log_prior, valid)
+    def __init__(
+        self,
+        reader: SeqReader,
+        retriever: Retriever,
+        beams: int = 2,
+        max_length: int = 16,
+        verbatim: bool = False,
+        length_penalty: float = 0.0,
+        thorough: bool = True,
+    ) -> None:
+        super().__init__(reader, retriever, beams, max_length, verbatim, length_penalty)
+        self.thorough = thorough
 
-    def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
-        """The candidate with the highest marginal probability."""
-        began = self.reader.pairs.clock()
-        if not questions:
-            return []
-        retrieved, log_prior, states, mask = self._read(questions, k)
-        B, n, L, d = states.shape
-        flat, flat_mask = states.reshape(B * n, L, d), mask.reshape(B * n, L)
-        real = (~torch.isneginf(log_prior)).flatten().nonzero().squeeze(-1)  # not filled up
+    def _candidates(self, read: _Read) -> list[list[Candidate]]:
+        B, n = read.log_prior.shape
+        real = (~torch.isneginf(read.log_prior)).flatten().nonzero().squeeze(-1)  # not filled up
+        shown = [[read.retrieved[at // n].passages[at % n]] for at in real.tolist()]
+        following = self.reader.continuation(read.memory)
         proposals = beam_search(
-            self.reader.continuation(flat[real], flat_mask[real]),
+            lambda prefixes, rows, parents: following(prefixes, real[rows], parents),
             len(real),
             self.reader.start,
             self.reader.end,
             self.beams,
             self.max_length,
-            held_to(
-                self.reader,
-                [[retrieved[at // n].passages[at % n]] for at in real.tolist()],
-                self.verbatim,
-            ),
+            held_to(self.reader, shown, self.verbatim),
+            self.length_penalty,
         )
-        candidates: list[dict[tuple[int, ...], None]] = [{} for _ in range(B)]
+        given: list[dict[tuple[int, ...], Tensor]] = [{} for _ in range(B)]
         for at, found in zip(real.tolist(), proposals, strict=True):
-            for hypothesis in found:
-                candidates[at // n][hypothesis.tokens] = None
-        # Every candidate under every passage of its question, [C, n, T].
-        flat_candidates = [(b, tokens) for b, union in enumerate(candidates) for tokens in union]
-        owner = torch.tensor([b for b, _ in flat_candidates])
-        labels = self.reader.pad_labels(
-            [[*tokens, self.reader.end] for _, tokens in flat_candidates]
-        )
-        token_log_probs = self.reader.token_log_probs(
-            flat,
-            flat_mask,
-            labels.repeat_interleave(n, 0),
-            (owner[:, None] * n + torch.arange(n)).flatten(),
-        ).reshape(len(labels), n, -1)
-        valid = labels != -100
-        marginal = sequence_log_prob(token_log_probs, log_prior[owner], valid)
-        each = _answer_log_probs(token_log_probs, valid)
-        best, given = [], []
-        for b in range(B):
-            mine = (owner == b).nonzero().squeeze(-1)
-            top = int(mine[marginal[mine].argmax()])
-            best.append(Hypothesis(flat_candidates[top][1], float(marginal[top])))
-            given.append(each[top])
-        return self._answers(questions, retrieved, log_prior, best, torch.stack(given), began)
+            for one in found:
+                own = given[at // n].setdefault(one.tokens, torch.full((n,), float("-inf")))
+                own[at % n] = one.log_prob
+        if self.thorough:
+            return self._rescored(read, [list(union) for union in given])
+        return [
+            sorted(
+                (
+                    Candidate(tokens, float(torch.logsumexp(prior + own, 0)), own)
+                    for tokens, own in union.items()
+                ),
+                key=lambda c: -c.log_prob,
+            )
+            for prior, union in zip(read.log_prior, given, strict=True)
+        ]
 
 
 class RagToken(_Rag):
     """RAG-Token: an ordinary beam search on the marginal next-token distribution (section 2.5)."""
 
     name = "rag-token"
+    _marginal = staticmethod(token_log_prob)
 
-    def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
-        """log p_Token(answer | question), float32 [B]."""
-        _, log_prior, states, mask = self._read(questions, k)
-        tokens, valid = self._token_log_probs(states, mask, self.reader.answer_ids(answers))
-        return token_log_prob(tokens, log_prior, valid)
-
-    def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
-        """The best hypothesis of the beam."""
-        began = self.reader.pairs.clock()
-        if not questions:
-            return []
-        retrieved, log_prior, states, mask = self._read(questions, k)
-        n = states.shape[1]
-        following = self.reader.continuation(states.flatten(0, 1), mask.flatten(0, 1))
+    def _candidates(self, read: _Read) -> list[list[Candidate]]:
+        B, n = read.log_prior.shape
+        following = self.reader.continuation(read.memory)
+        width = 1
 
         def marginal(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
-            each = torch.arange(n)  # every prefix is continued under each of the n passages
+            """Every prefix is continued under each of the n passages: question, passage, prefix."""
+            nonlocal width
+            Q = len(rows.unique_consecutive())
+            own, before = rows.reshape(Q, -1), parents.reshape(Q, -1)
+            z = torch.arange(n)[None, :, None]
             log_probs = following(
-                prefixes.repeat_interleave(n, 0),
-                (rows[:, None] * n + each).flatten(),
-                (parents[:, None] * n + each).flatten(),
+                prefixes.reshape(Q, 1, own.shape[1], -1).expand(-1, n, -1, -1).flatten(0, 2),
+                (own[:, None] * n + z).flatten(),
+                (
+                    ((before // width * n)[:, None] + z) * width + (before % width)[:, None]
+                ).flatten(),
             )
-            log_probs = log_probs.reshape(len(rows), n, -1)
-            return torch.logsumexp(log_prior[rows][:, :, None] + log_probs, dim=1)
+            width = own.shape[1]
+            log_probs = log_probs.reshape(Q, n, width, -1)
+            prior = read.log_prior[own[:, 0]].to(log_probs.device)[:, :, None, None]
+            return torch.logsumexp(prior + log_probs, dim=1).flatten(0, 1)
 
         found = beam_search(
             marginal,
-            len(questions),
+            B,
             self.reader.start,
             self.reader.end,
             self.beams,
             self.max_length,
-            held_to(self.reader, [r.passages for r in retrieved], self.verbatim),
+            held_to(self.reader, [r.passages for r in read.retrieved], self.verbatim),
+            self.length_penalty,
         )
-        best = [hypotheses[0] for hypotheses in found]
-        tokens, valid = self._token_log_probs(
-            states, mask, [[*h.tokens, self.reader.end] for h in best]
-        )
-        return self._answers(
-            questions, retrieved, log_prior, best, _answer_log_probs(tokens, valid), began
-        )
+        return self._rescored(read, [[one.tokens for one in each] for each in found])

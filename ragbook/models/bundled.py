@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 from ragbook.errors import InputError
 from ragbook.models.embedded import minilm_tokenizer, sha256_file
 from ragbook.models.lm import LanguageModel, new_lm_model
+from ragbook.models.rag_checkpoint import load_rag_reader
 from ragbook.models.reader import SeqReader, new_reader_model
 from ragbook.models.span import SpanReader, SpanScorer
 
@@ -92,9 +93,9 @@ def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
     """The seq2seq reader of RAG, FiD and the closed book.
 
     The bundled one, one that `ragbook train reader` wrote into a folder, or any that
-    `transformers` reads from a path or the hub. With a `method`, as that method's own objective
-    changed it, where it did; all of them encode with the one encoder, and pairs that one has
-    encoded the others need not encode again.
+    `transformers` reads from a path or the hub, the generator of a RAG checkpoint included. With a
+    `method`, as that method's own objective changed it, where it did; all of them encode with the
+    one encoder, and pairs that one has encoded the others need not encode again.
     """
     folder = weights_folder(name)
     if method is not None:
@@ -110,9 +111,11 @@ def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
         reader.pairs = shared.pairs
         return reader
     if folder is None:
-        from transformers import AutoModelForSeq2SeqLM
+        from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
         try:
+            if AutoConfig.from_pretrained(name).model_type == "rag":
+                return load_rag_reader(name)
             model = AutoModelForSeq2SeqLM.from_pretrained(name, use_safetensors=True)
             return SeqReader(model, AutoTokenizer.from_pretrained(name), name)
         except OSError as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Passage
-from ragbook.models.prompts import Inputs, pair
+from ragbook.models.prompts import Inputs, Layout, pair
 
 
 class PairEncoder:
@@ -23,10 +23,11 @@ class PairEncoder:
     ----------
     encoder: a Hugging Face encoder; called with the tokenizer's tensors.
     tokenizer: its fast tokenizer.
+    layout: how question and passage become one input.
     """
 
-    def __init__(self, encoder: Any, tokenizer: Any) -> None:
-        self.encoder, self.tokenizer = encoder, tokenizer
+    def __init__(self, encoder: Any, tokenizer: Any, layout: Layout = pair) -> None:
+        self.encoder, self.tokenizer, self.layout = encoder, tokenizer, layout
         self._key: object = None
         self._read: tuple[Inputs, Tensor] | None = None
         self._seconds = self._reused = 0.0
@@ -34,6 +35,10 @@ class PairEncoder:
     def clock(self) -> float:
         """Seconds, to be subtracted from each other: they run as if nothing was ever found done."""
         return time.perf_counter() + self._reused
+
+    def forget(self) -> None:
+        """Drop the kept states, so that the next call encodes whatever it is given."""
+        self._key = self._read = None
 
     @torch.no_grad()
     def __call__(
@@ -45,7 +50,7 @@ class PairEncoder:
             self._reused += self._seconds
             return self._read
         began = time.perf_counter()
-        inputs = pair(self.tokenizer, questions, passages)
+        inputs = self.layout(self.tokenizer, questions, passages)
         self._key, self._read = key, (inputs, padded_states(self.encoder, inputs))
         self._seconds = time.perf_counter() - began
         return self._read
@@ -59,9 +64,9 @@ def padded_states(encoder: Any, inputs: Inputs, chunk: int = 32) -> Tensor:
     """
     lengths = inputs.mask.sum(1)
     order = torch.argsort(lengths, stable=True)
-    states = torch.zeros(*inputs.mask.shape, encoder.config.hidden_size)
+    states = torch.zeros(*inputs.mask.shape, encoder.config.hidden_size, device=encoder.device)
     for rows in order.split(chunk):
         longest = int(lengths[rows].max())
-        piece = {name: value[rows, :longest] for name, value in inputs.tensors.items()}
+        piece = {n: value[rows, :longest].to(encoder.device) for n, value in inputs.tensors.items()}
         states[rows, :longest] = encoder(**piece).last_hidden_state.float()
-    return states * inputs.mask[:, :, None]
+    return states * inputs.mask[:, :, None].to(encoder.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,10 @@ class Inputs:
     def mask(self) -> Tensor:
         """int64 [N, L], 1 on real tokens."""
         return self.tensors["attention_mask"]
+
+
+Layout = Callable[[Any, Sequence[str], Sequence[Passage | None]], Inputs]
+"""(tokenizer, questions, passages) -> one input for each pair; None is no passage."""
 
 
 def passage_text(passage: Passage) -> str:
@@ -83,6 +87,59 @@ def pair(
             second = [part == 1 for part in encoding.sequence_ids(row)]
             passage_mask[row] = torch.tensor(second)
     return Inputs(dict(encoding), passage_mask, offsets, texts)
+
+
+@dataclass(frozen=True)
+class SlashLayout:
+    """Passage and question as RAG's generators read them: "title / text // question".
+
+    A long passage is cut before the question, which keeps up to half of `max_input` tokens.
+    """
+
+    title_sep: str = " / "
+    doc_sep: str = " // "
+    prefix: str = ""
+    max_input: int = 300
+
+    def __call__(
+        self, tokenizer: Any, questions: Sequence[str], passages: Sequence[Passage | None]
+    ) -> Inputs:
+        rows, texts = [], []
+        for question, passage in zip(questions, passages, strict=True):
+            asked = shorten(tokenizer, question, self.max_input // 2)
+            shown = f"{passage.title}{self.title_sep}{passage.text}" if passage else ""
+            before = f"{self.prefix}{shown}{self.doc_sep}" if passage else self.prefix
+            rows.append(self._row(tokenizer, before, asked, len(self.prefix), len(shown)))
+            texts.append(shown)
+        width = max(len(ids) for ids, _ in rows)
+        ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        offsets = torch.full((len(rows), width, 2), -1)
+        for at, (own, places) in enumerate(rows):
+            ids[at, : len(own)], mask[at, : len(own)] = torch.tensor(own), 1
+            offsets[at, : len(own)] = torch.tensor(places)
+        inside = offsets[:, :, 0] >= 0
+        return Inputs(
+            {"input_ids": ids, "attention_mask": mask}, inside, offsets.clamp_min(0), texts
+        )
+
+    def _row(
+        self, tokenizer: Any, before: str, question: str, first: int, length: int
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids, and each token's characters in the passage, which begins at `first`, or
+        (-1, -1)."""
+        read = tokenizer(before + question, return_offsets_mapping=True)
+        ids, offsets = read["input_ids"], read["offset_mapping"]
+        special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
+        places = [
+            (a - first, b - first) if not own and first <= a and b <= first + length else (-1, -1)
+            for (a, b), own in zip(offsets, special, strict=True)
+        ]
+        # The last tokens of the passage make room; what separates it from the question stays.
+        spare = len(ids) - self.max_input
+        cut = [at for at, place in enumerate(places) if place[0] >= 0][-spare:] if spare > 0 else []
+        kept = [at for at in range(len(ids)) if at not in set(cut)]
+        return [ids[at] for at in kept], [places[at] for at in kept]
 
 
 def find(tokens: Sequence[int], piece: Sequence[int]) -> int:

@@ -21,9 +21,10 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
+from ragbook.models.attention import share_cross_attention
 from ragbook.models.embedded import minilm_model
 from ragbook.models.pairs import PairEncoder
-from ragbook.models.prompts import detokenize
+from ragbook.models.prompts import Layout, detokenize, pair
 
 DECODER_LAYERS = 2
 
@@ -68,17 +69,44 @@ def _setting(model: Any, name: str) -> int:
     return next(value for value in places if value is not None)
 
 
+class Memory:
+    """What a decoder attends to: inputs' states, and its cross-attention's keys and values of them.
+
+    These are computed once; beam search continues from them and rescoring reads them again.
+
+    Parameters
+    ----------
+    reader: whose decoder.
+    states, mask: float32 [S, L, d] and int64 [S, L], 1 on real tokens.
+    """
+
+    @torch.no_grad()
+    def __init__(self, reader: SeqReader, states: Tensor, mask: Tensor) -> None:
+        self.states, self.mask = states, mask
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        start = torch.full((len(states), 1), reader.start, device=states.device)
+        reader._forward(states, mask, start, past_key_values=cache, use_cache=True)
+        layers: Any = cache.cross_attention_cache.layers
+        self.keys_and_values: list[tuple[Tensor, Tensor]] = [(x.keys, x.values) for x in layers]
+
+    def cache(self, rows: Tensor) -> EncoderDecoderCache:
+        """A cache that has read these rows, int64 [S'], and written nothing yet."""
+        cross = DynamicCache([(k[rows], v[rows]) for k, v in self.keys_and_values])
+        return EncoderDecoderCache(DynamicCache(), cross)
+
+
 class Continuation:
     """Next-token distributions of growing prefixes, with keys and values kept between tokens.
 
-    The cross-attention's keys and values are computed once for each prefix that is open at the
-    first token, and moved only when the prefixes move between rows.
+    All prefixes that continue from one row of the memory attend to the one copy of its keys and
+    values (see `shared_attention`), which is moved only when a row is done.
     """
 
-    def __init__(self, reader: SeqReader, states: Tensor, mask: Tensor) -> None:
-        self.reader, self.states, self.mask = reader, states, mask
-        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self.rows: Tensor | None = None
+    def __init__(self, reader: SeqReader, memory: Memory) -> None:
+        self.reader, self.memory = reader, memory
+        self.cache: EncoderDecoderCache | None = None
+        self.read = torch.empty(0, dtype=torch.long)  # the memory's rows that the cache holds
+        self.written = 0  # tokens of the prefixes that it holds
 
     @torch.no_grad()
     def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
@@ -87,20 +115,28 @@ class Continuation:
         Parameters
         ----------
         prefixes: int64 [R, t], the start token first, one token longer than at the last call.
-        rows: int64 [R], the row of `states` that each prefix continues from.
+        rows: int64 [R], ascending: the row of the memory that each prefix continues from, each of
+            them the same number of times.
         parents: int64 [R], which prefix of the last call each one continues; not used at the first.
         """
-        if self.rows is not None:
-            self.cache.self_attention_cache.batch_select_indices(parents)
-            if not torch.equal(self.rows, rows):
-                self.cache.cross_attention_cache.batch_select_indices(parents)
-        self.rows = rows
+        device = self.memory.states.device
+        prefixes, rows = prefixes.to(device), rows.to(device)
+        own = rows.unique_consecutive()
+        inputs = prefixes
+        if self.cache is None:
+            self.cache = self.memory.cache(own)
+            inputs = self.reader.opened(prefixes)
+        else:
+            self.cache.self_attention_cache.batch_select_indices(parents.to(device))
+            if not torch.equal(self.read, own):
+                kept = torch.searchsorted(self.read, own)
+                self.cache.cross_attention_cache.batch_select_indices(kept)
+            inputs = prefixes[:, self.written :]
+        self.read, self.written = own, prefixes.shape[1]
         out = self.reader._forward(
-            self.states[rows]
-            if prefixes.shape[1] == 1
-            else self.states[:1].expand(len(rows), -1, -1),
-            self.mask[rows],
-            prefixes[:, -1:],
+            self.memory.states[:1],  # only there to say that there are keys and values
+            self.memory.mask[own],
+            inputs,
             past_key_values=self.cache,
             use_cache=True,
         )
@@ -115,22 +151,38 @@ class SeqReader:
     model: any Hugging Face encoder-decoder with a language-model head.
     tokenizer: its fast tokenizer.
     name: what tables call it.
+    layout: how question and passage become one input; see `ragbook.models.prompts`.
+    opening: tokens that stand before every answer, after the decoder's start token; by default
+        those that the tokenizer puts there (BART's `<s>`). They are given, not predicted: no
+        probability counts them.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
-        model.get_decoder().set_attn_implementation("eager")  # its attention is the evidence
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        name: str,
+        layout: Layout = pair,
+        opening: Sequence[int] | None = None,
+    ) -> None:
+        share_cross_attention(model.get_decoder())
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.start, self.end = (
             _setting(model, "decoder_start_token_id"),
             _setting(model, "eos_token_id"),
         )
+        before = tokenizer("")["input_ids"]
+        before = before[: before.index(self.end)] if self.end in before else []
+        self.opening = tuple(before if opening is None else opening)
+        if self.opening[:1] == (self.start,):  # BERT's [CLS] is the start token itself
+            self.opening = self.opening[1:]
         self.parameters = sum(p.numel() for p in model.parameters())
-        self.pairs = PairEncoder(model.get_encoder(), tokenizer)
+        self.pairs = PairEncoder(model.get_encoder(), tokenizer, layout)
 
     def encode_questions(self, questions: Sequence[Question]) -> tuple[Tensor, Tensor]:
         """Questions alone: (states float32 [B, L, d], mask int64 [B, L])."""
         inputs, states = self.pairs([q.text for q in questions], [None] * len(questions))
-        return states, inputs.mask
+        return states, inputs.mask.to(states.device)
 
     def encode_documents(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
@@ -148,9 +200,9 @@ class SeqReader:
             [questions[b].text for b, _ in rows], [passages[b][i] for b, i in rows]
         )
         states = flat.new_zeros(len(passages), n, *flat.shape[1:])
-        mask = inputs.mask.new_zeros(len(passages), n, flat.shape[1])
-        at = torch.tensor(rows).unbind(1)
-        states[at], mask[at] = flat, inputs.mask
+        mask = inputs.mask.new_zeros(len(passages), n, flat.shape[1], device=flat.device)
+        at = torch.tensor(rows, device=flat.device).unbind(1)
+        states[at], mask[at] = flat, inputs.mask.to(flat.device)
         return states, mask
 
     def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
@@ -167,66 +219,70 @@ class SeqReader:
         """Text of an answer's tokens."""
         return detokenize(self.tokenizer, tokens)
 
+    def memory(self, states: Tensor, mask: Tensor) -> Memory:
+        """What the decoder attends to when it reads these inputs: see `Memory`."""
+        return Memory(self, states, mask)
+
+    def opened(self, inputs: Tensor) -> Tensor:
+        """Decoder inputs [R, t] with `opening` after the start token, [R, t + len(opening)]."""
+        opening = inputs.new_tensor(self.opening).expand(len(inputs), -1)
+        return torch.cat([inputs[:, :1], opening, inputs[:, 1:]], dim=1)
+
     def _forward(self, states: Tensor, mask: Tensor, inputs: Tensor, **kwargs: Any) -> Any:
+        # Additive and of four dimensions, so that no model makes one of its own: there may be more
+        # prefixes than inputs.
+        unread = torch.zeros_like(mask, dtype=states.dtype)
+        unread = unread.masked_fill(mask == 0, torch.finfo(states.dtype).min)
         return self.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask,
+            attention_mask=unread[:, None, None, :],
             decoder_input_ids=inputs,
             **{"use_cache": False, **kwargs},
         )
 
-    def _teacher_forcing(self, labels: Tensor) -> Tensor:
-        inputs = torch.cat([torch.full_like(labels[:, :1], self.start), labels[:, :-1]], dim=1)
-        return inputs.masked_fill(inputs == -100, self.end)
+    def teacher_forcing(self, labels: Tensor) -> Tensor:
+        """Decoder inputs [N, len(opening) + T] under which it predicts labels [N, T]."""
+        start = torch.full_like(labels[:, :1], self.start)
+        inputs = torch.cat([start, labels[:, :-1]], dim=1)
+        return self.opened(inputs.masked_fill(inputs == -100, self.end))
 
     @torch.no_grad()
     def token_log_probs(
-        self,
-        states: Tensor,
-        mask: Tensor,
-        labels: Tensor,
-        rows: Tensor | None = None,
-        chunk: int = 64,
+        self, memory: Memory, labels: Tensor, rows: Tensor | None = None, chunk: int = 64
     ) -> Tensor:
         """log p(y_t | states, y_<t) of each label token, float32 [N, T]; 0 on padding (-100).
 
         Parameters
         ----------
-        states, mask: [S, L, d] and [S, L].
+        memory: of S inputs.
         labels: int64 [N, T].
-        rows: int64 [N], the row of `states` each label is read from; None where S = N and each has
-            its own. The cross-attention's keys and values are computed once for each row.
-        chunk: labels read at a time.
+        rows: int64 [N], the memory's row each label is read from; None where S = N and each has its
+            own.
+        chunk: labels read at a time: no tensor holds N of them times the vocabulary.
         """
-        keys_and_values: list[tuple[Tensor, Tensor]] = []
-        if rows is None:
-            rows = torch.arange(len(labels))
-        else:
-            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-            start = torch.full((len(states), 1), self.start)
-            self._forward(states, mask, start, past_key_values=cache, use_cache=True)
-            layers: Any = cache.cross_attention_cache.layers
-            keys_and_values = [(layer.keys, layer.values) for layer in layers]
+        rows = torch.arange(len(labels)) if rows is None else rows
         lengths = (labels != -100).sum(1)
         out = torch.zeros(labels.shape)
         for chosen_rows in torch.argsort(lengths, stable=True).split(chunk):  # little padding
             longest = int(lengths[chosen_rows].max())
-            at, own = labels[chosen_rows, :longest], rows[chosen_rows]
-            kept = {}
-            if keys_and_values:
-                cross = DynamicCache([(k[own], v[own]) for k, v in keys_and_values])
-                cache = EncoderDecoderCache(DynamicCache(), cross)
-                kept = {"past_key_values": cache, "use_cache": True}
-            read = self._forward(states[own], mask[own], self._teacher_forcing(at), **kept)
-            logits = read.logits.float()
+            at = labels[chosen_rows, :longest].to(memory.states.device)
+            own = rows[chosen_rows].to(memory.states.device)
+            read = self._forward(
+                memory.states[:1],
+                memory.mask[own],
+                self.teacher_forcing(at),
+                past_key_values=memory.cache(own),
+                use_cache=True,
+            )
+            logits = read.logits[:, len(self.opening) :].float()
             target = at.clamp_min(0)
             chosen = logits.gather(-1, target[:, :, None]).squeeze(-1) - logits.logsumexp(-1)
-            out[chosen_rows, :longest] = chosen.masked_fill(at == -100, 0.0)
+            out[chosen_rows, :longest] = chosen.masked_fill(at == -100, 0.0).cpu()
         return out
 
-    def continuation(self, states: Tensor, mask: Tensor) -> Continuation:
-        """What a beam search over answers from these states asks for the next token."""
-        return Continuation(self, states, mask)
+    def continuation(self, memory: Memory) -> Continuation:
+        """What a beam search over answers from this memory asks for the next token."""
+        return Continuation(self, memory)
 
     @torch.no_grad()
     def cross_attention(self, states: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
@@ -236,8 +292,8 @@ class SeqReader:
         -------
         float32 [N, L]; each row sums to 1 over the input's tokens.
         """
-        out = self._forward(states, mask, self._teacher_forcing(labels), output_attentions=True)
-        attention = out.cross_attentions[-1].float().mean(1)  # [N, T, L]
+        out = self._forward(states, mask, self.teacher_forcing(labels), output_attentions=True)
+        attention = out.cross_attentions[-1].float().mean(1)[:, len(self.opening) :]  # [N, T, L]
         valid = (labels != -100).float()
         valid[torch.arange(len(labels)), valid.sum(1).long() - 1] = (
             0.0  # the end token points nowhere

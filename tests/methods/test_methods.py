@@ -102,7 +102,7 @@ def test_one_document_is_the_plain_reader_under_every_method(reader):
     )
     assert logits.loss is not None
     plain = reader.token_log_probs(
-        states[:, 0], mask[:, 0], reader.pad_labels(reader.answer_ids(ANSWERS))
+        reader.memory(states[:, 0], mask[:, 0]), reader.pad_labels(reader.answer_ids(ANSWERS))
     ).sum(-1)
     for name, log_probs in found.items():
         torch.testing.assert_close(log_probs, plain, rtol=1e-5, atol=1e-5, msg=name)
@@ -118,7 +118,7 @@ def test_plain_reader_is_the_models_own_cross_entropy(reader):
             attention_mask=mask[:, 0],
             labels=labels,
         ).loss
-    ours = reader.token_log_probs(states[:, 0], mask[:, 0], labels).sum()
+    ours = reader.token_log_probs(reader.memory(states[:, 0], mask[:, 0]), labels).sum()
     if reader.name == "t5":  # BART shifts with its start token as well, so both agree
         assert reader.start == reader.model.config.decoder_start_token_id
     torch.testing.assert_close(-loss * labels.shape[1], ours, rtol=1e-4, atol=1e-4)
@@ -218,7 +218,7 @@ def test_rag_sequence_takes_the_best_of_all_candidates(reader):
     states, mask = reader.encode_documents(QUESTIONS[:1], [PASSAGES[:3]])
     for z in range(3):
         for hypothesis in beam_search(
-            reader.continuation(states[:, z], mask[:, z]),
+            reader.continuation(reader.memory(states[:, z], mask[:, z])),
             1,
             reader.start,
             reader.end,
@@ -331,7 +331,7 @@ def test_a_continuation_is_the_model_run_from_the_start(reader):
     whole prefix run anew without any cache."""
     states, mask = reader.encode_documents(QUESTIONS, [PASSAGES[:2], PASSAGES[2:3]])
     states, mask = states.flatten(1, 2), mask.flatten(1, 2)
-    following = reader.continuation(states, mask)
+    following = reader.continuation(reader.memory(states, mask))
     generator = torch.Generator().manual_seed(5)
     prefixes = torch.full((2, 1), reader.start)
     for rows, parents in (
@@ -403,8 +403,8 @@ def test_labels_that_share_states_are_scored_as_if_each_had_its_own(reader):
     rows = torch.tensor([1, 0, 1, 1, 0])
     labels = reader.pad_labels(reader.answer_ids(["Elbe", "the Danube", "Hamburg", "a b c", "x"]))
     torch.testing.assert_close(
-        reader.token_log_probs(states, mask, labels, rows, chunk=2),
-        reader.token_log_probs(states[rows], mask[rows], labels),
+        reader.token_log_probs(reader.memory(states, mask), labels, rows, chunk=2),
+        reader.token_log_probs(reader.memory(states[rows], mask[rows]), labels),
         rtol=1e-4,
         atol=1e-4,
     )

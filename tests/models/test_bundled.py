@@ -111,7 +111,8 @@ def test_the_readers_copy_a_name_they_have_never_seen():
 
     reader = load_reader()
     states, mask = reader.encode_documents([QUESTION], [[PASSAGE]])
-    following, row, tokens = reader.continuation(states[:, 0], mask[:, 0]), torch.tensor([0]), []
+    memory = reader.memory(states[:, 0], mask[:, 0])
+    following, row, tokens = reader.continuation(memory), torch.tensor([0]), []
     while len(tokens) < 12:
         prefix = torch.tensor([[reader.start, *tokens]])
         token = int(following(prefix, row, row).argmax())

@@ -33,7 +33,7 @@ def test_a_reader_reads_without_this_package(tmp_path, name):
     for reader in (again, own):
         states, mask = reader.encode_documents([QUESTION], [[PASSAGE]])
         labels = reader.pad_labels(reader.answer_ids(["Ilsa Brenkov in 1873"]))
-        scores.append(reader.token_log_probs(states[:, 0], mask[:, 0], labels))
+        scores.append(reader.token_log_probs(reader.memory(states[:, 0], mask[:, 0]), labels))
     torch.testing.assert_close(*scores)
 
 

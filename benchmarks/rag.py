@@ -1,0 +1,218 @@
+"""RAG beside `transformers`' RAG: the same random checkpoint, the same documents, in one run.
+
+`python benchmarks/rag.py` saves a random RAG checkpoint with a generator of BART-base's shape (6
+and 6 layers of width 768, 50,265 words), reads 5 MiniWiki passages with each of 8 questions and
+decodes with 4 beams. Each side runs in a process of its own, so that each has a peak of memory of its own.
+It prints whether the losses, the answers and their scores are equal, the times, and their ratio.
+
+The inputs are cut to one length, about 100 words and the question, because the peer's RAG-Sequence
+attends to padding when it generates: its answers are right only where there is none. `padded` as an
+argument gives the peer what its own retriever makes, inputs padded to 300 tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import BartConfig, DPRConfig, RagConfig, RagSequenceForGeneration
+from transformers import RagTokenForGeneration as HFRagToken
+from transformers.utils import logging
+
+QUESTIONS, N_DOCS, BEAMS, MAX_LENGTH = 8, 5, 4, 24
+CUT, PADDED = 160, 300
+PAD, START, END = 1, 101, 102  # of the embedded tokenizer, but for PAD: the peer fills up with END
+# where PAD is 0
+SIDES = ("transformers", "ragbook")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def checkpoint(folder: Path) -> None:
+    """A random RAG checkpoint whose answers end after a few tokens, as `transformers` saves it."""
+    torch.manual_seed(0)
+    generator = BartConfig(
+        encoder_layers=6,
+        decoder_layers=6,
+        d_model=768,
+        encoder_attention_heads=12,
+        decoder_attention_heads=12,
+        encoder_ffn_dim=3072,
+        decoder_ffn_dim=3072,
+        pad_token_id=PAD,
+        bos_token_id=None,
+        eos_token_id=END,
+        decoder_start_token_id=START,
+        forced_eos_token_id=None,
+        init_std=0.06,
+    )
+    encoder = DPRConfig(num_hidden_layers=1, hidden_size=48, num_attention_heads=2)
+    config = RagConfig.from_question_encoder_generator_configs(encoder, generator, n_docs=N_DOCS)
+    config.pad_token_id, config.bos_token_id = PAD, None
+    model: Any = RagSequenceForGeneration(config)
+    with torch.no_grad():
+        model.rag.generator.final_logits_bias[0, END] = 14.0
+    model.save_pretrained(folder)
+
+
+def documents() -> tuple[list[Any], list[Any], torch.Tensor]:
+    """Questions, the passages retrieved for each, and their scores [B, n]."""
+    from ragbook.corpus import load_corpus, load_questions
+    from ragbook.retrieval import BM25Retriever
+
+    questions = list(load_questions("miniwiki", "dev").head(QUESTIONS))
+    found = BM25Retriever(load_corpus("miniwiki")).retrieve(questions, N_DOCS)
+    long = [
+        replace(f, passages=tuple(replace(p, text=f"{p.text} {p.text}") for p in f.passages))
+        for f in found
+    ]
+    return questions, long, torch.tensor([f.scores.tolist() for f in found])
+
+
+def layout(tokenizer: Any, questions: Any, passages: Any) -> Any:
+    """Every input cut to the same length."""
+    from ragbook.models.prompts import pair
+
+    return pair(tokenizer, questions, passages, max_input=CUT)
+
+
+def ours(folder: Path) -> dict[str, Any]:
+    """Times, answers and scores of `ragbook`."""
+    from ragbook.methods.rag import RagSequence, RagToken
+    from ragbook.models import SeqReader
+    from ragbook.models.embedded import minilm_tokenizer
+
+    questions, found, _ = documents()
+
+    class Found:
+        name, score_scale = "found", 1.0
+
+        def retrieve(self, questions: Any, k: int) -> Any:
+            return found
+
+    model: Any = RagSequenceForGeneration.from_pretrained(folder)
+    model = model.rag.generator.to(DEVICE)
+    reader = SeqReader(model, minilm_tokenizer(), "bart", layout)
+    answers = [q.answers[0] for q in questions]
+    results: dict[str, Any] = {}
+    for name, method in (
+        ("sequence", RagSequence(reader, Found(), BEAMS, MAX_LENGTH, length_penalty=1.0)),
+        ("token", RagToken(reader, Found(), BEAMS, MAX_LENGTH, length_penalty=1.0)),
+    ):
+        reader.pairs.forget()
+        began = time.perf_counter()
+        candidates = method.generate(questions, N_DOCS, 1)
+        seconds = time.perf_counter() - began
+        reader.pairs.forget()
+        began = time.perf_counter()
+        losses = (-method.log_prob(questions, answers, N_DOCS)).tolist()
+        results[name] = {
+            "seconds": seconds,
+            "loss seconds": time.perf_counter() - began,
+            "answers": [[*c[0].tokens] for c in candidates],
+            "scores": [c[0].log_prob for c in candidates],
+            "losses": losses,
+        }
+    return results
+
+
+def theirs(folder: Path, width: int) -> dict[str, Any]:
+    """The same of `transformers`, from inputs of `width` tokens."""
+    from ragbook.models.embedded import minilm_tokenizer
+
+    questions, found, scores = documents()
+    tokenizer = minilm_tokenizer()
+    rows = [(q.text, p) for q, f in zip(questions, found, strict=True) for p in f.passages]
+    read = layout(tokenizer, [q for q, _ in rows], [p for _, p in rows])
+    assert read.mask.all()
+    room = (0, width - CUT)
+    given: dict[str, Any] = {
+        "context_input_ids": functional.pad(read.tensors["input_ids"], room, value=PAD).to(DEVICE),
+        "context_attention_mask": functional.pad(read.mask, room).to(DEVICE),
+        "doc_scores": scores.to(DEVICE),
+    }
+    ids = tokenizer([q.answers[0] for q in questions], add_special_tokens=False)["input_ids"]
+    labels = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor([START, *one, END]) for one in ids], batch_first=True, padding_value=PAD
+    ).to(DEVICE)
+    results: dict[str, Any] = {}
+    for name, kind in (("sequence", RagSequenceForGeneration), ("token", HFRagToken)):
+        model: Any = kind.from_pretrained(folder)
+        model = model.eval().to(DEVICE)
+        began = time.perf_counter()
+        generated = model.generate(
+            **given,
+            num_beams=BEAMS,
+            num_return_sequences=1,
+            min_length=2,  # no empty answers
+            max_length=MAX_LENGTH + 1,
+            length_penalty=1.0,
+        )
+        seconds = time.perf_counter() - began
+        with torch.no_grad():
+            began = time.perf_counter()
+            losses = model(**given, labels=labels, reduce_loss=False).loss.tolist()
+            loss_seconds = time.perf_counter() - began
+            chosen = model(**given, labels=generated, reduce_loss=False).loss
+        answers = [[t for t in row if t not in (PAD, START, END)] for row in generated.tolist()]
+        results[name] = {
+            "seconds": seconds,
+            "loss seconds": loss_seconds,
+            "answers": answers,
+            "scores": (-chosen).tolist(),
+            "losses": losses,
+        }
+    return results
+
+
+def side(name: str, folder: Path, width: int) -> None:
+    """Measure one side and print it as JSON, its peak of memory with it."""
+    logging.set_verbosity_error()
+    results = ours(folder) if name == "ragbook" else theirs(folder, width)
+    results["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if DEVICE == "cuda":
+        results["peak"] = torch.cuda.max_memory_allocated() / 2**30
+    print(json.dumps(results))
+
+
+def main() -> None:
+    """Run both sides on one checkpoint and print them beside each other."""
+    if len(sys.argv) == 4:
+        side(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+        return
+    width = PADDED if sys.argv[1:] == ["padded"] else CUT
+    measured: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint(Path(folder))
+        for name in SIDES:
+            command = [sys.executable, __file__, name, folder, str(width)]
+            out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            measured[name] = json.loads(out.splitlines()[-1])
+    peer, own = (measured[name] for name in SIDES)
+    print(
+        f"{QUESTIONS} questions, {N_DOCS} documents of {CUT} tokens (the peer's {width}), "
+        f"{BEAMS} beams, {DEVICE}, seconds"
+    )
+    print(f"{'':<26}{SIDES[0]:>14}{SIDES[1]:>10}{'ratio':>8}")
+    for kind in ("sequence", "token"):
+        for what, key in ((f"RAG-{kind} decoding", "seconds"), ("  loss", "loss seconds")):
+            a, b = peer[kind][key], own[kind][key]
+            print(f"{what:<26}{a:>14.2f}{b:>10.2f}{a / b:>8.1f}")
+        same = sum(a == b for a, b in zip(peer[kind]["answers"], own[kind]["answers"], strict=True))
+        for key in ("scores", "losses"):
+            pairs = zip(peer[kind][key], own[kind][key], strict=True)
+            print(f"  greatest difference of {key}: {max(abs(a - b) for a, b in pairs):.1e}")
+        print(f"  equal answers: {same} of {QUESTIONS}")
+    print(f"{'peak memory, GiB':<26}{peer['peak']:>14.2f}{own['peak']:>10.2f}")
+
+
+if __name__ == "__main__":
+    main()

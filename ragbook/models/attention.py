@@ -1,0 +1,71 @@
+"""Cross-attention of many prefixes to one input, without a copy of its keys and values for each.
+
+A beam search continues several prefixes from every input. Every implementation of attention takes
+as many keys as queries, so that the keys and values of an input are copied for each of its prefixes
+and moved whenever prefixes swap places. Here the prefixes of one input attend as if they were one
+longer query.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+
+NAME = "ragbook_shared"
+
+
+def shared_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Scaled dot-product attention (Vaswani et al. 2017, equation 1) for R queries on S keys.
+
+    Parameters
+    ----------
+    query: [R, heads, t, d]; rows i * R / S to (i + 1) * R / S - 1 attend to key row i.
+    key, value: [S, heads, L, d], R a multiple of S.
+    attention_mask: additive, [S or 1, 1, t or 1, L]; where R > S it must not depend on t.
+    scaling: factor of the scores; 1 / sqrt(d) by default.
+    dropout: of the weights, in training.
+    position_bias: T5's, added to the scores, [1, heads, t, L]; zero in cross-attention.
+
+    Returns
+    -------
+    (output [R, t, heads, d], weights [R, heads, t, L]).
+    """
+    R, heads, t, d = query.shape
+    S, length = key.shape[0], key.shape[2]
+    group = R // S
+    factor = d**-0.5 if scaling is None else scaling
+    folded = query.reshape(S, group, heads, t, d).transpose(1, 2).reshape(S, heads, group * t, d)
+    scores = torch.matmul(folded, key.transpose(2, 3)) * factor
+    if position_bias is not None:
+        scores = scores + position_bias.repeat(1, 1, group, 1)
+    if attention_mask is not None:
+        scores = scores + attention_mask[..., :length]
+    weights = scores.softmax(-1)
+    weights = torch.nn.functional.dropout(weights, dropout, module.training)
+
+    def unfold(folded: Tensor) -> Tensor:
+        parts = folded.reshape(S, heads, group, t, -1).transpose(1, 2)
+        return parts.reshape(R, heads, t, -1)
+
+    return unfold(torch.matmul(weights, value)).transpose(1, 2), unfold(weights)
+
+
+def share_cross_attention(decoder: Any) -> None:
+    """Let a Hugging Face decoder use `shared_attention`; its weights can be read, too."""
+    AttentionInterface.register(NAME, shared_attention)
+    AttentionMaskInterface.register(NAME, eager_mask)
+    decoder.set_attn_implementation(NAME)
