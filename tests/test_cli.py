@@ -568,6 +568,18 @@ def test_train(capsys, monkeypatch, tmp_path):
     assert (corpus.name, questions.split) == ("miniwiki", "train")
 
 
+def test_train_dpr_takes_a_similarity_and_a_loss(capsys, monkeypatch, tmp_path):
+    seen = []
+    recipes = {"lm": None, "dpr": lambda run, **varied: seen.append(varied)}
+    monkeypatch.setattr("ragbook.training.RECIPES", recipes)
+    assert run("train", "dpr", "--out", tmp_path) == 0
+    assert run("train", "dpr", "--out", tmp_path, "--similarity", "l2", "--loss", "hinge") == 0
+    assert seen == [{}, {"similarity": "l2", "loss": "hinge"}]
+    assert "dpr takes --loss" in refusal(
+        capsys, "train", "lm", "--out", tmp_path, "--loss", "hinge"
+    )
+
+
 def test_the_language_model_takes_no_questions(capsys, tmp_path):
     own = ["--corpus", "miniwiki", "--questions", "miniwiki"]
     assert "leave --corpus" in refusal(capsys, "train", "lm", "--out", tmp_path / "new", *own)

@@ -123,7 +123,7 @@ def index_info(arguments: argparse.Namespace) -> int:
             ("corpus SHA-256", corpus["sha256"]),
             ("encoder", f"{encoder['id']}, {encoder['pooling']} pooling"),
             ("encoder SHA-256", encoder["sha256"]),
-            ("vectors", f"{encoder['dimension']} dimensions, {encoder['metric']}"),
+            ("vectors", f"{encoder['dimension']} dimensions, {encoder['similarity']}"),
             ("index", " ".join([kind["type"], *map(str, kind["parameters"].items())])),
             *((name, f"{file['bytes']:,} bytes") for name, file in manifest["files"].items()),
             ("digest", index.digest),
@@ -266,8 +266,12 @@ def train(arguments: argparse.Namespace) -> int:
         from ragbook.corpus import load_corpus, load_questions
 
         own = load_corpus(arguments.corpus), load_questions(arguments.questions, "train")
+    varied = {name: getattr(arguments, name) for name in ("similarity", "loss")}
+    varied = {name: value for name, value in varied.items() if value is not None}
+    if varied and arguments.name != "dpr":
+        raise InputError(f"Only the recipe dpr takes --{min(varied)}; leave it out.")
     run = Run(arguments.out, arguments.seed, arguments.steps, arguments.resume, own)
-    RECIPES[arguments.name](run)
+    RECIPES[arguments.name](run, **varied)
     return OK
 
 

@@ -180,8 +180,8 @@ def new_parser() -> argparse.ArgumentParser:
         top,
         "train",
         commands.train,
-        "train a bundled model by its recipe; readers also on questions of one's own, from the "
-        "bundled ones",
+        "train a model by its recipe; readers and encoders (dpr) also on questions of one's own, "
+        "from the bundled ones",
     )
     command.add_argument("name", metavar="NAME", help=f"recipe: {', '.join(RECIPES)}")
     command.add_argument("--corpus", metavar="NAME_OR_PATH", help="passages to go on with")
@@ -194,6 +194,12 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument("--steps", type=_at_least(1), metavar="N", help="(default: the recipe's)")
     command.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="(default: 0)")
     command.add_argument("--resume", action="store_true", help="go on from what is in --out")
+    command.add_argument(
+        "--similarity", choices=["cosine", "dot", "l2"], help="of dpr (default: the recipe's)"
+    )
+    command.add_argument(
+        "--loss", choices=["cross-entropy", "hinge"], help="of dpr (default: cross-entropy)"
+    )
 
     command = _command(
         top,

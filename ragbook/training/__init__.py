@@ -9,10 +9,10 @@ from ragbook.training.run import Run
 __all__ = ["RECIPES", "Run"]
 
 
-def _dpr(run: Run) -> None:
+def _dpr(run: Run, **varied: str) -> None:
     from ragbook.training import dpr
 
-    dpr.recipe(run)
+    dpr.recipe(run, **varied)
 
 
 def _reader(run: Run) -> None:
@@ -27,7 +27,7 @@ def _lm(run: Run) -> None:
     lm.recipe(run)
 
 
-RECIPES: dict[str, Callable[[Run], None]] = {
+RECIPES: dict[str, Callable[..., None]] = {
     "dpr": _dpr,
     "reader": _reader,
     "lm": _lm,
@@ -36,4 +36,5 @@ RECIPES: dict[str, Callable[[Run], None]] = {
     "rag": _reader,
     "fid": _reader,
 }
-"""Recipe by name. Each begins its run itself, once it has found nothing wrong with it."""
+"""Recipe by name: (run) -> None, `dpr` also with a `similarity` and a `loss`. Each begins its run
+itself, once it has found nothing wrong with it."""

@@ -31,7 +31,6 @@ from ragbook.models.encoder import Encoder, load_encoder, save_encoder
 from ragbook.retrieval import BM25Retriever
 from ragbook.training.contrastive import LOSSES, accuracy
 from ragbook.training.loop import MasterAdamW, train
-from ragbook.training.reader import quicken
 from ragbook.training.run import Run
 
 DEPTH = 100
@@ -56,6 +55,8 @@ class Recipe:
     steps, batch: updates, and questions in one.
     rate: peak learning rate.
     frozen_layers: layers from the bottom that stay as they are, as the embeddings do.
+    dtype: what the towers compute in; `float32` where `bfloat16` is emulated, as on CPUs without
+        instructions for it, and then many times slower.
     """
 
     similarity: str = "cosine"
@@ -65,6 +66,7 @@ class Recipe:
     batch: int = 64
     rate: float = 5e-5
     frozen_layers: int = 2
+    dtype: str = "bfloat16"
 
     @property
     def score_scale(self) -> float:
@@ -157,9 +159,10 @@ def epoch_batches(shown: Sequence[Pair], size: int, seed: int, epoch: int) -> li
     return [[shown[at] for at in order[n * size : (n + 1) * size]] for n in range(whole)]
 
 
-def prepare(tower: Any, frozen_layers: int) -> None:
+def prepare(tower: Any, frozen_layers: int, dtype: torch.dtype = torch.bfloat16) -> None:
     """Quicken a tower and freeze what stays as it is."""
-    quicken(tower)
+    tower.set_attn_implementation("eager")  # on CPUs it trains faster at these lengths
+    tower.to(dtype)
     for name, parameter in tower.named_parameters():
         layer = re.match(r"encoder\.layer\.(\d+)\.", name)
         parameter.requires_grad = layer is not None and int(layer[1]) >= frozen_layers
@@ -198,7 +201,7 @@ def train_dpr(
     encoder = _from_embedded(recipe, str(out))
     towers = (encoder.passage_model, encoder.query_model)
     for tower in towers:
-        prepare(tower, recipe.frozen_layers)
+        prepare(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
     per_epoch = len(epoch_batches(shown, recipe.batch, seed, 0))
     epochs: dict[int, list[list[Pair]]] = {}
 
@@ -221,7 +224,7 @@ def train_dpr(
     )
     trained = _from_embedded(recipe, str(out))
     for tower, whole in zip(towers, (trained.passage_model, trained.query_model), strict=True):
-        # What was frozen was rounded to bfloat16 as well, but only for the run.
+        # What was frozen may have been rounded too, but only for the run.
         changed = {n: p.detach().float() for n, p in tower.named_parameters() if p.requires_grad}
         whole.load_state_dict(changed, strict=False)
     save_encoder(out, trained)
@@ -242,12 +245,12 @@ def _from_embedded(recipe: Recipe, name: str) -> Encoder:
     )
 
 
-def recipe(run: Run) -> None:
+def recipe(run: Run, **varied: Any) -> None:
     """`ragbook train dpr`: an encoder in `run.out`, for `--encoder`, of MiniWiki's train questions
-    or of one's own."""
+    or of one's own. `varied` may name a `similarity` and a `loss`."""
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
-    chosen = Recipe()
+    chosen = Recipe(**varied)
     chosen = replace(chosen, steps=run.cut(chosen.steps))
     train_dpr(pairs(corpus, questions, chosen.hard_negatives), run.out, chosen, run.seed)
 

@@ -10,6 +10,7 @@ import torch
 from ragbook import cli
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
+from ragbook.index import PassageIndex
 from ragbook.models import load_encoder
 from ragbook.models.embedded import minilm_model
 from ragbook.models.encoder import SIMILARITIES, Encoder
@@ -112,6 +113,14 @@ def shown_pairs() -> list[Pair]:
 SMALL = Recipe(steps=4, batch=3, frozen_layers=5, rate=1e-3)
 
 
+def test_float32_computes_what_bfloat16_nearly_does(tmp_path):
+    exact = train_dpr(shown_pairs(), tmp_path / "exact", replace(SMALL, dtype="float32"))
+    quick = train_dpr(shown_pairs(), tmp_path / "quick", SMALL)
+    one, other = (e.encode_queries([WHEN.text, RIVER.text]) for e in (exact, quick))
+    assert exact.query_sha256 != quick.query_sha256
+    np.testing.assert_allclose(one, other, atol=0.03)
+
+
 @pytest.mark.parametrize("loss", ["cross-entropy", "hinge"])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_both_losses_reach_both_towers_under_every_similarity(similarity, loss):
@@ -177,13 +186,15 @@ def test_training_teaches_what_it_shows(tmp_path):
 
 
 def test_the_commands_take_what_the_recipe_writes(tmp_path, capsys):
-    dpr.recipe(Run(tmp_path / "encoder", steps=1, own=(CORPUS, [WHEN, WHERE, RIVER])))
+    own = CORPUS, [WHEN, WHERE, RIVER]
+    dpr.recipe(Run(tmp_path / "encoder", steps=1, own=own), similarity="l2", loss="hinge")
     passages = tmp_path / "lakes.jsonl"
     rows = [{"id": p.id, "title": p.title, "text": p.text} for p in CORPUS]
     passages.write_text("".join(json.dumps(row) + "\n" for row in rows))
     folder, encoder = str(tmp_path / "index"), str(tmp_path / "encoder")
     build = ["index", "build", "--corpus", str(passages), "--out", folder, "--encoder", encoder]
     assert cli.main(build) == 0
+    assert PassageIndex.open(folder).manifest["index"]["type"] == "IndexFlatL2"
     assert cli.main(["index", "search", folder, WHERE.text, "--json", "--k", "1"]) == 0
     (best,) = json.loads(capsys.readouterr().out.split("\n", 1)[1])
     assert best["passage_id"] == "sorn"
