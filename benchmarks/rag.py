@@ -2,7 +2,7 @@
 
 `python benchmarks/rag.py` saves a random RAG checkpoint with a generator of BART-base's shape (6
 and 6 layers of width 768, 50,265 words), reads 5 MiniWiki passages with each of 8 questions and
-decodes with 4 beams. Each side runs in a process of its own, so that each has a peak of memory of its own.
+decodes with 4 beams. Each side runs in a process of its own, so that each has its own peak of memory.
 It prints whether the losses, the answers and their scores are equal, the times, and their ratio.
 
 The inputs are cut to one length, about 100 words and the question, because the peer's RAG-Sequence

@@ -85,7 +85,7 @@ class Memory:
         self.states, self.mask = states, mask
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         start = torch.full((len(states), 1), reader.start, device=states.device)
-        reader._forward(states, mask, start, past_key_values=cache, use_cache=True)
+        reader.forward(states, mask, start, past_key_values=cache, use_cache=True)
         layers: Any = cache.cross_attention_cache.layers
         self.keys_and_values: list[tuple[Tensor, Tensor]] = [(x.keys, x.values) for x in layers]
 
@@ -133,7 +133,7 @@ class Continuation:
                 self.cache.cross_attention_cache.batch_select_indices(kept)
             inputs = prefixes[:, self.written :]
         self.read, self.written = own, prefixes.shape[1]
-        out = self.reader._forward(
+        out = self.reader.forward(
             self.memory.states[:1],  # only there to say that there are keys and values
             self.memory.mask[own],
             inputs,
@@ -228,7 +228,7 @@ class SeqReader:
         opening = inputs.new_tensor(self.opening).expand(len(inputs), -1)
         return torch.cat([inputs[:, :1], opening, inputs[:, 1:]], dim=1)
 
-    def _forward(self, states: Tensor, mask: Tensor, inputs: Tensor, **kwargs: Any) -> Any:
+    def forward(self, states: Tensor, mask: Tensor, inputs: Tensor, **kwargs: Any) -> Any:
         # Additive and of four dimensions, so that no model makes one of its own: there may be more
         # prefixes than inputs.
         unread = torch.zeros_like(mask, dtype=states.dtype)
@@ -267,7 +267,7 @@ class SeqReader:
             longest = int(lengths[chosen_rows].max())
             at = labels[chosen_rows, :longest].to(memory.states.device)
             own = rows[chosen_rows].to(memory.states.device)
-            read = self._forward(
+            read = self.forward(
                 memory.states[:1],
                 memory.mask[own],
                 self.teacher_forcing(at),
@@ -292,7 +292,7 @@ class SeqReader:
         -------
         float32 [N, L]; each row sums to 1 over the input's tokens.
         """
-        out = self._forward(states, mask, self.teacher_forcing(labels), output_attentions=True)
+        out = self.forward(states, mask, self.teacher_forcing(labels), output_attentions=True)
         attention = out.cross_attentions[-1].float().mean(1)[:, len(self.opening) :]  # [N, T, L]
         valid = (labels != -100).float()
         valid[torch.arange(len(labels)), valid.sum(1).long() - 1] = (

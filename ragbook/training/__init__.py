@@ -15,6 +15,12 @@ def _dpr(run: Run, **varied: str) -> None:
     dpr.recipe(run, **varied)
 
 
+def _rag(run: Run) -> None:
+    from ragbook.training import rag
+
+    rag.recipe(run)
+
+
 def _reader(run: Run) -> None:
     from ragbook.training import recipes
 
@@ -29,11 +35,11 @@ def _lm(run: Run) -> None:
 
 RECIPES: dict[str, Callable[..., None]] = {
     "dpr": _dpr,
+    "rag": _rag,
     "reader": _reader,
     "lm": _lm,
     # These stand on the one reader: its recipe teaches the seq2seq and the span form at once.
     "realm": _reader,
-    "rag": _reader,
     "fid": _reader,
 }
 """Recipe by name: (run) -> None, `dpr` also with a `similarity` and a `loss`. Each begins its run
