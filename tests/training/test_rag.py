@@ -6,14 +6,15 @@ from transformers import BertConfig, BertModel
 
 from ragbook.corpus import Corpus
 from ragbook.errors import InputError
-from ragbook.index import build_index
+from ragbook.index import PassageIndex, build_index
 from ragbook.methods import posterior
 from ragbook.methods.base import doc_log_probs
 from ragbook.methods.rag import RagSequence, RagToken
-from ragbook.models import Encoder, SeqReader
+from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.retrieval import DenseRetriever
-from ragbook.training.rag import Recipe, log_likelihood, retrieve, train_rag
+from ragbook.training.rag import Recipe, log_likelihood, recipe, retrieve, train_rag
+from ragbook.training.run import Run
 from tests.methods.conftest import PASSAGES, QUESTIONS, seq_model
 
 METHODS = {"rag-sequence": RagSequence, "rag-token": RagToken}
@@ -81,9 +82,17 @@ def test_parts_add_up_to_the_whole_update(ends, tmp_path):
     for parts in (1, 3):
         for model, state in states:
             model.load_state_dict(state)
-        recipe = Recipe(k=3, batch=5, parts=parts, steps=2, query_rate=1e-2, biases=False)
+        settings = Recipe(k=3, batch=5, parts=parts, steps=2, query_rate=1e-2, biases=False)
         train_rag(
-            "rag-token", reader, encoder, index, QUESTIONS, tmp_path / str(parts), recipe, 0, False
+            "rag-token",
+            reader,
+            encoder,
+            index,
+            QUESTIONS,
+            tmp_path / str(parts),
+            settings,
+            0,
+            False,
         )
         ended.append([p.detach().clone() for m in models(ends) for p in m.parameters()])
     for a, b in zip(*ended, strict=True):
@@ -98,8 +107,8 @@ def test_training_raises_the_likelihood_and_leaves_the_passages_alone(ends, tmp_
     reader, encoder, index = ends
     before = {k: v.clone() for k, v in encoder.passage_model.state_dict().items()}
     start = log_likelihood("rag-sequence", reader, encoder, index, QUESTIONS, 2).sum().item()
-    recipe = Recipe(k=2, batch=4, steps=12, query_rate=1e-2, reader_rate=1e-2)
-    train_rag("rag-sequence", reader, encoder, index, QUESTIONS, tmp_path, recipe, 0, False)
+    settings = Recipe(k=2, batch=4, steps=12, query_rate=1e-2, reader_rate=1e-2)
+    train_rag("rag-sequence", reader, encoder, index, QUESTIONS, tmp_path, settings, 0, False)
     end = log_likelihood("rag-sequence", reader, encoder, index, QUESTIONS, 2).sum().item()
     assert end > start + 1
     for name, value in encoder.passage_model.state_dict().items():
@@ -112,7 +121,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(ends, tmp_path):
     """Ten steps at once, and six that were killed and four from their checkpoint: equal."""
     reader, encoder, index = ends
     states = [(m, {k: v.clone() for k, v in m.state_dict().items()}) for m in models(ends)]
-    recipe = Recipe(k=2, batch=2, steps=260, query_rate=1e-2, reader_rate=1e-2)
+    settings = Recipe(k=2, batch=2, steps=260, query_rate=1e-2, reader_rate=1e-2)
     ended = []
     for folder, dies in (("whole", None), ("killed", 253)):
         for attempt in range(1 if dies is None else 2):
@@ -135,7 +144,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(ends, tmp_path):
                     index,
                     QUESTIONS,
                     tmp_path / folder,
-                    recipe,
+                    settings,
                     0,
                     False,
                 )
@@ -150,3 +159,21 @@ def test_an_index_of_another_encoder_is_refused(ends, tmp_path):
     other = Encoder(tower(), minilm_tokenizer(), "other", "other", 1.0).untied()
     with pytest.raises(InputError, match="other"):
         train_rag("rag-token", reader, other, index, QUESTIONS, tmp_path / "w", Recipe())
+
+
+def test_the_recipe_writes_a_reader_and_an_encoder_for_each_method(tmp_path):
+    """One step on passages of one's own; the folders load, and the index knows their encoder."""
+    run = Run(tmp_path, steps=1, own=(Corpus("four", PASSAGES), QUESTIONS))
+    recipe(run)
+    index = PassageIndex.open(tmp_path / "index")
+    for method, kind in METHODS.items():
+        folder = str(tmp_path / method)
+        encoder, reader = load_encoder(folder), load_reader(folder, method)
+        assert encoder.query_sha256 != encoder.sha256  # a question tower of its own
+        found = kind(reader, DenseRetriever(index, encoder)).answer(QUESTIONS, k=3)
+        assert all(answer.text for answer in found)
+        own = dict(reader.model.decoder.named_parameters())
+        shared = dict(load_reader().model.decoder.named_parameters())
+        assert {p.dim() for n, p in own.items() if not torch.equal(p, shared[n])} == {1}
+    with pytest.raises(InputError, match="holds a run already"):
+        recipe(run)
