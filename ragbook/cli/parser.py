@@ -186,7 +186,7 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME", help=f"recipe: {', '.join(RECIPES)}")
     command.add_argument("--corpus", metavar="NAME_OR_PATH", help="passages to go on with")
     command.add_argument(
-        "--questions", metavar="NAME_OR_PATH", help="questions to go on with, gold passages named"
+        "--questions", metavar="NAME_OR_PATH", help="questions to go on with; readers need gold passages named"
     )
     command.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder of the weights"
@@ -256,7 +256,8 @@ def _add_reader(command: argparse.ArgumentParser) -> None:
         "--reader",
         default="bundled",
         metavar="DIR",
-        help="readers that `ragbook train reader` wrote (default: the bundled ones)",
+        help="readers that `ragbook train reader` or `rag` wrote, or a seq2seq or RAG checkpoint "
+        "(default: the bundled ones)",
     )
 
 
