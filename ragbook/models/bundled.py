@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from ragbook.errors import InputError
 from ragbook.models.embedded import minilm_tokenizer, sha256_file
+from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.models.rag_checkpoint import load_rag_reader
 from ragbook.models.reader import SeqReader, new_reader_model
@@ -121,6 +122,12 @@ def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
         except OSError as error:
             raise _unreachable(name) from error
     return SeqReader(reader_model(folder), minilm_tokenizer(), name)
+
+
+def load_joint() -> tuple[SeqReader, Encoder]:
+    """RAG-Sequence's reader and question tower as `ragbook train rag` trained them together; the
+    encoder searches every index that the embedded one built."""
+    return load_reader(method="rag-joint"), load_encoder(str(WEIGHTS))
 
 
 @cache
