@@ -108,25 +108,27 @@ def _on_gold(answer: Answer, question: Question) -> bool:
     return max(answer.evidence, key=lambda e: e.weight).passage_id == question.gold_passage
 
 
-def measure_claims(method: Method, claims: QuestionSet, k: int) -> list[dict[str, Any]]:
-    """Accuracy, over all claims and over the true and false ones; evidence on the gold passage."""
-    right, gold = [], []
+def measure_claims(checking: Sequence[Method], claims: QuestionSet, k: int) -> list[dict[str, Any]]:
+    """Accuracy, over all claims and over the true and false ones; evidence on the gold passage.
+
+    The methods take turns batch by batch, so that what they all read is encoded once.
+    """
+    right: dict[str, list[float]] = {method.name: [] for method in checking}
+    gold: dict[str, list[float]] = {method.name: [] for method in checking if method.retriever}
     for batch in _batches(claims):
-        given = classify(method, batch, k)
-        right += [float(label == q.answers[0]) for label, q in zip(given, batch, strict=True)]
-        if method.retriever is not None:
-            answers = method.answer(batch, k)
-            gold += [float(_on_gold(a, q)) for a, q in zip(answers, batch, strict=True)]
-    rows = [row("accuracy", right)]
-    if gold:
-        rows.append(row("evidence on the gold passage", gold))
-    for label in tasks.LABELS:
-        mine = [at for at, claim in enumerate(claims) if claim.answers[0] == label]
-        rows.append(row(f"accuracy, {label} claims", [right[at] for at in mine]))
-        if gold:
-            rows.append(
-                row(f"evidence on the gold passage, {label} claims", [gold[at] for at in mine])
-            )
+        for method in checking:
+            given = classify(method, batch, k)
+            right[method.name] += [g == q.answers[0] for g, q in zip(given, batch, strict=True)]
+            if method.retriever:
+                answers = method.answer(batch, k)
+                gold[method.name] += [_on_gold(*pair) for pair in zip(answers, batch, strict=True)]
+    rows = []
+    for metric, values in (("accuracy", right), ("evidence on the gold passage", gold)):
+        for name, own in values.items():
+            rows.append(row(metric, own, model=name))
+            for label in tasks.LABELS:
+                mine = [v for v, q in zip(own, claims, strict=True) if q.answers[0] == label]
+                rows.append(row(f"{metric}, {label} claims", mine, model=name))
     return rows
 
 
@@ -152,25 +154,34 @@ def names_of(clues: QuestionSet) -> list[tuple[str, ...]]:
 
 
 def measure_clues(
-    method: Method, clues: QuestionSet, k: int, reader: Method, tokenizer: Any
+    writing: Sequence[Method], clues: QuestionSet, k: int, reader: Method, tokenizer: Any
 ) -> list[dict[str, Any]]:
-    """Nats a token, F1 and round trip of what `method` writes; `reader` answers its questions."""
-    nll, written = [], []
+    """Nats a token, F1 and round trip of what each method writes; `reader` answers its questions.
+
+    The first question that asks for the name is the one whose tokens count; F1 takes the likest.
+    """
+    nll: dict[str, list[float]] = {method.name: [] for method in writing}
+    written: dict[str, list[str]] = {method.name: [] for method in writing}
     for batch in _batches(clues):
         targets = [clue.answers[0] for clue in batch]
         tokens = tokenizer(targets, add_special_tokens=False)["input_ids"]
-        log_probs = method.log_prob(batch, targets, k).tolist()
-        nll += [-p / (len(ids) + 1) for p, ids in zip(log_probs, tokens, strict=True)]
-        written += [answer.text for answer in method.answer(batch, k)]
-    names = names_of(clues)
-    told = [float(has_answer(text, known)) for text, known in zip(written, names, strict=True)]
-    return [
-        row("nats a token", nll),
-        row("f1", [f1(text, clue.answers) for text, clue in zip(written, clues, strict=True)]),
-        row("round trip", [float(hit) for hit in round_trip(reader, written, names)]),
-        row("tells the name", told),
-        row("different questions", [len(set(written)) / len(written)] * len(written)),
-    ]
+        for method in writing:
+            log_probs = method.log_prob(batch, targets, k).tolist()
+            nll[method.name] += [
+                -p / (len(ids) + 1) for p, ids in zip(log_probs, tokens, strict=True)
+            ]
+            written[method.name] += [answer.text for answer in method.answer(batch, k)]
+    names, rows = names_of(clues), []
+    for name, texts in written.items():
+        told = [has_answer(text, known) for text, known in zip(texts, names, strict=True)]
+        like = [f1(text, clue.answers) for text, clue in zip(texts, clues, strict=True)]
+        rows += [
+            row("nats a token", nll[name], model=name),
+            row("f1", like, model=name),
+            row("round trip", round_trip(reader, texts, names), model=name),
+            row("tells the name", told, model=name),
+        ]
+    return rows
 
 
 def record(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -196,30 +207,29 @@ def main(
     dense = task_retriever("claims", Path("build/index"))
     answering = RagSequence(load_reader(method="rag-sequence"), dense, verbatim=True)
     command = f"python -m ragbook.evaluation.tasks {task} {split} {folder} {names}"
+    chosen = methods(task, reader, retriever, names.split(","))
+    retrieving = [method for method in chosen if method.retriever]
     rows: list[dict[str, Any]] = []
 
-    def add(k: int | None, name: str, figures: Sequence[dict[str, Any]]) -> None:
+    def add(k: int | None, figures: Sequence[dict[str, Any]]) -> None:
         for figure in figures:
             low, high = figure["ci95"]
-            where = f"{task} {split} {name:<13} {'' if k is None else f'k = {k}':<6}"
+            where = f"{task} {split} {figure['model']:<13} {'' if k is None else f'k = {k}':<6}"
             value = f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
             print(f"{where} n = {figure['n']:<5} {figure['metric']:<44} {value}", flush=True)
-            head = {"task": task, "split": split, "model": name, "k": k}
-            rows.append({**head, **figure, "command": command})
+            rows.append({"task": task, "split": split, "k": k, **figure, "command": command})
 
-    for method in methods(task, reader, retriever, names.split(",")):
-        retrieves = method.retriever is not None
+    for k in (None, 1, 5) if task == "claims" else (None, 5):
+        asked = [method for method in chosen if not method.retriever] if k is None else retrieving
         if task == "claims":
-            for k in (1, 5) if retrieves else (None,):
-                add(k, method.name, measure_claims(method, tasks.claims(split), k or 1))
+            add(k, measure_claims(asked, tasks.claims(split), k or 1))
         else:
-            figures = measure_clues(method, tasks.clues(split), 5, answering, reader.tokenizer)
-            add(5 if retrieves else None, method.name, figures)
+            clues = tasks.clues(split)
+            add(k, measure_clues(asked, clues, k or 1, answering, reader.tokenizer))
     if task == "clues":
         clues = tasks.clues(split)
-        references = [clue.answers[0] for clue in clues]
-        hits = round_trip(answering, references, names_of(clues))
-        add(None, "reference", [row("round trip", [float(hit) for hit in hits])])
+        hits = round_trip(answering, [clue.answers[0] for clue in clues], names_of(clues))
+        add(None, [row("round trip", hits, model="reference")])
     if out:
         record(Path(out), rows)
 

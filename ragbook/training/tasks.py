@@ -66,7 +66,7 @@ class Stage:
     steps: int
 
 
-STAGES = (Stage(1, 32, 250), Stage(5, 16, 100))
+STAGES = (Stage(1, 32, 450), Stage(5, 16, 90))
 
 
 def task_retriever(task: str, folder: Path) -> Retriever:
