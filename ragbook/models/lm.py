@@ -6,7 +6,9 @@ standard class): its word embeddings stay, its upper layers were trained to pred
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +21,14 @@ from ragbook.models.embedded import minilm_model
 from ragbook.models.prompts import MAX_QUESTION, passage_text
 
 MAX_PASSAGE = 256
-"""Tokens of a passage that the language model reads; the rest is dropped."""
+"""Tokens of a passage in a prompt or a training text; the rest is dropped."""
+
+WINDOW, OVERLAP = 256, 128
+"""Tokens that a memory's text is read in at a time, and how many of them a window repeats from the
+one before: every key but those of a text's beginning has at least OVERLAP tokens of context."""
+
+BATCH_TOKENS = 4096
+"""Tokens in one forward pass over a memory's text, padding included."""
 
 
 def new_lm_model() -> BertLMHeadModel:
@@ -33,31 +42,48 @@ def new_lm_model() -> BertLMHeadModel:
     return model
 
 
+FEED_FORWARD = ("mlp", "ffn", "feed_forward", "fc1", "intermediate", "block_sparse_moe")
+"""What a block's feed-forward network is called, or the first layer of it, in `transformers`."""
+
+
 def key_module(model: Any) -> nn.Module:
     """The last block's feed-forward network: what comes into it is the key (Khandelwal et al. 2020,
     section 5), after the layer norm that stands before it.
 
-    GPT-2: `transformer.h[-1].mlp`; Llama-style: `model.layers[-1].mlp`; OPT:
-    `model.decoder.layers[-1].fc1`; BERT: `bert.encoder.layer[-1].intermediate`.
+    | architecture | network | the norm whose output is the key |
+    |---|---|---|
+    | GPT-2, GPT-Neo, GPT-BigCode | `transformer.h[-1].mlp` | `ln_2` |
+    | GPT-J, CodeGen | `transformer.h[-1].mlp` | `ln_1`, which attention reads too |
+    | GPT-NeoX, Pythia | `gpt_neox.layers[-1].mlp` | `post_attention_layernorm` |
+    | Llama, Mistral, Qwen | `model.layers[-1].mlp` | `post_attention_layernorm` |
+    | Phi | `model.layers[-1].mlp` | `input_layernorm`, which attention reads too |
+    | Gemma 2 and 3 | `model.layers[-1].mlp` | `pre_feedforward_layernorm` |
+    | BLOOM | `transformer.h[-1].mlp` | `post_attention_layernorm` |
+    | MPT | `transformer.blocks[-1].ffn` | `norm_2` |
+    | OPT | `model.decoder.layers[-1].fc1` | `final_layer_norm` |
+    | BART's decoder | `model.decoder.layers[-1].fc1` | `self_attn_layer_norm`, or cross-attention's |
+    | BERT's decoder | `bert.encoder.layer[-1].intermediate` | `attention.output.LayerNorm` |
+
+    Any other model whose blocks are a list and name their network one of `FEED_FORWARD` is served
+    the same way.
 
     Raises
     ------
-    InputError: the architecture is none of these.
+    InputError: there is no such block.
     """
-    for block, inner in (
-        ("transformer.h", "mlp"),
-        ("model.layers", "mlp"),
-        ("model.decoder.layers", "fc1"),
-        ("bert.encoder.layer", "intermediate"),
-    ):
-        try:
-            return getattr(model.get_submodule(block)[-1], inner)
-        except AttributeError:
-            continue
+    for blocks in model.base_model.modules():
+        if isinstance(blocks, nn.ModuleList) and len(blocks):
+            for name in FEED_FORWARD:
+                if hasattr(blocks[-1], name):
+                    return getattr(blocks[-1], name)
     raise InputError(
         f"{type(model).__name__} is not a language model whose feed-forward layers are known; "
-        "use a GPT-2, Llama, OPT or BERT decoder"
+        "use a decoder of transformer blocks such as GPT-2, Llama, OPT or BERT"
     )
+
+
+class _KeySeen(Exception):
+    """Ends a forward pass at the key: what comes after it has no part in a datastore."""
 
 
 class Continuation:
@@ -105,15 +131,33 @@ class LanguageModel:
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.start, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
         if self.start is None:  # GPT-2 and its kin open and close a text with one token
-            self.start = self.end = tokenizer.eos_token_id
+            self.end = tokenizer.eos_token_id
+            self.start = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         self.vocab_size: int = model.config.vocab_size
         self.dimension: int = model.config.hidden_size
         self.parameters = sum(p.numel() for p in model.parameters())
         self._key: Tensor | None = None
-        key_module(model).register_forward_pre_hook(self._keep)
+        self._only_keys = False
+        key_module(model).register_forward_pre_hook(self._keep, with_kwargs=True)
 
-    def _keep(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        self._key = arguments[0]
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the weights: names, types and bytes, in the model's order."""
+        digest = hashlib.sha256()
+        for name, weight in self.model.named_parameters():
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _keep(self, _: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        self._key = arguments[0] if arguments else next(iter(named.values()))
+        if self._only_keys:
+            raise _KeySeen
+
+    def _seen(self, ids: Tensor) -> Tensor:
+        """The keys of the forward pass that has just been, float32 [N, L, d]; OPT flattens them."""
+        assert self._key is not None
+        return self._key.reshape(*ids.shape, -1).float()
 
     @torch.no_grad()
     def forward(
@@ -139,8 +183,7 @@ class LanguageModel:
             logits_to_keep=last,
             **{"use_cache": False, **kwargs},
         ).logits
-        assert self._key is not None
-        return self._key[:, -last:].float(), logits.float().log_softmax(-1)
+        return self._seen(ids)[:, -last:], logits.float().log_softmax(-1)
 
     def continuation(self, questions: Sequence[str]) -> Continuation:
         """What a beam search over the questions' answers asks for the next token."""
@@ -160,21 +203,66 @@ class LanguageModel:
         )["input_ids"]
         return [self.start, *ids, self.end]
 
+    def texts(self, passages: Sequence[Passage]) -> list[list[int]]:
+        """Passages as a memory reads them, whole: start, title and text, end."""
+        ids = self.tokenizer(
+            [passage_text(p) for p in passages], add_special_tokens=False, verbose=False
+        )["input_ids"]
+        return [[self.start, *one, self.end] for one in ids]
+
+    @property
+    def window(self) -> int:
+        """Tokens that a memory's text is read in at a time: WINDOW, or all the model has places
+        for."""
+        return min(WINDOW, getattr(self.model.config, "max_position_embeddings", WINDOW))
+
+    def windows(self, ids: Sequence[int]) -> list[tuple[list[int], int]]:
+        """Cut a text whose every token wants a key: (a window's ids, how many of them repeat).
+
+        A later window opens as a text does and repeats the last tokens before its own.
+        """
+        repeated = min(OVERLAP, self.window // 2)
+        out = [(list(ids[: self.window]), 0)]
+        step = self.window - repeated - 1
+        for at in range(self.window, len(ids), step):
+            out.append(([self.start, *ids[at - repeated : at + step]], repeated + 1))
+        return out
+
     @torch.no_grad()
+    def keys(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The key of every token of every text, float32 [T, d] each.
+
+        Windows of like length are read together, at most BATCH_TOKENS at a time, and no further
+        than the key; padding stands on the right, where a causal model does not look.
+        """
+        cut = [(number, *w) for number, ids in enumerate(texts) for w in self.windows(ids)]
+        found: list[Tensor] = [torch.empty(0)] * len(cut)
+        order = sorted(range(len(cut)), key=lambda at: (len(cut[at][1]), at), reverse=True)
+        while order:
+            size = max(1, BATCH_TOKENS // len(cut[order[0]][1]))
+            batch, order = order[:size], order[size:]
+            rows = [torch.tensor(cut[at][1]) for at in batch]
+            ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.end)
+            self._only_keys = True
+            try:
+                self.model.base_model(input_ids=ids, use_cache=False)
+            except _KeySeen:
+                pass
+            finally:
+                self._only_keys = False
+            keys = self._seen(ids)
+            for row, at in enumerate(batch):
+                found[at] = keys[row, cut[at][2] : len(cut[at][1])]
+        parts: list[list[Tensor]] = [[] for _ in texts]
+        for (number, _, _), keys in zip(cut, found, strict=True):
+            parts[number].append(keys)
+        return [torch.cat(part) for part in parts]
+
     def memory(self, passages: Sequence[Passage]) -> list[tuple[Tensor, Tensor]]:
         """The (key, next token) pairs of each passage: (float32 [T, d], int64 [T]).
 
-        A key's context is its own passage from the start.
+        A key's context is its own passage from the start, or the window of it.
         """
-        out: list[tuple[Tensor, Tensor]] = []
-        for at in range(0, len(passages), 32):
-            rows = [torch.tensor(self.passage_ids(p)) for p in passages[at : at + 32]]
-            ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.end)
-            mask = torch.zeros_like(ids)
-            for row, one in enumerate(rows):
-                mask[row, : len(one)] = 1
-            self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-            assert self._key is not None
-            keys = self._key.float()
-            out += [(keys[row, : len(one) - 1].clone(), one[1:]) for row, one in enumerate(rows)]
-        return out
+        texts = self.texts(passages)
+        keys = self.keys([ids[:-1] for ids in texts])
+        return [(key, torch.tensor(ids[1:])) for key, ids in zip(keys, texts, strict=True)]
