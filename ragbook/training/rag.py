@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ragbook.corpus import Question, miniwiki
+from ragbook.corpus import Passage, Question, miniwiki
 from ragbook.index import PassageIndex, build_index
 from ragbook.methods import rag
 from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
@@ -91,12 +91,28 @@ def log_likelihood(
     """log p(first answer | question) of RAG-Sequence or RAG-Token, float32 [B], with gradients to
     the question tower and the generator, wherever their parameters ask for them."""
     log_prior, positions = retrieve(encoder, index, [q.text for q in questions], k)
-    B, n = positions.shape
+    passages = [[index.corpus[at] for at in found] for found in positions.tolist()]
+    return marginal_log_likelihood(method, reader, questions, passages, log_prior)
+
+
+def marginal_log_likelihood(
+    method: str,
+    reader: SeqReader,
+    questions: Sequence[Question],
+    passages: Sequence[Sequence[Passage | None]],
+    log_prior: Tensor,
+) -> Tensor:
+    """log p(first answer | question) over the passages given, float32 [B], with gradients to the
+    generator and to `log_prior`, log p(z | x), float32 [B, n].
+
+    All questions have n passages. None is no passage: the question alone is read.
+    """
+    B, n = log_prior.shape
     device = next(reader.model.parameters()).device
     inputs = reader.pairs.layout(
         reader.tokenizer,
         [q.text for q in questions for _ in range(n)],
-        [index.corpus[at] for at in positions.flatten().tolist()],
+        [passage for found in passages for passage in found],
     )
     tensors = {name: value.to(device) for name, value in inputs.tensors.items()}
     labels = reader.pad_labels(

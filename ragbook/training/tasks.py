@@ -25,25 +25,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from ragbook.corpus import Question, QuestionSet, miniwiki, tasks
 from ragbook.errors import InputError
-from ragbook.methods import rag
 from ragbook.methods.base import doc_log_probs
-from ragbook.models import load_encoder
+from ragbook.models import SeqReader, load_encoder
 from ragbook.models.bundled import manifest, reader_model, write_manifest
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.prompts import pair
 from ragbook.retrieval import Retrieved, Retriever
 from ragbook.training.loop import MasterAdamW, train, write_tensors
-from ragbook.training.reader import (
-    FROZEN_LAYERS,
-    TRAIN_INPUT,
-    quicken,
-    set_dropout,
-    shift_right,
-)
+from ragbook.training.rag import marginal_log_likelihood, small_parameters
+from ragbook.training.reader import FROZEN_LAYERS, quicken, set_dropout
 from ragbook.training.run import Run
 
 TASKS: dict[str, Callable[[], list[Question]]] = {
@@ -90,51 +82,45 @@ def own_tensors(model: Any, moves: str) -> dict[str, nn.Parameter]:
 
     The word embeddings stay, and so does the output layer's bias over the vocabulary.
     """
-    chosen: dict[str, nn.Parameter] = {}
+    if moves == "biases":
+        parts = {"encoder": model.encoder, "decoder": model.decoder}
+        return {
+            f"{at}.{n}": p for at, part in parts.items() for n, p in small_parameters(part).items()
+        }
     frozen = tuple(f"encoder.encoder.layer.{layer}." for layer in range(FROZEN_LAYERS))
-    for name, parameter in model.named_parameters():
-        if model.config.decoder.vocab_size in parameter.shape:
-            continue
-        below = name.startswith((*frozen, "encoder.embeddings.", "encoder.pooler."))
-        if parameter.dim() == 1 if moves == "biases" else not below:
-            chosen[name] = parameter
-    return chosen
+    below = (*frozen, "encoder.embeddings.", "encoder.pooler.")
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not name.startswith(below) and model.config.decoder.vocab_size not in parameter.shape
+    }
 
 
 def log_likelihood(
     objective: str,
-    model: Any,
-    tokenizer: Any,
+    reader: SeqReader,
     shown: Sequence[tuple[Question, Retrieved]],
     score_scale: float,
 ) -> Tensor:
     """log p(first answer | question) under `objective`, float32 [B], with gradients.
 
-    All questions show the same number of passages; the closed book shows none of them.
+    All questions show the same number of passages; the closed book shows none of them, which makes
+    it a sum over nothing.
     """
     questions = [question for question, _ in shown]
     if objective == "closed-book":
-        n, log_prior = 1, torch.zeros(len(shown), 1)
-        rows = [(q.text, None) for q in questions]
-    else:
-        n, log_prior = len(shown[0][1].ids), doc_log_probs([r for _, r in shown], score_scale)
-        rows = [(q.text, passage) for q, found in shown for passage in found.passages]
-    read = pair(tokenizer, [q for q, _ in rows], [p for _, p in rows], max_input=TRAIN_INPUT)
-    answers = tokenizer([q.answers[0] for q in questions], add_special_tokens=False)["input_ids"]
-    targets = pad_sequence(
-        [torch.tensor([*answer, tokenizer.sep_token_id]) for answer in answers], True, -100
+        none = [[None]] * len(shown)
+        return marginal_log_likelihood(
+            "rag-sequence", reader, questions, none, torch.zeros(len(shown), 1)
+        )
+    found = [retrieved for _, retrieved in shown]
+    return marginal_log_likelihood(
+        objective,
+        reader,
+        questions,
+        [retrieved.passages for retrieved in found],
+        doc_log_probs(found, score_scale),
     )
-    labels = targets.repeat_interleave(n, 0)
-    out = model.decoder(
-        input_ids=shift_right(labels, model.config.decoder_start_token_id, 0),
-        encoder_hidden_states=model.encoder(**read.tensors).last_hidden_state,
-        encoder_attention_mask=read.mask,
-        use_cache=False,
-    )
-    logits = out.logits.float()
-    chosen = logits.gather(-1, labels.clamp_min(0)[:, :, None]).squeeze(-1) - logits.logsumexp(-1)
-    marginal = rag.token_log_prob if objective == "rag-token" else rag.sequence_log_prob
-    return marginal(chosen.reshape(len(shown), n, -1), log_prior, targets != -100)
 
 
 def train_task(
@@ -153,7 +139,7 @@ def train_task(
     model: where training starts; changed in place.
     questions: with the targets as their first answers.
     """
-    tokenizer = minilm_tokenizer()
+    reader = SeqReader(model, minilm_tokenizer(), task)
     quicken(model)
     for parameter in model.parameters():
         parameter.requires_grad = False
@@ -170,7 +156,7 @@ def train_task(
             step: int, number: int = number, stage: Stage = stage, pairs: Sequence = pairs
         ) -> tuple[Tensor, dict[str, float]]:
             shown = random.Random(f"{run.seed}-{number}-{step}").sample(pairs, stage.batch)
-            likelihood = log_likelihood(objective, model, tokenizer, shown, retriever.score_scale)
+            likelihood = log_likelihood(objective, reader, shown, retriever.score_scale)
             loss = -likelihood.mean()
             return loss, {"nll": loss.item()}
 

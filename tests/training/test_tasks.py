@@ -11,7 +11,7 @@ from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.rag import RagSequence, RagToken
-from ragbook.models import load_reader
+from ragbook.models import SeqReader, load_reader
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.retrieval import Retrieved
 from ragbook.training import Run
@@ -38,9 +38,9 @@ class Fixed:
         return [Retrieved(tuple(p.id for p in SHOWN[:k]), row[:k], SHOWN[:k]) for row in rows]
 
 
-def likelihood(objective, model):
+def likelihood(objective, reader):
     shown = list(zip(ASKED, Fixed().retrieve(ASKED, 2), strict=True))
-    return log_likelihood(objective, model, minilm_tokenizer(), shown, Fixed.score_scale)
+    return log_likelihood(objective, reader, shown, Fixed.score_scale)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def likelihood(objective, model):
 )
 def test_the_objective_is_the_methods_own_likelihood(objective, method):
     with torch.no_grad():
-        trained = likelihood(objective, load_reader().model)
+        trained = likelihood(objective, load_reader())
     expected = method().log_prob(ASKED, [q.answers[0] for q in ASKED], k=2)
     torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-4)
 
@@ -80,12 +80,12 @@ def test_training_raises_the_likelihood_and_goes_on_where_it_was(moves, tmp_path
     monkeypatch.setattr(training, "STAGES", (training.Stage(1, 2, 3), training.Stage(2, 3, 5)))
     model = deepcopy(load_reader().model)
     with torch.no_grad():
-        before = likelihood("rag-sequence", model)
+        before = likelihood("rag-sequence", load_reader())
     run = Run(tmp_path)
     own = train_task("claims", model, ASKED, Fixed(), run, moves=moves)
-    model.float().eval()
+    taught = SeqReader(model.float(), minilm_tokenizer(), "taught")
     with torch.no_grad():
-        after = likelihood("rag-sequence", model)
+        after = likelihood("rag-sequence", taught)
     assert after.mean() > before.mean() + 0.5
     again = train_task("claims", deepcopy(load_reader().model), ASKED, Fixed(), run, moves=moves)
     assert all(torch.equal(again[name], tensor) for name, tensor in own.items())
