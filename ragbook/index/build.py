@@ -12,13 +12,11 @@ build. Shards always have the same bounds, so the vectors do not depend on where
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -27,18 +25,21 @@ from ragbook.errors import InputError
 from ragbook.index.index import FAISS_FILE, FLAT, PASSAGES_FILE, PassageIndex, encoder_record
 from ragbook.index.manifest import MANIFEST, fsync, write_manifest
 from ragbook.index.passages import StoredPassages, write_passages
+from ragbook.index.working import (
+    beside,
+    is_empty,
+    is_of,
+    locked,
+    put_in_place,
+    take_up,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
     from ragbook.models import Encoder
 
-try:
-    import fcntl
-except ImportError:  # Windows: two builds into one folder at once are then not noticed
-    fcntl = None
-
 SHARD_PASSAGES = 256
-STATE = "state.json"
 
 
 def build_index(
@@ -77,7 +78,7 @@ def build_index(
             f"choose one that compares by {' or '.join(FLAT)}."
         )
     standing = _standing(out, corpus, encoder, overwrite)
-    working = out.with_name(f".{out.name}.building")
+    working = beside(out)
     state = {
         "corpus": corpus.sha256,
         "encoder": encoder_record(encoder),
@@ -85,18 +86,18 @@ def build_index(
         "shard_passages": shard_passages,
     }
     if standing is not None:
-        if _is_of(working, state) or _is_empty(working):  # left by a kill after the rename
-            with suppress(InputError, OSError), _locked(working):
+        if is_of(working, state) or is_empty(working):  # left by a kill after the rename
+            with suppress(InputError, OSError), locked(working):
                 pass
         return standing
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(working):
+    with locked(working):
         if (standing := _standing(out, corpus, encoder, overwrite)) is not None:
             return standing  # another process has built it in between
-        _take_up(working, state)
+        take_up(working, state, "shards")
         shards = _encode(corpus, encoder, working / "shards", batch_size, shard_passages, progress)
         _assemble(corpus, encoder, working / "index", shards)
-        _put_in_place(working / "index", out)
+        put_in_place(working / "index", out)
     return PassageIndex.open(out)
 
 
@@ -104,7 +105,7 @@ def _standing(
     out: Path, corpus: Corpus | StoredPassages, encoder: Encoder, overwrite: bool
 ) -> PassageIndex | None:
     """The index at `out` if it is the one asked for; None if `out` is free or may be replaced."""
-    if not out.exists() or _is_empty(out):
+    if not out.exists() or is_empty(out):
         return None
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if not names & {FAISS_FILE, PASSAGES_FILE}:
@@ -125,79 +126,6 @@ def _standing(
             )
         return None
     raise InputError(f"{problem}; choose another folder or replace it with --overwrite.")
-
-
-@contextmanager
-def _locked(working: Path) -> Iterator[None]:
-    """Make the working folder, hold it against other processes, remove it when the work is done.
-
-    The lock is the system's, on the folder itself: a killed process leaves none behind.
-    """
-    working.mkdir(exist_ok=True)
-    if fcntl is None:
-        yield
-        _clear(working)
-        return
-    descriptor = os.open(working, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = working.exists() and os.path.samestat(os.fstat(descriptor), working.stat())
-        except BlockingIOError:
-            mine = False
-        if not mine:  # held by another process, or removed by one that has just ended
-            raise InputError(f"Another process is building in {working}; wait until it has ended.")
-        yield
-        _clear(working)
-    finally:
-        os.close(descriptor)
-
-
-def _clear(working: Path) -> None:
-    """Remove the working folder; its state goes last, so that what a kill leaves is known by it."""
-    for path in working.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != STATE:
-            path.unlink()
-    (working / STATE).unlink(missing_ok=True)
-    working.rmdir()
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
-
-
-def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write(file)` fill a file that appears under its name only when it is whole."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-
-
-def _state_bytes(state: dict[str, Any]) -> bytes:
-    return json.dumps(state, sort_keys=True).encode()
-
-
-def _is_of(working: Path, state: dict[str, Any]) -> bool:
-    """Whether a working folder is that of the build which `state` describes."""
-    path = working / STATE
-    return path.is_file() and path.read_bytes() == _state_bytes(state)
-
-
-def _take_up(working: Path, state: dict[str, Any]) -> None:
-    """Keep the shards of a killed build of the same inputs; clear away those of any other."""
-    if _is_of(working, state):
-        (working / "shards").mkdir(exist_ok=True)  # a kill can come in the clearing up
-        return
-    # The state goes first and comes last: shards must never stand beside a state of other inputs.
-    (working / STATE).unlink(missing_ok=True)
-    shutil.rmtree(working / "shards", ignore_errors=True)
-    (working / "shards").mkdir()
-    _write_whole(working / STATE, lambda file: file.write(_state_bytes(state)))
 
 
 def _encode(
@@ -231,7 +159,7 @@ def _encode(
                         f"for passages {start} to {start + len(passages) - 1} of {corpus.name!r}, "
                         f"expected finite ones of shape {shape}."
                     )
-                _write_whole(path, lambda file, vectors=vectors: np.save(file, vectors))
+                write_whole(path, lambda file, vectors=vectors: np.save(file, vectors))
             shards.append(path)
             bar.update(len(passages))
     return shards
@@ -269,13 +197,3 @@ def _assemble(
         files=[PASSAGES_FILE, FAISS_FILE],
     )
     fsync(folder)
-
-
-def _put_in_place(finished: Path, out: Path) -> None:
-    """Rename the finished folder to `out`; an index that stands there goes first."""
-    replaced = finished.with_name("replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if out.exists():
-        os.rename(out, replaced)
-    os.rename(finished, out)
-    fsync(out.parent)

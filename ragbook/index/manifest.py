@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _serialize(manifest: Manifest) -> bytes:
+def serialize(manifest: Manifest) -> bytes:
     """The one byte form of a manifest; its own hash is taken over the other keys."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     plain = json.dumps(body, sort_keys=True, ensure_ascii=False).encode()
@@ -64,17 +65,19 @@ def write_manifest(
         "corpus": corpus,
         "encoder": encoder,
         "index": index,
-        "files": {
-            name: {
-                "sha256": sha256_of_file(folder / name),
-                "bytes": (folder / name).stat().st_size,
-            }
-            for name in files
-        },
+        "files": file_records(folder, files),
     }
     path = folder / MANIFEST
-    path.write_bytes(_serialize(manifest))
+    path.write_bytes(serialize(manifest))
     fsync(path)
+
+
+def file_records(folder: Path, names: Iterable[str]) -> Manifest:
+    """Size in bytes and SHA-256 of files as they are on the disk, by name."""
+    return {
+        name: {"sha256": sha256_of_file(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in names
+    }
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -117,7 +120,7 @@ def manifest_as_written(folder: Path) -> bool:
         manifest = json.loads(raw.decode())
     except ValueError:
         return False
-    return isinstance(manifest, dict) and raw == _serialize(manifest)
+    return isinstance(manifest, dict) and raw == serialize(manifest)
 
 
 def size_problems(folder: Path, manifest: Manifest) -> list[str]:
