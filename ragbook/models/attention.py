@@ -8,6 +8,8 @@ longer query.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +18,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 NAME = "ragbook_shared"
+
+_RECORDS: list[list[Tensor]] = []
+"""Where `shared_attention` leaves its scores: one list for each open `recorded_scores`."""
 
 
 def shared_attention(
@@ -38,7 +43,8 @@ def shared_attention(
     attention_mask: additive, [S or 1, 1, t or 1, L]; where R > S it must not depend on t.
     scaling: factor of the scores; 1 / sqrt(d) by default.
     dropout: of the weights, in training.
-    position_bias: T5's, added to the scores, [1, heads, t, L]; zero in cross-attention.
+    position_bias: T5's, added to the scores, [1, heads, t, L]; zero in cross-attention, but in
+        checkpoints of before `transformers` 4.
 
     Returns
     -------
@@ -52,6 +58,8 @@ def shared_attention(
     scores = torch.matmul(folded, key.transpose(2, 3)) * factor
     if position_bias is not None:
         scores = scores + position_bias.repeat(1, 1, group, 1)
+    for record in _RECORDS:
+        record.append(scores)
     if attention_mask is not None:
         scores = scores + attention_mask[..., :length]
     weights = scores.softmax(-1)
@@ -62,6 +70,18 @@ def shared_attention(
         return parts.reshape(R, heads, t, -1)
 
     return unfold(torch.matmul(weights, value)).transpose(1, 2), unfold(weights)
+
+
+@contextmanager
+def recorded_scores() -> Iterator[list[Tensor]]:
+    """The scores [S, heads, R / S * t, L] of every `shared_attention` within, in the order they are
+    computed: scaled and with the position's bias, before the mask and the softmax."""
+    record: list[Tensor] = []
+    _RECORDS.append(record)
+    try:
+        yield record
+    finally:
+        _RECORDS.remove(record)
 
 
 def share_cross_attention(decoder: Any) -> None:

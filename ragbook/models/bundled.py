@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 from ragbook.errors import InputError
 from ragbook.models.embedded import minilm_tokenizer, sha256_file
 from ragbook.models.encoder import Encoder, load_encoder
+from ragbook.models.fid_checkpoint import is_fid, load_fid
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.models.rag_checkpoint import load_rag_reader
 from ragbook.models.reader import SeqReader, new_reader_model
@@ -94,9 +95,10 @@ def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
     """The seq2seq reader of RAG, FiD and the closed book.
 
     The bundled one, one that `ragbook train reader` wrote into a folder, or any that
-    `transformers` reads from a path or the hub, the generator of a RAG checkpoint included. With a
-    `method`, as that method's own objective changed it, where it did; all of them encode with the
-    one encoder, and pairs that one has encoded the others need not encode again.
+    `transformers` reads from a path or the hub: the generator of a RAG checkpoint included, and in
+    a folder an original FiD (`ragbook.models.fid_checkpoint`). With a `method`, as that method's
+    own objective changed it, where it did; all of them encode with the one encoder, and pairs that
+    one has encoded the others need not encode again.
     """
     folder = weights_folder(name)
     if method is not None:
@@ -111,6 +113,8 @@ def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
         reader = SeqReader(model, shared.tokenizer, name)
         reader.pairs = shared.pairs
         return reader
+    if folder is None and is_fid(name):
+        return load_fid(name)
     if folder is None:
         from transformers import AutoConfig, AutoModelForSeq2SeqLM
 

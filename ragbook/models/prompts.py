@@ -109,37 +109,73 @@ class SlashLayout:
             asked = shorten(tokenizer, question, self.max_input // 2)
             shown = f"{passage.title}{self.title_sep}{passage.text}" if passage else ""
             before = f"{self.prefix}{shown}{self.doc_sep}" if passage else self.prefix
-            rows.append(self._row(tokenizer, before, asked, len(self.prefix), len(shown)))
+            span = (len(self.prefix), len(self.prefix) + len(shown))
+            rows.append(_cut(tokenizer, before + asked, span, self.max_input))
             texts.append(shown)
-        width = max(len(ids) for ids, _ in rows)
-        ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        offsets = torch.full((len(rows), width, 2), -1)
-        for at, (own, places) in enumerate(rows):
-            ids[at, : len(own)], mask[at, : len(own)] = torch.tensor(own), 1
-            offsets[at, : len(own)] = torch.tensor(places)
-        inside = offsets[:, :, 0] >= 0
-        return Inputs(
-            {"input_ids": ids, "attention_mask": mask}, inside, offsets.clamp_min(0), texts
-        )
+        return _padded(tokenizer, rows, texts)
 
-    def _row(
-        self, tokenizer: Any, before: str, question: str, first: int, length: int
-    ) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids, and each token's characters in the passage, which begins at `first`, or
-        (-1, -1)."""
-        read = tokenizer(before + question, return_offsets_mapping=True)
-        ids, offsets = read["input_ids"], read["offset_mapping"]
-        special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
-        places = [
-            (a - first, b - first) if not own and first <= a and b <= first + length else (-1, -1)
-            for (a, b), own in zip(offsets, special, strict=True)
-        ]
-        # The last tokens of the passage make room; what separates it from the question stays.
-        spare = len(ids) - self.max_input
-        cut = [at for at, place in enumerate(places) if place[0] >= 0][-spare:] if spare > 0 else []
-        kept = [at for at in range(len(ids)) if at not in set(cut)]
-        return [ids[at] for at in kept], [places[at] for at in kept]
+
+@dataclass(frozen=True)
+class FidLayout:
+    """Question and passage as FiD reads them: "question: ... title: ... context: ..." (Izacard &
+    Grave 2021, section 3).
+
+    A long passage is cut at its end; the question keeps up to half of `max_input` tokens.
+    `special` is whether an input gets the tokenizer's special tokens, T5's end token: those that
+    the original checkpoints were trained on had none.
+    """
+
+    max_input: int = 250
+    special: bool = True
+
+    def __call__(
+        self, tokenizer: Any, questions: Sequence[str], passages: Sequence[Passage | None]
+    ) -> Inputs:
+        rows, texts = [], []
+        for question, passage in zip(questions, passages, strict=True):
+            asked = f"question: {shorten(tokenizer, question, self.max_input // 2)}"
+            shown = f"title: {passage.title} context: {passage.text}" if passage else ""
+            text = f"{asked} {shown}" if passage else asked
+            span = (len(asked) + 1, len(text)) if passage else (len(text), len(text))
+            rows.append(_cut(tokenizer, text, span, self.max_input, self.special))
+            texts.append(shown)
+        return _padded(tokenizer, rows, texts)
+
+
+def _cut(
+    tokenizer: Any, text: str, span: tuple[int, int], max_input: int, special: bool = True
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of an input whose passage stands at the characters `span`, and each token's
+    characters in the passage or (-1, -1)."""
+    read = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+    ids, offsets = read["input_ids"], read["offset_mapping"]
+    added = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
+    first, last = span
+    places = [
+        (a - first, b - first) if not extra and first <= a and b <= last else (-1, -1)
+        for (a, b), extra in zip(offsets, added, strict=True)
+    ]
+    # The last tokens of the passage make room; what separates it from the question stays.
+    spare = len(ids) - max_input
+    own = [at for at, place in enumerate(places) if place[0] >= 0]
+    cut = set(own[-spare:]) if spare > 0 else set()
+    kept = [at for at in range(len(ids)) if at not in cut]
+    return [ids[at] for at in kept], [places[at] for at in kept]
+
+
+def _padded(
+    tokenizer: Any, rows: Sequence[tuple[list[int], list[tuple[int, int]]]], texts: list[str]
+) -> Inputs:
+    """Inputs of what `_cut` gave, padded to the longest."""
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    offsets = torch.full((len(rows), width, 2), -1)
+    for at, (own, places) in enumerate(rows):
+        ids[at, : len(own)], mask[at, : len(own)] = torch.tensor(own), 1
+        offsets[at, : len(own)] = torch.tensor(places)
+    inside = offsets[:, :, 0] >= 0
+    return Inputs({"input_ids": ids, "attention_mask": mask}, inside, offsets.clamp_min(0), texts)
 
 
 def find(tokens: Sequence[int], piece: Sequence[int]) -> int:

@@ -7,6 +7,7 @@ embedded encoder's own weights as its encoder, fine-tuned in its upper layers, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
-from ragbook.models.attention import share_cross_attention
+from ragbook.models.attention import recorded_scores, share_cross_attention
 from ragbook.models.embedded import minilm_model
 from ragbook.models.pairs import PairEncoder
 from ragbook.models.prompts import Layout, detokenize, pair
@@ -86,13 +87,26 @@ class Memory:
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         start = torch.full((len(states), 1), reader.start, device=states.device)
         reader.forward(states, mask, start, past_key_values=cache, use_cache=True)
-        layers: Any = cache.cross_attention_cache.layers
-        self.keys_and_values: list[tuple[Tensor, Tensor]] = [(x.keys, x.values) for x in layers]
+        self.cross = cache.cross_attention_cache  # keys and values [S, heads, L, d] a layer
 
-    def cache(self, rows: Tensor) -> EncoderDecoderCache:
-        """A cache that has read these rows, int64 [S'], and written nothing yet."""
-        cross = DynamicCache([(k[rows], v[rows]) for k, v in self.keys_and_values])
+    def cache(self, rows: Tensor | None = None) -> EncoderDecoderCache:
+        """A cache that has read these rows, int64 [S'], or all, and written nothing yet.
+
+        One of all rows in their order holds the memory's own keys and values, which nobody changes
+        in place, and no copy: for many long inputs they are the greatest tensors there are.
+        """
+        cross = copy(self.cross)
+        cross.layers = [copy(layer) for layer in self.cross.layers]
+        everything = torch.arange(len(self.mask))
+        if rows is not None and not torch.equal(rows.cpu(), everything):
+            cross.batch_select_indices(rows)
         return EncoderDecoderCache(DynamicCache(), cross)
+
+    def masked(self, mask: Tensor) -> Memory:
+        """The same memory under another mask [S, L], its keys and values not copied."""
+        other = copy(self)
+        other.mask = mask
+        return other
 
 
 class Continuation:
@@ -285,18 +299,43 @@ class SeqReader:
         return Continuation(self, memory)
 
     @torch.no_grad()
-    def cross_attention(self, states: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    def cross_attention(self, memory: Memory, labels: Tensor) -> Tensor:
         """Attention of the decoder's last layer, averaged over heads and the answer's tokens.
+
+        Parameters
+        ----------
+        memory: of N inputs.
+        labels: int64 [N, T], the end token last, which points nowhere and is left out.
 
         Returns
         -------
         float32 [N, L]; each row sums to 1 over the input's tokens.
         """
-        out = self.forward(states, mask, self.teacher_forcing(labels), output_attentions=True)
+        out = self._read(memory, self.teacher_forcing(labels), output_attentions=True)
         attention = out.cross_attentions[-1].float().mean(1)[:, len(self.opening) :]  # [N, T, L]
         valid = (labels != -100).float()
-        valid[torch.arange(len(labels)), valid.sum(1).long() - 1] = (
-            0.0  # the end token points nowhere
-        )
+        valid[torch.arange(len(labels)), valid.sum(1).long() - 1] = 0.0
         valid[:, 0] = 1.0
+        valid = valid.to(attention.device)
         return (attention * valid[:, :, None]).sum(1) / valid.sum(1, keepdim=True)
+
+    @torch.no_grad()
+    def first_token_scores(self, memory: Memory) -> Tensor:
+        """Cross-attention's scores before the softmax, averaged over heads and layers, at the place
+        that writes an answer's first token: float32 [N, L], of padding too."""
+        start = torch.full((len(memory.mask), 1), self.start)
+        with recorded_scores() as recorded:
+            self._read(memory, self.opened(start))
+        cross = recorded[1::2]  # in every layer self-attention comes first
+        return torch.stack([scores[:, :, -1].float().mean(1) for scores in cross]).mean(0)
+
+    def _read(self, memory: Memory, inputs: Tensor, **kwargs: Any) -> Any:
+        """The decoder's output on inputs [N, t], one for each row of the memory."""
+        return self.forward(
+            memory.states[:1],
+            memory.mask,
+            inputs.to(memory.states.device),
+            past_key_values=memory.cache(),
+            use_cache=True,
+            **kwargs,
+        )
