@@ -30,6 +30,7 @@ COMMANDS = [
     ["corpus", "info"],
     ["datastore", "build"],
     ["datastore", "info"],
+    ["datastore", "verify"],
     ["train"],
     ["export"],
     ["doctor"],
@@ -550,6 +551,15 @@ def test_datastore(capsys, encoders, monkeypatch, rivers, tmp_path):
     out = tmp_path / "datastore"
     assert run("datastore", "build", "--corpus", rivers, "--out", out) == 0
     assert seen == [("rivers", out, "model bundled")]
+    monkeypatch.setattr("ragbook.index.datastore.add_approximate", seen.append)
+    assert run("datastore", "build", "--corpus", rivers, "--out", out, "--ivfpq") == 0
+    assert seen[1:] == [seen[0], None]
+    for problems, status in (([], 0), (["keys.npy is missing"], 1)):
+        monkeypatch.setattr("ragbook.index.datastore.verify", lambda _, found=problems: found)
+        capsys.readouterr()
+        assert run("datastore", "verify", out, "--json") == status
+        printed_problems = json.loads(capsys.readouterr().out)
+        assert printed_problems == {"whole": not problems, "problems": problems}
 
 
 def test_train(capsys, monkeypatch, tmp_path):

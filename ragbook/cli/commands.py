@@ -135,7 +135,11 @@ def index_info(arguments: argparse.Namespace) -> int:
 def index_verify(arguments: argparse.Namespace) -> int:
     from ragbook.index import verify
 
-    problems = verify(arguments.folder)
+    return _verified(arguments, verify(arguments.folder))
+
+
+def _verified(arguments: argparse.Namespace, problems: list[str]) -> int:
+    """Print what is wrong with a folder; the exit status that says whether anything is."""
     if arguments.json:
         print_json({"whole": not problems, "problems": problems})
     else:
@@ -234,11 +238,13 @@ def corpus_info(arguments: argparse.Namespace) -> int:
 
 
 def datastore_build(arguments: argparse.Namespace) -> int:
-    from ragbook.index.datastore import build_datastore
+    from ragbook.index.datastore import add_approximate, build_datastore
     from ragbook.models import load_lm
 
     corpus, _ = open_passages(arguments)
-    build_datastore(corpus, arguments.out, load_lm(arguments.lm), progress=True)
+    datastore = build_datastore(corpus, arguments.out, load_lm(arguments.lm), progress=True)
+    if arguments.ivfpq:
+        add_approximate(datastore)
     print(f"{arguments.out}: the datastore of {corpus.name}")
     return OK
 
@@ -252,6 +258,12 @@ def datastore_info(arguments: argparse.Namespace) -> int:
     else:
         print_pairs(flat(manifest))
     return OK
+
+
+def datastore_verify(arguments: argparse.Namespace) -> int:
+    from ragbook.index.datastore import verify
+
+    return _verified(arguments, verify(arguments.folder))
 
 
 def train(arguments: argparse.Namespace) -> int:

@@ -171,7 +171,15 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--lm", default="bundled", metavar="NAME", help="(default: the bundled one)"
     )
+    command.add_argument(
+        "--ivfpq", action="store_true", help="train an approximate index of the keys as well"
+    )
     _add_passages(command)
+    command = _command(
+        group, "verify", commands.datastore_verify, "exit 0 whole, 1 damaged, 2 no datastore"
+    )
+    command.add_argument("folder", type=Path, metavar="DIR")
+    _add_json(command)
     command = _command(group, "info", commands.datastore_info, "what a datastore holds")
     command.add_argument("folder", type=Path, metavar="DIR")
     _add_json(command)
@@ -186,7 +194,9 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME", help=f"recipe: {', '.join(RECIPES)}")
     command.add_argument("--corpus", metavar="NAME_OR_PATH", help="passages to go on with")
     command.add_argument(
-        "--questions", metavar="NAME_OR_PATH", help="questions to go on with; readers need gold passages named"
+        "--questions",
+        metavar="NAME_OR_PATH",
+        help="questions to go on with; readers need gold passages named",
     )
     command.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder of the weights"

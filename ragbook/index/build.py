@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +26,8 @@ from ragbook.index.manifest import MANIFEST, fsync, write_manifest
 from ragbook.index.passages import StoredPassages, write_passages
 from ragbook.index.working import (
     beside,
+    clear_remains,
     is_empty,
-    is_of,
     locked,
     put_in_place,
     take_up,
@@ -86,9 +85,7 @@ def build_index(
         "shard_passages": shard_passages,
     }
     if standing is not None:
-        if is_of(working, state) or is_empty(working):  # left by a kill after the rename
-            with suppress(InputError, OSError), locked(working):
-                pass
+        clear_remains(working, state)
         return standing
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(working):

@@ -1,11 +1,18 @@
 """The datastore of kNN-LM: every token of the corpus as a (key, value) pair.
 
-Khandelwal et al. 2020, section 2.
+Khandelwal et al. 2020, section 2. A folder with
 
-A folder with `keys.npy` (float16 [N, d]), `values.npy` (int32 [N], the next token), `offsets.npy`
-(int64 [passages + 1]: passage p's pairs are rows offsets[p] to offsets[p + 1], so every neighbour
-leads back to its passage) and `manifest.json`. It is written under a hidden name and renamed when
-whole; a killed build leaves nothing that opens, and building again starts over.
+    keys.npy         float16 [N, d], the model's state before each token
+    values.npy       int32 [N], the token
+    offsets.npy      int64 [passages + 1]: passage p's pairs are rows offsets[p] to offsets[p + 1]
+    passages.arrow   the passages, so that every neighbour leads back to one
+    ivfpq.faiss      the approximate index of the keys, if one was trained
+    manifest.json    corpus, language model, and every file's size and SHA-256
+
+It is made in a hidden folder beside it (`ragbook.index.working`): first the tokens of the whole
+corpus, which says how large the datastore will be, then the keys, appended a chunk of passages at a
+time. A build that was killed goes on from its last whole chunk; chunks always have the same bounds,
+so the keys do not depend on where the kill came. No more than a chunk is ever in memory.
 """
 
 from __future__ import annotations
@@ -13,21 +20,48 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
 from ragbook.errors import InputError
-from ragbook.index.manifest import fsync, sha256_of_file
+from ragbook.index import neighbours
+from ragbook.index.manifest import (
+    MANIFEST,
+    Manifest,
+    file_records,
+    fsync,
+    hash_problems,
+    serialize,
+    size_problems,
+)
+from ragbook.index.passages import StoredPassages, write_passages
+from ragbook.index.working import (
+    beside,
+    clear_remains,
+    is_empty,
+    locked,
+    put_in_place,
+    take_up,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
     from ragbook.models import LanguageModel
 
 KIND = "ragbook knn-lm datastore"
-FILES = ("keys.npy", "values.npy", "offsets.npy")
+FORMAT_VERSION = 2
+KEYS, VALUES, OFFSETS = "keys.npy", "values.npy", "offsets.npy"
+PASSAGES, APPROXIMATE = "passages.arrow", "ivfpq.faiss"
+FILES = (KEYS, VALUES, OFFSETS, PASSAGES)
+PROGRESS = "progress.json"  # while building: passages whose keys are on the disk
+CHUNK_PASSAGES = 256
 
 
 class Datastore:
@@ -38,14 +72,18 @@ class Datastore:
     keys: float16 [N, d], memory-mapped.
     values: int32 [N], memory-mapped.
     offsets: int64 [passages + 1].
+    passages: what the keys were made of, read as they are asked for.
     manifest: what `manifest.json` says.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
         self.keys, self.values, self.offsets = (
-            np.load(path / name, mmap_mode="r", allow_pickle=False) for name in FILES
+            np.load(path / name, mmap_mode="r", allow_pickle=False)
+            for name in (KEYS, VALUES, OFFSETS)
         )
+        corpus = manifest["corpus"]
+        self.passages = StoredPassages(path / PASSAGES, corpus["name"], corpus["sha256"])
 
     @classmethod
     def open(cls, path: Path | str) -> Datastore:
@@ -53,77 +91,292 @@ class Datastore:
 
         Raises
         ------
-        InputError: the folder is no datastore, or a file of it is missing or has another size.
+        InputError: the folder is no datastore, or one of another version, or a file of it is
+            missing or has another size.
         """
         path = Path(path)
-        try:
-            manifest = json.loads((path / "manifest.json").read_bytes().decode())
-            whole = manifest["kind"] == KIND and all(
-                (path / name).stat().st_size == manifest["files"][name]["bytes"] for name in FILES
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            whole, manifest = False, {}
-        if not whole:
-            raise InputError(
-                f"{path} is not a whole datastore; build one with `ragbook datastore build`."
-            )
+        manifest = _read_manifest(path)
+        problems = size_problems(path, manifest)
+        if problems:
+            raise InputError(f"{problems[0]}; build the datastore again.")
         return cls(path, manifest)
 
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def check_model(self, lm: LanguageModel) -> None:
+        """Raises InputError if another language model than `lm` made the keys."""
+        made = self.manifest["language_model"]
+        if made["sha256"] != lm.sha256:
+            raise InputError(
+                f"{self.path} holds the keys of the language model {made['name']!r}, which those "
+                f"of {lm.name!r} cannot be compared with; use {made['name']!r} or build another."
+            )
+
     def passage_of(self, rows: np.ndarray) -> np.ndarray:
-        """The position in the corpus of the passage that each row is from, int64, rows' shape."""
+        """The position in `passages` of the passage that each row is from, int64, rows' shape."""
         return np.searchsorted(self.offsets, rows, side="right") - 1
+
+    @cached_property
+    def _approximate(self) -> Any:
+        """The approximate index, on the disk but for what a search reads of it."""
+        import faiss
+
+        if APPROXIMATE not in self.manifest["files"]:
+            raise InputError(
+                f"{self.path} has no approximate index; add one with "
+                "`ragbook datastore build --ivfpq` or search exactly."
+            )
+        return faiss.read_index(str(self.path / APPROXIMATE), faiss.IO_FLAG_MMAP)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest pairs of each query, exactly.
+
+        Parameters
+        ----------
+        queries: float32 [N, d].
+        k: neighbours of each; all pairs where there are fewer.
+
+        Returns
+        -------
+        (squared L2 distances float32 [N, k], rows int64 [N, k]), nearest first.
+        """
+        return neighbours.exact(self.keys, queries, k)
+
+    def search_approximately(
+        self,
+        queries: np.ndarray,
+        k: int,
+        probes: int = neighbours.PROBES,
+        *,
+        recompute: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`search` through the approximate index.
+
+        Parameters
+        ----------
+        probes: cells that are looked into.
+        recompute: replace the codes' distances by those of the stored keys; the neighbours stay.
+
+        Raises
+        ------
+        InputError: the datastore has no such index.
+        """
+        distances, rows = neighbours.approximate(self._approximate, queries, k, probes)
+        return neighbours.recomputed(self.keys, queries, rows) if recompute else (distances, rows)
 
 
 def build_datastore(
-    corpus: Corpus, out: Path | str, lm: LanguageModel, progress: bool = True
+    corpus: Corpus | StoredPassages, out: Path | str, lm: LanguageModel, progress: bool = True
 ) -> Datastore:
     """Run the language model over every passage and write its datastore as the folder `out`.
 
-    Each passage is read by itself from its start, title first: that is a key's whole context.
+    Each passage is read by itself from its start, title first, a long one in windows that overlap
+    (`LanguageModel.windows`): that is a key's whole context. A datastore of the same corpus and
+    model that stands there is returned as it is; a build that was killed is taken up again.
+
+    Parameters
+    ----------
+    progress: tell the size before the model is run, and show a bar, on a terminal.
 
     Raises
     ------
-    InputError: `out` exists.
+    InputError: the corpus is empty, `out` holds something else, another process is building there,
+        the disk has too little room, or a key is not finite in float16.
     """
     out = Path(os.path.abspath(out))
-    if out.exists():
-        raise InputError(f"{out} exists; choose another folder or remove it.")
-    lengths = [len(lm.passage_ids(passage)) - 1 for passage in corpus]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    working = out.with_name(f".{out.name}.building")
-    shutil.rmtree(working, ignore_errors=True)
-    working.mkdir(parents=True)
-    shape = (int(offsets[-1]), lm.dimension)
-    open_memmap = np.lib.format.open_memmap
-    keys = open_memmap(working / "keys.npy", mode="w+", dtype=np.float16, shape=shape)
-    values = open_memmap(working / "values.npy", mode="w+", dtype=np.int32, shape=shape[:1])
-    np.save(working / "offsets.npy", offsets)
-    bar = tqdm(total=len(corpus), desc="datastore", disable=None if progress else True)
-    with bar:
-        for at in range(0, len(corpus), 32):
-            for number, (key, value) in enumerate(lm.memory(corpus[at : at + 32]), at):
-                rows = slice(offsets[number], offsets[number + 1])
-                keys[rows], values[rows] = key.numpy(), value.numpy()
-                bar.update()
-    keys.flush()
-    values.flush()
-    manifest = {
-        "kind": KIND,
-        "format_version": 1,
+    if len(corpus) == 0:
+        raise InputError(f"Corpus {corpus.name!r} has no passages, so there is nothing to store.")
+    described = {
         "corpus": {"name": corpus.name, "passages": len(corpus), "sha256": corpus.sha256},
-        "language_model": {"name": lm.name, "dimension": lm.dimension},
-        "pairs": shape[0],
-        "files": {
-            name: {
-                "sha256": sha256_of_file(working / name),
-                "bytes": (working / name).stat().st_size,
-            }
-            for name in FILES
+        "language_model": {
+            "name": lm.name,
+            "sha256": lm.sha256,
+            "dimension": lm.dimension,
+            "window": lm.window,
         },
     }
-    (working / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    for name in (*FILES, "manifest.json"):
-        fsync(working / name)
-    os.rename(working, out)
-    fsync(out.parent)
+    working = beside(out)
+    state = described | {"format_version": FORMAT_VERSION}
+    if out.exists() and not is_empty(out):
+        standing = _standing(out, described)
+        clear_remains(working, state)
+        return standing
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with locked(working):
+        if out.exists() and not is_empty(out):  # another process has built it in between
+            return _standing(out, described)
+        take_up(working, state, "store")
+        store = working / "store"
+        if not (store / MANIFEST).is_file():  # else a kill came just before the renaming
+            offsets = _write_tokens(corpus, store, lm, progress)
+            _check_room(store, int(offsets[-1]), lm.dimension, progress)
+            _write_keys(store, offsets, lm, progress)
+            write_passages(store / PASSAGES, corpus)
+            for name in FILES:
+                fsync(store / name)
+            _write_manifest(store, described | {"pairs": int(offsets[-1])}, FILES)
+        (store / PROGRESS).unlink(missing_ok=True)
+        fsync(store)
+        put_in_place(store, out)
     return Datastore.open(out)
+
+
+def add_approximate(datastore: Datastore) -> Datastore:
+    """Train the approximate index of a datastore's keys, write it beside them, and open it anew.
+
+    An index that is there stays. A kill leaves the datastore as it was.
+
+    Raises
+    ------
+    InputError: there are too few pairs to train one.
+    """
+    import faiss
+
+    if APPROXIMATE in datastore.manifest["files"]:
+        return datastore
+    index = neighbours.train_ivfpq(datastore.keys)
+    path = datastore.path
+    unfinished = path / f"{APPROXIMATE}.unfinished"
+    faiss.write_index(index, str(unfinished))
+    fsync(unfinished)
+    os.replace(unfinished, path / APPROXIMATE)
+    kept = {key: datastore.manifest[key] for key in ("corpus", "language_model", "pairs")}
+    described = kept | {"approximate": {"cells": index.nlist, "code_bytes": index.code_size}}
+    _write_manifest(path, described, (*FILES, APPROXIMATE))
+    return Datastore.open(path)
+
+
+def verify(path: Path | str) -> list[str]:
+    """Every file of a datastore that is missing or is not as it was written, one sentence each.
+
+    Raises
+    ------
+    InputError: the folder is no datastore.
+    """
+    manifest = _read_manifest(Path(path))
+    return size_problems(Path(path), manifest) or hash_problems(Path(path), manifest)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes().decode())
+        if manifest["kind"] != KIND or not set(FILES) <= set(manifest["files"]):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path} is not a whole datastore; build one with `ragbook datastore build`."
+        ) from None
+    if (version := manifest.get("format_version")) != FORMAT_VERSION:
+        raise InputError(
+            f"{path} is a datastore of format version {version!r}, and this ragbook reads version "
+            f"{FORMAT_VERSION}; build it again."
+        )
+    return manifest
+
+
+def _write_manifest(folder: Path, described: Manifest, names: Sequence[str]) -> None:
+    manifest = {"kind": KIND, "format_version": FORMAT_VERSION, **described}
+    whole = serialize(manifest | {"files": file_records(folder, names)})
+    write_whole(folder / MANIFEST, lambda file: file.write(whole))
+
+
+def _standing(out: Path, described: Manifest) -> Datastore:
+    """The datastore at `out` if it is the one asked for."""
+    try:
+        datastore = Datastore.open(out)
+    except InputError as error:
+        problem = str(error)
+    else:
+        if described.items() <= datastore.manifest.items():
+            return datastore
+        problem = f"{out} holds another datastore"
+    raise InputError(f"{problem.removesuffix('.')}; choose another folder or remove this one.")
+
+
+def _write_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
+    """The header of a .npy file; numpy leaves room in it for the length to grow."""
+    file.seek(0)
+    described = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
+
+
+def _write_tokens(
+    corpus: Corpus | StoredPassages, store: Path, lm: LanguageModel, progress: bool
+) -> np.ndarray:
+    """Write every passage's tokens but its first as the values; where each passage's begin."""
+    if (store / OFFSETS).is_file():  # written last
+        return np.load(store / OFFSETS, allow_pickle=False)
+    lengths = []
+    with (
+        (store / VALUES).open("wb") as file,
+        tqdm(total=len(corpus), desc="tokens", disable=None if progress else True) as bar,
+    ):
+        _write_header(file, "int32", (0,))
+        for first in range(0, len(corpus), CHUNK_PASSAGES):
+            texts = lm.texts(corpus[first : first + CHUNK_PASSAGES])
+            lengths += [len(ids) - 1 for ids in texts]
+            file.write(np.concatenate([ids[1:] for ids in texts]).astype(np.int32).data)
+            bar.update(len(texts))
+        _write_header(file, "int32", (sum(lengths),))
+    fsync(store / VALUES)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    write_whole(store / OFFSETS, lambda file: np.save(file, offsets))
+    return offsets
+
+
+def _check_room(store: Path, pairs: int, dimension: int, progress: bool) -> None:
+    """Tell what the keys will take, which is nearly all of it, and refuse what does not fit."""
+    written = (store / KEYS).stat().st_size if (store / KEYS).is_file() else 0
+    size = pairs * dimension * np.dtype(np.float16).itemsize
+    if progress:
+        tqdm.write(
+            f"{pairs:,} pairs: {size / 1e6:,.0f} MB of keys, {4 * pairs / 1e6:,.0f} MB of values",
+            file=sys.stderr,
+        )
+    if size - written > (free := shutil.disk_usage(store).free):
+        raise InputError(
+            f"{pairs:,} keys take {size / 1e9:.1f} GB, and the disk of {store.parent.parent} has "
+            f"{free / 1e9:.1f} GB left; make room or choose another folder."
+        )
+
+
+def _write_keys(store: Path, offsets: np.ndarray, lm: LanguageModel, progress: bool) -> None:
+    """Append the keys of each chunk of passages, going on after the last that is on the disk."""
+    values = np.load(store / VALUES, mmap_mode="r", allow_pickle=False)
+    noted = store / PROGRESS
+    done = json.loads(noted.read_text())["passages"] if noted.is_file() else 0
+    passages, row = len(offsets) - 1, lm.dimension * np.dtype(np.float16).itemsize
+    with (
+        (store / KEYS).open("r+b" if done else "w+b") as file,
+        tqdm(
+            total=passages,
+            initial=done,
+            desc="datastore",
+            unit="passage",
+            disable=None if progress else True,
+        ) as bar,
+    ):
+        _write_header(file, "float16", (len(values), lm.dimension))
+        file.truncate(file.tell() + int(offsets[done]) * row)
+        file.seek(0, os.SEEK_END)
+        for first in range(done, passages, CHUNK_PASSAGES):
+            last = min(first + CHUNK_PASSAGES, passages)
+            # A text is its opening token and its values; the last of these has no successor.
+            texts = [
+                [lm.start, *values[offsets[p] : offsets[p + 1] - 1].tolist()]
+                for p in range(first, last)
+            ]
+            for key in lm.keys(texts):
+                half = key.numpy().astype(np.float16)
+                if not np.isfinite(half).all():
+                    raise InputError(
+                        f"the language model {lm.name!r} gave a key that is not finite in float16; "
+                        "a datastore cannot hold its keys."
+                    )
+                file.write(half.data)
+            file.flush()
+            os.fsync(file.fileno())
+            state = json.dumps({"passages": last}).encode()
+            write_whole(noted, lambda note, state=state: note.write(state))
+            bar.update(last - first)

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -90,7 +90,7 @@ def _state_bytes(state: dict[str, Any]) -> bytes:
     return json.dumps(state, sort_keys=True).encode()
 
 
-def is_of(working: Path, state: dict[str, Any]) -> bool:
+def _is_of(working: Path, state: dict[str, Any]) -> bool:
     """Whether a working folder is that of the build which `state` describes."""
     path = working / STATE
     return path.is_file() and path.read_bytes() == _state_bytes(state)
@@ -98,7 +98,7 @@ def is_of(working: Path, state: dict[str, Any]) -> bool:
 
 def take_up(working: Path, state: dict[str, Any], parts: str) -> None:
     """Keep the folder `parts` of a killed build of the same inputs; clear away any other's."""
-    if is_of(working, state):
+    if _is_of(working, state):
         (working / parts).mkdir(exist_ok=True)  # a kill can come in the clearing up
         return
     # The state goes first and comes last: parts must never stand beside a state of other inputs.
@@ -106,6 +106,13 @@ def take_up(working: Path, state: dict[str, Any], parts: str) -> None:
     shutil.rmtree(working / parts, ignore_errors=True)
     (working / parts).mkdir()
     write_whole(working / STATE, lambda file: file.write(_state_bytes(state)))
+
+
+def clear_remains(working: Path, state: dict[str, Any]) -> None:
+    """Remove what a kill after the renaming has left of a build that is in its place."""
+    if _is_of(working, state) or is_empty(working):
+        with suppress(InputError, OSError), locked(working):
+            pass
 
 
 def put_in_place(finished: Path, out: Path) -> None:

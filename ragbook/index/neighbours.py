@@ -1,0 +1,139 @@
+"""The nearest keys of a query by squared L2: exactly, or by Faiss's inverted file with codes.
+
+Exact search goes through the keys in blocks, so that keys of any size stay on the disk. Neighbours
+come nearest first, ties in the order of their rows, at the edge too: keys that are equal (every
+text begins with the same one) give the same neighbours on every machine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ragbook.errors import InputError
+
+QUERIES, KEYS = 256, 65_536
+"""Rows of a block of distances, and its columns: 64 MB of float32."""
+
+CODE_BYTES, PROBES = 64, 32
+"""Of the approximate index: bytes of a key's code, and the lists that a search looks into."""
+
+FEWEST = 39 * 256
+"""Keys below which Faiss does not trust the 256 values of a code that it would learn from them."""
+
+NONE = -1
+"""The row of a neighbour that is none; its distance is inf."""
+
+
+def exact(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    r"""The k nearest keys by \(\lVert q \rVert^2 - 2 q \cdot k + \lVert k \rVert^2\), in float32.
+
+    Parameters
+    ----------
+    keys: float16 or float32 [M, d], in memory or mapped.
+    queries: float32 [N, d].
+    k: neighbours of each query; all M where there are fewer.
+
+    Returns
+    -------
+    (squared distances float32 [N, k], rows int64 [N, k]).
+    """
+    k = min(k, len(keys))
+    distances = np.empty((len(queries), 0), np.float32)
+    rows = np.empty((len(queries), 0), np.int64)
+    squares = np.square(queries).sum(1, keepdims=True)
+    for first in range(0, len(keys), KEYS):
+        block = np.asarray(keys[first : first + KEYS], dtype=np.float32)
+        lengths, turned = np.square(block).sum(1), torch.from_numpy(block).T
+        near = []
+        for at in range(0, len(queries), QUERIES):
+            these = slice(at, at + QUERIES)
+            found = (torch.from_numpy(queries[these]) @ turned).numpy()
+            found *= -2
+            found += lengths
+            found += squares[these]
+            near.append(_nearest(np.maximum(found, 0, out=found), min(k, len(block))))
+        joined = np.concatenate([distances, np.concatenate([d for d, _ in near])], axis=1)
+        place = np.concatenate([rows, np.concatenate([r for _, r in near]) + first], axis=1)
+        distances, chosen = _nearest(joined, min(k, joined.shape[1]))
+        rows = np.take_along_axis(place, chosen, 1)
+    return distances, rows
+
+
+def _nearest(distances: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k smallest of each row [N, M], ascending, and their columns; ties by column."""
+    columns = np.argpartition(distances, k - 1, axis=1)[:, :k]
+    edge = np.take_along_axis(distances, columns[:, -1:], 1)
+    tied = np.flatnonzero(np.count_nonzero(distances <= edge, axis=1) > k)
+    for row in tied:  # a partition takes any of those that tie at the edge
+        nearer = np.flatnonzero(distances[row] < edge[row])
+        level = np.flatnonzero(distances[row] == edge[row])
+        columns[row] = np.concatenate([nearer, level[: k - len(nearer)]])
+    columns.sort(axis=1)
+    found = np.take_along_axis(distances, columns, 1)
+    order = np.argsort(found, axis=1, kind="stable")
+    return np.take_along_axis(found, order, 1), np.take_along_axis(columns, order, 1)
+
+
+def recomputed(
+    keys: np.ndarray, queries: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours that an approximate search found, with the squared distances of the keys
+    themselves, in their order: (distances float32 [N, k], rows int64 [N, k])."""
+    distances = np.full(rows.shape, np.inf, np.float32)
+    for number, (query, own) in enumerate(zip(queries, rows, strict=True)):
+        there = own != NONE
+        apart = np.asarray(keys[own[there]], dtype=np.float32) - query
+        distances[number, there] = np.einsum("ij,ij->i", apart, apart)
+    order = np.lexsort((rows, distances), axis=1)
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def train_ivfpq(keys: np.ndarray) -> Any:
+    """A Faiss inverted file over the keys: cells by squared L2, and in each a code for each key.
+
+    The cells number about 4 times the square root of the keys, 4,096 at most (as many as the paper
+    has), with at least 39 keys each, Faiss's least; a code has up to CODE_BYTES bytes. Memory: the
+    codes, and 256 keys of every cell for the training, drawn by a fixed seed.
+
+    Raises
+    ------
+    InputError: there are fewer keys than a code has values.
+    """
+    import faiss
+
+    count, dimension = keys.shape
+    if count < FEWEST:
+        raise InputError(
+            f"{count:,} keys are too few to train an approximate index, which takes {FEWEST:,}; "
+            "exact search is fast on so few."
+        )
+    cells = min(4096, count // 39, int(4 * count**0.5))
+    code = max(m for m in range(1, CODE_BYTES + 1) if dimension % m == 0)
+    index = faiss.IndexIVFPQ(
+        faiss.IndexFlatL2(dimension), dimension, cells, code, 8, faiss.METRIC_L2
+    )
+    chosen = np.random.default_rng(0).choice(count, min(count, 256 * cells), replace=False)
+    index.train(np.asarray(keys[np.sort(chosen)], dtype=np.float32))
+    for first in range(0, count, KEYS):
+        index.add(np.asarray(keys[first : first + KEYS], dtype=np.float32))
+    return index
+
+
+def approximate(
+    index: Any, queries: np.ndarray, k: int, probes: int = PROBES
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest keys by their codes: (squared distances float32 [N, k], rows int64 [N, k]).
+
+    Where the cells looked into hold fewer than k, the rest is inf and NONE.
+    """
+    index.nprobe = min(probes, index.nlist)
+    distances, rows = index.search(queries, min(k, index.ntotal))
+    return np.where(rows == NONE, np.float32(np.inf), distances), rows
+
+
+def recall(rows: np.ndarray, exact_rows: np.ndarray) -> float:
+    """The share of the exact neighbours [N, k] that a search found [N, k], over all queries."""
+    return float(np.mean([np.isin(e, r).mean() for r, e in zip(rows, exact_rows, strict=True)]))
