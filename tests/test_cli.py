@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -535,6 +536,10 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
     assert seen["documents"] == ["Some text.\nMore of it.\n"]
     assert (seen["corpus"], seen["k"]) == ("rivers", 8)
     assert "21.500" in capsys.readouterr().out
+    store = SimpleNamespace(passages=SimpleNamespace(name="stored"))
+    monkeypatch.setattr("ragbook.index.datastore.Datastore.open", lambda _: store)
+    assert run("perplexity", "--text", text, "--datastore", tmp_path) == 0
+    assert (seen["corpus"], seen["datastore"]) == ("stored", store)
     text.write_text(" \n")
     assert "no text" in refusal(capsys, "perplexity", "--text", text)
     text.write_bytes(b"\xff")

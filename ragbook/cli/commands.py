@@ -169,7 +169,14 @@ def perplexity(arguments: argparse.Namespace) -> int:
     from ragbook.corpus import miniwiki
     from ragbook.evaluation.perplexity import perplexity
 
-    corpus, _ = open_passages(arguments)
+    options = {} if arguments.k is None else {"k": arguments.k}
+    if arguments.datastore is None:
+        corpus, _ = open_passages(arguments)
+    else:
+        from ragbook.index.datastore import Datastore
+
+        options["datastore"] = datastore = Datastore.open(arguments.datastore)
+        corpus = datastore.passages
     if arguments.text is None:
         documents = [
             "\n".join(passage.text for passage in article.passages)
@@ -177,8 +184,8 @@ def perplexity(arguments: argparse.Namespace) -> int:
         ]
     else:
         documents = [read_text(arguments.text)]
-    options = {} if arguments.k is None else {"k": arguments.k}
-    found = perplexity(documents, corpus, progress=True, **options)
+    # Stored passages stand for a corpus.
+    found = perplexity(documents, corpus, progress=True, **options)  # type: ignore[arg-type]
     if arguments.json:
         print_json(found)
     else:

@@ -143,6 +143,12 @@ def new_parser() -> argparse.ArgumentParser:
         "--text", type=Path, metavar="FILE", help="(default: MiniWiki's held-out text)"
     )
     _add_passages(command)
+    command.add_argument(
+        "--datastore",
+        type=Path,
+        metavar="DIR",
+        help="a datastore, whose passages then stand for --corpus (default: one is built)",
+    )
     _add_k(command, None, "neighbours of each token (default: kNN-LM's)")
     _add_json(command)
 

@@ -14,8 +14,10 @@ passages are scored on exactly the same tokens:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,9 @@ from tqdm import tqdm
 
 from ragbook.corpus import Corpus, Question
 from ragbook.errors import InputError
+from ragbook.index.datastore import Datastore, build_datastore
+from ragbook.index.neighbours import recall
+from ragbook.methods import adaptive
 from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
 from ragbook.models import load_lm
 from ragbook.models.bundled import manifest
@@ -55,16 +60,16 @@ def windows(lm: LanguageModel, document: str) -> Iterator[Window]:
         yield Window([*context, *ids[at : at + STRIDE]], len(context))
 
 
-def corpus_memory(
-    lm: LanguageModel, corpus: Corpus, progress: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Keys float32 [N, d] and next tokens int64 [N] of the whole corpus."""
-    keys, values = [], []
-    for at in tqdm(range(0, len(corpus), 32), desc="memory", disable=None if progress else True):
-        for key, value in lm.memory(corpus[at : at + 32]):
-            keys.append(key.numpy())
-            values.append(value.numpy())
-    return np.concatenate(keys), np.concatenate(values)
+@dataclass(frozen=True)
+class Contexts:
+    """One document's N tokens as the model alone reads them."""
+
+    queries: Tensor  # float32 [N, d], the state before each token
+    targets: Tensor  # int64 [N]
+    base: Tensor  # float32 [N], log p_LM of the target
+    entropy: Tensor  # float32 [N], of the model's distribution, nats
+    expected: Tensor  # int64 [N], its most probable token
+    expectation: Tensor  # float32 [N], that one's log-probability
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,97 @@ class Scored:
     """One document's N tokens, before lambda and temperature: cached for any number of them."""
 
     base: Tensor  # float32 [N], log p_LM
-    distances: Tensor  # float32 [N, k], squared L2 to the nearest keys
+    distances: Tensor  # float32 [N, k], squared L2 to the nearest keys, nearest first
     hits: Tensor  # bool [N, k], whether the neighbour's next token is the right one
+    features: Tensor  # float32 [N, F], what `ragbook.methods.adaptive` weighs the memory by
     in_context: Tensor  # float32 [N], log p_LM with a retrieved passage in the prompt
+
+
+Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""(queries float32 [N, d], k) -> (squared distances float32 [N, k], rows int64 [N, k])."""
+
+SEARCHED = 2048
+"""Contexts that are searched for in one pass over the keys."""
+
+
+def read(documents: Sequence[str], lm: LanguageModel, progress: bool = True) -> list[Contexts]:
+    """Run the model over the documents, without the passages."""
+    out = []
+    for document in tqdm(documents, desc="documents", disable=None if progress else True):
+        parts: list[tuple[Tensor, ...]] = []
+        for window in windows(lm, document):
+            target = torch.tensor(window.ids[window.scored :])
+            ids = torch.tensor([window.ids])
+            # The state before the first scored token predicts it; the last one predicts nothing.
+            queries, log_probs = (part[0, :-1] for part in lm.forward(ids, last=len(target) + 1))
+            expectation, expected = log_probs.max(-1)
+            entropy = -torch.xlogy(log_probs.exp(), log_probs.exp()).sum(-1)
+            own = log_probs.gather(1, target[:, None])[:, 0]
+            parts.append((queries, target, own, entropy, expected, expectation))
+        out.append(Contexts(*(torch.cat(column) for column in zip(*parts, strict=True))))
+    return out
+
+
+def prompted(
+    documents: Sequence[str], corpus: Corpus, lm: LanguageModel, progress: bool = True
+) -> list[Tensor]:
+    """log p of every token with the best passage for its window's context in the prompt: float32
+    [N] a document."""
+    from ragbook.retrieval import BM25Retriever
+
+    retriever = BM25Retriever(corpus)
+    out = []
+    for document in tqdm(documents, desc="in context", disable=None if progress else True):
+        parts = []
+        for window in windows(lm, document):
+            # The query is the context alone: the scored tokens must not choose their own prompt.
+            context = lm.tokenizer.decode(window.ids[1 : window.scored])
+            ids = window.ids
+            if context.strip():
+                passage = retriever.retrieve([Question(context, ())], 1)[0].passages[0]
+                ids = [*lm.passage_ids(passage)[:PROMPT], *ids[1:]]
+            target = torch.tensor(window.ids[window.scored :])[:, None]
+            log_probs = lm.forward(torch.tensor([ids]), last=len(target) + 1)[1][0, :-1]
+            parts.append(log_probs.gather(1, target)[:, 0])
+        out.append(torch.cat(parts))
+    return out
+
+
+def look_up(
+    contexts: Sequence[Contexts], datastore: Datastore, k: int, search: Search | None = None
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The neighbours of every token of every document: (distances, hits, features) as in `Scored`.
+
+    The documents are searched for together, SEARCHED tokens in one pass over the keys, which may be
+    more than fit into memory.
+
+    Parameters
+    ----------
+    search: exact by default.
+    """
+    search = search or datastore.search
+    every = [torch.cat([getattr(one, name) for one in contexts]) for name in _COLUMNS]
+    parts = []
+    for first in range(0, len(every[0]), SEARCHED):
+        queries, targets, entropy, expected, expectation = (
+            column[first : first + SEARCHED] for column in every
+        )
+        found, rows = search(queries.numpy(), k)
+        # A neighbour that is none (row -1, distance inf) gets no weight, whatever its token.
+        distances, values = torch.from_numpy(found), torch.from_numpy(datastore.values[rows])
+        parts.append(
+            (
+                distances,
+                values == targets[:, None],
+                adaptive.features(distances, values, entropy, expected, expectation),
+            )
+        )
+    lengths = [len(one.base) for one in contexts]
+    columns = (torch.cat(column).split(lengths) for column in zip(*parts, strict=True))
+    return list(zip(*columns, strict=True))
+
+
+_COLUMNS = ("queries", "targets", "entropy", "expected", "expectation")
 
 
 def score(
@@ -83,54 +176,79 @@ def score(
     lm: LanguageModel,
     k: int = 1024,
     progress: bool = True,
+    datastore: Datastore | None = None,
 ) -> list[Scored]:
-    """Run the model over the documents and search every token's neighbours.
+    """Run the model over the documents and search every token's neighbours, exactly.
 
     Parameters
     ----------
-    k: neighbours of each context; all of them where the corpus has fewer.
+    corpus: passages for the prompts, and for the memory where no datastore is given.
+    k: neighbours of each context; all of them where the memory has fewer.
+    datastore: the memory; None builds that of the corpus, in a temporary folder.
 
     Raises
     ------
-    InputError: there is no text.
+    InputError: there is no text, or another model made the datastore.
     """
-    import faiss
-
-    from ragbook.retrieval import BM25Retriever
-
     documents = [document for document in documents if document.strip()]
     if not documents:
         raise InputError("there is no text to measure perplexity on; give a file with some words")
-    keys, values = corpus_memory(lm, corpus, progress)
-    memory = faiss.IndexFlatL2(keys.shape[1])
-    memory.add(keys)
-    retriever = BM25Retriever(corpus)
-    out = []
-    for document in tqdm(documents, desc="documents", disable=None if progress else True):
-        parts: list[tuple[Tensor, ...]] = []
-        for window in windows(lm, document):
-            target = torch.tensor(window.ids[window.scored :])[:, None]
-            queries, log_probs = (
-                part[0, window.scored - 1 : -1] for part in lm.forward(torch.tensor([window.ids]))
-            )
-            distances, rows = memory.search(queries.numpy(), min(k, len(values)))
-            # The query is the context alone: the scored tokens must not choose their own prompt.
-            context = lm.tokenizer.decode(window.ids[1 : window.scored])
-            prompted = log_probs
-            if context.strip():
-                passage = retriever.retrieve([Question(context, ())], 1)[0].passages[0]
-                ids = [*lm.passage_ids(passage)[:PROMPT], *window.ids[1:]]
-                prompted = lm.forward(torch.tensor([ids]))[1][0, -len(target) - 1 : -1]
-            parts.append(
-                (
-                    log_probs.gather(1, target)[:, 0],
-                    torch.from_numpy(distances),
-                    torch.from_numpy(values[rows]) == target,
-                    prompted.gather(1, target)[:, 0],
-                )
-            )
-        out.append(Scored(*(torch.cat(column) for column in zip(*parts, strict=True))))
-    return out
+    with TemporaryDirectory() as folder:
+        if datastore is None:
+            datastore = build_datastore(corpus, Path(folder) / "datastore", lm, progress)
+        datastore.check_model(lm)
+        contexts = read(documents, lm, progress)
+        found = look_up(contexts, datastore, k)
+    in_context = prompted(documents, corpus, lm, progress)
+    return [
+        Scored(own.base, *neighbours, beside)
+        for own, neighbours, beside in zip(contexts, found, in_context, strict=True)
+    ]
+
+
+def approximation(
+    contexts: Sequence[Contexts],
+    datastore: Datastore,
+    lam: float,
+    temperature: float,
+    k: int = 1024,
+    recompute: bool = False,
+) -> dict[str, float]:
+    """What the approximate search costs: its recall, and the perplexity beside the exact one's.
+
+    Parameters
+    ----------
+    recompute: take the distances of the stored keys for those of the codes.
+
+    Returns
+    -------
+    {"recall": the share of the exact k neighbours that it finds, "perplexity": with its neighbours,
+    "exact": with the exact ones}.
+
+    Raises
+    ------
+    InputError: the datastore has no approximate index.
+    """
+    exact_rows: list[np.ndarray] = []
+    shares: list[float] = []
+
+    def exactly(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        distances, rows = datastore.search(queries, k)
+        exact_rows.append(rows)
+        return distances, rows
+
+    def roughly(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        distances, rows = datastore.search_approximately(queries, k, recompute=recompute)
+        shares.extend([recall(rows, exact_rows.pop(0))] * len(rows))
+        return distances, rows
+
+    base = torch.cat([one.base for one in contexts])
+    out = {}
+    for name, search in (("exact", exactly), ("perplexity", roughly)):
+        found = look_up(contexts, datastore, k, search)
+        knn = torch.cat([knn_target_log_prob(d, h, temperature) for d, h, _ in found])
+        out[name] = math.exp(-float(interpolate(base, knn, lam).double().mean()))
+    return {"recall": float(np.mean(shares)), **out}
 
 
 def token_log_probs(
@@ -141,12 +259,14 @@ def token_log_probs(
     lam: float | None = None,
     temperature: float | None = None,
     progress: bool = True,
+    datastore: Datastore | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """log p of every token of every document, by name: `base`, `knn-lm`, `in-context`.
 
     Parameters
     ----------
     lam, temperature: of kNN-LM; None takes the values tuned on held-out articles set aside for it.
+    datastore: as in `score`.
 
     Returns
     -------
@@ -160,7 +280,7 @@ def token_log_probs(
     weight = tuned["lam"] if lam is None else lam
     divisor = tuned["temperature"] if temperature is None else temperature
     out: dict[str, list[np.ndarray]] = {"base": [], "knn-lm": [], "in-context": []}
-    for found in score(documents, corpus, lm, k, progress):
+    for found in score(documents, corpus, lm, k, progress, datastore):
         neighbours = knn_target_log_prob(found.distances, found.hits, divisor)
         columns = (found.base, interpolate(found.base, neighbours, weight), found.in_context)
         for name, column in zip(out, columns, strict=True):
@@ -169,15 +289,25 @@ def token_log_probs(
 
 
 def perplexity(
-    documents: Sequence[str], corpus: Corpus, k: int = 1024, progress: bool = True
+    documents: Sequence[str],
+    corpus: Corpus,
+    k: int = 1024,
+    progress: bool = True,
+    datastore: Datastore | None = None,
 ) -> dict[str, dict[str, float | int]]:
     """Perplexities of the bundled language model on the documents.
+
+    Parameters
+    ----------
+    corpus, k, datastore: as in `score`.
 
     Returns
     -------
     {name: {"perplexity": float, "tokens": int}} with the names `base`, `knn-lm`, `in-context`.
     """
-    found = token_log_probs(documents, corpus, load_lm(), k=k, progress=progress)
+    found = token_log_probs(
+        documents, corpus, load_lm(), k=k, progress=progress, datastore=datastore
+    )
     out: dict[str, dict[str, float | int]] = {}
     for name, parts in found.items():
         every = np.concatenate(parts)

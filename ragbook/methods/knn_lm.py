@@ -17,6 +17,7 @@ passages as the other methods, so it searches among the contexts of the k retrie
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 
@@ -71,10 +72,66 @@ def knn_target_log_prob(distances: Tensor, hits: Tensor, temperature: float = 1.
     return log_weights.masked_fill(~hits, float("-inf")).logsumexp(-1)
 
 
+def knn_target_log_probs(
+    distances: Tensor, hits: Tensor, temperature: float, ks: Sequence[int]
+) -> Tensor:
+    """`knn_target_log_prob` with the nearest neighbours only, for several k at once: O(N k).
+
+    Parameters
+    ----------
+    distances, hits: as in `knn_target_log_prob`, nearest first.
+    ks: how many neighbours are looked at, ascending; the rest of each row is not.
+
+    Returns
+    -------
+    [N, len(ks)]; -inf where no neighbour among the k has the token.
+    """
+    log_weights = -distances / temperature
+    said = log_weights.masked_fill(~hits, float("-inf"))
+    every = mine = distances.new_full((len(distances),), float("-inf"))
+    columns = []
+    for first, last in itertools.pairwise((0, *ks)):
+        every = torch.logaddexp(every, log_weights[:, first:last].logsumexp(-1))
+        mine = torch.logaddexp(mine, said[:, first:last].logsumexp(-1))
+        columns.append(mine - every)
+    return torch.stack(columns, -1)
+
+
+def grid(
+    lm_log_probs: Tensor,
+    distances: Sequence[Tensor],
+    hits: Sequence[Tensor],
+    lams: Sequence[float],
+    temperatures: Sequence[float],
+    ks: Sequence[int],
+) -> Tensor:
+    """The mean log-probability of a token for every k, temperature and lambda, from cached
+    neighbours: neither the model nor the search runs again.
+
+    Parameters
+    ----------
+    lm_log_probs: [N], log p_LM of every target token.
+    distances, hits: as in `knn_target_log_probs`, in pieces that together have N rows.
+    ks: ascending.
+
+    Returns
+    -------
+    float64 [len(ks), len(temperatures), len(lams)].
+    """
+    out = torch.empty(len(ks), len(temperatures), len(lams), dtype=torch.float64)
+    for t, temperature in enumerate(temperatures):
+        pieces = zip(distances, hits, strict=True)
+        knn = torch.cat([knn_target_log_probs(d, h, temperature, ks) for d, h in pieces])
+        for j, lam in enumerate(lams):
+            mixed = interpolate(lm_log_probs[:, None], knn, lam)
+            out[:, t, j] = mixed.mean(0, dtype=torch.float64)
+    return out
+
+
 def tune(
     lm_log_probs: Tensor,
-    distances: list[Tensor],
-    hits: list[Tensor],
+    distances: Sequence[Tensor],
+    hits: Sequence[Tensor],
     lams: Sequence[float],
     temperatures: Sequence[float],
 ) -> tuple[float, float, float]:
@@ -82,23 +139,16 @@ def tune(
 
     Parameters
     ----------
-    lm_log_probs: [N], log p_LM of every target token.
-    distances, hits: as in `knn_target_log_prob`, in pieces that together have N rows.
+    lm_log_probs, distances, hits: as in `grid`.
 
     Returns
     -------
     (lam, temperature, mean log p of a token).
     """
-    best = (0.0, 1.0, float("-inf"))
-    for temperature in temperatures:
-        knn = torch.cat(
-            [knn_target_log_prob(d, h, temperature) for d, h in zip(distances, hits, strict=True)]
-        )
-        for lam in lams:
-            mean = float(interpolate(lm_log_probs, knn, lam).mean())
-            if mean > best[2]:
-                best = (lam, temperature, mean)
-    return best
+    k = distances[0].shape[1]
+    means = grid(lm_log_probs, distances, hits, lams, temperatures, (k,))[0]
+    t, j = divmod(int(means.argmax()), len(lams))
+    return lams[j], temperatures[t], float(means[t, j])
 
 
 def interpolate(lm_log_probs: Tensor, knn_log_probs: Tensor, lam: float | Tensor) -> Tensor:

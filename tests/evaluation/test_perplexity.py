@@ -9,8 +9,20 @@ import torch
 from ragbook.corpus import Corpus, Passage
 from ragbook.errors import InputError
 from ragbook.evaluation import perplexity as module
-from ragbook.evaluation.perplexity import CONTEXT, STRIDE, perplexity, token_log_probs, windows
-from ragbook.models import load_lm
+from ragbook.evaluation.perplexity import (
+    CONTEXT,
+    STRIDE,
+    approximation,
+    look_up,
+    perplexity,
+    read,
+    token_log_probs,
+    windows,
+)
+from ragbook.index.datastore import build_datastore
+from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
+from ragbook.models import LanguageModel, load_lm
+from ragbook.models.lm import new_lm_model
 
 CORPUS = Corpus(
     "tiny",
@@ -62,7 +74,9 @@ def test_knn_is_the_formula_over_the_whole_corpus(found):
     ids = [lm.start, *lm.tokenizer("A lake.", add_special_tokens=False)["input_ids"]]
     keys, log_probs = lm.forward(torch.tensor([ids]))
     memory = lm.memory(list(CORPUS))
-    pairs = [(k, int(v)) for ks, vs in memory for k, v in zip(ks.double(), vs, strict=True)]
+    pairs = [  # a datastore holds keys in half precision
+        (k, int(v)) for ks, vs in memory for k, v in zip(ks.half().double(), vs, strict=True)
+    ]
     query, target = keys[0, 1].double(), ids[2]
     near = sorted((float((query - k).square().sum()), v) for k, v in pairs)[:8]
     weights = [math.exp(-(d - near[0][0]) / tuned["temperature"]) for d, _ in near]
@@ -93,3 +107,60 @@ def test_the_result_has_the_promised_form():
 def test_no_text_is_refused():
     with pytest.raises(InputError, match="no text"):
         perplexity(["  "], CORPUS, progress=False)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    return build_datastore(CORPUS, tmp_path_factory.mktemp("d") / "store", load_lm(), False)
+
+
+def test_a_datastore_on_the_disk_is_the_same_memory(found, stored):
+    lm = load_lm()
+    again = token_log_probs([TEXT, "A lake."], CORPUS, lm, k=8, progress=False, datastore=stored)
+    for name, parts in found.items():
+        for part, other in zip(parts, again[name], strict=True):
+            np.testing.assert_allclose(part, other, atol=1e-6)
+    with torch.no_grad():
+        wrong = LanguageModel(new_lm_model(), lm.tokenizer, "another")
+    with pytest.raises(InputError, match="another"):
+        token_log_probs([TEXT], CORPUS, wrong, progress=False, datastore=stored)
+
+
+def test_searching_a_few_tokens_at_a_time_changes_nothing(stored, monkeypatch):
+    contexts = read([TEXT, "A lake."], load_lm(), progress=False)
+    whole = look_up(contexts, stored, 8)
+    monkeypatch.setattr(module, "SEARCHED", 5)
+    for one, other in zip(whole, look_up(contexts, stored, 8), strict=True):
+        for column, again in zip(one, other, strict=True):
+            torch.testing.assert_close(column, again)
+    assert [len(d) for d, _, _ in whole] == [len(one.base) for one in contexts]
+
+
+def test_contexts_hold_the_models_own_distribution():
+    lm = load_lm()
+    (one,) = read(["A lake."], lm, progress=False)
+    ids = torch.tensor([[lm.start, *one.targets.tolist()]])
+    log_probs = lm.forward(ids)[1][0, :-1].double()
+    torch.testing.assert_close(one.entropy.double(), -(log_probs.exp() * log_probs).sum(-1))
+    torch.testing.assert_close(one.expectation.double(), log_probs.max(-1).values)
+    assert torch.equal(one.expected, log_probs.argmax(-1))
+
+
+def test_what_an_approximate_search_costs(stored, monkeypatch):
+    """A search that misses every second neighbour has a recall of one half."""
+    contexts = read([TEXT], load_lm(), progress=False)
+
+    def every_second(queries, k, recompute=False):
+        distances, rows = stored.search(queries, k)
+        distances, rows = distances.copy(), rows.copy()
+        distances[:, 1::2], rows[:, 1::2] = np.inf, -1
+        return distances, rows
+
+    monkeypatch.setattr(stored, "search_approximately", every_second, raising=False)
+    cost = approximation(contexts, stored, 0.3, 10.0, k=8)
+    assert cost["recall"] == 0.5
+    ((distances, hits, _),) = look_up(contexts, stored, 8)
+    for name, kept in (("exact", slice(None)), ("perplexity", slice(None, None, 2))):
+        knn = knn_target_log_prob(distances[:, kept], hits[:, kept], 10.0)
+        mean = interpolate(contexts[0].base, knn, 0.3).double().mean().item()
+        assert cost[name] == pytest.approx(math.exp(-mean))

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from ragbook.methods import posterior
 from ragbook.methods.fid import fuse
 from ragbook.methods.knn_lm import (
+    grid,
     interpolate,
     knn_log_probs,
     knn_target_log_prob,
+    knn_target_log_probs,
     squared_distances,
     tune,
 )
@@ -206,6 +208,25 @@ def test_tuning_finds_the_best_of_the_grid():
     }
     assert every[lam, temperature] == pytest.approx(max(every.values()))
     assert mean == pytest.approx(max(every.values()))
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.5, 10.0]))
+@settings(max_examples=60, deadline=None)
+def test_the_grid_is_every_cell_by_itself(seed, temperature):
+    """Fewer neighbours are the nearest of more; some are none, and some tokens nobody names."""
+    generator = torch.Generator().manual_seed(seed)
+    distances = (300 * torch.rand(7, 6, generator=generator, dtype=torch.float64)).sort(-1).values
+    distances[:2, 4:] = float("inf")
+    hits = torch.rand(7, 6, generator=generator) < 0.3
+    base = -4 * torch.rand(7, generator=generator, dtype=torch.float64)
+    ks, lams = (1, 3, 6), (0.0, 0.4, 0.9)
+    found = grid(base, distances.split(4), hits.split(4), lams, (1.0, temperature), ks)
+    for a, k in enumerate(ks):
+        knn = knn_target_log_prob(distances[:, :k], hits[:, :k], temperature)
+        several = knn_target_log_probs(distances, hits, temperature, ks)[:, a]
+        close(several, knn.tolist())
+        for c, lam in enumerate(lams):
+            close(found[a, 1, c], interpolate(base, knn, lam).mean().tolist())
 
 
 def test_far_neighbours_do_not_underflow():
