@@ -19,6 +19,7 @@ from ragbook.errors import InputError
 from ragbook.methods.decoding import beam_search
 from ragbook.methods.fid import FiD, fuse, pack, passage_sums
 from ragbook.models import SeqReader, load_reader
+from ragbook.models.attention import recorded_scores
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.fid_checkpoint import CROSS_BIAS, load_fid
 from ragbook.models.prompts import FidLayout
@@ -260,6 +261,24 @@ def test_first_token_scores_are_the_peers():
             real = mask[b, at].bool()
             wanted = scores[:, b, :, at][:, :, real].mean()
             assert found[b, i].item() == pytest.approx(wanted.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_recorded_scores_are_what_attention_is_the_softmax_of(reader, bundled):
+    """In every kind of decoder: self-attention first, cross-attention second, layer by layer."""
+    reader = load_reader() if bundled else reader
+    states, mask = reader.encode_documents(QUESTIONS, [PASSAGES[:2], PASSAGES[2:3]])
+    memory = reader.memory(*pack(states, mask)[:2])
+    start = torch.full((2, 1), reader.start)
+    with recorded_scores() as recorded, torch.no_grad():
+        out = reader.forward(memory.states, memory.mask, start, output_attentions=True)
+    assert len(recorded) == 2 * len(out.cross_attentions)
+    for scores, weights in zip(recorded[1::2], out.cross_attentions, strict=True):
+        masked = scores.masked_fill(memory.mask[:, None, None] == 0, float("-inf"))
+        torch.testing.assert_close(masked.softmax(-1), weights, rtol=1e-4, atol=1e-6)
+    wanted = torch.stack(recorded[1::2]).mean((0, 2))[:, 0]
+    torch.testing.assert_close(reader.first_token_scores(memory), wanted, rtol=1e-4, atol=1e-5)
+    assert len(recorded) == 2 * len(out.cross_attentions)  # what came after is not recorded
 
 
 def test_attention_is_the_peers_pooled_by_passage():

@@ -1,0 +1,242 @@
+"""FiD beside a plain padded FiD of `transformers` alone: the same random T5, the same passages.
+
+`python benchmarks/fid.py` draws a random T5 of t5-small's shape (6 and 6 layers of width 512, the
+embedded tokenizer's 30,522 words) and answers MiniWiki's dev questions greedily from 1 to 100 of
+BM25's passages, MAX_NEW tokens each. The passages have their natural lengths, at most about 100
+words. The peer encodes them padded, concatenates the states and calls `generate`: `padded to 250`
+is what the original code does (every passage to the maximum length), `to the longest` pads to the
+longest passage of the batch only. Every measurement is a process of its own, so that each has its
+own peak of memory. It prints whether answers and their log-probabilities are equal, and the times.
+
+`python benchmarks/fid.py evidence` measures, with the bundled reader on MiniWiki's dev questions,
+how often each kind of evidence is heaviest on the gold passage, of the questions whose gold passage
+is retrieved.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import logging
+
+QUESTIONS, BATCH, MAX_NEW, MAX_INPUT = 4, 2, 16, 250
+COUNTS = (1, 5, 20, 50, 100)
+SIDES = ("padded to 250", "to the longest", "ragbook")
+PAD, START, END = 0, 101, 102  # of the embedded tokenizer
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def model() -> Any:
+    """The random T5. Its output layer is drawn apart from the word embeddings: tied to them, it
+    would write the same word again and again. It never ends an answer by itself."""
+    torch.manual_seed(0)
+    kind: Any = T5Config
+    config = kind(
+        vocab_size=30522,
+        d_model=512,
+        d_kv=64,
+        d_ff=2048,
+        num_layers=6,
+        num_heads=8,
+        pad_token_id=PAD,
+        eos_token_id=END,
+        decoder_start_token_id=START,
+    )
+    built: Any = T5ForConditionalGeneration(config)
+    head = nn.Linear(config.d_model, config.vocab_size)
+    with torch.no_grad():
+        head.weight.normal_()
+        head.bias.zero_()
+        head.bias[END] = -100.0
+    built.lm_head = head
+    return built.eval().to(DEVICE)
+
+
+def retrieved(count: int) -> tuple[list[Any], list[Any]]:
+    """Questions and the passages found for each."""
+    from ragbook.corpus import load_corpus, load_questions
+    from ragbook.retrieval import BM25Retriever
+
+    questions = list(load_questions("miniwiki", "dev").head(QUESTIONS))
+    return questions, BM25Retriever(load_corpus("miniwiki")).retrieve(questions, count)
+
+
+def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
+    """Answers, their log-probabilities and the seconds of `ragbook`."""
+    from ragbook.methods.fid import FiD
+    from ragbook.models import SeqReader
+    from ragbook.models.embedded import minilm_tokenizer
+    from ragbook.models.prompts import FidLayout
+
+    class Found:
+        name, score_scale = "found", 1.0
+
+        def retrieve(self, questions: Any, k: int) -> Any:
+            return [by_text[question.text] for question in questions]
+
+    by_text = {question.text: one for question, one in zip(questions, found, strict=True)}
+    reader = SeqReader(model(), minilm_tokenizer(), "t5", FidLayout(MAX_INPUT))
+    method = FiD(reader, Found(), beams=1, max_length=MAX_NEW)
+    answers, scores = [], []
+    began = time.perf_counter()
+    for at in range(0, QUESTIONS, BATCH):
+        for (best,) in method.generate(questions[at : at + BATCH], count):
+            answers.append(list(best.tokens))
+            scores.append(best.log_prob)
+    seconds = time.perf_counter() - began
+    for at in range(
+        QUESTIONS
+    ):  # a cut answer was closed with the end token, which the peer's lacks
+        read = method._read(questions[at : at + 1], count)
+        labels = torch.tensor([answers[at]])
+        scores[at] = reader.token_log_probs(read.memory, labels).sum().item()
+    return {"seconds": seconds, "answers": answers, "scores": scores}
+
+
+@torch.no_grad()
+def theirs(questions: list[Any], found: list[Any], count: int, padding: str) -> dict[str, Any]:
+    """The same of `transformers`: encode padded, concatenate, generate."""
+    from ragbook.models.embedded import minilm_tokenizer
+
+    tokenizer, t5 = minilm_tokenizer(), model()
+    answers, scores = [], []
+    began = time.perf_counter()
+    for at in range(0, QUESTIONS, BATCH):
+        batch = list(zip(questions, found, strict=True))[at : at + BATCH]
+        read = tokenizer(
+            [
+                f"question: {q.text} title: {p.title} context: {p.text}"
+                for q, f in batch
+                for p in f.passages
+            ],
+            truncation=True,
+            max_length=MAX_INPUT,
+            padding=padding,
+            return_tensors="pt",
+        ).to(DEVICE)
+        ids, mask = read["input_ids"], read["attention_mask"]
+        states = t5.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        out = t5.generate(
+            encoder_outputs=BaseModelOutput(states.reshape(len(batch), -1, states.shape[-1])),
+            attention_mask=mask.reshape(len(batch), -1),
+            do_sample=False,
+            num_beams=1,
+            min_new_tokens=MAX_NEW,
+            max_new_tokens=MAX_NEW,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        written = out.sequences[:, 1:]
+        chosen = torch.stack(out.logits, 1).log_softmax(-1).gather(-1, written[:, :, None])
+        answers += written.tolist()
+        scores += chosen.sum((1, 2)).tolist()
+    return {"seconds": time.perf_counter() - began, "answers": answers, "scores": scores}
+
+
+def side(name: str, count: int) -> None:
+    """Measure one side and print it as JSON, its peak of memory with it, in GiB."""
+    logging.set_verbosity_error()
+    questions, found = retrieved(count)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if name == "ragbook":
+        results = ours(questions, found, count)
+    else:
+        padding = "max_length" if name == SIDES[0] else "longest"
+        results = theirs(questions, found, count, padding)
+    results["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    results["before"] = before
+    if DEVICE == "cuda":
+        results["peak"] = torch.cuda.max_memory_allocated() / 2**30
+    print(json.dumps(results))
+
+
+def compare() -> None:
+    """Run all sides at every number of passages and print them beside each other."""
+    print(
+        f"{QUESTIONS} questions, {BATCH} at a time, {MAX_NEW} tokens each, {DEVICE}, "
+        f"{torch.get_num_threads()} threads; seconds for all, peak memory in GiB"
+    )
+    header = "".join(f"{name:>24}" for name in SIDES)
+    print(f"{'passages':<10}{header}{'ratios':>14}{'equal':>8}{'greatest difference':>22}")
+    for count in COUNTS:
+        found = {}
+        for name in SIDES:
+            command = [sys.executable, __file__, name, str(count)]
+            out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            found[name] = json.loads(out.splitlines()[-1])
+        own = found["ragbook"]
+        peers = [found[name] for name in SIDES[:2]]
+        cells = "".join(
+            f"{one['seconds']:>14.2f} {one['peak']:>5.2f} GiB" for one in found.values()
+        )
+        ratios = "  ".join(f"{one['seconds'] / own['seconds']:.2f}" for one in peers)
+        same = [
+            sum(a == b for a, b in zip(one["answers"], own["answers"], strict=True))
+            for one in peers
+        ]
+        gap = max(
+            abs(a - b) for one in peers for a, b in zip(one["scores"], own["scores"], strict=True)
+        )
+        print(f"{count:<10}{cells}{ratios:>14}{f'{min(same)}/{QUESTIONS}':>8}{gap:>22.1e}")
+
+
+def evidence(k: int = 5) -> None:
+    """How often each kind of evidence is heaviest on the gold passage, and what differs."""
+    from ragbook.corpus import miniwiki
+    from ragbook.evaluation.statistics import bootstrap_ci, paired_test
+    from ragbook.index import build_index
+    from ragbook.methods.fid import FiD
+    from ragbook.models import load_encoder, load_reader
+    from ragbook.retrieval import DenseRetriever
+
+    encoder = load_encoder()
+    hits: dict[str, list[float]] = {"attention": [], "first token": [], "leave one out": []}
+    with tempfile.TemporaryDirectory() as folder:
+        index = build_index(miniwiki.corpus(), Path(folder) / "i", encoder, progress=False)
+        retriever = DenseRetriever(index, encoder)
+        method = FiD(load_reader(method="fid"), retriever, verbatim=True)
+        questions = list(miniwiki.questions("dev"))
+        for at in range(0, len(questions), 16):
+            part = questions[at : at + 16]
+            found = retriever.retrieve(part, k)
+            answers = [one.text for one in method.answer(part, k)]
+            kinds = {
+                "attention": method.attention(part, answers, k),
+                "first token": method.first_token_scores(part, k),
+                "leave one out": method.leave_one_out(part, answers, k),
+            }
+            for row, (question, one) in enumerate(zip(part, found, strict=True)):
+                if question.gold_passage in one.ids:
+                    gold = one.ids.index(question.gold_passage)
+                    for name, weights in kinds.items():
+                        hits[name].append(float(weights[row].argmax() == gold))
+    print(f"{len(questions)} questions, k = {k}, gold passage retrieved: {len(hits['attention'])}")
+    for name, values in hits.items():
+        low, high = bootstrap_ci(values)
+        print(f"{name:<16}{sum(values) / len(values):.3f} [{low:.3f}, {high:.3f}]")
+    for name in ("first token", "leave one out"):
+        test = paired_test(hits[name], hits["attention"])
+        low, high = test.ci95
+        print(
+            f"{name} - attention: {test.difference:+.3f} [{low:+.3f}, {high:+.3f}], p {test.p:.4f}"
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["evidence"]:
+        evidence()
+    elif len(sys.argv) == 3:
+        side(sys.argv[1], int(sys.argv[2]))
+    else:
+        compare()
