@@ -78,7 +78,8 @@ def is_fid(name: str) -> bool:
         if "FiDT5" in (config.get("architectures") or ()):
             return True
         with safe_open(str(folder / WEIGHTS), framework="pt") as file:
-            return any(key.startswith(WRAPPED) for key in list(file.keys()))
+            # An EncoderDecoderModel of two BERTs has an `encoder.encoder.layer`.
+            return any(key.startswith(f"{WRAPPED}block.") for key in list(file.keys()))
     except (OSError, ValueError, SafetensorError):
         return False
 

@@ -21,7 +21,7 @@ from ragbook.methods.fid import FiD, fuse, pack, passage_sums
 from ragbook.models import SeqReader, load_reader
 from ragbook.models.attention import recorded_scores
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.fid_checkpoint import CROSS_BIAS, load_fid
+from ragbook.models.fid_checkpoint import CROSS_BIAS, is_fid, load_fid
 from ragbook.models.prompts import FidLayout
 from ragbook.retrieval import Retrieved
 from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever, seq_model
@@ -466,6 +466,20 @@ def test_an_original_checkpoint_answers_as_a_plain_fusion(tmp_path, bias):
             )
         found = method.generate(QUESTIONS, n)[b][0]
         assert list(found.tokens) == generated[0, 1:].tolist()
+
+
+def test_other_checkpoints_are_not_taken_for_it(tmp_path):
+    for folder, names in (
+        ("t5", ["encoder.block.0.layer.0.SelfAttention.q.weight"]),
+        ("two-berts", ["encoder.encoder.layer.0.output.dense.weight"]),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text('{"architectures": ["X"]}')
+        assert not is_fid(str(tmp_path / folder))  # no weights
+        tensors = {name: torch.zeros(1) for name in names}
+        save_file(tensors, str(tmp_path / folder / "model.safetensors"))
+        assert not is_fid(str(tmp_path / folder))
+    assert not is_fid("bundled")
 
 
 def test_a_wrong_folder_is_said(tmp_path):
