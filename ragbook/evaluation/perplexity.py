@@ -86,6 +86,9 @@ class Scored:
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """(queries float32 [N, d], k) -> (squared distances float32 [N, k], rows int64 [N, k])."""
 
+Neighbours = tuple[Tensor, Tensor, Tensor]
+"""(distances, hits, features) of one document's tokens, as in `Scored`."""
+
 SEARCHED = 2048
 """Contexts that are searched for in one pass over the keys."""
 
@@ -135,7 +138,7 @@ def prompted(
 
 def look_up(
     contexts: Sequence[Contexts], datastore: Datastore, k: int, search: Search | None = None
-) -> list[tuple[Tensor, Tensor, Tensor]]:
+) -> list[Neighbours]:
     """The neighbours of every token of every document: (distances, hits, features) as in `Scored`.
 
     The documents are searched for together, SEARCHED tokens in one pass over the keys, which may be

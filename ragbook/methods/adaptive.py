@@ -13,6 +13,7 @@ nearest neighbours and from the model's own distribution; no target token is amo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,9 +122,9 @@ def fit(
 
 
 def cross_fitted(
-    features: list[Tensor],
-    lm_log_probs: list[Tensor],
-    knn_log_probs: list[Tensor],
+    features: Sequence[Tensor],
+    lm_log_probs: Sequence[Tensor],
+    knn_log_probs: Sequence[Tensor],
     penalty: float = PENALTY,
 ) -> list[Tensor]:
     """lambda(x) of each document's contexts, by a regression fitted to the other documents.
