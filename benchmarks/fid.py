@@ -74,7 +74,7 @@ def retrieved(count: int) -> tuple[list[Any], list[Any]]:
 
 def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
     """Answers, their log-probabilities and the seconds of `ragbook`."""
-    from ragbook.methods.fid import FiD
+    from ragbook.methods.fid import FiD, pack
     from ragbook.models import SeqReader
     from ragbook.models.embedded import minilm_tokenizer
     from ragbook.models.prompts import FidLayout
@@ -88,19 +88,18 @@ def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
     by_text = {question.text: one for question, one in zip(questions, found, strict=True)}
     reader = SeqReader(model(), minilm_tokenizer(), "t5", FidLayout(MAX_INPUT))
     method = FiD(reader, Found(), beams=1, max_length=MAX_NEW)
-    answers, scores = [], []
+    answers = []
     began = time.perf_counter()
     for at in range(0, QUESTIONS, BATCH):
         for (best,) in method.generate(questions[at : at + BATCH], count):
             answers.append(list(best.tokens))
-            scores.append(best.log_prob)
     seconds = time.perf_counter() - began
-    for at in range(
-        QUESTIONS
-    ):  # a cut answer was closed with the end token, which the peer's lacks
-        read = method._read(questions[at : at + 1], count)
-        labels = torch.tensor([answers[at]])
-        scores[at] = reader.token_log_probs(read.memory, labels).sum().item()
+    # A cut answer was closed with the end token, which the peer's lacks: score it without.
+    scores = []
+    for question, one, answer in zip(questions, found, answers, strict=True):
+        states, mask = reader.encode_documents([question], [one.passages])
+        memory = reader.memory(*pack(states, mask)[:2])
+        scores.append(reader.token_log_probs(memory, torch.tensor([answer])).sum().item())
     return {"seconds": seconds, "answers": answers, "scores": scores}
 
 
@@ -148,14 +147,12 @@ def side(name: str, count: int) -> None:
     """Measure one side and print it as JSON, its peak of memory with it, in GiB."""
     logging.set_verbosity_error()
     questions, found = retrieved(count)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if name == "ragbook":
         results = ours(questions, found, count)
     else:
         padding = "max_length" if name == SIDES[0] else "longest"
         results = theirs(questions, found, count, padding)
     results["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    results["before"] = before
     if DEVICE == "cuda":
         results["peak"] = torch.cuda.max_memory_allocated() / 2**30
     print(json.dumps(results))
