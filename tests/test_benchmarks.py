@@ -1,5 +1,6 @@
 """What the benchmarks measure against is itself right."""
 
+import math
 import random
 import runpy
 from collections import Counter
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.training import worlds
 from ragbook.training.reader import collate
@@ -70,3 +72,24 @@ def test_kneser_ney_counts_contexts_below_and_tokens_above():
     )
     assert model.prob((), glasses) > model.prob((), francisco)
     assert model.prob((san,), francisco) > model.prob((glasses,), francisco)
+
+
+def test_the_straightforward_knn_lm_is_the_formula():
+    """Every token of a small vocabulary, by loops; the fast way gives the targets' the same."""
+    mix = runpy.run_path(str(BENCHMARKS / "knn_lm.py"))["Straightforward"].mix
+    generator = torch.Generator().manual_seed(0)
+    distances = 20 * torch.rand(3, 7, generator=generator, dtype=torch.float64)
+    values = torch.randint(0, 5, (3, 7), generator=generator)
+    log_probs = torch.randn(3, 6, generator=generator, dtype=torch.float64).log_softmax(-1)
+    mixed = mix(distances, values, log_probs, 0.3, 4.0)
+    for row in range(3):
+        weights = [math.exp(-d / 4) for d in distances[row].tolist()]
+        for token in range(6):
+            votes = zip(weights, values[row].tolist(), strict=True)
+            said = sum(w for w, v in votes if v == token) / sum(weights)
+            expected = math.log(0.7 * log_probs[row, token].exp().item() + 0.3 * said)
+            assert mixed[row, token].item() == pytest.approx(expected)
+    targets = values[:, 2]
+    knn = knn_target_log_prob(distances, values == targets[:, None], 4.0)
+    fast = interpolate(log_probs.gather(1, targets[:, None])[:, 0], knn, 0.3)
+    torch.testing.assert_close(fast, mixed.gather(1, targets[:, None])[:, 0])

@@ -113,7 +113,8 @@ def measure(
     in_context: Sequence[Tensor],
     settings: Settings,
 ) -> dict[str, dict[str, Any]]:
-    """Perplexity of each way to use the memory, and its difference to the base with interval.
+    """Perplexity of each way to use the memory, and its difference to the base with interval; the
+    adaptive weight's to the fixed one as well.
 
     Parameters
     ----------
@@ -137,6 +138,7 @@ def measure(
             "tokens": sum(map(len, base)),
             "articles": len(base),
         }
+    out["adaptive"]["from_knn_lm"] = relative_difference(ways["adaptive"], ways["knn-lm"])
     return out
 
 

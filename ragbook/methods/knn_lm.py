@@ -10,6 +10,10 @@ representation \(q\) (equations 2 and 3)
 \[ p(y \mid x) = (1 - \lambda)\, p_{\text{LM}}(y \mid x)
    + \lambda\, p_{\text{kNN}}(y \mid x). \]
 
+Nothing but the target token's own probability is needed to measure perplexity, and it takes the k
+neighbours alone (`knn_target_log_prob`): the vocabulary is never written out. Their distances, and
+whether each has the token, serve every lambda, temperature and k (`grid`).
+
 The paper searches the neighbours among all contexts. `KnnLM` answers questions from the same
 passages as the other methods, so it searches among the contexts of the k retrieved passages;
 `ragbook perplexity` searches among all, as the paper does.

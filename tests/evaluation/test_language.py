@@ -40,6 +40,8 @@ def test_dev_settles_and_test_is_measured_with_what_it_settled():
     assert result["adaptive"]["perplexity"] < result["knn-lm"]["perplexity"]
     assert result["knn-lm"]["perplexity"] < result["base"]["perplexity"]
     assert result["in-context"]["difference"] == 0
+    gain = result["adaptive"]["perplexity"] / result["knn-lm"]["perplexity"] - 1
+    assert result["adaptive"]["from_knn_lm"][0] == pytest.approx(gain)
     low, high = result["knn-lm"]["ci95"]
     assert low < result["knn-lm"]["difference"] < high < 0
 
