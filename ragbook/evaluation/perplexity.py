@@ -89,7 +89,7 @@ Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 Neighbours = tuple[Tensor, Tensor, Tensor]
 """(distances, hits, features) of one document's tokens, as in `Scored`."""
 
-SEARCHED = 2048
+SEARCHED = 8192
 """Contexts that are searched for in one pass over the keys."""
 
 

@@ -205,6 +205,8 @@ class LanguageModel:
 
     def texts(self, passages: Sequence[Passage]) -> list[list[int]]:
         """Passages as a memory reads them, whole: start, title and text, end."""
+        if not passages:  # which a tokenizer does not take
+            return []
         ids = self.tokenizer(
             [passage_text(p) for p in passages], add_special_tokens=False, verbose=False
         )["input_ids"]

@@ -173,4 +173,5 @@ def test_texts_are_whole_where_a_prompt_is_cut():
     lm = load_lm()
     long = Passage("y", "Long", "word " * 400)
     assert len(lm.texts([long])[0]) > len(lm.passage_ids(long))
+    assert lm.memory([]) == []
     assert lm.texts(PASSAGES) == [lm.passage_ids(p) for p in PASSAGES]
