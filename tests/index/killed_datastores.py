@@ -1,0 +1,71 @@
+"""Kills the build of a datastore wherever it touches the file system; run by test_datastore.py.
+
+    python killed_datastores.py FOLDER
+
+As `killed_builds.py` does with the passage index, whose tools it uses. Prints the number of kills;
+exits with 1 and a sentence on the first breach.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+# Imported, not used, before the forks: or each child pays for it.
+import pandas  # noqa: F401  # Arrow does
+import pyarrow.compute  # noqa: F401
+
+from ragbook.errors import InputError
+from ragbook.index import datastore
+from ragbook.index.datastore import Datastore, build_datastore, verify
+from tests.index.killed_builds import contents, die_at, in_child
+from tests.index.test_datastore import CORPUS, Letters
+
+
+def build(out: Path) -> Datastore:
+    return build_datastore(CORPUS, out, Letters(), progress=False)
+
+
+def check(out: Path, reference: Path) -> None:
+    """What opens is whole, and building again ends with the undisturbed build's bytes."""
+    try:
+        Datastore.open(out)
+        assert verify(out) == [], "a datastore that opens is damaged"
+    except InputError:
+        pass
+    build(out)
+    assert contents(out) == contents(reference), "rebuilt, the datastore has other bytes"
+    assert [path.name for path in out.parent.iterdir()] == [out.name], "something is left over"
+
+
+def main(folder: Path) -> int:
+    datastore.CHUNK_PASSAGES = 5
+    reference = folder / "reference" / "store"
+    assert in_child(lambda: build(reference)) == 0
+    n = 0
+    while True:
+        out = folder / str(n) / "store"
+        out.parent.mkdir()
+
+        def killed(n: int = n, out: Path = out) -> None:
+            die_at(n, out.parent)
+            build(out)
+
+        status = in_child(killed)
+        if status == 0:
+            break
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            print(f"the build failed by itself before operation {n}")
+            return 1
+        if in_child(lambda out=out: check(out, reference)) != 0:
+            print(f"broken after a kill at file operation {n}")
+            return 1
+        shutil.rmtree(out.parent)
+        n += 1
+    print(n)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
