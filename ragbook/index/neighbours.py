@@ -14,8 +14,8 @@ import torch
 
 from ragbook.errors import InputError
 
-QUERIES, KEYS = 256, 65_536
-"""Rows of a block of distances, and its columns: 64 MB of float32."""
+QUERIES, KEYS = 256, 32_768
+"""Rows of a block of distances, and its columns: 32 MB of float32."""
 
 CODE_BYTES, PROBES = 64, 32
 """Of the approximate index: bytes of a key's code, and the lists that a search looks into."""
@@ -41,40 +41,38 @@ def exact(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np
     (squared distances float32 [N, k], rows int64 [N, k]).
     """
     k = min(k, len(keys))
-    distances = np.empty((len(queries), 0), np.float32)
+    asked = torch.from_numpy(queries)
+    distances = np.empty((len(queries), 0), np.float32)  # without the query's own square
     rows = np.empty((len(queries), 0), np.int64)
-    squares = np.square(queries).sum(1, keepdims=True)
     for first in range(0, len(keys), KEYS):
-        block = np.asarray(keys[first : first + KEYS], dtype=np.float32)
-        lengths, turned = np.square(block).sum(1), torch.from_numpy(block).T
-        near = []
-        for at in range(0, len(queries), QUERIES):
-            these = slice(at, at + QUERIES)
-            found = (torch.from_numpy(queries[these]) @ turned).numpy()
-            found *= -2
-            found += lengths
-            found += squares[these]
-            near.append(_nearest(np.maximum(found, 0, out=found), min(k, len(block))))
-        joined = np.concatenate([distances, np.concatenate([d for d, _ in near])], axis=1)
-        place = np.concatenate([rows, np.concatenate([r for _, r in near]) + first], axis=1)
-        distances, chosen = _nearest(joined, min(k, joined.shape[1]))
-        rows = np.take_along_axis(place, chosen, 1)
-    return distances, rows
+        block = torch.from_numpy(np.array(keys[first : first + KEYS])).float()
+        squares = torch.linalg.vecdot(block, block)
+        near, place = [], []
+        for some in asked.split(QUERIES):
+            found = torch.addmm(squares, some, block.T, alpha=-2).numpy()
+            chosen = _nearest(found, min(k, len(block)))
+            near.append(np.take_along_axis(found, chosen, 1))
+            place.append(chosen + first)
+        distances = np.concatenate([distances, np.concatenate(near)], axis=1)
+        rows = np.concatenate([rows, np.concatenate(place)], axis=1)
+        chosen = _nearest(distances, min(k, distances.shape[1]))
+        distances = np.take_along_axis(distances, chosen, 1)
+        rows = np.take_along_axis(rows, chosen, 1)
+    order = np.argsort(distances, axis=1, kind="stable")  # rows ascend so far
+    distances = np.take_along_axis(distances, order, 1) + np.square(queries).sum(1, keepdims=True)
+    return np.maximum(distances, 0), np.take_along_axis(rows, order, 1)
 
 
-def _nearest(distances: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k smallest of each row [N, M], ascending, and their columns; ties by column."""
-    columns = np.argpartition(distances, k - 1, axis=1)[:, :k]
-    edge = np.take_along_axis(distances, columns[:, -1:], 1)
-    tied = np.flatnonzero(np.count_nonzero(distances <= edge, axis=1) > k)
-    for row in tied:  # a partition takes any of those that tie at the edge
-        nearer = np.flatnonzero(distances[row] < edge[row])
+def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
+    """The columns of the k smallest of each row [N, M], ascending, the first of those that tie."""
+    edge = np.partition(distances, k - 1, axis=1)[:, k - 1 : k]
+    inside = distances <= edge
+    spare = np.count_nonzero(inside, axis=1) - k
+    for row in np.flatnonzero(spare):
         level = np.flatnonzero(distances[row] == edge[row])
-        columns[row] = np.concatenate([nearer, level[: k - len(nearer)]])
-    columns.sort(axis=1)
-    found = np.take_along_axis(distances, columns, 1)
-    order = np.argsort(found, axis=1, kind="stable")
-    return np.take_along_axis(found, order, 1), np.take_along_axis(columns, order, 1)
+        inside[row, level[-spare[row] :]] = False
+    N, M = distances.shape
+    return np.flatnonzero(inside).reshape(N, k) - M * np.arange(N)[:, None]
 
 
 def recomputed(
