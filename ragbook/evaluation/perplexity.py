@@ -104,7 +104,8 @@ def read(documents: Sequence[str], lm: LanguageModel, progress: bool = True) -> 
             # The state before the first scored token predicts it; the last one predicts nothing.
             queries, log_probs = (part[0, :-1] for part in lm.forward(ids, last=len(target) + 1))
             expectation, expected = log_probs.max(-1)
-            entropy = -torch.xlogy(log_probs.exp(), log_probs.exp()).sum(-1)
+            # A token that a model rules out has no part in it: 0 times -inf is no number.
+            entropy = -torch.nansum(log_probs.exp() * log_probs, -1)
             own = log_probs.gather(1, target[:, None])[:, 0]
             parts.append((queries, target, own, entropy, expected, expectation))
         out.append(Contexts(*(torch.cat(column) for column in zip(*parts, strict=True))))
@@ -149,7 +150,8 @@ def look_up(
     search: exact by default.
     """
     search = search or datastore.search
-    every = [torch.cat([getattr(one, name) for one in contexts]) for name in _COLUMNS]
+    names = ("queries", "targets", "entropy", "expected", "expectation")
+    every = [torch.cat([getattr(one, name) for one in contexts]) for name in names]
     parts = []
     for first in range(0, len(every[0]), SEARCHED):
         queries, targets, entropy, expected, expectation = (
@@ -168,9 +170,6 @@ def look_up(
     lengths = [len(one.base) for one in contexts]
     columns = (torch.cat(column).split(lengths) for column in zip(*parts, strict=True))
     return list(zip(*columns, strict=True))
-
-
-_COLUMNS = ("queries", "targets", "entropy", "expected", "expectation")
 
 
 def score(
