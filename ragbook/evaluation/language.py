@@ -37,6 +37,9 @@ from ragbook.models import load_lm
 
 RESAMPLES, K = 10_000, 1024
 
+FEWEST_ARTICLES = 12
+"""Of a file: a sixth of them, at least two, is dev, where a weight is fitted to all but one."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -193,7 +196,7 @@ def wikitext(path: Path) -> list[Passage]:
 
     Raises
     ------
-    InputError: the file has fewer than three articles.
+    InputError: the file has fewer than FEWEST_ARTICLES.
     """
     text = re.sub(r" @([-,.])@ ", r"\1", "".join(read_lines(path)))
     parts = re.split(r"^ = ([^=\n]+) = *$", text, flags=re.MULTILINE)[1:]
@@ -201,8 +204,11 @@ def wikitext(path: Path) -> list[Passage]:
     articles = [
         Passage(str(n), title, " ".join(body.split())) for n, (title, body) in enumerate(pairs)
     ]
-    if len(articles) < 3:
-        raise InputError(f"{path} has fewer than three articles in WikiText's form")
+    if len(articles) < FEWEST_ARTICLES:
+        raise InputError(
+            f"{path} has {len(articles)} articles in WikiText's form; give a file with "
+            f"{FEWEST_ARTICLES} or more"
+        )
     return articles
 
 
@@ -216,7 +222,7 @@ def main(path: str | None = None) -> None:
         found = report(miniwiki.corpus(), dev, test)
     else:
         articles = wikitext(Path(path))
-        sixth = max(1, len(articles) // 6)
+        sixth = len(articles) // 6
         found = report(
             Corpus("memory-for-dev", articles[: -2 * sixth]),
             [article.text for article in articles[-2 * sixth : -sixth]],

@@ -93,12 +93,13 @@ def test_the_whole_report_on_tiny_text():
 
 def test_articles_of_a_wikitext_file(tmp_path, monkeypatch, capsys):
     path = tmp_path / "text.txt"
+    rest = "".join(f" = Article {n} = \n \n Text {n} . \n" for n in range(11))
     path.write_text(
         " \n = First one = \n \n It is 1 @,@ 000 years old , a well @-@ known one . \n"
-        " = = Part = = \n \n More . \n = Second = \n \n Text . \n = Third = \n \n Else . \n"
+        f" = = Part = = \n \n More . \n{rest}"
     )
     articles = wikitext(path)
-    assert [article.title for article in articles] == ["First one", "Second", "Third"]
+    assert [article.title for article in articles[:2]] == ["First one", "Article 0"]
     assert articles[0].text == "It is 1,000 years old , a well-known one . = = Part = = More ."
     seen = {}
     monkeypatch.setattr(
@@ -109,7 +110,12 @@ def test_articles_of_a_wikitext_file(tmp_path, monkeypatch, capsys):
         ),
     )
     language.main(str(path))
-    assert seen == {"memory": 1, "dev": ["Text ."], "test": ["Else ."], "final": 2}
-    path.write_text("no articles\n")
-    with pytest.raises(InputError, match="three articles"):
+    assert seen == {
+        "memory": 8,
+        "dev": ["Text 7 .", "Text 8 ."],
+        "test": ["Text 9 .", "Text 10 ."],
+        "final": 10,
+    }
+    path.write_text(rest)
+    with pytest.raises(InputError, match="11 articles"):
         wikitext(path)
