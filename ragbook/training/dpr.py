@@ -17,7 +17,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,9 @@ class Recipe:
     similarity: `dot`, `cosine` or `l2`.
     loss: `cross-entropy` or `hinge`.
     hard_negatives: passages of BM25 for each question, 0 or more.
-    steps, batch: updates, and questions in one.
+    epochs: how often every question is shown.
+    steps: cuts the run to so many updates, to try it.
+    batch: questions in one update; 32 and their passages take about 1.5 GB.
     rate: peak learning rate.
     frozen_layers: layers from the bottom that stay as they are, as the embeddings do.
     dtype: what the towers compute in; `float32` where `bfloat16` is emulated, as on CPUs without
@@ -62,9 +64,10 @@ class Recipe:
     similarity: str = "cosine"
     loss: str = "cross-entropy"
     hard_negatives: int = 1
-    steps: int = 280
-    batch: int = 64
-    rate: float = 5e-5
+    epochs: int = 2
+    steps: int | None = None
+    batch: int = 32
+    rate: float = 1e-4
     frozen_layers: int = 2
     dtype: str = "bfloat16"
 
@@ -203,6 +206,9 @@ def train_dpr(
     for tower in towers:
         prepare(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
     per_epoch = len(epoch_batches(shown, recipe.batch, seed, 0))
+    steps = recipe.epochs * per_epoch
+    if recipe.steps is not None:
+        steps = min(steps, recipe.steps)
     epochs: dict[int, list[list[Pair]]] = {}
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -216,9 +222,9 @@ def train_dpr(
         "dpr",
         loss_of,
         MasterAdamW([(tower.parameters(), recipe.rate) for tower in towers]),
-        recipe.steps,
+        steps,
         out / "work",
-        warmup=max(1, recipe.steps // 10),
+        warmup=max(1, steps // 10),
         fingerprint=json.dumps([repr(recipe), seed, _sha256(shown)]),
         progress=progress,
     )
@@ -250,8 +256,7 @@ def recipe(run: Run, **varied: Any) -> None:
     or of one's own. `varied` may name a `similarity` and a `loss`."""
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
-    chosen = Recipe(**varied)
-    chosen = replace(chosen, steps=run.cut(chosen.steps))
+    chosen = Recipe(**varied, steps=run.steps)
     train_dpr(pairs(corpus, questions, chosen.hard_negatives), run.out, chosen, run.seed)
 
 

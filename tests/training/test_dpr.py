@@ -110,7 +110,7 @@ def shown_pairs() -> list[Pair]:
     return pairs(CORPUS, [WHEN, WHERE, RIVER], 1)
 
 
-SMALL = Recipe(steps=4, batch=3, frozen_layers=5, rate=1e-3)
+SMALL = Recipe(epochs=4, batch=3, frozen_layers=5, rate=1e-3)
 
 
 def test_float32_computes_what_bfloat16_nearly_does(tmp_path):
@@ -171,12 +171,12 @@ def test_a_killed_run_resumes_to_the_same_encoder(tmp_path, monkeypatch):
         ):
             assert torch.equal(before, after) == (not name.startswith("encoder.layer.5.")), name
     with pytest.raises(InputError, match="other settings"):
-        train_dpr(shown, tmp_path / "whole", Recipe(steps=5, batch=3, frozen_layers=5, rate=1e-3))
+        train_dpr(shown, tmp_path / "whole", replace(SMALL, epochs=5))
 
 
 def test_training_teaches_what_it_shows(tmp_path):
     """Three questions by heart: each leads to its passage, by more than before."""
-    encoder = train_dpr(shown_pairs(), tmp_path, Recipe(steps=12, batch=3, rate=3e-4))
+    encoder = train_dpr(shown_pairs(), tmp_path, Recipe(epochs=12, batch=3, rate=3e-4))
     batch = batch_of(shown_pairs())
     with torch.no_grad():
         before, _ = dpr.batch_loss(load_encoder(), batch, SMALL)
