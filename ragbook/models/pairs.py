@@ -68,5 +68,6 @@ def padded_states(encoder: Any, inputs: Inputs, chunk: int = 32) -> Tensor:
     for rows in order.split(chunk):
         longest = int(lengths[rows].max())
         piece = {n: value[rows, :longest].to(encoder.device) for n, value in inputs.tensors.items()}
-        states[rows, :longest] = encoder(**piece).last_hidden_state.float()
-    return states * inputs.mask[:, :, None].to(encoder.device)
+        real = inputs.mask[rows, :longest, None].to(encoder.device)
+        states[rows, :longest] = encoder(**piece).last_hidden_state.float() * real
+    return states
