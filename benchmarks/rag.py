@@ -2,7 +2,7 @@
 
 `python benchmarks/rag.py` saves a random RAG checkpoint with a generator of BART-base's shape (6
 and 6 layers of width 768, 50,265 words), reads 5 MiniWiki passages with each of 8 questions and
-decodes with 4 beams. Each side runs in a process of its own, so that each has its own peak of memory.
+decodes with 4 beams. Each side runs in a process of its own, so that each has a peak of its own.
 It prints whether the losses, the answers and their scores are equal, the times, and their ratio.
 
 The inputs are cut to one length, about 100 words and the question, because the peer's RAG-Sequence
@@ -28,7 +28,7 @@ from transformers import BartConfig, DPRConfig, RagConfig, RagSequenceForGenerat
 from transformers import RagTokenForGeneration as HFRagToken
 from transformers.utils import logging
 
-QUESTIONS, N_DOCS, BEAMS, MAX_LENGTH = 8, 5, 4, 24
+QUESTIONS, N_DOCS, BEAMS, MAX_LENGTH = 8, 5, 4, 16
 CUT, PADDED = 160, 300
 PAD, START, END = 1, 101, 102  # of the embedded tokenizer, but for PAD: the peer fills up with END
 # where PAD is 0
@@ -53,13 +53,14 @@ def checkpoint(folder: Path) -> None:
         decoder_start_token_id=START,
         forced_eos_token_id=None,
         init_std=0.06,
+        tie_word_embeddings=False,  # tied, a random model says one token again and again
     )
     encoder = DPRConfig(num_hidden_layers=1, hidden_size=48, num_attention_heads=2)
     config = RagConfig.from_question_encoder_generator_configs(encoder, generator, n_docs=N_DOCS)
     config.pad_token_id, config.bos_token_id = PAD, None
     model: Any = RagSequenceForGeneration(config)
     with torch.no_grad():
-        model.rag.generator.final_logits_bias[0, END] = 14.0
+        model.rag.generator.final_logits_bias[0, END] = 6.0
     model.save_pretrained(folder)
 
 
@@ -71,7 +72,7 @@ def documents() -> tuple[list[Any], list[Any], torch.Tensor]:
     questions = list(load_questions("miniwiki", "dev").head(QUESTIONS))
     found = BM25Retriever(load_corpus("miniwiki")).retrieve(questions, N_DOCS)
     long = [
-        replace(f, passages=tuple(replace(p, text=f"{p.text} {p.text}") for p in f.passages))
+        replace(f, passages=tuple(replace(p, text=4 * f"{p.text} ") for p in f.passages))
         for f in found
     ]
     return questions, long, torch.tensor([f.scores.tolist() for f in found])
@@ -104,8 +105,8 @@ def ours(folder: Path) -> dict[str, Any]:
     answers = [q.answers[0] for q in questions]
     results: dict[str, Any] = {}
     for name, method in (
-        ("sequence", RagSequence(reader, Found(), BEAMS, MAX_LENGTH, length_penalty=1.0)),
-        ("token", RagToken(reader, Found(), BEAMS, MAX_LENGTH, length_penalty=1.0)),
+        ("sequence", RagSequence(reader, Found(), BEAMS, MAX_LENGTH, length_penalty=0.0)),
+        ("token", RagToken(reader, Found(), BEAMS, MAX_LENGTH, length_penalty=0.0)),
     ):
         reader.pairs.forget()
         began = time.perf_counter()
@@ -154,7 +155,7 @@ def theirs(folder: Path, width: int) -> dict[str, Any]:
             num_return_sequences=1,
             min_length=2,  # no empty answers
             max_length=MAX_LENGTH + 1,
-            length_penalty=1.0,
+            length_penalty=0.0,
         )
         seconds = time.perf_counter() - began
         with torch.no_grad():
@@ -210,7 +211,8 @@ def main() -> None:
         for key in ("scores", "losses"):
             pairs = zip(peer[kind][key], own[kind][key], strict=True)
             print(f"  greatest difference of {key}: {max(abs(a - b) for a, b in pairs):.1e}")
-        print(f"  equal answers: {same} of {QUESTIONS}")
+        lengths = [len(answer) for answer in own[kind]["answers"]]
+        print(f"  equal answers: {same} of {QUESTIONS}, {min(lengths)} to {max(lengths)} tokens")
     print(f"{'peak memory, GiB':<26}{peer['peak']:>14.2f}{own['peak']:>10.2f}")
 
 

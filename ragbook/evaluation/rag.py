@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from ragbook.corpus import Question, miniwiki
 from ragbook.evaluation.metrics import exact_match, is_hit
 from ragbook.evaluation.statistics import bootstrap_ci, paired_test
+from ragbook.methods.base import Answer
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import load_encoder, load_reader
 from ragbook.models.bundled import load_joint
@@ -24,78 +26,80 @@ from ragbook.retrieval import DenseRetriever, Retrieved, Retriever
 
 KS = (1, 2, 5, 10, 20)
 BATCH = 16
-METHODS = {"rag-sequence": RagSequence, "rag-token": RagToken}
+SAMPLE = 200
+"""Dev questions that are read with up to 20 passages."""
 
 
 def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[str, Any]:
     """Recall of the gold passage and exact match of both models with k passages, k of `KS`."""
     found = retriever.retrieve(questions, max(KS))
+    methods = {
+        name: kind(load_reader(method=name), retriever, verbatim=True)
+        for name, kind in (("rag-sequence", RagSequence), ("rag-token", RagToken))
+    }
     out: dict[str, Any] = {"n": len(questions), "recall": {}, "rag-sequence": {}, "rag-token": {}}
     for k in KS:
         out["recall"][str(k)] = _mean(_hits(questions, found, k))
-        for name, kind in METHODS.items():
-            method = kind(load_reader(method=name), retriever, verbatim=True)
-            out[name][str(k)] = _mean(_right(method, questions, k)[0])
+        for name, answers in _answers(methods, questions, k).items():
+            out[name][str(k)] = _mean(_right(answers, questions))
     return out
 
 
-def decoding(retriever: Retriever, questions: Sequence[Question], k: int = 5) -> dict[str, Any]:
-    """RAG-Sequence decoded thoroughly and fast: exact match, seconds a question, agreement."""
-    out: dict[str, Any] = {"n": len(questions), "k": k}
-    texts: dict[str, list[str]] = {}
-    for name, thorough in (("thorough", True), ("fast", False)):
-        reader = load_reader(method="rag-sequence")
-        method = RagSequence(reader, retriever, verbatim=True, thorough=thorough)
-        right, texts[name], seconds = _right(method, questions, k)
-        out[name] = {"em": _mean(right), "seconds_per_question": seconds / len(questions)}
-    same = [a == b for a, b in zip(texts["thorough"], texts["fast"], strict=True)]
-    out["agreement"] = _mean(same)
-    return out
+def decoding(
+    retriever: DenseRetriever, questions: Sequence[Question], k: int = 5
+) -> dict[str, Any]:
+    """RAG-Sequence decoded thoroughly and fast, and with its question tower trained.
 
+    Exact match and seconds a question of the two, and their agreement; recall and exact match with
+    the question tower frozen or trained together with the generator, and the differences.
+    """
+    reader = load_reader(method="rag-sequence")
+    ways = {
+        name: RagSequence(reader, retriever, verbatim=True, thorough=name == "thorough")
+        for name in ("thorough", "fast")
+    }
+    answers = _answers(ways, questions, k)
+    same = [a.text == b.text for a, b in zip(*answers.values(), strict=True)]
+    ways_out: dict[str, Any] = {"agreement": _mean(same)}
+    for name, own in answers.items():
+        seconds = sum(answer.seconds for answer in own) / len(own)
+        ways_out[name] = {"em": _mean(_right(own, questions)), "seconds_per_question": seconds}
 
-def joint(frozen: DenseRetriever, questions: Sequence[Question], k: int = 5) -> dict[str, Any]:
-    """Question tower frozen or trained with RAG-Sequence's generator: recall and exact match."""
-    out: dict[str, Any] = {"n": len(questions), "k": k}
-    reader, encoder = load_joint()
-    hits, right = {}, {}
-    for name, retriever, generator in (
-        ("frozen", frozen, load_reader(method="rag-sequence")),
-        ("trained", DenseRetriever(frozen.index, encoder), reader),
-    ):
-        found = retriever.retrieve(questions, max(KS))
+    generator, encoder = load_joint()
+    trained = DenseRetriever(retriever.index, encoder)
+    method = RagSequence(generator, trained, verbatim=True)
+    right = {
+        "frozen": _right(answers["thorough"], questions),
+        "trained": _right(_answers({"trained": method}, questions, k)["trained"], questions),
+    }
+    joint, hits = {}, {}
+    for name, one in (("frozen", retriever), ("trained", trained)):
+        found = one.retrieve(questions, max(KS))
         hits[name] = _hits(questions, found, k)
-        method = RagSequence(generator, retriever, verbatim=True)
-        right[name] = _right(method, questions, k)[0]
-        out[name] = {
-            "recall": {str(at): _mean(_hits(questions, found, at)) for at in KS},
-            "em": _mean(right[name]),
-        }
+        recall = {str(at): _mean(_hits(questions, found, at)) for at in KS}
+        joint[name] = {"recall": recall, "em": _mean(right[name])}
     for name, values in (("recall", hits), ("em", right)):
-        test = paired_test(values["trained"], values["frozen"])
-        out[f"{name}_difference"] = {
-            "difference": test.difference,
-            "ci95": list(test.ci95),
-            "p": test.p,
-        }
-    return out
+        joint[f"{name}_difference"] = asdict(paired_test(values["trained"], values["frozen"]))
+    return {"n": len(questions), "k": k, "decoding": ways_out, "joint": joint}
 
 
 def _hits(questions: Sequence[Question], found: Sequence[Retrieved], k: int) -> list[float]:
     return [float(is_hit(q, f, k)) for q, f in zip(questions, found, strict=True)]
 
 
-def _right(
-    method: RagSequence | RagToken, questions: Sequence[Question], k: int
-) -> tuple[list[float], list[str], float]:
-    """Exact match and text of each answer, and the seconds all of them took."""
-    right, texts, seconds = [], [], 0.0
+def _answers(
+    methods: Mapping[str, RagSequence | RagToken], questions: Sequence[Question], k: int
+) -> dict[str, list[Answer]]:
+    """Each method's answers; they take turns at every batch, so that its pairs are encoded once."""
+    out: dict[str, list[Answer]] = {name: [] for name in methods}
     for at in range(0, len(questions), BATCH):
-        part = questions[at : at + BATCH]
-        for answer, question in zip(method.answer(part, k), part, strict=True):
-            right.append(float(exact_match(answer.text, question.answers)))
-            texts.append(answer.text)
-            seconds += answer.seconds
-    return right, texts, seconds
+        for name, method in methods.items():
+            out[name] += method.answer(questions[at : at + BATCH], k)
+    return out
+
+
+def _right(answers: Sequence[Answer], questions: Sequence[Question]) -> list[float]:
+    return [float(exact_match(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)]
 
 
 def _mean(values: Sequence[float]) -> dict[str, Any]:
@@ -103,21 +107,24 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
 
 
 def main(out: str) -> None:
-    """Measure everything and write it."""
+    """Measure everything and write it; what stands in the file already is not measured again."""
     from ragbook.index import build_index
 
+    path = Path(out)
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     encoder = load_encoder()
     index = build_index(miniwiki.corpus(), Path("build/index"), encoder, progress=False)
     retriever = DenseRetriever(index, encoder)
     dev, test = (list(miniwiki.questions(split)) for split in ("dev", "test"))
-    results = {
-        "decoding": {"split": "test", **decoding(retriever, test)},
-        "joint": {"split": "test", **joint(retriever, test)},
-        "passages": {"split": "dev", **passages_read(retriever, dev[:400])},
-    }
-    partial = Path(out).with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    partial.replace(out)
+    for name, measure, questions in (
+        ("test", decoding, test),
+        ("dev", passages_read, dev[:SAMPLE]),
+    ):
+        if name not in results:
+            results[name] = measure(retriever, questions)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            partial.replace(path)
 
 
 if __name__ == "__main__":

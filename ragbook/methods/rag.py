@@ -125,6 +125,15 @@ class _Read:
     memory: Memory  # of B * n inputs
 
 
+def _token_log_probs(reader: SeqReader, read: _Read, labels: Tensor, owner: Tensor) -> Tensor:
+    """log p(y_t | x, z, y_<t), [C, n, T], of labels [C, T] under every passage of the question that
+    `owner`, int64 [C], names."""
+    n = read.log_prior.shape[1]
+    rows = (owner[:, None] * n + torch.arange(n)).flatten()
+    found = reader.token_log_probs(read.memory, labels.repeat_interleave(n, 0), rows)
+    return found.reshape(len(labels), n, -1)
+
+
 class _Rag(ABC):
     """What both models share: retrieve, encode each (question, passage) once, weigh by Bayes.
 
@@ -162,7 +171,8 @@ class _Rag(ABC):
             return torch.zeros(0)
         read = self._read(questions, k)
         labels = self.reader.pad_labels(self.reader.answer_ids(answers))
-        return self._marginal(self._each(read, labels), read.log_prior, labels != -100)
+        each = _token_log_probs(self.reader, read, labels, torch.arange(len(labels)))
+        return self._marginal(each, read.log_prior, labels != -100)
 
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The most probable candidate, with p(z | x, y) as its evidence."""
@@ -170,7 +180,7 @@ class _Rag(ABC):
         if not questions:
             return []
         read = self._read(questions, k)
-        best = [candidates[0] for candidates in self._candidates(read)]
+        best = [candidates[0] for candidates in self._candidates(read, 1)]
         weights = posterior(read.log_prior, torch.stack([one.given for one in best]))
         seconds = (self.reader.pairs.clock() - began) / len(questions)
         return [
@@ -190,8 +200,7 @@ class _Rag(ABC):
         """
         if not questions:
             return []
-        found = self._candidates(self._read(questions, k))
-        return [candidates[:num_return_sequences] for candidates in found]
+        return self._candidates(self._read(questions, k), num_return_sequences)
 
     def _read(self, questions: Sequence[Question], k: int) -> _Read:
         check(questions, k)
@@ -201,35 +210,9 @@ class _Rag(ABC):
         memory = self.reader.memory(states.flatten(0, 1), mask.flatten(0, 1))
         return _Read(retrieved, log_prior, memory)
 
-    def _each(self, read: _Read, labels: Tensor, owner: Tensor | None = None) -> Tensor:
-        """log p(y_t | x, z, y_<t), [C, n, T], of labels [C, T] under every passage of its question.
-
-        `owner`, int64 [C], names the question; None where every question has one label.
-        """
-        n = read.log_prior.shape[1]
-        owner = torch.arange(len(labels)) if owner is None else owner
-        rows = (owner[:, None] * n + torch.arange(n)).flatten()
-        found = self.reader.token_log_probs(read.memory, labels.repeat_interleave(n, 0), rows)
-        return found.reshape(len(labels), n, -1)
-
-    def _rescored(
-        self, read: _Read, proposed: Sequence[Sequence[tuple[int, ...]]]
-    ) -> list[list[Candidate]]:
-        """Each question's proposed answers, scored under all its passages, best first."""
-        owner = torch.tensor([b for b, union in enumerate(proposed) for _ in union])
-        tokens = [one for union in proposed for one in union]
-        labels = self.reader.pad_labels([[*one, self.reader.end] for one in tokens])
-        each, mask = self._each(read, labels, owner), labels != -100
-        marginal = self._marginal(each, read.log_prior[owner], mask).tolist()
-        given = _answer_log_probs(each, mask)
-        found: list[list[Candidate]] = [[] for _ in proposed]
-        for b, one, log_prob, own in zip(owner.tolist(), tokens, marginal, given, strict=True):
-            found[b].append(Candidate(one, log_prob, own))
-        return [sorted(candidates, key=lambda c: -c.log_prob) for candidates in found]
-
     @abstractmethod
-    def _candidates(self, read: _Read) -> list[list[Candidate]]:
-        """Each question's candidates, best first, at least one."""
+    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
+        """Each question's `count` best candidates, best first, at least one."""
 
 
 class RagSequence(_Rag):
@@ -255,7 +238,7 @@ class RagSequence(_Rag):
         super().__init__(reader, retriever, beams, max_length, verbatim, length_penalty)
         self.thorough = thorough
 
-    def _candidates(self, read: _Read) -> list[list[Candidate]]:
+    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         real = (~torch.isneginf(read.log_prior)).flatten().nonzero().squeeze(-1)  # not filled up
         shown = [[read.retrieved[at // n].passages[at % n]] for at in real.tolist()]
@@ -276,17 +259,33 @@ class RagSequence(_Rag):
                 own = given[at // n].setdefault(one.tokens, torch.full((n,), float("-inf")))
                 own[at % n] = one.log_prob
         if self.thorough:
-            return self._rescored(read, [list(union) for union in given])
-        return [
-            sorted(
-                (
-                    Candidate(tokens, float(torch.logsumexp(prior + own, 0)), own)
-                    for tokens, own in union.items()
-                ),
-                key=lambda c: -c.log_prob,
-            )
-            for prior, union in zip(read.log_prior, given, strict=True)
+            self._complete(read, given)
+        best = []
+        for prior, union in zip(read.log_prior, given, strict=True):
+            scored = [
+                Candidate(tokens, float(torch.logsumexp(prior + own, 0)), own)
+                for tokens, own in union.items()
+            ]
+            best.append(sorted(scored, key=lambda c: -c.log_prob)[:count])
+        return best
+
+    def _complete(self, read: _Read, given: list[dict[tuple[int, ...], Tensor]]) -> None:
+        """Fill in log p(y | x, z) of the passages whose beam did not propose y."""
+        n = read.log_prior.shape[1]
+        missing = [
+            (tokens, own, z, b * n + z)
+            for b, union in enumerate(given)
+            for tokens, own in union.items()
+            for z in range(n)
+            if own[z] == float("-inf") and read.log_prior[b, z] > float("-inf")
         ]
+        if not missing:
+            return
+        labels = self.reader.pad_labels([[*one[0], self.reader.end] for one in missing])
+        rows = torch.tensor([row for _, _, _, row in missing])
+        scores = self.reader.token_log_probs(read.memory, labels, rows).sum(-1)
+        for (_, own, z, _), score in zip(missing, scores, strict=True):
+            own[z] = score
 
 
 class RagToken(_Rag):
@@ -295,7 +294,7 @@ class RagToken(_Rag):
     name = "rag-token"
     _marginal = staticmethod(token_log_prob)
 
-    def _candidates(self, read: _Read) -> list[list[Candidate]]:
+    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         following = self.reader.continuation(read.memory)
         width = 1
@@ -328,4 +327,14 @@ class RagToken(_Rag):
             held_to(self.reader, [r.passages for r in read.retrieved], self.verbatim),
             self.length_penalty,
         )
-        return self._rescored(read, [[one.tokens for one in each] for each in found])
+        # Their probabilities by passage, and under the definition, whatever the beams compared.
+        owner = torch.tensor([b for b, each in enumerate(found) for _ in each[:count]])
+        tokens = [one.tokens for each in found for one in each[:count]]
+        labels = self.reader.pad_labels([[*one, self.reader.end] for one in tokens])
+        each = _token_log_probs(self.reader, read, labels, owner)
+        log_probs = token_log_prob(each, read.log_prior[owner], labels != -100).tolist()
+        given = _answer_log_probs(each, labels != -100)
+        best: list[list[Candidate]] = [[] for _ in range(B)]
+        for b, one, log_prob, own in zip(owner.tolist(), tokens, log_probs, given, strict=True):
+            best[b].append(Candidate(one, log_prob, own))
+        return [sorted(each, key=lambda c: -c.log_prob) for each in best]

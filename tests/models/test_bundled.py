@@ -37,6 +37,9 @@ def test_all_shipped_weights_fit_into_45_megabytes():
             "rag-sequence.safetensors",
             "rag-token.safetensors",
             "fid.safetensors",
+            "rag-joint.safetensors",
+            "query.safetensors",
+            "claims.safetensors",
         }
     )
     assert sum(path.stat().st_size for path in on_disk.values()) <= 45_000_000
@@ -141,3 +144,13 @@ def test_padding_does_not_change_a_memory():
     together, alone = lm.memory([PASSAGE, long])[0], lm.memory([PASSAGE])[0]
     torch.testing.assert_close(together[0], alone[0], rtol=1e-4, atol=1e-4)
     assert torch.equal(together[1], alone[1])
+
+
+def test_the_question_tower_trained_with_rag_searches_the_embedded_encoders_indexes():
+    """Its passages are the embedded encoder's, its questions near theirs and yet others."""
+    plain = load_encoder()
+    _, encoder = bundled.load_joint()
+    assert encoder.sha256 == plain.sha256
+    assert encoder.query_sha256 != plain.query_sha256
+    (a,), (b,) = (e.encode_queries([QUESTION.text]) for e in (plain, encoder))
+    assert 0.5 < float(a @ b) < 0.9999
