@@ -44,7 +44,8 @@ class Recipe:
 
     Parameters
     ----------
-    k: passages of each question.
+    k: passages of each question. Only passages that were found can pull a question or push it
+        away: with few of them it learns to order those, and may lose others.
     batch: questions of an update.
     parts: forward passes that an update is divided into, where memory is short: gradients add up.
     steps: updates.
@@ -54,11 +55,11 @@ class Recipe:
         in the paper.
     """
 
-    k: int = 5
-    batch: int = 16
+    k: int = 20
+    batch: int = 8
     parts: int = 1
-    steps: int = 150
-    query_rate: float = 1e-3
+    steps: int = 100
+    query_rate: float = 5e-4
     reader_rate: float = 2e-4
     biases: bool = True
 
