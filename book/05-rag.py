@@ -23,6 +23,7 @@
 # %%
 import inspect
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,14 @@ index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 retriever = DenseRetriever(index, encoder)
 questions = list(load_questions("miniwiki", "dev").head(24))
 measured = json.loads(Path("results/rag.json").read_text())
+
+
+def percent(value: dict) -> str:
+    """A measured share with its 95 % interval, cut off and never rounded up."""
+    mean, low, high = (math.floor(1000 * v) / 10 for v in (value["mean"], *value["ci95"]))
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
 print(inspect.getsource(rag.sequence_log_prob).split('"""')[-1])
 print(inspect.getsource(rag.token_log_prob).split('"""')[-1])
 
@@ -49,8 +58,6 @@ print(inspect.getsource(rag.token_log_prob).split('"""')[-1])
 #
 # Two passages, equally likely, and an answer of two tokens. Passage one is sure of the first token,
 # passage two of the second. No single passage supports the answer; RAG-Token finds it all the same.
-# A third way, averaging the passages' *log*-probabilities, is no mixture at all: every passage has
-# a veto.
 
 # %%
 tokens = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]]).log()  # log p(y_t | x, z, y_<t), [1, 2, 2]
@@ -58,7 +65,6 @@ prior, mask = torch.tensor([[0.5, 0.5]]).log(), torch.ones(1, 2)
 toy = {
     "RAG-Sequence: log sum over z of prod over t": rag.sequence_log_prob(tokens, prior, mask),
     "RAG-Token: sum over t of log sum over z": rag.token_log_prob(tokens, prior, mask),
-    "mean of log-probabilities": (prior.exp()[:, :, None] * tokens).sum((1, 2)),
 }
 for name, log_p in toy.items():
     print(f"{name:<45} p(y | x) = {log_p.exp().item():.3f}")
@@ -153,12 +159,8 @@ print("posterior - prior", by_hand[0].numpy().round(3))
 joint = measured["test"]["joint"]
 rows = {}
 for name in ("frozen", "trained"):
-    part = joint[name]
-    rows[name] = {
-        f"recall@{k} (%)": round(100 * part["recall"][k]["mean"], 1) for k in ("1", "5", "20")
-    }
-    low, high = (100 * v for v in part["em"]["ci95"])
-    rows[name]["EM (%)"] = f"{100 * part['em']['mean']:.1f} [{low:.1f}, {high:.1f}]"
+    rows[name] = {f"recall@{k} (%)": percent(joint[name]["recall"][k]) for k in ("1", "5", "20")}
+    rows[name]["EM (%)"] = percent(joint[name]["em"])
 for what in ("recall", "em"):
     d = joint[f"{what}_difference"]
     low, high = (100 * v for v in d["ci95"])
@@ -183,14 +185,11 @@ thorough, fast = (
 pairs = list(zip(thorough.answer(questions), fast.answer(questions), strict=True))
 print(f"here: {sum(a.text == b.text for a, b in pairs)} of {len(pairs)} answers are the same")
 part = measured["test"]["decoding"]
-low, high = (100 * v for v in part["agreement"]["ci95"])
-print(
-    f"on {measured['test']['n']} test questions: {100 * part['agreement']['mean']:.1f} % [{low:.1f}, {high:.1f}]"
-)
+print(f"on {measured['test']['n']} test questions: {percent(part['agreement'])} %")
 pd.DataFrame(
     {
         way: {
-            "EM (%)": round(100 * part[way]["em"]["mean"], 1),
+            "EM (%)": percent(part[way]["em"]),
             "s a question": round(part[way]["seconds_per_question"], 2),
         }
         for way in ("thorough", "fast")
@@ -224,8 +223,7 @@ curves = {
 print(f"n = {part['n']} dev questions; exact match with its 95 % interval:")
 for name in ("rag-sequence", "rag-token"):
     for k, value in part[name].items():
-        low, high = (100 * v for v in value["ci95"])
-        print(f"{name:<13} k = {k:<3} {100 * value['mean']:.1f} [{low:.1f}, {high:.1f}]")
+        print(f"{name:<13} k = {k:<3} {percent(value)}")
 figures.lines(curves, "k, passages read", "% of questions", log=True)
 
 # %% [markdown]
@@ -240,12 +238,10 @@ figures.lines(curves, "k, passages read", "% of questions", log=True)
 # %%
 from ragbook.corpus import tasks
 from ragbook.evaluation.tasks import classify, methods, task_reader
-from ragbook.training.tasks import task_retriever
 
-claims = list(tasks.claims("dev"))[:16]
-checker, blind = methods(
-    "claims", task_reader("claims"), task_retriever(), ["rag-sequence", "closed-book"]
-)
+claims = list(tasks.claims("dev"))[:48]
+both = ["rag-sequence", "closed-book"]
+checker, blind = methods("claims", task_reader("claims"), retriever, both)
 given_labels, blind_labels = classify(checker, claims), classify(blind, claims)
 for claim, given_label in list(zip(claims, given_labels, strict=True))[:4]:
     print(f"{given_label:<6} (is {claim.answers[0]})  {claim.text}")
@@ -275,9 +271,8 @@ for name, labels_of in (("with passages", given_labels), ("without", blind_label
 compared = json.loads(Path("results/results.json").read_text())
 for name in ("rag-sequence", "rag-token"):
     row = compared["methods"][name]
-    low, high = (100 * v for v in row["ci95"]["em"])
-    n = compared["questions"]["n"]
-    print(f"{name:<13} EM {100 * row['em']:.1f} [{low:.1f}, {high:.1f}], n = {n}")
+    em = percent({"mean": row["em"], "ci95": row["ci95"]["em"]})
+    print(f"{name:<13} EM {em}, n = {compared['questions']['n']}")
 
 # %% [markdown]
 # The absolute figures cannot be compared: other questions, another index, a generator of a fraction

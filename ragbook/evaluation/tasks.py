@@ -33,7 +33,7 @@ from ragbook.methods.base import Answer, Method
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import SeqReader, load_reader
-from ragbook.models.bundled import WEIGHTS, fill, reader_model, tensors
+from ragbook.models.bundled import BUNDLED, fill, reader_model, tensors, weights_folder
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.retrieval import Retriever
 from ragbook.training.tasks import base, task_retriever
@@ -45,14 +45,16 @@ _BATCH = 16
 _METHODS = {"rag-sequence": RagSequence, "rag-token": RagToken}
 
 
-def task_reader(task: str, folder: Path = WEIGHTS) -> SeqReader:
-    """The bundled reader as one of the tasks taught it.
+def task_reader(task: str, reader: str = BUNDLED) -> SeqReader:
+    """The bundled reader as one of the tasks taught it: as it ships, or in a training's folder.
 
     Raises
     ------
     InputError: the folder has no such file, or one that was trained on another reader.
     """
-    name = f"{task}.safetensors"
+    name, folder = f"{task}.safetensors", weights_folder(reader)
+    if folder is None:
+        raise InputError(f"{reader} holds no weights.json; name a folder a training wrote.")
     changed = tensors(name, folder)
     with safe_open(str(folder / name), "pt") as file:
         if (file.metadata() or {}).get("base") != base():
@@ -197,15 +199,14 @@ def record(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def main(
     task: str,
     split: str = "dev",
-    folder: str = str(WEIGHTS),
+    folder: str = BUNDLED,
     names: str = "rag-sequence,rag-token,closed-book",
     out: str | None = None,
 ) -> None:
     """Print one line a figure; with `out`, record them too."""
-    retriever = task_retriever(task, Path("build/index"))
-    reader = task_reader(task, Path(folder))
-    dense = task_retriever("claims", Path("build/index"))
-    answering = RagSequence(load_reader(method="rag-sequence"), dense, verbatim=True)
+    retriever = task_retriever(task)
+    reader = task_reader(task, folder)
+    answering = RagSequence(load_reader(method="rag-sequence"), task_retriever(), verbatim=True)
     command = f"python -m ragbook.evaluation.tasks {task} {split} {folder} {names}"
     chosen = methods(task, reader, retriever, names.split(","))
     retrieving = [method for method in chosen if method.retriever]

@@ -58,10 +58,10 @@ class Stage:
     steps: int
 
 
-STAGES = (Stage(1, 32, 450), Stage(5, 16, 90))
+STAGES = (Stage(1, 32, 250), Stage(5, 16, 100))
 
 
-def task_retriever(task: str, folder: Path) -> Retriever:
+def task_retriever(task: str = "claims", folder: Path = Path("build/index")) -> Retriever:
     """What finds a task's passages: the embedded encoder for claims, BM25 for names.
 
     An encoder of sentences knows little of a bare name, and BM25 needs to know nothing of it. The

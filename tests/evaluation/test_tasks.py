@@ -145,7 +145,7 @@ def test_what_a_task_taught_is_put_into_the_reader_it_was_taught_to(tmp_path):
     changed = {name: parameter.detach() + 1 for name, parameter in own.items()}
     write_tensors(tmp_path / "claims.safetensors", changed, base=base())
     write_manifest(tmp_path)
-    taught = dict(task_reader("claims", tmp_path).model.named_parameters())
+    taught = dict(task_reader("claims", str(tmp_path)).model.named_parameters())
     for name, parameter in load_reader().model.named_parameters():
         added = 1.0 if name in changed else 0.0
         assert torch.allclose(taught[name], parameter + added, atol=1e-6), name
@@ -154,4 +154,6 @@ def test_what_a_task_taught_is_put_into_the_reader_it_was_taught_to(tmp_path):
     write_tensors(other / "claims.safetensors", changed, base="another")
     write_manifest(other)
     with pytest.raises(InputError, match="another reader"):
-        task_reader("claims", other)
+        task_reader("claims", str(other))
+    with pytest.raises(InputError, match="no weights"):
+        task_reader("claims", "nowhere")
