@@ -144,9 +144,10 @@ figures.lines(curves, "share of the posterior in q", "nats")
 
 # %%
 scores = log_prior.detach().clone().requires_grad_()
-rag.sequence_log_prob(per_token, scores.log_softmax(-1), own).sum().backward()
+log_p = rag.sequence_log_prob(per_token, scores.log_softmax(-1), own).sum()
+(gradient,) = torch.autograd.grad(log_p, scores)
 by_hand = after - log_prior.exp()
-print("autograd         ", scores.grad[0].numpy().round(3))
+print("autograd         ", gradient[0].numpy().round(3))
 print("posterior - prior", by_hand[0].numpy().round(3))
 
 # %% [markdown]
@@ -217,7 +218,7 @@ for candidates in zip(
 # %% mystnb={"figure": {"caption": "Recall of the gold passage and exact match of both models against the number of passages read.", "alt": "Recall and exact match of RAG-Sequence and RAG-Token for k from 1 to 20"}}
 part = measured["dev"]
 curves = {
-    name: {int(k): 100 * value["mean"] for k, value in part[name].items()}
+    name: {float(k): 100 * value["mean"] for k, value in part[name].items()}
     for name in ("recall", "rag-sequence", "rag-token")
 }
 print(f"n = {part['n']} dev questions; exact match with its 95 % interval:")

@@ -34,7 +34,7 @@ def test_half_of_the_claims_are_true(split):
 def test_a_true_claim_holds_an_answer_and_a_false_one_says_what_its_passage_does_not(split):
     corpus, questions = miniwiki.corpus(), asked(split)
     for claim in tasks.claims(split):
-        passage = corpus.get(claim.gold_passage)
+        passage = corpus.get(str(claim.gold_passage))
         answers = {a for q in questions[passage.id] for a in q.answers}
         said = f" {' '.join(words(claim.text))} "
         held = [a for a in answers if f" {' '.join(words(re.sub('^[Tt]he ', '', a)))} " in said]
@@ -54,7 +54,7 @@ def test_false_claims_draw_from_answers_of_their_own_split():
         own = {w for qs in questions.values() for q in qs for a in q.answers for w in words(a)}
         corpus = miniwiki.corpus()
         for claim in tasks.claims(split):
-            passage = corpus.get(claim.gold_passage)
+            passage = corpus.get(str(claim.gold_passage))
             here = [w for q in questions[passage.id] for w in words(q.text)]
             known = set(words(f"{passage.title} {passage.text}")) | set(here)
             assert set(words(claim.text)) - known <= own, claim
@@ -94,7 +94,7 @@ def test_a_name_that_several_passages_hold_comes_with_the_title():
     texts = [f" {' '.join(words(f'{p.title} {p.text}'))} " for p in miniwiki.corpus()]
     for clue in tasks.clues("dev"):
         held = sum(f" {' '.join(words(clue.text))} " in text for text in texts)
-        assert held <= 1 or clue.text in miniwiki.corpus().get(clue.gold_passage).title
+        assert held <= 1 or clue.text in miniwiki.corpus().get(str(clue.gold_passage)).title
 
 
 @pytest.mark.parametrize(
