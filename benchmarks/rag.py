@@ -37,7 +37,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def checkpoint(folder: Path) -> None:
-    """A random RAG checkpoint whose answers end after a few tokens, as `transformers` saves it."""
+    """A random RAG checkpoint as `transformers` saves it. Some of its answers end at once, some are
+    as long as they may be."""
     torch.manual_seed(0)
     generator = BartConfig(
         encoder_layers=6,
@@ -60,7 +61,8 @@ def checkpoint(folder: Path) -> None:
     config.pad_token_id, config.bos_token_id = PAD, None
     model: Any = RagSequenceForGeneration(config)
     with torch.no_grad():
-        model.rag.generator.final_logits_bias[0, END] = 6.0
+        model.rag.generator.lm_head.weight *= 3.0  # surer of its words than a random one is
+        model.rag.generator.final_logits_bias[0, END] = 14.0
     model.save_pretrained(folder)
 
 
@@ -154,8 +156,9 @@ def theirs(folder: Path, width: int) -> dict[str, Any]:
             num_beams=BEAMS,
             num_return_sequences=1,
             min_length=2,  # no empty answers
-            max_length=MAX_LENGTH + 1,
+            max_length=MAX_LENGTH + 2,  # with the tokens of start and end
             length_penalty=0.0,
+            forced_eos_token_id=END,  # what has not ended is closed, as here
         )
         seconds = time.perf_counter() - began
         with torch.no_grad():

@@ -6,18 +6,16 @@ with the bundled readers, in about twenty minutes on two cores.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ragbook.corpus import Question, miniwiki
 from ragbook.evaluation.metrics import exact_match, is_hit
-from ragbook.evaluation.statistics import bootstrap_ci, paired_test
+from ragbook.evaluation.report import mean_ci, measure
+from ragbook.evaluation.statistics import paired_test
 from ragbook.methods.base import Answer
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import load_encoder, load_reader
@@ -39,9 +37,9 @@ def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[s
     }
     out: dict[str, Any] = {"n": len(questions), "recall": {}, "rag-sequence": {}, "rag-token": {}}
     for k in KS:
-        out["recall"][str(k)] = _mean(_hits(questions, found, k))
+        out["recall"][str(k)] = mean_ci(_hits(questions, found, k))
         for name, answers in _answers(methods, questions, k).items():
-            out[name][str(k)] = _mean(_right(answers, questions))
+            out[name][str(k)] = mean_ci(_right(answers, questions))
     return out
 
 
@@ -60,10 +58,10 @@ def decoding(
     }
     answers = _answers(ways, questions, k)
     same = [a.text == b.text for a, b in zip(*answers.values(), strict=True)]
-    ways_out: dict[str, Any] = {"agreement": _mean(same)}
+    ways_out: dict[str, Any] = {"agreement": mean_ci(same)}
     for name, own in answers.items():
         seconds = sum(answer.seconds for answer in own) / len(own)
-        ways_out[name] = {"em": _mean(_right(own, questions)), "seconds_per_question": seconds}
+        ways_out[name] = {"em": mean_ci(_right(own, questions)), "seconds_per_question": seconds}
 
     generator, encoder = load_joint()
     trained = DenseRetriever(retriever.index, encoder)
@@ -76,8 +74,8 @@ def decoding(
     for name, one in (("frozen", retriever), ("trained", trained)):
         found = one.retrieve(questions, max(KS))
         hits[name] = _hits(questions, found, k)
-        recall = {str(at): _mean(_hits(questions, found, at)) for at in KS}
-        joint[name] = {"recall": recall, "em": _mean(right[name])}
+        recall = {str(at): mean_ci(_hits(questions, found, at)) for at in KS}
+        joint[name] = {"recall": recall, "em": mean_ci(right[name])}
     for name, values in (("recall", hits), ("em", right)):
         joint[f"{name}_difference"] = asdict(paired_test(values["trained"], values["frozen"]))
     return {"n": len(questions), "k": k, "decoding": ways_out, "joint": joint}
@@ -102,29 +100,21 @@ def _right(answers: Sequence[Answer], questions: Sequence[Question]) -> list[flo
     return [float(exact_match(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)]
 
 
-def _mean(values: Sequence[float]) -> dict[str, Any]:
-    return {"mean": float(np.mean(values)), "ci95": list(bootstrap_ci(values))}
-
-
 def main(out: str) -> None:
     """Measure everything and write it; what stands in the file already is not measured again."""
     from ragbook.index import build_index
 
-    path = Path(out)
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     encoder = load_encoder()
     index = build_index(miniwiki.corpus(), Path("build/index"), encoder, progress=False)
     retriever = DenseRetriever(index, encoder)
     dev, test = (list(miniwiki.questions(split)) for split in ("dev", "test"))
-    for name, measure, questions in (
-        ("test", decoding, test),
-        ("dev", passages_read, dev[:SAMPLE]),
-    ):
-        if name not in results:
-            results[name] = measure(retriever, questions)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            partial.replace(path)
+    measure(
+        Path(out),
+        {
+            "test": lambda: decoding(retriever, test),
+            "dev": lambda: passages_read(retriever, dev[:SAMPLE]),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,96 @@
+"""What DPR's training makes of the embedded encoder: similarities, losses, hard negatives.
+
+`python -m ragbook.evaluation.dpr book/results/dpr.json` trains every variant into `build/dpr`, some
+minutes each on two cores, and measures recall on MiniWiki's dev and test questions.
+`python -m ragbook.evaluation.dpr OUT CORPUS TRAIN DEV` does so with passages and questions of one's
+own and the first variant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ragbook.corpus import Corpus, QuestionSet, load_corpus, load_questions
+from ragbook.evaluation.metrics import is_hit
+from ragbook.evaluation.report import mean_ci, measure
+from ragbook.index import build_index
+from ragbook.models import Encoder, load_encoder
+from ragbook.models.encoder import MANIFEST
+from ragbook.retrieval import BM25Retriever, DenseRetriever, Retriever
+from ragbook.training.dpr import SCALES, Recipe, pairs, train_dpr
+
+KS = (1, 5, 20)
+VARIANTS = {
+    "cross-entropy, cosine": Recipe(),
+    "cross-entropy, dot": Recipe(similarity="dot"),
+    "cross-entropy, l2": Recipe(similarity="l2"),
+    "hinge, cosine": Recipe(loss="hinge"),
+    "hinge, dot": Recipe(similarity="dot", loss="hinge"),
+    "hinge, l2": Recipe(similarity="l2", loss="hinge"),
+    "cross-entropy, cosine, in-batch negatives only": Recipe(hard_negatives=0),
+}
+
+
+def recall(retriever: Retriever, splits: Mapping[str, QuestionSet]) -> dict[str, Any]:
+    """Recall@k for k of `KS`, and the number of questions, of every split."""
+    out = {}
+    for split, questions in splits.items():
+        found = retriever.retrieve(questions, max(KS))
+        both = list(zip(questions, found, strict=True))
+        out[split] = {
+            "n": len(questions),
+            "recall": {str(k): mean_ci([float(is_hit(q, f, k)) for q, f in both]) for k in KS},
+        }
+    return out
+
+
+def untrained(similarity: str) -> Encoder:
+    """The embedded encoder, its vectors compared by `similarity`."""
+    one = load_encoder()
+    scale = SCALES[similarity]
+    return Encoder(one.model, one.tokenizer, one.id, one.sha256, scale, similarity=similarity)
+
+
+def trained(
+    name: str, recipe: Recipe, corpus: Corpus, questions: QuestionSet, work: Path
+) -> Encoder:
+    """The encoder of a variant, trained into `work` if it is not there."""
+    folder = work / f"{questions.sha256[:8]} {name}".replace(", ", "-").replace(" ", "-")
+    if (folder / MANIFEST).is_file():
+        return load_encoder(str(folder))
+    return train_dpr(pairs(corpus, questions, recipe.hard_negatives), folder, recipe)
+
+
+def main(out: str, *own: str) -> None:
+    """Measure BM25, the untrained encoder and every variant."""
+    corpus = load_corpus(own[0] if own else "miniwiki")
+    training = load_questions(own[1] if own else "miniwiki", "train")
+    splits = {
+        split: load_questions(own[2] if own else "miniwiki", split)
+        for split in (("dev",) if own else ("dev", "test"))
+    }
+    work = Path("build/dpr")
+
+    def dense(encoder: Callable[[], Encoder]) -> dict[str, Any]:
+        towers = encoder()
+        index = build_index(corpus, work / "index", towers, progress=False, overwrite=True)
+        return recall(DenseRetriever(index, towers), splits)
+
+    sections: dict[str, Callable[[], Any]] = {
+        "bm25": lambda: recall(BM25Retriever(corpus), splits),
+    }
+    for similarity in SCALES:
+        sections[f"untrained, {similarity}"] = partial(dense, partial(untrained, similarity))
+    for name in list(VARIANTS)[: 1 if own else None]:
+        sections[name] = partial(
+            dense, partial(trained, name, VARIANTS[name], corpus, training, work)
+        )
+    measure(Path(out), sections)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
