@@ -6,11 +6,8 @@ BM25's passages, MAX_NEW tokens each. The passages have their natural lengths, a
 words. The peer encodes them padded, concatenates the states and calls `generate`: `padded to 250`
 is what the original code does (every passage to the maximum length), `to the longest` pads to the
 longest passage of the batch only. Every measurement is a process of its own, so that each has its
-own peak of memory. It prints whether answers and their log-probabilities are equal, and the times.
-
-`python benchmarks/fid.py evidence` measures, with the bundled reader on MiniWiki's dev questions,
-how often each kind of evidence is heaviest on the gold passage, of the questions whose gold passage
-is retrieved.
+own peak of memory. It prints whether answers and their log-probabilities are equal, and the times;
+`python benchmarks/fid.py OUT.json` writes them down as well, which chapter 6 plots.
 """
 
 from __future__ import annotations
@@ -19,7 +16,6 @@ import json
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -158,8 +154,9 @@ def side(name: str, count: int) -> None:
     print(json.dumps(results))
 
 
-def compare() -> None:
-    """Run all sides at every number of passages and print them beside each other."""
+def compare(out: Path | None) -> None:
+    """Run all sides at every number of passages, print them beside each other and write them."""
+    rows = []
     print(
         f"{QUESTIONS} questions, {BATCH} at a time, {MAX_NEW} tokens each, {DEVICE}, "
         f"{torch.get_num_threads()} threads; seconds for all, peak memory in GiB"
@@ -185,55 +182,29 @@ def compare() -> None:
         gap = max(
             abs(a - b) for one in peers for a, b in zip(one["scores"], own["scores"], strict=True)
         )
-        print(f"{count:<10}{cells}{ratios:>14}{f'{min(same)}/{QUESTIONS}':>8}{gap:>22.1e}")
-
-
-def evidence(k: int = 5) -> None:
-    """How often each kind of evidence is heaviest on the gold passage, and what differs."""
-    from ragbook.corpus import miniwiki
-    from ragbook.evaluation.statistics import bootstrap_ci, paired_test
-    from ragbook.index import build_index
-    from ragbook.methods.fid import FiD
-    from ragbook.models import load_encoder, load_reader
-    from ragbook.retrieval import DenseRetriever
-
-    encoder = load_encoder()
-    hits: dict[str, list[float]] = {"attention": [], "first token": [], "leave one out": []}
-    with tempfile.TemporaryDirectory() as folder:
-        index = build_index(miniwiki.corpus(), Path(folder) / "i", encoder, progress=False)
-        retriever = DenseRetriever(index, encoder)
-        method = FiD(load_reader(method="fid"), retriever, verbatim=True)
-        questions = list(miniwiki.questions("dev"))
-        for at in range(0, len(questions), 16):
-            part = questions[at : at + 16]
-            found = retriever.retrieve(part, k)
-            answers = [one.text for one in method.answer(part, k)]
-            kinds = {
-                "attention": method.attention(part, answers, k),
-                "first token": method.first_token_scores(part, k),
-                "leave one out": method.leave_one_out(part, answers, k),
-            }
-            for row, (question, one) in enumerate(zip(part, found, strict=True)):
-                if question.gold_passage in one.ids:
-                    gold = one.ids.index(question.gold_passage)
-                    for name, weights in kinds.items():
-                        hits[name].append(float(weights[row].argmax() == gold))
-    print(f"{len(questions)} questions, k = {k}, gold passage retrieved: {len(hits['attention'])}")
-    for name, values in hits.items():
-        low, high = bootstrap_ci(values)
-        print(f"{name:<16}{sum(values) / len(values):.3f} [{low:.3f}, {high:.3f}]")
-    for name in ("first token", "leave one out"):
-        test = paired_test(hits[name], hits["attention"])
-        low, high = test.ci95
         print(
-            f"{name} - attention: {test.difference:+.3f} [{low:+.3f}, {high:+.3f}], p {test.p:.4f}"
+            f"{count:<10}{cells}{ratios:>14}{f'{min(same)}/{QUESTIONS}':>8}{gap:>22.1e}", flush=True
         )
+        rows.append({"passages": count, "equal": min(same), "greatest_difference": gap})
+        for name, one in found.items():
+            rows[-1][name] = {"seconds": one["seconds"], "peak_gib": one["peak"]}
+    if out is not None:
+        settings = {
+            "questions": QUESTIONS,
+            "batch": BATCH,
+            "tokens": MAX_NEW,
+            "device": DEVICE,
+            "threads": torch.get_num_threads(),
+        }
+        partial = out.with_suffix(".partial")
+        partial.write_text(
+            json.dumps({**settings, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        )
+        partial.replace(out)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["evidence"]:
-        evidence()
-    elif len(sys.argv) == 3:
+    if len(sys.argv) == 3:
         side(sys.argv[1], int(sys.argv[2]))
     else:
-        compare()
+        compare(Path(sys.argv[1]) if sys.argv[1:] else None)
