@@ -275,27 +275,62 @@ class SeqReader:
         labels: int64 [N, T].
         rows: int64 [N], the memory's row each label is read from; None where S = N and each has its
             own.
-        chunk: labels read at a time: no tensor holds N of them times the vocabulary.
+        chunk: labels read at a time.
         """
         rows = torch.arange(len(labels)) if rows is None else rows
         lengths = (labels != -100).sum(1)
+        asked: dict[int, list[int]] = {}
+        for at, row in enumerate(rows.tolist()):
+            asked.setdefault(row, []).append(at)
+        order = sorted(asked, key=lambda row: int(lengths[asked[row]].max()))  # little padding
+        size = max(1, chunk // max(map(len, asked.values()), default=1))
         out = torch.zeros(labels.shape)
-        for chosen_rows in torch.argsort(lengths, stable=True).split(chunk):  # little padding
-            longest = int(lengths[chosen_rows].max())
-            at = labels[chosen_rows, :longest].to(memory.states.device)
-            own = rows[chosen_rows].to(memory.states.device)
+        for first in range(0, len(order), size):
+            own = order[first : first + size]
+            width = max(len(asked[row]) for row in own)
+            # As many labels for every row, so that they share its keys and values; where there are
+            # fewer, one of them is read again.
+            at = torch.tensor([[*asked[row], *asked[row][:1] * width][:width] for row in own])
+            at = at.flatten()
+            out[at, : int(lengths[at].max())] = self._scored(memory, torch.tensor(own), labels[at])
+        return out
+
+    def _scored(self, memory: Memory, own: Tensor, labels: Tensor) -> Tensor:
+        """`token_log_probs` of the same number of labels for each of the rows `own`, without the
+        padding that all of them have. A prefix that several labels of a row share is predicted from
+        once."""
+        labels = labels[:, : int((labels != -100).sum(1).max())]
+        per_row = len(labels) // len(own)
+        numbers: dict[tuple[int, ...], int] = {}  # (row, *prefix) -> its number
+        places: list[tuple[int, int]] = []  # where each stands
+        prefix = torch.zeros_like(labels)  # the number of the one each token follows
+        for n, tokens in enumerate(labels.tolist()):
+            for t in range(len(tokens) - tokens.count(-100)):
+                key = (n // per_row, *tokens[:t])
+                if key not in numbers:
+                    numbers[key] = len(places)
+                    places.append((n, len(self.opening) + t))
+                prefix[n, t] = numbers[key]
+        device = memory.states.device
+        own, at = own.to(device), torch.tensor(places, device=device).unbind(1)
+        # The output layer, the widest there is, sees only these.
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(
+            lambda _, given: (given[0][at][None],)
+        )
+        try:
             read = self.forward(
                 memory.states[:1],
                 memory.mask[own],
-                self.teacher_forcing(at),
+                self.teacher_forcing(labels.to(device)),
                 past_key_values=memory.cache(own),
                 use_cache=True,
             )
-            logits = read.logits[:, len(self.opening) :].float()
-            target = at.clamp_min(0)
-            chosen = logits.gather(-1, target[:, :, None]).squeeze(-1) - logits.logsumexp(-1)
-            out[chosen_rows, :longest] = chosen.masked_fill(at == -100, 0.0).cpu()
-        return out
+        finally:
+            hook.remove()
+        logits = read.logits[0].float()
+        chosen = logits[prefix.to(device), labels.clamp_min(0).to(device)]
+        chosen -= logits.logsumexp(-1)[prefix.to(device)]
+        return chosen.cpu().masked_fill(labels == -100, 0.0)
 
     def continuation(self, memory: Memory) -> Continuation:
         """What a beam search over answers from this memory asks for the next token."""

@@ -397,14 +397,30 @@ def test_pairs_encoded_for_one_method_are_charged_to_the_next(reader):
     assert all(answer.seconds > cost / 2 for answer in answers)
 
 
-def test_labels_that_share_states_are_scored_as_if_each_had_its_own(reader):
+@pytest.mark.parametrize("chunk", [1, 3, 4, 64])
+def test_labels_that_share_states_are_scored_as_if_each_had_its_own(reader, chunk):
+    """Rows have different numbers of labels; some are the beginning of others, two are the same."""
     states, mask = reader.encode_documents(QUESTIONS, [PASSAGES[:2], PASSAGES[2:3]])
     states, mask = states.flatten(1, 2), mask.flatten(1, 2)
-    rows = torch.tensor([1, 0, 1, 1, 0])
-    labels = reader.pad_labels(reader.answer_ids(["Elbe", "the Danube", "Hamburg", "a b c", "x"]))
+    rows = torch.tensor([1, 0, 1, 1, 0, 1])
+    answers = ["the Danube", "the Danube", "the Danube at Ulm", "the", "x", "the Danube"]
+    labels = reader.pad_labels(reader.answer_ids(answers))
     torch.testing.assert_close(
-        reader.token_log_probs(reader.memory(states, mask), labels, rows, chunk=2),
+        reader.token_log_probs(reader.memory(states, mask), labels, rows, chunk=chunk),
         reader.token_log_probs(reader.memory(states[rows], mask[rows]), labels),
         rtol=1e-4,
         atol=1e-4,
     )
+    for row, label, own in zip(
+        rows.tolist(),
+        labels,
+        reader.token_log_probs(reader.memory(states, mask), labels, rows, chunk=chunk),
+        strict=True,
+    ):
+        alone = label[label != -100]
+        out = reader.model(
+            encoder_outputs=(states[row : row + 1],),
+            attention_mask=mask[row : row + 1],
+            labels=alone[None],
+        )
+        assert own.sum().item() == pytest.approx(-out.loss.item() * len(alone), abs=1e-3)
