@@ -194,8 +194,8 @@ def new_parser() -> argparse.ArgumentParser:
         top,
         "train",
         commands.train,
-        "train a model by its recipe; readers and encoders (dpr) also on questions of one's own, "
-        "from the bundled ones",
+        "train a model by its recipe; readers and encoders (dpr, distil) also on questions of "
+        "one's own, from the bundled ones",
     )
     command.add_argument("name", metavar="NAME", help=f"recipe: {', '.join(RECIPES)}")
     command.add_argument("--corpus", metavar="NAME_OR_PATH", help="passages to go on with")
@@ -215,6 +215,12 @@ def new_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--loss", choices=["cross-entropy", "hinge"], help="of dpr (default: cross-entropy)"
+    )
+    command.add_argument(
+        "--reader", metavar="DIR", help="of distil: who teaches (default: the bundled one)"
+    )
+    command.add_argument(
+        "--encoder", metavar="NAME", help="of distil: who is taught (default: minilm)"
     )
 
     command = _command(

@@ -6,13 +6,19 @@ from collections.abc import Callable
 
 from ragbook.training.run import Run
 
-__all__ = ["RECIPES", "Run"]
+__all__ = ["RECIPES", "VARIED", "Run"]
 
 
 def _dpr(run: Run, **varied: str) -> None:
     from ragbook.training import dpr
 
     dpr.recipe(run, **varied)
+
+
+def _distil(run: Run, **varied: str) -> None:
+    from ragbook.training import distil
+
+    distil.recipe(run, **varied)
 
 
 def _rag(run: Run) -> None:
@@ -35,6 +41,7 @@ def _lm(run: Run) -> None:
 
 RECIPES: dict[str, Callable[..., None]] = {
     "dpr": _dpr,
+    "distil": _distil,
     "rag": _rag,
     "reader": _reader,
     "lm": _lm,
@@ -42,5 +49,8 @@ RECIPES: dict[str, Callable[..., None]] = {
     "realm": _reader,
     "fid": _reader,
 }
-"""Recipe by name: (run) -> None, `dpr` also with a `similarity` and a `loss`. Each begins its run
-itself, once it has found nothing wrong with it."""
+"""Recipe by name: (run) -> None, some also with what `VARIED` says. Each begins its run itself,
+once it has found nothing wrong with it."""
+
+VARIED = {"similarity": "dpr", "loss": "dpr", "reader": "distil", "encoder": "distil"}
+"""What a run of one recipe may vary: name -> the recipe's."""

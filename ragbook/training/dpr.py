@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ from ragbook.retrieval import BM25Retriever
 from ragbook.training.contrastive import LOSSES, accuracy
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.run import Run
+
+_T = TypeVar("_T")
 
 DEPTH = 100
 """How many of BM25's best are looked through for a hard negative or, without a gold passage, for a
@@ -154,9 +156,9 @@ def batch_of(shown: Sequence[Pair]) -> Batch:
     return Batch([pair.question.text for pair in shown], list(passages), gold, negatives)
 
 
-def epoch_batches(shown: Sequence[Pair], size: int, seed: int, epoch: int) -> list[list[Pair]]:
-    """All pairs in batches of `size`, in an order of this epoch's own; what does not fill a batch
-    waits for another epoch."""
+def epoch_batches(shown: Sequence[_T], size: int, seed: int, epoch: int) -> list[list[_T]]:
+    """All examples in batches of `size`, in an order of this epoch's own; what does not fill a
+    batch waits for another epoch."""
     order = random.Random(f"{seed}-dpr-{epoch}").sample(range(len(shown)), len(shown))
     whole = max(1, len(shown) // size)
     return [[shown[at] for at in order[n * size : (n + 1) * size]] for n in range(whole)]

@@ -1,0 +1,233 @@
+"""What moves FiD: passages read, distractors, evidence, and a retriever that learns from it.
+
+`python -m ragbook.evaluation.fid book/results/fid.json` measures what chapter 6 plots, on MiniWiki
+with the bundled readers, in about half an hour on two cores.
+`python -m ragbook.evaluation.fid OUT CORPUS TRAIN DEV READER` distils the reader of a folder into
+the damaged retriever, and into the embedded one, on passages and questions of one's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ragbook.corpus import Corpus, Question, QuestionSet, load_corpus, load_questions
+from ragbook.evaluation.metrics import exact_match, is_hit
+from ragbook.evaluation.rag import SAMPLE
+from ragbook.evaluation.report import mean_ci, measure
+from ragbook.evaluation.statistics import paired_test
+from ragbook.index import build_index
+from ragbook.methods.base import Answer, Method
+from ragbook.methods.fid import FiD
+from ragbook.methods.rag import RagSequence, RagToken
+from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
+from ragbook.models.encoder import weights_sha256
+from ragbook.retrieval import DenseRetriever, OracleRetriever, Retriever
+from ragbook.training.distil import Recipe, distil
+
+KS = (1, 2, 5, 10, 20, 50)
+RECALL_KS = (1, 5, 10, 20)
+DISTRACTORS = (0, 1, 4, 9, 19)
+BATCH = 16
+REDRAWN = (3, 4, 5)
+"""The layers of the embedded encoder, of six, that the damaged one has drawn anew."""
+FROM_DAMAGED = Recipe(rate=3e-4, frozen_layers=min(REDRAWN))
+"""What was drawn anew is trained, and quicker than what had been learned would be."""
+
+
+def many_and_one(retriever: Retriever, questions: Sequence[Question], k: int = 10) -> Any:
+    """Exact match with k passages and with one, and the difference."""
+    method = FiD(load_reader(method="fid"), retriever, verbatim=True)
+    right = {n: _right(_answers(method, questions, n), questions) for n in (k, 1)}
+    difference = paired_test(right[k], right[1])
+    em = {str(n): mean_ci(values) for n, values in right.items()}
+    return {"n": len(questions), "em": em, "difference": asdict(difference)}
+
+
+def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[str, Any]:
+    """Recall of the gold passage, exact match and seconds a question with k passages, k of `KS`;
+    and RAG-Sequence, decoded fast, with most."""
+    out: dict[str, Any] = {"n": len(questions), "recall": {}, "fid": {}, "seconds": {}}
+    method = FiD(load_reader(method="fid"), retriever, verbatim=True)
+    found = retriever.retrieve(questions, max(KS))
+    for k in KS:
+        answers = _answers(method, questions, k)
+        out["recall"][str(k)] = mean_ci(_hits(questions, found, k))
+        out["fid"][str(k)] = mean_ci(_right(answers, questions))
+        out["seconds"][str(k)] = float(np.mean([answer.seconds for answer in answers]))
+    rag = RagSequence(load_reader(method="rag-sequence"), retriever, verbatim=True, thorough=False)
+    answers = _answers(rag, questions, max(KS))
+    out["rag-sequence, fast"] = {str(max(KS)): mean_ci(_right(answers, questions))}
+    return out
+
+
+def distractors(
+    corpus: Corpus, retriever: Retriever, questions: Sequence[Question]
+) -> dict[str, Any]:
+    """Exact match with the gold passage and so many of the others that are retrieved."""
+    method = FiD(load_reader(method="fid"), OracleRetriever(corpus, retriever), verbatim=True)
+    em = {
+        str(count): mean_ci(_right(_answers(method, questions, 1 + count), questions))
+        for count in DISTRACTORS
+    }
+    return {"n": len(questions), "em": em}
+
+
+def evidence(retriever: Retriever, questions: Sequence[Question], k: int = 5) -> dict[str, Any]:
+    """How often each kind of evidence is heaviest on the gold passage, of the questions for which
+    it is retrieved; what differs; and the right answers' log-likelihood under FiD and RAG."""
+    method, shared = FiD(load_reader(method="fid"), retriever, verbatim=True), load_reader()
+    alike = [kind(shared, retriever) for kind in (FiD, RagSequence, RagToken)]
+    hits: dict[str, list[float]] = {
+        name: [] for name in ("retriever", "attention", "first token", "leave one out")
+    }
+    nll: dict[str, list[float]] = {one.name: [] for one in alike}
+    for at in range(0, len(questions), BATCH):
+        part = questions[at : at + BATCH]
+        found = retriever.retrieve(part, k)
+        answers = [one.text for one in method.answer(part, k)]
+        kinds = {
+            "attention": method.attention(part, answers, k),
+            "first token": method.first_token_scores(part, k),
+            "leave one out": method.leave_one_out(part, answers, k),
+        }
+        for row, (question, one) in enumerate(zip(part, found, strict=True)):
+            if question.gold_passage in one.ids:
+                gold = one.ids.index(question.gold_passage)
+                hits["retriever"].append(float(gold == 0))
+                for name, weights in kinds.items():
+                    hits[name].append(float(weights[row].argmax() == gold))
+        first = [question.answers[0] for question in part]
+        for one in alike:
+            nll[one.name] += (-one.log_prob(part, first, k)).tolist()
+    return {
+        "n": len(questions),
+        "k": k,
+        "retrieved": len(hits["retriever"]),
+        "heaviest": {name: mean_ci(values) for name, values in hits.items()},
+        "difference": {
+            name: asdict(paired_test(hits[name], hits["attention"]))
+            for name in ("first token", "leave one out")
+        },
+        "nll": {name: mean_ci(values) for name, values in nll.items()},
+        "nll_difference": {
+            name: asdict(paired_test(nll[name], nll["fid"]))
+            for name in ("rag-sequence", "rag-token")
+        },
+    }
+
+
+def damaged(layers: Sequence[int] = REDRAWN, seed: int = 0) -> Encoder:
+    """The embedded encoder with some of its layers drawn anew, as they were before any training:
+    weights normal with deviation 0.02, biases 0, layer norms the identity."""
+    whole = load_encoder()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for number in layers:
+            for part in whole.model.encoder.layer[number].modules():
+                if isinstance(part, nn.Linear):
+                    part.weight.normal_(0, 0.02, generator=generator)
+                    part.bias.zero_()
+                elif isinstance(part, nn.LayerNorm):
+                    part.weight.fill_(1)
+                    part.bias.zero_()
+    sha256 = weights_sha256(whole.model)
+    return Encoder(whole.model, whole.tokenizer, "minilm, damaged", sha256, whole.score_scale)
+
+
+def distillation(
+    reader: SeqReader,
+    start: Encoder,
+    corpus: Corpus,
+    training: QuestionSet,
+    splits: Mapping[str, QuestionSet],
+    work: Path,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """Recall before and after every round, FiD's exact match with five of the passages on a sample
+    of the first split, and what recall@5 gained from the first to the last."""
+    rounds: list[dict[str, Any]] = []
+    hits: dict[str, list[list[float]]] = {split: [] for split in splits}
+    for retriever in distil(reader, start, corpus, training, work, recipe):
+        row: dict[str, Any] = {}
+        for split, questions in splits.items():
+            found = retriever.retrieve(list(questions), max(RECALL_KS))
+            recall = {str(k): mean_ci(_hits(list(questions), found, k)) for k in RECALL_KS}
+            row[split] = {"n": len(questions), "recall": recall}
+            hits[split].append(_hits(list(questions), found, 5))
+        sample = list(next(iter(splits.values())))[:SAMPLE]
+        answers = _answers(FiD(reader, retriever, verbatim=True), sample, 5)
+        rounds.append(row | {"em": {"n": len(sample), **mean_ci(_right(answers, sample))}})
+        print(rounds[-1], flush=True)
+    return {
+        "recipe": asdict(recipe),
+        "rounds": rounds,
+        "difference": {
+            split: asdict(paired_test(values[-1], values[0])) for split, values in hits.items()
+        },
+    }
+
+
+def _hits(questions: Sequence[Question], found: Sequence[Any], k: int) -> list[float]:
+    return [float(is_hit(q, f, k)) for q, f in zip(questions, found, strict=True)]
+
+
+def _answers(method: Method, questions: Sequence[Question], k: int) -> list[Answer]:
+    parts = (questions[at : at + BATCH] for at in range(0, len(questions), BATCH))
+    return [answer for part in parts for answer in method.answer(part, k)]
+
+
+def _right(answers: Sequence[Answer], questions: Sequence[Question]) -> list[float]:
+    return [float(exact_match(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)]
+
+
+def main(out: str, *own: str) -> None:
+    """Measure everything that `out` does not hold yet."""
+    if own:
+        corpus, reader = load_corpus(own[0]), load_reader(own[3], "fid")
+        training, dev = load_questions(own[1], "train"), load_questions(own[2], "dev")
+        starts = {"damaged": (damaged, FROM_DAMAGED), "embedded": (load_encoder, Recipe())}
+        work = Path(out).parent / "distil"
+        sections: dict[str, Callable[[], Any]] = {
+            name: lambda name=name, start=start, recipe=recipe: distillation(
+                reader, start(), corpus, training, {"dev": dev}, work / name, recipe
+            )
+            for name, (start, recipe) in starts.items()
+        }
+        measure(Path(out), sections)
+        return
+    corpus, encoder = load_corpus("miniwiki"), load_encoder()
+    train, dev, test = (load_questions("miniwiki", split) for split in ("train", "dev", "test"))
+    retriever = DenseRetriever(
+        build_index(corpus, Path("build/index"), encoder, progress=False), encoder
+    )
+    sample = list(dev)[:SAMPLE]
+    measure(
+        Path(out),
+        {
+            "distillation": lambda: distillation(
+                load_reader(method="fid"),
+                damaged(),
+                corpus,
+                train,
+                {"dev": dev, "test": test},
+                Path("build/distil"),
+                FROM_DAMAGED,
+            ),
+            "evidence": lambda: evidence(retriever, list(dev)),
+            "passages": lambda: passages_read(retriever, sample),
+            "distractors": lambda: distractors(corpus, retriever, sample),
+            "test": lambda: many_and_one(retriever, list(test)),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

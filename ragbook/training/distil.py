@@ -1,0 +1,340 @@
+r"""Distils the reader into the retriever: FiD-KD (Izacard & Grave 2021b, "Distilling knowledge from
+reader to retriever for question answering").
+
+A reader that has read the passages knows which of them it needed. Its cross-attention score of
+passage i, before the softmax and averaged over heads, layers and the passage's tokens, \(G_i\)
+(`FiD.first_token_scores`, their section 3.2), becomes what the retriever should have said of the
+passages that it found:
+
+\[ \mathrm{KL}(\tilde G \,\|\, \tilde S), \quad
+   \tilde G_i = \frac{\exp(G_i / T)}{\sum_j \exp(G_j / T)}, \quad
+   \tilde S_i = \frac{\exp(\alpha s_i)}{\sum_j \exp(\alpha s_j)}, \]
+
+where \(s_i\) is the retriever's score, \(\alpha\) the scale under which it is trained, and T a
+temperature. Nobody says which passage is right, and no answer is looked at: questions are enough.
+
+A round is: retrieve, let the reader score what was found, train the encoder, build its index. The
+next one starts from passages that are better (their section 3.4). The reader stays as it is; the
+paper trains it anew on each round's passages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ragbook.corpus import Corpus, Passage, Question, miniwiki
+from ragbook.errors import InputError
+from ragbook.index import build_index
+from ragbook.methods.fid import FiD
+from ragbook.models import SeqReader, load_encoder, load_reader
+from ragbook.models.encoder import Encoder, save_encoder, weights_sha256
+from ragbook.models.prompts import passage_text
+from ragbook.retrieval import DenseRetriever, Retrieved
+from ragbook.training.dpr import epoch_batches, prepare
+from ragbook.training.loop import MasterAdamW, train
+from ragbook.training.run import Run
+
+PART = 64
+"""Questions whose passages are read before their scores are written down."""
+CHUNK = 32
+"""Passages that the encoder reads at a time."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a distillation can vary; the defaults are those of `ragbook train distil`.
+
+    Parameters
+    ----------
+    rounds: of reading, training and indexing.
+    questions: that each round shows, others than the rounds before while there are any.
+    k: passages of each question. Only passages that were found are compared.
+    epochs: how often a round's questions are shown in training.
+    steps: cuts each round to so many updates, to try it.
+    batch: questions in one update.
+    rate: peak learning rate.
+    frozen_layers: layers from the bottom that stay as they are, as the embeddings do.
+    temperature: T of the reader's scores, in units of their own.
+    dtype: what reader and towers compute in; `float32` where `bfloat16` is emulated.
+    """
+
+    rounds: int = 3
+    questions: int = 640
+    k: int = 10
+    epochs: int = 1
+    steps: int | None = None
+    batch: int = 8
+    rate: float = 1e-4
+    frozen_layers: int = 2
+    temperature: float = 0.5
+    dtype: str = "bfloat16"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Where the reader computes."""
+        dtype = getattr(torch, self.dtype)
+        return torch.autocast("cpu", dtype, enabled=dtype is not torch.float32)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A question, what was found for it, and the reader's score of each of these passages."""
+
+    question: Question
+    passages: tuple[Passage, ...]
+    scores: tuple[float, ...]
+
+
+def divergence(scores: Tensor, targets: Tensor, shown: Tensor) -> Tensor:
+    r"""\(\mathrm{KL}(\tilde G \| \tilde S)\), averaged over the questions: a scalar.
+
+    Its gradient to the retriever's scores is \(\tilde S - \tilde G\), over B.
+
+    Parameters
+    ----------
+    scores: float [B, n], \(\alpha s\).
+    targets: float [B, n], G / T, constants.
+    shown: bool [B, n]: which of the n places hold a passage, one or more in every row.
+    """
+    student, teacher = (
+        values.masked_fill(~shown, float("-inf")).log_softmax(-1) for values in (scores, targets)
+    )
+    gap = (teacher - student).masked_fill(~shown, 0.0)
+    return (teacher.exp() * gap).sum(-1).mean()
+
+
+def read(
+    reader: SeqReader,
+    retriever: DenseRetriever,
+    questions: Sequence[Question],
+    folder: Path,
+    recipe: Recipe = Recipe(),
+    fingerprint: str = "",
+) -> list[Target]:
+    """The reader's scores of what is found for each question.
+
+    They are kept in `folder`, `PART` questions to a file, and those that stand there under the same
+    fingerprint are not computed again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    out = []
+    for at in range(0, len(questions), PART):
+        part = questions[at : at + PART]
+        found = retriever.retrieve(part, recipe.k)
+        path = folder / f"scores-{at // PART:05d}.json"
+        rows = _standing(path, fingerprint)
+        if rows is None:
+            rows = []
+            for first in range(0, len(part), recipe.batch):
+                own = slice(first, first + recipe.batch)
+                with recipe.autocast():
+                    method = FiD(reader, _Found(found[own]))
+                    scores = method.first_token_scores(part[own], recipe.k).tolist()
+                rows += [row[: len(f.ids)] for row, f in zip(scores, found[own], strict=True)]
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps({"fingerprint": fingerprint, "scores": rows}))
+            partial.replace(path)
+        out += [
+            Target(question, one.passages, tuple(row))
+            for question, one, row in zip(part, found, rows, strict=True)
+        ]
+    return out
+
+
+def batch_loss(
+    encoder: Encoder, targets: Sequence[Target], recipe: Recipe
+) -> tuple[Tensor, dict[str, float]]:
+    """The divergence of a batch, and the share of its questions on whose first passage retriever
+    and reader agree."""
+    passages = list(dict.fromkeys(p for target in targets for p in target.passages))
+    passages.sort(key=lambda passage: len(passage_text(passage)))  # little padding
+    column = {passage: at for at, passage in enumerate(passages)}
+    n = max(len(target.passages) for target in targets)
+    at = torch.zeros(len(targets), n, dtype=torch.long)
+    wanted, shown = torch.zeros(len(targets), n), torch.zeros(len(targets), n, dtype=torch.bool)
+    for row, target in enumerate(targets):
+        own = len(target.passages)
+        at[row, :own] = torch.tensor([column[passage] for passage in target.passages])
+        wanted[row, :own] = torch.tensor(target.scores) / recipe.temperature
+        shown[row, :own] = True
+    queries = encoder.query_vectors([target.question.text for target in targets])
+    parts = (passages[first : first + CHUNK] for first in range(0, len(passages), CHUNK))
+    vectors = torch.cat([encoder.passage_vectors(part) for part in parts])
+    scores = encoder.score_scale * encoder.scores(queries, vectors).gather(1, at)
+    loss = divergence(scores, wanted, shown)
+    first = [values.masked_fill(~shown, float("-inf")).argmax(1) for values in (scores, wanted)]
+    agreement = (first[0] == first[1]).float().mean().item()
+    return loss, {"divergence": loss.item(), "agreement": agreement}
+
+
+def train_round(
+    encoder: Encoder,
+    targets: Sequence[Target],
+    out: Path,
+    recipe: Recipe = Recipe(),
+    seed: int = 0,
+    fingerprint: str = "",
+    progress: bool | None = None,
+) -> Encoder:
+    """Train or resume a copy of `encoder` towards the reader's scores, write it into `out` and load
+    it. Where one tower reads questions and passages, one is trained.
+
+    Raises
+    ------
+    InputError: `out` holds a run with other settings.
+    """
+    trained, whole = _copy(encoder), _copy(encoder)
+    towers = {id(t): t for t in (trained.passage_model, trained.query_model)}.values()
+    for tower in towers:
+        prepare(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
+    per_epoch = len(epoch_batches(targets, recipe.batch, seed, 0))
+    steps = recipe.epochs * per_epoch
+    if recipe.steps is not None:
+        steps = min(steps, recipe.steps)
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        epoch, at = divmod(step, per_epoch)
+        shown = epoch_batches(targets, recipe.batch, seed, epoch)[at]
+        return batch_loss(trained, shown, recipe)
+
+    train(
+        "distil",
+        loss_of,
+        MasterAdamW([(tower.parameters(), recipe.rate) for tower in towers]),
+        steps,
+        out / "work",
+        warmup=max(1, steps // 10),
+        fingerprint=fingerprint,
+        progress=progress,
+    )
+    for tower, kept in (
+        (trained.passage_model, whole.passage_model),
+        (trained.query_model, whole.query_model),
+    ):
+        # What was frozen may have been rounded too, but only for the run.
+        changed = {n: p.detach().float() for n, p in tower.named_parameters() if p.requires_grad}
+        kept.load_state_dict(changed, strict=False)
+    save_encoder(out, whole)
+    return load_encoder(str(out))
+
+
+def distil(
+    reader: SeqReader,
+    encoder: Encoder,
+    corpus: Corpus,
+    questions: Iterable[Question],
+    out: Path,
+    recipe: Recipe = Recipe(),
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Iterator[DenseRetriever]:
+    """Run or resume the rounds; the retriever before the first and after each of them.
+
+    Parameters
+    ----------
+    reader: any seq2seq model that was taught to read passages.
+    encoder: what is to be taught; it stays as it is, its copies are trained.
+    questions: answers and gold passages are not looked at.
+    out: the index of the start in `start`, each round's encoder in `round-1`, ..., with its index
+        in `index`, and checkpoints in `work`.
+    seed: of the order in which questions are shown.
+
+    Raises
+    ------
+    InputError: there is no question, or `out` holds a run with other settings.
+    """
+    asked = list(questions)
+    if not asked:
+        raise InputError("there is no question to distil with; name a file that has some")
+    order = random.Random(f"{seed}-distil").sample(range(len(asked)), len(asked))
+    read_by = weights_sha256(reader.model)
+    shown = progress is not False
+    index = build_index(corpus, out / "start", encoder, progress=shown, overwrite=True)
+    retriever = DenseRetriever(index, encoder)
+    yield retriever
+    for number in range(1, recipe.rounds + 1):
+        folder = out / f"round-{number}"
+        first = (number - 1) * recipe.questions
+        wanted = range(first, first + min(recipe.questions, len(asked)))
+        own = [asked[order[at % len(asked)]] for at in wanted]
+        fingerprint = json.dumps(
+            [repr(recipe), seed, read_by, index.digest, encoder.query_sha256, _sha256(own)]
+        )
+        targets = read(reader, retriever, own, folder / "work", recipe, fingerprint)
+        encoder = train_round(encoder, targets, folder, recipe, seed, fingerprint, progress)
+        index = build_index(corpus, folder / "index", encoder, progress=shown, overwrite=True)
+        retriever = DenseRetriever(index, encoder)
+        yield retriever
+
+
+def recipe(run: Run, *, reader: str = "bundled", encoder: str = "minilm") -> None:
+    """`ragbook train distil`: an encoder in `run.out`, for `--encoder`, of MiniWiki's train
+    questions or of one's own, and each round's encoder and index beside it."""
+    run.begin()
+    corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
+    rounds = distil(
+        load_reader(reader, "fid"),
+        load_encoder(encoder),
+        corpus,
+        questions,
+        run.work,
+        Recipe(steps=run.steps),
+        run.seed,
+    )
+    *_, last = rounds
+    save_encoder(run.out, last.encoder)
+
+
+class _Found:
+    """A retriever that found what it did: its vectors are not to be rounded as the reader's are."""
+
+    name, score_scale = "found", 1.0
+
+    def __init__(self, found: list[Retrieved]) -> None:
+        self.found = found
+
+    def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
+        return self.found
+
+
+def _copy(encoder: Encoder) -> Encoder:
+    """The encoder with towers of its own; where one read both, one does."""
+    passage_model, query_model = deepcopy((encoder.passage_model, encoder.query_model))
+    return Encoder(
+        passage_model,
+        encoder.tokenizer,
+        encoder.id,
+        encoder.sha256,
+        encoder.score_scale,
+        query_model=query_model,
+        query_sha256=encoder.query_sha256,
+        pooling=encoder.pooling,
+        similarity=encoder.similarity,
+        passage_form=encoder.passage_form,
+    )
+
+
+def _standing(path: Path, fingerprint: str) -> list[list[float]] | None:
+    """The scores in a file, if they are of this run."""
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    if content["fingerprint"] != fingerprint:
+        raise InputError(
+            f"{path} is of a run with other settings; name another folder or delete it"
+        )
+    return content["scores"]
+
+
+def _sha256(questions: Sequence[Question]) -> str:
+    return hashlib.sha256(repr([q.text for q in questions]).encode()).hexdigest()
