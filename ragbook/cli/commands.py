@@ -274,7 +274,7 @@ def datastore_verify(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from ragbook.training import RECIPES, Run
+    from ragbook.training import RECIPES, VARIED, Run
 
     if arguments.name not in RECIPES:
         raise InputError(f"There is no recipe {arguments.name!r}; there are {', '.join(RECIPES)}.")
@@ -285,10 +285,11 @@ def train(arguments: argparse.Namespace) -> int:
         from ragbook.corpus import load_corpus, load_questions
 
         own = load_corpus(arguments.corpus), load_questions(arguments.questions, "train")
-    varied = {name: getattr(arguments, name) for name in ("similarity", "loss")}
+    varied = {name: getattr(arguments, name) for name in VARIED}
     varied = {name: value for name, value in varied.items() if value is not None}
-    if varied and arguments.name != "dpr":
-        raise InputError(f"Only the recipe dpr takes --{min(varied)}; leave it out.")
+    for name in varied:
+        if VARIED[name] != arguments.name:
+            raise InputError(f"Only the recipe {VARIED[name]} takes --{name}; leave it out.")
     run = Run(arguments.out, arguments.seed, arguments.steps, arguments.resume, own)
     RECIPES[arguments.name](run, **varied)
     return OK
