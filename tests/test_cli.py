@@ -219,7 +219,8 @@ def test_module_and_exit_status():
         (["perplexity", "--text", "nowhere.txt"], "nowhere.txt"),
         (["corpus", "info", "nowhere.tsv"], "nowhere.tsv"),
         (["corpus", "build", "nowhere.tsv", "--out", "x.jsonl"], "nowhere.tsv"),
-        (["corpus", "build", "wiki.xml.bz2", "--out", "x.jsonl"], "does not read"),
+        (["corpus", "build", "wiki.xml.bz2", "--out", "x.jsonl"], "no file wiki.xml.bz2"),
+        (["corpus", "build", "wiki.xml.7z", "--out", "x.jsonl"], "7z"),
         (["datastore", "info", "nowhere"], "nowhere"),
     ],
 )

@@ -196,18 +196,14 @@ def perplexity(arguments: argparse.Namespace) -> int:
 
 
 def corpus_build(arguments: argparse.Namespace) -> int:
-    from ragbook.corpus import read_passages
-    from ragbook.corpus.building import split_passages, write_passages_jsonl
+    from ragbook.corpus.building import build_passages
+    from ragbook.corpus.sources import open_source
 
-    if arguments.source.name.lower().endswith((".xml", ".xml.bz2", ".xml.gz", ".xml.7z")):
-        raise InputError(
-            f"{arguments.source} is a MediaWiki dump, which this version does not read; give "
-            "passages or articles as TSV (id, text, title) or JSON lines (id, title, text)."
-        )
     if arguments.out.exists() and not arguments.overwrite:
         raise InputError(f"{arguments.out} exists; choose another file or give --overwrite.")
+    source = open_source(arguments.source, cache_folder() / "downloads", arguments.checksum)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    count = write_passages_jsonl(arguments.out, split_passages(read_passages(arguments.source)))
+    count = build_passages(source, arguments.out, arguments.processes)
     print(f"{arguments.out}: {count:,} passages")
     return OK
 

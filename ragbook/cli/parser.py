@@ -154,11 +154,26 @@ def new_parser() -> argparse.ArgumentParser:
 
     group = _subcommands(_command(top, "corpus", None, "passages"))
     command = _command(
-        group, "build", commands.corpus_build, "TSV or JSON lines to passages of at most 100 words"
+        group,
+        "build",
+        commands.corpus_build,
+        "a Wikipedia dump, TSV, JSON lines or data set to passages of at most 100 words; what was "
+        "killed goes on where it was",
     )
-    command.add_argument("source", type=Path, metavar="SOURCE", help=".tsv or .jsonl, plain or .gz")
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        help=".xml, .xml.bz2 (MediaWiki), .tsv or .jsonl, plain or .gz; the https address of one; "
+        "or hf:NAME:CONFIGURATION of Hugging Face data sets",
+    )
     command.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help=".jsonl or .jsonl.gz"
+    )
+    command.add_argument(
+        "--checksum", metavar="ALGORITHM:HEX", help="of the source's file, as sha256:0123...ef"
+    )
+    command.add_argument(
+        "--processes", type=_at_least(1), default=1, metavar="N", help="of a dump (default: 1)"
     )
     command.add_argument(
         "--overwrite", action="store_true", help="replace a file that stands there"

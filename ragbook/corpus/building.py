@@ -1,68 +1,202 @@
-"""From articles or passages of any length to a passage file that everything here reads."""
+"""From articles or passages of any length to a passage file that everything here reads.
+
+The file is made in parts of PART articles or passages, in a hidden folder beside it whose name says
+what it is being built from. A build that was killed goes on after its last whole part, and since
+parts always have the same bounds, it ends with the bytes of one that was not. No more than a part
+is in memory.
+"""
 
 import gzip
+import hashlib
 import json
+import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
 
 from ragbook.corpus.files import format_suffix
+from ragbook.corpus.ids import Ids, is_number
+from ragbook.corpus.sources import Source
 from ragbook.corpus.types import Passage
 from ragbook.errors import InputError
 
 WORDS = 100  # in a passage, as DPR cut Wikipedia (Karpukhin et al. 2020, section 4.1)
+PART = 2_000  # articles of a dump, or passages of any other source
+TASK = 20  # articles that a process takes at a time
+
+_T = TypeVar("_T")
 
 
-def split_passages(passages: Iterable[Passage], words: int = WORDS) -> Iterator[Passage]:
-    """Cut texts of more than `words` words into pieces of `words`, the last one shorter.
+def cut(passage: Passage, words: int = WORDS) -> list[Passage]:
+    """The pieces of a text of more than `words` words, `words` each and the last one shorter.
 
     Pieces keep the title and get the ids ``<id>-1``, ``<id>-2``, ...; a text that is short enough
     passes unchanged. Words are what white space separates; between the words of a piece stands one
     blank.
-
-    Raises InputError where a piece's id is also that of another passage.
     """
-    seen: set[str] = set()
+    tokens = passage.text.split()
+    if len(tokens) <= words:
+        return [passage]
+    return [
+        Passage(f"{passage.id}-{number}", passage.title, " ".join(tokens[at : at + words]))
+        for number, at in enumerate(range(0, len(tokens), words), 1)
+    ]
+
+
+def split_passages(passages: Iterable[Passage], words: int = WORDS) -> Iterator[Passage]:
+    """:func:`cut` of all the passages of a source, in order.
+
+    Raises InputError where a piece's id is, or may be, also that of another passage.
+    """
+    seen, numbers_cut = Ids(), Ids()
     for passage in passages:
-        tokens = passage.text.split()
-        pieces = [passage]
-        if len(tokens) > words:
-            pieces = [
-                Passage(f"{passage.id}-{number}", passage.title, " ".join(tokens[at : at + words]))
-                for number, at in enumerate(range(0, len(tokens), words), 1)
-            ]
-        for piece in pieces:
-            if piece.id in seen:
-                raise InputError(
-                    f"Cutting the text of passage {passage.id!r} gives the id {piece.id!r} a "
-                    "second time; rename one of the two in the source."
-                )
-            seen.add(piece.id)
-            yield piece
+        pieces = cut(passage, words)
+        if is_number(passage.id):
+            # Pieces of numbered passages are not kept one by one: "12-3" is known by its "12".
+            clashes = [piece.id for piece in pieces if piece.id in seen]
+            if not seen.add(passage.id):
+                clashes.append(passage.id)
+            if len(pieces) > 1:
+                numbers_cut.add(passage.id)
+        else:
+            clashes = [piece.id for piece in pieces if not seen.add(piece.id)]
+            owner, _, number = passage.id.rpartition("-")
+            if is_number(owner) and is_number(number) and owner in numbers_cut:
+                clashes.append(passage.id)
+        if clashes:
+            raise InputError(
+                f"Cutting the text of passage {passage.id!r} gives the id {clashes[0]!r} a "
+                "second time; rename one of the two in the source."
+            )
+        yield from pieces
 
 
-def write_passages_jsonl(path: Path, passages: Iterable[Passage]) -> int:
-    """Write passages as JSON lines (``.jsonl``, or ``.jsonl.gz`` compressed); how many there were.
+def build_passages(
+    source: Source, out: Path, processes: int = 1, words: int = WORDS, progress: bool = True
+) -> int:
+    """Write a source's passages as JSON lines (``.jsonl``, or ``.jsonl.gz``); how many there were.
 
-    The file appears under its name when it is whole. The same passages give the same bytes.
-    Raises InputError for another suffix.
+    The file appears under its name when it is whole. The same source gives the same bytes, with
+    any number of processes, and however often the build was killed and started again.
+
+    Parameters
+    ----------
+    out: the file; one that is there is replaced.
+    processes: for the articles of a dump, whose wikitext takes the time.
+    words: the most words of a passage.
+
+    Raises
+    ------
+    InputError: another suffix; a fault in the source, or two passages of one id.
     """
-    if format_suffix(path) != ".jsonl":
-        raise InputError(f"{path} must end in .jsonl or .jsonl.gz, the format that is written.")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    count = 0
+    if format_suffix(out) != ".jsonl":
+        raise InputError(f"{out} must end in .jsonl or .jsonl.gz, the format that is written.")
+    zipped = out.suffix.lower() == ".gz"
+    described = repr((source.identity, words, PART, zipped))
+    parts = out.with_name(
+        f".{out.name}.parts-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
+    )
+    for stale in out.parent.glob(f".{out.name}.parts-*"):
+        if stale != parts:
+            shutil.rmtree(stale)
+    parts.mkdir(exist_ok=True)
     try:
-        with open(unfinished, "wb") as raw:
-            zipped = path.suffix.lower() == ".gz"
-            # No name and no time in the gzip header, so that the bytes repeat.
-            sink = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if zipped else raw
-            for passage in passages:
-                line = {"id": passage.id, "title": passage.title, "text": passage.text}
-                sink.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-                count += 1
-            if zipped:
-                sink.close()
-        os.replace(unfinished, path)
+        counts = _finished(parts)
+        bar = tqdm(
+            _parts(source, len(counts), processes, words),
+            desc=source.name,
+            unit="part",
+            initial=len(counts),
+            disable=None if progress else True,
+        )
+        for number, passages in enumerate(bar, len(counts)):
+            _write_part(parts, number, passages, zipped)
+            counts.append(len(passages))
+        if not sum(counts):
+            shutil.rmtree(parts)
+            raise InputError(f"{source.name} has no passage; there is nothing to write.")
+        whole = parts / "whole"
+        with open(whole, "wb") as sink:
+            for number, count in enumerate(counts):
+                with open(parts / _part_name(number, count), "rb") as part:
+                    shutil.copyfileobj(part, sink)
+            sink.flush()
+            os.fsync(sink.fileno())
+        os.replace(whole, out)
+        shutil.rmtree(parts)
     finally:
-        unfinished.unlink(missing_ok=True)
-    return count
+        if parts.exists() and not _finished(parts):  # nothing that could be taken up again
+            shutil.rmtree(parts)
+    return sum(counts)
+
+
+def _part_name(number: int, count: int) -> str:
+    return f"{number:06d}-{count}"
+
+
+def _finished(parts: Path) -> list[int]:
+    """How many passages each finished part has."""
+    names = sorted(path.name for path in parts.iterdir() if path.name[0].isdigit())
+    return [int(name.split("-")[1]) for name in names if not name.endswith(".unfinished")]
+
+
+def _write_part(parts: Path, number: int, passages: list[Passage], zipped: bool) -> None:
+    path = parts / _part_name(number, len(passages))
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    lines = (
+        json.dumps({"id": p.id, "title": p.title, "text": p.text}, ensure_ascii=False) + "\n"
+        for p in passages
+    )
+    data = "".join(lines).encode()
+    with open(unfinished, "wb") as sink:
+        # Compressed parts in a row are one compressed file; no time in them, so the bytes repeat.
+        sink.write(gzip.compress(data, mtime=0) if zipped else data)
+        sink.flush()
+        os.fsync(sink.fileno())
+    os.replace(unfinished, path)
+
+
+def _parts(source: Source, done: int, processes: int, words: int) -> Iterator[list[Passage]]:
+    """The passages of every part after the first `done`."""
+    if source.article is None:  # cheap: what is done is read and checked again, not written
+        pieces = split_passages(source.records(), words)
+        yield from _blocks(islice(pieces, done * PART, None), PART)
+        return
+    records = islice(source.records(), done * PART, None)
+    for articles in _blocks(_mapped(source.article, records, processes), PART):
+        yield [piece for article in articles if article for piece in cut(article, words)]
+
+
+def _blocks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
+    while block := list(islice(items, size)):
+        yield block
+
+
+def _mapped(
+    article: Callable[[_T], Passage | None], records: Iterator[_T], processes: int
+) -> Iterator[Passage | None]:
+    """`map`, in several processes but with few records under way: a dump would not fit."""
+    if processes == 1:
+        yield from map(article, records)
+        return
+    # Spawned, not forked: a fork after torch or Faiss has run threads can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        under_way: deque[Future[list[Passage | None]]] = deque()
+        for block in _blocks(records, TASK):
+            under_way.append(pool.submit(_each, article, block))
+            if len(under_way) > 2 * processes:
+                yield from under_way.popleft().result()
+        while under_way:
+            yield from under_way.popleft().result()
+
+
+def _each(article: Callable[[_T], Passage | None], records: list[_T]) -> list[Passage | None]:
+    return [article(record) for record in records]

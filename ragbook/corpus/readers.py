@@ -15,6 +15,7 @@ from ragbook.corpus.files import (
     read_rows,
     text_field,
 )
+from ragbook.corpus.ids import Ids
 from ragbook.corpus.types import Corpus, Passage
 from ragbook.errors import InputError
 
@@ -45,20 +46,21 @@ def load_corpus(name_or_path: str | os.PathLike[str]) -> Corpus:
 
 
 def read_passages(path: str | os.PathLike[str]) -> Iterator[Passage]:
-    """The passages of a file, one at a time: only the ids stay in memory, so all of Wikipedia
-    may pass through. Raises InputError as :func:`load_corpus` does, when it gets there."""
+    """The passages of a file, one at a time: only the ids stay in memory, numbers as bits, so
+    all of Wikipedia may pass through. Raises InputError as :func:`load_corpus` does, when it gets
+    there."""
     path = Path(path)
     read = {".tsv": _read_tsv, ".jsonl": _read_jsonl}.get(format_suffix(path)) or _sniff(path)
-    seen: set[str] = set()
+    seen, count = Ids(), 0
     for line, passage in read(path):
-        if passage.id in seen:
+        if not seen.add(passage.id):
             raise InputError(
                 f"{path}, line {line}: the passage id {passage.id!r} stands here a second time; "
                 "ids must be unique."
             )
-        seen.add(passage.id)
+        count += 1
         yield passage
-    if not seen:
+    if not count:
         raise InputError(f"{path} holds no passage; expected {_FORMATS}.")
 
 

@@ -1,0 +1,37 @@
+"""A set of ids that holds numbers as bits: Wikipedia's pages and DPR's passages are numbered."""
+
+import re
+
+_NUMBER = re.compile(r"0|[1-9]\d{0,8}")  # at most nine digits: a set of all of them takes 125 MB
+
+
+class Ids:
+    """Ids seen so far; a number costs a bit up to the greatest, any other id its string."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+        self._others: set[str] = set()
+
+    def __contains__(self, id: str) -> bool:
+        if not is_number(id):
+            return id in self._others
+        at, bit = divmod(int(id), 8)
+        return at < len(self._bits) and bool(self._bits[at] >> bit & 1)
+
+    def add(self, id: str) -> bool:
+        """Add an id; whether it is new."""
+        if id in self:
+            return False
+        if is_number(id):
+            at, bit = divmod(int(id), 8)
+            if at >= len(self._bits):  # a little further than needed, for it is copied
+                self._bits.extend(bytes(at + at // 8 + 1 - len(self._bits)))
+            self._bits[at] |= 1 << bit
+        else:
+            self._others.add(id)
+        return True
+
+
+def is_number(id: str) -> bool:
+    """Whether an id is a number as numbers are written, of nine digits at most."""
+    return _NUMBER.fullmatch(id) is not None

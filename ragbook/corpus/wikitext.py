@@ -1,0 +1,278 @@
+"""The plain text of a Wikipedia article, from its wikitext (parsed by mwparserfromhell).
+
+What a reader of the page would read as running text stays: paragraphs, list items, the text of
+links, and of the few templates that stand for words in a sentence (`_TEMPLATES`). Tables,
+infoboxes, references, formulas, galleries, files, categories and headings go, and the closing
+sections that only list other works. No template is fetched or expanded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from ragbook.errors import InputError
+
+if TYPE_CHECKING:
+    from mwparserfromhell.wikicode import Wikicode  # pyright: ignore[reportMissingImports]
+
+FILES_AND_CATEGORIES = frozenset({"file", "image", "media", "category"})
+"""Namespaces whose links are no text, by their canonical names; a wiki has names of its own too."""
+
+
+def _listed(names: str) -> frozenset[str]:
+    return frozenset(names.split(" | "))
+
+
+_CLOSING = _listed(
+    "bibliography | citations | external links | footnotes | further reading | gallery | "
+    "literature | notes | notes and references | references | references and notes | see also | "
+    "sources | works cited"
+)
+"""Sections left out with everything below them: they list what the article is not about."""
+
+_DROPPED_TAGS = _listed(
+    "ce | chem | gallery | graph | hiero | imagemap | inputbox | mapframe | maplink | math | ref "
+    "| references | score | section | source | syntaxhighlight | table | templatedata | "
+    "templatestyles | timeline"
+)
+
+# Nothing in a page says that it is a disambiguation page but the template at its foot.
+_DISAMBIGUATION = _listed(
+    "dab | disam | disamb | disambig | disambiguation | disambiguation page | geodis | hndis | "
+    "mathdab | numberdis | schooldis | roaddis | shipindex | letter-number combination "
+    "disambiguation | aimai | begriffsklärung | bkl | desambiguação | desambiguación | disambigua "
+    "| doorverwijspagina | förgrening | homonymie | ujednoznacznienie | неоднозначность"
+)
+_DISAMBIGUATING = re.compile(
+    r"disambig(?:uation)? .*|.* disambig(?:uation)?(?: page)?|.* dis?amb?(?: page)?"
+)
+
+_CONNECTORS = {"-": "–", "–": "–", "to": " to ", "and": " and ", "or": " or ", "by": " by "}
+_CONNECTORS |= {"x": " × ", "×": " × ", "to(-)": " to ", "+/-": " ± ", "±": " ± "}
+_NUMBER = re.compile(r"[-+−]?[\d.,/]+(?:e[-+]?\d+)?")
+_INTERWIKI = re.compile(r"(?:[a-z]{2,3}|simple)(?:-[a-z]+)*:(?=\S)")
+
+_UNCLOSED_TABLE = re.compile(r"^[ :]*\{\|.*?(?:^\s*\|\}|\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
+_TABLE_LINE = re.compile(r"^\s*\|.*$", re.MULTILINE)
+_UNCLOSED_REFERENCE = re.compile(r"<ref[^>]*/>|<ref\b[^>]*>.*?(?:</ref>|$)", re.MULTILINE)
+_LEFTOVERS = re.compile(r"\{\{[^\n]*|\}\}|\[\[|\]\]|'{2,}|</?[a-z][^<>]*>|__[A-Z]+__")
+_EMPTY_BRACKETS = re.compile(r"\(\s*(?:[;,:]\s*)*\)|\[\s*\]")
+_BRACKET_OPENING = re.compile(r"\(\s*(?:[;,]\s*)+")
+_BRACKET_CLOSING = re.compile(r"(?:\s*[;,])*\s*\)")
+_REPEATED_SEPARATORS = re.compile(r"([;,])(?:\s*[;,])+")
+_LITERAL = {ord(mark): 0xE000 + ord(mark) for mark in "<>{}[]|'_"}
+_MARKS = {hidden: mark for mark, hidden in _LITERAL.items()}
+"""Marks that a page shows as they are (from entities or <nowiki>) are hidden in the private
+use area until what is left of broken markup is gone."""
+_BEFORE_PUNCTUATION = re.compile(r"\s+([,.;:](?=\s|$))")
+
+
+def parse(wikitext: str) -> Wikicode:
+    """The parsed wikitext.
+
+    Raises
+    ------
+    InputError: mwparserfromhell is not installed.
+    """
+    try:
+        import mwparserfromhell  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise InputError(
+            "Reading a Wikipedia dump needs mwparserfromhell; install it with "
+            "`pip install 'ragbook[wikipedia]'`."
+        ) from None
+    return mwparserfromhell.parse(wikitext)
+
+
+def is_disambiguation(title: str, code: Wikicode) -> bool:
+    """Whether a page only lists what its title may mean: by its title or by its templates."""
+    if title.endswith("(disambiguation)"):
+        return True
+    if "__DISAMBIG__" in code:
+        return True
+    names = (_name(template) for template in code.filter_templates(recursive=False))
+    return any(name in _DISAMBIGUATION or _DISAMBIGUATING.fullmatch(name) for name in names)
+
+
+def plain_text(code: Wikicode, without: Collection[str] = FILES_AND_CATEGORIES) -> str:
+    """The running text of parsed wikitext, its words separated by single blanks.
+
+    Parameters
+    ----------
+    without: namespaces, in lower case, whose links are left out.
+    """
+    kept, closing = [], 0  # the level of the closing section that is being left out, or 0
+    for node in code.nodes:
+        if type(node).__name__ == "Heading":
+            if not closing or node.level <= closing:
+                heading = " ".join(_text(node.title, without).lower().split())
+                closing = node.level if heading in _CLOSING else 0
+            kept.append("\n\n")
+        elif not closing:
+            kept.append(_node(node, without))
+    text = _UNCLOSED_REFERENCE.sub(" ", "".join(kept))
+    text = _TABLE_LINE.sub(" ", _UNCLOSED_TABLE.sub("\n", text))
+    text = " ".join(_LEFTOVERS.sub(" ", text).split())
+    # A template that is gone leaves its brackets and commas behind: "Paris (; ) is".
+    text = _REPEATED_SEPARATORS.sub(r"\1", text)
+    text = _BRACKET_CLOSING.sub(")", _BRACKET_OPENING.sub("(", _EMPTY_BRACKETS.sub(" ", text)))
+    return " ".join(_BEFORE_PUNCTUATION.sub(r"\1", text).translate(_MARKS).split())
+
+
+def _text(code: Wikicode | None, without: Collection[str]) -> str:
+    return "" if code is None else "".join(_node(node, without) for node in code.nodes)
+
+
+def _node(node: Any, without: Collection[str]) -> str:
+    """What a node of the parsed text reads as."""
+    match type(node).__name__:
+        case "Text":
+            return node.value
+        case "HTMLEntity":
+            return node.normalize().translate(_LITERAL)
+        case "Template":
+            return _template(node, without)
+        case "Wikilink":
+            return _wikilink(node, without)
+        case "ExternalLink":
+            return _text(node.title, without) if node.brackets else ""
+        case "Tag":
+            return _tag(node, without)
+    return ""  # comments, headings and the arguments of templates
+
+
+def _tag(node: Any, without: Collection[str]) -> str:
+    name = str(node.tag).strip().lower()
+    if name in _DROPPED_TAGS:
+        return " "
+    if name in ("li", "dt", "dd", "br", "hr") and node.self_closing:
+        return " "
+    if name == "nowiki":
+        return str(node.contents).translate(_LITERAL)
+    inside = _text(node.contents, without)
+    block = name in ("div", "p", "li", "dt", "dd", "blockquote", "poem", "td", "tr", "ul", "ol")
+    return f"\n{inside}\n" if block else inside
+
+
+def _wikilink(node: Any, without: Collection[str]) -> str:
+    title = str(node.title).strip()
+    visible = title.startswith(":")  # [[:Category:Rivers]] is a link in the text
+    title = title.removeprefix(":")
+    space, colon, _ = title.partition(":")
+    named = space.strip().replace("_", " ").lower()
+    if colon and not visible and (named in without or _INTERWIKI.match(title)):
+        return ""
+    return title.split("#")[0] or title if node.text is None else _text(node.text, without)
+
+
+# --- templates that stand for words ---------------------------------------------------------------
+
+_Arguments = list[str]
+
+
+def _name(template: Any) -> str:
+    """A template's name in lower case, blanks for underscores."""
+    name = " ".join(re.sub(r"<!--.*?-->", "", str(template.name)).replace("_", " ").split()).lower()
+    return name.removeprefix("template:")
+
+
+def _template(node: Any, without: Collection[str]) -> str:
+    name = _name(node)
+    if name.startswith("formatnum:"):
+        return name.removeprefix("formatnum:").split("|")[0]
+    language = re.fullmatch(r"lang-[a-z-]+", name)
+    render = _argument(0) if language else _TEMPLATES.get(name)
+    if render is None:
+        return ""
+    # By their names, not by their places: {{lang|1=fr|2=...}} is the same as {{lang|fr|...}}.
+    given = {str(p.name).strip(): p.value for p in node.params}
+    values = (given.get(str(number)) for number in range(1, len(given) + 1))
+    return render(
+        [
+            _text(value, without).strip()
+            for value in takewhile(lambda value: value is not None, values)
+        ]
+    )
+
+
+def _argument(number: int) -> Callable[[_Arguments], str]:
+    """A template that reads as its argument of that number, from 0."""
+    return lambda given: given[number] if number < len(given) else ""
+
+
+def _last(given: _Arguments) -> str:
+    return given[-1] if given else ""
+
+
+def _convert(given: _Arguments) -> str:
+    """{{convert|5|to|10|km|mi}} is "5 to 10 km": what was measured, not what it converts to."""
+    text, rest = "", list(given)
+    while rest:
+        text += rest.pop(0)
+        if rest and rest[0] in _CONNECTORS:
+            text += _CONNECTORS[rest.pop(0)]
+            continue
+        if rest:
+            text += f" {rest.pop(0)}"
+        if len(rest) < 2 or not _NUMBER.fullmatch(rest[0]):
+            break  # else {{convert|6|ft|2|in|m}}: more of the same measure
+        text += " "
+    return text
+
+
+def _fraction(given: _Arguments) -> str:
+    if len(given) == 1:
+        return f"1/{given[0]}"
+    return f"{given[0]} {given[1]}/{given[2]}" if len(given) > 2 else "/".join(given)
+
+
+def _ship(given: _Arguments) -> str:
+    return " ".join(part for part in given[:2] if part)
+
+
+def _constant(text: str) -> Callable[[_Arguments], str]:
+    return lambda given: text
+
+
+def _after(text: str) -> Callable[[_Arguments], str]:
+    """A template that reads as `text` and its first argument."""
+    return lambda given: text + (given[0] if given else "")
+
+
+_TEMPLATES: dict[str, Callable[[_Arguments], str]] = {
+    **dict.fromkeys(("convert", "cvt"), _convert),
+    **dict.fromkeys(("lang", "langx", "transl", "transliteration", "translit"), _argument(1)),
+    **dict.fromkeys(
+        _listed(
+            "abbr | abbrlink | as written | big | blockquote | bold | center | cquote | em | "
+            "emphasis | gloss | ill | interlanguage link | italic | italics | linktext | literal "
+            "translation | nobold | nobr | noitalic | nowrap | nq | pull quote | quote | small | "
+            "smallcaps | strong | sub | sup | title | var | vanchor | visible anchor"
+        ),
+        _argument(0),
+    ),
+    **dict.fromkeys(("nihongo", "nihongo3", "korean", "val", "num", "nts"), _argument(0)),
+    **dict.fromkeys(("frac", "fraction", "sfrac"), _fraction),
+    **dict.fromkeys(("ship", "sclass", "sclass2"), _ship),
+    **dict.fromkeys(("color", "font color"), _last),
+    **dict.fromkeys(("snd", "spnd", "spaced ndash", "spaced en dash"), _constant(" – ")),
+    **dict.fromkeys(("ndash", "en dash", "nd"), _constant("–")),
+    **dict.fromkeys(("mdash", "em dash", "md"), _constant("—")),
+    **dict.fromkeys(("nbsp", "space", "thin space", "spaces"), _constant(" ")),
+    **dict.fromkeys(("circa", "c.", "ca."), _after("c. ")),
+    **dict.fromkeys(("floruit", "fl."), _after("fl. ")),
+    **dict.fromkeys(("us$", "usd"), _after("US$")),
+    "hms": _after("HMS "),
+    "uss": _after("USS "),
+    "as of": _after("As of "),
+    "'": _constant("'"),
+    "=": _constant("="),
+    "!": _constant("|"),
+    "·": _constant(" · "),
+    "pi": _constant("π"),
+    "gbp": _after("£"),
+    "euro": _after("€"),
+}
