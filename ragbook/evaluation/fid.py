@@ -2,8 +2,9 @@
 
 `python -m ragbook.evaluation.fid book/results/fid.json` measures what chapter 6 plots, on MiniWiki
 with the bundled readers, in about half an hour on two cores.
-`python -m ragbook.evaluation.fid OUT CORPUS TRAIN DEV READER` distils the reader of a folder into
-the damaged retriever, and into the embedded one, on passages and questions of one's own.
+`python -m ragbook.evaluation.fid OUT CORPUS TRAIN DEV READER` measures the reader of a folder with
+ten passages and with one, and distils it into the damaged retriever, on passages and questions of
+one's own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ragbook.methods.base import Answer, Method
 from ragbook.methods.fid import FiD
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
+from ragbook.models.bundled import BUNDLED
 from ragbook.models.encoder import weights_sha256
 from ragbook.retrieval import DenseRetriever, OracleRetriever, Retriever
 from ragbook.training.distil import Recipe, distil
@@ -42,9 +44,11 @@ FROM_DAMAGED = Recipe(rate=3e-4, frozen_layers=min(REDRAWN))
 """What was drawn anew is trained, and quicker than what had been learned would be."""
 
 
-def many_and_one(retriever: Retriever, questions: Sequence[Question], k: int = 10) -> Any:
+def many_and_one(
+    reader: SeqReader, retriever: Retriever, questions: Sequence[Question], k: int = 10
+) -> dict[str, Any]:
     """Exact match with k passages and with one, and the difference."""
-    method = FiD(load_reader(method="fid"), retriever, verbatim=True)
+    method = FiD(reader, retriever, verbatim=True)
     right = {n: _right(_answers(method, questions, n), questions) for n in (k, 1)}
     difference = paired_test(right[k], right[1])
     em = {str(n): mean_ci(values) for n, values in right.items()}
@@ -190,43 +194,28 @@ def _right(answers: Sequence[Answer], questions: Sequence[Question]) -> list[flo
 
 def main(out: str, *own: str) -> None:
     """Measure everything that `out` does not hold yet."""
-    if own:
-        corpus, reader = load_corpus(own[0]), load_reader(own[3], "fid")
-        training, dev = load_questions(own[1], "train"), load_questions(own[2], "dev")
-        starts = {"damaged": (damaged, FROM_DAMAGED), "embedded": (load_encoder, Recipe())}
-        work = Path(out).parent / "distil"
-        sections: dict[str, Callable[[], Any]] = {
-            name: lambda name=name, start=start, recipe=recipe: distillation(
-                reader, start(), corpus, training, {"dev": dev}, work / name, recipe
-            )
-            for name, (start, recipe) in starts.items()
-        }
-        measure(Path(out), sections)
-        return
-    corpus, encoder = load_corpus("miniwiki"), load_encoder()
-    train, dev, test = (load_questions("miniwiki", split) for split in ("train", "dev", "test"))
-    retriever = DenseRetriever(
-        build_index(corpus, Path("build/index"), encoder, progress=False), encoder
-    )
-    sample = list(dev)[:SAMPLE]
-    measure(
-        Path(out),
-        {
-            "distillation": lambda: distillation(
-                load_reader(method="fid"),
-                damaged(),
-                corpus,
-                train,
-                {"dev": dev, "test": test},
-                Path("build/distil"),
-                FROM_DAMAGED,
-            ),
+    corpus = load_corpus(own[0] if own else "miniwiki")
+    train = load_questions(own[1] if own else "miniwiki", "train")
+    dev = load_questions(own[2] if own else "miniwiki", "dev")
+    splits = {"dev": dev} if own else {"dev": dev, "test": load_questions("miniwiki", "test")}
+    last = list([*splits.values()][-1])
+    reader, encoder = load_reader(own[3] if own else BUNDLED, "fid"), load_encoder()
+    folder = Path("build") / f"distil-{train.sha256[:8]}"
+    index = build_index(corpus, folder / "embedded", encoder, progress=False)
+    retriever, sample = DenseRetriever(index, encoder), list(dev)[:SAMPLE]
+    sections: dict[str, Callable[[], Any]] = {
+        "distillation": lambda: distillation(
+            reader, damaged(), corpus, train, splits, folder, FROM_DAMAGED
+        ),
+        "many and one": lambda: many_and_one(reader, retriever, last),
+    }
+    if not own:
+        sections |= {
             "evidence": lambda: evidence(retriever, list(dev)),
             "passages": lambda: passages_read(retriever, sample),
             "distractors": lambda: distractors(corpus, retriever, sample),
-            "test": lambda: many_and_one(retriever, list(test)),
-        },
-    )
+        }
+    measure(Path(out), sections)
 
 
 if __name__ == "__main__":
