@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ REDRAWN = (3, 4, 5)
 """The layers of the embedded encoder, of six, that the damaged one has drawn anew."""
 FROM_DAMAGED = Recipe(rate=3e-4, frozen_layers=min(REDRAWN))
 """What was drawn anew is trained, and quicker than what had been learned would be."""
+BRIEFLY = replace(FROM_DAMAGED, rounds=2, questions=320)
+"""The same on passages and questions of one's own."""
 
 
 def many_and_one(
@@ -205,7 +207,7 @@ def main(out: str, *own: str) -> None:
     retriever, sample = DenseRetriever(index, encoder), list(dev)[:SAMPLE]
     sections: dict[str, Callable[[], Any]] = {
         "distillation": lambda: distillation(
-            reader, damaged(), corpus, train, splits, folder, FROM_DAMAGED
+            reader, damaged(), corpus, train, splits, folder, BRIEFLY if own else FROM_DAMAGED
         ),
         "many and one": lambda: many_and_one(reader, retriever, last),
     }
