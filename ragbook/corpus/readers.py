@@ -1,4 +1,5 @@
-"""Passage files: the DPR split of Wikipedia (``psgs_w100.tsv``) and JSON lines, plain or gzip."""
+"""Passage files: the DPR split of Wikipedia (``psgs_w100.tsv``), JSON lines, and articles in
+WikiText's form; plain or gzip."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from ragbook.corpus import miniwiki
+from ragbook.corpus.articles import TITLE, read_articles
 from ragbook.corpus.files import (
     bare_name,
     checked_text,
@@ -21,7 +23,8 @@ from ragbook.errors import InputError
 
 _FORMATS = (
     "a tab-separated file (.tsv, .tsv.gz) with the header row id, text, title, "
-    'or JSON lines (.jsonl, .jsonl.gz) with the keys "id", "title" and "text"'
+    'JSON lines (.jsonl, .jsonl.gz) with the keys "id", "title" and "text", '
+    "or articles in WikiText's form, each under a line ' = Title = '"
 )
 _HEADER = ["id", "text", "title"]
 _Reader = Callable[[Path], Iterator[tuple[int, Passage]]]  # (line, passage)
@@ -71,6 +74,8 @@ def _sniff(path: Path) -> _Reader:
         return _read_jsonl
     if first.rstrip("\r\n").split("\t") == _HEADER:
         return _read_tsv
+    if TITLE.fullmatch(first):
+        return read_articles
     if not first:
         raise InputError(f"{path} is empty; expected {_FORMATS}.")
     raise InputError(f"The format of {path} is not known; expected {_FORMATS}.")

@@ -1,23 +1,21 @@
-"""kNN-LM on held-out articles: one weight of the memory for all contexts, and one for each.
+"""What a memory does for a language model on held-out articles, and what moves it.
 
-`python -m ragbook.evaluation.language` tunes lambda and temperature on MiniWiki's dev articles and
-fits the adaptive lambda to them, then measures the test articles once: perplexities, the relative
-difference of each to the base model with its interval over the articles, and what an approximate
-search costs. `python -m ragbook.evaluation.language FILE` does the same on articles in WikiText's
-form: the last sixth is the test, with all others as the memory; before that the sixth before it is
-dev, with those before it as the memory.
+`python -m ragbook.evaluation.language book/results/language.json` tunes lambda and temperature on
+MiniWiki's dev articles and fits the adaptive lambda to them, then measures the test articles once:
+perplexities, the relative difference of each to the base model with its interval over the articles,
+memories of other sizes, contexts that are whole articles, and what an approximate search costs. It
+takes about five minutes on two cores. On a text of one's own: `ragbook.evaluation.own_text`.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
-import re
+import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,20 +23,30 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Corpus, Passage, miniwiki
-from ragbook.corpus.files import read_lines
-from ragbook.errors import InputError
-from ragbook.evaluation.perplexity import Neighbours, approximation, look_up, prompted, read
+from ragbook.evaluation.perplexity import (
+    Contexts,
+    Neighbours,
+    Search,
+    approximation,
+    look_up,
+    prompted,
+    read,
+)
+from ragbook.evaluation.stages import Stages
 from ragbook.evaluation.tuning import LAMS, TEMPERATURES
-from ragbook.index.datastore import add_approximate, build_datastore
-from ragbook.index.neighbours import FEWEST
+from ragbook.index import neighbours
+from ragbook.index.datastore import Datastore, add_approximate, build_datastore
 from ragbook.methods import adaptive
-from ragbook.methods.knn_lm import interpolate, knn_target_log_prob, tune
-from ragbook.models import load_lm
+from ragbook.methods.knn_lm import grid, interpolate, knn_target_log_prob, tune
+from ragbook.models import LanguageModel, load_lm
 
 RESAMPLES, K = 10_000, 1024
 
-FEWEST_ARTICLES = 12
-"""Of a file: a sixth of them, at least two, is dev, where a weight is fitted to all but one."""
+KS = (1, 4, 16, 64, 256, 1024)
+SHARES = (1 / 64, 1 / 16, 1 / 4, 1.0)
+"""Neighbours of a context, and parts of a memory, whose perplexities are compared."""
+
+STORES = Path("build/datastores")
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,16 @@ class Settings:
     temperature: float
     weigh: adaptive.AdaptiveLambda
     dev: dict[str, float]  # perplexities on dev; of the adaptive weight, cross-fitted
+
+    def described(self) -> dict[str, Any]:
+        """The settings as JSON, the adaptive weight's regression by feature."""
+        weights = zip(adaptive.FEATURES, self.weigh.weights.round(3).tolist(), strict=True)
+        return {
+            "lam": self.lam,
+            "temperature": self.temperature,
+            "weights": dict(weights),
+            "dev": self.dev,
+        }
 
 
 def knn(found: Sequence[Neighbours], temperature: float) -> list[Tensor]:
@@ -113,8 +131,8 @@ def relative_difference(
 def measure(
     base: Sequence[Tensor],
     found: Sequence[Neighbours],
-    in_context: Sequence[Tensor],
     settings: Settings,
+    in_context: Sequence[Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Perplexity of each way to use the memory, and its difference to the base with interval; the
     adaptive weight's to the fixed one as well.
@@ -122,15 +140,16 @@ def measure(
     Parameters
     ----------
     base, found: as in `settle`, of the test documents.
-    in_context: log p of their tokens with a retrieved passage in the prompt.
+    in_context: log p of their tokens with a retrieved passage in the prompt, where it was measured.
     """
     neighbours = knn(found, settings.temperature)
-    ways = {
+    ways: dict[str, Sequence[Tensor]] = {
         "base": base,
         "knn-lm": mixed(base, neighbours, [settings.lam] * len(base)),
         "adaptive": mixed(base, neighbours, [settings.weigh(f) for _, _, f in found]),
-        "in-context": in_context,
     }
+    if in_context is not None:
+        ways["in-context"] = in_context
     out: dict[str, dict[str, Any]] = {}
     for name, log_probs in ways.items():
         difference, ci95 = relative_difference(log_probs, base)
@@ -145,91 +164,160 @@ def measure(
     return out
 
 
+def base_of(contexts: Sequence[Contexts]) -> list[Tensor]:
+    """log p_LM of every token of every document."""
+    return [one.base for one in contexts]
+
+
+def first_pairs(datastore: Datastore, passages: int) -> Search:
+    """Exact search among the pairs of the first passages only: the memory as it was when it held
+    no more of them."""
+    keys = datastore.keys[: datastore.offsets[passages]]
+    return lambda queries, k: neighbours.exact(keys, queries, k)
+
+
+def surface(base: Sequence[Tensor], found: Sequence[Neighbours]) -> dict[str, Any]:
+    """Perplexity for every lambda and temperature, and the least for each number of neighbours.
+
+    Parameters
+    ----------
+    base, found: as in `settle`.
+    """
+    distances, hits, _ = zip(*found, strict=True)
+    most = distances[0].shape[1]
+    ks = [*(k for k in KS if k < most), most]
+    perplexities = grid(torch.cat(list(base)), distances, hits, LAMS, TEMPERATURES, ks).neg().exp()
+    return {
+        "lams": LAMS,
+        "temperatures": TEMPERATURES,
+        "perplexity": perplexities[-1].tolist(),
+        "ks": dict(zip(map(str, ks), perplexities.amin((1, 2)).tolist(), strict=True)),
+    }
+
+
+def growth(
+    datastore: Datastore, dev: Sequence[Contexts], test: Sequence[Contexts]
+) -> list[dict[str, Any]]:
+    """Memories of the first passages, SHARES of all; lambda and temperature tuned on dev for each.
+
+    Returns
+    -------
+    [{"pairs", "lam", "temperature", "perplexity", "difference" to the base model's, "ci95"}] on
+    test, smallest first.
+    """
+    base, out = base_of(test), []
+    for share in SHARES:
+        passages = max(1, round(share * len(datastore.passages)))
+        search = first_pairs(datastore, passages)
+        distances, hits, _ = zip(*look_up(dev, datastore, K, search), strict=True)
+        lam, temperature, _ = tune(torch.cat(base_of(dev)), distances, hits, LAMS, TEMPERATURES)
+        found = knn(look_up(test, datastore, K, search), temperature)
+        log_probs = mixed(base, found, [lam] * len(base))
+        difference, ci95 = relative_difference(log_probs, base)
+        out.append(
+            {
+                "pairs": int(datastore.offsets[passages]),
+                "lam": lam,
+                "temperature": temperature,
+                "perplexity": perplexity_of(log_probs),
+                "difference": difference,
+                "ci95": ci95,
+            }
+        )
+    return out
+
+
+def shuffled(corpus: Corpus, seed: int = 0) -> Corpus:
+    """The passages in an order that says nothing of their subjects: the first n are a sample."""
+    passages = list(corpus)
+    random.Random(seed).shuffle(passages)
+    return Corpus(corpus.name, passages)
+
+
+def whole_articles(corpus: Corpus) -> Corpus:
+    """One passage for each run of passages of one title: every key then has what stands before its
+    own passage in its context."""
+    runs = [list(run) for _, run in itertools.groupby(corpus, key=lambda passage: passage.title)]
+    return Corpus(
+        f"{corpus.name}-articles",
+        [Passage(run[0].id, run[0].title, " ".join(p.text for p in run)) for run in runs],
+    )
+
+
 def report(
-    memory: Corpus, dev: Sequence[str], test: Sequence[str], final: Corpus | None = None
-) -> dict[str, Any]:
+    stages: Stages,
+    corpus: Corpus,
+    dev: Sequence[str],
+    test: Sequence[str],
+    lm: LanguageModel,
+    stores: Path = STORES,
+    probes: Sequence[int] = (4, neighbours.PROBES),
+) -> None:
     """Settle on dev, measure on test; every document is a text of running words.
 
     Parameters
     ----------
-    memory: the passages that dev's tokens search.
-    final: those that test's do; the same where it is None.
+    corpus: the passages of the memory and of the prompts.
+    stores: folder of the datastores, which a run that was killed finds again.
     """
-    lm = load_lm()
-    corpora = {"dev": memory, "test": memory if final is None else final}
-    with TemporaryDirectory() as folder:
-        stores = {
-            corpus.name: build_datastore(corpus, Path(folder) / corpus.name, lm)
-            for corpus in corpora.values()
-        }
-        contexts = read(dev, lm)
-        base = [one.base for one in contexts]
-        settings = settle(base, look_up(contexts, stores[memory.name], K))
-        store, contexts = stores[corpora["test"].name], read(test, lm)
-        base = [one.base for one in contexts]
-        in_context = prompted(test, corpora["test"], lm)
-        measured = measure(base, look_up(contexts, store, K), in_context, settings)
-        searched = {}
-        if len(store) >= FEWEST:
-            store = add_approximate(store)
-            for name, recompute in (("codes", False), ("recomputed", True)):
-                searched[name] = approximation(
-                    contexts, store, settings.lam, settings.temperature, K, recompute
-                )
+    datastore = build_datastore(shuffled(corpus), stores / corpus.name, lm)
+    dev_contexts, contexts = read(dev, lm), read(test, lm)
+    dev_base, base = base_of(dev_contexts), base_of(contexts)
+    dev_found = look_up(dev_contexts, datastore, K)
+    settings = settle(dev_base, dev_found)
+
+    def settled() -> dict[str, Any]:
         return {
-            "pairs": len(store),
-            "lam": settings.lam,
-            "temperature": settings.temperature,
-            "weights": dict(
-                zip(adaptive.FEATURES, settings.weigh.weights.round(3).tolist(), strict=True)
-            ),
-            "dev": settings.dev,
-            "test": measured,
-            "approximate search": searched,
+            "k": K,
+            "pairs": len(datastore),
+            "bytes": sum(file["bytes"] for file in datastore.manifest["files"].values()),
+            "dev_articles": len(dev),
+            "dev_tokens": sum(map(len, dev_base)),
+            **settings.described(),
         }
 
+    def tested() -> dict[str, Any]:
+        found = look_up(contexts, datastore, K)
+        return measure(base, found, settings, prompted(test, corpus, lm))
 
-def wikitext(path: Path) -> list[Passage]:
-    """The articles of a WikiText file, one passage each, however long.
+    def articles() -> dict[str, Any]:
+        """The settings stay; the difference is to the memory of passages."""
+        whole = whole_articles(corpus)
+        store = build_datastore(whole, stores / whole.name, lm)
+        ways = [
+            mixed(
+                base,
+                knn(look_up(contexts, one, K), settings.temperature),
+                [settings.lam] * len(base),
+            )
+            for one in (store, datastore)
+        ]
+        difference, ci95 = relative_difference(*ways)
+        return {"perplexity": perplexity_of(ways[0]), "difference": difference, "ci95": ci95}
 
-    Its tokens are put together again: " @-@ " stands for a hyphen inside a word.
+    def searched() -> dict[str, Any] | None:
+        if len(datastore) < neighbours.FEWEST:
+            return None
+        store = add_approximate(datastore)
+        return approximation(contexts, store, settings.lam, settings.temperature, K, probes)
 
-    Raises
-    ------
-    InputError: the file has fewer than FEWEST_ARTICLES.
-    """
-    text = re.sub(r" @([-,.])@ ", r"\1", "".join(read_lines(path)))
-    parts = re.split(r"^ = ([^=\n]+) = *$", text, flags=re.MULTILINE)[1:]
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    articles = [
-        Passage(str(n), title, " ".join(body.split())) for n, (title, body) in enumerate(pairs)
-    ]
-    if len(articles) < FEWEST_ARTICLES:
-        raise InputError(
-            f"{path} has {len(articles)} articles in WikiText's form; give a file with "
-            f"{FEWEST_ARTICLES} or more"
-        )
-    return articles
+    stages.get("settings", settled)
+    stages.get("surface", lambda: surface(dev_base, dev_found))
+    stages.get("test", tested)
+    stages.get("growth", lambda: growth(datastore, dev_contexts, contexts))
+    stages.get("whole articles", articles)
+    stages.get("approximate search", searched)
 
 
-def main(path: str | None = None) -> None:
-    """Print the report as JSON."""
-    if path is None:
-        dev, test = (
-            ["\n".join(p.text for p in article.passages) for article in miniwiki.heldout(split)]
-            for split in ("dev", "test")
-        )
-        found = report(miniwiki.corpus(), dev, test)
-    else:
-        articles = wikitext(Path(path))
-        sixth = len(articles) // 6
-        found = report(
-            Corpus("memory-for-dev", articles[: -2 * sixth]),
-            [article.text for article in articles[-2 * sixth : -sixth]],
-            [article.text for article in articles[-sixth:]],
-            final=Corpus("memory", articles[:-sixth]),
-        )
-    print(json.dumps(found, indent=2))
+def heldout_texts(split: str) -> list[str]:
+    """MiniWiki's held-out articles of "dev" or "test", each as one text."""
+    return ["\n".join(p.text for p in article.passages) for article in miniwiki.heldout(split)]
+
+
+def main(out: str) -> None:
+    """Measure everything and write it; what stands in the file already is not measured again."""
+    dev, test = map(heldout_texts, ("dev", "test"))
+    report(Stages(Path(out)), miniwiki.corpus(), dev, test, load_lm())
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from ragbook.corpus import Corpus, Question
 from ragbook.errors import InputError
 from ragbook.index.datastore import Datastore, build_datastore
-from ragbook.index.neighbours import recall
+from ragbook.index.neighbours import PROBES, recall
 from ragbook.methods import adaptive
 from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
 from ragbook.models import load_lm
@@ -214,43 +215,55 @@ def approximation(
     lam: float,
     temperature: float,
     k: int = 1024,
-    recompute: bool = False,
-) -> dict[str, float]:
+    probes: Sequence[int] = (PROBES,),
+) -> dict[str, Any]:
     """What the approximate search costs: its recall, and the perplexity beside the exact one's.
 
     Parameters
     ----------
-    recompute: take the distances of the stored keys for those of the codes.
+    probes: how many cells are looked into; each is tried with the codes' distances, and with those
+        of the stored keys in their place.
 
     Returns
     -------
-    {"recall": the share of the exact k neighbours that it finds, "perplexity": with its neighbours,
-    "exact": with the exact ones}.
+    {"exact": perplexity, "approximate": [{"probes", "recomputed", "recall": the share of the exact
+    k neighbours that were found, "perplexity"}]}.
 
     Raises
     ------
     InputError: the datastore has no approximate index.
     """
-    exact_rows: list[np.ndarray] = []
-    shares: list[float] = []
-
-    def exactly(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        distances, rows = datastore.search(queries, k)
-        exact_rows.append(rows)
-        return distances, rows
-
-    def roughly(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        distances, rows = datastore.search_approximately(queries, k, recompute=recompute)
-        shares.extend([recall(rows, exact_rows.pop(0))] * len(rows))
-        return distances, rows
-
     base = torch.cat([one.base for one in contexts])
-    out = {}
-    for name, search in (("exact", exactly), ("perplexity", roughly)):
-        found = look_up(contexts, datastore, k, search)
+
+    def searched(search: Search) -> tuple[float, np.ndarray]:
+        """Perplexity with what a search finds, and the rows that it found [N, k]."""
+        every: list[np.ndarray] = []
+
+        def kept(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            distances, rows = search(queries, k)
+            every.append(rows)
+            return distances, rows
+
+        found = look_up(contexts, datastore, k, kept)
         knn = torch.cat([knn_target_log_prob(d, h, temperature) for d, h, _ in found])
-        out[name] = math.exp(-float(interpolate(base, knn, lam).double().mean()))
-    return {"recall": float(np.mean(shares)), **out}
+        mean = interpolate(base, knn, lam).double().mean()
+        return math.exp(-float(mean)), np.concatenate(every)
+
+    exact, exact_rows = searched(datastore.search)
+    tried = []
+    for recompute in (False, True):
+        for cells in probes:
+            search = partial(datastore.search_approximately, probes=cells, recompute=recompute)
+            value, rows = searched(search)
+            tried.append(
+                {
+                    "probes": cells,
+                    "recomputed": recompute,
+                    "recall": recall(rows, exact_rows),
+                    "perplexity": value,
+                }
+            )
+    return {"exact": exact, "approximate": tried}
 
 
 def token_log_probs(

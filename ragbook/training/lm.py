@@ -3,21 +3,30 @@
 It reads MiniWiki's train articles, a third of the time with a neighbouring passage in front (so
 that it learns to use a passage in its prompt), train questions with their answers, and invented
 worlds told in the same two forms, whose passages teach the shape of sentences and not their facts.
+
+With passages or articles of one's own it goes on from the bundled model instead, on windows drawn
+from them, and writes a whole checkpoint.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
+import shutil
+from bisect import bisect_right
+from copy import deepcopy
+from itertools import accumulate
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from transformers import BertLMHeadModel
 
-from ragbook.corpus import miniwiki
+from ragbook.corpus import Corpus, miniwiki
 from ragbook.errors import InputError
-from ragbook.models import load_encoder
+from ragbook.models import load_encoder, load_lm
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.training import worlds
 from ragbook.training.curriculum import vocabulary_words
@@ -27,6 +36,21 @@ from ragbook.training.run import Run
 FROZEN_LAYERS = 2
 STEPS, BATCH = 350, 24
 
+OWN_BATCH, OWN_WINDOW, EPOCHS = 12, 128, 2
+"""Of an adaptation to one's own text: windows in a step, their tokens, times that it is read."""
+
+
+def _trained(model: BertLMHeadModel) -> list[tuple[list[nn.Parameter], float]]:
+    """Freeze all but the upper layers and the output head: (parameters, learning rate) of both."""
+    for name, parameter in model.named_parameters():
+        layer = re.search(r"encoder\.layer\.(\d+)\.", name)
+        parameter.requires_grad = name.startswith("cls.") or (
+            layer is not None and int(layer[1]) >= FROZEN_LAYERS
+        )
+    fresh = [p for n, p in model.named_parameters() if n.startswith("cls.")]
+    body = [p for n, p in model.named_parameters() if not n.startswith("cls.")]
+    return [(body, 2e-4), (fresh, 5e-4)]
+
 
 def train_lm(run: Run) -> dict[str, Tensor]:
     """Train or resume; returns the trained tensors in bfloat16."""
@@ -35,11 +59,7 @@ def train_lm(run: Run) -> dict[str, Tensor]:
     model = new_lm_model()
     model.set_attn_implementation("eager")
     lm = LanguageModel(model.bfloat16(), encoder.tokenizer, "lm")
-    for name, parameter in model.named_parameters():
-        layer = re.search(r"encoder\.layer\.(\d+)\.", name)
-        parameter.requires_grad = name.startswith("cls.") or (
-            layer is not None and int(layer[1]) >= FROZEN_LAYERS
-        )
+    groups = _trained(model)
     words = vocabulary_words(encoder.tokenizer)
     articles = [a for a in miniwiki.articles() if a.split == "train"]
     passages = [p for a in articles for p in a.passages]
@@ -80,13 +100,11 @@ def train_lm(run: Run) -> dict[str, Tensor]:
         loss = functional.cross_entropy(logits.float(), labels[:, 1:][asked])
         return loss, {"loss": loss.item()}
 
-    fresh = [p for n, p in model.named_parameters() if n.startswith("cls.")]
-    body = [p for n, p in model.named_parameters() if not n.startswith("cls.")]
     length = run.cut(STEPS)
     train(
         "lm",
         batch_loss,
-        MasterAdamW([(body, 2e-4), (fresh, 5e-4)]),
+        MasterAdamW(groups),
         length,
         run.work,
         fingerprint=json.dumps(["lm", length, BATCH, run.seed]),
@@ -98,9 +116,80 @@ def train_lm(run: Run) -> dict[str, Tensor]:
     }
 
 
+def adapt_lm(run: Run, corpus: Corpus, start: LanguageModel | None = None) -> LanguageModel:
+    """Train a model further on a corpus, or resume; the model, float32.
+
+    A step reads windows of OWN_WINDOW tokens that begin anywhere in the passages, which may be
+    whole articles; after EPOCHS times as many tokens as there are it ends.
+
+    Parameters
+    ----------
+    start: the bundled model, or one that came of it; it stays as it is.
+
+    Raises
+    ------
+    InputError: the corpus is empty, or `run.out` holds the checkpoint of another run.
+    """
+    start = start or load_lm()
+    lm = LanguageModel(deepcopy(start.model).bfloat16(), start.tokenizer, str(run.out))
+    model = lm.model
+    model.set_attn_implementation("eager")
+    texts = lm.texts(list(corpus))
+    ends = list(accumulate(len(ids) - 1 for ids in texts))
+    if not texts:
+        raise InputError(f"Corpus {corpus.name!r} has no passages to train on.")
+
+    def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = random.Random(f"{run.seed}-own-{step}")
+        rows = []
+        for _ in range(OWN_BATCH):
+            drawn = rng.randrange(ends[-1])
+            text = bisect_right(ends, drawn)
+            at = drawn - ends[text] + len(texts[text])  # 1 at the text's first token
+            rows.append(torch.tensor([lm.start, *texts[text][at : at + OWN_WINDOW - 1]]))
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+        mask = (ids != 0).long()
+        states = model.bert(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+        asked = mask[:, 1:].bool()
+        logits = model.cls(states[:, :-1][asked])
+        loss = functional.cross_entropy(logits.float(), ids[:, 1:][asked])
+        return loss, {"loss": loss.item()}
+
+    length = run.cut(math.ceil(EPOCHS * ends[-1] / (OWN_BATCH * OWN_WINDOW)))
+    train(
+        "lm",
+        batch_loss,
+        MasterAdamW(_trained(model)),
+        length,
+        run.work,
+        warmup=min(30, length // 4 + 1),
+        save_every=50,
+        fingerprint=json.dumps([start.sha256, corpus.sha256, length, OWN_BATCH, run.seed]),
+    )
+    model.float().requires_grad_(False)
+    return lm
+
+
+def write_checkpoint(lm: LanguageModel, run: Run) -> None:
+    """The model and its tokenizer as `transformers` writes them, into `run.out`; `config.json`
+    comes last, without which there is no checkpoint."""
+    partial = run.work / "checkpoint"
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    lm.model.save_pretrained(partial)
+    lm.tokenizer.save_pretrained(partial)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
+        path.replace(run.out / path.name)
+
+
 def recipe(run: Run) -> None:
-    """`ragbook train lm`: train and write `lm.safetensors` into `run.out`."""
-    if run.own is not None:
-        raise InputError("The recipe lm has no questions; leave --corpus and --questions out.")
+    """`ragbook train lm`: train and write `lm.safetensors` into `run.out`; with passages of one's
+    own, adapt the bundled model to them and write a checkpoint that `--lm` takes."""
+    if run.own is None:
+        run.begin()
+        write_tensors(run.out / "lm.safetensors", train_lm(run))
+        return
+    corpus, questions = run.own
+    if next(iter(questions), None) is not None:
+        raise InputError("The recipe lm reads passages alone; leave --questions out.")
     run.begin()
-    write_tensors(run.out / "lm.safetensors", train_lm(run))
+    write_checkpoint(adapt_lm(run, corpus), run)

@@ -7,11 +7,24 @@ import pytest
 import torch
 
 from ragbook.corpus import Corpus, Passage
-from ragbook.errors import InputError
-from ragbook.evaluation import language
-from ragbook.evaluation.language import measure, relative_difference, report, settle, wikitext
+from ragbook.evaluation.language import (
+    first_pairs,
+    knn,
+    measure,
+    mixed,
+    perplexity_of,
+    relative_difference,
+    report,
+    settle,
+    shuffled,
+    surface,
+    whole_articles,
+)
+from ragbook.evaluation.stages import Stages
 from ragbook.evaluation.tuning import LAMS, TEMPERATURES
+from ragbook.index.datastore import build_datastore
 from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
+from ragbook.models import load_lm
 
 
 def documents(n: int, seed: int):
@@ -32,7 +45,7 @@ def documents(n: int, seed: int):
 def test_dev_settles_and_test_is_measured_with_what_it_settled():
     settings = settle(*documents(5, 0))
     base, found = documents(8, 1)
-    result = measure(base, found, base, settings)
+    result = measure(base, found, settings, base)
     assert list(result) == ["base", "knn-lm", "adaptive", "in-context"]
     knn = [knn_target_log_prob(d, h, settings.temperature) for d, h, _ in found]
     fixed = torch.cat([interpolate(b, n, settings.lam) for b, n in zip(base, knn, strict=True)])
@@ -78,44 +91,63 @@ def test_the_interval_resamples_articles_by_their_tokens():
     assert high == pytest.approx(0)
 
 
-def test_the_whole_report_on_tiny_text():
-    passages = [
-        Passage("a-1", "Lake Velm", "Lake Velm lies in Ordania, north of the town of Brisk."),
-        Passage("b-1", "Mount Orr", "Mount Orr is a mountain of granite above the Ister valley."),
-    ]
-    dev = ["Lake Velm lies in Ordania.", "Mount Orr stands above Brisk."]
-    found = report(Corpus("one", passages[:1]), dev, dev, final=Corpus("both", passages))
-    assert json.loads(json.dumps(found)) is not None
-    assert found["approximate search"] == {}  # too few pairs for one
-    assert found["test"]["base"]["perplexity"] == found["dev"]["base"]
+def test_the_surface_is_every_cell_by_itself():
+    base, found = documents(3, 3)
+    given = surface(base, found)
+    lam, temperature = LAMS[3], TEMPERATURES[1]
+    by_hand = perplexity_of(mixed(base, knn(found, temperature), [lam] * 3))
+    assert given["perplexity"][1][3] == pytest.approx(by_hand)
+    assert list(given["ks"]) == ["1", "4", "8"]
+    nearest = [(d[:, :1], h[:, :1], f) for d, h, f in found]
+    best = min(
+        perplexity_of(mixed(base, knn(nearest, t), [lam] * 3)) for lam in LAMS for t in TEMPERATURES
+    )
+    assert given["ks"]["1"] == pytest.approx(best)
+
+
+PASSAGES = [
+    Passage(f"{name}-{n}", f"Lake {name}", f"Lake {name} lies in {land}, {n} miles from Brisk.")
+    for name, land in (("Velm", "Ordania"), ("Orr", "Istria"), ("Lund", "Ordania"))
+    for n in (1, 2)
+]
+CORPUS = Corpus("lakes", PASSAGES)
+
+
+def test_passages_of_one_title_make_an_article():
+    velm, *others = whole_articles(CORPUS)
+    assert velm.text == f"{PASSAGES[0].text} {PASSAGES[1].text}"
+    assert [p.id for p in others] == ["Orr-1", "Lund-1"]
+    assert sorted(p.id for p in shuffled(CORPUS)) == sorted(p.id for p in PASSAGES)
+    assert list(shuffled(CORPUS)) == list(shuffled(CORPUS)) != list(CORPUS)
+
+
+def test_a_prefix_is_the_memory_that_held_no_more(tmp_path):
+    lm = load_lm()
+    whole = build_datastore(CORPUS, tmp_path / "whole", lm, progress=False)
+    part = build_datastore(Corpus("part", PASSAGES[:4]), tmp_path / "part", lm, progress=False)
+    queries = np.asarray(whole.keys[::9], dtype=np.float32)
+    for mine, own in zip(first_pairs(whole, 4)(queries, 7), part.search(queries, 7), strict=True):
+        np.testing.assert_array_equal(mine, own)
+
+
+def test_the_whole_report_on_tiny_text(tmp_path):
+    dev = ["Lake Velm lies in Ordania.", "Lake Lund lies far from Brisk."]
+    out = tmp_path / "report.json"
+    report(Stages(out), CORPUS, dev, dev, load_lm(), tmp_path / "stores")
+    found = json.loads(out.read_text())
+    assert found["approximate search"] is None  # too few pairs for one
+    assert found["test"]["base"]["perplexity"] == pytest.approx(found["settings"]["dev"]["base"])
     assert found["test"]["knn-lm"]["tokens"] > 10
-
-
-def test_articles_of_a_wikitext_file(tmp_path, monkeypatch, capsys):
-    path = tmp_path / "text.txt"
-    rest = "".join(f" = Article {n} = \n \n Text {n} . \n" for n in range(11))
-    path.write_text(
-        " \n = First one = \n \n It is 1 @,@ 000 years old , a well @-@ known one . \n"
-        f" = = Part = = \n \n More . \n{rest}"
+    assert min(map(min, found["surface"]["perplexity"])) == pytest.approx(
+        found["settings"]["dev"]["knn-lm"]
     )
-    articles = wikitext(path)
-    assert [article.title for article in articles[:2]] == ["First one", "Article 0"]
-    assert articles[0].text == "It is 1,000 years old , a well-known one . = = Part = = More ."
-    seen = {}
-    monkeypatch.setattr(
-        language,
-        "report",
-        lambda memory, dev, test, final: seen.update(
-            memory=len(memory), dev=dev, test=test, final=len(final)
-        ),
-    )
-    language.main(str(path))
-    assert seen == {
-        "memory": 8,
-        "dev": ["Text 7 .", "Text 8 ."],
-        "test": ["Text 9 .", "Text 10 ."],
-        "final": 10,
-    }
-    path.write_text(rest)
-    with pytest.raises(InputError, match="11 articles"):
-        wikitext(path)
+    *_, full = found["growth"]
+    assert full["pairs"] == found["settings"]["pairs"]
+    assert full["perplexity"] == pytest.approx(found["test"]["knn-lm"]["perplexity"])
+    low, high = found["whole articles"]["ci95"]
+    assert low <= found["whole articles"]["difference"] <= high
+    before = out.read_bytes()
+    out.write_text(json.dumps(found | {"growth": "was measured before"}))
+    report(Stages(out), CORPUS, dev, dev, load_lm(), tmp_path / "stores")
+    assert json.loads(out.read_text())["growth"] == "was measured before"
+    assert json.loads(before) == found
