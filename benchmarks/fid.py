@@ -167,8 +167,8 @@ def compare(out: Path | None) -> None:
         found = {}
         for name in SIDES:
             command = [sys.executable, __file__, name, str(count)]
-            out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found[name] = json.loads(out.splitlines()[-1])
+            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found[name] = json.loads(run.stdout.splitlines()[-1])
         own = found["ragbook"]
         peers = [found[name] for name in SIDES[:2]]
         cells = "".join(
