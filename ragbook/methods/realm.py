@@ -1,13 +1,19 @@
-r"""REALM: retrieve, then predict (Guu et al. 2020), in its open question answering form.
+r"""REALM: retrieve, then predict (Guu et al. 2020), masked words and open question answering.
 
 The answer's distribution is a sum over the passage \(z\) (equation 1),
 
-\[ p(y \mid x) = \sum_{z} p(y \mid z, x)\, p(z \mid x), \qquad
-   p(y \mid z, x) = \sum_{s \in S(z, y)} p(s \mid z, x), \]
+\[ p(y \mid x) = \sum_{z} p(y \mid z, x)\, p(z \mid x). \]
+
+In pre-training \(x\) is a sentence with a hidden span \(y\), and \(p(y \mid z, x)\) is the product
+of \(p(y_j \mid z, x)\) over its tokens (`ragbook.models.masked`). In question answering \(y\) is a
+string and
+
+\[ p(y \mid z, x) = \sum_{s \in S(z, y)} p(s \mid z, x), \]
 
 with \(S(z, y)\) the spans of \(z\) that read \(y\) (section 3.2) and \(p(s \mid z, x)\) a softmax
 over all spans of the passage. Spans are few enough to enumerate, so the distribution over answers
-is computed exactly and the answer is its mode.
+is computed exactly and the answer is its mode. ORQA (Lee et al. 2019, section 4), whose released
+code REALM's fine-tuning is, has one softmax over passages and spans together instead: see `joint`.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Question
+from ragbook.errors import InputError
 from ragbook.methods.base import Answer, check, doc_log_probs, evidence, posterior
 from ragbook.models import SpanReader
 from ragbook.retrieval import Retrieved, Retriever
@@ -43,6 +50,93 @@ def marginal_log_prob(answer_log_probs: Tensor, doc_log_probs: Tensor) -> Tensor
     return torch.logsumexp(answer_log_probs + doc_log_probs, dim=-1)
 
 
+def masked_log_prob(
+    token_log_probs: Tensor, doc_log_probs: Tensor, mask: Tensor, form: str = "answer"
+) -> Tensor:
+    r"""log p(y | x) of hidden tokens, with the sum over passages in one of two places.
+
+    * `answer`, the paper (equation 1): one passage explains all hidden tokens,
+      \(\log \sum_z p(z \mid x) \prod_j p(y_j \mid z, x)\);
+    * `token`, the released code: each token has a sum of its own,
+      \(\sum_j \log \sum_z p(z \mid x)\, p(y_j \mid z, x)\). (The code then divides by the number
+      of hidden tokens in the batch; this does not.)
+
+    One hidden token, or one passage, and they are the same.
+
+    Parameters
+    ----------
+    token_log_probs: [B, n_docs, T], log p(y_j | z, x), nats.
+    doc_log_probs: [B, n_docs], log p(z | x), normalised.
+    mask: [B, T], true for an answer's own tokens.
+
+    Returns
+    -------
+    [B], nats.
+
+    Raises
+    ------
+    InputError: there is no such form.
+    """
+    if form not in FORMS:
+        raise InputError(f"there is no marginal {form!r}; choose from {', '.join(FORMS)}")
+    own = token_log_probs * mask[:, None]
+    if form == "answer":
+        return marginal_log_prob(own.sum(-1), doc_log_probs)
+    return torch.logsumexp(own + doc_log_probs[:, :, None], dim=1).masked_fill(~mask, 0).sum(-1)
+
+
+def score_gradient(answer_log_probs: Tensor, doc_log_probs: Tensor) -> Tensor:
+    r"""The gradient of log p(y | x) to each passage's score f(x, z) (appendix A of the paper):
+
+    \[ r(z) = \left[\frac{p(y \mid z, x)}{p(y \mid x)} - 1\right] p(z \mid x)
+           = p(z \mid x, y) - p(z \mid x). \]
+
+    A passage is pulled up where it predicts better than the passages do on average, and the parts
+    sum to 0. Parameters as in `marginal_log_prob`; returns [B, n_docs].
+    """
+    log_prob = marginal_log_prob(answer_log_probs, doc_log_probs)[:, None]
+    return ((answer_log_probs - log_prob).exp() - 1) * doc_log_probs.exp()
+
+
+def retrieval_utility(answer_log_probs: Tensor, null_log_prob: Tensor) -> Tensor:
+    """RU(z | x) = log p(y | z, x) - log p(y | null, x), nats (section 4.4): what a passage is worth
+    beside none.
+
+    Parameters
+    ----------
+    answer_log_probs: [B, n_docs].
+    null_log_prob: [B], with the null document.
+    """
+    return answer_log_probs - null_log_prob[:, None]
+
+
+def joint(span_scores: Tensor, doc_scores: Tensor) -> tuple[Tensor, Tensor]:
+    r"""ORQA's softmax over passages and spans together, as a prior and a reader:
+
+    \[ p(z, s \mid x) =
+       \frac{\exp(f(x, z) + g(x, z, s))}{\sum_{z', s'} \exp(f(x, z') + g(x, z', s'))}
+       = p(s \mid z, x)\; p'(z \mid x), \qquad
+       p'(z \mid x) \propto e^{f(x, z)} \sum_s e^{g(x, z, s)}. \]
+
+    REALM's \(p(z \mid x)\) knows what the retriever says; this one also how high the passage's
+    spans score, so that a passage in which nothing looks like an answer counts less.
+
+    Parameters
+    ----------
+    span_scores: [B, n_docs, S], g; -inf for what is no span.
+    doc_scores: [B, n_docs], f, up to a constant for each question.
+
+    Returns
+    -------
+    (log p(s | z, x) [B, n_docs, S], log p'(z | x) [B, n_docs]).
+    """
+    total = span_scores.logsumexp(-1)
+    return span_scores - total[..., None], (doc_scores + total).log_softmax(-1)
+
+
+FORMS = ("answer", "token")
+"""Where the sum over passages stands: see `masked_log_prob`."""
+
 Strings = dict[tuple[int, ...], float]
 """p(y | z, x) of every string y of one passage, by its tokens."""
 
@@ -50,12 +144,18 @@ _Read = tuple[list[Retrieved], Tensor, list[list[Strings]], list[list[dict[tuple
 
 
 class Realm:
-    """Spans of the retrieved passages, weighed by reader and retriever together."""
+    """Spans of the retrieved passages, weighed by reader and retriever together.
+
+    Parameters
+    ----------
+    orqa: one softmax over passages and spans, for a reader that was trained with it (see `joint`);
+        "the answer is not here" is then no span.
+    """
 
     name = "realm"
 
-    def __init__(self, reader: SpanReader, retriever: Retriever) -> None:
-        self.reader, self.retriever = reader, retriever
+    def __init__(self, reader: SpanReader, retriever: Retriever, orqa: bool = False) -> None:
+        self.reader, self.retriever, self.orqa = reader, retriever, orqa
         self.parameters = reader.parameters
         self._last: tuple[object, _Read] | None = None
 
@@ -73,7 +173,19 @@ class Realm:
     def _enumerate(self, questions: Sequence[Question], k: int) -> _Read:
         retrieved = self.retriever.retrieve(questions, k)
         rows = [(q.text, p) for q, r in zip(questions, retrieved, strict=True) for p in r.passages]
-        inputs, log_probs = self.reader.span_log_probs([q for q, _ in rows], [p for _, p in rows])
+        texts, passages = [q for q, _ in rows], [p for _, p in rows]
+        log_prior = doc_log_probs(retrieved, self.retriever.score_scale)
+        if self.orqa:
+            inputs, scores = self.reader.span_scores(texts, passages)
+            scores[:, 0, 0] = float("-inf")
+            there = log_prior.isfinite()
+            wide = torch.full((*there.shape, scores[0].numel()), float("-inf"))
+            wide[..., 0] = 0.0  # of the passages that fill up a row; their prior is 0
+            wide[there] = scores.flatten(1)
+            log_probs, log_prior = joint(wide, log_prior)
+            log_probs = log_probs[there].reshape(scores.shape)
+        else:
+            inputs, log_probs = self.reader.span_log_probs(texts, passages)
         probs = log_probs.exp().tolist()
         strings: list[list[Strings]] = []
         places: list[list[dict[tuple[int, ...], str]]] = []
@@ -100,7 +212,7 @@ class Realm:
                 strings[-1].append(mass)
                 places[-1].append(place)
                 row += 1
-        return retrieved, doc_log_probs(retrieved, self.retriever.score_scale), strings, places
+        return retrieved, log_prior, strings, places
 
     @staticmethod
     def _answer_log_probs(

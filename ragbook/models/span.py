@@ -81,6 +81,14 @@ class SpanReader:
         self.parameters = sum(p.numel() for m in (encoder, scorer) for p in m.parameters())
 
     @torch.no_grad()
+    def span_scores(
+        self, questions: Sequence[str], passages: Sequence[Passage]
+    ) -> tuple[Inputs, Tensor]:
+        """The scorer's score of every span of each pair's passage, as in `span_log_probs`, before
+        the softmax; -inf where there is no span."""
+        inputs, states = self.pairs(questions, passages)
+        return inputs, self.scorer(states, inputs.passage_mask)
+
     def span_log_probs(
         self, questions: Sequence[str], passages: Sequence[Passage]
     ) -> tuple[Inputs, Tensor]:
@@ -91,6 +99,5 @@ class SpanReader:
         (inputs, float32 [N, L, max_span]): entry (i, w) is the span of tokens i .. i + w; (0, 0) is
         "the answer is not here"; each row's probabilities sum to 1.
         """
-        inputs, states = self.pairs(questions, passages)
-        scores = self.scorer(states, inputs.passage_mask)
+        inputs, scores = self.span_scores(questions, passages)
         return inputs, scores.flatten(1).log_softmax(-1).reshape(scores.shape)

@@ -1,0 +1,123 @@
+r"""REALM's knowledge-augmented encoder: what a masked sentence hides, given a passage.
+
+Guu et al. 2020, section 3.2: sentence and passage are read together, and each masked token is
+predicted from the state at its place,
+
+\[ p(y_j \mid z, x) \propto
+   \exp\bigl(w_{y_j}^\top \mathrm{BERT}_{\mathrm{MASK}(j)}(\mathrm{join}(x, z))\bigr), \qquad
+   p(y \mid z, x) = \prod_j p(y_j \mid z, x), \]
+
+where the head transforms the state once before it is compared with the word vectors, as BERT's
+does. The embedded encoder was published without its head, so the transform is new and is trained;
+the word vectors that it is compared with are the encoder's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from ragbook.corpus import Passage
+from ragbook.models.prompts import pair
+
+MAX_JOINT, MAX_SENTENCE = 160, 72
+"""Tokens of sentence and passage together, and of the sentence in it."""
+
+NULL = Passage("", "", "")
+"""The null document: an empty passage, read and embedded as any other. It takes the prior of
+sentences that no passage helps with (section 3.4)."""
+
+
+class MaskedHead(nn.Module):
+    """Logits over the vocabulary from states: BERT's transform, then the word vectors.
+
+    Parameters
+    ----------
+    hidden: width of the states and of the word vectors.
+    vocabulary: number of tokens.
+    activation: name of the transform's activation, as in the encoder's configuration.
+    eps: of its layer norm.
+    """
+
+    def __init__(
+        self, hidden: int, vocabulary: int, activation: str = "gelu", eps: float = 1e-12
+    ) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden, hidden)
+        self.activation = ACT2FN[activation]
+        self.norm = nn.LayerNorm(hidden, eps=eps)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, states: Tensor, words: Tensor) -> Tensor:
+        """float32 [..., V] of states [..., d] and word vectors [V, d]."""
+        transformed = self.norm(self.activation(self.dense(states)))
+        return (transformed @ words.T).float() + self.bias.float()
+
+
+class MaskedReader:
+    """Encoder and head with their tokenizer; gradients reach whatever parameters ask for them."""
+
+    def __init__(self, model: Any, head: MaskedHead, tokenizer: Any) -> None:
+        self.model, self.head, self.tokenizer = model, head, tokenizer
+
+    @property
+    def words(self) -> Tensor:
+        """The word vectors, [V, d]."""
+        return self.model.embeddings.word_embeddings.weight
+
+    def states(
+        self, texts: Sequence[str], passages: Sequence[Passage], **options: Any
+    ) -> tuple[dict[str, Tensor], Tensor, Any]:
+        """Read N pairs.
+
+        Parameters
+        ----------
+        texts: masked sentences, with the tokenizer's mask token for each hidden token.
+        options: what else the model is asked for, as `output_attentions`.
+
+        Returns
+        -------
+        (the inputs int64 [N, L], which of their tokens are the passage's bool [N, L], the model's
+        output, whose last states are [N, L, d]).
+        """
+        read = pair(self.tokenizer, texts, passages, MAX_JOINT, MAX_SENTENCE)
+        return read.tensors, read.passage_mask, self.model(**read.tensors, **options)
+
+    def token_log_probs(
+        self,
+        texts: Sequence[str],
+        answers: Sequence[Sequence[int]],
+        passages: Sequence[Sequence[Passage]],
+    ) -> tuple[Tensor, Tensor]:
+        """log p(y_j | z, x) of every hidden token under every passage.
+
+        Parameters
+        ----------
+        texts: B masked sentences.
+        answers: the tokens that each hides, as many as it has mask tokens, at most T.
+        passages: n for each sentence; `NULL` for none.
+
+        Returns
+        -------
+        (float32 [B, n, T], nats, 0 after an answer's end; bool [B, T], the answers' own tokens).
+        """
+        B, n = len(texts), len(passages[0])
+        inputs, inside, out = self.states(
+            [text for text in texts for _ in range(n)], [p for found in passages for p in found]
+        )
+        places = self.places(inputs, inside)  # rows' places stand one after the other
+        logits = self.head(out.last_hidden_state[places], self.words)
+        targets = torch.tensor([token for answer in answers for _ in range(n) for token in answer])
+        given = -nn.functional.cross_entropy(logits, targets, reduction="none")
+        lengths = torch.tensor([len(answer) for answer in answers])
+        own = torch.arange(int(lengths.max()))[None] < lengths[:, None]  # [B, T]
+        wide = own[:, None].expand(B, n, -1)
+        return torch.zeros(wide.shape).masked_scatter(wide, given), own
+
+    def places(self, inputs: dict[str, Tensor], inside: Tensor) -> Tensor:
+        """bool [N, L]: where a sentence hides a token."""
+        return (inputs["input_ids"] == self.tokenizer.mask_token_id) & ~inside
