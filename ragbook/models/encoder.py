@@ -44,8 +44,9 @@ MAX_TOKENS = 256
 
 POOLINGS = ("mean", "cls")
 SIMILARITIES = ("cosine", "dot", "l2")
-SENTENCE, SEGMENTS = "title. text", "title [SEP] text"
-"""How a passage is read: its title as a first sentence, or as a segment of its own (DPR)."""
+SENTENCE, SEGMENTS, TYPED = "title. text", "title [SEP] text", "title [SEP] text, two types"
+"""How a passage is read: its title as a first sentence, or as a segment of its own, which shares
+its token type with the text (DPR) or has another (REALM)."""
 
 KIND, FORMAT_VERSION = "ragbook encoder", 1
 MANIFEST = "encoder.json"
@@ -74,7 +75,7 @@ class Encoder:
     metric: what the index compares by, `inner_product` or `l2`.
     score_scale: the factor its training multiplied the scores by before the softmax, so that
         log p(z | x) = log_softmax(score_scale * score) is the distribution it was trained for.
-    passage_form: `title. text` or `title [SEP] text`.
+    passage_form: `title. text`, `title [SEP] text` or the latter with two token types.
     dimension: length of a vector.
     """
 
@@ -99,7 +100,8 @@ class Encoder:
         self.score_scale = score_scale
         self.pooling, self.similarity, self.passage_form = pooling, similarity, passage_form
         self.metric = "l2" if similarity == "l2" else "inner_product"
-        self.dimension: int = model.config.hidden_size
+        projected = getattr(model.config, "retriever_proj_size", None)
+        self.dimension: int = projected or model.config.hidden_size
 
     @property
     def model(self) -> Any:
@@ -132,7 +134,8 @@ class Encoder:
             inputs = self._inputs([passage_text(p) for p in passages])
         else:
             inputs = self._inputs([(p.title, p.text) if p.title else p.text for p in passages])
-            inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])  # as DPR was trained
+            if self.passage_form == SEGMENTS:
+                inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
         return self.vectors(self.passage_model, inputs)
 
     def vectors(self, tower: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -299,9 +302,13 @@ def _load_folder(name: str) -> Encoder:
     if manifest["base"] is None:
         from transformers import AutoConfig, AutoTokenizer, BertModel
 
+        from ragbook.models.projected import ProjectedTower
+
         config: Any = AutoConfig.from_pretrained(str(folder))
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         make: Callable[[], Any] = partial(BertModel, config, add_pooling_layer=False)
+        if hasattr(config, "retriever_proj_size"):
+            make = partial(ProjectedTower, config)
     else:
         tokenizer, make = minilm_tokenizer(), minilm_model
     models, hashes = [], []
@@ -342,7 +349,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             and manifest["pooling"] in POOLINGS
             and manifest["similarity"] in SIMILARITIES
             and manifest["score_scale"] > 0
-            and manifest["passage_form"] in (SENTENCE, SEGMENTS)
+            and manifest["passage_form"] in (SENTENCE, SEGMENTS, TYPED)
             and (manifest["base"] or needed <= set(manifest["files"]))
             and all(Path(n).name == n and r["sha256"] for n, r in manifest["files"].items())
         )

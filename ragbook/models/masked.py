@@ -32,6 +32,11 @@ NULL = Passage("", "", "")
 sentences that no passage helps with (section 3.4)."""
 
 
+def untitled(passages: Sequence[Passage | None]) -> list[Passage | None]:
+    """The passages without their titles."""
+    return [passage and Passage(passage.id, "", passage.text) for passage in passages]
+
+
 class MaskedHead(nn.Module):
     """Logits over the vocabulary from states: BERT's transform, then the word vectors.
 
@@ -59,10 +64,13 @@ class MaskedHead(nn.Module):
 
 
 class MaskedReader:
-    """Encoder and head with their tokenizer; gradients reach whatever parameters ask for them."""
+    """Encoder and head with their tokenizer; gradients reach whatever parameters ask for them.
 
-    def __init__(self, model: Any, head: MaskedHead, tokenizer: Any) -> None:
-        self.model, self.head, self.tokenizer = model, head, tokenizer
+    `titles` is whether passages are read with their titles; the original checkpoints' are not.
+    """
+
+    def __init__(self, model: Any, head: MaskedHead, tokenizer: Any, titles: bool = True) -> None:
+        self.model, self.head, self.tokenizer, self.titles = model, head, tokenizer, titles
 
     @property
     def words(self) -> Tensor:
@@ -84,7 +92,8 @@ class MaskedReader:
         (the inputs int64 [N, L], which of their tokens are the passage's bool [N, L], the model's
         output, whose last states are [N, L, d]).
         """
-        read = pair(self.tokenizer, texts, passages, MAX_JOINT, MAX_SENTENCE)
+        shown = passages if self.titles else untitled(passages)
+        read = pair(self.tokenizer, texts, shown, MAX_JOINT, MAX_SENTENCE)
         return read.tensors, read.passage_mask, self.model(**read.tensors, **options)
 
     def token_log_probs(
