@@ -1,4 +1,4 @@
-"""Retrievers: dense, BM25, hybrid, oracle; all answer `retrieve(questions, k)`.
+"""Retrievers: dense, BM25, hybrid, oracle, random; all answer `retrieve(questions, k)`.
 
 Names are imported when they are first used: BM25 alone needs no Faiss, and the dense one no BM25.
 """
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from ragbook.retrieval.dense import DenseRetriever
     from ragbook.retrieval.hybrid import HybridRetriever
     from ragbook.retrieval.oracle import OracleRetriever
+    from ragbook.retrieval.random import RandomRetriever
 
 __all__ = [
     "BM25Retriever",
     "DenseRetriever",
     "HybridRetriever",
     "OracleRetriever",
+    "RandomRetriever",
     "Retrieved",
     "Retriever",
 ]
@@ -27,6 +29,7 @@ _MODULES = {
     "DenseRetriever": "ragbook.retrieval.dense",
     "HybridRetriever": "ragbook.retrieval.hybrid",
     "OracleRetriever": "ragbook.retrieval.oracle",
+    "RandomRetriever": "ragbook.retrieval.random",
 }
 
 

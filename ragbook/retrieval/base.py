@@ -38,7 +38,7 @@ class Retriever(Protocol):
 
     Attributes
     ----------
-    name: `dense`, `bm25`, `hybrid` or `oracle`.
+    name: `dense`, `bm25`, `hybrid`, `oracle` or `random`.
     score_scale: factor of the scores under the softmax of p(z | x).
     """
 
