@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from ragbook.cli import main
-from ragbook.corpus import load_corpus
+from ragbook.corpus import Corpus, Passage, load_corpus
+from ragbook.index.datastore import build_datastore
 from ragbook.methods.base import Answer, Evidence
+from ragbook.models import load_lm
 from ragbook.training import Run
 from tests.fakes import HashEncoder
 
@@ -32,6 +34,7 @@ COMMANDS = [
     ["datastore", "build"],
     ["datastore", "info"],
     ["datastore", "verify"],
+    ["datastore", "search"],
     ["train"],
     ["export"],
     ["doctor"],
@@ -520,13 +523,14 @@ def test_corpus_build_refuses_ids_that_collide(capsys, tmp_path):
 
 
 def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
-    seen = {}
+    seen, known = {}, {"perplexity": 20.5, "tokens": 1234, "recall": 0.5}
 
     def fake(documents, corpus, progress=True, **options):
         seen.update(documents=documents, corpus=corpus.name, **options)
-        return {"base": {"perplexity": 21.5, "tokens": 1234}}
+        return {"base": {"perplexity": 21.5, "tokens": 1234}, "knn-lm": known}
 
     monkeypatch.setattr("ragbook.evaluation.perplexity.perplexity", fake)
+    monkeypatch.setattr("ragbook.models.load_lm", lambda name: f"model {name}")
     assert printed(capsys, "perplexity", "--json")["base"]["tokens"] == 1234
     assert seen["corpus"] == "miniwiki"
     assert "k" not in seen
@@ -541,6 +545,16 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
     monkeypatch.setattr("ragbook.index.datastore.Datastore.open", lambda _: store)
     assert run("perplexity", "--text", text, "--datastore", tmp_path) == 0
     assert (seen["corpus"], seen["datastore"]) == ("stored", store)
+    assert (seen["lm"], seen["approximate"], "dev" in seen) == ("model bundled", False, False)
+    options = ["--lm", "mine", "--dev", text, "--approximate"]
+    assert run("perplexity", *options, "--datastore", tmp_path) == 0
+    assert "50.0 %" in capsys.readouterr().out
+    assert (seen["lm"], seen["approximate"], seen["dev"]) == (
+        "model mine",
+        True,
+        ["Some text.\nMore of it.\n"],
+    )
+    assert "--ivfpq" in refusal(capsys, "perplexity", "--approximate")
     text.write_text(" \n")
     assert "no text" in refusal(capsys, "perplexity", "--text", text)
     text.write_bytes(b"\xff")
@@ -568,6 +582,19 @@ def test_datastore(capsys, encoders, monkeypatch, rivers, tmp_path):
         assert printed_problems == {"whole": not problems, "problems": problems}
 
 
+def test_datastore_search(capsys, tmp_path):
+    rivers = Corpus("rivers", [Passage("d", "Danube", "It rises in the Black Forest.")])
+    build_datastore(rivers, tmp_path / "store", load_lm("bundled"), progress=False)
+    asked = ["datastore", "search", tmp_path / "store", "Danube. It rises in the", "--k", 3]
+    found = printed(capsys, *asked, "--json")
+    assert len(found) == 3
+    assert found[0]["token"] == "black"
+    assert found[0]["context"].endswith("rises in the")
+    assert {one["passage_id"] for one in found} == {"d"}
+    assert run(*asked) == 0
+    assert "rises in the [black]  (d)" in capsys.readouterr().out
+
+
 def test_train(capsys, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr("ragbook.training.RECIPES", {"lm": seen.append})
@@ -575,8 +602,11 @@ def test_train(capsys, monkeypatch, tmp_path):
     assert run("train", "lm", "--out", tmp_path, "--seed", 1) == 0
     assert seen == [Run(tmp_path, steps=3, resume=True), Run(tmp_path, seed=1)]
     assert "lm" in refusal(capsys, "train", "dpr", "--out", tmp_path)
-    assert "--questions" in refusal(
-        capsys, "train", "lm", "--out", tmp_path, "--corpus", "miniwiki"
+    assert run("train", "lm", "--out", tmp_path, "--corpus", "miniwiki") == 0
+    corpus, questions = seen[-1].own
+    assert (corpus.name, questions) == ("miniwiki", ())
+    assert "--corpus" in refusal(
+        capsys, "train", "lm", "--out", tmp_path, "--questions", "miniwiki"
     )
     own = ["--corpus", "miniwiki", "--questions", "miniwiki"]
     assert run("train", "lm", "--out", tmp_path, *own) == 0
@@ -598,7 +628,7 @@ def test_train_dpr_takes_a_similarity_and_a_loss(capsys, monkeypatch, tmp_path):
 
 def test_the_language_model_takes_no_questions(capsys, tmp_path):
     own = ["--corpus", "miniwiki", "--questions", "miniwiki"]
-    assert "leave --corpus" in refusal(capsys, "train", "lm", "--out", tmp_path / "new", *own)
+    assert "leave --questions" in refusal(capsys, "train", "lm", "--out", tmp_path / "new", *own)
     assert not (tmp_path / "new").exists()
 
 

@@ -168,8 +168,16 @@ def index_search(arguments: argparse.Namespace) -> int:
 def perplexity(arguments: argparse.Namespace) -> int:
     from ragbook.corpus import miniwiki
     from ragbook.evaluation.perplexity import perplexity
+    from ragbook.models import load_lm
 
     options = {} if arguments.k is None else {"k": arguments.k}
+    if arguments.dev is not None:
+        options["dev"] = [read_text(arguments.dev)]
+    if arguments.approximate and arguments.datastore is None:
+        raise InputError(
+            "Only a datastore that was built with --ivfpq can be searched approximately; name one "
+            "with --datastore."
+        )
     if arguments.datastore is None:
         corpus, _ = open_passages(arguments)
     else:
@@ -185,13 +193,22 @@ def perplexity(arguments: argparse.Namespace) -> int:
     else:
         documents = [read_text(arguments.text)]
     # Stored passages stand for a corpus.
-    found = perplexity(documents, corpus, progress=True, **options)  # type: ignore[arg-type]
+    found = perplexity(
+        documents,
+        corpus,  # type: ignore[arg-type]
+        progress=True,
+        lm=load_lm(arguments.lm),
+        approximate=arguments.approximate,
+        **options,
+    )
     if arguments.json:
         print_json(found)
     else:
         print(f"{'':<12}{'perplexity':>12}{'tokens':>10}")
         for name, entry in found.items():
             print(f"{name:<12}{entry['perplexity']:>12.3f}{entry['tokens']:>10,}")
+        if arguments.approximate:
+            print(f"the search found {100 * found['knn-lm']['recall']:.1f} % of the neighbours")
     return OK
 
 
@@ -263,6 +280,29 @@ def datastore_info(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def datastore_search(arguments: argparse.Namespace) -> int:
+    from ragbook.index.datastore import Datastore
+    from ragbook.methods.open_knn_lm import OpenKnnLM
+    from ragbook.models import load_lm
+    from ragbook.models.bundled import manifest
+
+    method = OpenKnnLM(
+        load_lm(arguments.lm), Datastore.open(arguments.folder), **manifest()["perplexity"]
+    )
+    found = method.neighbours(arguments.text, arguments.k)
+    if arguments.json:
+        rows = (
+            {"passage_id": n.passage.id, "context": n.context, "token": n.token}
+            | {"distance": n.distance, "weight": n.weight}
+            for n in found
+        )
+        print_json(list(rows))
+    else:
+        for n in found:
+            print(f"{n.weight:7.4f}  {n.context} [{n.token}]  ({n.passage.id})")
+    return OK
+
+
 def datastore_verify(arguments: argparse.Namespace) -> int:
     from ragbook.index.datastore import verify
 
@@ -274,13 +314,15 @@ def train(arguments: argparse.Namespace) -> int:
 
     if arguments.name not in RECIPES:
         raise InputError(f"There is no recipe {arguments.name!r}; there are {', '.join(RECIPES)}.")
-    if (arguments.corpus is None) != (arguments.questions is None):
+    asked = arguments.questions
+    reads_alone = arguments.name == "lm" and asked is None
+    if (arguments.corpus is None) != (asked is None) and not reads_alone:
         raise InputError("To go on with passages and questions, name --corpus and --questions.")
     own = None
     if arguments.corpus is not None:
         from ragbook.corpus import load_corpus, load_questions
 
-        own = load_corpus(arguments.corpus), load_questions(arguments.questions, "train")
+        own = load_corpus(arguments.corpus), () if asked is None else load_questions(asked, "train")
     varied = {name: getattr(arguments, name) for name in VARIED}
     varied = {name: value for name, value in varied.items() if value is not None}
     for name in varied:

@@ -149,6 +149,20 @@ def new_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a datastore, whose passages then stand for --corpus (default: one is built)",
     )
+    _add_lm(command)
+    command.add_argument(
+        "--dev",
+        type=Path,
+        metavar="FILE",
+        help="held-out text that lambda and temperature are tuned on (default: the bundled "
+        "model's, tuned on MiniWiki's)",
+    )
+    command.add_argument(
+        "--approximate",
+        action="store_true",
+        help="search the datastore's approximate index, and say what share of the neighbours it "
+        "finds",
+    )
     _add_k(command, None, "neighbours of each token (default: kNN-LM's)")
     _add_json(command)
 
@@ -189,9 +203,7 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder of the datastore"
     )
-    command.add_argument(
-        "--lm", default="bundled", metavar="NAME", help="(default: the bundled one)"
-    )
+    _add_lm(command)
     command.add_argument(
         "--ivfpq", action="store_true", help="train an approximate index of the keys as well"
     )
@@ -200,6 +212,14 @@ def new_parser() -> argparse.ArgumentParser:
         group, "verify", commands.datastore_verify, "exit 0 whole, 1 damaged, 2 no datastore"
     )
     command.add_argument("folder", type=Path, metavar="DIR")
+    _add_json(command)
+    command = _command(
+        group, "search", commands.datastore_search, "which stored contexts say what comes next"
+    )
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument("text", type=_words, metavar="TEXT")
+    _add_lm(command)
+    _add_k(command, 10, "neighbours shown (default: 10)")
     _add_json(command)
     command = _command(group, "info", commands.datastore_info, "what a datastore holds")
     command.add_argument("folder", type=Path, metavar="DIR")
@@ -286,6 +306,16 @@ def _add_k(
     what: str = "passages retrieved (default: 5)",
 ) -> None:
     command.add_argument("--k", type=_at_least(1), default=default, metavar="N", help=what)
+
+
+def _add_lm(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--lm",
+        default="bundled",
+        metavar="NAME",
+        help="a causal language model: a folder, as `ragbook train lm` writes, or a hub name "
+        "(default: the bundled one)",
+    )
 
 
 def _add_reader(command: argparse.ArgumentParser) -> None:

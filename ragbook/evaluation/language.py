@@ -33,11 +33,17 @@ from ragbook.evaluation.perplexity import (
     read,
 )
 from ragbook.evaluation.stages import Stages
-from ragbook.evaluation.tuning import LAMS, TEMPERATURES
 from ragbook.index import neighbours
 from ragbook.index.datastore import Datastore, add_approximate, build_datastore
 from ragbook.methods import adaptive
-from ragbook.methods.knn_lm import grid, interpolate, knn_target_log_prob, tune
+from ragbook.methods.knn_lm import (
+    LAMS,
+    TEMPERATURES,
+    grid,
+    interpolate,
+    knn_target_log_prob,
+    tune,
+)
 from ragbook.models import LanguageModel, load_lm
 
 RESAMPLES, K = 10_000, 1024
@@ -88,7 +94,7 @@ def settle(base: Sequence[Tensor], found: Sequence[Neighbours]) -> Settings:
     found: their neighbours, as `look_up` gives them.
     """
     distances, hits, features = zip(*found, strict=True)
-    lam, temperature, _ = tune(torch.cat(list(base)), distances, hits, LAMS, TEMPERATURES)
+    lam, temperature, _ = tune(torch.cat(list(base)), distances, hits)
     neighbours = knn(found, temperature)
     weights = adaptive.cross_fitted(features, base, neighbours)
     perplexities = {
@@ -210,7 +216,7 @@ def growth(
         passages = max(1, round(share * len(datastore.passages)))
         search = first_pairs(datastore, passages)
         distances, hits, _ = zip(*look_up(dev, datastore, K, search), strict=True)
-        lam, temperature, _ = tune(torch.cat(base_of(dev)), distances, hits, LAMS, TEMPERATURES)
+        lam, temperature, _ = tune(torch.cat(base_of(dev)), distances, hits)
         found = knn(look_up(test, datastore, K, search), temperature)
         log_probs = mixed(base, found, [lam] * len(base))
         difference, ci95 = relative_difference(log_probs, base)
@@ -292,7 +298,7 @@ def report(
             )
             for one in (store, datastore)
         ]
-        difference, ci95 = relative_difference(*ways)
+        difference, ci95 = relative_difference(ways[0], ways[1])
         return {"perplexity": perplexity_of(ways[0]), "difference": difference, "ci95": ci95}
 
     def searched() -> dict[str, Any] | None:

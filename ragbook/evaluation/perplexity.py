@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,9 +32,9 @@ from ragbook.errors import InputError
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.index.neighbours import PROBES, recall
 from ragbook.methods import adaptive
-from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
+from ragbook.methods.knn_lm import interpolate, knn_target_log_prob, tune
 from ragbook.models import load_lm
-from ragbook.models.bundled import manifest
+from ragbook.models.bundled import BUNDLED, manifest
 
 if TYPE_CHECKING:
     from ragbook.models import LanguageModel
@@ -92,6 +93,9 @@ Neighbours = tuple[Tensor, Tensor, Tensor]
 
 SEARCHED = 8192
 """Contexts that are searched for in one pass over the keys."""
+
+RECALLED = 256
+"""Contexts that are searched for exactly, to say what an approximate search misses."""
 
 
 def read(documents: Sequence[str], lm: LanguageModel, progress: bool = True) -> list[Contexts]:
@@ -173,6 +177,19 @@ def look_up(
     return list(zip(*columns, strict=True))
 
 
+@contextmanager
+def _memory(
+    corpus: Corpus, lm: LanguageModel, datastore: Datastore | None, progress: bool
+) -> Iterator[Datastore]:
+    """The datastore given, if it is the model's; else the corpus's, in a temporary folder."""
+    if datastore is not None:
+        datastore.check_model(lm)
+        yield datastore
+        return
+    with TemporaryDirectory() as folder:
+        yield build_datastore(corpus, Path(folder) / "datastore", lm, progress)
+
+
 def score(
     documents: Sequence[str],
     corpus: Corpus,
@@ -180,28 +197,28 @@ def score(
     k: int = 1024,
     progress: bool = True,
     datastore: Datastore | None = None,
+    approximate: bool = False,
 ) -> list[Scored]:
-    """Run the model over the documents and search every token's neighbours, exactly.
+    """Run the model over the documents and search every token's neighbours.
 
     Parameters
     ----------
     corpus: passages for the prompts, and for the memory where no datastore is given.
     k: neighbours of each context; all of them where the memory has fewer.
     datastore: the memory; None builds that of the corpus, in a temporary folder.
+    approximate: search through the datastore's approximate index, with the keys' own distances.
 
     Raises
     ------
-    InputError: there is no text, or another model made the datastore.
+    InputError: there is no text, another model made the datastore, or it has no such index.
     """
     documents = [document for document in documents if document.strip()]
     if not documents:
         raise InputError("there is no text to measure perplexity on; give a file with some words")
-    with TemporaryDirectory() as folder:
-        if datastore is None:
-            datastore = build_datastore(corpus, Path(folder) / "datastore", lm, progress)
-        datastore.check_model(lm)
+    with _memory(corpus, lm, datastore, progress) as memory:
         contexts = read(documents, lm, progress)
-        found = look_up(contexts, datastore, k)
+        search = partial(memory.search_approximately, recompute=True) if approximate else None
+        found = look_up(contexts, memory, k, search)
     in_context = prompted(documents, corpus, lm, progress)
     return [
         Scored(own.base, *neighbours, beside)
@@ -275,13 +292,14 @@ def token_log_probs(
     temperature: float | None = None,
     progress: bool = True,
     datastore: Datastore | None = None,
+    approximate: bool = False,
 ) -> dict[str, list[np.ndarray]]:
     """log p of every token of every document, by name: `base`, `knn-lm`, `in-context`.
 
     Parameters
     ----------
     lam, temperature: of kNN-LM; None takes the values tuned on held-out articles set aside for it.
-    datastore: as in `score`.
+    datastore, approximate: as in `score`.
 
     Returns
     -------
@@ -289,13 +307,13 @@ def token_log_probs(
 
     Raises
     ------
-    InputError: there is no text.
+    InputError: as in `score`.
     """
     tuned: dict[str, float] = manifest()["perplexity"]
     weight = tuned["lam"] if lam is None else lam
     divisor = tuned["temperature"] if temperature is None else temperature
     out: dict[str, list[np.ndarray]] = {"base": [], "knn-lm": [], "in-context": []}
-    for found in score(documents, corpus, lm, k, progress, datastore):
+    for found in score(documents, corpus, lm, k, progress, datastore, approximate):
         neighbours = knn_target_log_prob(found.distances, found.hits, divisor)
         columns = (found.base, interpolate(found.base, neighbours, weight), found.in_context)
         for name, column in zip(out, columns, strict=True):
@@ -309,22 +327,61 @@ def perplexity(
     k: int = 1024,
     progress: bool = True,
     datastore: Datastore | None = None,
+    lm: LanguageModel | None = None,
+    dev: Sequence[str] | None = None,
+    approximate: bool = False,
 ) -> dict[str, dict[str, float | int]]:
-    """Perplexities of the bundled language model on the documents.
+    """Perplexities of a language model on the documents.
 
     Parameters
     ----------
-    corpus, k, datastore: as in `score`.
+    corpus, k, datastore, approximate: as in `score`.
+    lm: the bundled one, or another.
+    dev: documents that lambda and temperature are tuned on; None takes the bundled model's values.
 
     Returns
     -------
-    {name: {"perplexity": float, "tokens": int}} with the names `base`, `knn-lm`, `in-context`.
+    {name: {"perplexity": float, "tokens": int}} with the names `base`, `knn-lm`, `in-context`; of
+    an approximate search also its "recall", on the first RECALLED tokens.
+
+    Raises
+    ------
+    InputError: as in `score`, or there is no `dev` for a model whose values are not known.
     """
-    found = token_log_probs(
-        documents, corpus, load_lm(), k=k, progress=progress, datastore=datastore
-    )
-    out: dict[str, dict[str, float | int]] = {}
-    for name, parts in found.items():
-        every = np.concatenate(parts)
-        out[name] = {"perplexity": math.exp(-every.mean()), "tokens": len(every)}
+    if lm is not None and lm.name != BUNDLED and dev is None:
+        raise InputError(
+            "lambda and temperature are known for the bundled language model only; give held-out "
+            "text to tune them on with --dev"
+        )
+    model = lm or load_lm()
+    with _memory(corpus, model, datastore, progress) as memory:
+        settings: tuple[float, ...] = ()
+        if dev is not None:
+            contexts = read(dev, model, progress)
+            distances, hits, _ = zip(*look_up(contexts, memory, k), strict=True)
+            settings = tune(torch.cat([one.base for one in contexts]), distances, hits)[:2]
+        found = token_log_probs(
+            documents,
+            corpus,
+            model,
+            k,
+            *settings,
+            progress=progress,
+            datastore=memory,
+            approximate=approximate,
+        )
+        out: dict[str, dict[str, float | int]] = {}
+        for name, parts in found.items():
+            every = np.concatenate(parts)
+            out[name] = {"perplexity": math.exp(-every.mean()), "tokens": len(every)}
+        if approximate:
+            out["knn-lm"]["recall"] = _recall(documents, model, memory, k)
     return out
+
+
+def _recall(documents: Sequence[str], lm: LanguageModel, datastore: Datastore, k: int) -> float:
+    """The approximate search's, on the first RECALLED tokens: an exact search costs no more."""
+    text = next(document for document in documents if document.strip())
+    start = text[: 16 * RECALLED]  # no token of a text in words is longer than that on average
+    queries = read([start], lm, progress=False)[0].queries[:RECALLED].numpy()
+    return recall(datastore.search_approximately(queries, k)[1], datastore.search(queries, k)[1])

@@ -18,9 +18,6 @@ from ragbook.methods.knn_lm import KnnLM, tune
 from ragbook.models import LanguageModel, load_encoder, load_lm
 from ragbook.models.bundled import write_manifest
 
-LAMS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-TEMPERATURES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-
 
 def tune_answers(lm: LanguageModel, k: int = 5) -> dict[str, float]:
     """Lambda and temperature of the highest mean log-probability of dev answers' tokens."""
@@ -40,8 +37,6 @@ def tune_answers(lm: LanguageModel, k: int = 5) -> dict[str, float]:
         torch.cat([own for own, _, _ in parts]),
         [distances for _, distances, _ in parts],
         [hits for _, _, hits in parts],
-        LAMS,
-        TEMPERATURES,
     )
     return {"lam": lam, "temperature": temperature}
 
@@ -54,8 +49,6 @@ def tune_text(lm: LanguageModel) -> dict[str, float]:
         torch.cat([one.base for one in found]),
         [one.distances for one in found],
         [one.hits for one in found],
-        LAMS,
-        TEMPERATURES,
     )
     return {"lam": lam, "temperature": temperature}
 

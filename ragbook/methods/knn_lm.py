@@ -34,6 +34,10 @@ from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import LanguageModel
 from ragbook.retrieval import Retrieved, Retriever
 
+LAMS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+TEMPERATURES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+"""The grid that lambda and temperature are tuned on, where no other is named."""
+
 KEPT_PASSAGES = 1024
 """Passages whose keys are kept between questions; about 200 MB of the bundled model's."""
 
@@ -136,8 +140,8 @@ def tune(
     lm_log_probs: Tensor,
     distances: Sequence[Tensor],
     hits: Sequence[Tensor],
-    lams: Sequence[float],
-    temperatures: Sequence[float],
+    lams: Sequence[float] = LAMS,
+    temperatures: Sequence[float] = TEMPERATURES,
 ) -> tuple[float, float, float]:
     """The best (lam, temperature) of a grid and its mean log-probability, from cached neighbours.
 
@@ -165,6 +169,30 @@ def interpolate(lm_log_probs: Tensor, knn_log_probs: Tensor, lam: float | Tensor
     """
     weight = torch.as_tensor(lam, dtype=lm_log_probs.dtype)
     return torch.logaddexp(torch.log1p(-weight) + lm_log_probs, weight.log() + knn_log_probs)
+
+
+def passage_mass(
+    distances: Tensor, hits: Tensor, source: Tensor, n: int, temperature: float
+) -> Tensor:
+    """The evidence of kNN-LM: what the neighbours from each passage gave to the tokens, summed over
+    them; where none gave anything, their weights.
+
+    Parameters
+    ----------
+    distances, hits: [T, k], as in `knn_target_log_prob`.
+    source: int64 [k] or [T, k], which of the n passages each neighbour is from.
+
+    Returns
+    -------
+    [n], summing to 1.
+    """
+    weights = torch.softmax(-distances / temperature, dim=-1)
+    said = weights * hits
+    if not said.any():
+        said = weights
+    source = source.expand(said.shape).reshape(-1)
+    mass = said.new_zeros(n).scatter_add_(0, source, said.reshape(-1))
+    return mass / mass.sum()
 
 
 def squared_distances(queries: Tensor, keys: Tensor) -> Tensor:
@@ -252,13 +280,9 @@ class KnnLM:
         mixed = interpolate(
             log_probs, knn_target_log_prob(distances, hits, self.temperature), self.lam
         )
-        weights = torch.softmax(-distances / self.temperature, dim=-1)
-        said = weights * hits
-        said = said[:-1] if len(said) > 1 else said  # the end token says nothing of its source
-        mass = torch.zeros(n).scatter_add_(0, source, said.sum(0))
-        if mass.sum() == 0:
-            mass = torch.zeros(n).scatter_add_(0, source, weights.sum(0))
-        return float(mixed.sum()), mass / mass.sum()
+        own = slice(len(hits) - 1 or None)  # the end token says nothing of its source
+        mass = passage_mass(distances[own], hits[own], source, n, self.temperature)
+        return float(mixed.sum()), mass
 
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
         """log p(answer | question), float32 [B]."""

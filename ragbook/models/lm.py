@@ -61,6 +61,7 @@ def key_module(model: Any) -> nn.Module:
     | BLOOM | `transformer.h[-1].mlp` | `post_attention_layernorm` |
     | MPT | `transformer.blocks[-1].ffn` | `norm_2` |
     | OPT | `model.decoder.layers[-1].fc1` | `final_layer_norm` |
+    | OPT-350m, whose norms come after | `model.decoder.layers[-1].fc1` | `self_attn_layer_norm` |
     | BART's decoder | `model.decoder.layers[-1].fc1` | `self_attn_layer_norm` |
     | BERT's decoder | `bert.encoder.layer[-1].intermediate` | `attention.output.LayerNorm` |
 

@@ -21,9 +21,8 @@ from ragbook.evaluation.language import (
     whole_articles,
 )
 from ragbook.evaluation.stages import Stages
-from ragbook.evaluation.tuning import LAMS, TEMPERATURES
 from ragbook.index.datastore import build_datastore
-from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
+from ragbook.methods.knn_lm import LAMS, TEMPERATURES, interpolate, knn_target_log_prob
 from ragbook.models import load_lm
 
 

@@ -171,3 +171,37 @@ def test_what_an_approximate_search_costs(stored, monkeypatch):
         knn = knn_target_log_prob(distances[:, kept], hits[:, kept], 10.0)
         mean = interpolate(contexts[0].base, knn, 0.3).double().mean().item()
         assert value == pytest.approx(math.exp(-mean))
+
+
+def test_another_model_needs_text_to_tune_on(stored):
+    other = LanguageModel(new_lm_model(), load_lm().tokenizer, "another")
+    with pytest.raises(InputError, match="--dev"):
+        perplexity([TEXT], CORPUS, lm=other, progress=False)
+    text = [CORPUS[0].text]
+    found = perplexity(text, CORPUS, k=4, lm=other, dev=text, progress=False)
+    assert found["knn-lm"]["perplexity"] < found["base"]["perplexity"]
+
+
+def test_dev_text_tunes(stored):
+    """To the grid's best on that text, here the same that is measured."""
+    dev = ["Nothing of this kind."]
+    own = perplexity(dev, CORPUS, k=8, datastore=stored, dev=dev, progress=False)
+    contexts = read(dev, load_lm(), progress=False)
+    ((distances, hits, _),) = look_up(contexts, stored, 8)
+    best = module.tune(contexts[0].base, [distances], [hits])[2]
+    assert own["knn-lm"]["perplexity"] == pytest.approx(math.exp(-best), rel=1e-4)
+
+
+def test_an_approximate_search_says_what_it_finds(stored, monkeypatch):
+    def first_only(queries, k, recompute=False):
+        distances, rows = stored.search(queries, k)
+        rows[:, 1:] = -1
+        return np.where(rows < 0, np.inf, distances), rows
+
+    monkeypatch.setattr(stored, "search_approximately", first_only, raising=False)
+    found = perplexity(
+        [" ", "A lake."], CORPUS, k=4, datastore=stored, progress=False, approximate=True
+    )
+    assert found["knn-lm"]["recall"] == 0.25
+    exact = perplexity(["A lake."], CORPUS, k=1, datastore=stored, progress=False)
+    assert found["knn-lm"]["perplexity"] == pytest.approx(exact["knn-lm"]["perplexity"])

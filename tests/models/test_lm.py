@@ -2,13 +2,15 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from transformers import AutoTokenizer
 
-from ragbook.corpus import Passage
+from ragbook.corpus import Corpus, Passage
 from ragbook.errors import InputError
+from ragbook.index.datastore import build_datastore
 from ragbook.models import LanguageModel, load_lm
 from ragbook.models.embedded import minilm_path
 
@@ -106,6 +108,42 @@ def test_keys_are_the_output_of_the_norm_before_the_last_feed_forward_network(na
         torch.testing.assert_close(keys, expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(lm.forward(ids)[0][0, :-1], keys, rtol=1e-4, atol=1e-4)
         assert values.tolist() == ids[0, 1:].tolist()
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Llama", "OPT"])
+def test_a_datastore_holds_them_in_half_precision(name, tokenizer, tmp_path):
+    """Through the whole build: keys of the norm's output, next tokens, and whose they are."""
+    lm = language_model(name, tokenizer)
+    built = build_datastore(Corpus("two", PASSAGES), tmp_path / name, lm, progress=False)
+    seen, at = {}, 0
+    norm = lm.model.get_submodule(ARCHITECTURES[name][1])
+    norm.register_forward_hook(lambda _m, _i, out: seen.update(key=out))
+    for number, passage in enumerate(PASSAGES):
+        ids = torch.tensor([lm.passage_ids(passage)])
+        with torch.no_grad():
+            lm.model(input_ids=ids, use_cache=False)
+        rows = slice(at, at := at + ids.shape[1] - 1)
+        expected = seen["key"].reshape(*ids.shape, -1)[0, :-1].numpy()
+        np.testing.assert_allclose(built.keys[rows], expected, rtol=2e-3, atol=2e-3)
+        assert built.values[rows].tolist() == ids[0, 1:].tolist()
+        assert set(built.passage_of(np.arange(rows.start, rows.stop))) == {number}
+    assert len(built) == at
+    assert (built.keys.dtype, built.values.dtype) == (np.float16, np.int32)
+
+
+def test_opt_with_its_norms_after_the_networks(tokenizer):
+    """OPT-350m's layout: what comes into the last network has been through attention's norm, and
+    the embeddings are narrower than the states."""
+    options = ARCHITECTURES["OPT"][0] | {"do_layer_norm_before": False, "word_embed_proj_dim": 8}
+    torch.manual_seed(0)
+    model = transformers.OPTForCausalLM(transformers.OPTConfig(**options))
+    lm, seen = LanguageModel(model, tokenizer, "OPT"), {}
+    norm = model.get_submodule("model.decoder.layers.1.self_attn_layer_norm")
+    norm.register_forward_hook(lambda _m, _i, out: seen.update(key=out))
+    ids = torch.tensor([lm.passage_ids(PASSAGES[0])])
+    keys, _ = lm.forward(ids)
+    assert keys.shape[-1] == lm.dimension == 16
+    torch.testing.assert_close(keys, seen["key"].reshape(*ids.shape, -1))
 
 
 def test_a_model_without_feed_forward_blocks_is_refused(tokenizer):
