@@ -530,7 +530,7 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
         return {"base": {"perplexity": 21.5, "tokens": 1234}, "knn-lm": known}
 
     monkeypatch.setattr("ragbook.evaluation.perplexity.perplexity", fake)
-    monkeypatch.setattr("ragbook.models.load_lm", lambda name: f"model {name}")
+    monkeypatch.setattr("ragbook.cli.commands.load_lm", lambda name, device: f"{name} on {device}")
     assert printed(capsys, "perplexity", "--json")["base"]["tokens"] == 1234
     assert seen["corpus"] == "miniwiki"
     assert "k" not in seen
@@ -545,12 +545,12 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
     monkeypatch.setattr("ragbook.index.datastore.Datastore.open", lambda _: store)
     assert run("perplexity", "--text", text, "--datastore", tmp_path) == 0
     assert (seen["corpus"], seen["datastore"]) == ("stored", store)
-    assert (seen["lm"], seen["approximate"], "dev" in seen) == ("model bundled", False, False)
-    options = ["--lm", "mine", "--dev", text, "--approximate"]
+    assert (seen["lm"], seen["approximate"], "dev" in seen) == ("bundled on cpu", False, False)
+    options = ["--lm", "mine", "--device", "cuda", "--dev", text, "--approximate"]
     assert run("perplexity", *options, "--datastore", tmp_path) == 0
     assert "50.0 %" in capsys.readouterr().out
     assert (seen["lm"], seen["approximate"], seen["dev"]) == (
-        "model mine",
+        "mine on cuda",
         True,
         ["Some text.\nMore of it.\n"],
     )
@@ -563,14 +563,14 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
 
 def test_datastore(capsys, encoders, monkeypatch, rivers, tmp_path):
     seen = []
-    monkeypatch.setattr("ragbook.models.load_lm", lambda name: f"model {name}")
+    monkeypatch.setattr("ragbook.cli.commands.load_lm", lambda name, device: f"{name} on {device}")
     monkeypatch.setattr(
         "ragbook.index.datastore.build_datastore",
         lambda corpus, out, lm, progress=True: seen.append((corpus.name, out, lm)),
     )
     out = tmp_path / "datastore"
     assert run("datastore", "build", "--corpus", rivers, "--out", out) == 0
-    assert seen == [("rivers", out, "model bundled")]
+    assert seen == [("rivers", out, "bundled on cpu")]
     monkeypatch.setattr("ragbook.index.datastore.add_approximate", seen.append)
     assert run("datastore", "build", "--corpus", rivers, "--out", out, "--ivfpq") == 0
     assert seen[1:] == [seen[0], None]
@@ -593,6 +593,7 @@ def test_datastore_search(capsys, tmp_path):
     assert {one["passage_id"] for one in found} == {"d"}
     assert run(*asked) == 0
     assert "rises in the [black]  (d)" in capsys.readouterr().out
+    assert "no device 'nowhere'" in refusal(capsys, *asked, "--device", "nowhere")
 
 
 def test_train(capsys, monkeypatch, tmp_path):

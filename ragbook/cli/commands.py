@@ -9,6 +9,7 @@ import textwrap
 from ragbook.cli.parts import (
     cache_folder,
     load_encoder,
+    load_lm,
     make_retriever,
     method_names,
     open_passages,
@@ -168,7 +169,6 @@ def index_search(arguments: argparse.Namespace) -> int:
 def perplexity(arguments: argparse.Namespace) -> int:
     from ragbook.corpus import miniwiki
     from ragbook.evaluation.perplexity import perplexity
-    from ragbook.models import load_lm
 
     options = {} if arguments.k is None else {"k": arguments.k}
     if arguments.dev is not None:
@@ -197,7 +197,7 @@ def perplexity(arguments: argparse.Namespace) -> int:
         documents,
         corpus,  # type: ignore[arg-type]
         progress=True,
-        lm=load_lm(arguments.lm),
+        lm=load_lm(arguments.lm, arguments.device),
         approximate=arguments.approximate,
         **options,
     )
@@ -259,10 +259,10 @@ def corpus_info(arguments: argparse.Namespace) -> int:
 
 def datastore_build(arguments: argparse.Namespace) -> int:
     from ragbook.index.datastore import add_approximate, build_datastore
-    from ragbook.models import load_lm
 
     corpus, _ = open_passages(arguments)
-    datastore = build_datastore(corpus, arguments.out, load_lm(arguments.lm), progress=True)
+    lm = load_lm(arguments.lm, arguments.device)
+    datastore = build_datastore(corpus, arguments.out, lm, progress=True)
     if arguments.ivfpq:
         add_approximate(datastore)
     print(f"{arguments.out}: the datastore of {corpus.name}")
@@ -283,12 +283,11 @@ def datastore_info(arguments: argparse.Namespace) -> int:
 def datastore_search(arguments: argparse.Namespace) -> int:
     from ragbook.index.datastore import Datastore
     from ragbook.methods.open_knn_lm import OpenKnnLM
-    from ragbook.models import load_lm
     from ragbook.models.bundled import manifest
 
-    method = OpenKnnLM(
-        load_lm(arguments.lm), Datastore.open(arguments.folder), **manifest()["perplexity"]
-    )
+    datastore = Datastore.open(arguments.folder)
+    lm = load_lm(arguments.lm, arguments.device)
+    method = OpenKnnLM(lm, datastore, **manifest()["perplexity"])
     found = method.neighbours(arguments.text, arguments.k)
     if arguments.json:
         rows = (

@@ -316,6 +316,9 @@ def _add_lm(command: argparse.ArgumentParser) -> None:
         help="a causal language model: a folder, as `ragbook train lm` writes, or a hub name "
         "(default: the bundled one)",
     )
+    command.add_argument(
+        "--device", default="cpu", metavar="NAME", help="where it runs, as cuda (default: cpu)"
+    )
 
 
 def _add_reader(command: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from ragbook.errors import InputError
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
     from ragbook.index import PassageIndex
-    from ragbook.models import Encoder
+    from ragbook.models import Encoder, LanguageModel
     from ragbook.retrieval import Retriever
 
 
@@ -79,6 +79,18 @@ def load_encoder(name: str) -> Encoder:
     from ragbook.models import load_encoder
 
     return load_encoder(name)
+
+
+def load_lm(name: str, device: str) -> LanguageModel:
+    """`ragbook.models.load_lm`, on a device; InputError for one that is not there."""
+    from ragbook.models import load_lm
+
+    lm = load_lm(name)
+    try:
+        lm.model.to(device)
+    except (RuntimeError, AssertionError):  # what torch raises without CUDA
+        raise InputError(f"There is no device {device!r} here; leave --device out.") from None
+    return lm
 
 
 def cache_folder() -> Path:

@@ -126,7 +126,11 @@ class Continuation:
 
 
 class LanguageModel:
-    """A causal language model with its tokenizer; inference only, float32 results."""
+    """A causal language model with its tokenizer; inference only, float32 results on the CPU.
+
+    The model may stand on another device (`lm.model.to("cuda")`): what it reads goes there, what it
+    finds comes back.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
@@ -150,6 +154,10 @@ class LanguageModel:
             digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    def _there(self, tensor: Tensor) -> Tensor:
+        """A tensor on the model's device."""
+        return tensor.to(next(self.model.parameters()).device)
+
     def _keep(self, _: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         self._key = arguments[0] if arguments else next(iter(named.values()))
         if self._only_keys:
@@ -158,7 +166,7 @@ class LanguageModel:
     def _seen(self, ids: Tensor) -> Tensor:
         """The keys of the forward pass that has just been, float32 [N, L, d]; OPT flattens them."""
         assert self._key is not None
-        return self._key.reshape(*ids.shape, -1).float()
+        return self._key.reshape(*ids.shape, -1).float().cpu()
 
     @torch.no_grad()
     def forward(
@@ -178,13 +186,13 @@ class LanguageModel:
         -------
         (keys float32 [N, L, d], log p(next token) float32 [N, L, V]), L being `last` if given.
         """
+        given = {"use_cache": False, "attention_mask": mask, **kwargs}
         logits = self.model(
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=self._there(ids),
             logits_to_keep=last,
-            **{"use_cache": False, **kwargs},
+            **{n: self._there(v) if isinstance(v, Tensor) else v for n, v in given.items()},
         ).logits
-        return self._seen(ids)[:, -last:], logits.float().log_softmax(-1)
+        return self._seen(ids)[:, -last:], logits.float().log_softmax(-1).cpu()
 
     def continuation(self, questions: Sequence[str]) -> Continuation:
         """What a beam search over the questions' answers asks for the next token."""
@@ -248,7 +256,7 @@ class LanguageModel:
             ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.end)
             self._only_keys = True
             try:
-                self.model.base_model(input_ids=ids, use_cache=False)
+                self.model.base_model(input_ids=self._there(ids), use_cache=False)
             except _KeySeen:
                 pass
             finally:

@@ -198,6 +198,34 @@ def test_the_whole_model_still_runs_after_keys(tokenizer):
     assert torch.equal(lm.forward(ids)[1], before)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_the_keys_are_the_same(tokenizer):
+    lm = language_model("GPT2", tokenizer)
+    texts = lm.texts(PASSAGES)
+    ids = torch.tensor([texts[0]])
+    here, own = lm.keys(texts), lm.forward(ids)
+    lm.model.to("cuda")
+    for mine, theirs in zip(lm.keys(texts), here, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(lm.forward(ids), own, rtol=1e-2, atol=1e-2)
+
+
+def test_all_that_a_model_reads_is_sent_to_its_device(tokenizer, monkeypatch):
+    """A model on the device "meta" runs on shapes alone; what it is given must be there too."""
+    lm = language_model("GPT2", tokenizer)
+    lm.model.to("meta").set_attn_implementation("eager")
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: tensor)
+    ids = torch.tensor([lm.passage_ids(PASSAGES[0])])
+    keys, log_probs = lm.forward(ids, torch.ones_like(ids))
+    assert (keys.device.type, keys.shape[:2]) == ("meta", ids.shape)
+    assert log_probs.shape == (*ids.shape, 30522)
+    assert [len(key) for key in lm.keys(ids.tolist())] == [ids.shape[1]]
+    following = lm.continuation(["Where is it?"])
+    rows = torch.tensor([0])
+    for prefix in ([[5]], [[5, 6]]):
+        assert following(torch.tensor(prefix), rows, rows)[1].shape == (1, 30522)
+
+
 def test_the_fingerprint_is_of_the_weights(tokenizer):
     first, again = (language_model("GPT2", tokenizer) for _ in range(2))
     assert first.sha256 == again.sha256
