@@ -35,7 +35,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
@@ -151,7 +151,8 @@ def load_realm_open_qa(name: str) -> tuple[Encoder, SpanReader, Tensor]:
         scorer,
         {
             "start.weight": starts,
-            "start.bias": sum(own["dense_intermediate.bias"].chunk(2)),  # they only ever add up
+            # The two halves only ever add up.
+            "start.bias": own["dense_intermediate.bias"].reshape(2, -1).sum(0),
             "end.weight": ends,
             **_part(own, "layer_normalization.", to="norm."),
             **_part(own, "dense_output.", to="out."),
@@ -171,7 +172,7 @@ def load_realm_open_qa(name: str) -> tuple[Encoder, SpanReader, Tensor]:
 
 def _open(name: str) -> tuple[BertConfig, Tensors]:
     """A checkpoint's configuration, with REALM's own settings, and its tensors, float32."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     try:
         settings = json.loads(Path(str(cached_file(name, "config.json"))).read_bytes())
@@ -238,6 +239,6 @@ def _fill(name: str, module: nn.Module, tensors: Tensors) -> None:
 
 def _tokenizer(name: str) -> Any:
     try:
-        return BertTokenizerFast.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, tokenizer_type="bert")
     except (OSError, ValueError) as error:
         raise InputError(f"{name} has no tokenizer; save its vocab.txt there") from error

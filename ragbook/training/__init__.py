@@ -27,6 +27,12 @@ def _rag(run: Run) -> None:
     rag.recipe(run)
 
 
+def _realm(run: Run) -> None:
+    from ragbook.training import pretraining
+
+    pretraining.recipe(run)
+
+
 def _reader(run: Run) -> None:
     from ragbook.training import recipes
 
@@ -45,9 +51,8 @@ RECIPES: dict[str, Callable[..., None]] = {
     "rag": _rag,
     "reader": _reader,
     "lm": _lm,
-    # These stand on the one reader: its recipe teaches the seq2seq and the span form at once.
-    "realm": _reader,
-    "fid": _reader,
+    "realm": _realm,
+    "fid": _reader,  # it stands on the one reader
 }
 """Recipe by name: (run) -> None, some also with what `VARIED` says. Each begins its run itself,
 once it has found nothing wrong with it."""

@@ -1,0 +1,144 @@
+"""`ragbook train realm`: from a weak retriever to answers.
+
+Five stages, each resumable: the inverse cloze task gives the retriever its start and masked
+sentences the reader its own; pre-training lets the two teach each other; then the passages' vectors
+are fixed, and pairs of question and answer train the question tower and the span scorer.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from ragbook.corpus import Corpus, Question, miniwiki
+from ragbook.index import PassageIndex, build_index
+from ragbook.models import Encoder, load_encoder, load_span_reader
+from ragbook.models.bundled import WEIGHTS, write_manifest
+from ragbook.models.embedded import minilm_model, minilm_tokenizer
+from ragbook.models.encoder import save_encoder, weights_sha256
+from ragbook.models.masked import MaskedReader
+from ragbook.models.realm_checkpoint import save_realm_encoder
+from ragbook.models.span import SpanReader
+from ragbook.training.cloze import ClozeRecipe, train_cloze
+from ragbook.training.loop import write_tensors
+from ragbook.training.masked_reader import ReaderRecipe, new_masked_reader, train_masked_reader
+from ragbook.training.masking import Masked, masked_sentences
+from ragbook.training.open_qa import QaRecipe, train_open_qa
+from ragbook.training.realm import RealmRecipe, train_realm
+from ragbook.training.run import Run
+
+LAYERS = 2
+"""Layers of the small embedder; the embedded encoder has six."""
+
+
+def small_encoder(layers: int = LAYERS) -> Encoder:
+    """The lowest layers of the embedded encoder, cut off where they were never meant to end: a poor
+    retriever, on which what a training teaches can be seen, and a quick one to train."""
+    model = minilm_model()
+    model.encoder.layer = nn.ModuleList(list(model.encoder.layer)[:layers])
+    model.config.num_hidden_layers = layers
+    return Encoder(model, minilm_tokenizer(), f"minilm-{layers}", weights_sha256(model), 20.0)
+
+
+def warm_start(
+    corpus: Corpus,
+    masked: Sequence[Sequence[Masked]],
+    work: Path,
+    cloze: ClozeRecipe,
+    reading: ReaderRecipe,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> tuple[MaskedReader, Encoder]:
+    """Train or resume what REALM starts from, or take it from `work` where it is done: a masked
+    reader, and a small retriever from the inverse cloze task; both in bfloat16."""
+    encoder, reader = small_encoder(), new_masked_reader(seed)
+    for module in (encoder.passage_model, reader.model, reader.head):
+        module.bfloat16()
+    train_cloze(encoder, corpus, work, cloze, seed, progress)
+    train_masked_reader(reader, corpus, masked, work, reading, seed, progress)
+    return reader, encoder
+
+
+def fine_tuned(
+    encoder: Encoder,
+    index: PassageIndex,
+    questions: Sequence[Question],
+    work: Path,
+    recipe: QaRecipe,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> tuple[SpanReader, Encoder]:
+    """The bundled span reader and the encoder, tuned to questions over the encoder's index.
+
+    The encoder's passage tower is the one given, and the reader's encoder the bundled one.
+    """
+    bundled = load_span_reader()
+    model = deepcopy(bundled.pairs.encoder).bfloat16()  # it is not trained; here it only reads
+    scorer, tuned = deepcopy(bundled.scorer), encoder.untied()
+    tuned.query_model.bfloat16()
+    train_open_qa(
+        model, scorer, bundled.tokenizer, tuned, index, questions, work, recipe, seed, progress
+    )
+    whole = Encoder(
+        encoder.passage_model,
+        encoder.tokenizer,
+        encoder.id,
+        encoder.sha256,
+        encoder.score_scale,
+        query_model=tuned.query_model.float(),
+        query_sha256=weights_sha256(tuned.query_model),
+        pooling=encoder.pooling,
+        similarity=encoder.similarity,
+        passage_form=encoder.passage_form,
+    )
+    return SpanReader(bundled.pairs.encoder, scorer, bundled.tokenizer, "realm"), whole
+
+
+def whole_reader(reader: MaskedReader) -> MaskedReader:
+    """The same reader in float32."""
+    model, head = deepcopy(reader.model).float(), deepcopy(reader.head).float()
+    return MaskedReader(model.eval(), head.eval(), reader.tokenizer, reader.titles)
+
+
+def recipe(run: Run) -> None:
+    """`ragbook train realm`, on MiniWiki and its train questions or on one's own.
+
+    In `run.out` stand `pretrained` (the encoder, and in `reader` the knowledge-augmented encoder in
+    the original layout), `index` (of that encoder), and `realm`, a folder that `--encoder` and
+    `--reader` both take.
+    """
+    run.begin()
+    corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
+    masked = masked_sentences(minilm_tokenizer(), corpus, seed=run.seed)
+    cloze, reading, realm, qa = ClozeRecipe(), ReaderRecipe(), RealmRecipe(), QaRecipe()
+    reader, encoder = warm_start(
+        corpus,
+        masked,
+        run.work,
+        replace(cloze, steps=run.cut(cloze.steps)),
+        replace(reading, steps=run.cut(reading.steps)),
+        run.seed,
+    )
+    realm = replace(realm, steps=run.cut(realm.steps))
+    train_realm(reader, encoder, corpus, masked, run.work, realm, run.seed)
+    pretrained = run.out / "pretrained"
+    save_encoder(pretrained, encoder)
+    save_realm_encoder(pretrained / "reader", whole_reader(reader))
+    encoder = load_encoder(str(pretrained))
+    index = build_index(corpus, run.out / "index", encoder, overwrite=True)
+    qa = replace(qa, steps=run.cut(qa.steps))
+    span_reader, encoder = fine_tuned(encoder, index, list(questions), run.work, qa, run.seed)
+
+    folder = run.out / "realm"
+    folder.mkdir(exist_ok=True)
+    for file in ("encoder", "decoder", "span"):
+        shutil.copy(WEIGHTS / f"{file}.safetensors", folder)
+    scorer = dict(span_reader.scorer.named_parameters())
+    write_tensors(folder / "realm.safetensors", {n: p.detach() for n, p in scorer.items()})
+    save_encoder(folder, encoder)
+    write_manifest(folder)
