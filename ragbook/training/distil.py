@@ -13,6 +13,11 @@ passages that it found:
 where \(s_i\) is the retriever's score, \(\alpha\) the scale under which it is trained, and T a
 temperature. Nobody says which passage is right, and no answer is looked at: questions are enough.
 
+The paper compares the passages of each question alone, a hundred of them. Of the ten or so that a
+CPU can read, the retriever would learn the order and let all others drift into sight. So the
+passages of a batch's other questions stand in the sum below \(\tilde S\) too, with no share in
+\(\tilde G\), as DPR's negatives do (Karpukhin et al. 2020, section 3.2).
+
 A round is: retrieve, let the reader score what was found, train the encoder, build its index. The
 next one starts from passages that are better (their section 3.4). The reader stays as it is; the
 paper trains it anew on each round's passages.
@@ -66,6 +71,8 @@ class Recipe:
     rate: peak learning rate.
     frozen_layers: layers from the bottom that stay as they are, as the embeddings do.
     temperature: T of the reader's scores, in units of their own.
+    in_batch: whether the passages of a batch's other questions count as well; False is the paper's
+        loss, for k that are large.
     dtype: what reader and towers compute in; `float32` where `bfloat16` is emulated.
     """
 
@@ -78,6 +85,7 @@ class Recipe:
     rate: float = 1e-4
     frozen_layers: int = 2
     temperature: float = 0.5
+    in_batch: bool = True
     dtype: str = "bfloat16"
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -95,21 +103,20 @@ class Target:
     scores: tuple[float, ...]
 
 
-def divergence(scores: Tensor, targets: Tensor, shown: Tensor) -> Tensor:
+def divergence(scores: Tensor, targets: Tensor) -> Tensor:
     r"""\(\mathrm{KL}(\tilde G \| \tilde S)\), averaged over the questions: a scalar.
 
     Its gradient to the retriever's scores is \(\tilde S - \tilde G\), over B.
 
     Parameters
     ----------
-    scores: float [B, n], \(\alpha s\).
-    targets: float [B, n], G / T, constants.
-    shown: bool [B, n]: which of the n places hold a passage, one or more in every row.
+    scores: float [B, P], \(\alpha s\); -inf where a passage does not count for a question.
+    targets: float [B, P], G / T, constants; -inf where the reader has given nothing, and wherever
+        the scores are.
     """
-    student, teacher = (
-        values.masked_fill(~shown, float("-inf")).log_softmax(-1) for values in (scores, targets)
-    )
-    gap = (teacher - student).masked_fill(~shown, 0.0)
+    given = targets > float("-inf")
+    teacher, student = targets.log_softmax(-1), scores.log_softmax(-1)
+    gap = (teacher - student).masked_fill(~given, 0.0)
     return (teacher.exp() * gap).sum(-1).mean()
 
 
@@ -159,21 +166,18 @@ def batch_loss(
     passages = list(dict.fromkeys(p for target in targets for p in target.passages))
     passages.sort(key=lambda passage: len(passage_text(passage)))  # little padding
     column = {passage: at for at, passage in enumerate(passages)}
-    n = max(len(target.passages) for target in targets)
-    at = torch.zeros(len(targets), n, dtype=torch.long)
-    wanted, shown = torch.zeros(len(targets), n), torch.zeros(len(targets), n, dtype=torch.bool)
+    wanted = torch.full((len(targets), len(passages)), float("-inf"))
     for row, target in enumerate(targets):
-        own = len(target.passages)
-        at[row, :own] = torch.tensor([column[passage] for passage in target.passages])
-        wanted[row, :own] = torch.tensor(target.scores) / recipe.temperature
-        shown[row, :own] = True
+        own = [column[passage] for passage in target.passages]
+        wanted[row, own] = torch.tensor(target.scores) / recipe.temperature
     queries = encoder.query_vectors([target.question.text for target in targets])
     parts = (passages[first : first + CHUNK] for first in range(0, len(passages), CHUNK))
     vectors = torch.cat([encoder.passage_vectors(part) for part in parts])
-    scores = encoder.score_scale * encoder.scores(queries, vectors).gather(1, at)
-    loss = divergence(scores, wanted, shown)
-    first = [values.masked_fill(~shown, float("-inf")).argmax(1) for values in (scores, wanted)]
-    agreement = (first[0] == first[1]).float().mean().item()
+    scores = encoder.score_scale * encoder.scores(queries, vectors)
+    read = wanted > float("-inf")
+    own_scores = scores.masked_fill(~read, float("-inf"))
+    loss = divergence(scores if recipe.in_batch else own_scores, wanted)
+    agreement = (own_scores.argmax(1) == wanted.argmax(1)).float().mean().item()
     return loss, {"divergence": loss.item(), "agreement": agreement}
 
 

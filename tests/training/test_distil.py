@@ -64,29 +64,28 @@ def ends(request):
 
 @given(st.data())
 @settings(deadline=None)
-def test_the_divergence_is_the_sum_over_what_is_shown(data):
-    """Term by term in float64, with places that hold nothing; and its gradient."""
-    B, n = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 4))
+def test_the_divergence_is_the_sum_over_what_was_read(data):
+    """Term by term in float64, with passages that the reader was not shown; and its gradient."""
+    B, P = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
     numbers = st.floats(-8, 8)
     drawn = [
-        torch.tensor(data.draw(st.lists(numbers, min_size=B * n, max_size=B * n))).reshape(B, n)
+        torch.tensor(data.draw(st.lists(numbers, min_size=B * P, max_size=B * P))).reshape(B, P)
         for _ in range(2)
     ]
-    counts = data.draw(st.lists(st.integers(1, n), min_size=B, max_size=B))
-    shown = torch.arange(n)[None] < torch.tensor(counts)[:, None]
-    scores, targets = drawn[0].requires_grad_(), drawn[1]
-    loss = divergence(scores, targets, shown)
+    counts = data.draw(st.lists(st.integers(1, P), min_size=B, max_size=B))
+    unread = torch.arange(P)[None] >= torch.tensor(counts)[:, None]
+    scores, targets = drawn[0].requires_grad_(), drawn[1].masked_fill(unread, float("-inf"))
+    loss = divergence(scores, targets)
     loss.backward()
     expected = 0.0
     for b, own in enumerate(counts):
-        s, g = (np.exp(v[b, :own].detach().numpy().astype(float)) for v in (scores, targets))
+        s, g = (np.exp(v[b].detach().numpy().astype(float)) for v in (scores, targets))
         s, g = s / s.sum(), g / g.sum()
-        expected += float((g * np.log(g / s)).sum()) / B
+        expected += float((g[:own] * np.log(g[:own] / s[:own])).sum()) / B
         assert scores.grad is not None
-        np.testing.assert_allclose(scores.grad[b, :own], (s - g) / B, atol=1e-5)
-        assert not scores.grad[b, own:].any()
+        np.testing.assert_allclose(scores.grad[b], (s - g) / B, atol=1e-5)
     assert loss.item() == pytest.approx(expected, abs=1e-4)
-    assert divergence(targets, targets + 3.0, shown).item() == pytest.approx(0, abs=1e-5)
+    assert divergence(targets, targets + 3.0).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_what_is_read_are_the_readers_own_scores_and_they_are_kept(ends, tmp_path):
@@ -119,21 +118,25 @@ def test_rounding_what_the_reader_computes_leaves_what_was_found_alone(ends, tmp
         np.testing.assert_allclose(a.scores, b.scores, rtol=0.05, atol=0.2)
 
 
-def test_a_batch_scores_each_question_with_its_own_passages(ends):
-    """Uneven numbers of passages, some shared: the loss is that of the vectors, by hand."""
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_a_batch_scores_each_question_with_its_own_passages(ends, in_batch):
+    """Uneven numbers of passages, some shared: the loss is that of the vectors, by hand, with the
+    other question's passages below the fraction or without them."""
     _, encoder = ends
     targets = [
         Target(ASKED[0], (PASSAGES[2], PASSAGES[0], PASSAGES[1]), (0.5, 2.0, -1.0)),
         Target(ASKED[1], (PASSAGES[0], PASSAGES[2]), (0.0, 1.0)),
     ]
-    recipe = replace(SMALL, temperature=0.5)
+    recipe = replace(SMALL, temperature=0.5, in_batch=in_batch)
+    others = {0: [], 1: [PASSAGES[1]]}  # what stands in the batch, and not in the row
     loss, figures = batch_loss(encoder, targets, recipe)
     expected, agree = 0.0, 0
-    for target in targets:
+    for row, target in enumerate(targets):
         q = encoder.encode_queries([target.question.text])
-        s = 5.0 * (q @ encoder.encode_passages(target.passages).T)[0]
-        g = np.array(target.scores) / 0.5
-        log_s, log_g = (v - np.log(np.exp(v).sum()) for v in (s, g))
+        shown = [*target.passages, *(others[row] if in_batch else [])]
+        all_s = 5.0 * (q @ encoder.encode_passages(shown).T)[0]
+        s, g = all_s[: len(target.passages)], np.array(target.scores) / 0.5
+        log_s, log_g = s - np.log(np.exp(all_s).sum()), g - np.log(np.exp(g).sum())
         expected += float((np.exp(log_g) * (log_g - log_s)).sum()) / 2
         agree += int(s.argmax() == g.argmax())
     assert loss.item() == pytest.approx(expected, rel=1e-4)
