@@ -2,28 +2,34 @@
 
 Everything is made in a hidden folder beside the index, `.NAME.building`:
 
-    state.json          what is being built: corpus, encoder, batch and shard size
+    state.json          what is being encoded: corpus, encoder, batch and shard size
     shards/00000.npy    vectors of the first `shard_passages` passages, and so on
+    stage-.../          a trained index and filled blocks of it (`ragbook.index.assembly`)
     index/              the finished folder, renamed to its place when all of it is on the disk
 
-A build that was killed goes on from its last whole shard, if the state says that it was the same
-build. Shards always have the same bounds, so the vectors do not depend on where the kill came.
+A build that was killed goes on from its last whole shard and block, if the state says that it was
+the same build. Shards always have the same bounds, so the vectors do not depend on where the kill
+came.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from tqdm import tqdm
-
 from ragbook.errors import InputError
-from ragbook.index.index import FAISS_FILE, FLAT, PASSAGES_FILE, PassageIndex, encoder_record
-from ragbook.index.manifest import MANIFEST, fsync, write_manifest
+from ragbook.index.assembly import clear_other_stages, write_faiss_files
+from ragbook.index.encoding import ENGINES, ShardEncoder, Vectors, encode
+from ragbook.index.factories import EXACT, make_index
+from ragbook.index.index import PASSAGES_FILE, PassageIndex, encoder_record
+from ragbook.index.manifest import MANIFEST, Manifest, fsync, write_manifest
+from ragbook.index.parts import FLAT, VECTORS_FILE, open_parts
 from ragbook.index.passages import StoredPassages, write_passages
+from ragbook.index.recall import measure
 from ragbook.index.working import (
     beside,
     clear_remains,
@@ -31,14 +37,15 @@ from ragbook.index.working import (
     locked,
     put_in_place,
     take_up,
-    write_whole,
 )
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
     from ragbook.models import Encoder
 
-SHARD_PASSAGES = 256
+SHARD_PASSAGES, MANY = 256, 100_000
+"""Passages in a shard; sixteen times as many in one of a corpus of more than MANY, or a folder
+would hold a hundred thousand files."""
 
 
 def build_index(
@@ -49,24 +56,35 @@ def build_index(
     progress: bool = True,
     *,
     overwrite: bool = False,
-    shard_passages: int = SHARD_PASSAGES,
+    shard_passages: int | None = None,
+    factory: str = EXACT,
+    parts: int = 1,
+    workers: int = 1,
+    engine: str = "local",
 ) -> PassageIndex:
-    """Encode a corpus and write its exact index as the folder `out`.
+    """Encode a corpus and write its index as the folder `out`.
 
-    An index of the same corpus and encoder that stands there is returned as it is; a build that was
-    killed is taken up again. The same inputs give the same bytes.
+    An index of the same corpus, encoder and kind that stands there is returned as it is; a build
+    that was killed is taken up again. The same inputs give the same bytes, but for a graph (HNSW)
+    that several threads made.
 
     Parameters
     ----------
     batch_size: passages in one forward pass of the encoder.
     progress: show a bar, on a terminal.
     overwrite: replace an index of other inputs, or a damaged one, instead of refusing.
-    shard_passages: passages in one shard, what a kill can cost at most.
+    shard_passages: passages in one shard, what a kill can cost at most; chosen by the corpus's
+        size where it is not given.
+    factory: Faiss's factory string. Other than the exact index, it is trained on a sample, its
+        recall is measured, and what it proposes is ranked again by whole vectors.
+    parts: Faiss files of consecutive passages, which several machines can serve.
+    workers: processes that encode, each on a GPU of its own where there are some.
+    engine: `local`, or `ray` for actors of a Ray cluster that shares the disk with this machine.
 
     Raises
     ------
     InputError: the corpus is empty, `out` holds something else, another process is building there,
-        or the encoder gave vectors that are not finite.
+        the encoder gave vectors that are not finite, or there is no such index or engine.
     """
     out = Path(os.path.abspath(out))
     if len(corpus) == 0:
@@ -76,11 +94,20 @@ def build_index(
             f"Encoder {encoder.id} compares by {encoder.metric}, which cannot be indexed; "
             f"choose one that compares by {' or '.join(FLAT)}."
         )
-    standing = _standing(out, corpus, encoder, overwrite)
+    if engine not in ENGINES:
+        raise InputError(f"There is no engine {engine!r}; choose {' or '.join(ENGINES)}.")
+    if not 1 <= parts <= len(corpus):
+        raise InputError(f"An index of {len(corpus):,} passages cannot have {parts} parts.")
+    if factory != EXACT:  # found out now, not after the encoding
+        make_index(factory, encoder.dimension, encoder.metric, len(corpus))
+    if shard_passages is None:
+        shard_passages = SHARD_PASSAGES if len(corpus) <= MANY else 16 * SHARD_PASSAGES
+    kind = (factory, parts)
+    standing = _standing(out, corpus, encoder, kind, overwrite)
     working = beside(out)
     state = {
         "corpus": corpus.sha256,
-        "encoder": encoder_record(encoder),
+        "encoder": encoder_record(encoder) | precision_record(encoder),
         "batch_size": batch_size,
         "shard_passages": shard_passages,
     }
@@ -89,34 +116,58 @@ def build_index(
         return standing
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(working):
-        if (standing := _standing(out, corpus, encoder, overwrite)) is not None:
+        if (standing := _standing(out, corpus, encoder, kind, overwrite)) is not None:
             return standing  # another process has built it in between
         take_up(working, state, "shards")
-        shards = _encode(corpus, encoder, working / "shards", batch_size, shard_passages, progress)
-        _assemble(corpus, encoder, working / "index", shards)
+        shards = ShardEncoder(corpus, encoder, working / "shards", batch_size, shard_passages)
+        vectors = encode(shards, workers, engine, progress)
+        stage = json.dumps([state, kind], sort_keys=True).encode()
+        stage = working / f"stage-{hashlib.sha256(stage).hexdigest()[:16]}"
+        clear_other_stages(working, stage)
+        _assemble(corpus, encoder, working / "index", stage, vectors, factory, parts)
         put_in_place(working / "index", out)
     return PassageIndex.open(out)
 
 
+def precision_record(encoder: Encoder) -> Manifest:
+    """The precision of the encoder's arithmetic as the manifest tells it: only where it is not the
+    usual one. An encoder of somebody's own need not have any."""
+    precision = getattr(encoder, "precision", "float32")
+    return {} if precision == "float32" else {"precision": precision}
+
+
 def _standing(
-    out: Path, corpus: Corpus | StoredPassages, encoder: Encoder, overwrite: bool
+    out: Path,
+    corpus: Corpus | StoredPassages,
+    encoder: Encoder,
+    kind: tuple[str, int],
+    overwrite: bool,
 ) -> PassageIndex | None:
     """The index at `out` if it is the one asked for; None if `out` is free or may be replaced."""
     if not out.exists() or is_empty(out):
         return None
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if not names & {FAISS_FILE, PASSAGES_FILE}:
+    own = {name for name in names if name in (PASSAGES_FILE, VECTORS_FILE) or _is_faiss(name)}
+    if not own:
         raise InputError(f"{out} exists and is not a passage index; choose another folder.")
     try:
         index = PassageIndex.open(out)
         index.check_encoder(encoder)
-        if index.corpus.sha256 == corpus.sha256:
+        parameters = index.manifest["index"]["parameters"]
+        stands = (parameters.get("factory", EXACT), parameters.get("parts", 1))
+        if index.corpus.sha256 != corpus.sha256:
+            problem = f"{out} holds an index of another corpus, {index.corpus.name!r}"
+        elif stands != kind:
+            problem = (
+                f"{out} holds an index of another kind, {stands[0]} in parts: {stands[1]}, than "
+                f"{kind[0]} in parts: {kind[1]}"
+            )
+        else:
             return index
-        problem = f"{out} holds an index of another corpus, {index.corpus.name!r}"
     except InputError as error:
         problem = str(error).removesuffix(".")
     if overwrite:
-        if others := names - {MANIFEST, FAISS_FILE, PASSAGES_FILE}:
+        if others := names - own - {MANIFEST}:
             raise InputError(
                 f"{out} holds {min(others)} beside an index, so it is not replaced; "
                 "choose another folder."
@@ -125,72 +176,35 @@ def _standing(
     raise InputError(f"{problem}; choose another folder or replace it with --overwrite.")
 
 
-def _encode(
-    corpus: Corpus | StoredPassages,
-    encoder: Encoder,
-    folder: Path,
-    batch_size: int,
-    shard_passages: int,
-    progress: bool,
-) -> list[Path]:
-    """Encode the shards that are not there yet; the paths of all, in the corpus's order."""
-    shards = []
-    bar = tqdm(
-        total=len(corpus),
-        desc=f"encoding {corpus.name}",
-        unit="passage",
-        disable=None if progress else True,
-    )
-    with bar:
-        for start in range(0, len(corpus), shard_passages):
-            passages = corpus[start : start + shard_passages]
-            path = folder / f"{start // shard_passages:05d}.npy"
-            shape = (len(passages), encoder.dimension)
-            if not _is_whole(path, shape):
-                vectors = np.ascontiguousarray(
-                    encoder.encode_passages(passages, batch_size=batch_size), dtype=np.float32
-                )
-                if vectors.shape != shape or not np.isfinite(vectors).all():
-                    raise InputError(
-                        f"Encoder {encoder.id} gave vectors of shape {vectors.shape} or not finite "
-                        f"for passages {start} to {start + len(passages) - 1} of {corpus.name!r}, "
-                        f"expected finite ones of shape {shape}."
-                    )
-                write_whole(path, lambda file, vectors=vectors: np.save(file, vectors))
-            shards.append(path)
-            bar.update(len(passages))
-    return shards
-
-
-def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
-    """Whether a shard is there and readable (a power cut can leave an empty file)."""
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return False
-    return vectors.shape == shape and vectors.dtype == np.float32
+def _is_faiss(name: str) -> bool:
+    return name.startswith("faiss") and name.endswith((".index", ".lists"))
 
 
 def _assemble(
-    corpus: Corpus | StoredPassages, encoder: Encoder, folder: Path, shards: list[Path]
+    corpus: Corpus | StoredPassages,
+    encoder: Encoder,
+    folder: Path,
+    stage: Path,
+    vectors: Vectors,
+    factory: str,
+    parts: int,
 ) -> None:
-    """Write the three files of the index; the manifest last."""
-    import faiss
-
+    """Write the files of the index; the manifest last."""
     shutil.rmtree(folder, ignore_errors=True)  # what a killed build had begun
     folder.mkdir()
     write_passages(folder / PASSAGES_FILE, corpus)
-    index = getattr(faiss, FLAT[encoder.metric])(encoder.dimension)
-    for shard in shards:
-        index.add(np.load(shard, allow_pickle=False))
-    faiss.write_index(index, str(folder / FAISS_FILE))
-    for name in (PASSAGES_FILE, FAISS_FILE):
+    kind, parameters = write_faiss_files(folder, stage, vectors, encoder.metric, factory, parts)
+    faiss_files = sorted(path.name for path in folder.iterdir() if path.name != PASSAGES_FILE)
+    files = [PASSAGES_FILE, *faiss_files]
+    for name in files:
         fsync(folder / name)
-    write_manifest(
-        folder,
-        corpus={"name": corpus.name, "passages": len(corpus), "sha256": corpus.sha256},
-        encoder=encoder_record(encoder),
-        index={"type": type(index).__name__, "parameters": {}},
-        files=[PASSAGES_FILE, FAISS_FILE],
-    )
+    described = {
+        "corpus": {"name": corpus.name, "passages": len(corpus), "sha256": corpus.sha256},
+        "encoder": encoder_record(encoder) | precision_record(encoder),
+        "index": {"type": kind, "parameters": parameters},
+    }
+    if factory != EXACT:
+        opened = open_parts(folder, described | {"files": dict.fromkeys(files)})
+        parameters |= measure(opened, vectors, corpus, encoder)
+    write_manifest(folder, **described, files=files)
     fsync(folder)

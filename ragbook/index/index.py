@@ -1,4 +1,5 @@
-r"""The passage index: an exact search over the passages' vectors (Faiss, Johnson et al. 2017).
+r"""The passage index: a search over the passages' vectors (Faiss, Johnson et al. 2017), exact or
+approximate, of one part or of several.
 
 The score of passage z for query x, of the vectors \(p = E_P(z)\) and \(q = E_Q(x)\), is greater
 for the better passage under every similarity (Karpukhin et al. 2020, equation 1 and section 5.2):
@@ -25,17 +26,13 @@ from ragbook.index.manifest import (
     read_manifest,
     size_problems,
 )
+from ragbook.index.parts import Found, Part, best, faiss_file, open_parts
 from ragbook.index.passages import StoredPassages
 
 if TYPE_CHECKING:
-    import faiss
-
     from ragbook.models import Encoder
 
 PASSAGES_FILE = "passages.arrow"
-FAISS_FILE = "faiss.index"
-FLAT = {"inner_product": "IndexFlatIP", "l2": "IndexFlatL2"}
-"""Faiss's exact index of each metric."""
 
 
 class PassageIndex:
@@ -47,16 +44,17 @@ class PassageIndex:
     manifest: what `manifest.json` says.
     digest: SHA-256 of `manifest.json`, the index's name in results.
     corpus: the passages, mapped from the disk; position i of a search is `corpus[i]`.
+    parts: the Faiss files, opened, in the corpus's order.
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, corpus: StoredPassages, index: faiss.Index
+        self, path: Path, manifest: Manifest, corpus: StoredPassages, parts: list[Part]
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.digest = hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
         self.corpus = corpus
-        self._index = index
+        self.parts = parts
 
     @classmethod
     def open(cls, path: Path | str) -> PassageIndex:
@@ -72,40 +70,42 @@ class PassageIndex:
         manifest = read_manifest(path)
         if problems := size_problems(path, manifest):
             raise InputError(f"The index is damaged: {problems[0]}; build it again.")
-        if missing := {PASSAGES_FILE, FAISS_FILE} - manifest["files"].keys():
+        count = manifest["index"]["parameters"].get("parts", 1)
+        needed = {PASSAGES_FILE, *(faiss_file(number, count) for number in range(count))}
+        if missing := needed - manifest["files"].keys():
             raise InputError(
                 f"{path / MANIFEST} does not list {min(missing)}; build the index again."
             )
         entry = manifest["corpus"]
         corpus = StoredPassages(path / PASSAGES_FILE, entry["name"], entry["sha256"])
         try:
-            # Mapped, not read: opening is instant, and processes share the pages.
-            index = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
-        except (RuntimeError, MemoryError):
+            parts = open_parts(path, manifest)
+        except (RuntimeError, MemoryError, ValueError, OSError):
             raise InputError(
-                f"{path / FAISS_FILE} cannot be read, or it is damaged; build the index again."
+                f"{path / faiss_file(0, count)} cannot be read, or it is damaged; build the index "
+                "again."
             ) from None
         metrics = {faiss.METRIC_INNER_PRODUCT: "inner_product", faiss.METRIC_L2: "l2"}
         found = (
             len(corpus),
-            index.ntotal,
-            index.d,
-            metrics.get(index.metric_type),
-            type(index).__name__,
+            sum(map(len, parts)),
+            {part.index.d for part in parts},
+            {metrics.get(part.index.metric_type) for part in parts},
+            {type(part.index).__name__ for part in parts},
         )
         said = (
             entry["passages"],
             entry["passages"],
-            manifest["encoder"]["dimension"],
-            manifest["encoder"]["metric"],
-            manifest["index"]["type"],
+            {manifest["encoder"]["dimension"]},
+            {manifest["encoder"]["metric"]},
+            {manifest["index"]["type"]},
         )
         if found != said:
             raise InputError(
                 f"The index at {path} contradicts its manifest (passages, vectors, dimension, "
                 f"metric, type are {found}, the manifest says {said}); build it again."
             )
-        return cls(path, manifest, corpus, index)
+        return cls(path, manifest, corpus, parts)
 
     def __len__(self) -> int:
         return len(self.corpus)
@@ -113,7 +113,7 @@ class PassageIndex:
     @property
     def dimension(self) -> int:
         """Length of a vector."""
-        return self._index.d
+        return self.manifest["encoder"]["dimension"]
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Refuse an encoder whose vectors mean something else than this index's.
@@ -133,7 +133,8 @@ class PassageIndex:
             )
 
     def search(self, query_vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k passages with the greatest scores, best first, exactly.
+        """The k passages with the greatest scores, best first: exactly, or as far as an approximate
+        index finds them. The scores are exact in either.
 
         Parameters
         ----------
@@ -162,18 +163,11 @@ class PassageIndex:
         k = min(k, len(self))
         if len(queries) == 0:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-        asked = min(k + 1, len(self))
-        while True:
-            scores, positions = self._index.search(queries, asked)
-            # Of equal scores at the edge Faiss keeps any: all of them must be seen to choose.
-            cut = (scores[:, k - 1] == scores[:, -1]) & (positions[:, k - 1] >= 0)
-            if asked == len(self) or not cut.any():
-                break
-            asked = min(2 * asked, len(self))
-        if self.manifest["encoder"]["metric"] == "l2":
-            scores = -scores  # Faiss gives squared distances, least first
-        order = np.lexsort((positions, -scores), axis=1)[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+        return best(self._searched(queries, k), k)
+
+    def _searched(self, queries: np.ndarray, k: int) -> list[Found]:
+        """What every part finds."""
+        return [part.search(queries, k) for part in self.parts]
 
     def vectors(self, positions: np.ndarray) -> np.ndarray:
         """The passages' own vectors, float32 [n, d], as the encoder gave them.
@@ -191,7 +185,12 @@ class PassageIndex:
             raise InputError(
                 f"Positions of passages must be a list of numbers from 0 to {len(self) - 1}."
             )
-        return self._index.reconstruct_batch(rows)
+        vectors = np.empty((len(rows), self.dimension), np.float32)
+        for part in self.parts:
+            own = (rows >= part.first) & (rows < part.first + len(part))
+            if own.any():
+                vectors[own] = part.read(rows[own] - part.first)
+        return vectors
 
 
 def encoder_record(encoder: Encoder) -> Manifest:
@@ -219,8 +218,8 @@ def verify(path: Path | str) -> list[str]:
     InputError: `path` is not an index, or an index of a version that this code does not read.
     """
     path = Path(path)
-    parts = (path / PASSAGES_FILE, path / FAISS_FILE)
-    if not (path / MANIFEST).is_file() and all(part.is_file() for part in parts):
+    parts = (path / PASSAGES_FILE, *path.glob("faiss*.index"))
+    if not (path / MANIFEST).is_file() and len(parts) > 1 and parts[0].is_file():
         return [f"{path / MANIFEST} is missing"]
     try:
         manifest = read_manifest(path)

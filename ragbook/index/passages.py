@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import pyarrow as pa
 
@@ -16,11 +17,12 @@ BATCH = 4096  # passages in one Arrow record batch; every batch but the last is 
 SCHEMA = pa.schema([(column, pa.string()) for column in ("id", "title", "text")])
 
 
-def write_passages(path: Path, passages: Sequence[Passage]) -> None:
-    """Write passages as an uncompressed Arrow IPC file, the same bytes for the same passages."""
+def write_passages(path: Path, passages: Iterable[Passage]) -> None:
+    """Write passages as an uncompressed Arrow IPC file, the same bytes for the same passages. They
+    are read as a stream; no more than BATCH of them are held."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        for start in range(0, len(passages), BATCH):
-            block = passages[start : start + BATCH]
+        stream = iter(passages)
+        while block := list(islice(stream, BATCH)):
             columns = [[getattr(p, field.name) for p in block] for field in SCHEMA]
             writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
 
@@ -55,6 +57,10 @@ class StoredPassages(Sequence[Passage]):
         self._length = sum(batch.num_rows for batch in self._batches)
         if any(batch.num_rows != BATCH for batch in self._batches[:-1]):
             raise InputError(f"{path} is damaged (a batch is not full); build the index again.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the same file."""
+        return StoredPassages, (self._path, self.name, self.sha256)
 
     def __len__(self) -> int:
         return self._length

@@ -44,6 +44,7 @@ MAX_TOKENS = 256
 
 POOLINGS = ("mean", "cls")
 SIMILARITIES = ("cosine", "dot", "l2")
+PRECISIONS = ("float32", "bfloat16")
 SENTENCE, SEGMENTS, TYPED = "title. text", "title [SEP] text", "title [SEP] text, two types"
 """How a passage is read: its title as a first sentence, or as a segment of its own, which shares
 its token type with the text (DPR) or has another (REALM)."""
@@ -77,6 +78,8 @@ class Encoder:
         log p(z | x) = log_softmax(score_scale * score) is the distribution it was trained for.
     passage_form: `title. text`, `title [SEP] text` or the latter with two token types.
     dimension: length of a vector.
+    precision: of `encode_passages`: `float32`, or `bfloat16` for the products of matrices, which
+        takes a fraction of the time where the processor has it. Weights and vectors are float32.
     """
 
     def __init__(
@@ -102,11 +105,19 @@ class Encoder:
         self.metric = "l2" if similarity == "l2" else "inner_product"
         projected = getattr(model.config, "retriever_proj_size", None)
         self.dimension: int = projected or model.config.hidden_size
+        self.precision = "float32"
 
     @property
     def model(self) -> Any:
         """The passage tower; where there is one tower, the one."""
         return self.passage_model
+
+    def to(self, device: str) -> Encoder:
+        """Move the towers to a device (`cpu`, `cuda`, `cuda:1`); the encoder itself. What
+        `encode_queries` and `encode_passages` give is on the CPU all the same."""
+        self.passage_model.to(device)
+        self.query_model.to(device)
+        return self
 
     def untied(self) -> Encoder:
         """The same encoder with a copy of its query tower, to be trained: the passage tower is
@@ -139,10 +150,13 @@ class Encoder:
         return self.vectors(self.passage_model, inputs)
 
     def vectors(self, tower: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """The vectors of tokenised texts under one of the towers, float32 [n, d], with gradients.
+        """The vectors of tokenised texts under one of the towers, float32 [n, d], on the device of
+        the tower, with gradients.
 
         Those of `cosine` have length 1, the others the length that the tower gave them.
         """
+        device = next(tower.parameters()).device
+        inputs = {name: value.to(device) for name, value in inputs.items()}
         states = tower(**inputs).last_hidden_state
         if self.pooling == "cls":
             pooled = states[:, 0].float()
@@ -165,12 +179,13 @@ class Encoder:
 
     def encode_queries(self, queries: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """float32 [n, d]; see `vectors`."""
-        return self._encode(self.query_vectors, queries, [len(q) for q in queries], batch_size)
+        lengths = [len(query) for query in queries]
+        return self._encode(self.query_vectors, queries, lengths, batch_size, "float32")
 
     def encode_passages(self, passages: Sequence[Passage], batch_size: int = 64) -> np.ndarray:
         """float32 [n, d]; see `vectors`."""
         lengths = [len(passage_text(p)) for p in passages]
-        return self._encode(self.passage_vectors, passages, lengths, batch_size)
+        return self._encode(self.passage_vectors, passages, lengths, batch_size, self.precision)
 
     def _inputs(self, texts: list[Any]) -> dict[str, Tensor]:
         return dict(
@@ -186,12 +201,15 @@ class Encoder:
         texts: Sequence[Any],
         lengths: Sequence[int],
         batch_size: int,
+        precision: str,
     ) -> np.ndarray:
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lengths.__getitem__)  # little padding
-        for at in range(0, len(order), batch_size):
-            rows = order[at : at + batch_size]
-            vectors[rows] = vectors_of([texts[i] for i in rows]).numpy()
+        device = next(self.passage_model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            for at in range(0, len(order), batch_size):
+                rows = order[at : at + batch_size]
+                vectors[rows] = vectors_of([texts[i] for i in rows]).cpu().numpy()
         return vectors
 
 
@@ -266,7 +284,7 @@ def weights_sha256(model: nn.Module) -> str:
     they lie in files. The embedded encoder goes by the hash of its published file instead."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        array = value.detach().float().contiguous().numpy()
+        array = value.detach().float().cpu().contiguous().numpy()
         digest.update(f"{name} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
 """Kills a build at every point where it touches the file system; run by test_build.py.
 
-    python killed_builds.py FOLDER [--overwrite]
+    python killed_builds.py FOLDER [--overwrite | --approximate]
 
 The build runs in a forked child (Faiss and Arrow are imported but not used before the fork), which
 sends itself SIGKILL at its n-th file operation, for n = 0, 1, 2, ... until a build survives. After
@@ -20,13 +20,25 @@ import pandas  # noqa: F401  # Arrow does
 import pyarrow.compute  # noqa: F401
 
 from ragbook.errors import InputError
-from ragbook.index import PassageIndex, build_index, verify
+from ragbook.index import PassageIndex, assembly, build_index, verify
 from tests.fakes import HashEncoder, animals
+
+KIND = {}
+"""Options of the approximate index: two parts, their inverted lists filled in several blocks."""
+if "--approximate" in sys.argv:
+    KIND = {"factory": "IVF1,SQ8", "parts": 2}
+    assembly.BLOCK = 10
 
 
 def build(out: Path, overwrite: bool) -> PassageIndex:
     return build_index(
-        animals(9), out, HashEncoder(), progress=False, overwrite=overwrite, shard_passages=5
+        animals(45 if KIND else 9),
+        out,
+        HashEncoder(),
+        progress=False,
+        overwrite=overwrite,
+        shard_passages=15 if KIND else 5,
+        **KIND,
     )
 
 

@@ -228,7 +228,7 @@ def test_two_builds_at_once(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+@pytest.mark.parametrize("options", [[], ["--overwrite"], ["--approximate"]])
 def test_killed_at_every_file_operation(tmp_path, options):
     script = Path(__file__).with_name("killed_builds.py")
     command = [sys.executable, str(script), str(tmp_path), *options]

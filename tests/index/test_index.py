@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ragbook.errors import InputError
 from ragbook.index import PassageIndex, build_index, verify
 from ragbook.index.manifest import write_manifest
+from ragbook.index.parts import Part
 from tests.fakes import HashEncoder, animals
 
 
@@ -196,9 +197,10 @@ def test_equal_scores_at_the_edge_go_by_position(built, data, metric):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     vectors = rng.integers(-1, 2, (23, 3)).astype(np.float32)
     queries = rng.integers(-1, 2, (data.draw(st.sampled_from([1, 30])), 3)).astype(np.float32)
-    index._index = faiss.IndexFlatL2(3) if metric == "l2" else faiss.IndexFlatIP(3)
-    index._index.add(vectors)
-    index.manifest["encoder"]["metric"] = metric
+    flat = faiss.IndexFlatL2(3) if metric == "l2" else faiss.IndexFlatIP(3)
+    flat.add(vectors)
+    index.parts = [Part(flat, 0, metric)]
+    index.manifest["encoder"]["dimension"] = 3
     exact = queries @ vectors.T
     if metric == "l2":
         exact = -((queries[:, None] - vectors[None]) ** 2).sum(-1)

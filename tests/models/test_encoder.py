@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -216,3 +217,33 @@ def test_a_folder_whose_writing_was_cut_short_does_not_load(tmp_path, monkeypatc
         save_encoder(tmp_path, encoder)
     with pytest.raises(InputError, match="there is no encoder"):
         load_encoder(str(tmp_path))
+
+
+def test_a_corpus_encoded_in_bfloat16_has_nearly_the_same_vectors():
+    encoder = load_encoder()
+    passages = [
+        Passage(str(i), f"River {i}", f"It flows {i} km to the sea. " * 5) for i in range(4)
+    ]
+    exact, queries = encoder.encode_passages(passages), encoder.encode_queries(["Which river?"])
+    encoder.precision = "bfloat16"
+    rounded = encoder.encode_passages(passages)
+    assert rounded.dtype == np.float32
+    assert (rounded != exact).any()
+    assert ((rounded * exact).sum(1) > 0.9995).all()
+    np.testing.assert_array_equal(encoder.encode_queries(["Which river?"]), queries)
+
+
+def test_inputs_follow_the_tower_to_its_device():
+    """The device "meta" computes shapes only, and refuses what is elsewhere."""
+
+    class Tower(torch.nn.Embedding):
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            assert {t.device.type for t in (input_ids, attention_mask, token_type_ids)} == {"meta"}
+            return SimpleNamespace(last_hidden_state=super().forward(input_ids))
+
+    encoder = load_encoder()
+    encoder.passage_model = Tower(30_522, 384)
+    encoder.query_model = encoder.passage_model
+    encoder.to("meta")
+    assert encoder.query_vectors(["a question"]).device.type == "meta"
+    assert encoder.passage_vectors([Passage("1", "T", "text")]).shape == (1, 384)

@@ -1,0 +1,203 @@
+"""Encoding a corpus in shards: `NNNNN.npy`, written whole as each is done, by one process or many.
+
+Whoever encodes, it is `ShardEncoder` that does it, and shards have the same bounds: so it makes no
+difference to the vectors which process wrote which, nor how often a build was killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from ragbook.errors import InputError
+from ragbook.index.passages import StoredPassages
+from ragbook.index.working import write_whole
+
+if TYPE_CHECKING:
+    from ragbook.corpus import Corpus
+    from ragbook.models import Encoder
+
+ENGINES = ("local", "ray")
+
+
+@dataclass
+class ShardEncoder:
+    """Encodes shards of a corpus by their number, and knows which are there.
+
+    Attributes
+    ----------
+    folder: where the shards are written.
+    batch_size: passages in one forward pass.
+    shard_passages: passages in a shard.
+    """
+
+    corpus: Corpus | StoredPassages
+    encoder: Encoder
+    folder: Path
+    batch_size: int
+    shard_passages: int
+
+    def __len__(self) -> int:
+        return -(-len(self.corpus) // self.shard_passages)
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.npy"
+
+    def passages(self, number: int) -> int:
+        """How many passages a shard has."""
+        return min(self.shard_passages, len(self.corpus) - number * self.shard_passages)
+
+    def is_whole(self, number: int) -> bool:
+        """Whether a shard is there and readable (a power cut can leave an empty file)."""
+        try:
+            vectors = np.load(self.path(number), mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return False
+        shape = (self.passages(number), self.encoder.dimension)
+        return vectors.shape == shape and vectors.dtype == np.float32
+
+    def write(self, number: int) -> None:
+        """Encode a shard and write it whole.
+
+        Raises
+        ------
+        InputError: the encoder gave vectors of another shape or that are not finite.
+        """
+        start = number * self.shard_passages
+        passages = self.corpus[start : start + self.shard_passages]
+        vectors = np.ascontiguousarray(
+            self.encoder.encode_passages(passages, batch_size=self.batch_size), dtype=np.float32
+        )
+        shape = (len(passages), self.encoder.dimension)
+        if vectors.shape != shape or not np.isfinite(vectors).all():
+            raise InputError(
+                f"Encoder {self.encoder.id} gave vectors of shape {vectors.shape} or not finite "
+                f"for passages {start} to {start + len(passages) - 1} of {self.corpus.name!r}, "
+                f"expected finite ones of shape {shape}."
+            )
+        write_whole(self.path(number), lambda file: np.save(file, vectors))
+
+
+def encode(shards: ShardEncoder, workers: int, engine: str, progress: bool) -> Vectors:
+    """Encode the shards that are not there yet; the vectors of all.
+
+    Parameters
+    ----------
+    workers: processes of this machine, or with the engine `ray` actors of its cluster.
+    """
+    missing = [number for number in range(len(shards)) if not shards.is_whole(number)]
+    done = len(shards.corpus) - sum(map(shards.passages, missing))
+    written: Iterable[int]
+    if engine == "ray":
+        from ragbook.index.ray_encoding import write_by_ray
+
+        written = write_by_ray(shards, missing, workers)
+    elif workers > 1:
+        written = _write_by_processes(shards, missing, workers)
+    else:
+        written = _write_here(shards, missing)
+    with tqdm(
+        total=len(shards.corpus),
+        initial=done,
+        desc=f"encoding {shards.corpus.name}",
+        unit="passage",
+        disable=None if progress else True,
+    ) as bar:
+        for number in written:
+            bar.update(shards.passages(number))
+    return Vectors(
+        [shards.path(number) for number in range(len(shards))],
+        shards.shard_passages,
+        (len(shards.corpus), shards.encoder.dimension),
+    )
+
+
+def _write_here(shards: ShardEncoder, missing: Sequence[int]) -> Iterator[int]:
+    for number in missing:
+        shards.write(number)
+        yield number
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+_mine: ShardEncoder | None = None
+"""What a worker process encodes with, made once."""
+
+
+def _start(shards: ShardEncoder, ranks: multiprocessing.Queue) -> None:
+    global _mine
+    move_to_device(shards.encoder, ranks.get())
+    _mine = shards
+
+
+def _write(number: int) -> int:
+    assert _mine is not None
+    _mine.write(number)
+    return number
+
+
+def move_to_device(encoder: Encoder, rank: int) -> None:
+    """Put an encoder on the GPU of a worker's turn, where there are any; on a CPU, have its thread
+    alone: the workers are there to use the cores."""
+    import torch
+
+    if torch.cuda.is_available():
+        encoder.to(f"cuda:{rank % torch.cuda.device_count()}")
+    else:
+        torch.set_num_threads(1)
+
+
+def _write_by_processes(
+    shards: ShardEncoder, missing: Sequence[int], workers: int
+) -> Iterator[int]:
+    """Spawned processes: forked ones hang once torch or Faiss has run threads."""
+    context = multiprocessing.get_context("spawn")
+    ranks = context.Queue()
+    for rank in range(workers):
+        ranks.put(rank)
+    with ProcessPoolExecutor(workers, context, _start, (shards, ranks)) as pool:
+        try:
+            yield from pool.map(_write, missing)
+        except BrokenProcessPool:
+            raise InputError(
+                "A process that was encoding has died, of too little memory perhaps; the shards "
+                "that are done are kept, and the same command goes on from them."
+            ) from None
+
+
+# --- what was encoded -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of all shards, float32 [n, d], read from the disk as they are asked for."""
+
+    shards: list[Path]
+    shard_passages: int
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def blocks(self, first: int, last: int, size: int) -> Iterator[np.ndarray]:
+        """Rows first to last, in order, at most `size` at a time."""
+        for at in range(first, last, size):
+            yield self.rows(np.arange(at, min(at + size, last)))
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """The vectors at ascending positions."""
+        taken = np.empty((len(positions), self.shape[1]), np.float32)
+        number = positions // self.shard_passages
+        for shard in np.unique(number):
+            own = number == shard
+            vectors = np.load(self.shards[shard], mmap_mode="r", allow_pickle=False)
+            taken[own] = vectors[positions[own] - shard * self.shard_passages]
+        return taken

@@ -1,0 +1,191 @@
+"""Which Faiss index: made from its factory string, or chosen to fit into so much memory."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ragbook.errors import InputError
+
+EXACT = "Flat"
+"""The exact index, the one that is built unless another is asked for."""
+
+FEWEST_PER_CENTROID = 39
+"""Training vectors for each centroid, below which Faiss does not trust what k-means finds."""
+
+_SCAN = 200_000  # passages up to which comparing a question with all of them is quick enough
+_LINKS = 2 * 32 * 4 + 20  # bytes of HNSW32's graph a vector: its links, level and offset
+_LIST = 24  # bytes of an inverted list before anything is in it
+_OPQ_ROUNDS = 4  # Faiss's 50 take minutes and change the codes little after the first few
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A kind of index that fits.
+
+    Attributes
+    ----------
+    factory: Faiss's factory string.
+    memory: bytes of the index, which a search is quick for while they are in memory.
+    reasons: one line for every kind that was weighed, the chosen one's last.
+    """
+
+    factory: str
+    memory: int
+    reasons: tuple[str, ...]
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from a size as people write it: `8GB` is 8 * 10^9, `8GiB` 8 * 2^30.
+
+    Raises
+    ------
+    InputError: it is no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    if match is None or float(match[1]) == 0 or (match[3] and not match[2]):
+        raise InputError(f"{text!r} is no size; write one as 8GB, 500MB or 16GiB.")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]])
+
+
+def choose_factory(passages: int, dimension: int, budget: int) -> Choice:
+    """The index of highest recall that fits into `budget` bytes.
+
+    They are weighed in this order: the exact one, while it is also quick; HNSW, a graph over the
+    whole vectors; inverted lists with a byte for each number; inverted lists with product codes of
+    fewer and fewer bytes, after a rotation that is learnt for them (OPQ).
+
+    Parameters
+    ----------
+    passages, dimension: how many vectors, of how many numbers.
+    budget: bytes. The texts, and the vectors that candidates are ranked again by, stay on the disk.
+
+    Raises
+    ------
+    InputError: nothing fits, or what would fit cannot be trained from so few passages.
+    """
+    flat = passages * 4 * dimension
+    weighed = []
+    if passages <= _SCAN:
+        weighed.append((EXACT, flat, "exact: all vectors, float32"))
+    weighed.append(("HNSW32", flat + passages * _LINKS, "a graph over all vectors, float32"))
+    cells = _cells(passages)
+    if cells:
+        fixed = cells * (4 * dimension + _LIST)
+        size = fixed + passages * (dimension + 8)
+        weighed.append(
+            (f"IVF{cells},SQ8", size, f"{cells:,} lists, a byte for each of {dimension} numbers")
+        )
+        for part in (2, 4, 8, 16, 32):
+            code = dimension // part
+            if dimension % part == 0 and passages >= FEWEST_PER_CENTROID * 256:
+                size = fixed + 4 * dimension * (dimension + 256) + passages * (code + 8)
+                what = f"{cells:,} lists, codes of {code} bytes"
+                weighed.append((f"OPQ{code},IVF{cells},PQ{code}np", size, what))
+    reasons = []
+    for factory, size, what in weighed:
+        fits = size <= budget
+        reasons.append(
+            f"{factory}: {what}, {size / passages:,.0f} bytes a passage, {_readable(size)} "
+            f"{'fits into' if fits else 'is more than'} {_readable(budget)}"
+        )
+        if fits:
+            return Choice(factory, size, tuple(reasons))
+    raise InputError(
+        f"{passages:,} passages of {dimension} dimensions do not fit into {_readable(budget)}; the "
+        f"smallest index of them, {weighed[-1][0]}, takes {_readable(weighed[-1][1])}."
+    )
+
+
+def _readable(size: int) -> str:
+    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if size >= 1000**power:
+            return f"{size / 1000**power:,.1f} {unit}"
+    return f"{size} bytes"
+
+
+def _cells(passages: int) -> int:
+    """Inverted lists: about four times the square root of the passages, a power of two, as Faiss's
+    authors advise, with enough passages to train each; 0 where there are too few passages."""
+    most = min(int(4 * passages**0.5), passages // FEWEST_PER_CENTROID)
+    return 1 << most.bit_length() - 1 if most >= 16 else 0
+
+
+def make_index(factory: str, dimension: int, metric: str, passages: int) -> Any:
+    """The empty, untrained Faiss index of a factory string.
+
+    Product codes are trained plainly (`np`): Faiss would otherwise also sort them for a search by
+    Hamming distance, which takes ten times as long and which nothing here uses.
+
+    Parameters
+    ----------
+    metric: `inner_product` or `l2`.
+    passages: how many will be indexed, to learn from.
+
+    Raises
+    ------
+    InputError: Faiss knows no such index, it cannot be used here, or it needs more passages.
+    """
+    import faiss
+
+    plain = re.sub(r"(?<!O)(PQ\d+(?:x\d+)?)(?=,|$)", r"\1np", factory)
+    measure = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    try:
+        index: Any = faiss.index_factory(dimension, plain, measure)
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).rpartition(": ")[2].strip()
+        raise InputError(
+            f"Faiss makes no index {factory!r} of {dimension} dimensions ({reason}); write one as "
+            "Flat, HNSW32, IVF1024,SQ8 or OPQ48,IVF1024,PQ48."
+        ) from None
+    name = type(index).__name__
+    if any(word in name for word in ("Refine", "IDMap", "IVFPQR", "Binary")):
+        raise InputError(
+            f"{factory!r} is a {name}, which is not built here; leave that part out, for "
+            "candidates are ranked again by whole vectors in any case."
+        )
+    needed = _fewest(index)
+    if passages < needed:
+        raise InputError(
+            f"{factory!r} takes {needed:,} passages to learn from, and there are {passages:,}; "
+            "choose fewer lists or shorter codes, or the exact index (Flat)."
+        )
+    if name == "IndexPreTransform":
+        transform = faiss.downcast_VectorTransform(index.chain.at(0))
+        if isinstance(transform, faiss.OPQMatrix):
+            transform.niter, transform.niter_pq_0 = _OPQ_ROUNDS, 10
+    return index
+
+
+def inverted_file(index: Any) -> Any:
+    """The inverted file inside an index, or None if there is none."""
+    import faiss
+
+    return faiss.try_extract_index_ivf(index)
+
+
+def _codes(index: Any) -> int:
+    """Values that a product code's byte has, which are learnt; 0 for other codes."""
+    import faiss
+
+    inner: Any = faiss.downcast_index(inverted_file(index) or index)
+    if isinstance(inner, faiss.IndexHNSW):
+        inner = faiss.downcast_index(inner.storage)
+    return inner.pq.ksub if hasattr(inner, "pq") else 0
+
+
+def _fewest(index: Any) -> int:
+    """The passages that an index must have to be trained."""
+    inverted = inverted_file(index)
+    cells = inverted.nlist if inverted is not None else 0
+    return FEWEST_PER_CENTROID * max(cells, _codes(index))
+
+
+def training_size(index: Any, passages: int) -> int:
+    """How many passages an index is trained on: 64 for each list and 256 for each value of a code,
+    where there are so many."""
+    inverted = inverted_file(index)
+    cells = inverted.nlist if inverted is not None else 0
+    return min(passages, max(64 * cells, 256 * _codes(index), 65_536))
