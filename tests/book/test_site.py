@@ -4,31 +4,22 @@
 With RAGBOOK_REQUIRE_CHROMIUM=1 nothing is skipped.
 """
 
-import contextlib
 import functools
-import http.server
-import os
 import re
-import shutil
-import subprocess
-import threading
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
 
+from tests.book.browser import REQUIRED, browse, needs_browser, report_of, served, with_script
+
 SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-REQUIRED = os.environ.get("RAGBOOK_REQUIRE_CHROMIUM") == "1"
 GENERATED = {"genindex.html", "search.html"}  # Sphinx's own pages, without content of ours
 
 pytestmark = pytest.mark.skipif(
     not REQUIRED and not (SITE / "index.html").exists(),
     reason="the site is not built; `make site` builds it",
-)
-needs_browser = pytest.mark.skipif(
-    not REQUIRED and CHROMIUM is None, reason="there is no Chromium on this machine"
 )
 
 
@@ -38,7 +29,9 @@ def page(path: Path) -> BeautifulSoup:
 
 
 def pages() -> list[Path]:
-    return sorted(p for p in SITE.glob("*.html") if p.name not in GENERATED)
+    """The pages with content of ours: the chapters, the reference below `api`, the explorer."""
+    found = [*SITE.glob("*.html"), *SITE.glob("api/*.html")]
+    return sorted(p for p in found if p.name not in GENERATED and not p.name.startswith("probe"))
 
 
 def chapters() -> list[Path]:
@@ -96,85 +89,99 @@ def test_the_landing_page_shows_all_methods_side_by_side():
     assert "make test" in text
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@contextlib.contextmanager
-def served():
-    """The site on a port of this machine; the address of its root."""
-    handler = functools.partial(_Quiet, directory=str(SITE))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-
-
-def browse(url: str, profile: Path) -> tuple[str, str]:
-    """The page's document after its scripts ran, and what the browser's console said."""
-    assert CHROMIUM, "there is no Chromium"
-    flags = [
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--enable-logging=stderr",
-        "--v=0",
-        "--virtual-time-budget=15000",
-        "--window-size=1280,2000",
-    ]
-    run = subprocess.run(
-        [CHROMIUM, *flags, f"--user-data-dir={profile}", "--dump-dom", url],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    console = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
-    return run.stdout, "\n".join(console)
+LOOK = """
+    const out = [];
+    for (const mode of ['light', 'dark']) {
+      for (const width of [360, 1280]) {
+        localStorage.setItem('mode', mode);
+        localStorage.setItem('theme', mode);
+        const frame = document.createElement('iframe');
+        frame.style.cssText = `width: ${width}px; height: 900px; border: 0`;
+        frame.src = PAGE;
+        document.body.append(frame);
+        await new Promise((done) => { frame.onload = done; });
+        const page = frame.contentDocument, shown = frame.contentWindow;
+        const formulas = page.querySelectorAll('.math').length;
+        try {
+          await until(() => page.querySelectorAll('mjx-container').length >= formulas);
+        } catch { /* said below */ }
+        await new Promise((done) => setTimeout(done, 300));
+        const images = [...page.images].filter((i) => i.getBoundingClientRect().width > 0);
+        out.push({
+          asked: `${mode} ${width}`,
+          theme: page.documentElement.dataset.theme,
+          images: images.length,
+          broken: images.filter((i) => !i.naturalWidth).map((i) => i.src),
+          unsaid: [...page.querySelectorAll('article img:not([alt]), article img[alt=""]')]
+            .map((i) => i.src),
+          formulas: page.querySelectorAll('mjx-container').length - formulas,
+          faults: page.querySelectorAll('mjx-merror, merror').length,
+          wide: page.documentElement.scrollWidth - shown.innerWidth,
+          bytes: shown.performance.getEntriesByType('resource')
+            .concat(shown.performance.getEntriesByType('navigation'))
+            .reduce((sum, one) => sum + one.decodedBodySize, 0),
+        });
+        frame.remove();
+      }
+    }
+    return out;
+"""
 
 
 @needs_browser
-@pytest.mark.parametrize("name", ["index.html", *(f"{n:02d}" for n in range(1, 10))])
+@pytest.mark.parametrize("name", [str(p.relative_to(SITE)) for p in pages()])
 def test_in_a_browser(name, tmp_path):
-    """No console message of an error, formulas rendered, every figure drawn."""
-    path = SITE / name if name.endswith(".html") else next(SITE.glob(f"{name}-*.html"))
-    probe = SITE / f"probe-{path.name}"
-    script = (
-        "<script>window.addEventListener('load', () => setTimeout(() => {"
-        "const bad = [...document.images].filter(i => i.getBoundingClientRect().width > 0 &&"
-        " !i.naturalWidth).map(i => i.src);"
-        "const p = document.createElement('p'); p.id = 'probe';"
-        "p.textContent = 'images:' + document.images.length + ' broken:' + bad.length;"
-        "document.body.append(p); }, 3000));</script>"
-    )
-    probe.write_text(
-        path.read_text(encoding="utf-8").replace("</body>", f"{script}</body>"), encoding="utf-8"
-    )
+    """In both themes, on a phone and on a desk: no error on the console, formulas rendered, every
+    figure drawn and put into words, nothing wider than the screen."""
+    blank = SITE / "blank.html"
+    blank.write_text("<html><head></head><body></body></html>", encoding="utf-8")
+    probe = f"probe-{name.replace('/', '-')}"
+    copy = with_script(blank, probe, LOOK.replace("PAGE", f"'{name}'"))
     try:
-        with served() as root:
-            document, console = browse(f"{root}/{probe.name}", tmp_path)
+        with served(SITE) as root:
+            document, console = browse(f"{root}/{probe}", tmp_path)
     finally:
-        probe.unlink()
+        copy.unlink()
+        blank.unlink(missing_ok=True)
     errors = [
         line for line in console.splitlines() if re.search(r"error|uncaught|fail", line, re.I)
     ]
     assert not errors
-    soup = BeautifulSoup(document, "html.parser")
-    report = soup.find(id="probe")
-    assert report is not None, "the page's scripts did not run"
-    shown = re.fullmatch(r"images:(\d+) broken:(\d+)", report.get_text())
-    assert shown
-    assert int(shown[1]) > 0
-    assert int(shown[2]) == 0
-    formulas = len(page(path).select(".math"))
-    if formulas:
-        assert len(soup.select("mjx-container")) >= formulas
-    assert not soup.select("mjx-merror, merror")
+    looks = report_of(document)
+    assert len(looks) == 4, looks
+    for look in looks:
+        assert look["theme"] == look["asked"].split()[0]
+        assert not look["broken"], look
+        assert not look["unsaid"], look
+        assert look["formulas"] >= 0, look
+        assert not look["faults"], look
+        assert look["wide"] <= 0, look
+        if name == "index.html" or name[:2].isdigit():
+            assert look["images"] > 0
+        if name == "index.html":
+            assert look["bytes"] < 1_000_000, look
+
+
+@needs_browser
+def test_the_explorer_is_a_page_of_the_site(tmp_path):
+    """From the disk, in the book's theme; tests/book/test_explorer.py uses all of it."""
+    copy = with_script(
+        SITE / "explorer.html",
+        "probe-explorer.html",
+        """
+        const root = await until(() => document.querySelector('#explorer[data-ready]'));
+        const link = root.querySelector('.explorer-list a');
+        link.click();
+        const heading = await until(() => document.getElementById('explorer-question'));
+        return {asked: link.firstChild.textContent, shown: heading.textContent,
+                cards: root.querySelectorAll('.explorer-method').length};
+        """,
+    )
+    try:
+        document, console = browse(copy.as_uri(), tmp_path)
+    finally:
+        copy.unlink()
+    assert not re.search(r"error|uncaught|fail", console, re.I), console
+    found = report_of(document)
+    assert found["shown"] == found["asked"]
+    assert found["cards"] == 6

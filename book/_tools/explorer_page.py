@@ -1,0 +1,29 @@
+"""A Sphinx extension that writes the explorer's files beside the book's page of that name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ragbook.corpus import load_corpus, load_questions
+from ragbook.evaluation import explorer
+
+
+def write(app: Any, error: Exception | None) -> None:
+    """Make the folder ``explorer`` of the site from the stored comparison."""
+    if error is not None or app.builder.format != "html":
+        return
+    results = Path(app.srcdir) / "results"
+    lines = (results / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    asked = json.loads((results / "results.json").read_text(encoding="utf-8"))["questions"]
+    explorer.write(
+        Path(app.outdir) / "explorer",
+        [json.loads(line) for line in lines],
+        load_corpus(asked["name"]),
+        load_questions(asked["name"], asked["split"]),
+    )
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register the extension."""
+    app.connect("build-finished", write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

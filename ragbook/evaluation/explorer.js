@@ -1,0 +1,326 @@
+/* The explorer's page: a list of questions with filters, and the answers to the chosen one.
+
+   Its state is the part of the address after #, so that what is seen can be linked to:
+   q=ID is the question, find=WORDS, type=KIND, answers=agree|differ, gold=found|missed, and for a
+   method METHOD=right|wrong. Texts are put in as texts, never as markup. */
+
+"use strict";
+(() => {
+  const SHOWN = 100; // questions listed at a time
+  const base = new URL(".", document.currentScript.src);
+  const root = document.getElementById("explorer");
+  const data = (self.RAGBOOK ??= { answers: [] });
+  const MARKS = {
+    gold: "answers the question",
+    second: "holds the second fact",
+    rival: "easily taken for the right one",
+  };
+
+  /** An element with attributes (`on...` are listeners) and children. */
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      else if (value !== undefined && value !== false) element.setAttribute(name, value);
+    }
+    element.append(...children.filter((child) => child !== undefined && child !== ""));
+    return element;
+  }
+
+  function load(name) {
+    return new Promise((done, failed) => {
+      const script = make("script", { src: new URL(name, base).href });
+      script.onload = done;
+      script.onerror = () => failed(new Error(`${name} is not beside this page`));
+      document.head.append(script);
+    });
+  }
+
+  const state = () => new URLSearchParams(location.hash.slice(1));
+  function address(changes) {
+    const wanted = state();
+    for (const [name, value] of Object.entries(changes)) {
+      if (value) wanted.set(name, value);
+      else wanted.delete(name);
+    }
+    return `#${wanted}`;
+  }
+
+  // --- the list -------------------------------------------------------------------------------
+
+  let questions = [];
+  let matching = [];
+  let shown = SHOWN;
+  const fields = {}; // the filters' controls by their name in the address
+  const count = make("p", { class: "explorer-count", role: "status" });
+  const list = make("ul", { class: "explorer-list", onkeydown: step, "aria-label": "Questions" });
+  const panel = make("section", { "aria-live": "off" });
+
+  function select(name, label, choices) {
+    const options = Object.entries(choices).map(([value, text]) => make("option", { value }, text));
+    fields[name] = make("select", { id: `explorer-${name}`, onchange: filter }, ...options);
+    return make("label", {}, label, fields[name]);
+  }
+
+  function controls() {
+    const kinds = [...new Set(questions.map((one) => one.kind))].sort();
+    fields.find = make("input", {
+      type: "search",
+      id: "explorer-find",
+      placeholder: "words of the question or its answer",
+      oninput: filter,
+      onkeydown: (event) => {
+        if (event.key === "ArrowDown" && matching.length) {
+          event.preventDefault();
+          list.querySelector("a").focus();
+        }
+      },
+    });
+    const kind = select("type", "Type", {
+      "": "all types",
+      ...Object.fromEntries(kinds.map((name) => [name, name])),
+    });
+    const methods = make("div");
+    for (const name of data.questions.methods) {
+      methods.append(select(name, name, { "": "any", right: "right", wrong: "wrong" }));
+    }
+    return make(
+      "form",
+      { class: "explorer-filters", role: "search", onsubmit: (event) => event.preventDefault() },
+      make("label", { class: "explorer-find" }, "Search", fields.find),
+      kinds.length > 1 ? kind : "",
+      select("answers", "Methods that read", {
+        "": "agree or not", differ: "give different answers", agree: "all give one answer",
+        split: "some right, some wrong", none: "none right",
+      }),
+      select("gold", "Passage that answers", {
+        "": "found or not", found: "was found", missed: "was not found",
+      }),
+      make("details", { id: "explorer-who" }, make("summary", {}, "Who is right"), methods),
+      make("button", { type: "button", onclick: clear }, "Clear filters"),
+    );
+  }
+
+  function clear() {
+    for (const field of Object.values(fields)) field.value = "";
+    filter();
+    fields.find.focus();
+  }
+
+  /** The controls changed: say so in the address, without a step in the browser's history. */
+  function filter() {
+    const changes = Object.fromEntries(
+      Object.entries(fields).map(([name, field]) => [name, field.value]),
+    );
+    history.replaceState(null, "", address(changes));
+    shown = SHOWN;
+    match();
+  }
+
+  function match() {
+    const { methods, reading } = data.questions;
+    const words = fields.find.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const value = (name) => fields[name].value;
+    matching = questions.filter((one) => {
+      const right = reading.filter((at) => one.right[at] === "1").length;
+      const wanted = {
+        "": true,
+        agree: one.agree,
+        differ: !one.agree,
+        split: right > 0 && right < reading.length,
+        none: right === 0,
+      };
+      return (
+        words.every((word) => one.searched.includes(word)) &&
+        (!value("type") || one.kind === value("type")) &&
+        wanted[value("answers")] &&
+        (!value("gold") || one.found === Number(value("gold") === "found")) &&
+        methods.every(
+          (name, at) => !value(name) || (one.right[at] === "1") === (value(name) === "right"),
+        )
+      );
+    });
+    show();
+  }
+
+  function show() {
+    const { methods } = data.questions;
+    const chosen = state().get("q");
+    const rows = matching.slice(0, shown).map((one) => {
+      const marks = [...one.right].map((bit) =>
+        make("span", { class: bit === "1" ? "explorer-right" : "explorer-wrong" },
+          bit === "1" ? "✓" : "✗"),
+      );
+      const right = methods.filter((_, at) => one.right[at] === "1").join(", ") || "none";
+      return make("li", {}, make(
+        "a",
+        {
+          href: address({ q: one.id }), "data-id": one.id, tabindex: "-1",
+          "aria-current": one.id === chosen && "true",
+        },
+        make("span", {}, one.text),
+        make("span", { class: "explorer-marks", role: "img", "aria-label": `right: ${right}`,
+          title: `right: ${right}` }, ...marks),
+      ));
+    });
+    const links = rows.map((row) => row.firstChild);
+    const tabbed = links.find((link) => link.dataset.id === chosen) ?? links[0];
+    if (tabbed) tabbed.tabIndex = 0; // one stop for the tab key, arrows for the rest
+    list.replaceChildren(...rows);
+    if (matching.length > shown) {
+      const more = () => {
+        const at = shown;
+        shown += SHOWN;
+        show();
+        list.querySelectorAll("a")[at].focus();
+      };
+      list.append(make("li", {}, make("button", { type: "button", onclick: more },
+        `show ${Math.min(SHOWN, matching.length - shown)} more`)));
+    }
+    count.textContent = `${matching.length} of ${questions.length} questions; marks: ` +
+      `${methods.join(", ")}`;
+  }
+
+  /** Arrow keys in the list. */
+  function step(event) {
+    const moves = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+    const links = [...list.querySelectorAll("a")];
+    const at = links.indexOf(document.activeElement);
+    if (!(event.key in moves) || at < 0) return;
+    event.preventDefault();
+    if (event.key === "ArrowUp" && at === 0) return fields.find.focus();
+    links[Math.max(0, Math.min(links.length - 1, at + moves[event.key]))].focus();
+  }
+
+  // --- the chosen question --------------------------------------------------------------------
+
+  async function open() {
+    const id = state().get("q");
+    const at = questions.findIndex((one) => one.id === id);
+    if (at < 0) {
+      panel.replaceChildren(make("p", {}, id
+        ? "The address names a question that is not here; choose one from the list."
+        : "Choose a question to see the answers beside each other."));
+      return;
+    }
+    const { part } = data.questions;
+    const number = Math.floor(at / part);
+    if (!data.answers[number]) {
+      try {
+        await load(`answers-${number}.js`);
+      } catch (error) {
+        panel.replaceChildren(make("p", { role: "alert" }, `${error.message}.`));
+        return;
+      }
+      if (state().get("q") !== id) return; // another was chosen meanwhile
+    }
+    draw(questions[at], data.answers[number][at % part]);
+  }
+
+  function draw(question, detail) {
+    const place = matching.indexOf(question);
+    const beside = (offset, text) => {
+      const other = place < 0 ? undefined : matching[place + offset];
+      const go = () => { location.hash = address({ q: other.id }); };
+      return make("button", { type: "button", disabled: !other && "", onclick: go }, text);
+    };
+    const answers = question.answers.split(" | ");
+    panel.replaceChildren(
+      make("h2", { class: "explorer-question", id: "explorer-question", tabindex: "-1" },
+        question.text),
+      make("p", {}, "Right: ", make("strong", {}, answers[0]),
+        answers.length > 1 ? ` (also ${answers.slice(1).join(", ")})` : "",
+        ` · ${question.kind} question`),
+      make("div", { class: "explorer-steps" }, beside(-1, "← previous"), beside(1, "next →")),
+      make("div", { class: "explorer-methods" },
+        ...data.questions.methods.map((name) => card(name, detail))),
+      make("h3", {}, "The passages"),
+      ...detail.passages.map((passage, at) => whole(passage, at, answers)),
+    );
+  }
+
+  function card(name, detail) {
+    const entry = detail.methods[name];
+    const verdict = entry.right
+      ? make("span", { class: "explorer-right" }, "✓ right")
+      : make("span", { class: "explorer-wrong" }, "✗ wrong");
+    const sure = entry.log_prob === null
+      ? "probability 0"
+      : `probability ${Math.exp(entry.log_prob).toPrecision(2)}, F1 ${entry.f1.toFixed(2)}`;
+    const weights = entry.weights.map(([at, weight]) => {
+      const passage = detail.passages[at];
+      const share = `${(100 * weight).toFixed(1)} %`;
+      const look = (event) => {
+        event.preventDefault(); // the address keeps the question
+        const target = document.getElementById(`explorer-passage-${at}`);
+        target.scrollIntoView({ block: "center" });
+        target.focus({ preventScroll: true });
+      };
+      const bar = make("span", { class: "explorer-bar", "aria-hidden": "true" }, make("span"));
+      bar.firstChild.style.width = share.replace(" ", "");
+      return make("li", {}, make("a", { href: `#explorer-passage-${at}`, onclick: look },
+        make("span", {}, `${at + 1}. ${passage.title}`), make("span", {}, share), bar));
+    });
+    return make("article",
+      { class: `explorer-method ${entry.right ? "right" : "wrong"}`, "data-method": name },
+      make("h3", {}, name, verdict),
+      make("p", { class: "explorer-answer" }, entry.text || "(nothing)"),
+      make("p", { class: "explorer-sure" }, sure),
+      weights.length
+        ? make("ul", { class: "explorer-weights", "aria-label": "Passages relied on" }, ...weights)
+        : make("p", { class: "explorer-sure" }, "relies on no passage"));
+  }
+
+  function whole(passage, at, answers) {
+    const mark = passage.mark
+      ? ` · ${MARKS[passage.mark]}${passage.used ? "" : ", but was not retrieved"}`
+      : "";
+    return make("div",
+      { class: `explorer-passage ${passage.mark}`, id: `explorer-passage-${at}`, tabindex: "-1" },
+      make("h4", {}, `${at + 1}. ${passage.title} `, make("small", {}, passage.id + mark)),
+      make("p", {}, ...marked(passage.text, answers)));
+  }
+
+  /** The text with the right answers marked. */
+  function marked(text, answers) {
+    const literal = answers.map((one) => one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+    const found = new RegExp(`(?<!\\p{L}|\\p{N})(${literal.join("|")})(?!\\p{L}|\\p{N})`, "giu");
+    return text.split(found).map((piece, at) => (at % 2 ? make("mark", {}, piece) : piece));
+  }
+
+  // --- starting -------------------------------------------------------------------------------
+
+  /** The address changed: by a link, by the browser's history or by hand. */
+  function follow() {
+    const wanted = state();
+    for (const [name, field] of Object.entries(fields)) field.value = wanted.get(name) ?? "";
+    if (data.questions.methods.some((name) => wanted.get(name))) {
+      document.getElementById("explorer-who").open = true;
+    }
+    match();
+    return open();
+  }
+
+  async function start() {
+    try {
+      await load("questions.js");
+    } catch (error) {
+      root.replaceChildren(make("p", { role: "alert" }, `${error.message}.`));
+      return;
+    }
+    const { fields: names, rows } = data.questions;
+    questions = rows.map((row) => Object.fromEntries(names.map((name, at) => [name, row[at]])));
+    for (const one of questions) one.searched = `${one.text} ${one.answers}`.toLowerCase();
+    root.replaceChildren(controls(), count, list, panel);
+    addEventListener("hashchange", async () => {
+      await follow();
+      const heading = document.getElementById("explorer-question");
+      heading?.focus({ preventScroll: true });
+      heading?.scrollIntoView();
+    });
+    await follow();
+    root.dataset.ready = "true";
+  }
+
+  start();
+})();

@@ -1,0 +1,232 @@
+"""The explorer of the stored comparison, opened from the disk and used: mouse, keys, addresses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ragbook.corpus import load_corpus, load_questions
+from ragbook.evaluation import explorer
+from tests.book.browser import browse, needs_browser, report_of, with_script
+
+RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
+LINES = [json.loads(line) for line in (RESULTS / "predictions.jsonl").open(encoding="utf-8")]
+QUESTIONS = load_questions("miniwiki", "test")
+
+READY = """
+    const root = await until(() => document.querySelector('#explorer[data-ready]'));
+    const links = () => [...root.querySelectorAll('.explorer-list a')];
+    const counted = () => Number(root.querySelector('.explorer-count').textContent.split(' ')[0]);
+    const set = (name, value) => {
+      const field = document.getElementById('explorer-' + name);
+      field.value = value;
+      field.dispatchEvent(new Event(field.tagName === 'INPUT' ? 'input' : 'change'));
+      return counted();
+    };
+    const press = (key) => document.activeElement.dispatchEvent(
+      new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+    const chosen = (text) => until(() => {
+      const heading = document.getElementById('explorer-question');
+      return heading?.textContent === text && heading;
+    });
+    const cards = () => Object.fromEntries([...root.querySelectorAll('.explorer-method')].map(
+      (card) => [card.dataset.method, {
+        right: card.classList.contains('right'),
+        text: card.querySelector('.explorer-answer').textContent,
+        weights: [...card.querySelectorAll('.explorer-weights a')].map((a) => a.innerText),
+      }]));
+    const wide = () => document.documentElement.scrollWidth;
+"""
+
+pytestmark = needs_browser
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("explorer")
+    explorer.write(out, LINES, load_corpus("miniwiki"), QUESTIONS)
+    return out
+
+
+def use(folder, tmp_path, script, address="", width=1280):
+    """What the script found on the page, opened from the disk; nothing was written to the console
+    and nothing was asked of a network."""
+    copy = with_script(folder / "explorer.html", "probe.html", READY + script)
+    document, console = browse(f"{copy.as_uri()}{address}", tmp_path, width)
+    found = report_of(document)
+    assert "error" not in found, found
+    assert console == ""
+    return found
+
+
+def test_a_question_is_found_chosen_and_seen(folder, tmp_path):
+    line = LINES[1]
+    found = use(
+        folder,
+        tmp_path,
+        f"""
+        const all = counted();
+        const some = set('find', {json.dumps(line["answers"][0].upper())});
+        set('find', {json.dumps(line["question"])});
+        links()[0].click();
+        await chosen({json.dumps(line["question"])});
+        return {{all, some, one: counted(), cards: cards(), hash: location.hash,
+                 marks: [...root.querySelectorAll('mark')].map((m) => m.textContent)}};
+        """,
+    )
+    assert found["all"] == len(LINES)
+    assert 1 <= found["some"] < found["all"]
+    assert found["one"] == 1
+    assert set(found["cards"]) == set(line["methods"])
+    for name, entry in line["methods"].items():
+        card = found["cards"][name]
+        assert (card["text"], card["right"]) == (entry["text"], bool(entry["em"]))
+        assert len(card["weights"]) == len(entry["evidence"])
+        heaviest = max((e["weight"] for e in entry["evidence"]), default=None)
+        if heaviest is not None:
+            assert f"{100 * heaviest:.1f} %" in card["weights"][0]
+    assert f"q={explorer.question_id(line['question'])}" in found["hash"]
+    assert line["answers"][0] in found["marks"]
+
+
+def test_filters_count_as_the_predictions_do(folder, tmp_path):
+    kinds = {q.text: q.kind for q in QUESTIONS}
+    em = {name: [line["methods"][name]["em"] for line in LINES] for name in LINES[0]["methods"]}
+    readers = [name for name in em if name != "closed-book"]
+    found = use(
+        folder,
+        tmp_path,
+        """
+        const out = {};
+        out.type = set('type', 'two-passage'); set('type', '');
+        out.right = set('realm', 'right');
+        out.both = set('fid', 'wrong');
+        out.address = location.hash;
+        root.querySelector('form button').click();
+        out.cleared = counted();
+        out.none = set('answers', 'none');
+        out.split = set('answers', 'split'); set('answers', '');
+        out.missed = set('gold', 'missed');
+        return out;
+        """,
+    )
+    assert found["type"] == sum(kinds[line["question"]] == "two-passage" for line in LINES)
+    assert found["right"] == sum(em["realm"])
+    both = [r and not f for r, f in zip(em["realm"], em["fid"], strict=True)]
+    assert found["both"] == sum(both)
+    assert found["address"] == "#realm=right&fid=wrong"
+    assert found["cleared"] == len(LINES)
+    right = [sum(em[name][i] for name in readers) for i in range(len(LINES))]
+    assert found["none"] == right.count(0)
+    assert found["split"] == sum(0 < count < len(readers) for count in right)
+    missed = [
+        all(line["gold_passage"] != e["passage_id"] for e in line["methods"]["fid"]["evidence"])
+        for line in LINES
+    ]
+    assert found["missed"] == sum(missed)
+
+
+def test_an_address_brings_back_what_was_seen(folder, tmp_path):
+    at = next(i for i, line in enumerate(LINES) if i > 200 and not line["methods"]["fid"]["em"])
+    address = f"#q={explorer.question_id(LINES[at]['question'])}&fid=wrong&find=the"
+    found = use(
+        folder,
+        tmp_path,
+        f"""
+        await chosen({json.dumps(LINES[at]["question"])});
+        const address = location.hash;
+        const first = [document.getElementById('explorer-find').value,
+                       document.getElementById('explorer-fid').value];
+        location.hash = '#q=' + {json.dumps(explorer.question_id(LINES[0]["question"]))};
+        await chosen({json.dumps(LINES[0]["question"])});
+        const second = [document.getElementById('explorer-find').value, counted()];
+        location.hash = address;
+        await chosen({json.dumps(LINES[at]["question"])});
+        location.hash = '#q=00000000';
+        const lost = await until(() => root.textContent.includes('not here'));
+        return {{first, second, lost}};
+        """,
+        address,
+    )
+    assert found["first"] == ["the", "wrong"]
+    assert found["second"] == ["", len(LINES)]
+    assert found["lost"]
+
+
+def test_keys_are_enough(folder, tmp_path):
+    """From the search field down the list and up again; one stop of the tab key for all of it."""
+    found = use(
+        folder,
+        tmp_path,
+        """
+        const field = document.getElementById('explorer-find');
+        field.focus();
+        press('ArrowDown');
+        const first = document.activeElement === links()[0];
+        press('ArrowDown'); press('ArrowDown');
+        const third = document.activeElement === links()[2];
+        press('End');
+        const last = document.activeElement === links().at(-1);
+        press('Home'); press('ArrowUp');
+        const back = document.activeElement === field;
+        const stops = links().filter((link) => link.tabIndex === 0).length;
+        links()[2].click(); // what Enter does on a link
+        const heading = await until(() => document.getElementById('explorer-question'));
+        await until(() => document.activeElement === heading);
+        const buttons = [...root.querySelectorAll('.explorer-steps button')];
+        const text = heading.textContent;
+        buttons[1].click();
+        await until(() => document.getElementById('explorer-question').textContent !== text);
+        const unnamed = [...root.querySelectorAll('input, select')].filter((f) => !f.labels.length);
+        return {first, third, last, back, stops, unnamed: unnamed.length,
+                next: document.getElementById('explorer-question').textContent};
+        """,
+    )
+    assert found == {
+        "first": True,
+        "third": True,
+        "last": True,
+        "back": True,
+        "stops": 1,
+        "unnamed": 0,
+        "next": LINES[3]["question"],
+    }
+
+
+@pytest.mark.parametrize("width", [500, 1280])
+def test_nothing_is_wider_than_the_screen(folder, tmp_path, width):
+    """500 pixels are the narrowest window that Chromium opens; a phone's 340 are put inside it."""
+    found = use(
+        folder,
+        tmp_path,
+        """
+        links()[5].click();
+        await until(() => document.getElementById('explorer-question'));
+        const shown = {page: wide(), window: innerWidth};
+        const narrow = document.getElementById('explorer');
+        narrow.style.width = '340px';
+        await new Promise((done) => setTimeout(done, 100));
+        const edge = narrow.getBoundingClientRect().right;
+        const over = [...narrow.querySelectorAll('*')].filter(
+          (e) => e.getBoundingClientRect().right > edge + 1);
+        return {...shown, over: over.map((e) => e.outerHTML.slice(0, 80))};
+        """,
+        width=width,
+    )
+    assert found["page"] <= found["window"]
+    assert not found["over"]
+
+
+def test_what_is_not_there_is_said(folder, tmp_path):
+    copy = tmp_path / "lost"
+    explorer.write(copy, LINES[:30], load_corpus("miniwiki"), QUESTIONS)
+    (copy / "answers-1.js").unlink()
+    page = with_script(
+        copy / "explorer.html",
+        "probe.html",
+        READY
+        + "return {alert: (await until(() => root.querySelector('[role=alert]'))).innerText};",
+    )
+    address = f"{page.as_uri()}#q={explorer.question_id(LINES[29]['question'])}"
+    document, _ = browse(address, tmp_path / "profile")
+    assert report_of(document)["alert"] == "answers-1.js is not beside this page."
