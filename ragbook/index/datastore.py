@@ -172,7 +172,9 @@ def build_datastore(
     """Run the language model over every passage and write its datastore as the folder `out`.
 
     Each passage is read by itself from its start, title first, a long one in windows that overlap
-    (`LanguageModel.windows`): that is a key's whole context. A datastore of the same corpus and
+    (`LanguageModel.windows`): that is a key's whole context. So a passage's pairs depend on nothing
+    else in the corpus, and are the same in every memory; for longer contexts give whole articles as
+    passages (chapter 3 measures both). A datastore of the same corpus and
     model that stands there is returned as it is; a build that was killed is taken up again.
 
     Parameters
