@@ -6,7 +6,8 @@ import light_pages
 
 ICONS = (
     '(()=>{var p={sun:[512,512,[9728],"f185","M1 2z"],"circle-half-stroke":[512,512,[9680,'
-    '"adjust"],"f042","M3 4z"],"file-pdf":[512,512,[],"f1c1",["M5","M6"]],moon:[384,512,[],"f186","M7z"]};'
+    '"adjust"],"f042","M3 4z"],"file-pdf":[512,512,[],"f1c1",["M5","M6"]],'
+    'moon:[384,512,[],"f186","M7z"]};'
     "return p})()"
 )
 
