@@ -668,3 +668,42 @@ def test_real_encoder_finds_and_says_nothing_on_standard_error(rivers, tmp_path)
     scores = {each["passage_id"]: each["score"] for each in json.loads(found.stdout)}
     assert next(iter(scores)) == "t-1"
     assert all(-1 <= score <= 1 for score in scores.values())
+
+
+def test_index_build_by_budget_and_factory(capsys, encoders, tmp_path):
+    lines = [
+        {
+            "id": str(i),
+            "title": f"T{i}",
+            "text": f"River {i} flows {i * i % 97} km to town {i % 13}.",
+        }
+        for i in range(3_000)
+    ]
+    source = write_lines(tmp_path / "many.jsonl", lines)
+    out = tmp_path / "index"
+    build = ("index", "build", "--corpus", source, "--out", out)
+    assert run(*build, "--budget", "400kB") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("Flat: ")
+    assert "is more than 400.0 kB" in told[0]
+    assert "IVF64,SQ8" in told[2]
+    assert "fits into" in told[2]
+    assert "recall@10" in told[3]
+    info = printed(capsys, "index", "info", out, "--json")
+    assert info["index"]["parameters"]["factory"] == "IVF64,SQ8"
+    assert run("index", "verify", out) == 0
+    assert "another kind" in refusal(capsys, *build)
+    assert run(*build, "--overwrite", "--factory", "HNSW8", "--parts", "2") == 0
+    assert printed(capsys, "index", "search", out, "River 77", "--json")[0]["score"] > 0
+    assert "not both" in refusal(capsys, *build, "--factory", "Flat", "--budget", "1GB")
+    assert "no size" in refusal(capsys, *build, "--budget", "much")
+    assert "do not fit" in refusal(capsys, *build, "--budget", "1kB")
+    assert {path.name for path in tmp_path.iterdir()} == {"many.jsonl", "index", ".index.passages"}
+
+
+def test_index_build_streams_the_corpus_that_python_loads(capsys, encoders, tmp_path, rivers):
+    from ragbook.index import build_index
+
+    assert run("index", "build", "--corpus", rivers, "--out", tmp_path / "a") == 0
+    index = build_index(load_corpus(rivers), tmp_path / "b", encoders["minilm"], progress=False)
+    assert index.digest in capsys.readouterr().out

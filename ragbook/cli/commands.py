@@ -14,6 +14,7 @@ from ragbook.cli.parts import (
     method_names,
     open_passages,
     read_text,
+    stored_corpus,
 )
 from ragbook.cli.printing import flat, print_json, print_pairs, print_table
 from ragbook.cli.status import DAMAGED, OK
@@ -98,13 +99,34 @@ def ask(arguments: argparse.Namespace) -> int:
 
 
 def index_build(arguments: argparse.Namespace) -> int:
-    from ragbook.corpus import load_corpus
     from ragbook.index import build_index
+    from ragbook.index.factories import EXACT, choose_factory, parse_bytes
 
-    corpus = load_corpus(arguments.corpus)
-    index = build_index(
-        corpus, arguments.out, load_encoder(arguments.encoder), overwrite=arguments.overwrite
-    )
+    if arguments.factory is not None and arguments.budget is not None:
+        raise InputError("Give --factory or --budget, not both: a budget chooses the factory.")
+    factory = arguments.factory or EXACT
+    budget = None if arguments.budget is None else parse_bytes(arguments.budget)
+    with stored_corpus(arguments.corpus, arguments.out) as corpus:
+        encoder = load_encoder(arguments.encoder)
+        encoder.precision = arguments.precision
+        if budget is not None:
+            choice = choose_factory(len(corpus), encoder.dimension, budget)
+            print("\n".join(choice.reasons))
+            factory = choice.factory
+        index = build_index(
+            corpus,
+            arguments.out,
+            encoder,
+            overwrite=arguments.overwrite,
+            factory=factory,
+            parts=arguments.parts,
+            workers=arguments.workers,
+            engine=arguments.engine,
+        )
+    recall = index.manifest["index"]["parameters"].get("recall")
+    if recall is not None:
+        found = list(recall["at"].values())[-1]
+        print(f"{factory}: recall@{recall['k']} {found:.3f} of {recall['questions']} questions")
     print(f"{arguments.out}: {len(index):,} passages of {index.corpus.name}, digest {index.digest}")
     return OK
 

@@ -113,6 +113,36 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--overwrite", action="store_true", help="replace an index that stands there"
     )
+    command.add_argument(
+        "--factory",
+        metavar="STRING",
+        help="kind of index, as Faiss writes it (default: Flat, exact)",
+    )
+    command.add_argument(
+        "--budget", metavar="SIZE", help="the kind of highest recall that fits, as into 8GB"
+    )
+    command.add_argument(
+        "--parts", type=_at_least(1), default=1, metavar="N", help="files of the index (default: 1)"
+    )
+    command.add_argument(
+        "--workers",
+        type=_at_least(1),
+        default=1,
+        metavar="N",
+        help="processes that encode, each on a GPU where there are some (default: 1)",
+    )
+    command.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="where the workers are: here, or on a Ray cluster with this disk (default: local)",
+    )
+    command.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of the encoding (default: float32)",
+    )
     command = _command(group, "info", commands.index_info, "what an index holds")
     command.add_argument("folder", type=Path, metavar="DIR")
     _add_json(command)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from ragbook.errors import InputError
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
     from ragbook.index import PassageIndex
+    from ragbook.index.passages import StoredPassages
     from ragbook.models import Encoder, LanguageModel
     from ragbook.retrieval import Retriever
 
@@ -44,6 +47,27 @@ def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex |
                 "names; leave --corpus out or build an index of it."
             )
     return index.corpus, index  # type: ignore[return-value]  # stored passages stand for a corpus
+
+
+@contextmanager
+def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassages]:
+    """The corpus to build the index `out` of. A file is read as a stream and kept in a hidden
+    folder beside `out` until the index is there: all of Wikipedia need not fit into memory."""
+    from ragbook.corpus import load_corpus, miniwiki, read_passages
+    from ragbook.corpus.files import bare_name
+
+    path = Path(name_or_path)
+    if name_or_path in miniwiki.NAMES or not os.path.isfile(path):
+        yield load_corpus(name_or_path)  # or its refusal
+        return
+    from ragbook.index.passages import spool
+
+    status = path.stat()
+    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    out = Path(os.path.abspath(out))
+    folder = out.with_name(f".{out.name}.passages")
+    yield spool(folder, bare_name(path), identity, read_passages(path))
+    shutil.rmtree(folder)
 
 
 def make_retriever(

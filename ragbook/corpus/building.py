@@ -9,12 +9,11 @@ is in memory.
 import gzip
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from ragbook.corpus.files import format_suffix
 from ragbook.corpus.ids import Ids, is_number
+from ragbook.corpus.processes import process_pool
 from ragbook.corpus.sources import Source
 from ragbook.corpus.types import Passage
 from ragbook.errors import InputError
@@ -186,9 +186,7 @@ def _mapped(
     if processes == 1:
         yield from map(article, records)
         return
-    # Spawned, not forked: a fork after torch or Faiss has run threads can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with process_pool(processes) as pool:
         under_way: deque[Future[list[Passage | None]]] = deque()
         for block in _blocks(records, TASK):
             under_way.append(pool.submit(_each, article, block))

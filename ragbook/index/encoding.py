@@ -7,8 +7,9 @@ difference to the vectors which process wrote which, nor how often a build was k
 from __future__ import annotations
 
 import multiprocessing
+import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from ragbook.corpus.processes import process_pool
 from ragbook.errors import InputError
 from ragbook.index.passages import StoredPassages
 from ragbook.index.working import write_whole
@@ -83,7 +85,10 @@ class ShardEncoder:
                 f"for passages {start} to {start + len(passages) - 1} of {self.corpus.name!r}, "
                 f"expected finite ones of shape {shape}."
             )
-        write_whole(self.path(number), lambda file: np.save(file, vectors))
+        # Under a name of its own, for another worker may be given the shard of one that seems dead.
+        own = self.path(number).with_name(f"{number:05d}-{uuid.uuid4().hex}")
+        write_whole(own, lambda file: np.save(file, vectors))
+        os.replace(own, self.path(number))
 
 
 def encode(shards: ShardEncoder, workers: int, engine: str, progress: bool) -> Vectors:
@@ -158,12 +163,10 @@ def move_to_device(encoder: Encoder, rank: int) -> None:
 def _write_by_processes(
     shards: ShardEncoder, missing: Sequence[int], workers: int
 ) -> Iterator[int]:
-    """Spawned processes: forked ones hang once torch or Faiss has run threads."""
-    context = multiprocessing.get_context("spawn")
-    ranks = context.Queue()
+    ranks = multiprocessing.get_context("spawn").Queue()
     for rank in range(workers):
         ranks.put(rank)
-    with ProcessPoolExecutor(workers, context, _start, (shards, ranks)) as pool:
+    with process_pool(workers, _start, (shards, ranks)) as pool:
         try:
             yield from pool.map(_write, missing)
         except BrokenProcessPool:

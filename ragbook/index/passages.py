@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -10,8 +13,9 @@ from typing import Any, overload
 
 import pyarrow as pa
 
-from ragbook.corpus import Passage
+from ragbook.corpus import Passage, passages_sha256
 from ragbook.errors import InputError
+from ragbook.index.working import write_whole
 
 BATCH = 4096  # passages in one Arrow record batch; every batch but the last is full
 SCHEMA = pa.schema([(column, pa.string()) for column in ("id", "title", "text")])
@@ -25,6 +29,33 @@ def write_passages(path: Path, passages: Iterable[Passage]) -> None:
         while block := list(islice(stream, BATCH)):
             columns = [[getattr(p, field.name) for p in block] for field in SCHEMA]
             writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+
+
+def spool(folder: Path, name: str, identity: str, passages: Iterable[Passage]) -> StoredPassages:
+    """Passages of a source that is too large to hold, in a file of a folder made for it.
+
+    Parameters
+    ----------
+    name: of the corpus.
+    identity: differs where the passages do. A folder of the same one is taken as it is: the source
+        is not read again.
+    """
+    path, note = folder / "passages.arrow", folder / "source.json"
+    with suppress(OSError, ValueError, KeyError, InputError):
+        noted = json.loads(note.read_text(encoding="utf-8"))
+        if noted["identity"] == identity:
+            return StoredPassages(path, name, noted["sha256"])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        write_passages(path, passages)
+    except InputError:
+        shutil.rmtree(folder)
+        raise
+    sha256 = passages_sha256(StoredPassages(path, name, ""))
+    noted = json.dumps({"identity": identity, "sha256": sha256})
+    write_whole(note, lambda file: file.write(noted.encode()))
+    return StoredPassages(path, name, sha256)
 
 
 class StoredPassages(Sequence[Passage]):

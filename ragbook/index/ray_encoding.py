@@ -1,0 +1,95 @@
+"""Encoding by the actors of a Ray cluster, with Ray Data.
+
+What goes through Ray are the numbers of shards; every actor holds the encoder, reads the passages
+and writes `NNNNN.npy` itself, under another name until it is whole. So the disk of the build must
+be one that all machines have at the same place (NFS and the like). Ray's own writers are not used:
+run again, they write other files beside the first ones. An actor that dies is started again by Ray,
+and its shard is encoded again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+from ragbook.errors import InputError
+from ragbook.index.encoding import ShardEncoder, move_to_device
+
+
+def start_ray() -> Any:
+    """The module ray, connected: to the cluster that RAY_ADDRESS names, or to one of this machine.
+
+    Raises
+    ------
+    InputError: ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise InputError(
+            "The engine ray needs the package ray; install it with `pip install 'ragbook[ray]'`."
+        ) from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level="error")
+    return ray
+
+
+class _Actor:
+    """Encodes the shards whose numbers it is given."""
+
+    def __init__(self, shards: Any) -> None:
+        import ray  # pyright: ignore[reportMissingImports]
+
+        self.shards: ShardEncoder = ray.get(shards[0])
+        # Ray shows an actor its own GPUs only, as the first ones.
+        move_to_device(self.shards.encoder, 0)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        refused = []
+        for number in batch["id"].tolist():
+            try:
+                if not self.shards.is_whole(number):
+                    self.shards.write(number)
+                refused.append("")
+            except InputError as error:  # as data, for Ray wraps what is raised
+                refused.append(str(error))
+        return batch | {"refused": refused}
+
+
+def write_by_ray(shards: ShardEncoder, missing: Sequence[int], workers: int) -> Iterator[int]:
+    """Encode shards with `workers` actors; their numbers, as they are done.
+
+    Raises
+    ------
+    InputError: ray is not installed, or an actor raised it.
+    """
+    if not missing:
+        return
+    ray = start_ray()
+    import_module("ray.data")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    gpus = ray.cluster_resources().get("GPU", 0)
+    numbers = ray.data.from_items(
+        [{"id": number} for number in missing], override_num_blocks=len(missing)
+    )
+    done = numbers.map_batches(
+        _Actor,
+        fn_constructor_args=([ray.put(shards)],),  # in a list, or Ray would resolve it
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_gpus=1 if gpus >= workers else 0,
+    )
+    try:
+        for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
+            for number, refused in zip(batch["id"].tolist(), batch["refused"], strict=True):
+                if refused:
+                    raise InputError(str(refused))
+                yield number
+    except ray.exceptions.RayError as error:
+        raise InputError(
+            f"Ray gave up encoding ({type(error).__name__}); the shards that are done are kept, "
+            "and the same command goes on from them."
+        ) from error
