@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ragbook.retrieval.bm25 import BM25Retriever
     from ragbook.retrieval.dense import DenseRetriever
     from ragbook.retrieval.hybrid import HybridRetriever
+    from ragbook.retrieval.milvus import MilvusRetriever
     from ragbook.retrieval.oracle import OracleRetriever
     from ragbook.retrieval.random import RandomRetriever
 
@@ -18,6 +19,7 @@ __all__ = [
     "BM25Retriever",
     "DenseRetriever",
     "HybridRetriever",
+    "MilvusRetriever",
     "OracleRetriever",
     "RandomRetriever",
     "Retrieved",
@@ -28,6 +30,7 @@ _MODULES = {
     "BM25Retriever": "ragbook.retrieval.bm25",
     "DenseRetriever": "ragbook.retrieval.dense",
     "HybridRetriever": "ragbook.retrieval.hybrid",
+    "MilvusRetriever": "ragbook.retrieval.milvus",
     "OracleRetriever": "ragbook.retrieval.oracle",
     "RandomRetriever": "ragbook.retrieval.random",
 }
