@@ -1,0 +1,57 @@
+"""Figures with intervals: what is drawn is what was given, in percent, read back from the artists."""
+
+import re
+
+import pytest
+
+from ragbook import figures
+
+GIVEN = {"mean": 0.25, "ci95": (0.2, 0.4)}
+MORE = {"mean": 0.5, "ci95": (0.5, 0.625)}
+
+
+def segments(text: str, name: str) -> list[list[float]]:
+    """The ends x, y, x, y of a series' intervals."""
+    (line,) = re.findall(rf"intervals? ?(?:'{name}'|{name}): (.*)", text)
+    ends = re.findall(r"\(([-\d.]+), ([-\d.]+)\)-\(([-\d.]+), ([-\d.]+)\)", line)
+    return [[float(number) for number in each] for each in ends]
+
+
+def test_grouped_shows_every_interval_in_its_row():
+    text = repr(figures.grouped({"first": {"a": GIVEN, "b": MORE}, "second": {"b": GIVEN}}, "EM"))
+    ((low, y, high, same),) = segments(text, "a")
+    assert (low, high) == (20, 40)
+    assert y == same
+    assert -0.5 < y < 0.5
+    (first, second) = segments(text, "b")
+    assert (first[0], first[2], second[0], second[2]) == (50, 62.5, 20, 40)
+    assert 0.5 < second[1] < 1.5
+    assert "{0: first, 1: second}" in text
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_curves_pass_through_the_means(log):
+    text = repr(figures.curves({"a": {1: GIVEN, 10: MORE}, "b": {10: GIVEN}}, "k", "EM", log))
+    assert re.search(r"line 'a': x \[.*\] y \[25, 50\]", text)
+    near, far = segments(text, "a")
+    assert near[1::2] == [20, 40]
+    assert far[1::2] == [50, 62.5]
+    assert abs(near[0] - 1) < 0.2
+    assert abs(far[0] - 10) < 0.2
+
+
+def test_the_front_is_a_line_through_its_points():
+    points = {"a": (1.0, GIVEN), "b": (3.0, GIVEN), "c": (2.0, MORE)}
+    text = repr(figures.trade_off(points, ["a", "c"], "seconds"))
+    assert "line 'beaten by none': x [1, 2] y [25, 50]" in text
+    assert segments(text, "b") == [[3, 20, 3, 40]]
+
+
+def test_calibration_has_a_panel_a_method():
+    found = {
+        name: {"groups": [{"probability": 0.125, "n": 3, **GIVEN}], "error": 0.1} for name in "abcd"
+    }
+    text = repr(figures.calibration(found))
+    assert text.count("x [0.125] y [25]") == 4
+    assert text.count("line: x [0, 1] y [0, 100]") == 4
+    assert "d, error 0.100" in text
