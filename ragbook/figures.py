@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.category import StrCategoryFormatter
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.spines import Spine
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FuncFormatter
 
 DPI = 160
 # Okabe and Ito's colours, which colour-blind readers can tell apart, darkest first.
@@ -152,8 +153,9 @@ def _read_axis(axis: Axis) -> str:
     if axis.get_scale() != "linear":
         parts.append(f"({axis.get_scale()})")
     formatter = axis.get_major_formatter()
-    if isinstance(formatter, FixedFormatter):
-        names = zip(axis.get_majorticklocs(), formatter.seq, strict=False)
+    # Named ticks at fixed places are a FuncFormatter in matplotlib, named bars another formatter.
+    if isinstance(formatter, FuncFormatter | StrCategoryFormatter):
+        names = ((at, formatter(at)) for at in axis.get_majorticklocs())
         parts.append("{" + ", ".join(f"{_number(at)}: {name}" for at, name in names) + "}")
     return " ".join(part for part in parts if part)
 

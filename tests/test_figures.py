@@ -1,7 +1,8 @@
-"""Figures with intervals: what is drawn is what was given, in percent, read back from the artists."""
+"""Figures with intervals: what is drawn, read back from the artists, is what was given."""
 
 import re
 
+import numpy as np
 import pytest
 
 from ragbook import figures
@@ -27,6 +28,15 @@ def test_grouped_shows_every_interval_in_its_row():
     assert (first[0], first[2], second[0], second[2]) == (50, 62.5, 20, 40)
     assert 0.5 < second[1] < 1.5
     assert "{0: first, 1: second}" in text
+
+
+def test_a_swapped_name_changes_the_text():
+    values = np.array([[0.0, 1.0], [1.0, 0.0]])
+    one = repr(figures.heat_map(values, ["a", "b"], ["x", "y"], "share"))
+    other = repr(figures.heat_map(values, ["b", "a"], ["x", "y"], "share"))
+    assert "{0: x, 1: y}" in one
+    assert one != other
+    assert "{0: a, 1: b}" in repr(figures.bars({"a": 1.0, "b": 2.0}, "n"))
 
 
 @pytest.mark.parametrize("log", [False, True])
