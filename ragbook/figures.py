@@ -562,10 +562,11 @@ def _intervals(
     mean = 100 * np.array([entry["mean"] for entry in entries], float)
     low, high = 100 * np.array([entry["ci95"] for entry in entries], float).reshape(-1, 2).T
     error = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
-    points = (mean, at) if across else (at, mean)
     axes.errorbar(
-        *points,
-        **{"xerr" if across else "yerr": error},
+        mean if across else at,
+        at if across else mean,
+        xerr=error if across else None,
+        yerr=None if across else error,
         fmt=marker,
         color=colour,
         markersize=4.8,

@@ -51,8 +51,8 @@ def counterfeits(
 
     Returns
     -------
-    The questions that have one, the false passages (the gold one's id with ``-false-`` and a number behind it),
-    and the false answers.
+    The questions that have one, the false passages (the gold one's id with ``-false-`` and a number
+    behind it), and the false answers.
     """
     kept: list[Question] = []
     passages: list[Passage] = []
