@@ -35,7 +35,7 @@ class ClozeRecipe:
     """What a warm start of the retriever can vary: sentences of an update, updates, peak rate."""
 
     batch: int = 24
-    steps: int = 100
+    steps: int = 50
     rate: float = 1e-4
 
 

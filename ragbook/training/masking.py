@@ -1,13 +1,17 @@
 """Masked sentences: what REALM is pre-trained on (Guu et al. 2020, section 3.4).
 
-Every sentence of the corpus hides one span. Only such spans are hidden as stand in another passage
-too: the passage that the sentence comes from is never shown with it, and what stands nowhere else
-cannot be found. (In the paper's corpus nearly every name recurs; in a small one few do.)
+Every sentence of the corpus hides one span. It stands behind its article's title, as passages do,
+or "he" and "it" would have nobody to point to; what the title says is never hidden. And only such
+spans are hidden as another passage can tell: the passage that the sentence comes from is never
+shown with it, so the span must stand in another one, of the same article or with another name of
+the sentence. (In all of Wikipedia nearly every fact is told more than once; in a small corpus few
+are.)
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ from ragbook.models.span import MAX_SPAN
 
 MASKS = ("salient", "random")
 MAX_TOKENS = 64
-"""Longest sentence, in tokens; longer ones are left out."""
+"""Longest sentence with its title, in tokens; longer ones are left out."""
 
 RANDOM_WORDS = 3
 """A random mask hides one to so many words, as most names and dates have."""
@@ -32,7 +36,7 @@ class Masked:
     """A sentence with a hidden span: x and y of the paper.
 
     `text` has one mask token for each token of `answer`; `holders` are the positions of the other
-    passages in which the answer stands.
+    passages that can tell it.
     """
 
     text: str
@@ -47,6 +51,7 @@ class Tokens:
     def __init__(self, tokenizer: Any, corpus: Sequence[Passage]) -> None:
         texts = [passage_text(passage) for passage in corpus]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        self._tokenizer = tokenizer
         pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         self._inner = [piece.startswith("##") for piece in pieces]
         self._joined = [self._join(one) for one in ids]
@@ -55,10 +60,20 @@ class Tokens:
             for token in one:
                 self._with[token].add(position)
 
+    def of(self, text: str) -> tuple[int, ...]:
+        """The tokens of a piece of text."""
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def may_hide(self, answer: Sequence[int], title: str) -> bool:
+        """Whether it is short and known enough to be predicted, and not said by the title."""
+        known = self._tokenizer.unk_token_id not in answer
+        told = self._join(answer) in self._join(self.of(title))
+        return 0 < len(answer) <= MAX_SPAN and known and not told
+
     def holders(self, run: Sequence[int]) -> tuple[int, ...]:
         """Positions of the passages in which the run stands, ascending."""
         wanted = self._join(run)
-        rarest = min((self._with[token] for token in run), key=len)
+        rarest = min((self._with.get(token, set()) for token in run), key=len, default=set())
         return tuple(sorted(at for at in rarest if wanted in self._joined[at]))
 
     def _join(self, run: Sequence[int]) -> str:
@@ -82,27 +97,50 @@ def masked_sentences(
     """
     tagger = SalientSpans(passage.text for passage in corpus)
     tokens = Tokens(tokenizer, corpus)
+    article: dict[str, set[int]] = defaultdict(set)
+    for position, passage in enumerate(corpus):
+        article[passage.title].add(position)
     out = []
     for source, passage in enumerate(corpus):
         rng = random.Random(f"{seed}-{passage.id}")
+        own = article[passage.title] if passage.title else set()
         for first, last in sentences(passage.text):
             sentence = passage.text[first:last]
-            spans = tagger(sentence)
+            salient = tagger(sentence)
+            hidden = salient
             if masks == "random":
-                spans = random_spans(sentence, max(1, len(spans)), rng)
-            ways = [
-                way
-                for span in spans
-                if (way := _masked(tokenizer, tokens, sentence, span, source)) is not None
-            ]
+                hidden = random_spans(sentence, max(1, len(salient)), rng)
+            ways = []
+            for span in hidden:
+                near = own.union(
+                    *(
+                        tokens.holders(tokens.of(sentence[a:b]))
+                        for a, b in salient
+                        if (b <= span[0] or span[1] <= a) and not re.search(r"\d", sentence[a:b])
+                    )
+                )
+                answer = tokens.of(sentence[slice(*span)])
+                holders = tuple(at for at in tokens.holders(answer) if at != source and at in near)
+                text = _hidden(tokenizer, passage.title, sentence, span, len(answer))
+                if holders and tokens.may_hide(answer, passage.title) and text is not None:
+                    ways.append(Masked(text, answer, source, holders))
             if ways:
                 out.append(tuple(ways))
     if not out:
         raise InputError(
-            f"No sentence of corpus {corpus.name!r} has a {masks} span that stands in another "
-            "passage too, so there is nothing to pre-train on; take a larger corpus."
+            f"No sentence of corpus {corpus.name!r} has a {masks} span that another passage could "
+            "tell, so there is nothing to pre-train on; take a larger corpus."
         )
     return out
+
+
+def _hidden(tokenizer: Any, title: str, sentence: str, span: Span, length: int) -> str | None:
+    """Title and sentence with the span hidden; None if they are too long."""
+    first, last = span
+    masks = " ".join([tokenizer.mask_token] * length)
+    text = f"{title}. " if title else ""
+    text += f"{sentence[:first]}{masks}{sentence[last:]}"
+    return text if len(tokenizer(text)["input_ids"]) <= MAX_TOKENS else None
 
 
 def random_spans(sentence: str, count: int, rng: random.Random) -> list[Span]:
@@ -122,19 +160,3 @@ def random_spans(sentence: str, count: int, rng: random.Random) -> list[Span]:
             start = rng.randrange(len(words) - length + 1)
             spans.add((words[start][0], words[start + length - 1][1]))
     return sorted(spans)
-
-
-def _masked(
-    tokenizer: Any, tokens: Tokens, sentence: str, span: Span, source: int
-) -> Masked | None:
-    """The sentence with that span hidden; None if it is too long or stands nowhere else."""
-    first, last = span
-    answer = tuple(tokenizer(sentence[first:last], add_special_tokens=False)["input_ids"])
-    if not 0 < len(answer) <= MAX_SPAN or tokenizer.unk_token_id in answer:
-        return None
-    holders = tuple(at for at in tokens.holders(answer) if at != source)
-    hidden = " ".join([tokenizer.mask_token] * len(answer))
-    text = f"{sentence[:first]}{hidden}{sentence[last:]}"
-    if not holders or len(tokenizer(text)["input_ids"]) > MAX_TOKENS:
-        return None
-    return Masked(text, answer, source, holders)

@@ -27,7 +27,7 @@ from ragbook.models.span import SpanReader
 from ragbook.training.cloze import ClozeRecipe, train_cloze
 from ragbook.training.loop import write_tensors
 from ragbook.training.masked_reader import ReaderRecipe, new_masked_reader, train_masked_reader
-from ragbook.training.masking import Masked, masked_sentences
+from ragbook.training.masking import MASKS, Masked, masked_sentences
 from ragbook.training.open_qa import QaRecipe, train_open_qa
 from ragbook.training.realm import RealmRecipe, train_realm
 from ragbook.training.run import Run
@@ -55,7 +55,12 @@ def warm_start(
     progress: bool | None = None,
 ) -> tuple[MaskedReader, Encoder]:
     """Train or resume what REALM starts from, or take it from `work` where it is done: a masked
-    reader, and a small retriever from the inverse cloze task; both in bfloat16."""
+    reader, and a small retriever from the inverse cloze task; both in bfloat16.
+
+    Parameters
+    ----------
+    masked: what the reader learns from; the more kinds of masks the better.
+    """
     encoder, reader = small_encoder(), new_masked_reader(seed)
     for module in (encoder.passage_model, reader.model, reader.head):
         module.bfloat16()
@@ -114,11 +119,13 @@ def recipe(run: Run) -> None:
     """
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
-    masked = masked_sentences(minilm_tokenizer(), corpus, seed=run.seed)
+    masked, others = (
+        masked_sentences(minilm_tokenizer(), corpus, masks, run.seed) for masks in MASKS
+    )
     cloze, reading, realm, qa = ClozeRecipe(), ReaderRecipe(), RealmRecipe(), QaRecipe()
     reader, encoder = warm_start(
         corpus,
-        masked,
+        [*masked, *others],
         run.work,
         replace(cloze, steps=run.cut(cloze.steps)),
         replace(reading, steps=run.cut(reading.steps)),

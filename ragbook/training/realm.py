@@ -62,11 +62,11 @@ class RealmRecipe:
 
     k: int = 5
     batch: int = 8
-    steps: int = 400
+    steps: int = 300
     form: str = "answer"
     refresh: int = 50
     background: bool = False
-    retriever_rate: float = 1e-4
+    retriever_rate: float = 5e-5
     reader_rate: float = 3e-5
     null_rate: float = 2e-2
     frozen_layers: int = 4

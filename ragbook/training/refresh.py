@@ -182,11 +182,14 @@ class Refresher:
 
     def publish(self, step: int) -> PassageIndex:
         """Build the index of the encoder as it is, here and now."""
-        index = publish(self.folder, self.encoder, self.corpus, step)
-        before, self._open = self._open, (step, index)
-        if before is None or before[0] != step:
+        known = current_step(self.folder) == step
+        before, self._open = (
+            self._open,
+            (step, publish(self.folder, self.encoder, self.corpus, step)),
+        )
+        if not known:
             self._write(step, None if before is None else before[1])
-        return index
+        return self._open[1]
 
     def _write(self, step: int, before: PassageIndex | None) -> None:
         assert self._open is not None

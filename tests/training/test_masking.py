@@ -16,43 +16,47 @@ CORPUS = Corpus(
     [
         Passage("a", "Velm", "The town of Velm lies on the Ket. It was founded in 1412 by Oda."),
         Passage("b", "Oda", "Oda ruled from 1412. She never saw the Ket."),
-        Passage("c", "Kettle", "A kettle of Sorn holds water."),
+        Passage("c", "Kettle", "A kettle of Sorn holds water, says Oda. It is of 1412."),
+        Passage("d", "Velm", "A bridge in the Ket was built in 1509; it fell."),
     ],
 )
 
 
-def test_what_is_hidden_stands_in_another_passage_as_whole_words():
+def masks(text: str) -> str:
+    tokenizer = minilm_tokenizer()
+    pieces = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return " ".join([tokenizer.mask_token] * len(pieces))
+
+
+def test_what_is_hidden_can_be_told_by_another_passage():
     tokenizer = minilm_tokenizer()
     masked = masked_sentences(tokenizer, CORPUS)
     said = {(m.text, tokenizer.decode(m.answer), m.source, m.holders) for ms in masked for m in ms}
-    mask = tokenizer.mask_token
-    year = " ".join([mask] * len(tokenizer("1412", add_special_tokens=False)["input_ids"]))
-    two = " ".join([mask] * len(tokenizer("Ket", add_special_tokens=False)["input_ids"]))
-    oda = " ".join([mask] * len(tokenizer("Oda", add_special_tokens=False)["input_ids"]))
     assert said == {
-        # Velm stands nowhere else, Sorn neither; "kettle" does not hold "Ket".
-        (f"The town of Velm lies on the {two}.", "ket", 0, (1,)),
-        (f"It was founded in {year} by Oda.", "1412", 0, (1,)),
-        (f"It was founded in 1412 by {oda}.", "oda", 0, (1,)),
-        (f"{oda} ruled from 1412.", "oda", 1, (0,)),
-        (f"Oda ruled from {year}.", "1412", 1, (0,)),
-        (f"She never saw the {two}.", "ket", 1, (0,)),
+        # The Ket is in b and d too, but only d is of this article; "Velm" is in the title.
+        (f"Velm. The town of Velm lies on the {masks('Ket')}.", "ket", 0, (3,)),
+        # 1412 is in b and c with Oda. Oda is in b and c, but no other name links them: not hidden.
+        (f"Velm. It was founded in {masks('1412')} by Oda.", "1412", 0, (1, 2)),
+        (f"Oda. Oda ruled from {masks('1412')}.", "1412", 1, (0, 2)),
+        # The other sentence of the article that names the Ket.
+        (f"Velm. A bridge in the {masks('Ket')} was built in 1509; it fell.", "ket", 3, (0,)),
     }
     for ms in masked:
         for m in ms:
-            assert m.text.count(mask) == len(m.answer)
+            assert m.text.count(tokenizer.mask_token) == len(m.answer)
 
 
-def test_a_title_holds_its_name_too():
+def test_words_are_found_whole():
     tokens = Tokens(minilm_tokenizer(), list(CORPUS))
-    ids = minilm_tokenizer()("Oda", add_special_tokens=False)["input_ids"]
-    assert tokens.holders(ids) == (0, 1)
+    assert tokens.holders(tokens.of("Ket")) == (0, 1, 3)  # and not in "kettle"
+    assert tokens.holders(tokens.of("Oda")) == (0, 1, 2)
+    assert tokens.holders(()) == ()
 
 
 def test_random_masks_repeat_with_their_seed():
     tokenizer = minilm_tokenizer()
     towns = [
-        Passage(str(i), "", f"The old town of Velm lies on the {name}, says {name}.")
+        Passage(str(i), "Velm", f"The old town of Velm lies on the {name}, says {name}.")
         for i, name in enumerate(("Ket", "Sorn", "Oda"))
     ]
     some = Corpus("towns", towns)

@@ -1,0 +1,259 @@
+"""What moves REALM: refreshed or stale index, salient or random masks, one softmax or two.
+
+`python -m ragbook.evaluation.realm book/results/realm.json` measures what chapter 4 plots: on
+MiniWiki, from a retriever of two layers, every run from one warm start. What stands in the file
+already is not measured again, and a run that was killed goes on from its last checkpoint in
+`build/realm`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ragbook.corpus import Question, miniwiki
+from ragbook.evaluation.metrics import exact_match, is_hit
+from ragbook.evaluation.statistics import bootstrap_ci, paired_test
+from ragbook.index import PassageIndex, build_index
+from ragbook.methods.base import posterior
+from ragbook.methods.realm import Realm, retrieval_utility
+from ragbook.models import Encoder, load_encoder
+from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.encoder import save_encoder
+from ragbook.models.masked import MaskedReader
+from ragbook.retrieval import DenseRetriever
+from ragbook.training.cloze import ClozeRecipe
+from ragbook.training.masked_reader import ReaderRecipe
+from ragbook.training.masking import MASKS, Masked, masked_sentences
+from ragbook.training.open_qa import QaRecipe
+from ragbook.training.pretraining import fine_tuned, small_encoder, warm_start
+from ragbook.training.realm import RealmRecipe, read, train_realm
+
+KS = (1, 5, 20)
+SEED = 0
+LATENT = 4
+"""Sentences whose prior and posterior are kept, before and after pre-training."""
+
+
+class Measurement:
+    """MiniWiki, its masked sentences and the runs' folder, for all sections."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self.corpus = miniwiki.corpus()
+        self.dev, self.test = (list(miniwiki.questions(split)) for split in ("dev", "test"))
+
+    @cached_property
+    def masked(self) -> dict[str, list[tuple[Masked, ...]]]:
+        """The sentences with salient and with random masks."""
+        return {
+            masks: masked_sentences(minilm_tokenizer(), self.corpus, masks, SEED) for masks in MASKS
+        }
+
+    def start(self) -> tuple[MaskedReader, Encoder]:
+        """The warm start that every run has, trained at the first call."""
+        every = [ways for masked in self.masked.values() for ways in masked]
+        return warm_start(
+            self.corpus, every, self.work / "start", ClozeRecipe(), ReaderRecipe(), SEED, False
+        )
+
+    def hits(self, encoder: Encoder, index: PassageIndex) -> np.ndarray:
+        """Which test questions find their gold passage among the first k: bool [n, len(KS)]."""
+        positions = self._search(encoder, index, self.test, max(KS))
+        gold = np.array([self.corpus.position(q.gold_passage or "") for q in self.test])
+        there = positions == gold[:, None]
+        return np.stack([there[:, :k].any(1) for k in KS], 1)
+
+    def dev_recall(self, encoder: Encoder) -> Callable[[PassageIndex], dict[str, float]]:
+        """For the log of a run: recall@5 on the dev questions."""
+        gold = [self.corpus.position(q.gold_passage or "") for q in self.dev]
+
+        def measure(index: PassageIndex) -> dict[str, float]:
+            found = self._search(encoder, index, self.dev, 5).tolist()
+            hits = [at in row for at, row in zip(gold, found, strict=True)]
+            return {"recall@5": float(np.mean(hits))}
+
+        return measure
+
+    @staticmethod
+    def _search(
+        encoder: Encoder, index: PassageIndex, questions: Sequence[Question], k: int
+    ) -> np.ndarray:
+        return index.search(encoder.encode_queries([q.text for q in questions]), k)[1]
+
+
+def beginnings(m: Measurement) -> dict[str, Any]:
+    """Recall of the small embedder before and after the inverse cloze task, and what there is to
+    mask."""
+    out: dict[str, Any] = {"questions": len(m.test), "passages": len(m.corpus)}
+    for masks, ways in m.masked.items():
+        out[masks] = {"sentences": len(ways), "masks": sum(map(len, ways))}
+    raw = small_encoder()
+    _, warm = m.start()
+    for name, encoder in (("small", raw), ("cloze", warm)):
+        index = build_index(m.corpus, m.work / name, encoder, progress=False, overwrite=True)
+        out[name] = _recall(m.hits(encoder, index))
+    for name in ("cloze", "reader"):
+        out[f"{name}_log"] = _rows(m.work / "start" / f"{name}.log.jsonl")
+    return out
+
+
+def pretraining(m: Measurement, name: str, masks: str, recipe: RealmRecipe) -> dict[str, Any]:
+    """One run from the warm start: its logs, the trained retriever's recall, and how much that is
+    above the start's, paired by question."""
+    reader, encoder = m.start()
+    before = m.hits(encoder, PassageIndex.open(m.work / "cloze"))
+    index = train_realm(
+        reader,
+        encoder,
+        m.corpus,
+        m.masked[masks],
+        m.work / name,
+        recipe,
+        SEED,
+        m.dev_recall(encoder),
+        False,
+    )
+    after = m.hits(encoder, index)
+    save_encoder(m.work / name / "encoder", encoder)
+    np.save(m.work / name / "hits.npy", after)
+    return {
+        "masks": masks,
+        "recipe": asdict(recipe),
+        "log": _rows(m.work / name / "realm.log.jsonl"),
+        "refresh": _rows(m.work / name / "refresh.jsonl"),
+        "recall": _recall(after),
+        "gain": {str(k): asdict(paired_test(after[:, i], before[:, i])) for i, k in enumerate(KS)},
+    }
+
+
+def differences(m: Measurement, names: Sequence[str]) -> dict[str, Any]:
+    """Recall@5 of the first run minus each other's, on the same questions."""
+    hits = {name: np.load(m.work / name / "hits.npy")[:, KS.index(5)] for name in names}
+    first, *others = names
+    return {name: asdict(paired_test(hits[first], hits[name])) for name in others}
+
+
+def latent(m: Measurement, name: str, recipe: RealmRecipe) -> list[dict[str, Any]]:
+    """Candidates of a few masked sentences with prior, posterior and utility, before and after."""
+    reader, encoder = m.start()
+    start = PassageIndex.open(m.work / "cloze")
+    rng = random.Random(SEED)
+    near = [
+        one
+        for ways in m.masked["salient"]
+        for one in ways
+        if any(m.corpus[at].title == m.corpus[one.source].title for at in one.holders)
+    ]
+    shown = rng.sample(near, LATENT)
+    rows = [
+        {"text": one.text, "answer": minilm_tokenizer().decode(list(one.answer))} for one in shown
+    ]
+    for when, index in (("before", start), ("after", None)):
+        if index is None:
+            index = train_realm(
+                reader, encoder, m.corpus, m.masked["salient"], m.work / name, recipe, SEED,
+                m.dev_recall(encoder), False,
+            )  # fmt: skip
+        with torch.no_grad():
+            found = read(reader, encoder, index, shown, recipe.k)
+        given = found.answer_log_probs
+        # The null document's own score is left out: these are the passages beside each other.
+        prior = found.log_prior[:, 1:].log_softmax(-1)
+        after = posterior(prior, given[:, 1:])
+        worth = retrieval_utility(given, given[:, 0])[:, 1:]
+        for b, row in enumerate(rows):
+            row[when] = [
+                {
+                    "passage": m.corpus[at].id,
+                    "holds": at in shown[b].holders,
+                    "prior": prior[b, z].exp().item(),
+                    "posterior": after[b, z].item(),
+                    "utility": worth[b, z].item(),
+                }
+                for z, at in enumerate(found.positions[b].tolist())
+            ]
+    return rows
+
+
+def answering(m: Measurement, encoder: Encoder, name: str, recipe: QaRecipe) -> dict[str, Any]:
+    """Exact match and recall on the test questions after fine-tuning an encoder's question tower
+    and the bundled span scorer, and recall before."""
+    index = build_index(m.corpus, m.work / f"{name}-index", encoder, progress=False, overwrite=True)
+    questions = list(miniwiki.questions("train"))
+    before = _recall(m.hits(encoder, index))
+    reader, tuned = fine_tuned(
+        encoder, index, questions, m.work / name, recipe, SEED, progress=False
+    )
+    retriever = DenseRetriever(index, tuned)
+    method = Realm(reader, retriever, orqa=recipe.objective == "orqa")
+    found = retriever.retrieve(m.test, max(KS))
+    hits = np.array([[is_hit(q, f, k) for k in KS] for q, f in zip(m.test, found, strict=True)])
+    answers = [a for at in range(0, len(m.test), 16) for a in method.answer(m.test[at : at + 16])]
+    right = [float(exact_match(a.text, q.answers)) for a, q in zip(answers, m.test, strict=True)]
+    return {
+        "recipe": asdict(recipe),
+        "n": len(m.test),
+        "k": 5,
+        "em": _mean(right),
+        "recall": _recall(hits),
+        "recall_before": before,
+        "log": _rows(m.work / name / f"qa-{recipe.objective}.log.jsonl"),
+    }
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    return {"mean": float(np.mean(values)), "ci95": list(bootstrap_ci(values))}
+
+
+def _recall(hits: np.ndarray) -> dict[str, Any]:
+    return {str(k): _mean(hits[:, i]) for i, k in enumerate(KS)}
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def sections(m: Measurement) -> Mapping[str, Callable[[], Any]]:
+    """What is measured, by the name it has in the results, in the order in which it can be."""
+    full = RealmRecipe()
+
+    def pretrained() -> Encoder:
+        return load_encoder(str(m.work / "refreshed" / "encoder"))
+
+    return {
+        "start": lambda: beginnings(m),
+        "refreshed": lambda: pretraining(m, "refreshed", "salient", full),
+        "stale": lambda: pretraining(m, "stale", "salient", replace(full, refresh=0)),
+        "random": lambda: pretraining(m, "random", "random", full),
+        "differences": lambda: differences(m, ["refreshed", "stale", "random"]),
+        "latent": lambda: latent(m, "refreshed", full),
+        "realm": lambda: answering(m, pretrained(), "qa", QaRecipe()),
+        "orqa": lambda: answering(m, pretrained(), "qa-orqa", QaRecipe("orqa")),
+        "embedded": lambda: answering(m, load_encoder(), "qa-embedded", QaRecipe()),
+    }
+
+
+def main(out: str, work: str = "build/realm", only: Sequence[str] = ()) -> None:
+    """Measure everything, or the sections named, and write it."""
+    path, m = Path(out), Measurement(Path(work))
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, measure in sections(m).items():
+        if name not in results and (not only or name in only):
+            results[name] = measure()
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            partial.replace(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], "build/realm", sys.argv[2:])
