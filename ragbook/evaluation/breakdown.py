@@ -57,7 +57,9 @@ def by_kind(
     return {
         str(kind): {
             "n": int(count),
-            "em": {name: mean_ci(values[kinds == kind]) for name, values in scores.items()},
+            "em": {
+                name: mean_ci(values[kinds == kind].tolist()) for name, values in scores.items()
+            },
         }
         for count, kind in sorted(zip(counts, names, strict=True), reverse=True)
     }
@@ -152,7 +154,9 @@ def calibration(probability: ArrayLike, correct: ArrayLike, groups: int = 10) ->
     if len(p) < groups:
         raise InputError(f"{len(p)} answers cannot be cut into {groups} groups; ask for fewer.")
     parts = np.array_split(np.argsort(p, kind="stable"), groups)
-    out = [{"probability": float(p[g].mean()), "n": len(g), **mean_ci(r[g])} for g in parts]
+    out = [
+        {"probability": float(p[g].mean()), "n": len(g), **mean_ci(r[g].tolist())} for g in parts
+    ]
     error = sum(g["n"] * abs(g["probability"] - g["mean"]) for g in out) / len(p)
     return {"groups": out, "error": float(error)}
 

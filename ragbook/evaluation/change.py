@@ -266,4 +266,4 @@ def main(out: str, limit: int | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(int, sys.argv[2:]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

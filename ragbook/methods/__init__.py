@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ragbook.errors import InputError
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from ragbook.retrieval import Retriever
 
 NAMES = ("closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid")
-"""The methods, in the order of every table."""
+"""The methods of the book, in the order of every table. One that is not among them is named by the
+place of its code, `module:attribute`, wherever a name is asked for; see :func:`load`."""
 
 __all__ = ["NAMES", "Answer", "Evidence", "Method", "load", "posterior"]
 
@@ -27,16 +29,22 @@ def __getattr__(name: str) -> object:
 
 def check_names(names: Sequence[str]) -> None:
     """Raises InputError for a name that is no method's, and for none at all."""
-    unknown = [name for name in names if name not in NAMES]
+    unknown = [name for name in names if name not in NAMES and ":" not in name]
     if unknown or not names:
         what = f"there is no method {unknown[0]!r}" if unknown else "no method is named"
-        raise InputError(f"{what}; choose from {', '.join(NAMES)}")
+        raise InputError(f"{what}; choose from {', '.join(NAMES)}, or name your own, module:Class")
+    for name in names:
+        if ":" in name:
+            _own(name)
 
 
 def load(
     names: Sequence[str], retriever: Retriever, verbatim: bool = True, reader: str = "bundled"
 ) -> list[Method]:
     """The named methods with the bundled readers, all over one retriever, in the order of `NAMES`.
+
+    A name `module:attribute` is somebody's own method: the attribute, a class or a function, is
+    called with the retriever and gives a `Method`. These come last, in the order named.
 
     Parameters
     ----------
@@ -66,4 +74,17 @@ def load(
         ),
         "fid": lambda: fid.FiD(models.load_reader(reader, "fid"), retriever, **held),
     }
-    return [make[name]() for name in NAMES if name in names]
+    own = [_own(name)(retriever) for name in dict.fromkeys(names) if ":" in name]
+    return [make[name]() for name in NAMES if name in names] + own
+
+
+def _own(name: str) -> Callable[[Retriever], Method]:
+    """What `module:attribute` names."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"There is no method {name!r}: {error}; name a class or a function as "
+            "module:attribute, in a module that Python finds from here."
+        ) from error
