@@ -40,7 +40,7 @@ from ragbook.training.realm import RealmRecipe, read, train_realm
 
 KS = (1, 5, 20)
 SEED = 0
-LATENT = 4
+LATENT = 12
 """Sentences whose prior and posterior are kept, before and after pre-training."""
 
 
@@ -147,14 +147,8 @@ def latent(m: Measurement, name: str, recipe: RealmRecipe) -> list[dict[str, Any
     """Candidates of a few masked sentences with prior, posterior and utility, before and after."""
     reader, encoder = m.start()
     start = PassageIndex.open(m.work / "cloze")
-    rng = random.Random(SEED)
-    near = [
-        one
-        for ways in m.masked["salient"]
-        for one in ways
-        if any(m.corpus[at].title == m.corpus[one.source].title for at in one.holders)
-    ]
-    shown = rng.sample(near, LATENT)
+    sentences = random.Random(SEED).sample(m.masked["salient"], LATENT)
+    shown = [ways[0] for ways in sentences]
     rows = [
         {"text": one.text, "answer": minilm_tokenizer().decode(list(one.answer))} for one in shown
     ]
