@@ -6,11 +6,13 @@ import runpy
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragbook.corpus import Passage
 from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.training import worlds
@@ -93,3 +95,46 @@ def test_the_straightforward_knn_lm_is_the_formula():
     knn = knn_target_log_prob(distances, values == targets[:, None], 4.0)
     fast = interpolate(log_probs.gather(1, targets[:, None])[:, 0], knn, 0.3)
     torch.testing.assert_close(fast, mixed.gather(1, targets[:, None])[:, 0])
+
+
+def test_growth_and_what_it_predicts():
+    scale = runpy.run_path(str(BENCHMARKS / "scale.py"))
+    sizes = [10, 100, 1_000]
+    runs = {
+        f"{kind}-{n}": {
+            "kind": kind,
+            "passages": n,
+            "build_seconds": 0.5 * n**1.25,
+            **{f"{what}_bytes_per_passage": 7.0 for what in ("index", "vectors", "text")},
+        }
+        for kind in ("flat", "hnsw", "ivf-pq")
+        for n in sizes
+    }
+    a, b = scale["growth"](list(runs.values()), "build_seconds")
+    assert (a, b) == pytest.approx((0.5, 1.25))
+    lines = scale["predict"]({"runs": runs}, 10**6)
+    hours = 0.5 * 10 ** (6 * 1.25) / 3600
+    assert f"0.5 s x 1,000,000^1.25 = {hours:,.1f} hours (fitted to 10, 100, 1,000)" in lines[3]
+    assert "hnsw: index: 1,000,000 x 7.0 bytes = 0.0 GB" in lines
+
+
+def test_synthetic_vectors_do_not_depend_on_how_they_are_asked_for(tmp_path):
+    scale = runpy.run_path(str(BENCHMARKS / "scale.py"))
+    rng = np.random.default_rng(0)
+    step = scale["_root"](rng.normal(size=(50, 6)) * [3, 2, 1, 0.1, 0, 0])
+    np.savez(
+        tmp_path / "basis.npz",
+        centres=rng.normal(size=(9, 6)).astype(np.float32),
+        step=step,
+        asked=0.1 * step,
+    )
+    encoder = scale["SyntheticEncoder"](tmp_path)
+    passages = [Passage(str(i), "", "") for i in range(2_500)]
+    whole = encoder.encode_passages(passages)
+    np.testing.assert_array_equal(
+        whole[1_990:2_010], encoder.encode_passages(passages[1_990:2_010])
+    )
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-5)
+    assert len(np.unique(whole, axis=0)) == 2_500
+    drawn = rng.standard_normal((20_000, 6)).astype(np.float32) @ step
+    np.testing.assert_allclose(np.cov(drawn.T), step.T @ step, atol=0.3)

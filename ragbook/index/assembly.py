@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ _WHOLE = (*FLAT.values(), "IndexHNSWFlat")
 def write_faiss_files(
     folder: Path, stage: Path, vectors: Vectors, metric: str, factory: str, parts: int
 ) -> tuple[str, dict[str, Any]]:
-    """Write the Faiss files of an index, and `vectors.npy` where they hold only codes.
+    """Write the Faiss files of an index, and `vectors.index` where they hold only codes.
 
     Parameters
     ----------
@@ -67,10 +67,7 @@ def write_faiss_files(
                 index.add(block)
             faiss.write_index(index, str(path))
     if type(empty).__name__ not in _WHOLE:
-        with open(folder / VECTORS_FILE, "wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": vectors.shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            _copy(vectors, 0, len(vectors), file)
+        write_flat(folder / VECTORS_FILE, FLAT[metric], vectors, 0, len(vectors))
     return type(empty).__name__, parameters
 
 
@@ -85,12 +82,8 @@ def write_flat(path: Path, kind: str, vectors: Vectors, first: int, last: int) -
     header[-8:] = struct.pack("<Q", (last - first) * vectors.shape[1])  # the numbers that follow
     with open(path, "wb") as file:
         file.write(header)
-        _copy(vectors, first, last, file)
-
-
-def _copy(vectors: Vectors, first: int, last: int, file: BinaryIO) -> None:
-    for block in vectors.blocks(first, last, BLOCK):
-        file.write(block.data)
+        for block in vectors.blocks(first, last, BLOCK):
+            file.write(block.data)
 
 
 def _trained(stage: Path, vectors: Vectors, metric: str, factory: str) -> tuple[Any, int]:

@@ -163,7 +163,8 @@ class PassageIndex:
         k = min(k, len(self))
         if len(queries) == 0:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-        return best(self._searched(queries, k), k)
+        found = self._searched(queries, k)
+        return found[0] if len(found) == 1 else best(found, k)
 
     def _searched(self, queries: np.ndarray, k: int) -> list[Found]:
         """What every part finds."""

@@ -24,8 +24,8 @@ CANDIDATES = 10
 FLAT = {"inner_product": "IndexFlatIP", "l2": "IndexFlatL2"}
 """Faiss's exact index of each metric."""
 
-VECTORS_FILE = "vectors.npy"
-_RERANKED = 1 << 25  # numbers of candidates' vectors held at a time, 128 MB
+VECTORS_FILE = "vectors.index"
+"""All vectors as Faiss's exact index, beside files that hold only codes of them."""
 
 Found = tuple[np.ndarray, np.ndarray]
 """Scores float32 [B, k], greatest first, and positions int64 [B, k], -1 where there is none."""
@@ -56,13 +56,13 @@ class Part:
     index: Faiss's.
     first: position of its first passage.
     metric: `inner_product` or `l2`.
-    vectors: float32 [n, d] of its passages, mapped, where the index has only codes of them.
+    vectors: Faiss's exact index of all parts' vectors, mapped, where `index` has only codes.
     """
 
     index: Any
     first: int
     metric: str
-    vectors: np.ndarray | None = None
+    vectors: Any = None
 
     @classmethod
     def open(cls, folder: Path, manifest: Manifest, number: int) -> Part:
@@ -77,7 +77,7 @@ class Part:
         parameters = manifest["index"]["parameters"]
         parts = parameters.get("parts", 1)
         path = folder / faiss_file(number, parts)
-        first, last = part_bounds(manifest["corpus"]["passages"], parts)[number]
+        first, _ = part_bounds(manifest["corpus"]["passages"], parts)[number]
         lists = folder / lists_file(number, parts)
         if lists.name in manifest["files"]:
             # Mapping such a file by Faiss's own flags crashes in the search; its lists are mapped
@@ -93,7 +93,7 @@ class Part:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         vectors = None
         if VECTORS_FILE in manifest["files"]:
-            vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)[first:last]
+            vectors = faiss.read_index(str(folder / VECTORS_FILE), faiss.IO_FLAG_MMAP_IFC)
         part = cls(index, first, manifest["encoder"]["metric"], vectors)
         part.look_into(parameters.get("effort"))
         return part
@@ -120,11 +120,10 @@ class Part:
             return self._exactly(queries, k)
         proposed = k if self.vectors is None else min(CANDIDATES * k, len(self))
         scores, rows = self.index.search(queries, proposed)
+        positions = np.where(rows < 0, rows, rows + self.first)
         if self.vectors is not None:
-            scores = self._scores(queries, rows)
-        elif self.metric == "l2":
-            scores = -scores
-        return best([(scores, np.where(rows < 0, rows, rows + self.first))], k)
+            scores = self._scores(queries, positions)
+        return best([(-scores if self.metric == "l2" else scores, positions)], k)
 
     def _exactly(self, queries: np.ndarray, k: int) -> Found:
         asked = min(k + 1, len(self))
@@ -139,27 +138,24 @@ class Part:
             scores = -scores  # Faiss gives squared distances, least first
         return best([(scores, np.where(rows < 0, rows, rows + self.first))], k)
 
-    def _scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The scores float32 [B, C] of candidates by their stored vectors."""
-        assert self.vectors is not None
-        scores = np.empty(rows.shape, np.float32)
-        block = max(1, _RERANKED // (rows.shape[1] * queries.shape[1]))
-        for at in range(0, len(rows), block):
-            some, own = slice(at, at + block), rows[at : at + block]
-            # In the order of the disk; a candidate that is none stands for the first passage.
-            order = np.unique(own.clip(min=0), return_inverse=True)
-            vectors = np.asarray(self.vectors[order[0]])[order[1].reshape(own.shape)]
-            if self.metric == "l2":
-                apart = vectors - queries[some, None]
-                scores[some] = -np.einsum("bcd,bcd->bc", apart, apart)
-            else:
-                scores[some] = np.matmul(vectors, queries[some, :, None])[:, :, 0]
+    def _scores(self, queries: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """What Faiss's exact index gives of the candidates float32 [B, C] at these positions."""
+        from faiss import swig_ptr
+
+        scores, positions = np.empty(positions.shape, np.float32), np.ascontiguousarray(positions)
+        self.vectors.compute_distance_subset(
+            len(queries),
+            swig_ptr(queries),
+            positions.shape[1],
+            swig_ptr(scores),
+            swig_ptr(positions),
+        )
         return scores
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """The vectors float32 [n, d] of passages by their place in this part."""
         if self.vectors is not None:
-            return np.array(self.vectors[rows], dtype=np.float32)
+            return self.vectors.reconstruct_batch(rows + self.first)
         return self.index.reconstruct_batch(rows)
 
 

@@ -238,7 +238,7 @@ def test_another_kind_goes_on_from_the_same_vectors(tmp_path, monkeypatch):
 
 def test_damage_is_found(tmp_path):
     built(tmp_path / "index", "IVF16,PQ4")
-    for name in ("faiss.lists", "vectors.npy", "faiss.index"):
+    for name in ("faiss.lists", "vectors.index", "faiss.index"):
         path = tmp_path / "index" / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-1])
