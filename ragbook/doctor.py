@@ -30,9 +30,18 @@ PACKAGES = (
     "rich",
     "tqdm",
 )
+OPTIONAL = {
+    "mwparserfromhell": "Wikipedia's dumps, ragbook[wikipedia]",
+    "datasets": "Hugging Face data sets, ragbook[datasets]",
+    "ray": "encoding and serving on a cluster, ragbook[ray]",
+    "pymilvus": "collections of Milvus, ragbook[milvus]",
+    "milvus-lite": "the same in a file, ragbook[milvus]",
+}
 DOWNLOADS = {
-    "Wikipedia in 21 million passages (DPR)": "4.7 GB from https://dl.fbaipublicfiles.com/dpr/"
-    "wikipedia_split/psgs_w100.tsv.gz, then --corpus psgs_w100.tsv.gz",
+    "Wikipedia in 21 million passages (DPR)": "4.7 GB, ragbook corpus build "
+    "https://dl.fbaipublicfiles.com/dpr/wikipedia_split/psgs_w100.tsv.gz",
+    "Wikipedia as it is now": "ragbook corpus build with the address of a pages-articles.xml.bz2 "
+    "of https://dumps.wikimedia.org",
     "readers and language models of the hub": "on first use of their name in Python, "
     "load_reader(NAME), load_lm(NAME)",
 }
@@ -51,6 +60,10 @@ def examine(cache: Path) -> dict[str, dict[str, Any]]:
             "python": platform.python_version(),
             **{name: _version(name) for name in PACKAGES},
         },
+        "optional": {
+            name: _version(name) or f"not installed; for {what}" for name, what in OPTIONAL.items()
+        },
+        "machine": _machine(),
         "models at hand": {
             "encoder all-MiniLM-L6-v2": _encoder(),
             **_bundled(Path(__file__).parent / "models" / "weights"),
@@ -69,6 +82,21 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _machine() -> dict[str, str]:
+    """What encoding a corpus can count on, as far as the system tells it without asking drivers."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].split())
+        quick = "yes" if flags & {"avx512_bf16", "amx_bf16"} else "no"
+    except OSError:
+        quick = "not known"
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return {
+        "cores": str(os.cpu_count()),
+        "bfloat16 in the processor": quick,
+        "NVIDIA GPUs": str(gpus),
+    }
 
 
 def _encoder() -> str | None:

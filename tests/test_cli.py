@@ -651,6 +651,8 @@ def test_doctor(capsys, monkeypatch, tmp_path):
     assert "passages" in report["data at hand"]["MiniWiki"]
     assert report["data at hand"][f"indexes kept in {tmp_path}"] == 0
     assert report["would need a download"]
+    assert report["machine"]["cores"] == str(os.cpu_count())
+    assert "mwparserfromhell" in report["optional"]
     assert run("doctor") == 0
     assert "MiniWiki" in capsys.readouterr().out
 

@@ -113,8 +113,13 @@ class StoredPassages(Sequence[Passage]):
             ) from None
 
     def __iter__(self) -> Iterator[Passage]:
-        for position in range(len(self)):
-            yield self[position]
+        for number, batch in enumerate(self._batches):
+            try:
+                columns = [column.to_pylist() for column in batch.columns]
+            except UnicodeDecodeError:
+                yield from self[number * BATCH :]  # one of them refuses, and names itself
+                raise
+            yield from map(Passage, *columns)
 
     @cached_property
     def _positions(self) -> dict[str, int]:
