@@ -3,6 +3,10 @@
 import bz2
 import gzip
 import json
+import os
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -139,6 +143,45 @@ def test_no_passage_is_refused(tmp_path):
     with pytest.raises(InputError, match="must end in"):
         build_passages(Source("s", "1", lambda: iter(())), tmp_path / "p.tsv")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_killed_at_every_file_operation(tmp_path):
+    script = Path(__file__).with_name("killed_corpora.py")
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) > 20, "the build was killed at too few points to mean anything"
+
+
+def test_memory_does_not_grow_with_the_dump(tmp_path, monkeypatch):
+    pytest.importorskip("mwparserfromhell", reason="mwparserfromhell is not installed")
+    monkeypatch.setattr(building, "PART", 20)
+
+    def peak(pages: int) -> int:
+        path = tmp_path / f"{pages}.xml.bz2"
+        text = "Some ''words'' of [[an article|articles]]. " * 40
+        with bz2.BZ2File(path, "wb", compresslevel=1) as file:
+            file.write(b"<mediawiki>")
+            for number in range(pages):
+                page = f"<page><title>T</title><ns>0</ns><id>{number}</id><revision><text>{text}"
+                file.write(f"{page}</text></revision></page>\n".encode())
+            file.write(b"</mediawiki>")
+        tracemalloc.start()
+        build_passages(open_source(str(path), tmp_path), tmp_path / f"{pages}.jsonl")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(20)  # what is loaded once
+    assert peak(400) < 1.3 * peak(60)
 
 
 def test_from_dump_to_passages(tmp_path):

@@ -1,0 +1,68 @@
+"""Kills the building of a passage file at every file operation; run by test_building.py.
+
+    python killed_corpora.py FOLDER
+
+As `tests/index/killed_builds.py`, which it takes the killing from: after every kill the next build
+must end with the bytes of one that was not killed. Prints the number of kills; exits with 1 and a
+sentence on the first breach.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from ragbook.corpus import Passage, building
+from ragbook.corpus.building import build_passages
+from ragbook.corpus.sources import Source
+from tests.index.killed_builds import die_at, in_child
+
+building.PART = 4
+
+
+def article(number: int) -> Passage | None:
+    return None if number % 5 == 2 else Passage(str(number), f"T{number}", "word " * number)
+
+
+def build(out: Path) -> None:
+    source = Source("s", "1", lambda: iter(range(1, 19)), article)
+    build_passages(source, out, words=7, progress=False)
+
+
+def check(out: Path, whole: bytes) -> None:
+    assert not out.exists() or out.read_bytes() == whole, "the file is not whole"
+    build(out)
+    assert out.read_bytes() == whole, "built again, the file has other bytes"
+    assert [path.name for path in out.parent.iterdir()] == [out.name], "something is left over"
+
+
+def main(folder: Path) -> int:
+    reference = folder / "reference.jsonl"
+    build(reference)
+    whole, n = reference.read_bytes(), 0
+    while True:
+        out = folder / str(n) / "out.jsonl"
+        out.parent.mkdir()
+
+        def killed(n: int = n, out: Path = out) -> None:
+            die_at(n, out.parent)
+            build(out)
+
+        status = in_child(killed)
+        if status == 0:
+            break
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            print(f"the build failed by itself before operation {n}")
+            return 1
+        if in_child(lambda out=out: check(out, whole)) != 0:
+            print(f"broken after a kill at file operation {n}")
+            return 1
+        shutil.rmtree(out.parent)
+        n += 1
+    print(n)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
