@@ -17,7 +17,7 @@ PLACE = "ragbook.methods.names:Names"
 PASSAGES = [
     Passage("a", "Elbe", "The river passes Dresden, then Hamburg. Hamburg has a harbour."),
     Passage("b", "Rhine", "The river turns north at Basel, and by Dresden it does not flow."),
-    Passage("c", "Lakes", "A lake has no end."),
+    Passage("c", "Lakes", "A lake has no end but the shore."),
 ]
 RETRIEVER = FixedRetriever(PASSAGES, [math.log(5), math.log(4), math.log(1)])
 QUESTIONS = [
