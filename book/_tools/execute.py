@@ -6,12 +6,14 @@ Reads ``NN-name.py`` (jupytext's percent format), runs it in a fresh kernel and 
 ``NN-name.ipynb``; the text itself is never touched. The result depends on nothing but the code: no
 timestamps, no kernel version, cell ids made from the cells' sources. Executing twice gives the same
 bytes. A cell that raises ends the run with exit code 1 and leaves the stored notebook as it was.
+How long each chapter took is kept in ``results/times.json``, from which the site states it.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import sys
 import time
@@ -25,6 +27,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 BOOK = Path(__file__).resolve().parents[1]
+TIMES = BOOK / "results" / "times.json"
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -65,6 +68,15 @@ def execute(text: Path, timeout: int = 300) -> Path:
     return target
 
 
+def record(chapter: str, seconds: float, path: Path = TIMES) -> None:
+    """Keep a chapter's time, in whole seconds, beside the others'."""
+    times = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    times[chapter] = round(seconds)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(dict(sorted(times.items())), indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
 def _name_cells(notebook: nbformat.NotebookNode) -> None:
     """Give each cell an id made from its source, in place of jupytext's random one."""
     seen: Counter[str] = Counter()
@@ -86,7 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
         except CellExecutionError as error:
             print(f"{text}: a cell failed\n{error}", file=sys.stderr)
             return 1
-        print(f"{target.name}: {time.perf_counter() - start:.1f} s")
+        seconds = time.perf_counter() - start
+        record(text.stem, seconds)
+        print(f"{target.name}: {seconds:.1f} s")
     return 0
 
 

@@ -1,8 +1,14 @@
 """The site's own Sphinx extensions, on small stand-ins for what Sphinx gives them."""
 
+import json
 from types import SimpleNamespace
 
+import docstrings
+import execute
+import launch
 import light_pages
+import pytest
+import running_time
 
 ICONS = (
     '(()=>{var p={sun:[512,512,[9728],"f185","M1 2z"],"circle-half-stroke":[512,512,[9680,'
@@ -31,3 +37,102 @@ def test_mathjax_goes_where_formulas_are():
         context = {"body": body, "script_files": scripts}
         light_pages.without_formulas(None, "page", "page.html", context, None)
         assert len(context["script_files"]) == count
+
+
+def test_docstrings_become_restructured_text():
+    text = r"""Of a `thing` with ``code`` and \(x_i\), by :func:`f`,
+
+\[ p(y) =
+   \sum_z p(z). \]
+
+| name | what |
+|---|---|
+| `a` | the first |
+| b | the second |
+
+Parameters
+----------
+a, b: [N], what is said
+    and goes on.
+c: `True` or not.
+
+Returns
+-------
+Two things; with *stars*: none.
+
+Raises
+------
+InputError: always.
+"""
+    assert (
+        docstrings.restructured(text)
+        == r"""Of a ``thing`` with ``code`` and :math:`x_i`, by :func:`f`,
+
+
+.. math::
+
+   p(y) =
+     \sum_z p(z).
+
+
+.. list-table::
+   :header-rows: 1
+
+   * - name
+     - what
+   * - ``a``
+     - the first
+   * - b
+     - the second
+
+:param a: see b
+:param b: [N], what is said
+    and goes on.
+:param c: ``True`` or not.
+
+:returns: Two things; with *stars*: none.
+
+:raises InputError: always.
+
+"""
+    )
+
+
+def test_what_follows_a_section_is_no_entry():
+    text = "Says.\n\nRaises\n------\nInputError: never.\n\nOther words: they go on.\n\nAnd on."
+    found = docstrings.restructured(text)
+    assert ":raises InputError: never." in found
+    assert "\nAnd on." in found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3, "10 seconds"), (41, "50 seconds"), (60, "60 seconds"), (61, "1.5 minutes")],
+)
+def test_a_time_is_never_stated_too_short(seconds, text):
+    assert running_time.stated(seconds) == f"about {text}"
+
+
+def test_times_are_kept_and_stated_under_the_title(tmp_path):
+    (tmp_path / "results").mkdir()
+    times = tmp_path / "results" / "times.json"
+    execute.record("02-b", 12.7, times)
+    execute.record("01-a", 70.2, times)
+    assert json.loads(times.read_text("utf-8")) == {"01-a": 70, "02-b": 13}
+    app = SimpleNamespace(srcdir=tmp_path)
+    for name, expected in (("02-b", "about 20 seconds"), ("03-c", None)):
+        source = [json.dumps({"cells": [{"source": ["# Title\n", "\n", "Text."]}]})]
+        running_time.add(app, name, source)
+        text = "".join(json.loads(source[0])["cells"][0]["source"])
+        assert text.startswith("# Title\n\n")
+        assert text.endswith("Text.")
+        assert ("Runs in" in text) == (expected is not None)
+        assert expected is None or expected in text
+
+
+def test_buttons_lead_to_a_repository_that_is_named_or_are_left_out():
+    assert launch.options({}) == {}
+    assert launch.options({"RAGBOOK_REPOSITORY": ""}) == {}
+    found = launch.options({"GITHUB_REPOSITORY": "a/b"})
+    assert found["repository_url"] == "https://github.com/a/b"
+    assert set(found["launch_buttons"]) >= {"binderhub_url", "colab_url"}
