@@ -147,7 +147,8 @@ def index_info(arguments: argparse.Namespace) -> int:
             ("encoder", f"{encoder['id']}, {encoder['pooling']} pooling"),
             ("encoder SHA-256", encoder["sha256"]),
             ("vectors", f"{encoder['dimension']} dimensions, {encoder['similarity']}"),
-            ("index", " ".join([kind["type"], *map(str, kind["parameters"].items())])),
+            ("index", kind["type"]),
+            *flat(kind["parameters"], "index."),
             *((name, f"{file['bytes']:,} bytes") for name, file in manifest["files"].items()),
             ("digest", index.digest),
         ]
