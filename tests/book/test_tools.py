@@ -7,8 +7,13 @@ import docstrings
 import execute
 import launch
 import light_pages
+import one_question
 import pytest
 import running_time
+from bs4 import BeautifulSoup
+
+from ragbook.corpus import Corpus, Passage
+from ragbook.evaluation.explorer import question_id
 
 ICONS = (
     '(()=>{var p={sun:[512,512,[9728],"f185","M1 2z"],"circle-half-stroke":[512,512,[9680,'
@@ -136,3 +141,27 @@ def test_buttons_lead_to_a_repository_that_is_named_or_are_left_out():
     found = launch.options({"GITHUB_REPOSITORY": "a/b"})
     assert found["repository_url"] == "https://github.com/a/b"
     assert set(found["launch_buttons"]) >= {"binderhub_url", "colab_url"}
+
+
+def test_one_question_is_a_row_a_method():
+    passages = [Passage("a", "Apes & men", "Apes."), Passage("b", "Bees", "Bees.")]
+    evidence = [{"passage_id": "a", "weight": 0.25}, {"passage_id": "b", "weight": 0.75}]
+    entry = {"log_prob": -1.0, "f1": 0.0}
+    prediction = {
+        "question": "Who <hums>?",
+        "answers": ["bees"],
+        "gold_passage": "b",
+        "methods": {
+            "blind": {**entry, "text": "cats", "em": 0, "evidence": []},
+            "one": {**entry, "text": "bees", "em": 1, "evidence": evidence},
+        },
+    }
+    html = one_question.table(prediction, Corpus("two", passages), {"one": "reads"})
+    soup = BeautifulSoup(html, "html.parser")
+    assert soup.select_one("caption").get_text() == "Who <hums>?"  # type: ignore[union-attr]
+    rows = [[cell.get_text() for cell in row.select("th, td")] for row in soup.select("tbody tr")]
+    assert rows == [["blind", "✗ cats", "–", "–"], ["onereads", "✓ bees", "75", "25"]]
+    assert "1 Bees (answers it), 2 Apes & men" in soup.get_text()
+    link = soup.select_one("a")
+    assert link is not None
+    assert link["href"] == f"explorer.html#q={question_id('Who <hums>?')}"
