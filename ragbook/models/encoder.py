@@ -318,15 +318,13 @@ def _load_folder(name: str) -> Encoder:
         if not path.is_file() or sha256_file(path) != record["sha256"]:
             raise InputError(f"{path} is missing or damaged; train the encoder again or restore it")
     if manifest["base"] is None:
-        from transformers import AutoConfig, AutoTokenizer, BertModel
+        from transformers import AutoConfig, AutoTokenizer
 
-        from ragbook.models.projected import ProjectedTower
+        from ragbook.models.projected import new_tower
 
         config: Any = AutoConfig.from_pretrained(str(folder))
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        make: Callable[[], Any] = partial(BertModel, config, add_pooling_layer=False)
-        if hasattr(config, "retriever_proj_size"):
-            make = partial(ProjectedTower, config)
+        make: Callable[[], Any] = partial(new_tower, config)
     else:
         tokenizer, make = minilm_tokenizer(), minilm_model
     models, hashes = [], []

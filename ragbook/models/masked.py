@@ -22,10 +22,13 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from ragbook.corpus import Passage
-from ragbook.models.prompts import pair
+from ragbook.models.prompts import Inputs, pair
 
 MAX_JOINT, MAX_SENTENCE = 160, 72
 """Tokens of sentence and passage together, and of the sentence in it."""
+
+CHUNK = 16
+"""Pairs that are read at once."""
 
 NULL = Passage("", "", "")
 """The null document: an empty passage, read and embedded as any other. It takes the prior of
@@ -92,8 +95,7 @@ class MaskedReader:
         (the inputs int64 [N, L], which of their tokens are the passage's bool [N, L], the model's
         output, whose last states are [N, L, d]).
         """
-        shown = passages if self.titles else untitled(passages)
-        read = pair(self.tokenizer, texts, shown, MAX_JOINT, MAX_SENTENCE)
+        read = self._read(texts, passages)
         return read.tensors, read.passage_mask, self.model(**read.tensors, **options)
 
     def token_log_probs(
@@ -115,17 +117,31 @@ class MaskedReader:
         (float32 [B, n, T], nats, 0 after an answer's end; bool [B, T], the answers' own tokens).
         """
         B, n = len(texts), len(passages[0])
-        inputs, inside, out = self.states(
-            [text for text in texts for _ in range(n)], [p for found in passages for p in found]
-        )
-        places = self.places(inputs, inside)  # rows' places stand one after the other
-        logits = self.head(out.last_hidden_state[places], self.words)
+        flat = [passage for found in passages for passage in found]
+        read = self._read([text for text in texts for _ in range(n)], flat)
+        places = self.places(read.tensors, read.passage_mask)
+        # Inputs of like lengths are read together: a null document's are a third of the others'.
+        hidden, order = [], []
+        for rows in torch.argsort(read.mask.sum(1), stable=True).split(CHUNK):
+            longest = int(read.mask[rows].sum(1).max())
+            piece = {name: value[rows, :longest] for name, value in read.tensors.items()}
+            at = places[rows, :longest].nonzero()
+            hidden.append(self.model(**piece).last_hidden_state[at[:, 0], at[:, 1]])
+            order.append(rows[at[:, 0]] * places.shape[1] + at[:, 1])
+        states = torch.cat(hidden)[
+            torch.argsort(torch.cat(order))
+        ]  # [hidden tokens of all rows, d]
+        logits = self.head(states, self.words)
         targets = torch.tensor([token for answer in answers for _ in range(n) for token in answer])
         given = -nn.functional.cross_entropy(logits, targets, reduction="none")
         lengths = torch.tensor([len(answer) for answer in answers])
         own = torch.arange(int(lengths.max()))[None] < lengths[:, None]  # [B, T]
         wide = own[:, None].expand(B, n, -1)
         return torch.zeros(wide.shape).masked_scatter(wide, given), own
+
+    def _read(self, texts: Sequence[str], passages: Sequence[Passage]) -> Inputs:
+        shown = passages if self.titles else untitled(passages)
+        return pair(self.tokenizer, texts, shown, MAX_JOINT, MAX_SENTENCE)
 
     def places(self, inputs: dict[str, Tensor], inside: Tensor) -> Tensor:
         """bool [N, L]: where a sentence hides a token."""

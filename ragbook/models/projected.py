@@ -5,7 +5,7 @@ r"""REALM's embedder: BERT's pooled [CLS] state, projected and normalised (secti
    f(x, z) = \mathrm{Embed}_{\text{input}}(x)^\top \mathrm{Embed}_{\text{doc}}(z). \]
 
 The released code pools with BERT's own layer (a linear map and tanh) and ends in a layer norm; so
-does this.
+does `ProjectedTower`. `NarrowTower` has the same map over an encoder that stays as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import BertConfig, BertModel
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -41,3 +42,50 @@ class ProjectedTower(nn.Module):
     def set_attn_implementation(self, name: str) -> None:
         """As of `BertModel`."""
         self.bert.set_attn_implementation(name)
+
+
+class NarrowTower(nn.Module):
+    """The vectors of an encoder that is never trained, through a linear map that is.
+
+    What the body says of a text is kept for as long as the tower lives, so that training the map,
+    and indexing with it again and again, reads every text once. A tower for `Encoder` with `cls`
+    pooling: its one state is the mapped vector.
+
+    Parameters
+    ----------
+    config: of the body, with `retriever_proj_size`, the length of the vectors, and `frozen_body`.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.body = BertModel(config, add_pooling_layer=False).requires_grad_(False)
+        self.projection = nn.Linear(config.hidden_size, config.retriever_proj_size, bias=False)
+        self._kept: dict[tuple[int, ...], Tensor] = {}
+
+    def forward(self, **inputs: Tensor) -> Any:
+        """`last_hidden_state` is float [B, 1, retriever_proj_size]."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        keys = [tuple(row[own].tolist()) for row, own in zip(ids, mask.bool(), strict=True)]
+        new = [n for n, key in enumerate(keys) if key not in self._kept]
+        if new:
+            with torch.no_grad():
+                states = self.body(**{name: value[new] for name, value in inputs.items()})
+                weights = mask[new, :, None].float()
+                means = (states.last_hidden_state * weights).sum(1) / weights.sum(1)
+            kept = functional.normalize(means, dim=-1)
+            self._kept.update((keys[n], vector) for n, vector in zip(new, kept, strict=True))
+        vectors = torch.stack([self._kept[key] for key in keys])
+        mapped = self.projection(vectors.to(self.projection.weight.dtype))
+        return BaseModelOutput(last_hidden_state=mapped[:, None])
+
+    def set_attn_implementation(self, name: str) -> None:
+        """As of `BertModel`."""
+        self.body.set_attn_implementation(name)
+
+
+def new_tower(config: Any) -> nn.Module:
+    """The tower that a configuration describes, without weights: a bare BERT, or one of these."""
+    if getattr(config, "retriever_proj_size", None) is None:
+        return BertModel(config, add_pooling_layer=False)
+    return NarrowTower(config) if getattr(config, "frozen_body", False) else ProjectedTower(config)

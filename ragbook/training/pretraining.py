@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
+import torch
 
 from ragbook.corpus import Corpus, Question, miniwiki
 from ragbook.index import PassageIndex, build_index
@@ -22,6 +22,7 @@ from ragbook.models.bundled import WEIGHTS, write_manifest
 from ragbook.models.embedded import minilm_model, minilm_tokenizer
 from ragbook.models.encoder import save_encoder, weights_sha256
 from ragbook.models.masked import MaskedReader
+from ragbook.models.projected import NarrowTower
 from ragbook.models.realm_checkpoint import save_realm_encoder
 from ragbook.models.span import SpanReader
 from ragbook.training.cloze import ClozeRecipe, train_cloze
@@ -32,17 +33,34 @@ from ragbook.training.open_qa import QaRecipe, train_open_qa
 from ragbook.training.realm import RealmRecipe, train_realm
 from ragbook.training.run import Run
 
-LAYERS = 2
-"""Layers of the small embedder; the embedded encoder has six."""
+DIMENSION = 32
+"""Length of the weak retriever's vectors; the embedded encoder's are 384 long."""
 
 
-def small_encoder(layers: int = LAYERS) -> Encoder:
-    """The lowest layers of the embedded encoder, cut off where they were never meant to end: a poor
-    retriever, on which what a training teaches can be seen, and a quick one to train."""
-    model = minilm_model()
-    model.encoder.layer = nn.ModuleList(list(model.encoder.layer)[:layers])
-    model.config.num_hidden_layers = layers
-    return Encoder(model, minilm_tokenizer(), f"minilm-{layers}", weights_sha256(model), 20.0)
+def narrow_encoder(dimension: int = DIMENSION, seed: int = 0) -> Encoder:
+    """The embedded encoder's vectors through a random map to few dimensions: a poor retriever, on
+    which what a training teaches can be seen, and a quick one to train.
+
+    The map is the projection that REALM's embedder ends in (section 3.2). The encoder under it is
+    rounded to bfloat16 and stays as it is.
+    """
+    body = minilm_model()
+    config = deepcopy(body.config)
+    config.retriever_proj_size, config.frozen_body = dimension, True
+    tower = NarrowTower(config)
+    tower.body.load_state_dict(body.bfloat16().state_dict())
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(dimension, config.hidden_size, generator=generator)
+    with torch.no_grad():
+        tower.projection.weight.copy_(drawn / dimension**0.5)
+    return Encoder(
+        tower,
+        minilm_tokenizer(),
+        f"minilm-narrow-{dimension}",
+        weights_sha256(tower),
+        20.0,
+        pooling="cls",
+    )
 
 
 def warm_start(
@@ -55,14 +73,14 @@ def warm_start(
     progress: bool | None = None,
 ) -> tuple[MaskedReader, Encoder]:
     """Train or resume what REALM starts from, or take it from `work` where it is done: a masked
-    reader, and a small retriever from the inverse cloze task; both in bfloat16.
+    reader in bfloat16, and a narrow retriever from the inverse cloze task.
 
     Parameters
     ----------
     masked: what the reader learns from; the more kinds of masks the better.
     """
-    encoder, reader = small_encoder(), new_masked_reader(seed)
-    for module in (encoder.passage_model, reader.model, reader.head):
+    encoder, reader = narrow_encoder(seed=seed), new_masked_reader(seed)
+    for module in (encoder.passage_model.body, reader.model, reader.head):
         module.bfloat16()
     train_cloze(encoder, corpus, work, cloze, seed, progress)
     train_masked_reader(reader, corpus, masked, work, reading, seed, progress)

@@ -49,24 +49,24 @@ class RealmRecipe:
 
     Parameters
     ----------
-    k: passages of each sentence, the null document not counted. The paper has 7.
+    k: passages of each sentence, the null document not counted: 7 as in the paper.
     batch: sentences of an update.
     steps: updates.
     form: `answer`, the paper's likelihood, or `token`, the released code's (`masked_log_prob`).
     refresh: updates between two indexes; 0 keeps the first.
     background: a second process builds the indexes while training goes on.
     retriever_rate, reader_rate, null_rate: peak learning rates, the last of the null document's
-        own score.
+        own score. The first suits a projection; a whole tower wants a hundredth of it.
     frozen_layers: of the reader, from the bottom.
     """
 
-    k: int = 5
+    k: int = 7
     batch: int = 8
-    steps: int = 300
+    steps: int = 600
     form: str = "answer"
-    refresh: int = 50
+    refresh: int = 25
     background: bool = False
-    retriever_rate: float = 5e-5
+    retriever_rate: float = 1e-2
     reader_rate: float = 3e-5
     null_rate: float = 2e-2
     frozen_layers: int = 4

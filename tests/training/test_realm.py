@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertModel
@@ -12,6 +13,7 @@ from ragbook.index import build_index
 from ragbook.methods.realm import score_gradient
 from ragbook.models import Encoder, load_encoder, load_span_reader
 from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.encoder import save_encoder
 from ragbook.models.masked import NULL, MaskedHead, MaskedReader
 from ragbook.models.projected import ProjectedTower
 from ragbook.models.realm_checkpoint import load_realm_encoder
@@ -20,7 +22,7 @@ from ragbook.training import masked_reader, realm
 from ragbook.training.cloze import ClozeRecipe, taken_out, train_cloze
 from ragbook.training.masked_reader import ReaderRecipe, passage_beside, train_masked_reader
 from ragbook.training.masking import masked_sentences
-from ragbook.training.pretraining import recipe, small_encoder
+from ragbook.training.pretraining import narrow_encoder, recipe
 from ragbook.training.realm import RealmRecipe, candidates, read, train_realm
 from ragbook.training.run import Run
 
@@ -289,8 +291,21 @@ def test_the_recipe_ends_in_folders_that_answer(tmp_path):
         recipe(Run(tmp_path, steps=1, own=(CORPUS, questions)))
 
 
-def test_the_small_encoder_is_the_bottom_of_the_embedded_one():
-    small, whole = small_encoder(1), load_encoder()
-    for name, tensor in small.model.state_dict().items():
-        assert torch.equal(tensor, whole.model.state_dict()[name])
-    assert small.sha256 != whole.sha256
+def test_the_narrow_encoder_is_the_embedded_one_through_a_map(tmp_path):
+    narrow, whole = narrow_encoder(8, seed=3), load_encoder()
+    whole.model.bfloat16().float()
+    texts = [p.text for p in CORPUS]
+    weight = narrow.passage_model.projection.weight.detach().numpy()
+    wanted = whole.encode_queries(texts) @ weight.T
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(narrow.encode_queries(texts), wanted, atol=1e-5)
+    read_once = narrow.passage_model.body
+    calls = []
+    read_once.register_forward_hook(lambda *_: calls.append(1))
+    np.testing.assert_allclose(narrow.encode_queries(texts[::-1])[::-1], wanted, atol=1e-5)
+    assert not calls
+    assert narrow_encoder(8, seed=4).sha256 != narrow.sha256 == narrow_encoder(8, seed=3).sha256
+    save_encoder(tmp_path, narrow)
+    again = load_encoder(str(tmp_path))
+    assert again.sha256 == narrow.sha256
+    np.testing.assert_allclose(again.encode_queries(texts), wanted, atol=1e-5)
