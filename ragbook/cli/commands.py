@@ -122,6 +122,7 @@ def index_build(arguments: argparse.Namespace) -> int:
             parts=arguments.parts,
             workers=arguments.workers,
             engine=arguments.engine,
+            device=arguments.device,
         )
     recall = index.manifest["index"]["parameters"].get("recall")
     if recall is not None:

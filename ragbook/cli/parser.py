@@ -129,13 +129,19 @@ def new_parser() -> argparse.ArgumentParser:
         type=_at_least(1),
         default=1,
         metavar="N",
-        help="processes that encode, each on a GPU where there are some (default: 1)",
+        help="processes that encode (default: 1)",
     )
     command.add_argument(
         "--engine",
         choices=["local", "ray"],
         default="local",
         help="where the workers are: here, or on a Ray cluster with this disk (default: local)",
+    )
+    command.add_argument(
+        "--device",
+        choices=["cpu", "cuda"],
+        default="cpu",
+        help="of the encoding; with cuda every worker has a GPU (default: cpu)",
     )
     command.add_argument(
         "--precision",

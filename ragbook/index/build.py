@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ragbook.corpus import Corpus
     from ragbook.models import Encoder
 
+DEVICES = ("cpu", "cuda")
 SHARD_PASSAGES, MANY = 256, 100_000
 """Passages in a shard; sixteen times as many in one of a corpus of more than MANY, or a folder
 would hold a hundred thousand files."""
@@ -61,6 +62,7 @@ def build_index(
     parts: int = 1,
     workers: int = 1,
     engine: str = "local",
+    device: str = "cpu",
 ) -> PassageIndex:
     """Encode a corpus and write its index as the folder `out`.
 
@@ -78,13 +80,14 @@ def build_index(
     factory: Faiss's factory string. Other than the exact index, it is trained on a sample, its
         recall is measured, and what it proposes is ranked again by whole vectors.
     parts: Faiss files of consecutive passages, which several machines can serve.
-    workers: processes that encode, each on a GPU of its own where there are some.
+    workers: processes that encode.
+    device: `cpu`, or `cuda`: for one process the GPU, for several one each, as many as there are.
     engine: `local`, or `ray` for actors of a Ray cluster that shares the disk with this machine.
 
     Raises
     ------
     InputError: the corpus is empty, `out` holds something else, another process is building there,
-        the encoder gave vectors that are not finite, or there is no such index or engine.
+        the encoder gave vectors that are not finite, or there is no such index, engine or GPU.
     """
     out = Path(os.path.abspath(out))
     if len(corpus) == 0:
@@ -96,6 +99,10 @@ def build_index(
         )
     if engine not in ENGINES:
         raise InputError(f"There is no engine {engine!r}; choose {' or '.join(ENGINES)}.")
+    if device not in DEVICES:
+        raise InputError(f"There is no device {device!r}; choose {' or '.join(DEVICES)}.")
+    if device != "cpu" and engine == "local" and not _has_gpu():
+        raise InputError("No GPU is at hand that PyTorch can use; encode on the device cpu.")
     if not 1 <= parts <= len(corpus):
         raise InputError(f"An index of {len(corpus):,} passages cannot have {parts} parts.")
     if factory != EXACT:  # found out now, not after the encoding
@@ -110,6 +117,7 @@ def build_index(
         "encoder": encoder_record(encoder) | precision_record(encoder),
         "batch_size": batch_size,
         "shard_passages": shard_passages,
+        **({} if device == "cpu" else {"device": device}),
     }
     if standing is not None:
         clear_remains(working, state)
@@ -119,7 +127,9 @@ def build_index(
         if (standing := _standing(out, corpus, encoder, kind, overwrite)) is not None:
             return standing  # another process has built it in between
         take_up(working, state, "shards")
-        shards = ShardEncoder(corpus, encoder, working / "shards", batch_size, shard_passages)
+        shards = ShardEncoder(
+            corpus, encoder, working / "shards", batch_size, shard_passages, device
+        )
         vectors = encode(shards, workers, engine, progress)
         stage = json.dumps([state, kind], sort_keys=True).encode()
         stage = working / f"stage-{hashlib.sha256(stage).hexdigest()[:16]}"
@@ -127,6 +137,12 @@ def build_index(
         _assemble(corpus, encoder, working / "index", stage, vectors, factory, parts)
         put_in_place(working / "index", out)
     return PassageIndex.open(out)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def precision_record(encoder: Encoder) -> Manifest:

@@ -39,6 +39,7 @@ class ShardEncoder:
     folder: where the shards are written.
     batch_size: passages in one forward pass.
     shard_passages: passages in a shard.
+    device: `cpu`, or `cuda` for a GPU of each process's own, as far as there are enough.
     """
 
     corpus: Corpus | StoredPassages
@@ -46,9 +47,20 @@ class ShardEncoder:
     folder: Path
     batch_size: int
     shard_passages: int
+    device: str = "cpu"
 
     def __len__(self) -> int:
         return -(-len(self.corpus) // self.shard_passages)
+
+    def move(self, rank: int) -> None:
+        """Make ready to encode as the worker of that rank: on a GPU of its own, or on the CPU with
+        one thread, for the workers are there to use the cores."""
+        import torch
+
+        if self.device == "cpu":
+            torch.set_num_threads(1)
+        else:
+            self.encoder.to(f"cuda:{rank % torch.cuda.device_count()}")
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.npy"
@@ -126,6 +138,8 @@ def encode(shards: ShardEncoder, workers: int, engine: str, progress: bool) -> V
 
 
 def _write_here(shards: ShardEncoder, missing: Sequence[int]) -> Iterator[int]:
+    if shards.device != "cpu":
+        shards.encoder.to(shards.device)
     for number in missing:
         shards.write(number)
         yield number
@@ -139,7 +153,7 @@ _mine: ShardEncoder | None = None
 
 def _start(shards: ShardEncoder, ranks: multiprocessing.Queue) -> None:
     global _mine
-    move_to_device(shards.encoder, ranks.get())
+    shards.move(ranks.get())
     _mine = shards
 
 
@@ -147,17 +161,6 @@ def _write(number: int) -> int:
     assert _mine is not None
     _mine.write(number)
     return number
-
-
-def move_to_device(encoder: Encoder, rank: int) -> None:
-    """Put an encoder on the GPU of a worker's turn, where there are any; on a CPU, have its thread
-    alone: the workers are there to use the cores."""
-    import torch
-
-    if torch.cuda.is_available():
-        encoder.to(f"cuda:{rank % torch.cuda.device_count()}")
-    else:
-        torch.set_num_threads(1)
 
 
 def _write_by_processes(

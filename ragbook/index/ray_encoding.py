@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from ragbook.errors import InputError
-from ragbook.index.encoding import ShardEncoder, move_to_device
+from ragbook.index.encoding import ShardEncoder
 
 
 def start_ray() -> Any:
@@ -45,7 +45,7 @@ class _Actor:
 
         self.shards: ShardEncoder = ray.get(shards[0])
         # Ray shows an actor its own GPUs only, as the first ones.
-        move_to_device(self.shards.encoder, 0)
+        self.shards.move(0)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         refused = []
@@ -71,7 +71,6 @@ def write_by_ray(shards: ShardEncoder, missing: Sequence[int], workers: int) -> 
     ray = start_ray()
     import_module("ray.data")
     ray.data.DataContext.get_current().enable_progress_bars = False
-    gpus = ray.cluster_resources().get("GPU", 0)
     numbers = ray.data.from_items(
         [{"id": number} for number in missing], override_num_blocks=len(missing)
     )
@@ -80,7 +79,7 @@ def write_by_ray(shards: ShardEncoder, missing: Sequence[int], workers: int) -> 
         fn_constructor_args=([ray.put(shards)],),  # in a list, or Ray would resolve it
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
-        num_gpus=1 if gpus >= workers else 0,
+        num_gpus=0 if shards.device == "cpu" else 1,
     )
     try:
         for batch in done.iter_batches(batch_size=1, prefetch_batches=0):

@@ -279,7 +279,7 @@ def test_what_cannot_be_built_is_told_before_encoding(tmp_path, factory, said):
 
 
 def test_other_bad_options(tmp_path):
-    for name, value in (("parts", 0), ("parts", N + 1), ("engine", "steam")):
+    for name, value in (("parts", 0), ("parts", N + 1), ("engine", "steam"), ("device", "x")):
         with pytest.raises(InputError):
             built(tmp_path / "index", **{"factory": "Flat", name: value})
     with pytest.raises(InputError, match="learn from"):

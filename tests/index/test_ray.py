@@ -107,6 +107,16 @@ def test_served_parts_are_equal_to_one_exact_index(built, tmp_path):
     served.close()
 
 
+def test_served_approximate_parts_find_what_they_find_here(tmp_path):
+    options = {"progress": False, "parts": 2}
+    here = build_index(animals(203), tmp_path / "i", HashEncoder(), factory="IVF2,SQ8", **options)
+    served = serve_index(tmp_path / "i")
+    queries = np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32)
+    for one, other in zip(here.search(queries, 9), served.search(queries, 9), strict=True):
+        np.testing.assert_array_equal(one, other)
+    served.close()
+
+
 class SlowActor(ray_serving._PartActor):
     """Tells its process, and takes its time."""
 
