@@ -213,8 +213,8 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "source",
         metavar="SOURCE",
-        help=".xml, .xml.bz2 (MediaWiki), .tsv or .jsonl, plain or .gz; the https address of one; "
-        "or hf:NAME:CONFIGURATION of Hugging Face data sets",
+        help=".xml, .xml.bz2 (MediaWiki), .tsv or .jsonl, plain or .gz; the https address of one, "
+        "which is then kept in RAGBOOK_CACHE; or hf:NAME:CONFIGURATION of Hugging Face data sets",
     )
     command.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help=".jsonl or .jsonl.gz"

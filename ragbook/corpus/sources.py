@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,8 @@ def open_source(spec: str, downloads: Path, checksum: str | None = None) -> Sour
     spec: the path of a passage file or of a MediaWiki dump (.xml, .xml.bz2, .xml.gz); the https
         address of one; or ``hf:NAME``, ``hf:NAME:CONFIGURATION`` or ``hf:NAME:CONFIGURATION:SPLIT``
         for a Hugging Face data set with the columns id, title and text.
-    downloads: folder in which what an address leads to is kept.
+    downloads: folder in which what an address leads to is kept, in a folder of that address's own;
+        it is fetched anew when that folder is removed.
     checksum: of the file, as `sha256:HEX`; of a local one too.
 
     Raises
@@ -55,7 +57,8 @@ def open_source(spec: str, downloads: Path, checksum: str | None = None) -> Sour
             raise InputError("A Hugging Face data set has no checksum; leave --checksum out.")
         return _hugging_face(spec)
     if spec.startswith(("http://", "https://")):
-        path = download(spec, downloads, checksum)
+        own = hashlib.sha256(spec.encode()).hexdigest()[:16]  # two addresses may end alike
+        path = download(spec, downloads / own, checksum)
     else:
         path = Path(spec)
         if checksum is not None:

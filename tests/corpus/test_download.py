@@ -164,3 +164,7 @@ def test_a_corpus_from_an_address(server, tmp_path):
     out = tmp_path / "p.jsonl"
     assert build_passages(open_source(url, tmp_path / "cache"), out) == 1
     assert load_corpus(out)[0].title == "Rhine"
+    server.data = server.data.replace(b"Rhine", b"Tagus")
+    other = url.replace("/files/", "/others/")  # the same name at another place
+    build_passages(open_source(other, tmp_path / "cache"), out)
+    assert load_corpus(out)[0].title == "Tagus"
