@@ -166,6 +166,12 @@ def inverted_file(index: Any) -> Any:
     return faiss.try_extract_index_ivf(index)
 
 
+def _lists(index: Any) -> int:
+    """How many inverted lists an index has."""
+    inverted = inverted_file(index)
+    return 0 if inverted is None else inverted.nlist
+
+
 def _codes(index: Any) -> int:
     """Values that a product code's byte has, which are learnt; 0 for other codes."""
     import faiss
@@ -178,14 +184,10 @@ def _codes(index: Any) -> int:
 
 def _fewest(index: Any) -> int:
     """The passages that an index must have to be trained."""
-    inverted = inverted_file(index)
-    cells = inverted.nlist if inverted is not None else 0
-    return FEWEST_PER_CENTROID * max(cells, _codes(index))
+    return FEWEST_PER_CENTROID * max(_lists(index), _codes(index))
 
 
 def training_size(index: Any, passages: int) -> int:
     """How many passages an index is trained on: 64 for each list and 256 for each value of a code,
     where there are so many."""
-    inverted = inverted_file(index)
-    cells = inverted.nlist if inverted is not None else 0
-    return min(passages, max(64 * cells, 256 * _codes(index), 65_536))
+    return min(passages, max(64 * _lists(index), 256 * _codes(index), 65_536))

@@ -13,6 +13,7 @@ import numpy as np
 
 from ragbook.corpus import Passage
 from ragbook.index.encoding import Vectors
+from ragbook.index.factories import inverted_file
 from ragbook.index.parts import CANDIDATES, Found, Part, best, effort_name
 
 if TYPE_CHECKING:
@@ -48,18 +49,25 @@ def measure(
     queries = np.ascontiguousarray(encoder.encode_queries(questions), dtype=np.float32)
     k = min(K, len(passages))
     _, expected = search_exactly(vectors, queries, k, parts[0].metric)
-    name = effort_name(parts[0].index)
-    most = getattr(parts[0].index, "nlist", None) if name == "nprobe" else None
-    at, effort = {}, None
-    for effort in [e for e in EFFORTS[name] if not most or e <= most] if name else [None]:
+    at: dict[str, float] = {}
+    for effort in _efforts(parts[0]):
         for part in parts:
             part.look_into(effort)
         _, found = best([part.search(queries, k) for part in parts], k)
-        at["all" if effort is None else str(effort)] = share_found(found, expected)
-        if at[str(effort)] >= TARGET if effort is not None else True:
+        share = at["all" if effort is None else str(effort)] = share_found(found, expected)
+        if share >= TARGET or effort is None:
             break
     recall = {"k": k, "questions": len(questions), "candidates": CANDIDATES, "at": at}
     return {"recall": recall} | ({} if effort is None else {"effort": effort})
+
+
+def _efforts(part: Part) -> list[int | None]:
+    """The efforts to try, rising; of inverted lists no more than there are. None: there is none."""
+    name = effort_name(part.index)
+    if name is None:
+        return [None]
+    most = inverted_file(part.index).nlist if name == "nprobe" else max(EFFORTS[name])
+    return [effort for effort in EFFORTS[name] if effort <= most]
 
 
 def share_found(found: np.ndarray, expected: np.ndarray) -> float:
