@@ -32,7 +32,7 @@ from ragbook.evaluation.perplexity import (
     prompted,
     read,
 )
-from ragbook.evaluation.stages import Stages
+from ragbook.evaluation.report import measure as measure_sections
 from ragbook.index import neighbours
 from ragbook.index.datastore import Datastore, add_approximate, build_datastore
 from ragbook.methods import adaptive
@@ -251,7 +251,7 @@ def whole_articles(corpus: Corpus) -> Corpus:
 
 
 def report(
-    stages: Stages,
+    path: Path,
     corpus: Corpus,
     dev: Sequence[str],
     test: Sequence[str],
@@ -263,6 +263,7 @@ def report(
 
     Parameters
     ----------
+    path: of the JSON file; what stands in it already is not measured again.
     corpus: the passages of the memory and of the prompts.
     stores: folder of the datastores, which a run that was killed finds again.
     """
@@ -307,12 +308,17 @@ def report(
         store = add_approximate(datastore)
         return approximation(contexts, store, settings.lam, settings.temperature, K, probes)
 
-    stages.get("settings", settled)
-    stages.get("surface", lambda: surface(dev_base, dev_found))
-    stages.get("test", tested)
-    stages.get("growth", lambda: growth(datastore, dev_contexts, contexts))
-    stages.get("whole articles", articles)
-    stages.get("approximate search", searched)
+    measure_sections(
+        path,
+        {
+            "settings": settled,
+            "surface": lambda: surface(dev_base, dev_found),
+            "test": tested,
+            "growth": lambda: growth(datastore, dev_contexts, contexts),
+            "whole articles": articles,
+            "approximate search": searched,
+        },
+    )
 
 
 def heldout_texts(split: str) -> list[str]:
@@ -323,7 +329,7 @@ def heldout_texts(split: str) -> list[str]:
 def main(out: str) -> None:
     """Measure everything and write it; what stands in the file already is not measured again."""
     dev, test = map(heldout_texts, ("dev", "test"))
-    report(Stages(Path(out)), miniwiki.corpus(), dev, test, load_lm())
+    report(Path(out), miniwiki.corpus(), dev, test, load_lm())
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from ragbook.evaluation.language import (
     shuffled,
 )
 from ragbook.evaluation.perplexity import look_up, prompted, read
-from ragbook.evaluation.stages import Stages
+from ragbook.evaluation.report import measure as measure_sections
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.models import LanguageModel, load_lm
 from ragbook.training.lm import adapt_lm
@@ -106,26 +106,23 @@ def crossed(
 
 def main(path: str, out: str, work: str = "build/own-text") -> None:
     """Measure everything and write it; what stands in the file already is not measured again."""
-    articles, lm, stages = Articles(Path(path)), load_lm(), Stages(Path(out))
-    stores = Path(work)
-    own = build_datastore(articles.known, stores / "bundled", lm)
-    stages.get(
-        "articles",
-        lambda: {
-            "memory": len(articles.known),
-            "dev": len(articles.dev),
-            "test": len(articles.test),
-        },
-    )
-    stages.get("bundled", lambda: bundled(articles, lm, own))
-    stages.get("adapted", lambda: adapted(articles, Path(work), stores))
+    articles, lm = Articles(Path(path)), load_lm()
+    parts = {"memory": articles.known, "dev": articles.dev, "test": articles.test}
+    own = build_datastore(articles.known, Path(work) / "bundled", lm)
     corpus = shuffled(miniwiki.corpus())
     wiki = build_datastore(corpus, STORES / corpus.name, lm)
     held_out = heldout_texts("dev"), heldout_texts("test")
-    stages.get("miniwiki, own memory", lambda: crossed(held_out, lm, wiki))
-    stages.get("miniwiki, the file's memory", lambda: crossed(held_out, lm, own))
-    stages.get(
-        "the file, miniwiki's memory", lambda: crossed((articles.dev, articles.test), lm, wiki)
+    file = articles.dev, articles.test
+    measure_sections(
+        Path(out),
+        {
+            "articles": lambda: {name: len(part) for name, part in parts.items()},
+            "bundled": lambda: bundled(articles, lm, own),
+            "adapted": lambda: adapted(articles, Path(work), Path(work)),
+            "miniwiki, own memory": lambda: crossed(held_out, lm, wiki),
+            "miniwiki, the file's memory": lambda: crossed(held_out, lm, own),
+            "the file, miniwiki's memory": lambda: crossed(file, lm, wiki),
+        },
     )
 
 
