@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ragbook.corpus import Question, miniwiki
+from ragbook.corpus import Corpus, Question, load_corpus, load_questions, miniwiki
 from ragbook.evaluation.metrics import exact_match, is_hit
-from ragbook.evaluation.statistics import bootstrap_ci, paired_test
+from ragbook.evaluation.report import mean_ci, measure
+from ragbook.evaluation.statistics import paired_test
 from ragbook.index import PassageIndex, build_index
 from ragbook.methods.base import posterior
 from ragbook.methods.realm import Realm, retrieval_utility
 from ragbook.models import Encoder, load_encoder
+from ragbook.models.bundled import BUNDLED
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.encoder import save_encoder
 from ragbook.models.masked import MaskedReader
@@ -43,17 +45,33 @@ SEED = 0
 SAMPLE = 800
 """Test questions that are answered after fine-tuning."""
 
+WHOLE_TOWER = 2e-5
+"""Peak learning rate of a question tower that is trained whole."""
+
 LATENT = 12
 """Sentences whose prior and posterior are kept, before and after pre-training."""
 
 
 class Measurement:
-    """MiniWiki, its masked sentences and the runs' folder, for all sections."""
+    """Passages, questions, masked sentences and the runs' folder, for all sections.
 
-    def __init__(self, work: Path) -> None:
-        self.work = work
-        self.corpus = miniwiki.corpus()
-        self.dev, self.test = (list(miniwiki.questions(split)) for split in ("dev", "test"))
+    Parameters
+    ----------
+    work: the folder.
+    corpus: the passages; the questions name their gold passages in it.
+    train, dev, test: questions to tune with, to watch a run with, and to measure with.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        corpus: Corpus,
+        train: Sequence[Question],
+        dev: Sequence[Question],
+        test: Sequence[Question],
+    ) -> None:
+        self.work, self.corpus = work, corpus
+        self.train, self.dev, self.test = list(train), list(dev), list(test)
 
     @cached_property
     def masked(self) -> dict[str, list[tuple[Masked, ...]]]:
@@ -80,12 +98,12 @@ class Measurement:
         """For the log of a run: recall@5 on the dev questions."""
         gold = [self.corpus.position(q.gold_passage or "") for q in self.dev]
 
-        def measure(index: PassageIndex) -> dict[str, float]:
+        def recall(index: PassageIndex) -> dict[str, float]:
             found = self._search(encoder, index, self.dev, 5).tolist()
             hits = [at in row for at, row in zip(gold, found, strict=True)]
             return {"recall@5": float(np.mean(hits))}
 
-        return measure
+        return recall
 
     @staticmethod
     def _search(
@@ -182,14 +200,19 @@ def latent(m: Measurement, name: str, recipe: RealmRecipe) -> list[dict[str, Any
     return rows
 
 
-def answering(m: Measurement, encoder: Encoder, name: str, recipe: QaRecipe) -> dict[str, Any]:
+def answering(
+    m: Measurement,
+    encoder: Encoder,
+    name: str,
+    recipe: QaRecipe,
+    reader_name: str = BUNDLED,
+) -> dict[str, Any]:
     """After fine-tuning an encoder's question tower and the bundled span scorer: exact match on a
     sample of the test questions, recall on all of them, and recall before."""
     index = build_index(m.corpus, m.work / f"{name}-index", encoder, progress=False, overwrite=True)
-    questions = list(miniwiki.questions("train"))
     before = _recall(m.hits(encoder, index))
     reader, tuned = fine_tuned(
-        encoder, index, questions, m.work / name, recipe, SEED, progress=False
+        encoder, index, m.train, m.work / name, recipe, SEED, False, reader_name
     )
     retriever = DenseRetriever(index, tuned)
     method = Realm(reader, retriever, orqa=recipe.objective == "orqa")
@@ -202,19 +225,15 @@ def answering(m: Measurement, encoder: Encoder, name: str, recipe: QaRecipe) -> 
         "recipe": asdict(recipe),
         "n": len(asked),
         "k": 5,
-        "em": _mean(right),
+        "em": mean_ci(right),
         "recall": _recall(hits),
         "recall_before": before,
         "log": _rows(m.work / name / f"qa-{recipe.objective}.log.jsonl"),
     }
 
 
-def _mean(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
-    return {"mean": float(np.mean(values)), "ci95": list(bootstrap_ci(values))}
-
-
 def _recall(hits: np.ndarray) -> dict[str, Any]:
-    return {str(k): _mean(hits[:, i]) for i, k in enumerate(KS)}
+    return {str(k): mean_ci(hits[:, i].tolist()) for i, k in enumerate(KS)}
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
@@ -237,21 +256,27 @@ def sections(m: Measurement) -> Mapping[str, Callable[[], Any]]:
         "latent": lambda: latent(m, "refreshed", full),
         "realm": lambda: answering(m, pretrained(), "qa", QaRecipe()),
         "orqa": lambda: answering(m, pretrained(), "qa-orqa", QaRecipe("orqa")),
-        "embedded": lambda: answering(m, load_encoder(), "qa-embedded", QaRecipe(query_rate=2e-5)),
+        "embedded": lambda: answering(
+            m, load_encoder(), "qa-embedded", QaRecipe(query_rate=WHOLE_TOWER)
+        ),
     }
 
 
-def main(out: str, work: str = "build/realm", only: Sequence[str] = ()) -> None:
-    """Measure everything, or the sections named, and write it."""
-    path, m = Path(out), Measurement(Path(work))
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for name, measure in sections(m).items():
-        if name not in results and (not only or name in only):
-            results[name] = measure()
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            partial.replace(path)
+def main(out: str, *arguments: str) -> None:
+    """Measure everything, or the sections named; or `own CORPUS TRAIN TEST READER`: fine-tuning on
+    passages and questions of one's own."""
+    work = Path("build/realm")
+    if arguments[:1] == ("own",):
+        corpus, train, test, reader = arguments[1:]
+        tune, ask = (list(load_questions(name, "train")) for name in (train, test))
+        own = Measurement(work / "own", load_corpus(corpus), tune, ask, ask)
+        recipe = QaRecipe(query_rate=WHOLE_TOWER)
+        measure(Path(out), {"own": lambda: answering(own, load_encoder(), "qa", recipe, reader)})
+        return
+    train, dev, test = (miniwiki.questions(split) for split in ("train", "dev", "test"))
+    every = sections(Measurement(work, miniwiki.corpus(), train, dev, test))
+    measure(Path(out), {n: one for n, one in every.items() if not arguments or n in arguments})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "build/realm", sys.argv[2:])
+    main(*sys.argv[1:])

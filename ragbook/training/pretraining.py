@@ -18,7 +18,7 @@ import torch
 from ragbook.corpus import Corpus, Question, miniwiki
 from ragbook.index import PassageIndex, build_index
 from ragbook.models import Encoder, load_encoder, load_span_reader
-from ragbook.models.bundled import WEIGHTS, write_manifest
+from ragbook.models.bundled import BUNDLED, WEIGHTS, write_manifest
 from ragbook.models.embedded import minilm_model, minilm_tokenizer
 from ragbook.models.encoder import save_encoder, weights_sha256
 from ragbook.models.masked import MaskedReader
@@ -95,12 +95,14 @@ def fine_tuned(
     recipe: QaRecipe,
     seed: int = 0,
     progress: bool | None = None,
+    reader: str = BUNDLED,
 ) -> tuple[SpanReader, Encoder]:
-    """The bundled span reader and the encoder, tuned to questions over the encoder's index.
+    """REALM's span reader and the encoder, tuned to questions over the encoder's index.
 
-    The encoder's passage tower is the one given, and the reader's encoder the bundled one.
+    The encoder's passage tower is the one given, and so is the encoder of the reader, the bundled
+    one or that of a folder that `ragbook train reader` wrote.
     """
-    bundled = load_span_reader()
+    bundled = load_span_reader(reader, "realm")
     model = deepcopy(bundled.pairs.encoder).bfloat16()  # it is not trained; here it only reads
     scorer, tuned = deepcopy(bundled.scorer), encoder.untied()
     tuned.query_model.bfloat16()

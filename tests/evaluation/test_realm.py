@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from ragbook.corpus import Question, QuestionSet
+from ragbook.corpus import Question
 from ragbook.evaluation import realm as measured
 from ragbook.methods.realm import Realm
 from ragbook.models import Encoder, SpanReader
@@ -41,11 +41,6 @@ def new_reader() -> MaskedReader:
 
 @pytest.fixture
 def measurement(tmp_path, monkeypatch):
-    monkeypatch.setattr(measured.miniwiki, "corpus", lambda: CORPUS)
-    monkeypatch.setattr(
-        measured.miniwiki, "questions", lambda split: QuestionSet("towns", split, QUESTIONS)
-    )
-
     def warm_start(corpus, masked, work, *_):
         work.mkdir(parents=True, exist_ok=True)
         for name in ("cloze", "reader"):
@@ -57,7 +52,7 @@ def measurement(tmp_path, monkeypatch):
         bert(5), minilm_tokenizer(), "small", "small", 10.0
     ))  # fmt: skip
     monkeypatch.setattr(measured, "minilm_tokenizer", minilm_tokenizer)
-    return measured.Measurement(tmp_path)
+    return measured.Measurement(tmp_path, CORPUS, QUESTIONS, QUESTIONS, QUESTIONS)
 
 
 def test_sections_stand_on_one_another(measurement):
@@ -120,10 +115,9 @@ def test_only_what_is_missing_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(
         measured, "sections", lambda _: {n: lambda n=n: asked.append(n) or n for n in names}
     )
-    monkeypatch.setattr(measured, "Measurement", lambda work: work)
     out = tmp_path / "realm.json"
-    measured.main(str(out), str(tmp_path), ["refreshed"])
+    measured.main(str(out), "refreshed")
     assert asked == ["refreshed"]
-    measured.main(str(out), str(tmp_path))
+    measured.main(str(out))
     assert asked == ["refreshed", "start", "stale"]
     assert set(json.loads(out.read_text())) == set(names)
