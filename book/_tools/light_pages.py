@@ -1,7 +1,8 @@
 """A Sphinx extension that leaves out of a page what it does not use.
 
-MathJax (1.2 MB) goes to the pages that hold a formula, and of the theme's 2,000 icons (1.5 MB) stay
-those that some page shows: so the first page weighs less than a megabyte.
+MathJax (1.2 MB) goes to the pages that hold a formula, the search's index to the page that
+searches, and of the theme's 2,000 icons (1.5 MB) stay those that some page shows: so the first page
+weighs less than a megabyte.
 """
 
 import re
@@ -12,6 +13,12 @@ from typing import Any
 ICON = re.compile(
     r"""(?:"(?P<quoted>[\w-]+)"|(?P<name>[A-Za-z]\w*)):"""
     r"""\[\d+,\d+,\[(?P<others>[^\]]*)\],"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?"""
+)
+
+# The same icon in the theme's style sheet, by all its names.
+GLYPH = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{content:[^}]*\}")
+SEARCHING = re.compile(
+    r'\s*<script src="[^"]*(?:_static/searchtools|_static/language_data|searchindex)\.js"></script>'
 )
 
 
@@ -27,30 +34,39 @@ def without_formulas(
         ]
 
 
-def pruned(script: str, used: set[str]) -> str:
-    """The icons' script with those that `used` names, by their own name or another."""
+def pruned(text: str, used: set[str]) -> str:
+    """The icons' script or style sheet with those that `used` names, by one name or another."""
 
     def kept(icon: re.Match[str]) -> str:
         names = {icon["quoted"] or icon["name"], *re.findall(r'"([\w-]+)"', icon["others"])}
         return icon[0] if names & used else ""
 
-    return ICON.sub(kept, script)
+    def shown(glyph: re.Match[str]) -> str:
+        return glyph[0] if set(re.findall(r"\.fa-([\w-]+):", glyph[0])) & used else ""
+
+    return GLYPH.sub(shown, ICON.sub(kept, text))
 
 
 def prune(app: Any, error: Exception | None) -> None:
-    """Rewrite the icons' script of the finished site."""
+    """Rewrite the icons and the pages of the finished site."""
     if error is not None or app.builder.format != "html":
         return
     out = Path(app.outdir)
+    pages = list(out.rglob("*.html"))
     icons = out / "_static" / "scripts" / "fontawesome.js"
-    users = [*out.rglob("*.html"), *(p for p in (out / "_static").rglob("*.js") if p != icons)]
+    users = [*pages, *(p for p in (out / "_static").rglob("*.js") if p != icons)]
     used = {
         name
         for path in users
         if "mathjax" not in path.parts
         for name in re.findall(r"\bfa-([\w-]+)", path.read_text(encoding="utf-8"))
     }
-    icons.write_text(pruned(icons.read_text(encoding="utf-8"), used), encoding="utf-8")
+    for path in (icons, out / "_static" / "styles" / "pydata-sphinx-theme.css"):
+        path.write_text(pruned(path.read_text(encoding="utf-8"), used), encoding="utf-8")
+    for path in pages:
+        if path.name != "search.html":
+            text = path.read_text(encoding="utf-8")
+            path.write_text(SEARCHING.sub("", text), encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -32,6 +32,24 @@ def test_icons_that_no_page_shows_are_left_out():
     assert light_pages.pruned(ICONS, {"sun", "circle-half-stroke", "file-pdf", "moon"}) == ICONS
 
 
+def test_so_are_their_glyphs():
+    style = (
+        '.a{b:c}.fa-0:before{content:"\\30 "}.fa-bars:before,.fa-navicon:before{content:"\\f0c9"}'
+    )
+    assert light_pages.pruned(style, {"navicon"}) == style.replace(
+        '.fa-0:before{content:"\\30 "}', ""
+    )
+    assert light_pages.pruned(style, set()) == ".a{b:c}"
+
+
+def test_only_the_page_that_searches_has_the_search():
+    head = (
+        '<link><script src="../_static/searchtools.js"></script>\n  <script src="searchindex.js">'
+    )
+    text = light_pages.SEARCHING.sub("", f"{head}</script><script src='_static/doctools.js'>")
+    assert text == "<link><script src='_static/doctools.js'>"
+
+
 def test_mathjax_goes_where_formulas_are():
     scripts = [
         SimpleNamespace(filename="_static/mathjax/tex-chtml.js", attributes={}),
