@@ -82,7 +82,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("SQ8", 2, 0.99),
         ("IVF64,Flat", 1, 0.9),
         ("IVF64,SQ8", 3, 0.9),
-        ("OPQ8,IVF64,PQ8", 2, 0.9),
+        ("OPQ4,IVF64,PQ4", 2, 0.85),
         ("IVF16,PQ8x4fs", 1, 0.8),
     ],
 )
@@ -115,7 +115,7 @@ def test_same_inputs_same_bytes_wherever(tmp_path, monkeypatch):
     monkeypatch.setattr(assembly, "BLOCK", 3_000)
     for name in ("a", "b/deeper"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        built(tmp_path / name, "IVF32,PQ4", parts=2)
+        built(tmp_path / name, "OPQ8,IVF32,PQ8x4", parts=2)
     assert contents(tmp_path / "a") == contents(tmp_path / "b/deeper")
     shutil.move(tmp_path / "a", tmp_path / "moved")
     moved = PassageIndex.open(tmp_path / "moved")
@@ -237,7 +237,7 @@ def test_another_kind_goes_on_from_the_same_vectors(tmp_path, monkeypatch):
 
 
 def test_damage_is_found(tmp_path):
-    built(tmp_path / "index", "IVF16,PQ4")
+    built(tmp_path / "index", "IVF16,SQ8")
     for name in ("faiss.lists", "vectors.index", "faiss.index"):
         path = tmp_path / "index" / name
         whole = path.read_bytes()
