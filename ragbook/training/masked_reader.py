@@ -43,8 +43,8 @@ class ReaderRecipe:
     encoder's upper layers and of the head, layers from the bottom that stay as they are."""
 
     batch: int = 24
-    steps: int = 500
-    rate: float = 1e-4
+    steps: int = 700
+    rate: float = 1.5e-4
     head_rate: float = 1e-3
     frozen_layers: int = 2
 
