@@ -9,6 +9,7 @@ and its shard is encoded again.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -70,6 +71,8 @@ def write_by_ray(shards: ShardEncoder, missing: Sequence[int], workers: int) -> 
         return
     ray = start_ray()
     import_module("ray.data")
+    # What concerns the user is said here, and there is a bar already.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     numbers = ray.data.from_items(
         [{"id": number} for number in missing], override_num_blocks=len(missing)
