@@ -206,6 +206,16 @@ def test_the_index_is_made_anew_and_its_moves_are_logged(masked, tmp_path, refre
     assert {"utility", "null_posterior", "holder_found", "holder_posterior", "nll"} <= set(log[-1])
 
 
+def test_training_in_the_background_ends_with_the_trained_index_and_no_process(masked, tmp_path):
+    encoder, reader = new_encoder(), new_reader()
+    chosen = RealmRecipe(k=3, batch=2, steps=5, refresh=2, background=True, frozen_layers=1)
+    index = train_realm(reader, encoder, CORPUS, masked, tmp_path, chosen, progress=False)
+    trained = torch.from_numpy(encoder.encode_passages(list(CORPUS)))
+    torch.testing.assert_close(torch.from_numpy(index.vectors(torch.arange(12).numpy())), trained)
+    rows = [json.loads(line) for line in (tmp_path / "refresh.jsonl").read_text().splitlines()]
+    assert (rows[0]["index"], rows[-1]["index"]) == (0, 5)
+
+
 def test_training_raises_the_likelihood(masked, tmp_path):
     encoder, reader = new_encoder(), new_reader()
     index = index_of(encoder, tmp_path / "i")
