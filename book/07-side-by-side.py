@@ -1,21 +1,29 @@
 # %% [markdown]
 # # Side by side
 #
-# Six systems, one index, one retriever, one set of questions. This is the comparison the book
-# exists for. The full run over MiniWiki's test split is made by `make book`, which writes its
-# results beside this page; the page reads them, looks at them from several sides, and re-runs a
-# sample of the questions to see that the stored predictions are what the methods say today.
+# ## The problem
+#
+# Five papers, five ways to use a passage, and five tables that cannot be laid beside each other: other
+# passages, other retrievers, other sizes, other questions. Here all of that is the same.
+#
+# ## The idea
+#
+# Six systems, one index, one retriever, one set of questions. Whatever differs, differs because of
+# how the evidence is used. The full run over MiniWiki's test split is made by `make book`, which
+# writes its results beside this page. The page reads them, takes them apart from several sides, and
+# asks a sample of the questions again, to see that the stored answers are what the methods say today.
+# Any single answer is in {doc}`the explorer <explorer>`.
 
 # %%
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ragbook import figures, load_corpus, load_questions, methods
-from ragbook.evaluation import compare
+from ragbook.evaluation import Comparison, breakdown, compare
+from ragbook.evaluation.explorer import question_id
 from ragbook.index import build_index
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
@@ -23,39 +31,40 @@ from ragbook.retrieval import DenseRetriever
 results = json.loads(Path("results/results.json").read_text())
 lines = Path("results/predictions.jsonl").read_text().splitlines()
 predictions = [json.loads(line) for line in lines]
+questions = load_questions("miniwiki", "test")
 names = list(results["methods"])
+readers = ["realm", "rag-sequence", "rag-token", "fid"]
 print(results["questions"]["n"], "questions, k =", results["k"])
 
-# %% mystnb={"figure": {"caption": "Exact match and F1 with 95 % bootstrap intervals. The dotted line is what retrieval allows: how often the gold passage was there.", "alt": "Exact match and F1 of closed-book, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD"}}
+# %% mystnb={"figure": {"caption": "Exact match and F1 with 95 % bootstrap intervals. The dotted line is what retrieval allows: how often the gold passage was there. The four methods that read lie far from it, so reading and not retrieval is the bottleneck here.", "alt": "Exact match and F1 of closed-book, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals"}}
 figures.side_by_side(results)
 
 # %% [markdown]
 # ## What is held equal, and what is not
 #
 # The passages, the retriever, the questions and k are the same for all. Closed book, RAG-Sequence,
-# RAG-Token and FiD share one seq2seq reader; REALM shares its encoder and puts a span scorer in
-# place of the decoder; kNN-LM needs a left-to-right model and starts from the same embedded encoder.
+# RAG-Token and FiD share one seq2seq reader. REALM shares its encoder and puts a span scorer in
+# place of the decoder. kNN-LM needs a left-to-right model and starts from the same embedded encoder.
 # At last each method that reads passages was trained a few minutes further on its own likelihood,
-# which moved nothing but the decoder's biases and layer norms, or the span scorer. REALM can only
-# answer with a run of words of a passage; the comparison holds the methods that write to the same
-# (`ragbook compare --free` lets them write what they like), so that a name with a piece missing is
-# not counted as a difference between methods. What they believe, their probabilities, is left
-# alone. The bundled readers are small and were trained in a good hour on two cores, so the levels
-# say little about the methods' papers; the *differences on the same
-# questions* are the point.
+# which moved nothing but the decoder's biases and layer norms, or the span scorer.
+#
+# REALM can only answer with a run of words of a passage. The comparison holds the methods that write
+# to the same (`ragbook compare --free` lets them write what they like), so that a name with a piece
+# missing is not counted as a difference between methods. What they believe, their probabilities, is
+# left alone.
+#
+# The bundled readers are small and were trained in a good hour on two cores. So the levels say little
+# about the methods' papers; the *differences on the same questions* are the point.
 
 # %%
-columns = ("em", "f1", "recall_at_k", "evidence_accuracy", "answer_nll", "parameters")
-table = pd.DataFrame({name: {c: results["methods"][name][c] for c in columns} for name in names}).T
-table.astype(float).round(3)
+Comparison(results, predictions)
 
 # %% [markdown]
-# `answer_nll` is $-\log p(y \mid x)$ in nats for the first reference answer. A span reader gives an
-# answer that no retrieved passage holds the probability zero; where that happens REALM has no mean,
-# and `results.json` says the mean over the others and how many they are: where retrieval fails, a
-# reader that extracts can only be wrong, while one that writes is merely unsure.
-
-# %% [markdown]
+# NLL is $-\log p(y \mid x)$ in nats for the first reference answer. A span reader gives an answer that
+# no retrieved passage holds the probability zero; where that happens REALM has no mean, and the table
+# says the mean over the others and how many they are. Where retrieval fails, a reader that extracts
+# can only be wrong, while one that writes is merely unsure.
+#
 # ## Is a difference real?
 #
 # Methods answer the same questions, so differences are tested in pairs: a bootstrap interval of the
@@ -68,31 +77,16 @@ paired["low"], paired["high"] = zip(*paired.pop("ci95"), strict=True)
 paired[["a", "b", "difference", "low", "high", "p"]].round(3)
 
 # %% [markdown]
-# ## Who is right together?
+# ## Which questions?
 #
-# For each pair, the share of all questions on which both methods are right or both are wrong. High
-# agreement means that a second method adds little; what is left over is what an ensemble could win.
+# Most questions are plain: one passage answers them. A *confusable* one has a rival, a passage that
+# says the same kind of thing about something else. A *two-passage* one needs a fact from each of two
+# passages.
 
-# %% mystnb={"figure": {"caption": "Agreement: how often two methods are right or wrong together.", "alt": "Heat map of agreement between the six methods"}}
-right = {m: np.array([p["methods"][m]["em"] for p in predictions], dtype=bool) for m in names}
-agreement = np.array([[np.mean(right[a] == right[b]) for b in names] for a in names])
-figures.heat_map(agreement, rows=names, columns=names, label="share of questions in agreement")
-
-# %%
-readers = ["realm", "rag-sequence", "rag-token", "fid"]
-alone = Counter(
-    next(m for m in readers if right[m][i])
-    for i in range(len(predictions))
-    if sum(right[m][i] for m in readers) == 1
-)
-for name in readers:
-    print(f"{name:<14} alone right on {alone[name]} questions")
-print(
-    "none right on",
-    int(sum(not any(right[m][i] for m in readers) for i in range(len(predictions)))),
-)
-print(
-    "at least one on", int(sum(any(right[m][i] for m in readers) for i in range(len(predictions))))
+# %% mystnb={"figure": {"caption": "Exact match by type of question. A rival costs little: the intervals overlap. A second passage costs every method that reads more than half of its right answers, even FiD, which sees all passages together.", "alt": "Exact match of the six methods on plain, confusable and two-passage questions, with 95 % intervals"}}
+kinds = breakdown.by_kind(predictions, questions)
+figures.grouped(
+    {f"{kind} (n = {part['n']})": part["em"] for kind, part in kinds.items()}, "exact match"
 )
 
 # %% [markdown]
@@ -100,59 +94,123 @@ print(
 #
 # Each method names its evidence in its own way: REALM and RAG by the posterior
 # $p(z \mid x, y) \propto p(z \mid x)\, p(y \mid x, z)$, FiD by the decoder's attention, kNN-LM by the
-# mass of each passage's neighbours. When the heaviest passage is the gold one, is the answer more
-# often right?
+# mass of each passage's neighbours. If that is worth anything, an answer is more often right when the
+# heaviest passage is the gold one.
 
-# %% mystnb={"figure": {"caption": "Exact match when the heaviest passage is the gold one, and when it is not. An answer can be right without the gold passage if another passage tells the same.", "alt": "Bars of exact match by whether the evidence is the gold passage"}}
-bars = {}
-for name in readers:
-    found = np.array(
-        [
-            max(p["methods"][name]["evidence"], key=lambda e: e["weight"])["passage_id"]
-            == p["gold_passage"]
-            for p in predictions
-        ]
-    )
-    bars[f"{name}, gold"] = 100 * float(right[name][found].mean())
-    bars[f"{name}, other"] = 100 * float(right[name][~found].mean())
-figures.bars(bars, xlabel="exact match (%)")
+# %% mystnb={"figure": {"caption": "Exact match by where the evidence lies. With its weight on the gold passage a method that reads is right about three times in four; with its weight elsewhere, hardly ever. So the weight is a warning that anyone can see.", "alt": "Exact match of five methods where the heaviest passage is the gold one, where it is another, and where the gold one was not retrieved"}}
+evidence = breakdown.by_evidence(predictions)
+cases = {
+    "gold": "gold passage heaviest",
+    "another": "another heaviest",
+    "not retrieved": "gold not there",
+}
+figures.grouped(
+    {
+        text: {name: parts[case] for name, parts in evidence.items() if case in parts}
+        for case, text in cases.items()
+    },
+    "exact match",
+)
+
+# %%
+pd.DataFrame(
+    {name: {case: part["n"] for case, part in parts.items()} for name, parts in evidence.items()}
+).T
 
 # %% [markdown]
+# ## Who agrees with whom?
+#
+# Two methods that are right on the same questions add little to each other. Cohen's $\kappa$ is the
+# share of questions on which both are right or both wrong, less what chance would give: 0 is no
+# agreement beyond chance, 1 is the same questions.
+
+# %% mystnb={"figure": {"caption": "Agreement about which questions are answered rightly, beyond chance. The two RAGs, which share a reader's habits, agree most; closed book and kNN-LM are right on too few questions to agree with anyone.", "alt": "Heat map of Cohen's kappa between the six methods"}}
+figures.heat_map(breakdown.kappa(predictions, names), names, names, "Cohen's κ of being right")
+
+# %% mystnb={"figure": {"caption": "How often two methods give the same answer, right or wrong.", "alt": "Heat map of the share of equal answers between the four methods that read"}}
+figures.heat_map(
+    breakdown.agreement(predictions, readers), readers, readers, "share of equal answers"
+)
+
+# %% [markdown]
+# ## What does each get right that the others do not?
+
+# %%
+together = breakdown.shared(predictions, readers)
+print(f"of {together['n']} questions all four are right on {together['all']},")
+print(f"at least one on {together['any']}, none on {together['none']}")
+right = breakdown.right(predictions)
+for name in readers:
+    print(f"\n{name} alone is right on {together['alone'][name]}:")
+    others = [other for other in readers if other != name]
+    alone = [
+        line
+        for i, line in enumerate(predictions)
+        if right[name][i] and not any(right[other][i] for other in others)
+    ]
+    for line in alone[:4]:
+        said = {line["methods"][other]["text"] for other in others}
+        print(f"  {line['question']}")
+        print(f"    {line['methods'][name]['text']}  |  the others: {' / '.join(sorted(said))}")
+        print(f"    explorer.html#q={question_id(line['question'])}")
+
+# %% [markdown]
+# An oracle that always chose the right method would gain over the best one what `at least one` has
+# more. The gap is the room that is left for an ensemble; the questions on which none is right, the
+# room that is left for reading and retrieval.
+#
 # ## Is the probability honest?
 #
 # A method that says $p(y \mid x)$ can be asked whether it means it. Answers are sorted by the
-# probability the method gave them and cut into five groups; in an honest method the share of right
-# answers equals the mean probability (the diagonal).
+# probability that the method gave them and cut into ten groups of equal size. In an honest method the
+# share of right answers equals the mean probability, which is the diagonal. The error in each title is
+# the mean distance from it, weighted by the groups' sizes.
 
-# %% mystnb={"figure": {"caption": "Calibration: mean probability of the answer against the share that is right, in five groups of equal size.", "alt": "Calibration curves of REALM, RAG-Sequence, RAG-Token and FiD with the diagonal"}}
-curves = {"honest": {0.0: 0.0, 1.0: 1.0}}
-for name in readers:
-    p = np.exp([q["methods"][name]["log_prob"] for q in predictions])
-    groups = np.array_split(np.argsort(p, kind="stable"), 5)
-    curves[name] = {float(p[g].mean()): float(right[name][g].mean()) for g in groups}
-figures.lines(curves, "mean probability of the answer", "share right")
+# %% mystnb={"figure": {"caption": "Calibration. REALM and RAG lie above the diagonal nearly everywhere: they are right more often than they say. What they lack went to other words for the same answer and to passages that do not hold it. FiD is too sure at the top, and of those that read the least far off on the whole.", "alt": "Six panels of mean probability against share of right answers with 95 % intervals and the diagonal"}}
+honest = {
+    name: breakdown.calibration(breakdown.probabilities(predictions, name), right[name])
+    for name in names
+}
+figures.calibration(honest)
 
 # %% [markdown]
-# ## Numbers, names, and the rest
-#
-# Copying a year is easier than copying a name that the tokenizer cuts into five pieces.
-
+# Honest or not, a probability is useful if right answers have more of it than wrong ones. The area
+# under the ROC curve is how often a right answer has more than a wrong one: 0.5 is a coin.
 
 # %%
-def kind(answer):
-    if any(c.isdigit() for c in answer):
-        return "number"
-    return "name" if answer[:1].isupper() else "word"
+for name in names:
+    p = breakdown.probabilities(predictions, name)
+    print(f"{name:<14} {breakdown.auroc(p[right[name]], p[~right[name]]):.3f}")
+
+# %% [markdown]
+# ## What does it cost?
+#
+# Accuracy against seconds a question, on the machine that ran `make book`, and against the memory of
+# the weights. A method on the dotted line is beaten by none: whatever is better also costs more.
+
+# %% tags=["nbval-ignore-output"] mystnb={"figure": {"caption": "Exact match against time on two CPU cores. Closed book is quick because it reads nothing. Of the four that read, REALM is the quickest, and RAG-Sequence, which scores every candidate with every passage, the slowest.", "alt": "Exact match against seconds a question for six methods, with the line of those that no other beats"}}
+score = {
+    name: {"mean": entry["em"], "ci95": entry["ci95"]["em"]}
+    for name, entry in results["methods"].items()
+}
 
 
-kinds = np.array([kind(p["answers"][0]) for p in predictions])
-rows = {}
-for which in ("name", "number", "word"):
-    chosen = kinds == which
-    rows[which] = {"n": int(chosen.sum())} | {
-        m: float(right[m][chosen].mean().round(3)) for m in readers
-    }
-pd.DataFrame(rows).T
+def trade_off(cost: dict[str, float], xlabel: str) -> figures.CheckedFigure:
+    """Exact match against a cost, with the methods that no other beats joined."""
+    front = breakdown.pareto({name: (cost[name], score[name]["mean"]) for name in names})
+    return figures.trade_off({n: (cost[n], score[n]) for n in names}, front, xlabel)
+
+
+trade_off(
+    {name: entry["seconds_per_question"] for name, entry in results["methods"].items()},
+    "seconds a question",
+)
+
+# %% mystnb={"figure": {"caption": "Exact match against the memory of the weights in float32. REALM needs no decoder: of the four that read it is the smallest, and here the best.", "alt": "Exact match against mebibytes of weights for six methods, with the line of those that no other beats"}}
+trade_off(
+    {name: 4 * entry["parameters"] / 2**20 for name, entry in results["methods"].items()},
+    "weights, MiB",
+)
 
 # %% [markdown]
 # ## The same questions, live
@@ -164,18 +222,19 @@ pd.DataFrame(rows).T
 corpus, encoder = load_corpus("miniwiki"), load_encoder()
 index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 retriever = DenseRetriever(index, encoder)
-sample = load_questions("miniwiki", "test").head(16)
-live = compare(methods.load(methods.NAMES, retriever), sample, k=results["k"], progress=False)
+live = compare(
+    methods.load(methods.NAMES, retriever), questions.head(16), k=results["k"], progress=False
+)
 same = [
-    now["methods"][m]["text"] == then["methods"][m]["text"]
+    now["methods"][name]["text"] == then["methods"][name]["text"]
     for now, then in zip(live.predictions, predictions, strict=False)
-    for m in names
+    for name in names
 ]
 print(f"{sum(same)} of {len(same)} answers are the stored ones")
 assert np.mean(same) > 0.95  # another processor may round a near tie the other way
 
 # %%
-for now in live.predictions[:4]:
+for now in live.predictions[:3]:
     print(now["question"], "|", " / ".join(now["answers"][:2]))
     for name in names:
         entry = now["methods"][name]
@@ -196,7 +255,38 @@ for now in live.predictions[:4]:
 # ```
 #
 # ```{exercise}
+# :label: ex-kappa
+# Two methods are each right on 95 % of the questions, and on 91 % of them both are right or both are
+# wrong. Is that much agreement?
+# ```
+#
+# ```{solution} ex-kappa
+# :class: dropdown
+# Chance alone gives $0.95^2 + 0.05^2 = 90.5\,\%$, so $\kappa = (0.91 - 0.905) / (1 - 0.905) \approx 0.05$:
+# hardly any. The share of agreement alone flatters methods that are mostly right, or mostly wrong.
+# ```
+#
+# ```{exercise}
+# :label: ex-temperature
+# Raise every probability of a method to the power $1/T$ and calibrate again. Which $T$ brings REALM
+# to the diagonal? Why does the area under the ROC curve not move?
+# ```
+#
+# ```{solution} ex-temperature
+# :class: dropdown
+# `breakdown.calibration(p ** (1 / T), right["realm"])` for a few $T$ above 1: the groups move to the
+# right, as REALM is too modest. The area compares answers in pairs, and a power keeps every order.
+# ```
+#
+# ```{exercise}
 # :label: ex-own-data
 # Run the comparison on passages of your own: `ragbook compare --corpus P --questions Q --out R`.
 # Which method loses most when k goes from 5 to 1, and which least?
+# ```
+#
+# ```{solution} ex-own-data
+# :class: dropdown
+# Look at recall@1 against recall@5 of your retriever first: no method that reads can lose much less
+# than that. Those that commit to single passages lose only that; those that need several passages
+# for their sum or their attention lose more.
 # ```

@@ -410,9 +410,8 @@ def heat_map(
         for row, column in np.ndindex(*values.shape):
             value = float(values[row, column])
             colour = "white" if value > middle else INK
-            axes.text(
-                column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7
-            )
+            shown = f"{value:.2f}".replace("-0.00", "0.00")
+            axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=7)
         axes.set_xticks(range(len(columns)), labels=list(columns), rotation=45, ha="right")
         axes.set_yticks(range(len(rows)), labels=list(rows))
         axes.set_title(label)
