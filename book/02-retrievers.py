@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ragbook import figures, load_corpus, load_questions
@@ -258,22 +259,29 @@ for name, towers in (("MiniLM", encoder), ("trained", trained)):
 #
 # ### What training gives
 #
-# Runs over all 4,496 training questions, each shown once, one variant a run; recall on the test split's questions with
-# 95 % bootstrap intervals. `python -m ragbook.evaluation.dpr book/results/dpr.json` trains them all.
+# Runs over all 4,496 training questions, each shown once, one variant a run; recall on the test
+# split's questions with 95 % bootstrap intervals. `python -m ragbook.evaluation.dpr
+# book/results/dpr.json` trains them all.
 
 # %%
 measured = json.loads(Path("results/dpr.json").read_text(encoding="utf-8"))
-print(
-    f"{'n = ' + str(measured['bm25']['test']['n']):<48}"
-    + "".join(f"{'recall@' + k:<20}" for k in ("1", "5", "20"))
-)
+rows = {}
 for name, splits in measured.items():
-    cells = ""
-    for k in ("1", "5", "20"):
-        own = splits["test"]["recall"][k]
-        mean, (low, high) = own["mean"], own["ci95"]
-        cells += f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]   "
-    print(f"{name:<48}{cells}")
+    rows[name] = {}
+    for k, own in splits["test"]["recall"].items():
+        low, high = (100 * v for v in own["ci95"])
+        mean = np.floor(1000 * own["mean"]) / 10  # never rounded up
+        rows[name][f"recall@{k} (%)"] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+print("n =", measured["bm25"]["test"]["n"])
+pd.DataFrame(rows).T
+
+# %% [markdown]
+# Trained for the cosine or for L2 the encoder gains about two points of recall@5, for the dot product
+# three and more, because it starts lower: MiniLM was never meant to be searched so. The hinge comes
+# close to the cross-entropy. What the table does not show is a gain from hard negatives, which the
+# paper found worth several points: the run without them is, if anything, ahead. On 1,806 passages a
+# batch of 32 questions already holds near neighbours of most right passages, and BM25's best wrong
+# passage is often one that a reader could have used.
 
 # %% mystnb={"figure": {"caption": "Recall of the gold passage, test split. The trained encoders have seen 4,496 training questions with their passages; BM25 has seen none.", "alt": "Recall curves of BM25, the untrained encoder and three trained ones"}}
 figures.recall_curve(
