@@ -24,6 +24,7 @@ from ragbook.errors import InputError
 def compare(arguments: argparse.Namespace) -> int:
     from ragbook import evaluation, methods
     from ragbook.corpus import load_questions, miniwiki
+    from ragbook.evaluation import explorer
 
     names = method_names(arguments.methods)
     if arguments.out is not None:
@@ -56,6 +57,12 @@ def compare(arguments: argparse.Namespace) -> int:
 
         comparison.save(arguments.out)
         figures.side_by_side(comparison.results).save(arguments.out / "side_by_side.png")
+        explorer.write(
+            arguments.out / "explorer",
+            comparison.predictions,
+            corpus,  # type: ignore[arg-type]  # stored passages stand for a corpus
+            questions,
+        )
         if not arguments.json:
             print(f"saved in {arguments.out}")
     return OK

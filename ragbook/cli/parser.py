@@ -84,7 +84,10 @@ def new_parser() -> argparse.ArgumentParser:
         help="seed of the resampling (default: 0)",
     )
     command.add_argument(
-        "--out", type=Path, metavar="DIR", help="save results, tables and figures here"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="save results, tables, figures and the explorer here",
     )
     _add_json(command)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -47,7 +48,7 @@ def write(
 
     Raises
     ------
-    InputError: there is no prediction, two are of one question, or the corpus lacks a passage.
+    InputError: there is no prediction, or the corpus lacks a passage.
     """
     known = {question.text: question for question in questions}
     parts = [predictions[at : at + PART] for at in range(0, len(predictions), PART)]
@@ -78,19 +79,18 @@ def index(
         raise InputError("There is no prediction to explore; compare on at least one question.")
     methods = list(predictions[0]["methods"])
     reading = [m for m in methods if any(p["methods"][m]["evidence"] for p in predictions)]
-    rows, seen = [], set()
+    rows: list[list[Any]] = []
+    seen: Counter[str] = Counter()
     for line in predictions:
         key = question_id(line["question"])
-        if key in seen:
-            raise InputError(f"The question {line['question']!r} stands twice; keep it once.")
-        seen.add(key)
+        seen[key] += 1
         question = (known or {}).get(line["question"])
         entries = line["methods"]
         given = {normalize_answer(entries[m]["text"]) for m in reading}
         ids = {e["passage_id"] for m in reading for e in entries[m]["evidence"]}
         rows.append(
             [
-                key,
+                key if seen[key] == 1 else f"{key}-{seen[key]}",  # a question may stand twice
                 line["question"],
                 " | ".join(line["answers"]),
                 question.kind if question else "plain",

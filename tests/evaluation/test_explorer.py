@@ -78,6 +78,12 @@ def test_an_address_is_the_questions_whatever_stands_before_it():
     assert question_id("Who?") != question_id("Who!")
 
 
+def test_a_question_that_stands_twice_has_two_addresses():
+    first, second, third = (row[0] for row in index([LINES[0], LINES[1], LINES[0]])["rows"])
+    assert second == question_id(LINES[1]["question"])
+    assert third == f"{first}-2"
+
+
 def test_weights_point_at_their_passages():
     line = LINES[1]
     found = detail(line, CORPUS)
@@ -116,7 +122,5 @@ def test_all_that_is_written_is_read_back(tmp_path, monkeypatch):
 def test_what_cannot_be_explored_is_said(tmp_path):
     with pytest.raises(InputError, match="no prediction"):
         write(tmp_path, [], CORPUS)
-    with pytest.raises(InputError, match="stands twice"):
-        write(tmp_path, [LINES[0], LINES[0]], CORPUS)
     with pytest.raises(InputError, match="has no passage"):
         write(tmp_path, LINES, animals(2))

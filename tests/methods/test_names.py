@@ -6,9 +6,9 @@ import math
 import pytest
 
 from ragbook.cli import main
-from ragbook.corpus import Passage, Question, QuestionSet, load_corpus, load_questions
+from ragbook.corpus import Passage, Question, QuestionSet
 from ragbook.errors import InputError
-from ragbook.evaluation import compare, explorer
+from ragbook.evaluation import compare
 from ragbook.methods import check_names, load
 from ragbook.methods.names import Names, names
 from tests.fakes import FixedRetriever
@@ -77,9 +77,6 @@ def test_a_method_of_ones_own_is_compared_shown_and_explored(tmp_path):
     assert list(results["methods"]) == ["names"]
     assert "| names |" in (tmp_path / "table.md").read_text("utf-8")
     assert (tmp_path / "side_by_side.png").stat().st_size > 2000
-    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").open(encoding="utf-8")]
-    questions = load_questions("miniwiki", "dev").head(12)
-    explorer.write(tmp_path / "explorer", lines, load_corpus("miniwiki"), questions)
     assert '"methods":["names"]' in (tmp_path / "explorer" / "questions.js").read_text("utf-8")
 
 
