@@ -105,7 +105,8 @@ def plain_text(code: Wikicode, without: Collection[str] = FILES_AND_CATEGORIES) 
     without: namespaces, in lower case, whose links are left out.
     """
     kept, closing = [], 0  # the level of the closing section that is being left out, or 0
-    for node in code.nodes:
+    nodes: list[Any] = code.nodes
+    for node in nodes:
         if type(node).__name__ == "Heading":
             if not closing or node.level <= closing:
                 heading = " ".join(_text(node.title, without).lower().split())
