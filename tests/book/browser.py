@@ -59,12 +59,11 @@ def browse(url: str, profile: Path, width: int = 1280, height: int = 2000) -> tu
         "--virtual-time-budget=15000",
         f"--window-size={width},{height}",
     ]
-    run = subprocess.run(
-        [CHROMIUM, *flags, f"--user-data-dir={profile}", "--dump-dom", url],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = [CHROMIUM, *flags, f"--user-data-dir={profile}", "--dump-dom", url]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:  # its clock of virtual time sometimes never starts
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr[-2000:]
     console = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
     return run.stdout, "\n".join(console)
