@@ -31,7 +31,13 @@ from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
 from ragbook.models.bundled import BUNDLED
 from ragbook.models.encoder import weights_sha256
-from ragbook.retrieval import DenseRetriever, OracleRetriever, Retriever
+from ragbook.retrieval import (
+    BM25Retriever,
+    DenseRetriever,
+    HybridRetriever,
+    OracleRetriever,
+    Retriever,
+)
 from ragbook.training.distil import Recipe, distil
 
 KS = (1, 2, 5, 10, 20, 50)
@@ -51,7 +57,7 @@ def many_and_one(
 ) -> dict[str, Any]:
     """Exact match with k passages and with one, and the difference."""
     method = FiD(reader, retriever, verbatim=True)
-    right = {n: _right(_answers(method, questions, n), questions) for n in (k, 1)}
+    right = {n: _right(_answers([method], questions, n)[0], questions) for n in (k, 1)}
     difference = paired_test(right[k], right[1])
     em = {str(n): mean_ci(values) for n, values in right.items()}
     return {"n": len(questions), "em": em, "difference": asdict(difference)}
@@ -60,18 +66,19 @@ def many_and_one(
 def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[str, Any]:
     """Recall of the gold passage, exact match and seconds a question with k passages, k of `KS`;
     and RAG-Sequence, decoded fast, with most."""
-    out: dict[str, Any] = {"n": len(questions), "recall": {}, "fid": {}, "seconds": {}}
     method = FiD(load_reader(method="fid"), retriever, verbatim=True)
+    rag = RagSequence(load_reader(method="rag-sequence"), retriever, verbatim=True, thorough=False)
+    out: dict[str, Any] = {name: {} for name in ("recall", "fid", "seconds", "rag-sequence, fast")}
     found = retriever.retrieve(questions, max(KS))
     for k in KS:
-        answers = _answers(method, questions, k)
+        methods = (method, rag) if k == max(KS) else (method,)
+        answers = _answers(methods, questions, k)
         out["recall"][str(k)] = mean_ci(_hits(questions, found, k))
-        out["fid"][str(k)] = mean_ci(_right(answers, questions))
-        out["seconds"][str(k)] = float(np.mean([answer.seconds for answer in answers]))
-    rag = RagSequence(load_reader(method="rag-sequence"), retriever, verbatim=True, thorough=False)
-    answers = _answers(rag, questions, max(KS))
-    out["rag-sequence, fast"] = {str(max(KS)): mean_ci(_right(answers, questions))}
-    return out
+        out["fid"][str(k)] = mean_ci(_right(answers[0], questions))
+        out["seconds"][str(k)] = float(np.mean([answer.seconds for answer in answers[0]]))
+        for fast in answers[1:]:
+            out["rag-sequence, fast"][str(k)] = mean_ci(_right(fast, questions))
+    return {"n": len(questions), **out}
 
 
 def distractors(
@@ -80,7 +87,7 @@ def distractors(
     """Exact match with the gold passage and so many of the others that are retrieved."""
     method = FiD(load_reader(method="fid"), OracleRetriever(corpus, retriever), verbatim=True)
     em = {
-        str(count): mean_ci(_right(_answers(method, questions, 1 + count), questions))
+        str(count): mean_ci(_right(_answers([method], questions, 1 + count)[0], questions))
         for count in DISTRACTORS
     }
     return {"n": len(questions), "em": em}
@@ -169,7 +176,7 @@ def distillation(
             row[split] = {"n": len(questions), "recall": recall}
             hits[split].append(_hits(list(questions), found, 5))
         sample = list(next(iter(splits.values())))[:SAMPLE]
-        answers = _answers(FiD(reader, retriever, verbatim=True), sample, 5)
+        (answers,) = _answers([FiD(reader, retriever, verbatim=True)], sample, 5)
         rounds.append(row | {"em": {"n": len(sample), **mean_ci(_right(answers, sample))}})
         print(rounds[-1], flush=True)
     return {
@@ -185,9 +192,15 @@ def _hits(questions: Sequence[Question], found: Sequence[Any], k: int) -> list[f
     return [float(is_hit(q, f, k)) for q, f in zip(questions, found, strict=True)]
 
 
-def _answers(method: Method, questions: Sequence[Question], k: int) -> list[Answer]:
-    parts = (questions[at : at + BATCH] for at in range(0, len(questions), BATCH))
-    return [answer for part in parts for answer in method.answer(part, k)]
+def _answers(
+    methods: Sequence[Method], questions: Sequence[Question], k: int
+) -> list[list[Answer]]:
+    """Each method's answers; they take turns at every batch, so that its pairs are encoded once."""
+    out: list[list[Answer]] = [[] for _ in methods]
+    for at in range(0, len(questions), BATCH):
+        for own, method in zip(out, methods, strict=True):
+            own += method.answer(questions[at : at + BATCH], k)
+    return out
 
 
 def _right(answers: Sequence[Answer], questions: Sequence[Question]) -> list[float]:
@@ -212,7 +225,9 @@ def main(out: str, *own: str) -> None:
         "many and one": lambda: many_and_one(reader, retriever, last),
     }
     if not own:
+        hybrid = HybridRetriever(retriever, BM25Retriever(corpus))
         sections |= {
+            "many and one, hybrid": lambda: many_and_one(reader, hybrid, last),
             "evidence": lambda: evidence(retriever, list(dev)),
             "passages": lambda: passages_read(retriever, sample),
             "distractors": lambda: distractors(corpus, retriever, sample),

@@ -7,7 +7,14 @@ import torch
 
 from ragbook.corpus import Corpus, QuestionSet
 from ragbook.evaluation import fid as module
-from ragbook.evaluation.fid import damaged, distillation, distractors, evidence, many_and_one
+from ragbook.evaluation.fid import (
+    damaged,
+    distillation,
+    distractors,
+    evidence,
+    many_and_one,
+    passages_read,
+)
 from ragbook.index import build_index
 from ragbook.methods.fid import FiD
 from ragbook.models import SeqReader, load_encoder
@@ -31,6 +38,24 @@ def test_many_and_one_differ_by_their_means(tiny):
     assert out["n"] == len(QUESTIONS)
     gap = out["em"]["3"]["mean"] - out["em"]["1"]["mean"]
     assert out["difference"]["difference"] == pytest.approx(gap)
+
+
+def test_with_most_passages_both_methods_read_the_same_pairs_once(tiny, monkeypatch):
+    monkeypatch.setattr(module, "KS", (1, 3))
+    encoded = []
+    monkeypatch.setattr(tiny.pairs, "_key", None)
+    layout = tiny.pairs.layout
+
+    def counted(tokenizer, questions, passages):
+        encoded.append(len(passages))
+        return layout(tokenizer, questions, passages)
+
+    monkeypatch.setattr(tiny.pairs, "layout", counted)
+    out = passages_read(FixedRetriever(uneven=False), QUESTIONS)
+    assert encoded == [2, 6]
+    assert [out["recall"][k]["mean"] for k in ("1", "3")] == [0.5, 1]
+    assert set(out["fid"]) == set(out["seconds"]) == {"1", "3"}
+    assert set(out["rag-sequence, fast"]) == {"3"}
 
 
 def test_distractors_stand_beside_the_gold_passage(monkeypatch):
