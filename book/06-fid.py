@@ -52,9 +52,10 @@ def percent(value: dict) -> str:
 
 
 def points(difference: dict) -> str:
-    """A difference of shares in percentage points, with its 95 % interval."""
-    low, high = (100 * v for v in difference["ci95"])
-    return f"{100 * difference['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    """A difference of shares in percentage points, with its 95 % interval, cut off likewise."""
+    values = (difference["difference"], *difference["ci95"])
+    mean, low, high = (math.floor(1000 * v) / 10 for v in values)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 print(inspect.getsource(fid.fuse).split('"""')[-1])
@@ -145,7 +146,7 @@ figures.lines(curves, "k, passages read", "% of questions", log=True)
 # as it was ever taught with, and what recall still gains, the distractors take. The intervals are
 # wide, and nothing can be said of the differences beyond five passages. On all test questions, with
 # the dense retriever's passages and with those of its fusion with BM25 (reciprocal ranks), which
-# finds the right one more often:
+# finds the right one among ten for more dev questions, 89.9 % of them against 87.8 %:
 
 # %%
 for name, section in (("dense", "many and one"), ("hybrid", "many and one, hybrid")):
