@@ -1,7 +1,7 @@
 """What moves FiD: passages read, distractors, evidence, and a retriever that learns from it.
 
 `python -m ragbook.evaluation.fid book/results/fid.json` measures what chapter 6 plots, on MiniWiki
-with the bundled readers, in about half an hour on two cores.
+with the bundled readers, in about forty minutes on two cores that had other work too.
 `python -m ragbook.evaluation.fid OUT CORPUS TRAIN DEV READER` measures the reader of a folder with
 ten passages and with one, and distils it into the damaged retriever, on passages and questions of
 one's own.
