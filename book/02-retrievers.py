@@ -253,7 +253,8 @@ for name, towers in (("MiniLM", encoder), ("trained", trained)):
     print(f"{name:<8} loss {loss.item():.1f}")
 
 # %% [markdown]
-# What the run wrote is an encoder like any other, with two towers: `ragbook index build --encoder DIR`
+# Fifteen steps are too few to show a gain at this precision; what whole runs give stands below. What
+# the run wrote is an encoder like any other, with two towers: `ragbook index build --encoder DIR`
 # makes its index, `ragbook compare --encoder DIR` compares the methods on it.
 
 #
