@@ -8,6 +8,7 @@ Figures are drawn without pyplot, so that nothing is displayed twice and nothing
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.spines import Spine
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
+
+from ragbook.methods import NAMES
 
 DPI = 160
 # Okabe and Ito's colours, which colour-blind readers can tell apart, darkest first.
@@ -337,9 +340,9 @@ def recall_curve(recall: Mapping[str, Mapping[int, float]]) -> CheckedFigure:
         figure = Figure(figsize=(5.6, 3.4), layout="constrained")
         axes = figure.subplots()
         axes.grid()
-        for (name, curve), colour, marker in zip(recall.items(), COLOURS, MARKERS, strict=False):
-            ks = sorted(curve)
-            percent = [100 * curve[k] for k in ks]
+        for name, (colour, marker) in _looks(recall).items():
+            ks = sorted(recall[name])
+            percent = [100 * recall[name][k] for k in ks]
             axes.plot(ks, percent, color=colour, marker=marker, markersize=5, label=name)
         ticks = sorted({k for curve in recall.values() for k in curve})
         axes.set_xscale("log")
@@ -364,9 +367,9 @@ def lines(
         figure = Figure(figsize=(5.6, 3.4), layout="constrained")
         axes = figure.subplots()
         axes.grid()
-        for (name, curve), colour, marker in zip(series.items(), COLOURS, MARKERS, strict=False):
-            xs = sorted(curve)
-            ys = [curve[x] for x in xs]
+        for name, (colour, marker) in _looks(series).items():
+            xs = sorted(series[name])
+            ys = [series[name][x] for x in xs]
             axes.plot(xs, ys, color=colour, marker=marker, markersize=5, label=name)
         if log:
             ticks = sorted({x for curve in series.values() for x in curve})
@@ -433,7 +436,7 @@ def grouped(groups: Mapping[str, Mapping[str, Mapping[str, Any]]], xlabel: str) 
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.grid(axis="x")
-        for number, (name, colour, marker) in enumerate(zip(names, COLOURS, MARKERS, strict=False)):
+        for number, (name, (colour, marker)) in enumerate(_looks(names).items()):
             rows = [row for row, group in enumerate(groups.values()) if name in group]
             entries = [group[name] for group in groups.values() if name in group]
             at = np.array(rows) + (number - (len(names) - 1) / 2) * step
@@ -466,9 +469,7 @@ def curves(
         axes = figure.subplots()
         axes.grid()
         ticks = sorted({x for curve in series.values() for x in curve})
-        for number, (name, colour, marker) in enumerate(
-            zip(series, COLOURS, MARKERS, strict=False)
-        ):
+        for number, (name, (colour, marker)) in enumerate(_looks(series).items()):
             xs = sorted(series[name])
             entries = [series[name][x] for x in xs]
             # A little beside each other, so that no interval hides another.
@@ -501,9 +502,8 @@ def trade_off(
         figure = Figure(figsize=(6.2, 3.4), layout="constrained")
         axes = figure.subplots()
         axes.grid()
-        for (name, (cost, entry)), colour, marker in zip(
-            points.items(), COLOURS, MARKERS, strict=False
-        ):
+        for name, (colour, marker) in _looks(points).items():
+            cost, entry = points[name]
             _intervals(axes, [entry], np.array([cost]), colour, marker, name, across=False)
         axes.plot(
             [points[name][0] for name in front],
@@ -546,6 +546,21 @@ def calibration(found: Mapping[str, Mapping[str, Any]]) -> CheckedFigure:
         figure.supxlabel("mean probability of the answers", fontsize=9)
         figure.supylabel("right (%, 95 % intervals)", fontsize=9)
     return CheckedFigure(figure)
+
+
+def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for each name, in their order.
+
+    A method has the same ones in every figure. Other names take what is left, in order; where there
+    are more than colours, these come again with other markers.
+    """
+    names = list(names)
+    free = (at for at in itertools.count() if at >= len(NAMES) or NAMES[at] not in names)
+    places = [NAMES.index(name) if name in NAMES else next(free) for name in names]
+    return {
+        name: (COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)])
+        for name, at in zip(names, places, strict=True)
+    }
 
 
 def _intervals(

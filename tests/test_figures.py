@@ -65,3 +65,24 @@ def test_calibration_has_a_panel_a_method():
     assert text.count("x [0.125] y [25]") == 4
     assert text.count("line: x [0, 1] y [0, 100]") == 4
     assert "d, error 0.100" in text
+
+
+def test_no_series_is_left_out_and_none_looks_like_another():
+    names = [f"series {number}" for number in range(8)]
+    figure = figures.lines({name: {1: 1.0, 2: 2.0} for name in names}, "x", "y")
+    (axes,) = figure.figure.axes
+    drawn = {line.get_label(): (line.get_color(), line.get_marker()) for line in axes.lines}
+    assert set(drawn) == set(names)
+    assert len(set(drawn.values())) == 8
+
+
+def test_a_method_looks_the_same_in_every_company():
+    def look(*names):
+        (axes,) = figures.lines({name: {1: 1.0} for name in names}, "x", "y").figure.axes
+        lines = {line.get_label(): (line.get_color(), line.get_marker()) for line in axes.lines}
+        assert len(set(lines.values())) == len(names)
+        return lines["fid"]
+
+    alone = look("fid")
+    assert look("realm", "recall", "fid") == alone
+    assert look("fid", "rag-token", "closed-book", "other") == alone
