@@ -7,16 +7,13 @@ must end with the bytes of one that was not killed. Prints the number of kills; 
 sentence on the first breach.
 """
 
-import os
-import shutil
-import signal
 import sys
 from pathlib import Path
 
 from ragbook.corpus import Passage, building
 from ragbook.corpus.building import build_passages
 from ragbook.corpus.sources import Source
-from tests.index.killed_builds import die_at, in_child
+from tests.index.killed_builds import kill_everywhere
 
 building.PART = 4
 
@@ -40,28 +37,8 @@ def check(out: Path, whole: bytes) -> None:
 def main(folder: Path) -> int:
     reference = folder / "reference.jsonl"
     build(reference)
-    whole, n = reference.read_bytes(), 0
-    while True:
-        out = folder / str(n) / "out.jsonl"
-        out.parent.mkdir()
-
-        def killed(n: int = n, out: Path = out) -> None:
-            die_at(n, out.parent)
-            build(out)
-
-        status = in_child(killed)
-        if status == 0:
-            break
-        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-            print(f"the build failed by itself before operation {n}")
-            return 1
-        if in_child(lambda out=out: check(out, whole)) != 0:
-            print(f"broken after a kill at file operation {n}")
-            return 1
-        shutil.rmtree(out.parent)
-        n += 1
-    print(n)
-    return 0
+    whole = reference.read_bytes()
+    return kill_everywhere(folder, "out.jsonl", build, lambda out: check(out, whole))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Imported, not used, before the forks: or each child pays for it.
@@ -88,21 +89,24 @@ def check(out: Path, reference: Path, overwrite: bool) -> None:
     assert [path.name for path in out.parent.iterdir()] == [out.name], "something is left over"
 
 
-def main(folder: Path, overwrite: bool) -> int:
-    reference = folder / "reference" / "index"
-    assert in_child(lambda: build(reference, False)) == 0
-    old = folder / "old" / "index"
-    assert in_child(lambda: build_index(animals(4), old, HashEncoder(), progress=False)) == 0
+def kill_everywhere(
+    folder: Path,
+    name: str,
+    build: Callable[[Path], object],
+    check: Callable[[Path], None],
+    before: Callable[[Path], object] = lambda out: None,
+) -> int:
+    """Kill `build` of `folder/N/name` at its n-th file operation, n = 0, 1, 2, ..., each time after
+    `before` and with a `check` of what is left, until one survives; the exit status."""
     n = 0
     while True:
-        out = folder / str(n) / "index"
+        out = folder / str(n) / name
         out.parent.mkdir()
-        if overwrite:
-            shutil.copytree(old, out)
+        before(out)
 
         def killed(n: int = n, out: Path = out) -> None:
             die_at(n, out.parent)
-            build(out, overwrite)
+            build(out)
 
         status = in_child(killed)
         if status == 0:
@@ -110,13 +114,27 @@ def main(folder: Path, overwrite: bool) -> int:
         if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
             print(f"the build failed by itself before operation {n}")
             return 1
-        if in_child(lambda out=out: check(out, reference, overwrite)) != 0:
+        if in_child(lambda out=out: check(out)) != 0:
             print(f"broken after a kill at file operation {n}")
             return 1
         shutil.rmtree(out.parent)
         n += 1
     print(n)
     return 0
+
+
+def main(folder: Path, overwrite: bool) -> int:
+    reference = folder / "reference" / "index"
+    assert in_child(lambda: build(reference, False)) == 0
+    old = folder / "old" / "index"
+    assert in_child(lambda: build_index(animals(4), old, HashEncoder(), progress=False)) == 0
+    return kill_everywhere(
+        folder,
+        "index",
+        lambda out: build(out, overwrite),
+        lambda out: check(out, reference, overwrite),
+        lambda out: shutil.copytree(old, out) if overwrite else None,
+    )
 
 
 if __name__ == "__main__":

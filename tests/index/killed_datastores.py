@@ -6,9 +6,6 @@ As `killed_builds.py` does with the passage index, whose tools it uses. Prints t
 exits with 1 and a sentence on the first breach.
 """
 
-import os
-import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -19,7 +16,7 @@ import pyarrow.compute  # noqa: F401
 from ragbook.errors import InputError
 from ragbook.index import datastore
 from ragbook.index.datastore import Datastore, build_datastore, verify
-from tests.index.killed_builds import contents, die_at, in_child
+from tests.index.killed_builds import contents, in_child, kill_everywhere
 from tests.index.test_datastore import CORPUS, Letters
 
 
@@ -43,28 +40,7 @@ def main(folder: Path) -> int:
     datastore.CHUNK_PASSAGES = 5
     reference = folder / "reference" / "store"
     assert in_child(lambda: build(reference)) == 0
-    n = 0
-    while True:
-        out = folder / str(n) / "store"
-        out.parent.mkdir()
-
-        def killed(n: int = n, out: Path = out) -> None:
-            die_at(n, out.parent)
-            build(out)
-
-        status = in_child(killed)
-        if status == 0:
-            break
-        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-            print(f"the build failed by itself before operation {n}")
-            return 1
-        if in_child(lambda out=out: check(out, reference)) != 0:
-            print(f"broken after a kill at file operation {n}")
-            return 1
-        shutil.rmtree(out.parent)
-        n += 1
-    print(n)
-    return 0
+    return kill_everywhere(folder, "store", build, lambda out: check(out, reference))
 
 
 if __name__ == "__main__":

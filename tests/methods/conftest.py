@@ -86,6 +86,18 @@ def seq_model(kind: str):
     return BartForConditionalGeneration(config)
 
 
+def tower() -> BertModel:
+    """A tiny encoder, its weights drawn with the seed that is set."""
+    config = BertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.5,
+    )
+    return BertModel(config, add_pooling_layer=False)
+
+
 @pytest.fixture(scope="session", params=["bart", "t5"])
 def reader(request, tokenizer):
     return SeqReader(seq_model(request.param), tokenizer, request.param)
@@ -94,14 +106,7 @@ def reader(request, tokenizer):
 @pytest.fixture(scope="session")
 def span_reader(tokenizer):
     torch.manual_seed(2)
-    config = BertConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        initializer_range=0.5,
-    )
-    return SpanReader(BertModel(config, add_pooling_layer=False), SpanScorer(16, 8), tokenizer, "s")
+    return SpanReader(tower(), SpanScorer(16, 8), tokenizer, "s")
 
 
 @pytest.fixture(scope="session")

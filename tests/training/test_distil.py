@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertConfig, BertModel
 
 from ragbook import cli
 from ragbook.corpus import Corpus, Passage, Question
@@ -21,7 +20,7 @@ from ragbook.models.encoder import weights_sha256
 from ragbook.retrieval import DenseRetriever
 from ragbook.training import distil as module
 from ragbook.training.distil import Recipe, Target, batch_loss, distil, divergence, read
-from tests.methods.conftest import PASSAGES, QUESTIONS, seq_model
+from tests.methods.conftest import PASSAGES, QUESTIONS, seq_model, tower
 
 CORPUS = Corpus("four", PASSAGES)
 SMALL = Recipe(
@@ -33,17 +32,6 @@ ASKED = [
     Question("Which river passes Bonn?", ("Rhine",), "p1"),
     Question("Which river reaches Budapest?", ("Danube",), "p0"),
 ]
-
-
-def tower() -> BertModel:
-    config = BertConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        initializer_range=0.5,
-    )
-    return BertModel(config, add_pooling_layer=False)
 
 
 @pytest.fixture(params=["tied", "two towers"])

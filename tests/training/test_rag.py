@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
 
 from ragbook.corpus import Corpus
 from ragbook.errors import InputError
@@ -15,20 +14,9 @@ from ragbook.models.embedded import minilm_tokenizer
 from ragbook.retrieval import DenseRetriever
 from ragbook.training.rag import Recipe, log_likelihood, recipe, retrieve, train_rag
 from ragbook.training.run import Run
-from tests.methods.conftest import PASSAGES, QUESTIONS, seq_model
+from tests.methods.conftest import PASSAGES, QUESTIONS, seq_model, tower
 
 METHODS = {"rag-sequence": RagSequence, "rag-token": RagToken}
-
-
-def tower() -> BertModel:
-    config = BertConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        initializer_range=0.5,
-    )
-    return BertModel(config, add_pooling_layer=False)
 
 
 @pytest.fixture(params=["dot", "l2"])
