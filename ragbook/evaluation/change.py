@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ragbook.corpus import Corpus, Passage, Question, miniwiki
-from ragbook.evaluation.metrics import exact_match, normalize_answer
-from ragbook.evaluation.report import mean_ci, measure
+from ragbook.evaluation.metrics import exact_match, exact_matches, normalize_answer
+from ragbook.evaluation.report import answered, mean_ci, measure
 from ragbook.evaluation.statistics import paired_test
 from ragbook.index import build_index
 from ragbook.methods import NAMES, load
@@ -27,7 +27,6 @@ from ragbook.models import Encoder, load_encoder
 from ragbook.retrieval import DenseRetriever
 
 K = 5
-BATCH = 16
 NEAR, FAR = 100, 60
 """Unchanged questions asked of both editions: about articles that changed, and about others."""
 
@@ -84,18 +83,14 @@ def _form(answer: str) -> str:
     return "name" if any(character.isupper() for character in answer) else "word"
 
 
-def answered(
+def answered_over(
     corpus: Corpus, encoder: Encoder, questions: Sequence[Question], names: Sequence[str] = NAMES
 ) -> Answers:
     """Each method's answers with an index of the corpus, which is built for this and left."""
     with tempfile.TemporaryDirectory() as folder:
         index = build_index(corpus, Path(folder) / "index", encoder, progress=False)
         methods = load(names, DenseRetriever(index, encoder))
-        out: Answers = {method.name: [] for method in methods}
-        for at in range(0, len(questions), BATCH):
-            for method in methods:
-                out[method.name] += method.answer(questions[at : at + BATCH], K)
-    return out
+        return answered({method.name: method for method in methods}, questions, K)
 
 
 def followed(
@@ -118,7 +113,7 @@ def followed(
     out = {}
     for name in answers[first]:
         marks = {
-            (index, edition): _right(answers[index][name], questions[edition])
+            (index, edition): exact_matches(answers[index][name], questions[edition])
             for index in answers
             for edition in answers
         }
@@ -136,7 +131,7 @@ def damage(before: Answers, after: Answers, questions: Sequence[Question]) -> di
     answer is another (``moved``), exact match before and after, and the difference."""
     out = {}
     for name in before:
-        then, now = _right(before[name], questions), _right(after[name], questions)
+        then, now = exact_matches(before[name], questions), exact_matches(after[name], questions)
         test = paired_test(now, then)
         out[name] = {
             "moved": mean_ci([1 - s for s in _same(before[name], after[name])]),
@@ -155,7 +150,10 @@ def deleted(before: Answers, after: Answers, questions: Sequence[Question]) -> d
         entry: dict[str, Any] = {}
         for when, answers in (("before", before[name]), ("after", after[name])):
             sure = [float(np.exp(answer.log_prob)) for answer in answers]
-            entry[when] = {"em": mean_ci(_right(answers, questions)), "probability": mean_ci(sure)}
+            entry[when] = {
+                "em": mean_ci(exact_matches(answers, questions)),
+                "probability": mean_ci(sure),
+            }
         out[name] = entry
     return {"n": len(questions), "methods": out}
 
@@ -170,7 +168,7 @@ def deceived(
     are ``true``, ``false`` and ``neither``, and the mean weight of the false passage."""
     out = {}
     for name, given in answers.items():
-        true = _right(given, questions)
+        true = exact_matches(given, questions)
         wrong = [float(exact_match(a.text, [text])) for a, text in zip(given, false, strict=True)]
         weight = [
             sum(e.weight for e in answer.evidence if e.passage_id == passage.id)
@@ -184,10 +182,6 @@ def deceived(
             "weight": mean_ci(weight),
         }
     return {"n": len(questions), "methods": out}
-
-
-def _right(answers: Sequence[Answer], questions: Sequence[Question]) -> list[float]:
-    return [float(exact_match(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)]
 
 
 def _same(a: Sequence[Answer], b: Sequence[Answer]) -> list[float]:
@@ -225,7 +219,7 @@ def main(out: str, limit: int | None = None) -> None:
         answers: dict[str, dict[str, Answers]] = {}
         for name, corpus in corpora.items():
             asked = [*changed[name], *same["near"], *same["far"]]
-            given = answered(corpus, encoder, asked)
+            given = answered_over(corpus, encoder, asked)
             ends = np.cumsum([0, len(now), len(same["near"]), len(same["far"])])
             answers[name] = {
                 part: {m: a[start:stop] for m, a in given.items()}
@@ -235,7 +229,7 @@ def main(out: str, limit: int | None = None) -> None:
             }
         then, after = (answers[name] for name in names)
         gone = {question.gold_passage for question in now if question.gold_passage}
-        less = answered(edited(current, gone, (), "deleted"), encoder, now)
+        less = answered_over(edited(current, gone, (), "deleted"), encoder, now)
         return {
             "changed": followed({n: answers[n]["changed"] for n in names}, changed),
             "unchanged": {k: damage(then[k], after[k], q) for k, q in same.items()},
@@ -244,7 +238,7 @@ def main(out: str, limit: int | None = None) -> None:
 
     def false_passages() -> dict[str, Any]:
         kept, passages, false = counterfeits(now, current)
-        answers = answered(edited(current, set(), passages, "with false"), encoder, kept)
+        answers = answered_over(edited(current, set(), passages, "with false"), encoder, kept)
         return deceived(answers, kept, passages, false)
 
     def seconds() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ragbook.corpus import Corpus, QuestionSet, load_corpus, load_questions
-from ragbook.evaluation.metrics import is_hit
+from ragbook.evaluation.metrics import hits_at_k
 from ragbook.evaluation.report import mean_ci, measure
 from ragbook.index import build_index
 from ragbook.models import Encoder, load_encoder
@@ -40,10 +40,9 @@ def recall(retriever: Retriever, splits: Mapping[str, QuestionSet]) -> dict[str,
     out = {}
     for split, questions in splits.items():
         found = retriever.retrieve(questions, max(KS))
-        both = list(zip(questions, found, strict=True))
         out[split] = {
             "n": len(questions),
-            "recall": {str(k): mean_ci([float(is_hit(q, f, k)) for q, f in both]) for k in KS},
+            "recall": {str(k): mean_ci(hits_at_k(questions, found, k)) for k in KS},
         }
     return out
 

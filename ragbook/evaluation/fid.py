@@ -20,12 +20,12 @@ import torch
 from torch import nn
 
 from ragbook.corpus import Corpus, Question, QuestionSet, load_corpus, load_questions
-from ragbook.evaluation.metrics import exact_match, is_hit
+from ragbook.evaluation.metrics import exact_matches, hits_at_k
 from ragbook.evaluation.rag import SAMPLE
-from ragbook.evaluation.report import mean_ci, measure
+from ragbook.evaluation.report import answered, mean_ci, measure
 from ragbook.evaluation.statistics import paired_test
 from ragbook.index import build_index
-from ragbook.methods.base import Answer, Method
+from ragbook.methods.base import Method
 from ragbook.methods.fid import FiD
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
@@ -57,7 +57,9 @@ def many_and_one(
 ) -> dict[str, Any]:
     """Exact match with k passages and with one, and the difference."""
     method = FiD(reader, retriever, verbatim=True)
-    right = {n: _right(_answers([method], questions, n)[0], questions) for n in (k, 1)}
+    right = {
+        n: exact_matches(answered({"fid": method}, questions, n)["fid"], questions) for n in (k, 1)
+    }
     difference = paired_test(right[k], right[1])
     em = {str(n): mean_ci(values) for n, values in right.items()}
     return {"n": len(questions), "em": em, "difference": asdict(difference)}
@@ -71,13 +73,14 @@ def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[s
     out: dict[str, Any] = {name: {} for name in ("recall", "fid", "seconds", "rag-sequence, fast")}
     found = retriever.retrieve(questions, max(KS))
     for k in KS:
-        methods = (method, rag) if k == max(KS) else (method,)
-        answers = _answers(methods, questions, k)
-        out["recall"][str(k)] = mean_ci(_hits(questions, found, k))
-        out["fid"][str(k)] = mean_ci(_right(answers[0], questions))
-        out["seconds"][str(k)] = float(np.mean([answer.seconds for answer in answers[0]]))
-        for fast in answers[1:]:
-            out["rag-sequence, fast"][str(k)] = mean_ci(_right(fast, questions))
+        methods: dict[str, Method] = {"fid": method}
+        if k == max(KS):
+            methods["rag-sequence, fast"] = rag
+        out["recall"][str(k)] = mean_ci(hits_at_k(questions, found, k))
+        answers = answered(methods, questions, k)
+        for name, own in answers.items():
+            out[name][str(k)] = mean_ci(exact_matches(own, questions))
+        out["seconds"][str(k)] = float(np.mean([answer.seconds for answer in answers["fid"]]))
     return {"n": len(questions), **out}
 
 
@@ -87,7 +90,9 @@ def distractors(
     """Exact match with the gold passage and so many of the others that are retrieved."""
     method = FiD(load_reader(method="fid"), OracleRetriever(corpus, retriever), verbatim=True)
     em = {
-        str(count): mean_ci(_right(_answers([method], questions, 1 + count)[0], questions))
+        str(count): mean_ci(
+            exact_matches(answered({"fid": method}, questions, 1 + count)["fid"], questions)
+        )
         for count in DISTRACTORS
     }
     return {"n": len(questions), "em": em}
@@ -172,12 +177,12 @@ def distillation(
         row: dict[str, Any] = {}
         for split, questions in splits.items():
             found = retriever.retrieve(list(questions), max(RECALL_KS))
-            recall = {str(k): mean_ci(_hits(list(questions), found, k)) for k in RECALL_KS}
+            recall = {str(k): mean_ci(hits_at_k(list(questions), found, k)) for k in RECALL_KS}
             row[split] = {"n": len(questions), "recall": recall}
-            hits[split].append(_hits(list(questions), found, 5))
+            hits[split].append(hits_at_k(list(questions), found, 5))
         sample = list(next(iter(splits.values())))[:SAMPLE]
-        (answers,) = _answers([FiD(reader, retriever, verbatim=True)], sample, 5)
-        rounds.append(row | {"em": {"n": len(sample), **mean_ci(_right(answers, sample))}})
+        answers = answered({"fid": FiD(reader, retriever, verbatim=True)}, sample, 5)["fid"]
+        rounds.append(row | {"em": {"n": len(sample), **mean_ci(exact_matches(answers, sample))}})
         print(rounds[-1], flush=True)
     return {
         "recipe": asdict(recipe),
@@ -186,25 +191,6 @@ def distillation(
             split: asdict(paired_test(values[-1], values[0])) for split, values in hits.items()
         },
     }
-
-
-def _hits(questions: Sequence[Question], found: Sequence[Any], k: int) -> list[float]:
-    return [float(is_hit(q, f, k)) for q, f in zip(questions, found, strict=True)]
-
-
-def _answers(
-    methods: Sequence[Method], questions: Sequence[Question], k: int
-) -> list[list[Answer]]:
-    """Each method's answers; they take turns at every batch, so that its pairs are encoded once."""
-    out: list[list[Answer]] = [[] for _ in methods]
-    for at in range(0, len(questions), BATCH):
-        for own, method in zip(out, methods, strict=True):
-            own += method.answer(questions[at : at + BATCH], k)
-    return out
-
-
-def _right(answers: Sequence[Answer], questions: Sequence[Question]) -> list[float]:
-    return [float(exact_match(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)]
 
 
 def main(out: str, *own: str) -> None:

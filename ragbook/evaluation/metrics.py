@@ -10,6 +10,7 @@ from ragbook.corpus import Question
 from ragbook.corpus.answers import has_answer
 
 if TYPE_CHECKING:
+    from ragbook.methods import Answer
     from ragbook.retrieval import Retrieved
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -61,5 +62,16 @@ def recall_at_k(questions: Sequence[Question], retrieved: Sequence["Retrieved"],
     `retrieved[i]` belongs to `questions[i]`. ValueError if there are no questions."""
     if not questions:
         raise ValueError("recall is not defined without questions")
-    hits = sum(is_hit(q, found, k) for q, found in zip(questions, retrieved, strict=True))
-    return hits / len(questions)
+    return sum(hits_at_k(questions, retrieved, k)) / len(questions)
+
+
+def hits_at_k(
+    questions: Sequence[Question], retrieved: Sequence["Retrieved"], k: int
+) -> list[float]:
+    """1.0 for each question with a hit among the first `k` passages (:func:`is_hit`), else 0.0."""
+    return [float(is_hit(q, found, k)) for q, found in zip(questions, retrieved, strict=True)]
+
+
+def exact_matches(answers: Sequence["Answer"], questions: Sequence[Question]) -> list[float]:
+    """1.0 for each answer that is one of its question's (:func:`exact_match`), else 0.0."""
+    return [float(exact_match(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)]

@@ -7,23 +7,21 @@ with the bundled readers, in about twenty minutes on two cores.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ragbook.corpus import Question, miniwiki
-from ragbook.evaluation.metrics import exact_match, is_hit
-from ragbook.evaluation.report import mean_ci, measure
+from ragbook.evaluation.metrics import exact_matches, hits_at_k
+from ragbook.evaluation.report import answered, mean_ci, measure
 from ragbook.evaluation.statistics import paired_test
-from ragbook.methods.base import Answer
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import load_encoder, load_reader
 from ragbook.models.bundled import load_joint
-from ragbook.retrieval import DenseRetriever, Retrieved, Retriever
+from ragbook.retrieval import DenseRetriever, Retriever
 
 KS = (1, 2, 5, 10, 20)
-BATCH = 16
 SAMPLE = 200
 """Dev questions that are read with up to 20 passages."""
 
@@ -37,9 +35,9 @@ def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[s
     }
     out: dict[str, Any] = {"n": len(questions), "recall": {}, "rag-sequence": {}, "rag-token": {}}
     for k in KS:
-        out["recall"][str(k)] = mean_ci(_hits(questions, found, k))
-        for name, answers in _answers(methods, questions, k).items():
-            out[name][str(k)] = mean_ci(_right(answers, questions))
+        out["recall"][str(k)] = mean_ci(hits_at_k(questions, found, k))
+        for name, answers in answered(methods, questions, k).items():
+            out[name][str(k)] = mean_ci(exact_matches(answers, questions))
     return out
 
 
@@ -56,48 +54,32 @@ def decoding(
         name: RagSequence(reader, retriever, verbatim=True, thorough=name == "thorough")
         for name in ("thorough", "fast")
     }
-    answers = _answers(ways, questions, k)
+    answers = answered(ways, questions, k)
     same = [a.text == b.text for a, b in zip(*answers.values(), strict=True)]
     ways_out: dict[str, Any] = {"agreement": mean_ci(same)}
     for name, own in answers.items():
         seconds = sum(answer.seconds for answer in own) / len(own)
-        ways_out[name] = {"em": mean_ci(_right(own, questions)), "seconds_per_question": seconds}
+        ways_out[name] = {
+            "em": mean_ci(exact_matches(own, questions)),
+            "seconds_per_question": seconds,
+        }
 
     generator, encoder = load_joint()
     trained = DenseRetriever(retriever.index, encoder)
     method = RagSequence(generator, trained, verbatim=True)
     right = {
-        "frozen": _right(answers["thorough"], questions),
-        "trained": _right(_answers({"trained": method}, questions, k)["trained"], questions),
+        "frozen": exact_matches(answers["thorough"], questions),
+        "trained": exact_matches(answered({"trained": method}, questions, k)["trained"], questions),
     }
     joint, hits = {}, {}
     for name, one in (("frozen", retriever), ("trained", trained)):
         found = one.retrieve(questions, max(KS))
-        hits[name] = _hits(questions, found, k)
-        recall = {str(at): mean_ci(_hits(questions, found, at)) for at in KS}
+        hits[name] = hits_at_k(questions, found, k)
+        recall = {str(at): mean_ci(hits_at_k(questions, found, at)) for at in KS}
         joint[name] = {"recall": recall, "em": mean_ci(right[name])}
     for name, values in (("recall", hits), ("em", right)):
         joint[f"{name}_difference"] = asdict(paired_test(values["trained"], values["frozen"]))
     return {"n": len(questions), "k": k, "decoding": ways_out, "joint": joint}
-
-
-def _hits(questions: Sequence[Question], found: Sequence[Retrieved], k: int) -> list[float]:
-    return [float(is_hit(q, f, k)) for q, f in zip(questions, found, strict=True)]
-
-
-def _answers(
-    methods: Mapping[str, RagSequence | RagToken], questions: Sequence[Question], k: int
-) -> dict[str, list[Answer]]:
-    """Each method's answers; they take turns at every batch, so that its pairs are encoded once."""
-    out: dict[str, list[Answer]] = {name: [] for name in methods}
-    for at in range(0, len(questions), BATCH):
-        for name, method in methods.items():
-            out[name] += method.answer(questions[at : at + BATCH], k)
-    return out
-
-
-def _right(answers: Sequence[Answer], questions: Sequence[Question]) -> list[float]:
-    return [float(exact_match(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)]
 
 
 def main(out: str) -> None:

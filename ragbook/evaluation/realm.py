@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from ragbook.corpus import Corpus, Question, load_corpus, load_questions, miniwiki
-from ragbook.evaluation.metrics import exact_match, is_hit
-from ragbook.evaluation.report import mean_ci, measure
+from ragbook.evaluation.metrics import exact_matches, is_hit
+from ragbook.evaluation.report import answered, mean_ci, measure
 from ragbook.evaluation.statistics import paired_test
 from ragbook.index import PassageIndex, build_index
 from ragbook.methods.base import posterior
@@ -219,8 +219,8 @@ def answering(
     found = retriever.retrieve(m.test, max(KS))
     hits = np.array([[is_hit(q, f, k) for k in KS] for q, f in zip(m.test, found, strict=True)])
     asked = random.Random(SEED).sample(m.test, min(SAMPLE, len(m.test)))
-    answers = [a for at in range(0, len(asked), 16) for a in method.answer(asked[at : at + 16])]
-    right = [float(exact_match(a.text, q.answers)) for a, q in zip(answers, asked, strict=True)]
+    answers = answered({"realm": method}, asked)["realm"]
+    right = exact_matches(answers, asked)
     return {
         "recipe": asdict(recipe),
         "n": len(asked),

@@ -1,20 +1,55 @@
-"""Stored figures: what takes minutes to measure is kept in a JSON file, section by section."""
+"""What the modules that measure share: answers in batches, means with intervals, stored figures.
+
+What takes minutes to measure is kept in a JSON file, section by section.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ragbook.corpus import Question
 from ragbook.evaluation.statistics import bootstrap_ci
+from ragbook.methods import Answer, Method
 
 
 def mean_ci(values: Sequence[float]) -> dict[str, Any]:
     """The mean of one value a question, with its 95 % bootstrap interval, as `mean` and `ci95`."""
     return {"mean": float(np.mean(values)), "ci95": list(bootstrap_ci(values))}
+
+
+def answered(
+    methods: Mapping[str, Method], questions: Sequence[Question], k: int = 5, batch: int = 16
+) -> dict[str, list[Answer]]:
+    """Each method's answers, by the name it is given under, from k passages a question.
+
+    The methods take turns at every batch, so that the pairs they all read are encoded once.
+    """
+    out: dict[str, list[Answer]] = {name: [] for name in methods}
+    for at in range(0, len(questions), batch):
+        for name, method in methods.items():
+            out[name] += method.answer(questions[at : at + batch], k)
+    return out
+
+
+def percent(value: Mapping[str, Any]) -> str:
+    """A share as `mean_ci` gives it, in percent with its interval, cut off and never rounded up."""
+    return _cut_off(value["mean"], *value["ci95"], sign="")
+
+
+def points(value: Mapping[str, Any]) -> str:
+    """A `paired_test`'s difference of shares, in points with its interval, cut off likewise."""
+    return _cut_off(value["difference"], *value["ci95"], sign="+")
+
+
+def _cut_off(mean: float, low: float, high: float, sign: str) -> str:
+    mean, low, high = (math.floor(round(1000 * v, 6)) / 10 for v in (mean, low, high))
+    return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def measure(path: Path, sections: Mapping[str, Callable[[], Any]]) -> None:

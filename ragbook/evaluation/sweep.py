@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from ragbook.corpus import Question, miniwiki
-from ragbook.evaluation.metrics import exact_match, is_hit
-from ragbook.evaluation.report import mean_ci, measure
-from ragbook.methods import NAMES, load
-from ragbook.methods.base import Answer
+from ragbook.evaluation.metrics import exact_matches, hits_at_k
+from ragbook.evaluation.report import answered, mean_ci, measure
+from ragbook.methods import NAMES, Method, load
 from ragbook.retrieval import (
     BM25Retriever,
     DenseRetriever,
@@ -39,15 +38,14 @@ INDEX = Path("build/index")
 
 def setting(retriever: Retriever, questions: Sequence[Question], k: int) -> dict[str, Any]:
     """Recall@k, and every method's exact match and seconds a question, with k passages."""
-    found = retriever.retrieve(questions, k)
-    hits = [float(is_hit(q, f, k)) for q, f in zip(questions, found, strict=True)]
+    hits = hits_at_k(questions, retriever.retrieve(questions, k), k)
     methods = {}
-    for name, answers in answered(retriever, questions, k).items():
-        right = [
-            float(exact_match(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)
-        ]
+    for name, answers in answered(loaded(retriever), questions, k).items():
         seconds = float(np.mean([answer.seconds for answer in answers]))
-        methods[name] = {"em": mean_ci(right), "seconds_per_question": seconds}
+        methods[name] = {
+            "em": mean_ci(exact_matches(answers, questions)),
+            "seconds_per_question": seconds,
+        }
     return {"n": len(questions), "k": k, "recall": mean_ci(hits), "methods": methods}
 
 
@@ -55,21 +53,14 @@ def unanswerable(retriever: Retriever, questions: Sequence[Question], k: int = K
     """Every method's log p of its own answer to each question; None is probability 0."""
     log_probs = {
         name: [round(a.log_prob, 4) if np.isfinite(a.log_prob) else None for a in answers]
-        for name, answers in answered(retriever, questions, k).items()
+        for name, answers in answered(loaded(retriever), questions, k).items()
     }
     return {"n": len(questions), "k": k, "log_probs": log_probs}
 
 
-def answered(
-    retriever: Retriever, questions: Sequence[Question], k: int
-) -> dict[str, list[Answer]]:
-    """Each method's answers; they take turns at every batch, so that its pairs are encoded once."""
-    methods = load(NAMES, retriever)
-    out: dict[str, list[Answer]] = {method.name: [] for method in methods}
-    for at in range(0, len(questions), BATCH):
-        for method in methods:
-            out[method.name] += method.answer(questions[at : at + BATCH], k)
-    return out
+def loaded(retriever: Retriever) -> dict[str, Method]:
+    """All bundled methods over one retriever, by name."""
+    return {method.name: method for method in load(NAMES, retriever)}
 
 
 def asked_without_answer() -> list[Question]:

@@ -28,6 +28,7 @@ from safetensors import safe_open
 from ragbook.corpus import Question, QuestionSet, miniwiki, tasks
 from ragbook.errors import InputError
 from ragbook.evaluation.metrics import exact_match, f1, has_answer
+from ragbook.evaluation.report import percent
 from ragbook.evaluation.statistics import bootstrap_ci
 from ragbook.methods.base import Answer, Method
 from ragbook.methods.closed_book import ClosedBook
@@ -194,6 +195,21 @@ def record(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps([*kept, *rows], indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def table(rows: Sequence[dict[str, Any]], task: str) -> dict[str, dict[str, str]]:
+    """A task's figures as `record` keeps them, by model and passages, then by metric: shares in
+    percent, nats as they are, with their intervals. Parts of a metric ("accuracy, true claims") are
+    left out."""
+    out: dict[str, dict[str, str]] = {}
+    for one in rows:
+        if one["task"] == task and "," not in one["metric"]:
+            name = one["model"] if one["k"] is None else f"{one['model']}, k = {one['k']}"
+            in_nats = one["metric"].startswith("nats")
+            scale = 0.01 if in_nats else 1.0
+            value = {"mean": scale * one["value"], "ci95": [scale * v for v in one["ci95"]]}
+            out.setdefault(name, {})[one["metric"]] = percent(value)
+    return out
 
 
 def main(

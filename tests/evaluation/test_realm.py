@@ -8,6 +8,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from ragbook.corpus import Question
+from ragbook.evaluation import exact_match
 from ragbook.evaluation import realm as measured
 from ragbook.methods.realm import Realm
 from ragbook.models import Encoder, SpanReader
@@ -102,9 +103,7 @@ def test_answering_is_the_methods_own_exact_match(measurement, monkeypatch):
     found = measured.answering(measurement, encoder, "qa", measured.QaRecipe())
     index = measured.PassageIndex.open(measurement.work / "qa-index")
     answers = Realm(reader, DenseRetriever(index, encoder)).answer(QUESTIONS)
-    right = [
-        measured.exact_match(a.text, q.answers) for a, q in zip(answers, QUESTIONS, strict=True)
-    ]
+    right = [exact_match(a.text, q.answers) for a, q in zip(answers, QUESTIONS, strict=True)]
     assert found["em"]["mean"] == sum(right) / 12
     assert found["recall"] == found["recall_before"]
 

@@ -16,6 +16,7 @@ from ragbook.evaluation.tasks import (
     record,
     round_trip,
     row,
+    table,
     task_reader,
 )
 from ragbook.methods import rag
@@ -157,3 +158,16 @@ def test_what_a_task_taught_is_put_into_the_reader_it_was_taught_to(tmp_path):
         task_reader("claims", str(other))
     with pytest.raises(InputError, match="no weights"):
         task_reader("claims", "nowhere")
+
+
+def test_the_table_has_shares_in_percent_and_nats_as_they_are():
+    rows = [
+        row("accuracy", [0.0, 1.0], task="claims", model="reader", k=5),
+        row("accuracy, true claims", [1.0, 1.0], task="claims", model="reader", k=5),
+        row("nats a token", [1.25, 1.25], task="claims", model="blind", k=None),
+        row("f1", [1.0], task="clues", model="reader", k=5),
+    ]
+    assert table(rows, "claims") == {
+        "reader, k = 5": {"accuracy": "50.0 [0.0, 100.0]"},
+        "blind": {"nats a token": "1.2 [1.2, 1.2]"},
+    }
