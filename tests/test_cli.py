@@ -627,6 +627,17 @@ def test_train_dpr_takes_a_similarity_and_a_loss(capsys, monkeypatch, tmp_path):
     )
 
 
+def test_train_realm_builds_its_indexes_beside_it_if_asked(capsys, monkeypatch, tmp_path):
+    seen = []
+    recipes = {"lm": None, "realm": lambda run, **varied: seen.append(varied)}
+    monkeypatch.setattr("ragbook.training.RECIPES", recipes)
+    assert run("train", "realm", "--out", tmp_path) == 0
+    assert run("train", "realm", "--out", tmp_path, "--background") == 0
+    assert seen == [{}, {"background": True}]
+    told = refusal(capsys, "train", "lm", "--out", tmp_path, "--background")
+    assert "realm takes --background" in told
+
+
 def test_the_language_model_takes_no_questions(capsys, tmp_path):
     own = ["--corpus", "miniwiki", "--questions", "miniwiki"]
     assert "leave --questions" in refusal(capsys, "train", "lm", "--out", tmp_path / "new", *own)

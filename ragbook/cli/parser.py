@@ -268,7 +268,7 @@ def new_parser() -> argparse.ArgumentParser:
         top,
         "train",
         commands.train,
-        "train a model by its recipe; readers and encoders (dpr, distil) also on questions of "
+        "train a model by its recipe; readers and encoders (dpr, distil, realm) also on questions of "
         "one's own, from the bundled ones",
     )
     command.add_argument("name", metavar="NAME", help=f"recipe: {', '.join(RECIPES)}")
@@ -295,6 +295,12 @@ def new_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--encoder", metavar="NAME", help="of distil: who is taught (default: minilm)"
+    )
+    command.add_argument(
+        "--background",
+        action="store_true",
+        default=None,
+        help="of realm: a second process builds the new indexes while training goes on",
     )
 
     command = _command(

@@ -27,10 +27,10 @@ def _rag(run: Run) -> None:
     rag.recipe(run)
 
 
-def _realm(run: Run) -> None:
+def _realm(run: Run, **varied: bool) -> None:
     from ragbook.training import pretraining
 
-    pretraining.recipe(run)
+    pretraining.recipe(run, **varied)
 
 
 def _reader(run: Run) -> None:
@@ -57,5 +57,11 @@ RECIPES: dict[str, Callable[..., None]] = {
 """Recipe by name: (run) -> None, some also with what `VARIED` says. Each begins its run itself,
 once it has found nothing wrong with it."""
 
-VARIED = {"similarity": "dpr", "loss": "dpr", "reader": "distil", "encoder": "distil"}
+VARIED = {
+    "similarity": "dpr",
+    "loss": "dpr",
+    "reader": "distil",
+    "encoder": "distil",
+    "background": "realm",
+}
 """What a run of one recipe may vary: name -> the recipe's."""

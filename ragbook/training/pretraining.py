@@ -130,8 +130,11 @@ def whole_reader(reader: MaskedReader) -> MaskedReader:
     return MaskedReader(model.eval(), head.eval(), reader.tokenizer, reader.titles)
 
 
-def recipe(run: Run) -> None:
+def recipe(run: Run, background: bool = False) -> None:
     """`ragbook train realm`, on MiniWiki and its train questions or on one's own.
+
+    With `background`, a second process builds the refreshed indexes while pre-training goes on;
+    without it pre-training waits for each, and the run can be repeated bit by bit.
 
     In `run.out` stand `pretrained` (the encoder, and in `reader` the knowledge-augmented encoder in
     the original layout), `index` (of that encoder), and `realm`, a folder that `--encoder` and
@@ -151,7 +154,7 @@ def recipe(run: Run) -> None:
         replace(reading, steps=run.cut(reading.steps)),
         run.seed,
     )
-    realm = replace(realm, steps=run.cut(realm.steps))
+    realm = replace(realm, steps=run.cut(realm.steps), background=background)
     train_realm(reader, encoder, corpus, masked, run.work, realm, run.seed)
     pretrained = run.out / "pretrained"
     save_encoder(pretrained, encoder)
