@@ -39,6 +39,17 @@ for split in ("train", "dev", "test"):
     print(split, len(load_questions("miniwiki", split)))
 
 # %% [markdown]
+# ### What a corpus must be
+#
+# The methods ask little of a corpus, but they ask it. A passage has to make sense by itself, for it is
+# read without its neighbours: hence the title, which every reader sees in front of the text. It has
+# to fit into what a reader reads at once. It needs a name that stays, or no evidence could be traced
+# and nothing replaced ({doc}`08-changed-knowledge`). For answering, a fact must stand somewhere once,
+# in words; what is only in a table or in two passages together is out of reach for most methods
+# ({doc}`07-side-by-side`). For REALM's pre-training it must stand *twice*, since a hidden word can only
+# be found in another passage than its own ({doc}`04-realm`). And the memory of kNN-LM profits from
+# text of the same kind as what is to be predicted ({doc}`03-knn-lm`).
+#
 # ## The idea in one picture
 #
 # An encoder $E$ maps a passage $z$ and a question $x$ to vectors of the same space, and the score of

@@ -21,6 +21,7 @@ import torch
 from ragbook import figures, load_corpus, load_questions
 from ragbook.corpus import Corpus
 from ragbook.evaluation import recall_at_k
+from ragbook.evaluation.report import percent
 from ragbook.index import build_index
 from ragbook.models import Encoder, load_encoder
 from ragbook.retrieval import BM25Retriever, DenseRetriever, OracleRetriever
@@ -268,11 +269,8 @@ for name, towers in (("MiniLM", encoder), ("trained", trained)):
 measured = json.loads(Path("results/dpr.json").read_text(encoding="utf-8"))
 rows = {}
 for name, splits in measured.items():
-    rows[name] = {}
-    for k, own in splits["test"]["recall"].items():
-        low, high = (100 * v for v in own["ci95"])
-        mean = np.floor(1000 * own["mean"]) / 10  # never rounded up
-        rows[name][f"recall@{k} (%)"] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    recall = splits["test"]["recall"]
+    rows[name] = {f"recall@{k} (%)": percent(value) for k, value in recall.items()}
 print("n =", measured["bm25"]["test"]["n"])
 pd.DataFrame(rows).T
 
@@ -280,9 +278,8 @@ pd.DataFrame(rows).T
 # Trained for the cosine or for L2 the encoder gains about two points of recall@5, for the dot product
 # three and more, because it starts lower: MiniLM was never meant to be searched so. The hinge comes
 # close to the cross-entropy. What the table does not show is a gain from hard negatives, which the
-# paper found worth several points: the run without them is, if anything, ahead. On 1,806 passages a
-# batch of 32 questions already holds near neighbours of most right passages, and BM25's best wrong
-# passage is often one that a reader could have used.
+# paper found worth several points: the run without them is, if anything, ahead. Among 1,806 passages, many of
+# them on related things, a batch of 32 may hold negatives that are hard enough.
 
 # %% mystnb={"figure": {"caption": "Recall of the gold passage, test split. The trained encoders have seen 4,496 training questions with their passages; BM25 has seen none.", "alt": "Recall curves of BM25, the untrained encoder and three trained ones"}}
 figures.recall_curve(
