@@ -268,8 +268,8 @@ def new_parser() -> argparse.ArgumentParser:
         top,
         "train",
         commands.train,
-        "train a model by its recipe; readers and encoders (dpr, distil, realm) also on questions of "
-        "one's own, from the bundled ones",
+        "train a model by its recipe; readers and encoders (dpr, distil, realm) also on passages "
+        "and questions of one's own, from the bundled ones",
     )
     command.add_argument("name", metavar="NAME", help=f"recipe: {', '.join(RECIPES)}")
     command.add_argument("--corpus", metavar="NAME_OR_PATH", help="passages to go on with")

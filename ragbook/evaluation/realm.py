@@ -1,7 +1,7 @@
 """What moves REALM: refreshed or stale index, salient or random masks, one softmax or two.
 
 `python -m ragbook.evaluation.realm book/results/realm.json` measures what chapter 4 plots: on
-MiniWiki, from a retriever of few dimensions, every run from one warm start. What stands in the file
+MiniWiki, from a damaged retriever, every run from one warm start. What stands in the file
 already is not measured again, and a run that was killed goes on from its last checkpoint in
 `build/realm`.
 """
@@ -37,7 +37,7 @@ from ragbook.training.cloze import ClozeRecipe
 from ragbook.training.masked_reader import ReaderRecipe
 from ragbook.training.masking import MASKS, Masked, masked_sentences
 from ragbook.training.open_qa import QaRecipe
-from ragbook.training.pretraining import fine_tuned, narrow_encoder, warm_start
+from ragbook.training.pretraining import damaged_map, fine_tuned, mapped_encoder, warm_start
 from ragbook.training.realm import RealmRecipe, read, train_realm
 
 KS = (1, 5, 20)
@@ -113,14 +113,14 @@ class Measurement:
 
 
 def beginnings(m: Measurement) -> dict[str, Any]:
-    """Recall of the narrow embedder before and after the inverse cloze task, and what there is to
+    """Recall of the damaged embedder before and after the inverse cloze task, and what there is to
     mask."""
     out: dict[str, Any] = {"questions": len(m.test), "passages": len(m.corpus)}
     for masks, ways in m.masked.items():
         out[masks] = {"sentences": len(ways), "masks": sum(map(len, ways))}
-    raw = narrow_encoder()
+    raw = mapped_encoder(damaged_map())
     _, warm = m.start()
-    for name, encoder in (("narrow", raw), ("cloze", warm)):
+    for name, encoder in (("damaged", raw), ("cloze", warm)):
         index = build_index(m.corpus, m.work / name, encoder, progress=False, overwrite=True)
         out[name] = _recall(m.hits(encoder, index))
     for name in ("cloze", "reader"):

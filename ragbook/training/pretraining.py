@@ -1,4 +1,4 @@
-"""`ragbook train realm`: from a weak retriever to answers.
+"""`ragbook train realm`: from a retriever and a corpus to answers.
 
 Five stages, each resumable: the inverse cloze task gives the retriever its start and masked
 sentences the reader its own; pre-training lets the two teach each other; then the passages' vectors
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ragbook.corpus import Corpus, Question, miniwiki
 from ragbook.index import PassageIndex, build_index
@@ -33,30 +34,47 @@ from ragbook.training.open_qa import QaRecipe, train_open_qa
 from ragbook.training.realm import RealmRecipe, train_realm
 from ragbook.training.run import Run
 
-DIMENSION = 32
-"""Length of the weak retriever's vectors; the embedded encoder's are 384 long."""
+DIMENSION = 64
+"""Length of the damaged retriever's vectors; the embedded encoder's are 384 long."""
+
+WHOLE_MAP = 1e-4
+"""Peak learning rate of a map that starts from a good retriever, and has that to lose."""
 
 
-def narrow_encoder(dimension: int = DIMENSION, seed: int = 0) -> Encoder:
-    """The embedded encoder's vectors through a random map to few dimensions: a poor retriever, on
-    which what a training teaches can be seen, and a quick one to train.
+def damaged_map(dimension: int = DIMENSION, seed: int = 0) -> Tensor:
+    """A random map to few numbers, each of them stretched or shrunk at random: float32
+    [dimension, 384].
+
+    The factors are log-normal, so that a few of the numbers drown all others: a poor retriever, on
+    which what a training teaches can be seen.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    hidden = minilm_model().config.hidden_size
+    drawn = torch.randn(dimension, hidden, generator=generator) / dimension**0.5
+    return drawn * torch.randn(dimension, 1, generator=generator).exp()
+
+
+def mapped_encoder(weight: Tensor) -> Encoder:
+    """The embedded encoder's vectors through a linear map, which is quick to train.
 
     The map is the projection that REALM's embedder ends in (section 3.2). The encoder under it is
     rounded to bfloat16 and stays as it is.
+
+    Parameters
+    ----------
+    weight: the map, float32 [dimension, 384].
     """
     body = minilm_model()
     config = deepcopy(body.config)
-    config.retriever_proj_size, config.frozen_body = dimension, True
+    config.retriever_proj_size, config.frozen_body = len(weight), True
     tower = NarrowTower(config)
     tower.body.load_state_dict(body.bfloat16().state_dict())
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(dimension, config.hidden_size, generator=generator)
     with torch.no_grad():
-        tower.projection.weight.copy_(drawn / dimension**0.5)
+        tower.projection.weight.copy_(weight)
     return Encoder(
         tower,
         minilm_tokenizer(),
-        f"minilm-narrow-{dimension}",
+        f"minilm-mapped-{len(weight)}",
         weights_sha256(tower),
         20.0,
         pooling="cls",
@@ -67,22 +85,25 @@ def warm_start(
     corpus: Corpus,
     masked: Sequence[Sequence[Masked]],
     work: Path,
-    cloze: ClozeRecipe,
+    cloze: ClozeRecipe | None,
     reading: ReaderRecipe,
     seed: int = 0,
     progress: bool | None = None,
 ) -> tuple[MaskedReader, Encoder]:
     """Train or resume what REALM starts from, or take it from `work` where it is done: a masked
-    reader in bfloat16, and a narrow retriever from the inverse cloze task.
+    reader in bfloat16, and a damaged retriever from the inverse cloze task.
 
     Parameters
     ----------
     masked: what the reader learns from; the more kinds of masks the better.
+    cloze: None starts from a whole retriever, which needs no such task.
     """
-    encoder, reader = narrow_encoder(seed=seed), new_masked_reader(seed)
+    weight = torch.eye(384) if cloze is None else damaged_map(seed=seed)
+    encoder, reader = mapped_encoder(weight), new_masked_reader(seed)
     for module in (encoder.passage_model.body, reader.model, reader.head):
         module.bfloat16()
-    train_cloze(encoder, corpus, work, cloze, seed, progress)
+    if cloze is not None:
+        train_cloze(encoder, corpus, work, cloze, seed, progress)
     train_masked_reader(reader, corpus, masked, work, reading, seed, progress)
     return reader, encoder
 
@@ -133,6 +154,9 @@ def whole_reader(reader: MaskedReader) -> MaskedReader:
 def recipe(run: Run, background: bool = False) -> None:
     """`ragbook train realm`, on MiniWiki and its train questions or on one's own.
 
+    On MiniWiki the retriever starts damaged, to show what is learnt; on passages of one's own it is
+    the embedded encoder, whole.
+
     With `background`, a second process builds the refreshed indexes while pre-training goes on;
     without it pre-training waits for each, and the run can be repeated bit by bit.
 
@@ -146,11 +170,13 @@ def recipe(run: Run, background: bool = False) -> None:
         masked_sentences(minilm_tokenizer(), corpus, masks, run.seed) for masks in MASKS
     )
     cloze, reading, realm, qa = ClozeRecipe(), ReaderRecipe(), RealmRecipe(), QaRecipe()
+    if run.own:
+        realm = replace(realm, retriever_rate=WHOLE_MAP)
     reader, encoder = warm_start(
         corpus,
         [*masked, *others],
         run.work,
-        replace(cloze, steps=run.cut(cloze.steps)),
+        None if run.own else replace(cloze, steps=run.cut(cloze.steps)),
         replace(reading, steps=run.cut(reading.steps)),
         run.seed,
     )

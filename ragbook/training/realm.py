@@ -62,7 +62,7 @@ class RealmRecipe:
 
     k: int = 7
     batch: int = 8
-    steps: int = 600
+    steps: int = 500
     form: str = "answer"
     refresh: int = 25
     background: bool = False

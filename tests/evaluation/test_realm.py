@@ -49,7 +49,7 @@ def measurement(tmp_path, monkeypatch):
         return new_reader(), new_encoder()
 
     monkeypatch.setattr(measured, "warm_start", warm_start)
-    monkeypatch.setattr(measured, "narrow_encoder", lambda: Encoder(
+    monkeypatch.setattr(measured, "mapped_encoder", lambda weight: Encoder(
         bert(5), minilm_tokenizer(), "small", "small", 10.0
     ))  # fmt: skip
     monkeypatch.setattr(measured, "minilm_tokenizer", minilm_tokenizer)
@@ -60,7 +60,7 @@ def test_sections_stand_on_one_another(measurement):
     m = measurement
     start = measured.beginnings(m)
     assert start["questions"] == start["passages"] == 12
-    assert set(start["narrow"]) == {"1", "5", "20"}
+    assert set(start["damaged"]) == {"1", "5", "20"}
     runs = {}
     for name, masks, recipe in (
         ("refreshed", "salient", RECIPE),

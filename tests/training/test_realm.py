@@ -22,7 +22,7 @@ from ragbook.training import masked_reader, realm
 from ragbook.training.cloze import ClozeRecipe, taken_out, train_cloze
 from ragbook.training.masked_reader import ReaderRecipe, passage_beside, train_masked_reader
 from ragbook.training.masking import masked_sentences
-from ragbook.training.pretraining import narrow_encoder, recipe
+from ragbook.training.pretraining import damaged_map, mapped_encoder, recipe
 from ragbook.training.realm import RealmRecipe, candidates, read, train_realm
 from ragbook.training.run import Run
 
@@ -301,12 +301,12 @@ def test_the_recipe_ends_in_folders_that_answer(tmp_path):
         recipe(Run(tmp_path, steps=1, own=(CORPUS, questions)))
 
 
-def test_the_narrow_encoder_is_the_embedded_one_through_a_map(tmp_path):
-    narrow, whole = narrow_encoder(8, seed=3), load_encoder()
+def test_the_mapped_encoder_is_the_embedded_one_through_a_map(tmp_path):
+    weight = damaged_map(8, seed=3)
+    narrow, whole = mapped_encoder(weight), load_encoder()
     whole.model.bfloat16().float()
     texts = [p.text for p in CORPUS]
-    weight = narrow.passage_model.projection.weight.detach().numpy()
-    wanted = whole.encode_queries(texts) @ weight.T
+    wanted = whole.encode_queries(texts) @ weight.numpy().T
     wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
     np.testing.assert_allclose(narrow.encode_queries(texts), wanted, atol=1e-5)
     read_once = narrow.passage_model.body
@@ -314,7 +314,8 @@ def test_the_narrow_encoder_is_the_embedded_one_through_a_map(tmp_path):
     read_once.register_forward_hook(lambda *_: calls.append(1))
     np.testing.assert_allclose(narrow.encode_queries(texts[::-1])[::-1], wanted, atol=1e-5)
     assert not calls
-    assert narrow_encoder(8, seed=4).sha256 != narrow.sha256 == narrow_encoder(8, seed=3).sha256
+    again, other = (mapped_encoder(damaged_map(8, seed=seed)).sha256 for seed in (3, 4))
+    assert again == narrow.sha256 != other
     save_encoder(tmp_path, narrow)
     again = load_encoder(str(tmp_path))
     assert again.sha256 == narrow.sha256
