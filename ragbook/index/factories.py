@@ -71,7 +71,7 @@ def choose_factory(passages: int, dimension: int, budget: int) -> Choice:
     if passages <= _SCAN:
         weighed.append((EXACT, flat, "exact: all vectors, float32"))
     weighed.append(("HNSW32", flat + passages * _LINKS, "a graph over all vectors, float32"))
-    cells = _cells(passages)
+    cells = inverted_lists(passages)
     if cells:
         fixed = cells * (4 * dimension + _LIST)
         size = fixed + passages * (dimension + 8)
@@ -106,10 +106,10 @@ def _readable(size: int) -> str:
     return f"{size} bytes"
 
 
-def _cells(passages: int) -> int:
-    """Inverted lists: about four times the square root of the passages, a power of two, as Faiss's
-    authors advise, with enough passages to train each; 0 where there are too few passages."""
-    most = min(int(4 * passages**0.5), passages // FEWEST_PER_CENTROID)
+def inverted_lists(vectors: int) -> int:
+    """How many inverted lists suit so many vectors: about four times their square root, a power of
+    two, as Faiss's authors advise, with enough vectors to train each; 0 where they are too few."""
+    most = min(int(4 * vectors**0.5), vectors // FEWEST_PER_CENTROID)
     return 1 << most.bit_length() - 1 if most >= 16 else 0
 
 

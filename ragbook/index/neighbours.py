@@ -13,6 +13,12 @@ import numpy as np
 import torch
 
 from ragbook.errors import InputError
+from ragbook.index.factories import (
+    FEWEST_PER_CENTROID,
+    inverted_lists,
+    make_index,
+    training_size,
+)
 
 QUERIES, KEYS = 256, 32_768
 """Rows of a block of distances, and its columns: 32 MB of float32."""
@@ -20,7 +26,7 @@ QUERIES, KEYS = 256, 32_768
 CODE_BYTES, PROBES = 64, 32
 """Of the approximate index: bytes of a key's code, and the lists that a search looks into."""
 
-FEWEST = 39 * 256
+FEWEST = FEWEST_PER_CENTROID * 256
 """Keys below which Faiss does not trust the 256 values of a code that it would learn from them."""
 
 NONE = -1
@@ -92,28 +98,22 @@ def recomputed(
 def train_ivfpq(keys: np.ndarray) -> Any:
     """A Faiss inverted file over the keys: cells by squared L2, and in each a code for each key.
 
-    The cells number about 4 times the square root of the keys, 4,096 at most (as many as the paper
-    has), with at least 39 keys each, Faiss's least; a code has up to CODE_BYTES bytes. Memory: the
-    codes, and 256 keys of every cell for the training, drawn by a fixed seed.
+    Cells and training are those of a passage index (`factories`); a code has up to CODE_BYTES
+    bytes. Memory: the codes, and the keys to train on, which are drawn by a fixed seed.
 
     Raises
     ------
     InputError: there are fewer keys than a code has values.
     """
-    import faiss
-
     count, dimension = keys.shape
     if count < FEWEST:
         raise InputError(
             f"{count:,} keys are too few to train an approximate index, which takes {FEWEST:,}; "
             "exact search is fast on so few."
         )
-    cells = min(4096, count // 39, int(4 * count**0.5))
     code = max(m for m in range(1, CODE_BYTES + 1) if dimension % m == 0)
-    index = faiss.IndexIVFPQ(
-        faiss.IndexFlatL2(dimension), dimension, cells, code, 8, faiss.METRIC_L2
-    )
-    chosen = np.random.default_rng(0).choice(count, min(count, 256 * cells), replace=False)
+    index = make_index(f"IVF{inverted_lists(count)},PQ{code}", dimension, "l2", count)
+    chosen = np.random.default_rng(0).choice(count, training_size(index, count), replace=False)
     index.train(np.asarray(keys[np.sort(chosen)], dtype=np.float32))
     for first in range(0, count, KEYS):
         index.add(np.asarray(keys[first : first + KEYS], dtype=np.float32))
