@@ -72,7 +72,7 @@ def asked_without_answer() -> list[Question]:
 def memory(names: Sequence[str], questions: int = BATCH) -> dict[str, float]:
     """Peak memory of a fresh process that loads the index and one method and answers a batch of
     dev questions, in MiB, for each method; `libraries` is a process that only loads the index."""
-    code = f"from {__name__} import peak; print(peak"
+    code = "from ragbook.evaluation.sweep import peak; print(peak"
     return {
         name or "libraries": float(
             subprocess.run(
