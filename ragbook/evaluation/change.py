@@ -43,10 +43,10 @@ def counterfeits(
 ) -> tuple[list[Question], list[Passage], list[str]]:
     """A false passage for each question: its gold passage with the answer exchanged.
 
-    The false answer is the next question's that is written like the right one (with a digit, or
-    with a capital, or neither) and is another; it takes the place of every occurrence of the right
-    one. Questions are left out whose first answer does not stand in the gold passage as it is
-    written, or for which there is no such answer.
+    The false answer is that of the next question that asks alike (who, where, how many) for
+    something written alike (with a digit, or with a capital, or neither), if it is another; it
+    takes the place of every occurrence of the right one. Questions are left out whose first answer
+    does not stand in the gold passage as it is written, or for which there is no such answer.
 
     Returns
     -------
@@ -58,14 +58,14 @@ def counterfeits(
     false: list[str] = []
     for at, question in enumerate(questions):
         right = question.answers[0]
-        others = [q.answers[0] for q in [*questions[at + 1 :], *questions[:at]]]
         passage = corpus.get(question.gold_passage or "")
         place = re.compile(rf"(?<!\w){re.escape(right)}(?!\w)")
         other = next(
             (
-                text
-                for text in others
-                if _form(text) == _form(right) and not exact_match(text, question.answers)
+                other.answers[0]
+                for other in [*questions[at + 1 :], *questions[:at]]
+                if _asked(other) == _asked(question)
+                and not exact_match(other.answers[0], question.answers)
             ),
             None,
         )
@@ -77,10 +77,14 @@ def counterfeits(
     return kept, passages, false
 
 
-def _form(answer: str) -> str:
+def _asked(question: Question) -> tuple[str, str]:
+    """What a question asks with, and how its answer is written: questions of one kind, roughly."""
+    found = re.search(r"\b(?:who|where|when|how \w+|what|which)", question.text.lower())
+    word = "" if found is None else found[0].replace("which", "what")
+    answer = question.answers[0]
     if any(character.isdigit() for character in answer):
-        return "number"
-    return "name" if any(character.isupper() for character in answer) else "word"
+        return word, "number"
+    return word, "name" if any(character.isupper() for character in answer) else "word"
 
 
 def answered_over(
