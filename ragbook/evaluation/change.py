@@ -6,6 +6,7 @@ MiniWiki's two editions with the bundled readers, in about ten minutes on two co
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 import tempfile
@@ -30,6 +31,9 @@ K = 5
 NEAR, FAR = 100, 60
 """Unchanged questions asked of both editions: about articles that changed, and about others."""
 
+FALSE = 150
+"""Test questions whose passages are given a false version."""
+
 Answers = dict[str, list[Answer]]
 
 
@@ -45,8 +49,10 @@ def counterfeits(
 
     The false answer is that of the next question that asks alike (who, where, how many) for
     something written alike (with a digit, or with a capital, or neither), if it is another; it
-    takes the place of every occurrence of the right one. Questions are left out whose first answer
-    does not stand in the gold passage as it is written, or for which there is no such answer.
+    takes the place of every occurrence of the right one. A passage gets one false version, for the
+    first question about it, or the others would tell what this one denies. Questions are left out,
+    too, whose first answer does not stand in the passage as it is written, or for which there is no
+    such answer.
 
     Returns
     -------
@@ -56,6 +62,7 @@ def counterfeits(
     kept: list[Question] = []
     passages: list[Passage] = []
     false: list[str] = []
+    used: set[str] = set()
     for at, question in enumerate(questions):
         right = question.answers[0]
         passage = corpus.get(question.gold_passage or "")
@@ -69,7 +76,8 @@ def counterfeits(
             ),
             None,
         )
-        if other is not None and place.search(passage.text):
+        if other is not None and place.search(passage.text) and passage.id not in used:
+            used.add(passage.id)
             text = place.sub(lambda _, other=other: other, passage.text)
             kept.append(question)
             passages.append(Passage(f"{passage.id}-false-{at}", passage.title, text))
@@ -241,7 +249,9 @@ def main(out: str, limit: int | None = None) -> None:
         }
 
     def false_passages() -> dict[str, Any]:
-        kept, passages, false = counterfeits(now, current)
+        test = list(miniwiki.questions("test"))
+        random.Random(0).shuffle(test)
+        kept, passages, false = (found[: limit or FALSE] for found in counterfeits(test, current))
         answers = answered_over(edited(current, set(), passages, "with false"), encoder, kept)
         return deceived(answers, kept, passages, false)
 

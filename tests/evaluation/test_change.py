@@ -53,10 +53,11 @@ def test_a_number_is_exchanged_as_a_word_of_its_own():
     assert text == "Cedar was founded in 1900 and burnt down in 18012."
 
 
-def test_counterfeits_of_miniwiki_are_false():
-    questions = [now for _, now in miniwiki.changed_questions("test")]
+def test_counterfeits_of_miniwiki_are_false_and_one_a_passage():
+    questions = miniwiki.questions("test")[:200]
     kept, passages, false = change.counterfeits(questions, miniwiki.corpus())
-    assert len(kept) > 0.8 * len(questions)
+    golds = {question.gold_passage for question in questions}
+    assert 0.8 * len(golds) < len(kept) == len({question.gold_passage for question in kept})
     for question, passage, answer in zip(kept, passages, false, strict=True):
         true = miniwiki.corpus().get(question.gold_passage or "")
         assert passage.text != true.text
