@@ -188,7 +188,7 @@ figures.grouped(
 questions = [current for _, current in pairs]
 kept, passages, answers = change.counterfeits(questions, load_corpus("miniwiki"))
 print(kept[0].text)
-print("true: ", load_corpus("miniwiki").get(kept[0].gold_passage).text[:160])
+print("true: ", load_corpus("miniwiki").get(str(kept[0].gold_passage)).text[:160])
 print("false:", passages[0].text[:160])
 
 # %% mystnb={"figure": {"caption": "With a false passage beside the true one: share of true, false and other answers, and the weight of the false passage in the evidence. Every method that reads repeats some of the falsehoods, from one question in six (RAG-Token) to one in four (FiD, nearly as often as the truth).", "alt": "Share of true, false and other answers and weight of the false passage for six methods, with 95 % intervals"}}

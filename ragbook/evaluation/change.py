@@ -251,7 +251,9 @@ def main(out: str, limit: int | None = None) -> None:
     def false_passages() -> dict[str, Any]:
         test = list(miniwiki.questions("test"))
         random.Random(0).shuffle(test)
-        kept, passages, false = (found[: limit or FALSE] for found in counterfeits(test, current))
+        kept, passages, false = counterfeits(test, current)
+        most = limit or FALSE
+        kept, passages, false = kept[:most], passages[:most], false[:most]
         answers = answered_over(edited(current, set(), passages, "with false"), encoder, kept)
         return deceived(answers, kept, passages, false)
 

@@ -1,6 +1,7 @@
 """What the modules that measure share: batches, intervals in words, stored sections."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ class Notes:
 
 def test_methods_take_turns_and_no_question_is_left_out():
     asked = []
-    methods = {name: Notes(name, asked) for name in ("a", "b")}
+    methods: dict[str, Any] = {name: Notes(name, asked) for name in ("a", "b")}
     answers = answered(methods, QUESTIONS, 3, batch=2)
     assert asked == [(name, n, 3) for n in (2, 2, 1) for name in ("a", "b")]
     for own in answers.values():
