@@ -44,15 +44,18 @@ def passage_text(passage: Passage) -> str:
 
 
 def shorten(tokenizer: Any, question: str, max_tokens: int = MAX_QUESTION) -> str:
-    """The question's beginning, at most `max_tokens` tokens of it."""
-    ends = tokenizer(
-        question,
-        add_special_tokens=False,
-        truncation=True,
-        max_length=max_tokens,
-        return_offsets_mapping=True,
+    """The question's beginning, at most `max_tokens` tokens of it.
+
+    A character of several tokens (a Hangul syllable, say) of which not all fit is left out.
+    """
+    offsets = tokenizer(
+        question, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )["offset_mapping"]
-    return question[: ends[-1][1]] if ends else question[:1]
+    if not offsets:
+        return question[:1]
+    if len(offsets) <= max_tokens:
+        return question[: offsets[-1][1]]
+    return question[: min(offsets[max_tokens - 1][1], offsets[max_tokens][0])]
 
 
 def pair(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ragbook.corpus import Passage
@@ -29,6 +29,7 @@ def test_a_long_question_leaves_room_for_the_passage():
     assert inputs.mask.shape[1] <= 208
 
 
+@example("\ucf78", 1)
 @given(st.text(min_size=1, max_size=80), st.integers(1, 12))
 @settings(max_examples=80, deadline=None)
 def test_shortened_questions_are_beginnings(question, tokens):
