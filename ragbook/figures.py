@@ -30,6 +30,7 @@ from matplotlib.spines import Spine
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
+from ragbook.evaluation.statistics import cut_off
 from ragbook.methods import NAMES
 
 DPI = 160
@@ -318,7 +319,7 @@ def side_by_side(results: Mapping[str, Any]) -> CheckedFigure:
             beside = {"transform": axes.get_yaxis_transform(), "ha": "right", "color": colour}
             axes.text(column, -0.75, "EM" if metric == "em" else name, weight="bold", **beside)
             for row, value in zip(rows, score, strict=True):
-                axes.text(column, row, f"{value:.1f}", va="center", **beside)
+                axes.text(column, row, cut_off(value / 100), va="center", **beside)
         axes.set_yticks(rows, labels=list(methods))
         axes.set_ylim(len(methods) - 0.5, -0.5)  # the first method on top
         axes.set_xlim(left=0)

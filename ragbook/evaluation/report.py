@@ -6,7 +6,6 @@ What takes minutes to measure is kept in a JSON file, section by section.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ragbook.corpus import Question
-from ragbook.evaluation.statistics import bootstrap_ci
+from ragbook.evaluation.statistics import bootstrap_ci, cut_off
 from ragbook.methods import Answer, Method
 
 
@@ -39,17 +38,14 @@ def answered(
 
 def percent(value: Mapping[str, Any]) -> str:
     """A share as `mean_ci` gives it, in percent with its interval, cut off and never rounded up."""
-    return _cut_off(value["mean"], *value["ci95"], sign="")
+    mean, low, high = (cut_off(share) for share in (value["mean"], *value["ci95"]))
+    return f"{mean} [{low}, {high}]"
 
 
 def points(value: Mapping[str, Any]) -> str:
     """A `paired_test`'s difference of shares, in points with its interval, cut off likewise."""
-    return _cut_off(value["difference"], *value["ci95"], sign="+")
-
-
-def _cut_off(mean: float, low: float, high: float, sign: str) -> str:
-    mean, low, high = (math.floor(round(1000 * v, 6)) / 10 for v in (mean, low, high))
-    return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    mean, low, high = (cut_off(share, "+") for share in (value["difference"], *value["ci95"]))
+    return f"{mean} [{low}, {high}]"
 
 
 def measure(path: Path, sections: Mapping[str, Callable[[], Any]]) -> None:

@@ -4,6 +4,7 @@ Questions are resampled, methods are not: these intervals say what other questio
 would give, not what another training run would.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -96,6 +97,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
+
+
+def cut_off(share: float, sign: str = "") -> str:
+    """A share in percent with one decimal, cut off and never rounded up; `sign="+"` shows both
+    signs."""
+    return f"{math.floor(round(1000 * share, 6)) / 10:{sign}.1f}"
 
 
 def _rows(values: np.ndarray) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ragbook.evaluation.statistics import holm
+from ragbook.evaluation.statistics import cut_off, holm
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -130,8 +130,9 @@ def caption(results: Results, timing: bool = True) -> str:
     sentences = [
         f"{questions['name']} ({questions['split']}), {questions['n']} questions, "
         f"k = {results['k']}, seed {results['seed']}.",
-        "Scores in %, 95% bootstrap intervals in brackets, the best in bold; evidence: "
-        "how often the passage relied on most is the gold passage; NLL in nats an answer"
+        "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
+        "in bold; evidence: how often the passage relied on most is the gold passage; NLL in nats "
+        "an answer"
         f"{infinite}{'; seconds a question' if timing else ''}.",
     ]
     held = {scores.get("verbatim") for scores in results["methods"].values()} - {None}
@@ -191,7 +192,7 @@ def _score_column(results: Results, metric: str) -> Callable[[str], Cell]:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
+    return "–" if share is None else cut_off(share)
 
 
 def _count(parameters: int) -> str:
