@@ -176,6 +176,12 @@ def best(found: list[Found], k: int) -> Found:
     scores = np.concatenate([each[0] for each in found], axis=1)
     positions = np.concatenate([each[1] for each in found], axis=1)
     scores = np.where(positions < 0, np.float32(-np.inf), scores)
+    if scores.shape[1] > k:
+        # Sorting is what takes long, so only those that can be among the best are sorted.
+        inside = scores >= np.partition(scores, -k, axis=1)[:, -k, None]
+        if np.count_nonzero(inside) == k * len(scores):  # else some are equal at the edge
+            columns = np.flatnonzero(inside).reshape(-1, k)
+            scores, positions = scores.ravel()[columns], positions.ravel()[columns]
     order = np.lexsort((positions, -scores), axis=1)[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
 

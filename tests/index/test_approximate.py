@@ -162,6 +162,18 @@ def test_putting_parts_together_is_sorting(data):
     assert scores[0][: len(expected)].tolist() == [-score for score, _ in expected]
 
 
+@pytest.mark.parametrize("values", [3, 10**6])
+def test_the_best_of_many_questions_with_and_without_ties(values):
+    rng = np.random.default_rng(values)
+    scores = rng.integers(0, values, (40, 30)).astype(np.float32)
+    positions = np.stack([rng.permutation(30) for _ in scores])
+    for k in (1, 7, 30):
+        kept, at = best([(scores, positions)], k)
+        for row in range(len(scores)):
+            wanted = sorted(zip(-scores[row], positions[row], strict=True))[:k]
+            assert list(zip(-kept[row], at[row], strict=True)) == wanted
+
+
 @pytest.mark.parametrize("kind", ["IndexFlatIP", "IndexFlatL2"])
 def test_the_exact_index_is_written_as_faiss_writes_it(tmp_path, kind):
     made = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
