@@ -17,6 +17,7 @@ FEWEST_PER_CENTROID = 39
 _SCAN = 200_000  # passages up to which comparing a question with all of them is quick enough
 _LINKS = 2 * 32 * 4 + 20  # bytes of HNSW32's graph a vector: its links, level and offset
 _LIST = 24  # bytes of an inverted list before anything is in it
+_WALK = 160  # candidates when a vector is linked; with Faiss's 40 large graphs miss neighbours
 _OPQ_ROUNDS = 4  # Faiss's 50 take minutes and change the codes little after the first few
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -141,6 +142,8 @@ def make_index(factory: str, dimension: int, metric: str, passages: int) -> Any:
             "Flat, HNSW32, IVF1024,SQ8 or OPQ48,IVF1024,PQ48."
         ) from None
     name = type(index).__name__
+    if hasattr(index, "hnsw"):
+        index.hnsw.efConstruction = _WALK
     if any(word in name for word in ("Refine", "IDMap", "IVFPQR", "Binary")):
         raise InputError(
             f"{factory!r} is a {name}, which is not built here; leave that part out, for "
