@@ -29,6 +29,7 @@ from typing import cast
 
 import faiss
 import numpy as np
+import pandas as pd
 
 from ragbook import figures, load_corpus, load_questions
 from ragbook.corpus.building import build_passages
@@ -200,19 +201,6 @@ measured = json.loads(Path("results/scale.json").read_text(encoding="utf-8"))
 runs = list(measured["runs"].values())
 print({key: round(value, 3) for key, value in measured["spread"].items()})
 print(f"{measured['machine']['cores']} cores, {measured['machine']['threads']} threads of Faiss")
-print(
-    f"{'':<24}{'passages':>10}{'build s':>9}{'bytes':>7}{'recall@10':>16}{'q/s 1':>8}{'q/s 64':>8}"
-    f"{'x Faiss':>8}{'open ms':>9}{'MB in RAM':>11}"
-)
-for run in runs:
-    print(
-        f"{run['factory']:<24}{run['passages']:>10,}{run['build_seconds']:>9.1f}"
-        f"{run['index_bytes_per_passage']:>7.0f}"
-        f"{run['recall_at_10']:>8.3f} ± {run['recall_half_width']:.3f}"
-        f"{run['qps_batch_1']:>8.0f}{run['qps_batch_64']:>8.0f}"
-        f"{run['times_bare_faiss_batch_64']:>8.2f}{1000 * run['open_seconds']:>9.1f}"
-        f"{run['resident_mb_searched']:>11.0f}"
-    )
 
 
 def by_size(value):
@@ -223,13 +211,31 @@ def by_size(value):
     return series
 
 
+pd.DataFrame(
+    {
+        "index": run["factory"],
+        "passages": f"{run['passages']:,}",
+        "build, s": f"{run['build_seconds']:.1f}",
+        "bytes": f"{run['index_bytes_per_passage']:.0f}",
+        "recall@10": f"{run['recall_at_10']:.3f} ± {run['recall_half_width']:.3f}",
+        "q/s, 1": f"{run['qps_batch_1']:.0f}",
+        "q/s, 64": f"{run['qps_batch_64']:.0f}",
+        "× Faiss": f"{run['times_bare_faiss_batch_64']:.2f}",
+        "open, ms": f"{1000 * run['open_seconds']:.1f}",
+        "RAM, MB": f"{run['resident_mb_searched']:.0f}",
+    }
+    for run in runs
+)
+
+
 # %% [markdown]
-# `x Faiss` is the time of a search through the index over that of Faiss alone, at batch 64, for codes
-# with Faiss's own ranking of as many candidates. Recall is that of synthetic questions against exact
-# search, with 95 % half-widths. `open ms` is with the files in the page cache, as after a build.
+# *q/s* are questions a second, one by one and 64 together. *× Faiss* is the time of a search through
+# the index over that of Faiss alone, at batch 64, for codes with Faiss's own ranking of as many
+# candidates. Recall is that of synthetic questions against exact search, with 95 % half-widths. An
+# index is opened here with its files in the page cache, as after a build.
 #
 # Exact search is exact and linear. The graph is the quickest while it is small, and has to walk
-# further as it grows: the effort that the build settles on rises from 32 candidates to 256. The codes
+# further as it grows: at a million the build settles on an effort of 256 candidates. The codes
 # keep their speed, since they look into as few lists at a million as before, in a twenty-fifth of the
 # memory; what they propose is ranked by vectors on the disk. One by one, questions to the smallest
 # coded indexes are slow because two threads wait for each other longer than the search takes;
@@ -273,11 +279,14 @@ for kind in ("flat", "hnsw", "ivf-pq"):
     hours = last["build_seconds"] * (WIKIPEDIA / last["passages"]) ** slope / 3600
     each = own[-1]["index_bytes_per_passage"]
     beside = own[-1]["vectors_bytes_per_passage"] + own[-1]["text_bytes_per_passage"]
+    print(f"{kind}")
+    print(f"   index   {WIKIPEDIA:,} x {each:.0f} bytes = {WIKIPEDIA * each / 1e9:.1f} GB")
     print(
-        f"{kind}: {WIKIPEDIA:,} x {each:.0f} bytes = {WIKIPEDIA * each / 1e9:.1f} GB of index, "
-        f"{WIKIPEDIA * beside / 1e9:.1f} GB beside it on the disk; built in "
-        f"{last['build_seconds']:.0f} s x ({WIKIPEDIA:,} / {last['passages']:,})^{slope:.2f} = "
-        f"{hours:.1f} hours"
+        f"   beside  {WIKIPEDIA:,} x {beside:.0f} bytes = {WIKIPEDIA * beside / 1e9:.1f} GB of disk"
+    )
+    print(
+        f"   build   {last['build_seconds']:.0f} s x "
+        f"({WIKIPEDIA:,} / {last['passages']:,})^{slope:.2f} = {hours:.1f} hours"
     )
 
 # %% [markdown]
