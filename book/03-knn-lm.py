@@ -37,6 +37,7 @@ import torch
 from ragbook import figures, load_corpus, load_questions
 from ragbook.corpus import Corpus, miniwiki
 from ragbook.evaluation.perplexity import look_up, prompted, read
+from ragbook.evaluation.report import relative
 from ragbook.index import build_index
 from ragbook.index.datastore import build_datastore
 from ragbook.methods import knn_lm
@@ -49,13 +50,6 @@ corpus, lm = load_corpus("miniwiki"), load_lm()
 measured, real = (
     json.loads(Path(f"results/{name}.json").read_text()) for name in ("language", "wikitext")
 )
-
-
-def relative(value: float, interval: list[float]) -> str:
-    """A relative difference in per cent with its 95 % interval, cut off and never rounded up."""
-    mean, low, high = (math.trunc(1000 * v) / 10 for v in (value, *interval))
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-
 
 print(inspect.getsource(knn_lm.knn_log_probs).split('"""')[-1])
 print(inspect.getsource(knn_lm.interpolate).split('"""')[-1])

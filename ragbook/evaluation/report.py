@@ -6,6 +6,7 @@ What takes minutes to measure is kept in a JSON file, section by section.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,13 @@ def points(value: Mapping[str, Any]) -> str:
     """A `paired_test`'s difference of shares, in points with its interval, cut off likewise."""
     mean, low, high = (cut_off(share, "+") for share in (value["difference"], *value["ci95"]))
     return f"{mean} [{low}, {high}]"
+
+
+def relative(difference: float, ci95: Sequence[float]) -> str:
+    """A relative difference in percent with its interval, cut off towards zero, so that neither a
+    gain nor a loss looks greater than it is."""
+    mean, low, high = (math.trunc(round(1000 * v, 6)) / 10 for v in (difference, *ci95))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def measure(path: Path, sections: Mapping[str, Callable[[], Any]]) -> None:

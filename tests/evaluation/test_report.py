@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragbook.corpus import Question
-from ragbook.evaluation.report import answered, mean_ci, measure, percent, points
+from ragbook.evaluation.report import answered, mean_ci, measure, percent, points, relative
 from ragbook.methods.base import Answer
 
 QUESTIONS = [Question(f"Question {number}?", ("yes",), "a") for number in range(5)]
@@ -39,6 +39,11 @@ def test_shares_are_cut_off_and_never_rounded_up():
     # 0.29 is 0.28999... as a float: what a figure is, not how it is stored, is cut off.
     assert percent({"mean": 0.29, "ci95": [0.0, 1.0]}) == "29.0 [0.0, 100.0]"
     assert points({"difference": -0.0031, "ci95": [-0.0119, 0.0059]}) == "-0.4 [-1.2, +0.5]"
+
+
+def test_relative_differences_are_cut_off_towards_zero():
+    assert relative(-0.24506, (-0.27132, 0.00058)) == "-24.5 [-27.1, +0.0]"
+    assert relative(0.02529, (0.013, 0.0359)) == "+2.5 [+1.3, +3.5]"
 
 
 @given(st.integers(0, 1000))
