@@ -28,14 +28,14 @@ from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderM
 from ragbook.corpus import miniwiki
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.prompts import passage_text
-from ragbook.models.reader import new_reader_model
+from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
-from ragbook.training import worlds
-from ragbook.training.curriculum import vocabulary_words
-from ragbook.training.examples import GoldExamples
 from ragbook.training.loop import MasterAdamW, schedule
-from ragbook.training.reader import Batch, collate, losses, prepare
-from ragbook.training.worlds import Example
+from ragbook.training.reader import worlds
+from ragbook.training.reader.curriculum import vocabulary_words
+from ragbook.training.reader.examples import GoldExamples
+from ragbook.training.reader.train import Batch, collate, losses, prepare
+from ragbook.training.reader.worlds import Example
 
 WORLDS_SEED, WORLDS, WARMUP = 2026, 500, 50
 ENCODER_RATE, DECODER_RATE, SCRATCH_RATE = 1.5e-4, 7e-4, 5e-4

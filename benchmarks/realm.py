@@ -108,7 +108,7 @@ def compare(folder: Path) -> dict[str, float]:
     from ragbook.corpus import Corpus, Passage, Question
     from ragbook.index import build_index
     from ragbook.methods.realm import Realm
-    from ragbook.models.realm_checkpoint import (
+    from ragbook.models.checkpoints.realm import (
         load_realm_embedder,
         load_realm_encoder,
         load_realm_open_qa,

@@ -13,12 +13,12 @@ import time
 import torch
 
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.reader import new_reader_model
+from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
-from ragbook.training import worlds
-from ragbook.training.curriculum import vocabulary_words
 from ragbook.training.loop import MasterAdamW
-from ragbook.training.reader import collate, losses, prepare, set_dropout
+from ragbook.training.reader import worlds
+from ragbook.training.reader.curriculum import vocabulary_words
+from ragbook.training.reader.train import collate, losses, prepare, set_dropout
 
 STEPS, BATCH = 20, 64
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from experiments.report import percent
 
 from ragbook import figures, load_corpus, load_questions
 from ragbook.corpus import Corpus
 from ragbook.evaluation import recall_at_k
-from ragbook.evaluation.report import percent
 from ragbook.index import build_index
 from ragbook.models import Encoder, load_encoder
 from ragbook.retrieval import BM25Retriever, DenseRetriever, OracleRetriever
@@ -262,7 +262,7 @@ for name, towers in (("MiniLM", encoder), ("trained", trained)):
 # ### What training gives
 #
 # Runs over all 4,496 training questions, each shown once, one variant a run; recall on the test
-# split's questions with 95 % bootstrap intervals. `python -m ragbook.evaluation.dpr
+# split's questions with 95 % bootstrap intervals. `python -m book.experiments.dpr
 # book/results/dpr.json` trains them all.
 
 # %%

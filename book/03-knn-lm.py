@@ -33,15 +33,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from experiments.report import relative
 
 from ragbook import figures, load_corpus, load_questions
 from ragbook.corpus import Corpus, miniwiki
 from ragbook.evaluation.perplexity import look_up, prompted, read
-from ragbook.evaluation.report import relative
 from ragbook.index import build_index
 from ragbook.index.datastore import build_datastore
 from ragbook.methods import knn_lm
-from ragbook.methods.open_knn_lm import OpenKnnLM
+from ragbook.methods.knn_lm.text import OpenKnnLM
 from ragbook.models import load_encoder, load_lm
 from ragbook.models.bundled import manifest
 from ragbook.retrieval import DenseRetriever
@@ -274,7 +274,7 @@ pd.DataFrame(
 # ## Real text, and another domain
 #
 # WikiText-2's validation split has sixty real articles: the first fifty are memory and training text,
-# the other ten are measured (`python -m ragbook.evaluation.own_text FILE OUT`). The bundled model was
+# the other ten are measured (`python -m book.experiments.knn_lm_real_text FILE OUT`). The bundled model was
 # trained on MiniWiki, and its tokens of such text are far more surprising. It can be given a memory
 # of the new domain without any training, it can be trained on the fifty articles, or both.
 

@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from experiments.report import percent, points
 
 from ragbook import figures, load_corpus, load_questions
 from ragbook.corpus.salient import SalientSpans, sentences
 from ragbook.evaluation import exact_match
-from ragbook.evaluation.report import percent, points
 from ragbook.index import build_index
 from ragbook.methods import realm
 from ragbook.models import load_encoder, load_span_reader
@@ -161,7 +161,7 @@ figures.lines({name: curve(run, "utility") for run, name in RUNS.items()}, "step
 #
 # The index holds what the retriever said of the passages when it was built, and the retriever goes
 # on learning. REALM re-embeds all passages while it trains, in a second process, and swaps the new
-# index in when it is ready; `ragbook.training.refresh` does so with one atomic replacement of a
+# index in when it is ready; `ragbook.training.realm.refresh` does so with one atomic replacement of a
 # pointer, and in the trainer itself where runs must be repeatable, as here: every 25 steps. The
 # stale run keeps its first index; only the candidates are scored anew. Warm start included, a run
 # takes some twenty minutes on one core; `ragbook train realm --background` builds the indexes in a
@@ -276,7 +276,7 @@ print("ORQA's  p(z|x)", weighed.exp().numpy().round(2)[0])
 # %% [markdown]
 # Fine-tuning leaves the passages' vectors as they are and trains the question side and the span
 # scorer on pairs of question and answer, with a second sum over many passages that says which of
-# them hold the answer at all (`ragbook.training.open_qa`). `ragbook train realm` runs all of it,
+# them hold the answer at all (`ragbook.training.realm.open_qa`). `ragbook train realm` runs all of it,
 # from the warm start to answers, on MiniWiki or on passages and questions of one's own.
 
 # %%
@@ -351,7 +351,7 @@ pd.DataFrame(
 # old index has some of the right ones.
 #
 # The original checkpoints, which `transformers` no longer reads, run here
-# (`ragbook.models.realm_checkpoint`). `python benchmarks/realm.py OLD_PYTHON` has an old
+# (`ragbook.models.checkpoints.realm`). `python benchmarks/realm.py OLD_PYTHON` has an old
 # `transformers` make random ones with the originals' layout and compares: vectors, hidden words and
 # spans agree to within 0.00002, and all 32 answers are the same.
 #

@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from experiments.report import percent, points
 
 from ragbook import figures, load_corpus, load_questions
-from ragbook.evaluation.report import percent, points
 from ragbook.index import build_index
 from ragbook.methods import posterior, rag
 from ragbook.methods.base import doc_log_probs
@@ -255,11 +255,11 @@ figures.lines(nll, "factor on the scale of the scores", "nats for the right answ
 # paper checks claims of FEVER so; here claims are made from MiniWiki's own questions: a sentence
 # around an answer is true, the same with another answer of its kind in place is false. A hundred
 # kilobytes of biases and layer norms, trained through the same marginal likelihood, turn the reader
-# into a checker (`ragbook.training.tasks`):
+# into a checker (`experiments.claims_and_clues_training`):
 
 # %%
-from ragbook.corpus import tasks
-from ragbook.evaluation.tasks import classify, methods, table, task_reader
+from experiments import claims_and_clues_data as tasks
+from experiments.claims_and_clues import classify, methods, table, task_reader
 
 claims = list(tasks.claims("dev"))[:48]
 both = ["rag-sequence", "closed-book"]
@@ -307,7 +307,7 @@ pd.DataFrame(table(task_rows, "clues")).T.fillna("")
 # best. In answering, RAG-Sequence was ahead; here it is RAG-Token, as in the paper: a clue may take
 # its parts from several passages, and a model that may change the passage at every token need not
 # find one of them that says it all. Without passages the writer knows no more than the name, and
-# often says it. The reader of clues is trained by `python -m ragbook.training.tasks clues DIR
+# often says it. The reader of clues is trained by `python -m book.experiments.claims_and_clues_training clues DIR
 # rag-token layers`; it is as large as the shared reader and not shipped.
 #
 # ## What the paper had

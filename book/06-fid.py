@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from experiments.report import percent, points
 
 from ragbook import figures, load_corpus, load_questions
-from ragbook.evaluation.report import percent, points
 from ragbook.index import build_index
 from ragbook.methods import fid
 from ragbook.models import load_encoder, load_reader
@@ -355,7 +355,7 @@ pd.DataFrame(rows).T
 # ### On real passages
 #
 # The same two measurements on passages of Wikipedia and questions of Natural Questions
-# (`python -m ragbook.evaluation.fid OUT PASSAGES TRAIN DEV READER`; only the figures are part of this
+# (`python -m book.experiments.fid OUT PASSAGES TRAIN DEV READER`; only the figures are part of this
 # book). The reader was tuned on the train questions first (`ragbook train reader`); two rounds of 320
 # questions.
 

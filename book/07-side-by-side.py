@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from experiments.report import percent
 
 from ragbook import figures, load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison, breakdown, compare
-from ragbook.evaluation.explorer import question_id
-from ragbook.evaluation.report import percent
+from ragbook.explorer.pages import question_id
 from ragbook.index import build_index
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
@@ -209,7 +209,7 @@ figures.bars(
 #
 # The same questions, five passages each, from four retrievers: an oracle that always has the gold
 # passage first, the dense one of this comparison, BM25, and passages drawn by lot. The measurements
-# are on the first 200 dev questions (`python -m ragbook.evaluation.sweep`).
+# are on the first 200 dev questions (`python -m book.experiments.side_by_side`).
 
 # %% mystnb={"figure": {"caption": "Exact match by retriever. The step from dense to oracle is what better retrieval could still give; the step from the oracle to 100 % is the reader's. With passages drawn by lot every method falls back to what its weights know.", "alt": "Exact match of six methods with oracle, dense, BM25 and random passages, with 95 % intervals"}}
 settings = {name: sweep[f"{name}, k = 5"] for name in ("oracle", "dense", "bm25", "random")}

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from experiments import changed_knowledge as change
 
 from ragbook import figures, load_corpus, methods
 from ragbook.corpus import Corpus, miniwiki
-from ragbook.evaluation import change
 from ragbook.models import load_encoder
 
 measured = json.loads(Path("results/change.json").read_text())
@@ -77,7 +77,7 @@ for name, entry in followed["methods"].items():
 # ## The methods on the index
 #
 # The same over whole editions and the test split, measured once and kept
-# (`python -m ragbook.evaluation.change`). Each answer is marked twice, by what was right in 2012 and
+# (`python -m book.experiments.changed_knowledge`). Each answer is marked twice, by what was right in 2012 and
 # by what was right in 2022. A method says what its index says if the first and the last column are
 # high and the two in the middle are low.
 

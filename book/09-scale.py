@@ -310,7 +310,7 @@ for kind in ("flat", "hnsw", "ivf-pq"):
 # 3. To search from several machines, each part of the index held by an actor:
 #
 #    ```python
-#    from ragbook.index.ray_serving import serve_index
+#    from ragbook.index.ray.serving import serve_index
 #    from ragbook.models import load_encoder
 #    from ragbook.retrieval import DenseRetriever
 #

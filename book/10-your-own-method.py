@@ -44,11 +44,11 @@ import inspect
 from pathlib import Path
 
 import pandas as pd
+from experiments import names_method as names
 
-from ragbook import figures, load_corpus, load_questions, methods
-from ragbook.evaluation import compare, explorer
+from ragbook import explorer, figures, load_corpus, load_questions, methods
+from ragbook.evaluation import compare
 from ragbook.index import build_index
-from ragbook.methods import names
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
 
@@ -66,7 +66,7 @@ encoder = load_encoder()
 index = build_index(load_corpus("miniwiki"), Path("../build/index"), encoder, progress=False)
 retriever = DenseRetriever(index, encoder)
 questions = load_questions("miniwiki", "dev").head(100)
-chosen = methods.load(["closed-book", "realm", "ragbook.methods.names:Names"], retriever)
+chosen = methods.load(["closed-book", "realm", "experiments.names_method:Names"], retriever)
 comparison = compare(chosen, questions, k=5, progress=False)
 comparison
 
@@ -78,7 +78,7 @@ figures.side_by_side(comparison.results)
 # command line it is the same:
 #
 # ```
-# ragbook compare --methods closed-book,realm,ragbook.methods.names:Names --out results
+# ragbook compare --methods closed-book,realm,experiments.names_method:Names --out results
 # ```
 
 # %%

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ragbook.errors import InputError
+from ragbook.version import __version__
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus as Corpus
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from ragbook.retrieval import BM25Retriever as BM25Retriever
     from ragbook.retrieval import DenseRetriever as DenseRetriever
     from ragbook.retrieval import OracleRetriever as OracleRetriever
-
-__version__ = "0.1.0"
 
 # Public name -> (module, name there).
 _EXPORTS = {

@@ -10,8 +10,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from ragbook import __version__
 from ragbook.errors import InputError
+from ragbook.version import __version__
 
 PACKAGES = (
     "torch",

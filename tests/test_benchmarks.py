@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ragbook.corpus import Passage
 from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.training import worlds
-from ragbook.training.reader import collate
+from ragbook.training.reader import worlds
+from ragbook.training.reader.train import collate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -646,7 +646,9 @@ def test_the_language_model_takes_no_questions(capsys, tmp_path):
 
 def test_export(capsys, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr("ragbook.models.export.export", lambda *given: seen.append(given))
+    monkeypatch.setattr(
+        "ragbook.models.checkpoints.export.export", lambda *given: seen.append(given)
+    )
     assert run("export", "lm", "--out", tmp_path / "lm") == 0
     assert run("export", "fid", "--out", tmp_path / "fid", "--reader", "mine") == 0
     assert seen == [("lm", tmp_path / "lm", "bundled"), ("fid", tmp_path / "fid", "mine")]

@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ragbook"
 ROOMS = (
-    "errors", "corpus", "models", "index", "retrieval", "methods", "training", "evaluation",
-    "figures", "doctor", "cli",
+    "errors", "version", "files", "corpus", "models", "index", "retrieval", "methods", "training", "evaluation",
+    "figures", "explorer", "doctor", "cli",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "faiss", "pandas", "scipy", "matplotlib", "pyarrow", "bm25s")
 
@@ -39,6 +39,36 @@ def test_imports_point_one_way(path):
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     below = set(ROOMS[ROOMS.index(room) + 1 :])
     assert not imported_rooms(path) & below
+
+
+def imported_modules() -> dict[str, set[str]]:
+    """For every module of the package, the modules of it that its import statements name."""
+    root = PACKAGE.parent
+    paths = {
+        ".".join(p.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in PACKAGE.rglob("*.py")
+    }
+    found: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        named = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                named |= {name if name in paths else node.module for name in whole}
+            elif isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+        found[module] = {name for name in named if name in paths and name != module}
+    return found
+
+
+def test_no_circle_of_modules():
+    """Not even through an import inside a function."""
+    with_imports = imported_modules()
+    while leaves := {m for m, named in with_imports.items() if not named & with_imports.keys()}:
+        for module in leaves:
+            del with_imports[module]
+    # A package that names its own parts is above them; what is left besides is a circle.
+    assert not with_imports
 
 
 def test_every_module_has_its_room():

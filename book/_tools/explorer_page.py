@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ragbook import explorer
 from ragbook.corpus import load_corpus, load_questions
-from ragbook.evaluation import explorer
 
 
 def write(app: Any, error: Exception | None) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+from ragbook import explorer
 from ragbook.corpus import Corpus, load_corpus
-from ragbook.evaluation import explorer
 
 
 def table(prediction: Mapping[str, Any], corpus: Corpus, how: Mapping[str, str]) -> str:

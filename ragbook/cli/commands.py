@@ -22,9 +22,8 @@ from ragbook.errors import InputError
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    from ragbook import evaluation, methods
+    from ragbook import evaluation, explorer, methods
     from ragbook.corpus import load_questions, miniwiki
-    from ragbook.evaluation import explorer
 
     names = method_names(arguments.methods)
     if arguments.out is not None:
@@ -313,7 +312,7 @@ def datastore_info(arguments: argparse.Namespace) -> int:
 
 def datastore_search(arguments: argparse.Namespace) -> int:
     from ragbook.index.datastore import Datastore
-    from ragbook.methods.open_knn_lm import OpenKnnLM
+    from ragbook.methods.knn_lm.text import OpenKnnLM
     from ragbook.models.bundled import manifest
 
     datastore = Datastore.open(arguments.folder)
@@ -364,7 +363,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from ragbook.models.export import export
+    from ragbook.models.checkpoints.export import export
 
     export(arguments.name, arguments.out, arguments.reader)
     return OK

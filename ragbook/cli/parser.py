@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ragbook import __version__
 from ragbook.cli import commands
 from ragbook.errors import InputError
 from ragbook.training import RECIPES
+from ragbook.version import __version__
 
 
 class _Parser(argparse.ArgumentParser):

@@ -19,8 +19,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ragbook import __version__
 from ragbook.errors import InputError
+from ragbook.version import __version__
 
 PIECE = 1 << 20  # bytes that are read and written at a time
 ATTEMPTS, PAUSE = 5, 1.0

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from ragbook.corpus import Question
 from ragbook.errors import InputError
 from ragbook.evaluation.metrics import normalize_answer
-from ragbook.evaluation.report import mean_ci
+from ragbook.evaluation.statistics import mean_ci
 
 Prediction = Mapping[str, Any]
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-import ragbook
 from ragbook.corpus import Question, QuestionSet
 from ragbook.errors import InputError
 from ragbook.evaluation import tables
 from ragbook.evaluation.metrics import exact_match, f1, is_hit
 from ragbook.evaluation.statistics import bootstrap_intervals, paired_tests
+from ragbook.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +173,7 @@ def compare(
     bounds = bootstrap_intervals(np.stack(list(scores.values()), axis=1), seed=seed)
     intervals = dict(zip(scores, bounds.tolist(), strict=True))
     results = {
-        "ragbook": ragbook.__version__,
+        "ragbook": __version__,
         "index": _index_entry(methods, index),
         "questions": {
             "name": questions.name,

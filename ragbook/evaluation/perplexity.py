@@ -31,8 +31,7 @@ from ragbook.corpus import Corpus, Question
 from ragbook.errors import InputError
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.index.neighbours import PROBES, recall
-from ragbook.methods import adaptive
-from ragbook.methods.knn_lm import interpolate, knn_target_log_prob, tune
+from ragbook.methods.knn_lm import adaptive, interpolate, knn_target_log_prob, tune
 from ragbook.models import load_lm
 from ragbook.models.bundled import BUNDLED, manifest
 
@@ -81,7 +80,7 @@ class Scored:
     base: Tensor  # float32 [N], log p_LM
     distances: Tensor  # float32 [N, k], squared L2 to the nearest keys, nearest first
     hits: Tensor  # bool [N, k], whether the neighbour's next token is the right one
-    features: Tensor  # float32 [N, F], what `ragbook.methods.adaptive` weighs the memory by
+    features: Tensor  # float32 [N, F], what `ragbook.methods.knn_lm.adaptive` weighs the memory by
     in_context: Tensor  # float32 [N], log p_LM with a retrieved passage in the prompt
 
 

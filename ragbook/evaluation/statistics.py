@@ -7,6 +7,7 @@ would give, not what another training run would.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,6 +33,11 @@ def bootstrap_ci(values: ArrayLike, resamples: int = 10_000, seed: int = 0) -> t
     """
     low, high = bootstrap_intervals(np.asarray(values, dtype=float)[:, None], resamples, seed)[0]
     return float(low), float(high)
+
+
+def mean_ci(values: Sequence[float]) -> dict[str, Any]:
+    """The mean of one value a question, with its 95 % bootstrap interval, as `mean` and `ci95`."""
+    return {"mean": float(np.mean(values)), "ci95": list(bootstrap_ci(values))}
 
 
 def paired_test(a: ArrayLike, b: ArrayLike, resamples: int = 10_000, seed: int = 0) -> Paired:

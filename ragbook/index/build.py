@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING
 
 from ragbook.errors import InputError
 from ragbook.index.assembly import clear_other_stages, write_faiss_files
-from ragbook.index.encoding import ENGINES, ShardEncoder, Vectors, encode
+from ragbook.index.encoding import (
+    ShardEncoder,
+    Vectors,
+    WriteShards,
+    encode,
+    write_by_processes,
+)
 from ragbook.index.factories import EXACT, make_index
 from ragbook.index.index import PASSAGES_FILE, PassageIndex, encoder_record
 from ragbook.index.manifest import MANIFEST, Manifest, fsync, write_manifest
@@ -47,6 +53,9 @@ DEVICES = ("cpu", "cuda")
 SHARD_PASSAGES, MANY = 256, 100_000
 """Passages in a shard; sixteen times as many in one of a corpus of more than MANY, or a folder
 would hold a hundred thousand files."""
+
+
+ENGINES = ("local", "ray")
 
 
 def build_index(
@@ -130,13 +139,22 @@ def build_index(
         shards = ShardEncoder(
             corpus, encoder, working / "shards", batch_size, shard_passages, device
         )
-        vectors = encode(shards, workers, engine, progress)
+        vectors = encode(shards, workers, _writer(engine), progress)
         stage = json.dumps([state, kind], sort_keys=True).encode()
         stage = working / f"stage-{hashlib.sha256(stage).hexdigest()[:16]}"
         clear_other_stages(working, stage)
         _assemble(corpus, encoder, working / "index", stage, vectors, factory, parts)
         put_in_place(working / "index", out)
     return PassageIndex.open(out)
+
+
+def _writer(engine: str) -> WriteShards:
+    """What encodes the shards under that engine."""
+    if engine == "local":
+        return write_by_processes
+    from ragbook.index.ray.encoding import write_by_ray
+
+    return write_by_ray
 
 
 def _has_gpu() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,6 @@ from ragbook.index.working import write_whole
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
     from ragbook.models import Encoder
-
-ENGINES = ("local", "ray")
 
 
 @dataclass
@@ -103,24 +101,20 @@ class ShardEncoder:
         os.replace(own, self.path(number))
 
 
-def encode(shards: ShardEncoder, workers: int, engine: str, progress: bool) -> Vectors:
+WriteShards = Callable[[ShardEncoder, Sequence[int], int], Iterator[int]]
+"""(shards, numbers of the missing ones, workers) -> their numbers, as they are done."""
+
+
+def encode(shards: ShardEncoder, workers: int, write: WriteShards, progress: bool) -> Vectors:
     """Encode the shards that are not there yet; the vectors of all.
 
     Parameters
     ----------
-    workers: processes of this machine, or with the engine `ray` actors of its cluster.
+    workers: how many processes or actors encode at once.
+    write: `write_by_processes` here, or what a cluster has in its place.
     """
     missing = [number for number in range(len(shards)) if not shards.is_whole(number)]
     done = len(shards.corpus) - sum(map(shards.passages, missing))
-    written: Iterable[int]
-    if engine == "ray":
-        from ragbook.index.ray_encoding import write_by_ray
-
-        written = write_by_ray(shards, missing, workers)
-    elif workers > 1:
-        written = _write_by_processes(shards, missing, workers)
-    else:
-        written = _write_here(shards, missing)
     with tqdm(
         total=len(shards.corpus),
         initial=done,
@@ -128,7 +122,7 @@ def encode(shards: ShardEncoder, workers: int, engine: str, progress: bool) -> V
         unit="passage",
         disable=None if progress else True,
     ) as bar:
-        for number in written:
+        for number in write(shards, missing, workers):
             bar.update(shards.passages(number))
     return Vectors(
         [shards.path(number) for number in range(len(shards))],
@@ -163,9 +157,16 @@ def _write(number: int) -> int:
     return number
 
 
-def _write_by_processes(
-    shards: ShardEncoder, missing: Sequence[int], workers: int
-) -> Iterator[int]:
+def write_by_processes(shards: ShardEncoder, missing: Sequence[int], workers: int) -> Iterator[int]:
+    """Encode shards here, or with several `workers` in as many processes of this machine.
+
+    Raises
+    ------
+    InputError: one of the processes died.
+    """
+    if workers == 1:
+        yield from _write_here(shards, missing)
+        return
     ranks = multiprocessing.get_context("spawn").Queue()
     for rank in range(workers):
         ranks.put(rank)

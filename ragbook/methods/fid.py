@@ -26,7 +26,7 @@ from ragbook.errors import InputError
 from ragbook.methods.base import Answer, check, held_to, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import SeqReader
-from ragbook.models.reader import Memory
+from ragbook.models.seq2seq import Memory
 from ragbook.retrieval import Retrieved, Retriever
 
 

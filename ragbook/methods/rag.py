@@ -23,7 +23,7 @@ from ragbook.corpus import Question
 from ragbook.methods.base import Answer, check, doc_log_probs, held_to, posterior, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import SeqReader
-from ragbook.models.reader import Memory
+from ragbook.models.seq2seq import Memory
 from ragbook.retrieval import Retrieved, Retriever
 
 

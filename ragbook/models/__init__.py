@@ -3,7 +3,7 @@
 from ragbook.models.bundled import load_lm, load_reader, load_span_reader
 from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel
-from ragbook.models.reader import SeqReader
+from ragbook.models.seq2seq import SeqReader
 from ragbook.models.span import SpanReader
 
 __all__ = [

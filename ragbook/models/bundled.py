@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from ragbook.errors import InputError
+from ragbook.models.checkpoints.fid import is_fid, load_fid
+from ragbook.models.checkpoints.rag import load_rag_reader
 from ragbook.models.embedded import minilm_tokenizer, sha256_file
 from ragbook.models.encoder import Encoder, load_encoder
-from ragbook.models.fid_checkpoint import is_fid, load_fid
 from ragbook.models.lm import LanguageModel, new_lm_model
-from ragbook.models.rag_checkpoint import load_rag_reader
-from ragbook.models.reader import SeqReader, new_reader_model
+from ragbook.models.seq2seq import SeqReader, new_reader_model
 from ragbook.models.span import SpanReader, SpanScorer
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -96,7 +96,7 @@ def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
 
     The bundled one, one that `ragbook train reader` wrote into a folder, or any that
     `transformers` reads from a path or the hub: the generator of a RAG checkpoint included, and in
-    a folder an original FiD (`ragbook.models.fid_checkpoint`). With a `method`, as that method's
+    a folder an original FiD (`ragbook.models.checkpoints.fid`). With a `method`, as that method's
     own objective changed it, where it did; all of them encode with the one encoder, and pairs that
     one has encoded the others need not encode again.
     """

@@ -28,15 +28,15 @@ def _rag(run: Run) -> None:
 
 
 def _realm(run: Run, **varied: bool) -> None:
-    from ragbook.training import pretraining
+    from ragbook.training.realm import recipe
 
-    pretraining.recipe(run, **varied)
+    recipe.recipe(run, **varied)
 
 
 def _reader(run: Run) -> None:
-    from ragbook.training import recipes
+    from ragbook.training.reader import recipe
 
-    recipes.readers(run)
+    recipe.readers(run)
 
 
 def _lm(run: Run) -> None:

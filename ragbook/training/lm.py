@@ -28,9 +28,9 @@ from ragbook.corpus import Corpus, miniwiki
 from ragbook.errors import InputError
 from ragbook.models import load_encoder, load_lm
 from ragbook.models.lm import LanguageModel, new_lm_model
-from ragbook.training import worlds
-from ragbook.training.curriculum import vocabulary_words
 from ragbook.training.loop import MasterAdamW, train, write_tensors
+from ragbook.training.reader import worlds
+from ragbook.training.reader.curriculum import vocabulary_words
 from ragbook.training.run import Run
 
 FROZEN_LAYERS = 2

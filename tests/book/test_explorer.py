@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ragbook import explorer
 from ragbook.corpus import load_corpus, load_questions
-from ragbook.evaluation import explorer
 from tests.book.browser import browse, needs_browser, report_of, with_script
 
 RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"

@@ -13,7 +13,7 @@ import running_time
 from bs4 import BeautifulSoup
 
 from ragbook.corpus import Corpus, Passage
-from ragbook.evaluation.explorer import question_id
+from ragbook.explorer.pages import question_id
 
 ICONS = (
     '(()=>{var p={sun:[512,512,[9728],"f185","M1 2z"],"circle-half-stroke":[512,512,[9680,'

@@ -16,9 +16,10 @@ import ray  # pyright: ignore[reportMissingImports]
 
 from ragbook.corpus import Question
 from ragbook.errors import InputError
-from ragbook.index import PassageIndex, build_index, ray_serving
+from ragbook.index import PassageIndex, build_index
 from ragbook.index.parts import Part
-from ragbook.index.ray_serving import serve_index
+from ragbook.index.ray import serving as ray_serving
+from ragbook.index.ray.serving import serve_index
 from ragbook.retrieval import DenseRetriever
 from tests.fakes import HashEncoder, animals
 

@@ -20,8 +20,8 @@ from ragbook.methods.decoding import beam_search
 from ragbook.methods.fid import FiD, fuse, pack, passage_sums
 from ragbook.models import SeqReader, load_reader
 from ragbook.models.attention import recorded_scores
+from ragbook.models.checkpoints.fid import CROSS_BIAS, is_fid, load_fid
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.fid_checkpoint import CROSS_BIAS, is_fid, load_fid
 from ragbook.models.prompts import FidLayout
 from ragbook.retrieval import Retrieved
 from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever, seq_model

@@ -1,0 +1,94 @@
+"""What DPR's training makes of the embedded encoder: similarities, losses, hard negatives.
+
+`python -m book.experiments.dpr book/results/dpr.json` trains every variant into `build/dpr`, two
+minutes each on two cores, and measures recall on MiniWiki's dev and test questions.
+`python -m book.experiments.dpr OUT CORPUS TRAIN DEV` does so with passages and questions of one's
+own and the first variant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ragbook.corpus import Corpus, QuestionSet, load_corpus, load_questions
+from ragbook.evaluation.metrics import hits_at_k
+from ragbook.evaluation.statistics import mean_ci
+from ragbook.index import build_index
+from ragbook.models import Encoder, load_encoder
+from ragbook.models.encoder import MANIFEST
+from ragbook.retrieval import BM25Retriever, DenseRetriever, Retriever
+from ragbook.training.dpr import SCALES, Recipe, pairs, train_dpr
+
+from .report import measure
+
+KS = (1, 5, 20)
+VARIANTS = {
+    "cross-entropy, cosine": Recipe(epochs=1),
+    "cross-entropy, dot": Recipe(epochs=1, similarity="dot"),
+    "cross-entropy, l2": Recipe(epochs=1, similarity="l2"),
+    "hinge, cosine": Recipe(epochs=1, loss="hinge"),
+    "cross-entropy, cosine, in-batch negatives only": Recipe(epochs=1, hard_negatives=0),
+}
+"""Every question is shown once: what is compared has the same few minutes each."""
+
+
+def recall(retriever: Retriever, splits: Mapping[str, QuestionSet]) -> dict[str, Any]:
+    """Recall@k for k of `KS`, and the number of questions, of every split."""
+    out = {}
+    for split, questions in splits.items():
+        found = retriever.retrieve(questions, max(KS))
+        out[split] = {
+            "n": len(questions),
+            "recall": {str(k): mean_ci(hits_at_k(questions, found, k)) for k in KS},
+        }
+    return out
+
+
+def untrained(similarity: str) -> Encoder:
+    """The embedded encoder, its vectors compared by `similarity`."""
+    one = load_encoder()
+    scale = SCALES[similarity]
+    return Encoder(one.model, one.tokenizer, one.id, one.sha256, scale, similarity=similarity)
+
+
+def trained(recipe: Recipe, corpus: Corpus, questions: QuestionSet, work: Path) -> Encoder:
+    """The encoder of a variant, trained into `work` if it is not there."""
+    what = f"{recipe} {corpus.sha256} {questions.sha256}"
+    folder = work / hashlib.sha256(what.encode()).hexdigest()[:12]
+    if (folder / MANIFEST).is_file():
+        return load_encoder(str(folder))
+    return train_dpr(pairs(corpus, questions, recipe.hard_negatives), folder, recipe)
+
+
+def main(out: str, *own: str) -> None:
+    """Measure BM25, the untrained encoder and every variant."""
+    corpus = load_corpus(own[0] if own else "miniwiki")
+    training = load_questions(own[1] if own else "miniwiki", "train")
+    splits = {
+        split: load_questions(own[2] if own else "miniwiki", split)
+        for split in (("dev",) if own else ("dev", "test"))
+    }
+    work = Path("build/dpr")
+
+    def dense(encoder: Callable[[], Encoder]) -> dict[str, Any]:
+        towers = encoder()
+        index = build_index(corpus, work / "index", towers, progress=False, overwrite=True)
+        return recall(DenseRetriever(index, towers), splits)
+
+    sections: dict[str, Callable[[], Any]] = {
+        "bm25": lambda: recall(BM25Retriever(corpus), splits),
+    }
+    for similarity in SCALES:
+        sections[f"untrained, {similarity}"] = partial(dense, partial(untrained, similarity))
+    for name in list(VARIANTS)[: 1 if own else None]:
+        sections[name] = partial(dense, partial(trained, VARIANTS[name], corpus, training, work))
+    measure(Path(out), sections)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,131 @@
+"""kNN-LM on real text: articles in a file, the bundled model with a memory of them, and adapted.
+
+`python -m book.experiments.knn_lm_real_text FILE OUT.json` takes articles in any form that `load_corpus`
+reads (WikiText's, say). The last sixth of them is the test; all others are memory and training
+text, and the last twelfth of the file before the test is dev: lambda, temperature and the adaptive
+weight come from a memory, and a training, without it. Measured on the test:
+
+* the bundled model, without and with a memory of the file's articles,
+* the same model trained on those articles, without and with the memory, and in context,
+* either text with the other's memory: the domain changes, nothing is trained.
+
+Figures only are written, no text. The training is taken up again where it was left.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ragbook.corpus import Corpus, load_corpus, miniwiki
+from ragbook.corpus.building import split_passages
+from ragbook.errors import InputError
+from ragbook.evaluation.perplexity import look_up, prompted, read
+from ragbook.index.datastore import Datastore, build_datastore
+from ragbook.models import LanguageModel, load_lm
+from ragbook.training.lm import adapt_lm
+from ragbook.training.run import Run
+
+from .knn_lm import (
+    STORES,
+    K,
+    base_of,
+    first_pairs,
+    heldout_texts,
+    measure,
+    relative_difference,
+    settle,
+    shuffled,
+)
+from .report import measure as measure_sections
+
+FEWEST_ARTICLES = 24
+"""Of a file: a twelfth of them, at least two, is dev, where a weight is fitted to all but one."""
+
+MORE_STEPS = 60
+"""The model that was settled on dev reads dev's articles too before it is tested, among the others:
+so many steps more."""
+
+
+class Articles:
+    """A file's articles and what each of them is for."""
+
+    def __init__(self, path: Path) -> None:
+        articles = list(load_corpus(path))
+        if len(articles) < FEWEST_ARTICLES:
+            raise InputError(
+                f"{path} has {len(articles)} articles; give a file with {FEWEST_ARTICLES} or more."
+            )
+        tests, devs = len(articles) // 6, len(articles) // 12
+        self.test = [article.text for article in articles[-tests:]]
+        self.dev = [article.text for article in articles[-tests - devs : -tests]]
+        self.known = Corpus("own-text", articles[:-tests])
+        self.earlier = Corpus("own-text-without-dev", articles[: -tests - devs])
+
+
+def bundled(articles: Articles, lm: LanguageModel, datastore: Datastore) -> dict[str, Any]:
+    """The bundled model with the articles as its memory, and what dev said."""
+    without_dev = first_pairs(datastore, len(articles.earlier))
+    dev, test = (read(texts, lm) for texts in (articles.dev, articles.test))
+    settings = settle(base_of(dev), look_up(dev, datastore, K, without_dev))
+    measured = measure(base_of(test), look_up(test, datastore, K), settings)
+    return {"pairs": len(datastore), "settings": settings.described(), "test": measured}
+
+
+def adapted(articles: Articles, work: Path, stores: Path) -> dict[str, Any]:
+    """The model trained on the articles, with them as its memory, and what dev said."""
+    first = adapt_lm(Run(work / "lm-without-dev", resume=True), articles.earlier)
+    dev = read(articles.dev, first)
+    store = build_datastore(articles.earlier, stores / "adapted-without-dev", first)
+    settings = settle(base_of(dev), look_up(dev, store, K))
+    lm = adapt_lm(Run(work / "lm", steps=MORE_STEPS, resume=True), articles.known, first)
+    test = read(articles.test, lm)
+    store = build_datastore(articles.known, stores / "adapted", lm)
+    passages = Corpus("own-text", split_passages(articles.known))
+    in_context = prompted(articles.test, passages, lm)
+    base = base_of(test)
+    measured = measure(base, look_up(test, store, K), settings, in_context)
+    unadapted = base_of(read(articles.test, load_lm()))
+    return {
+        "settings": settings.described(),
+        "test": measured,
+        "from_bundled": relative_difference(base, unadapted),
+    }
+
+
+def crossed(
+    texts: tuple[Sequence[str], Sequence[str]], lm: LanguageModel, memory: Datastore
+) -> dict[str, Any]:
+    """(dev, test) documents of one domain with the memory of another, its weight tuned on dev."""
+    dev, test = (read(part, lm) for part in texts)
+    settings = settle(base_of(dev), look_up(dev, memory, K))
+    measured = measure(base_of(test), look_up(test, memory, K), settings)
+    return {"pairs": len(memory), "settings": settings.described(), "test": measured}
+
+
+def main(path: str, out: str, work: str = "build/own-text") -> None:
+    """Measure everything and write it; what stands in the file already is not measured again."""
+    articles, lm = Articles(Path(path)), load_lm()
+    parts = {"memory": articles.known, "dev": articles.dev, "test": articles.test}
+    own = build_datastore(articles.known, Path(work) / "bundled", lm)
+    corpus = shuffled(miniwiki.corpus())
+    wiki = build_datastore(corpus, STORES / corpus.name, lm)
+    held_out = heldout_texts("dev"), heldout_texts("test")
+    file = articles.dev, articles.test
+    measure_sections(
+        Path(out),
+        {
+            "articles": lambda: {name: len(part) for name, part in parts.items()},
+            "bundled": lambda: bundled(articles, lm, own),
+            "adapted": lambda: adapted(articles, Path(work), Path(work)),
+            "miniwiki, own memory": lambda: crossed(held_out, lm, wiki),
+            "miniwiki, the file's memory": lambda: crossed(held_out, lm, own),
+            "the file, miniwiki's memory": lambda: crossed(file, lm, wiki),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,64 @@
+"""What the modules that measure share: answers in batches, means with intervals, stored figures.
+
+What takes minutes to measure is kept in a JSON file, section by section.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ragbook.corpus import Question
+from ragbook.evaluation.statistics import cut_off
+from ragbook.methods import Answer, Method
+
+
+def answered(
+    methods: Mapping[str, Method], questions: Sequence[Question], k: int = 5, batch: int = 16
+) -> dict[str, list[Answer]]:
+    """Each method's answers, by the name it is given under, from k passages a question.
+
+    The methods take turns at every batch, so that the pairs they all read are encoded once.
+    """
+    out: dict[str, list[Answer]] = {name: [] for name in methods}
+    for at in range(0, len(questions), batch):
+        for name, method in methods.items():
+            out[name] += method.answer(questions[at : at + batch], k)
+    return out
+
+
+def percent(value: Mapping[str, Any]) -> str:
+    """A share as `mean_ci` gives it, in percent with its interval, cut off and never rounded up."""
+    mean, low, high = (cut_off(share) for share in (value["mean"], *value["ci95"]))
+    return f"{mean} [{low}, {high}]"
+
+
+def points(value: Mapping[str, Any]) -> str:
+    """A `paired_test`'s difference of shares, in points with its interval, cut off likewise."""
+    mean, low, high = (cut_off(share, "+") for share in (value["difference"], *value["ci95"]))
+    return f"{mean} [{low}, {high}]"
+
+
+def relative(difference: float, ci95: Sequence[float]) -> str:
+    """A relative difference in percent with its interval, cut off towards zero, so that neither a
+    gain nor a loss looks greater than it is."""
+    mean, low, high = (math.trunc(round(1000 * v, 6)) / 10 for v in (difference, *ci95))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def measure(path: Path, sections: Mapping[str, Callable[[], Any]]) -> None:
+    """Measure the sections that `path` does not hold yet, and write the file after each.
+
+    A section to be measured anew is deleted from the file first.
+    """
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, section in sections.items():
+        if name not in stored:
+            stored[name] = section()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+            partial.replace(path)

@@ -1,0 +1,131 @@
+"""What moves all methods: passages read, the retriever, questions without an answer, memory.
+
+`python -m book.experiments.side_by_side book/results/sweep.json` measures what chapter 7 plots beside
+the comparison itself, on MiniWiki with the bundled readers, in about ten minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ragbook.corpus import Question, miniwiki
+from ragbook.evaluation.metrics import exact_matches, hits_at_k
+from ragbook.evaluation.statistics import mean_ci
+from ragbook.methods import NAMES, Method, load
+from ragbook.retrieval import (
+    BM25Retriever,
+    DenseRetriever,
+    OracleRetriever,
+    RandomRetriever,
+    Retriever,
+)
+
+from .report import answered, measure
+
+K = 5
+KS = (1, 2, 5, 10)
+SAMPLE = 200
+"""Dev questions that are answered at each setting."""
+BATCH = 16
+INDEX = Path("build/index")
+
+
+def setting(retriever: Retriever, questions: Sequence[Question], k: int) -> dict[str, Any]:
+    """Recall@k, and every method's exact match and seconds a question, with k passages."""
+    hits = hits_at_k(questions, retriever.retrieve(questions, k), k)
+    methods = {}
+    for name, answers in answered(loaded(retriever), questions, k).items():
+        seconds = float(np.mean([answer.seconds for answer in answers]))
+        methods[name] = {
+            "em": mean_ci(exact_matches(answers, questions)),
+            "seconds_per_question": seconds,
+        }
+    return {"n": len(questions), "k": k, "recall": mean_ci(hits), "methods": methods}
+
+
+def unanswerable(retriever: Retriever, questions: Sequence[Question], k: int = K) -> dict[str, Any]:
+    """Every method's log p of its own answer to each question; None is probability 0."""
+    log_probs = {
+        name: [round(a.log_prob, 4) if np.isfinite(a.log_prob) else None for a in answers]
+        for name, answers in answered(loaded(retriever), questions, k).items()
+    }
+    return {"n": len(questions), "k": k, "log_probs": log_probs}
+
+
+def loaded(retriever: Retriever) -> dict[str, Method]:
+    """All bundled methods over one retriever, by name."""
+    return {method.name: method for method in load(NAMES, retriever)}
+
+
+def asked_without_answer() -> list[Question]:
+    """MiniWiki's unanswerable questions about articles that no reader was trained on."""
+    trained = {p.id for a in miniwiki.articles() if a.split == "train" for p in a.passages}
+    return [q for q in miniwiki.unanswerable() if q.rival_passage not in trained]
+
+
+def memory(names: Sequence[str], questions: int = BATCH) -> dict[str, float]:
+    """Peak memory of a fresh process that loads the index and one method and answers a batch of
+    dev questions, in MiB, for each method; `libraries` is a process that only loads the index."""
+    code = "from experiments.side_by_side import peak; print(peak"
+    return {
+        name or "libraries": float(
+            subprocess.run(
+                [sys.executable, "-c", f"{code}({name!r}, {questions}))"],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for name in ("", *names)
+    }
+
+
+def peak(name: str, questions: int) -> float:
+    """This process's greatest resident memory in MiB once the method has answered."""
+    retriever = dense()
+    if name:
+        (method,) = load([name], retriever)
+        method.answer(miniwiki.questions("dev")[:questions], K)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
+
+
+def dense() -> DenseRetriever:
+    """MiniWiki's index, built if need be, searched with the embedded encoder."""
+    from ragbook.index import build_index
+    from ragbook.models import load_encoder
+
+    encoder = load_encoder()
+    return DenseRetriever(build_index(miniwiki.corpus(), INDEX, encoder, progress=False), encoder)
+
+
+def main(out: str, sample: int = SAMPLE) -> None:
+    """Measure everything that `out` does not hold yet."""
+    corpus, retriever = miniwiki.corpus(), dense()
+    questions = miniwiki.questions("dev")[:sample]
+    others: dict[str, Retriever] = {
+        "oracle": OracleRetriever(corpus, retriever),
+        "bm25": BM25Retriever(corpus),
+        "random": RandomRetriever(corpus),
+    }
+    sections: dict[str, Callable[[], Any]] = {
+        f"dense, k = {K}": partial(setting, retriever, questions, K)
+    }
+    for name, other in others.items():
+        sections[f"{name}, k = {K}"] = partial(setting, other, questions, K)
+    for k in KS:
+        sections[f"dense, k = {k}"] = partial(setting, retriever, questions, k)
+    sections["unanswerable"] = partial(unanswerable, retriever, asked_without_answer()[:100])
+    sections["memory, MiB"] = partial(memory, NAMES)
+    measure(Path(out), sections)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -1,0 +1,168 @@
+"""The explorer: every question of a comparison with all answers beside each other, as web pages.
+
+:func:`write` makes a folder of static files from what :func:`ragbook.compare` found:
+``explorer.html`` opens from the disk in any browser, without a server and without a network. Data
+are scripts, as a browser reads no other file beside a page that it opened from the disk. One,
+``questions.js``, holds what the list and its filters need; the answers, weights and passages are in
+parts of :data:`PART` questions, ``answers-0.js`` and so on, each read when it is first looked into.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ragbook.corpus import Corpus, Question
+from ragbook.errors import InputError
+from ragbook.evaluation.metrics import normalize_answer
+
+PART = 25
+"""Questions in one file of answers: some 100 kB."""
+ASSETS = ("explorer.html", "explorer.js", "explorer.css")
+
+Prediction = Mapping[str, Any]
+
+
+def write(
+    out: Path,
+    predictions: Sequence[Prediction],
+    corpus: Corpus,
+    questions: Sequence[Question] = (),
+) -> list[Path]:
+    """Write the explorer into the folder `out`, which is made if need be.
+
+    Parameters
+    ----------
+    predictions: lines of ``predictions.jsonl``, with at least one question.
+    corpus: holds every passage that an answer relied on.
+    questions: the questions asked; they say which are confusable or need two passages.
+
+    Returns
+    -------
+    The files written.
+
+    Raises
+    ------
+    InputError: there is no prediction, or the corpus lacks a passage.
+    """
+    known = {question.text: question for question in questions}
+    parts = [predictions[at : at + PART] for at in range(0, len(predictions), PART)]
+    texts = {name: _asset(name) for name in ASSETS}
+    texts["questions.js"] = _script("questions", index(predictions, known))
+    for number, part in enumerate(parts):
+        details = [detail(line, corpus, known.get(line["question"])) for line in part]
+        texts[f"answers-{number}.js"] = _script(f"answers[{number}]", details)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        partial = out / f".{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(out / name)
+    return [out / name for name in texts]
+
+
+def index(
+    predictions: Sequence[Prediction], known: Mapping[str, Question] | None = None
+) -> dict[str, Any]:
+    """What the list and its filters need, one list of values a question, in the order of `fields`.
+
+    ``reading`` are the places of the methods that rely on passages. ``id`` names the question in an
+    address, whatever stands before it; ``right`` has a 1 for each method that is right and a 0 for
+    each other; ``agree`` says whether all methods that read passages gave one answer, ``found``
+    whether the gold passage was among their passages.
+    """
+    if not predictions:
+        raise InputError("There is no prediction to explore; compare on at least one question.")
+    methods = list(predictions[0]["methods"])
+    reading = [m for m in methods if any(p["methods"][m]["evidence"] for p in predictions)]
+    rows: list[list[Any]] = []
+    seen: Counter[str] = Counter()
+    for line in predictions:
+        key = question_id(line["question"])
+        seen[key] += 1
+        question = (known or {}).get(line["question"])
+        entries = line["methods"]
+        given = {normalize_answer(entries[m]["text"]) for m in reading}
+        ids = {e["passage_id"] for m in reading for e in entries[m]["evidence"]}
+        rows.append(
+            [
+                key if seen[key] == 1 else f"{key}-{seen[key]}",  # a question may stand twice
+                line["question"],
+                " | ".join(line["answers"]),
+                question.kind if question else "plain",
+                "".join(str(int(entries[m]["em"])) for m in methods),
+                int(len(given) <= 1),
+                None if line["gold_passage"] is None else int(line["gold_passage"] in ids),
+            ]
+        )
+    return {
+        "methods": methods,
+        "reading": [methods.index(m) for m in reading],
+        "part": PART,
+        "fields": ["id", "text", "answers", "kind", "right", "agree", "found"],
+        "rows": rows,
+    }
+
+
+def detail(
+    prediction: Prediction, corpus: Corpus, question: Question | None = None
+) -> dict[str, Any]:
+    """One question's answers and passages: those relied on, by their mean weight, heaviest first,
+    then the gold passage if it is not among them. Weights point at passages by place."""
+    weights: dict[str, float] = {}
+    for entry in prediction["methods"].values():
+        for each in entry["evidence"]:
+            weights[each["passage_id"]] = weights.get(each["passage_id"], 0.0) + each["weight"]
+    used = sorted(weights, key=lambda passage_id: -weights[passage_id])
+    marks = {prediction["gold_passage"]: "gold"}
+    if question is not None:
+        marks |= {question.second_passage: "second", question.rival_passage: "rival"}
+    gold = prediction["gold_passage"]
+    shown = [*used, *([gold] if gold is not None and gold not in weights else [])]
+    return {
+        "passages": [_passage(corpus, i, marks.get(i, ""), i in weights) for i in shown],
+        "methods": {
+            name: {
+                "text": entry["text"],
+                "log_prob": entry["log_prob"] and round(entry["log_prob"], 3),
+                "right": int(entry["em"]),
+                "f1": round(entry["f1"], 3),
+                "weights": [
+                    [used.index(each["passage_id"]), round(each["weight"], 4)]
+                    for each in sorted(entry["evidence"], key=lambda e: -e["weight"])
+                ],
+            }
+            for name, entry in prediction["methods"].items()
+        },
+    }
+
+
+def question_id(text: str) -> str:
+    """What names a question in an address: the first 8 digits of its text's SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def _passage(corpus: Corpus, passage_id: str, mark: str, used: bool) -> dict[str, Any]:
+    try:
+        passage = corpus.get(passage_id)
+    except KeyError:
+        raise InputError(
+            f"Corpus {corpus.name!r} has no passage {passage_id!r}, which an answer relied on; "
+            "give the corpus that was compared on."
+        ) from None
+    entry = {"id": passage.id, "title": passage.title, "text": passage.text}
+    return entry | {"mark": mark, "used": int(used)}
+
+
+def _asset(name: str) -> str:
+    return resources.files("ragbook.explorer").joinpath(name).read_text(encoding="utf-8")
+
+
+def _script(name: str, value: Any) -> str:
+    """A script that puts the value where the page looks for it."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f"(self.RAGBOOK ??= {{answers: []}}).{name} = {text};\n"

@@ -1,0 +1,142 @@
+"""kNN-LM as its paper has it: the neighbours of a text's every token among all of a datastore's.
+
+`ragbook.methods.knn_lm.answers` answers questions from the retrieved passages, beside the other methods;
+this goes on with any text, and shows whose contexts spoke for the next token and what they said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ragbook.corpus import Passage
+from ragbook.errors import InputError
+from ragbook.index.datastore import Datastore
+from ragbook.methods.base import Evidence
+from ragbook.methods.decoding import beam_search
+from ragbook.methods.knn_lm.answers import interpolate, knn_log_probs, passage_mass
+from ragbook.models import LanguageModel
+from ragbook.models.lm import Continuation
+
+SHOWN = 12
+"""Tokens of a neighbour's context that are told."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A stored context near to a text's end, and what followed it there.
+
+    `weight` is its share of p_kNN: of all k neighbours' they sum to 1.
+    """
+
+    passage: Passage
+    context: str
+    token: str
+    distance: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Written:
+    """What followed a text, its log-probability in nats, and the passages whose neighbours said
+    it, heaviest first; their weights sum to 1."""
+
+    text: str
+    log_prob: float
+    evidence: tuple[Evidence, ...]
+
+
+class OpenKnnLM:
+    """A language model with a datastore.
+
+    Parameters
+    ----------
+    lam, temperature: of the interpolation.
+    k: neighbours of each context; all pairs where there are fewer.
+
+    Raises
+    ------
+    InputError: another language model made the datastore.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        datastore: Datastore,
+        lam: float,
+        temperature: float,
+        k: int = 1024,
+    ) -> None:
+        datastore.check_model(lm)
+        self.lm, self.datastore, self.k = lm, datastore, k
+        self.lam, self.temperature = lam, temperature
+
+    def _ids(self, text: str, room: int = 0) -> list[int]:
+        """The text's end as the model reads it, with room for more tokens in its window."""
+        ids = self.lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise InputError("the text is empty; give it some words")
+        return [self.lm.start, *ids[1 + room - self.lm.window :]]
+
+    def _search(self, queries: Tensor) -> tuple[Tensor, np.ndarray, Tensor]:
+        """(squared distances [N, k], rows [N, k], the tokens that followed int64 [N, k])."""
+        distances, rows = self.datastore.search(queries.numpy(), self.k)
+        values = torch.from_numpy(self.datastore.values[rows]).long()
+        return torch.from_numpy(distances), rows, values
+
+    def neighbours(self, text: str, shown: int = 10) -> list[Neighbour]:
+        """The nearest stored contexts of what comes after the text, nearest first."""
+        queries = self.lm.forward(torch.tensor([self._ids(text)]), last=1)[0][0]
+        distances, rows, values = self._search(queries)
+        weights = torch.softmax(-distances / self.temperature, -1)[0].tolist()
+        decode, out = self.lm.tokenizer.decode, []
+        for at in range(min(shown, rows.shape[1])):
+            row = int(rows[0, at])
+            number = int(self.datastore.passage_of(np.array(row)))
+            begin = max(int(self.datastore.offsets[number]), row - SHOWN)
+            out.append(
+                Neighbour(
+                    self.datastore.passages[number],
+                    decode(self.datastore.values[begin:row].tolist()),
+                    decode([int(values[0, at])]),
+                    float(distances[0, at]),
+                    weights[at],
+                )
+            )
+        return out
+
+    def write(self, text: str, length: int = 16, beams: int = 2) -> Written:
+        """Go on with a text by a beam search on the interpolated distribution, equation 3.
+
+        Keys and values of the text's tokens are kept between steps.
+        """
+        prompt, end = self._ids(text, length), self.lm.end
+        following = Continuation(self.lm, [prompt])
+
+        def mixed(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
+            queries, log_probs = following(prefixes, rows, parents)
+            distances, _, values = self._search(queries)
+            said = knn_log_probs(distances, values, self.lm.vocab_size, self.temperature)
+            return interpolate(log_probs, said, self.lam)
+
+        best = beam_search(mixed, 1, end, end, beams, length)[0][0]
+        evidence = self._evidence(prompt, best.tokens)
+        return Written(self.lm.tokenizer.decode(best.tokens), best.log_prob, evidence)
+
+    def _evidence(self, prompt: Sequence[int], tokens: Sequence[int]) -> tuple[Evidence, ...]:
+        ids = torch.tensor([[*prompt, *tokens[:-1]]])
+        queries = self.lm.forward(ids, last=len(tokens))[0][0]
+        distances, rows, values = self._search(queries)
+        numbers, source = np.unique(self.datastore.passage_of(rows), return_inverse=True)
+        hits = values == torch.tensor(tokens)[:, None]
+        passage = torch.from_numpy(source.reshape(rows.shape))
+        mass = passage_mass(distances, hits, passage, len(numbers), self.temperature)
+        order = mass.argsort(descending=True, stable=True).tolist()
+        passages = self.datastore.passages
+        return tuple(
+            Evidence(passages[int(numbers[at])].id, float(mass[at])) for at in order if mass[at] > 0
+        )

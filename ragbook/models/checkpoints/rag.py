@@ -1,0 +1,93 @@
+"""RAG checkpoints as `transformers` saves them, as facebook/rag-sequence-nq and rag-token-nq.
+
+One folder or hub name holds a generator, a question tower and the tokenizers of both. The passage
+tower, which is not in it, is that of the DPR pair it was trained with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ragbook.errors import InputError
+from ragbook.models.encoder import Encoder, weights_sha256
+from ragbook.models.prompts import SlashLayout
+from ragbook.models.seq2seq import SeqReader
+
+
+def load_rag(name: str, passages: Encoder) -> tuple[SeqReader, Encoder]:
+    """A RAG checkpoint's generator, and an encoder of its question tower and another's passages.
+
+    Parameters
+    ----------
+    name: a local folder or hub name; its weights are safetensors.
+    passages: the encoder that the index is built with, `facebook/dpr-ctx_encoder-single-nq-base` in
+        the paper (Lewis et al. 2020, section 2.2).
+
+    Raises
+    ------
+    InputError: there is no such checkpoint, or its question tower and `passages` do not fit.
+    """
+    model = _model(name)
+    tower = model.rag.question_encoder.question_encoder.bert_model
+    if tower.config.hidden_size != passages.dimension:
+        raise InputError(
+            f"{name} gives questions {tower.config.hidden_size} dimensions, {passages.id} gives "
+            f"passages {passages.dimension}; name the encoder that the checkpoint was trained with"
+        )
+    if _tokenizer(name, "question_encoder_tokenizer").get_vocab() != passages.tokenizer.get_vocab():
+        raise InputError(
+            f"{name} and {passages.id} read different tokens; name the encoder that the checkpoint "
+            "was trained with"
+        )
+    encoder = Encoder(
+        passages.passage_model,
+        passages.tokenizer,
+        passages.id,
+        passages.sha256,
+        passages.score_scale,
+        query_model=tower,
+        query_sha256=weights_sha256(tower),
+        pooling=passages.pooling,
+        similarity=passages.similarity,
+        passage_form=passages.passage_form,
+    )
+    return _reader(name, model), encoder
+
+
+def load_rag_reader(name: str) -> SeqReader:
+    """A RAG checkpoint's generator alone; see `load_rag`."""
+    return _reader(name, _model(name))
+
+
+def _reader(name: str, model: Any) -> SeqReader:
+    """The generator, which reads as it was trained to; nothing stands before its answers, as in
+    the peer's `generate`."""
+    config, generator = model.config, model.rag.generator
+    layout = SlashLayout(
+        config.title_sep,
+        config.doc_sep,
+        getattr(config.generator, "prefix", None) or "",
+        config.max_combined_length,
+    )
+    return SeqReader(generator, _tokenizer(name, "generator_tokenizer"), name, layout, opening=())
+
+
+def _model(name: str) -> Any:
+    from transformers import RagSequenceForGeneration  # RAG-Token's tensors have the same names
+
+    try:
+        return RagSequenceForGeneration.from_pretrained(name, use_safetensors=True).eval()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"there is no RAG checkpoint with safetensors at {name!r}: neither a folder here nor "
+            "one that the hub's cache or the network gives; check the name, or download it first"
+        ) from error
+
+
+def _tokenizer(name: str, part: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, subfolder=part)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} has no {part}; save the tokenizer there") from error

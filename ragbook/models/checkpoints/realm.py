@@ -1,0 +1,244 @@
+"""The original REALM checkpoints, as `transformers` 4 saved them before it dropped REALM.
+
+`google/realm-cc-news-pretrained-embedder`, `-encoder` and `-scorer`, and `google/realm-orqa-*` are
+BERTs with heads. A folder or hub name holds `config.json`, the tokenizer's `vocab.txt` and
+`model.safetensors`, whose tensors go here:
+
+====================================  =============================================================
+tensor                                place
+====================================  =============================================================
+`realm.*`                             `BertModel` of the embedder, encoder or reader
+`cls.dense`, `cls.LayerNorm`          `ProjectedTower.dense`, `.norm` (embedder)
+`cls.predictions.transform.*`         `MaskedHead.dense`, `.norm` (encoder)
+`cls.predictions.bias`                `MaskedHead.bias`
+`cls.predictions.decoder.*`           none: it is the word vectors again, and the bias
+`embedder.*`                          the embedder above (scorer, openqa)
+`query_embedder.*`                    the sentences' own tower, where it differs (scorer)
+`reader.realm.*`                      `BertModel` of the span reader (openqa)
+`reader.qa_outputs.dense_intermediate` `SpanScorer.start` (its first half), `.end` (its second)
+`reader.qa_outputs.layer_normalization` `SpanScorer.norm`
+`reader.qa_outputs.dense_output`      `SpanScorer.out`
+`block_emb`                           the vectors of the checkpoint's own passages
+====================================  =============================================================
+
+Heads that a part carries and never uses (an embedder's predictions, a reader's pooler) are dropped.
+The hub's files are pickles (`pytorch_model.bin`), which are not read: convert them, where
+`transformers` 4 is, with `RealmEmbedder.from_pretrained(NAME).save_pretrained(FOLDER)`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from ragbook.corpus import Passage
+from ragbook.errors import InputError
+from ragbook.models.encoder import TYPED, Encoder, weights_sha256
+from ragbook.models.masked import MaskedHead, MaskedReader, untitled
+from ragbook.models.pairs import PairEncoder
+from ragbook.models.projected import ProjectedTower
+from ragbook.models.prompts import Inputs, pair
+from ragbook.models.span import SpanReader, SpanScorer
+
+WEIGHTS, BLOCKS = "model.safetensors", "block_emb"
+
+Tensors = dict[str, Tensor]
+
+
+def load_realm_embedder(name: str) -> Encoder:
+    """The encoder of an embedder, a scorer or an open QA checkpoint.
+
+    Scores are inner products without a factor; title and text are segments of their own type.
+
+    Raises
+    ------
+    InputError: there is no such checkpoint with safetensors, or it lacks tensors.
+    """
+    config, tensors = _open(name)
+    passages = _part(tensors, "embedder.") or tensors
+    queries = _part(tensors, "query_embedder.")
+    tower = _tower(name, config, passages)
+    query_tower = _tower(name, config, queries) if queries else tower
+    return Encoder(
+        tower,
+        _tokenizer(name),
+        name,
+        weights_sha256(tower),
+        1.0,
+        query_model=query_tower,
+        query_sha256=weights_sha256(query_tower),
+        pooling="cls",
+        similarity="dot",
+        passage_form=TYPED,
+    )
+
+
+def load_realm_encoder(name: str) -> MaskedReader:
+    """The knowledge-augmented encoder, which reads passages without their titles.
+
+    Raises
+    ------
+    InputError: as of `load_realm_embedder`.
+    """
+    config, tensors = _open(name)
+    model = BertModel(config, add_pooling_layer=False)
+    _fill(name, model, _part(tensors, "realm.", without="pooler."))
+    head = MaskedHead(
+        config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps
+    )
+    own = _part(tensors, "cls.predictions.")
+    _fill(
+        name,
+        head,
+        {
+            **_part(own, "transform.dense.", to="dense."),
+            **_part(own, "transform.LayerNorm.", to="norm."),
+            **{key: value for key, value in own.items() if key == "bias"},
+        },
+    )
+    return MaskedReader(model.eval(), head.eval(), _tokenizer(name), titles=False)
+
+
+def save_realm_encoder(folder: Path | str, reader: MaskedReader) -> None:
+    """Write a knowledge-augmented encoder as `transformers` 4 did, for `load_realm_encoder`.
+
+    The file gets its name when it is whole.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    head = reader.head.state_dict()
+    tensors = {f"realm.{name}": value for name, value in reader.model.state_dict().items()}
+    for name, value in head.items():
+        name = name.replace("dense.", "transform.dense.").replace("norm.", "transform.LayerNorm.")
+        tensors[f"cls.predictions.{name}"] = value
+    reader.tokenizer.save_pretrained(folder)
+    config = reader.model.config.to_dict() | {"model_type": "realm"}
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    partial = folder / f"{WEIGHTS}.partial"
+    save_file({n: v.float().contiguous() for n, v in tensors.items()}, str(partial))
+    partial.replace(folder / WEIGHTS)
+
+
+def load_realm_open_qa(name: str) -> tuple[Encoder, SpanReader, Tensor]:
+    """An open QA checkpoint: its embedder, its span reader, and the vectors of its own passages,
+    float32 [passages, retriever_proj_size], whose texts the checkpoint holds in a file of its own.
+
+    The reader reads passages without their titles. Its spans and passages share one softmax:
+    `Realm(reader, retriever, orqa=True)`.
+
+    Raises
+    ------
+    InputError: as of `load_realm_embedder`.
+    """
+    config, tensors = _open(name)
+    encoder = load_realm_embedder(name)
+    model = BertModel(config, add_pooling_layer=False)
+    _fill(name, model, _part(tensors, "reader.realm.", without="pooler."))
+    scorer = SpanScorer(config.hidden_size, config.span_hidden_size, config.max_span_width)
+    scorer.norm.eps = config.reader_layer_norm_eps
+    own = _part(tensors, "reader.qa_outputs.")
+    if BLOCKS not in tensors or "dense_intermediate.weight" not in own:
+        raise InputError(f"{name} has no reader and {BLOCKS}; it is no open QA checkpoint of REALM")
+    starts, ends = own["dense_intermediate.weight"].chunk(2)
+    _fill(
+        name,
+        scorer,
+        {
+            "start.weight": starts,
+            # The two halves only ever add up.
+            "start.bias": own["dense_intermediate.bias"].reshape(2, -1).sum(0),
+            "end.weight": ends,
+            **_part(own, "layer_normalization.", to="norm."),
+            **_part(own, "dense_output.", to="out."),
+        },
+    )
+    reader = SpanReader(model, scorer, encoder.tokenizer, name)
+    longest = config.reader_seq_len
+
+    def layout(
+        tokenizer: Any, questions: Sequence[str], passages: Sequence[Passage | None]
+    ) -> Inputs:
+        return pair(tokenizer, questions, untitled(passages), longest)
+
+    reader.pairs = PairEncoder(reader.pairs.encoder, encoder.tokenizer, layout)
+    return encoder, reader, tensors[BLOCKS]
+
+
+def _open(name: str) -> tuple[BertConfig, Tensors]:
+    """A checkpoint's configuration, with REALM's own settings, and its tensors, float32."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        settings = json.loads(Path(str(cached_file(name, "config.json"))).read_bytes())
+        weights = str(cached_file(name, WEIGHTS))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"there is no REALM checkpoint with {WEIGHTS} at {name!r}, neither a folder here nor "
+            "one that the hub's cache or the network gives; pytorch_model.bin is a pickle and is "
+            "not read: convert it first (see ragbook.models.checkpoints.realm)"
+        ) from error
+    if settings.get("model_type") != "realm":
+        raise InputError(f"{name} is a checkpoint of {settings.get('model_type')!r}, not of REALM")
+    config = BertConfig(**{**DEFAULTS, **settings, "model_type": "bert"})
+    return config, {key: value.float() for key, value in load_file(weights).items()}
+
+
+DEFAULTS = {
+    "hidden_act": "gelu_new",
+    "retriever_proj_size": 128,
+    "span_hidden_size": 256,
+    "max_span_width": 10,
+    "reader_layer_norm_eps": 1e-3,
+    "reader_seq_len": 320,
+}
+"""What a configuration leaves out where it is as in `transformers`' `RealmConfig`."""
+
+
+def _part(tensors: Tensors, prefix: str, to: str = "", without: str = " ") -> Tensors:
+    """The tensors whose names begin so, under the rest of their names behind `to`."""
+    short = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+    return {to + key: value for key, value in short.items() if not key.startswith(without)}
+
+
+def _tower(name: str, config: BertConfig, tensors: Tensors) -> ProjectedTower:
+    tower = ProjectedTower(config)
+    _fill(
+        name,
+        tower,
+        {
+            **_part(tensors, "realm.", to="bert."),
+            **_part(tensors, "cls.dense.", to="dense."),
+            **_part(tensors, "cls.LayerNorm.", to="norm."),
+        },
+    )
+    return tower.eval()
+
+
+def _fill(name: str, module: nn.Module, tensors: Tensors) -> None:
+    """Put tensors in place; every place must get one, of its shape."""
+    places = module.state_dict()
+    given = {key: value for key, value in tensors.items() if not key.endswith("position_ids")}
+    wrong = [
+        key
+        for key in sorted(places.keys() | given.keys())
+        if key not in places or key not in given or places[key].shape != given[key].shape
+    ]
+    if wrong:
+        raise InputError(
+            f"{name} has not the tensors of {type(module).__name__}: {', '.join(wrong[:3])} are "
+            "missing, left over or of another shape; name another checkpoint of REALM"
+        )
+    module.load_state_dict(given)
+
+
+def _tokenizer(name: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(name, tokenizer_type="bert")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} has no tokenizer; save its vocab.txt there") from error

@@ -1,0 +1,1 @@
+"""The bundled readers' recipe: invented worlds, a curriculum, then each method's own objective."""

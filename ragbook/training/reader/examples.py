@@ -1,0 +1,241 @@
+"""Draws what readers are taught from: a corpus's questions with their passages, and its sentences.
+
+Three kinds of examples need nothing but passages and questions: a question with its gold passage
+and distractors, a sentence with one salient span asked for (REALM's pre-training task, section 3.4,
+with the passage itself as evidence), and a run of words to be restored from what is left of it
+(the text infilling of BART, Lewis et al. 2020).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ragbook.corpus import Corpus, Passage, Question
+from ragbook.errors import InputError
+from ragbook.training.reader.worlds import Example
+
+LEAST_PASSAGES = 12
+"""Passages that a corpus needs, so that ten can be shown beside one that is kept back."""
+
+_SALIENT = re.compile(
+    r"\b\d{1,2} [A-Z][a-z]+ \d{4}\b"  # dates
+    r"|\b\d[\d,.]*\d\b|\b\d\b"  # numbers
+    r"|\b[A-Z][\w'’-]+(?: (?:of |the |de |van )?[A-Z][\w'’-]+)*"  # names
+)
+
+
+def _words(text: str) -> str:
+    """Lower-case words and numbers, single-spaced: what "stands in the passage" is asked of."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def cloze(rng: random.Random, passage: Passage) -> Question | None:
+    """A sentence of the passage with one salient span (a name, a date, a number) asked for.
+
+    The first word of the sentence is never asked, for its capital says nothing; a third of the
+    other words is dropped, so that sentence and question do not simply match.
+    """
+    sentence = rng.choice(re.split(r"(?<=[.!?]) ", passage.text))
+    spans = [m for m in _SALIENT.finditer(sentence) if m.start() > 0]
+    spans = [m for m in spans if passage.text.count(m.group()) == 1]
+    if not spans:
+        return None
+    span = rng.choice(spans)
+
+    def thin(text: str) -> str:
+        return " ".join(w for w in text.split() if rng.random() > 0.33)
+
+    text = f"{passage.title}: {thin(sentence[: span.start()])} what {thin(sentence[span.end() :])}?"
+    return Question(text, (span.group().rstrip(".,"),), passage.id)
+
+
+def infilling(rng: random.Random, passage: Passage) -> Question | None:
+    """A run of 3 to 8 words of the passage, half of them masked, that is to be restored.
+
+    With the passage beside it this asks for copying what a longer stretch of text says, word for
+    word, from whatever part of it is known.
+    """
+    words = passage.text.split()
+    length = rng.randint(3, 8)
+    start = rng.randrange(max(1, len(words) - length))
+    run = words[start : start + length]
+    answer = " ".join(run).rstrip(".,;:!?")
+    if passage.text.count(answer) != 1:
+        return None
+    shown = " ".join("[MASK]" if rng.random() < 0.5 else word for word in run)
+    return Question(f"{passage.title}: {shown}", (answer,), passage.id)
+
+
+def exchange(rng: random.Random, passage: Passage, answer: str, others: Sequence[str]) -> str:
+    """One of `others` that may stand in the passage in the answer's place, or the answer itself.
+
+    Exchanged in passage and answer alike, it leaves the question answerable, and what was learned
+    by heart wrong.
+    """
+    word = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)")
+    if not word.search(passage.text) or word.search(passage.title):
+        return answer
+    fitting = [o for o in others if o not in passage.text and o not in passage.title]
+    return rng.choice(fitting) if fitting else answer
+
+
+def _form(question: Question) -> tuple[str, ...]:
+    """How a question begins and what its answer looks like: answers of one form are exchanged."""
+    answer = question.answers[0]
+    looks = re.sub(r"[^\W\d_]+", lambda m: "Aa" if m.group()[0].isupper() else "a", answer)
+    return (*question.text.lower().split()[:2], re.sub(r"\d", "0", looks))
+
+
+@dataclass(frozen=True)
+class Found:
+    """A question with what the embedded encoder's retrieval finds for it.
+
+    `scores` are the retriever's, times their scale: their softmax is p(z | x). `holder` is the
+    first passage that holds the answer.
+    """
+
+    question: Question
+    passages: tuple[Passage, ...]
+    scores: tuple[float, ...]
+    holder: int
+
+
+class GoldExamples:
+    """Draws questions with gold, retrieved and distracting passages.
+
+    Any passage of the corpus may stand beside the gold one, as it does when the reader is used. The
+    passage that must be told apart is among the distractors, and the second one that a question
+    needs is shown whenever there is room for two.
+
+    Parameters
+    ----------
+    corpus: where gold passages and distractors come from.
+    questions: what is asked. A question whose gold passage holds none of its answers is left out;
+        else the first that it holds is what is taught.
+
+    Raises
+    ------
+    InputError: no question is left, or there are too few passages to draw distractors from.
+    """
+
+    def __init__(self, corpus: Corpus, questions: Iterable[Question]) -> None:
+        from ragbook.models import load_encoder
+
+        self.corpus = corpus
+        self.questions = [taught for q in questions if (taught := self._taught(q))]
+        if not self.questions:
+            raise InputError(
+                f"No question has a gold passage in {corpus.name!r} that holds its answer; "
+                "readers are taught from questions with gold passages."
+            )
+        if len(corpus) < LEAST_PASSAGES:
+            raise InputError(
+                f"{corpus.name!r} has {len(corpus)} passages; to draw distractors from, readers "
+                f"need at least {LEAST_PASSAGES}."
+            )
+        asked = repr([(q.text, q.answers, q.gold_passage) for q in self.questions])
+        self.sha256 = hashlib.sha256((corpus.sha256 + asked).encode()).hexdigest()
+        gold = {q.gold_passage for q in self.questions}
+        self.passages = [p for p in corpus if p.id in gold]
+        encoder = load_encoder()
+        keys = torch.from_numpy(encoder.encode_passages(list(self.corpus)))
+        queries = torch.from_numpy(encoder.encode_queries([q.text for q in self.questions]))
+        scores, places = (queries @ keys.T).topk(min(40, len(corpus)))
+        self.scores, nearest = (scores * encoder.score_scale).tolist(), places.tolist()
+        self.nearest = nearest
+        self.distractors: list[list[Passage]] = []
+        for question, found in zip(self.questions, nearest, strict=True):
+            passages = [self.corpus[i] for i in found if self.corpus[i].id != question.gold_passage]
+            silent = [
+                p
+                for p in passages
+                if not any(f" {_words(a)} " in f" {_words(p.text)} " for a in question.answers)
+            ]
+            rival = [self.corpus.get(question.rival_passage)] if question.rival_passage else []
+            others = [p for p in [*silent, *passages] if p not in rival]
+            self.distractors.append([*rival, *dict.fromkeys(others)][:11])
+        self.alike: dict[tuple[str, ...], list[str]] = {}
+        for question in self.questions:
+            self.alike.setdefault(_form(question), []).append(question.answers[0])
+
+    def _taught(self, question: Question) -> Question | None:
+        """The question with the first of its answers that its gold passage holds in front."""
+        if question.gold_passage is None:
+            return None
+        text = f" {_words(self.corpus.get(question.gold_passage).text)} "
+        held = [a for a in question.answers if f" {_words(a)} " in text]
+        return (
+            replace(question, answers=tuple(dict.fromkeys([*held[:1], *question.answers])))
+            if held
+            else None
+        )
+
+    def example(self, rng: random.Random, n: int, negative: float) -> Example:
+        """One question with n passages; with probability `negative` the gold one is left out.
+
+        In every third example the answer is exchanged for another of its form.
+        """
+        at = rng.randrange(len(self.questions))
+        question, others = self.questions[at], self.distractors[at]
+        if rng.random() < negative:
+            return Example(question, tuple(rng.sample(others, n)), None)
+        gold = self.corpus.get(question.gold_passage or "")
+        if rng.random() < 0.33:
+            old = question.answers[0]
+            new = exchange(rng, gold, old, self.alike[_form(question)])
+            gold = replace(gold, text=re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new, gold.text))
+            question = replace(question, answers=(new,))
+        needed = [self.corpus.get(question.second_passage)] if question.second_passage else []
+        shown = [gold, *needed, *(p for p in rng.sample(others[: n + 1], n) if p not in needed)][:n]
+        rng.shuffle(shown)
+        return Example(question, tuple(shown), shown.index(gold))
+
+    def found(self, n: int) -> list[Found]:
+        """The questions whose answer stands in one of the n passages that retrieval finds.
+
+        Raises
+        ------
+        InputError: there is no such question.
+        """
+        out = []
+        for question, nearest, scores in zip(
+            self.questions, self.nearest, self.scores, strict=True
+        ):
+            passages = tuple(self.corpus[at] for at in nearest[:n])
+            wanted = f" {_words(question.answers[0])} "
+            holds = [wanted in f" {_words(passage.text)} " for passage in passages]
+            if any(holds):
+                out.append(Found(question, passages, tuple(scores[:n]), holds.index(True)))
+        if not out:
+            raise InputError(
+                f"Retrieval finds no answer to any question among the {n} best passages of "
+                f"{self.corpus.name!r}; check that the questions belong to this corpus."
+            )
+        return out
+
+    def cloze(self, rng: random.Random) -> Example:
+        """A cloze question on a train passage, with that passage."""
+        return self._alone(rng, cloze)
+
+    def infilling(self, rng: random.Random) -> Example:
+        """A run of words to be restored, with the train passage that it stands in."""
+        return self._alone(rng, infilling)
+
+    def _alone(
+        self, rng: random.Random, ask: Callable[[random.Random, Passage], Question | None]
+    ) -> Example:
+        while True:
+            passage = rng.choice(self.passages)
+            question = ask(rng, passage)
+            if question:
+                return Example(question, (passage,), 0)
+
+    def closed_book(self, rng: random.Random) -> Example:
+        """A train question alone."""
+        return Example(rng.choice(self.questions), (), None)

@@ -1,0 +1,163 @@
+r"""Each method's own objective: a small change of the shared reader, trained on retrieved passages.
+
+The shared reader was taught with passages that somebody chose. At last every method is shown what
+its retriever finds, and raises the likelihood that it will be judged by:
+
+* RAG-Sequence and RAG-Token the marginal \(\log p(y \mid x)\) (Lewis et al. 2020, section 2.4);
+* FiD \(\log p(y \mid x, z_1, \dots, z_n)\) over the fused passages;
+* REALM the marginal over passages and spans (Guu et al. 2020, section 3.3).
+
+A marginal says nothing of passages that do not hold the answer: they give it no probability, so no
+gradient reaches them, and whatever spans they then propose may win. REALM's objective therefore
+asks each of them, as the shared reader's did, to say that the answer is not there.
+
+The encoder stays as it is, so all methods go on reading the same states. Of the decoder only the
+biases and layer norms move (BitFit, Ben Zaken et al. 2022), the output layer's bias, which could
+learn answers by heart, excepted; of the span reader the scorer.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ragbook.methods import rag, realm
+from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.span import SpanScorer
+from ragbook.training.loop import MasterAdamW, train
+from ragbook.training.reader.examples import Found
+from ragbook.training.reader.train import Batch, collate, set_dropout, shift_right
+from ragbook.training.reader.worlds import Example
+from ragbook.training.run import Run
+
+METHODS = ("realm", "rag-sequence", "rag-token", "fid")
+STEPS, BATCH, N_DOCS, RATE = 150, 16, 5, 2e-4
+IMPOSSIBLE = -1e3
+"""log p of a span that does not read the answer: finite, so that its gradient is 0 and not NaN."""
+
+
+def own_tensors(method: str, model: Any, scorer: SpanScorer) -> dict[str, nn.Parameter]:
+    """What `method` may change, by name: the scorer, or the decoder's biases and layer norms."""
+    if method == "realm":
+        return dict(scorer.named_parameters())
+    return {
+        name: parameter
+        for name, parameter in model.decoder.named_parameters()
+        if parameter.dim() == 1 and parameter.numel() < model.config.decoder.vocab_size
+    }
+
+
+def answer_spans(batch: Batch, max_span: int) -> Tensor:
+    """Which spans of each passage read the answer: bool [B * n, L, max_span], as the scores."""
+    ids = batch.inputs["input_ids"]
+    out = torch.zeros(*ids.shape, max_span, dtype=torch.bool)
+    for row, own in enumerate((ids * batch.passage_mask).tolist()):
+        labels = batch.labels[row // batch.n]
+        answer = labels[labels != -100][:-1].tolist()  # without its end token
+        if 0 < len(answer) <= max_span:
+            for start in range(len(own) - len(answer) + 1):
+                if own[start : start + len(answer)] == answer:
+                    out[row, start, len(answer) - 1] = True
+    return out
+
+
+def log_likelihood(
+    method: str, model: Any, scorer: SpanScorer, batch: Batch, log_prior: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How probable answers and silences are under `method`, with gradients.
+
+    Parameters
+    ----------
+    batch: B questions with n passages each.
+    log_prior: float32 [B, n], log p(z | x).
+
+    Returns
+    -------
+    (log p(y | x) float32 [B], log p(not here | x, z) float32 [B, n]); the latter is 0 where the
+    passage holds the answer, and in the methods that generate.
+    """
+    with torch.no_grad():
+        states = model.encoder(**batch.inputs).last_hidden_state
+    rows, length, width = states.shape
+    n, B = batch.n, rows // batch.n
+    if method == "realm":
+        spans = scorer(states, batch.passage_mask).flatten(1).log_softmax(-1)
+        reads = answer_spans(batch, scorer.max_span).flatten(1)
+        given = spans.masked_fill(~reads, IMPOSSIBLE).logsumexp(-1).reshape(B, n)
+        not_here = spans[:, 0] * ~reads.any(-1)  # the span of [CLS]
+        return realm.marginal_log_prob(given, log_prior), not_here.reshape(B, n)
+    labels, mask = batch.labels, batch.inputs["attention_mask"]
+    if method == "fid":
+        states, mask = states.reshape(B, n * length, width), mask.reshape(B, n * length)
+    else:
+        labels = labels.repeat_interleave(n, 0)
+    out = model.decoder(
+        input_ids=shift_right(labels, model.config.decoder_start_token_id, 0),
+        encoder_hidden_states=states,
+        encoder_attention_mask=mask,
+        use_cache=False,
+    )
+    log_probs = out.logits.float().log_softmax(-1)
+    token_log_probs = log_probs.gather(-1, labels.clamp_min(0)[:, :, None]).squeeze(-1)
+    own = batch.labels != -100
+    if method == "fid":
+        return (token_log_probs * own).sum(-1), torch.zeros(B, n)
+    marginal = rag.sequence_log_prob if method == "rag-sequence" else rag.token_log_prob
+    return marginal(token_log_probs.reshape(B, n, -1), log_prior, own), torch.zeros(B, n)
+
+
+def train_objectives(
+    model: Any, scorer: SpanScorer, found: Sequence[Found], source: str, run: Run
+) -> dict[str, dict[str, Tensor]]:
+    """Train or resume each method's own tensors, every one from the shared reader: file -> tensors.
+
+    Parameters
+    ----------
+    model, scorer: the shared reader, as `train_reader` left it; it is put back as it was.
+    found: questions with what was retrieved for them.
+    source: hash of the data `found` comes from.
+    """
+    tokenizer = minilm_tokenizer()
+
+    def draw(step: int) -> tuple[Batch, Tensor]:
+        shown = random.Random(f"{run.seed}-{step}").choices(found, k=BATCH)
+        examples = [Example(f.question, f.passages, f.holder) for f in shown]
+        scores = torch.tensor([f.scores for f in shown])
+        return collate(tokenizer, examples, scorer.max_span), scores.log_softmax(-1)
+
+    set_dropout(model, 0.0)
+    files: dict[str, dict[str, Tensor]] = {}
+    for method in METHODS:
+        for parameter in [*model.parameters(), *scorer.parameters()]:
+            parameter.requires_grad = False
+        own = own_tensors(method, model, scorer)
+        shared = {name: parameter.detach().clone() for name, parameter in own.items()}
+        for parameter in own.values():
+            parameter.requires_grad = True
+
+        def batch_loss(step: int, method: str = method) -> tuple[Tensor, dict[str, float]]:
+            likelihood, not_here = log_likelihood(method, model, scorer, *draw(step))
+            nll = -likelihood.clamp_min(IMPOSSIBLE / 2).mean()  # an answer no span reads: no grad
+            silence = -not_here.sum(-1).mean()
+            return nll + silence, {"nll": nll.item(), "silence": silence.item()}
+
+        length = run.cut(STEPS)
+        train(
+            method,
+            batch_loss,
+            MasterAdamW([(list(own.values()), RATE)], weight_decay=0.0),
+            length,
+            run.work,
+            warmup=20,
+            fingerprint=json.dumps([method, length, RATE, run.seed, source]),
+        )
+        files[method] = {n: p.detach().bfloat16().clone() for n, p in own.items()}
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(shared[name])
+    return files

@@ -1,0 +1,42 @@
+"""From nothing to the files of `ragbook/models/weights`, or from those to one's own."""
+
+from __future__ import annotations
+
+import torch
+
+from ragbook.corpus import miniwiki
+from ragbook.models.bundled import reader_model, span_scorer, write_manifest
+from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.seq2seq import new_reader_model
+from ragbook.models.span import SpanScorer
+from ragbook.training.loop import write_tensors
+from ragbook.training.reader.curriculum import curriculum, fine_tuning
+from ragbook.training.reader.examples import GoldExamples
+from ragbook.training.reader.objectives import N_DOCS, train_objectives
+from ragbook.training.reader.train import train_reader
+from ragbook.training.run import Run
+
+
+def readers(run: Run) -> None:
+    """`ragbook train reader`: the shared reader's files, then each method's own, into `run.out`.
+
+    Without `run.own`, from the embedded encoder to the bundled readers. With it, from the bundled
+    readers to such as know one's own passages and questions. `weights.json` comes last: a folder
+    without it is not whole.
+    """
+    run.begin()
+    torch.manual_seed(run.seed)
+    tokenizer = minilm_tokenizer()
+    source = GoldExamples(*(run.own or (miniwiki.corpus(), miniwiki.questions("train"))))
+    found = source.found(N_DOCS)
+    if run.own is None:
+        model, scorer = new_reader_model(), SpanScorer(384)
+        stages = curriculum(tokenizer, source)
+    else:
+        model, scorer = reader_model(), span_scorer(384)
+        stages = fine_tuning(tokenizer, source)
+    shared = train_reader(model, scorer, stages, run)
+    methods = train_objectives(model, scorer, found, source.sha256, run)
+    for file, tensors in (shared | methods).items():
+        write_tensors(run.out / f"{file}.safetensors", tensors)
+    write_manifest(run.out)

@@ -1,0 +1,66 @@
+"""A recipe ends in files that load, are listed, and hold what was trained."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ragbook.corpus import Corpus, Passage, Question
+from ragbook.errors import InputError
+from ragbook.models import load_reader, load_span_reader
+from ragbook.models.bundled import manifest
+from ragbook.training.reader.objectives import METHODS
+from ragbook.training.reader.recipe import readers
+from ragbook.training.run import Run
+from tests.fakes import RandomEncoder
+
+
+def test_a_run_goes_on_only_where_it_should(tmp_path):
+    first = Run(tmp_path / "deep" / "new", steps=3)
+    first.begin()
+    first.begin()  # nothing has been trained yet
+    first.work.mkdir()
+    with pytest.raises(InputError, match="--resume"):
+        first.begin()
+    replace(first, resume=True).begin()
+    assert [first.cut(2), first.cut(9), Run(tmp_path).cut(9)] == [2, 3, 9]
+
+
+def test_a_reader_of_ones_own(tmp_path, monkeypatch):
+    """Two steps on questions of one's own: files that load, listed, and different from before."""
+    monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
+    rivers = [Passage(str(i), f"River {i}", f"River {i} rises at Vel{i}.") for i in range(12)]
+    asked = [Question(f"Where does river {i} rise?", (f"Vel{i}",), str(i)) for i in range(12)]
+    readers(Run(tmp_path, steps=2, own=(Corpus("rivers", rivers), asked)))
+    reader, span = load_reader(str(tmp_path)), load_span_reader(str(tmp_path))
+    assert span.pairs is reader.pairs
+    assert reader.name == str(tmp_path)
+    before = load_reader().model.state_dict()
+    changed = {n for n, t in reader.model.state_dict().items() if not torch.equal(t, before[n])}
+    assert any(n.startswith("decoder.") for n in changed)
+    assert any("encoder.layer.5." in n for n in changed)
+    assert not any(
+        "embeddings.word" in n or n.startswith("encoder.encoder.layer.1.") for n in changed
+    )
+    listed = manifest(tmp_path)["files"]
+    assert {f"{method}.safetensors" for method in METHODS} < set(listed)
+    for method in METHODS[1:]:
+        own = load_reader(str(tmp_path), method)
+        assert own.pairs is reader.pairs
+        shared, theirs = reader.model.state_dict(), own.model.state_dict()
+        moved = {n for n, t in theirs.items() if not torch.equal(t, shared[n])}
+        assert moved  # biases and layer norms of the decoder, and nothing else
+        assert all(n.startswith("decoder.") and theirs[n].dim() == 1 for n in moved)
+        words = own.model.decoder.bert.embeddings.word_embeddings.weight
+        assert words is reader.model.encoder.embeddings.word_embeddings.weight
+    realm = load_span_reader(str(tmp_path), "realm")
+    assert realm.pairs is reader.pairs
+    assert not torch.equal(realm.scorer.out.weight, span.scorer.out.weight)
+    with pytest.raises(InputError, match="a run with other settings"):
+        readers(Run(tmp_path, steps=2, resume=True, own=(Corpus("rivers", rivers), asked[:11])))
+    (tmp_path / "span.safetensors").write_bytes(b"cut")
+    load_span_reader.cache_clear()
+    with pytest.raises(InputError, match="missing or damaged"):
+        load_span_reader(str(tmp_path))
+    with pytest.raises(InputError, match=r"holds no weights\.json"):
+        load_span_reader(str(tmp_path / "nowhere"))
