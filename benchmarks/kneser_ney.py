@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from ragbook.corpus import miniwiki
 from ragbook.evaluation.perplexity import windows
-from ragbook.models import load_lm
+from ragbook.models import load_language_model
 from ragbook.models.prompts import passage_text
 
 START = -1
@@ -66,7 +66,7 @@ def main() -> None:
     """Print both perplexities and their ratio."""
     import torch
 
-    lm = load_lm()
+    lm = load_language_model()
     train = [p for a in miniwiki.articles() if a.split == "train" for p in a.passages]
     ids = [lm.tokenizer(passage_text(p), add_special_tokens=False)["input_ids"] for p in train]
     counted = KneserNey(ids, lm.model.config.vocab_size)

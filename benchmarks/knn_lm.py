@@ -29,7 +29,7 @@ from ragbook.corpus import Corpus, miniwiki
 from ragbook.evaluation.perplexity import Contexts, look_up, read, windows
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.methods.knn_lm import grid, interpolate, knn_target_log_prob
-from ragbook.models import LanguageModel, load_lm
+from ragbook.models import LanguageModel, load_language_model
 
 K, LAM, TEMPERATURE = 1024, 0.3, 10.0
 ARTICLES, BATCH, CELL_TOKENS, BUILD_PASSAGES = 20, 256, 128, 600
@@ -203,7 +203,7 @@ def building(lm: LanguageModel, corpus: Corpus, folder: Path) -> None:
 
 def main() -> None:
     """Print the three comparisons."""
-    lm, corpus = load_lm(), miniwiki.corpus()
+    lm, corpus = load_language_model(), miniwiki.corpus()
     articles = miniwiki.heldout("test")[:ARTICLES]
     documents = ["\n".join(p.text for p in article.passages) for article in articles]
     with TemporaryDirectory() as folder:

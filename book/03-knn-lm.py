@@ -42,11 +42,11 @@ from ragbook.index import build_index
 from ragbook.index.datastore import build_datastore
 from ragbook.methods import knn_lm
 from ragbook.methods.knn_lm.text import OpenKnnLM
-from ragbook.models import load_encoder, load_lm
+from ragbook.models import load_encoder, load_language_model
 from ragbook.models.bundled import manifest
 from ragbook.retrieval import DenseRetriever
 
-corpus, lm = load_corpus("miniwiki"), load_lm()
+corpus, lm = load_corpus("miniwiki"), load_language_model()
 measured, real = (
     json.loads(Path(f"results/{name}.json").read_text()) for name in ("language", "wikitext")
 )

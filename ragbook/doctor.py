@@ -43,7 +43,7 @@ DOWNLOADS = {
     "Wikipedia as it is now": "ragbook corpus build with the address of a pages-articles.xml.bz2 "
     "of https://dumps.wikimedia.org",
     "readers and language models of the hub": "on first use of their name in Python, "
-    "load_reader(NAME), load_lm(NAME)",
+    "load_reader(NAME), load_language_model(NAME)",
 }
 
 

@@ -15,7 +15,7 @@ from ragbook.cli import main
 from ragbook.corpus import Corpus, Passage, load_corpus
 from ragbook.index.datastore import build_datastore
 from ragbook.methods.base import Answer, Evidence
-from ragbook.models import load_lm
+from ragbook.models import load_language_model
 from ragbook.training import Run
 from tests.fakes import HashEncoder
 
@@ -530,7 +530,9 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
         return {"base": {"perplexity": 21.5, "tokens": 1234}, "knn-lm": known}
 
     monkeypatch.setattr("ragbook.evaluation.perplexity.perplexity", fake)
-    monkeypatch.setattr("ragbook.cli.commands.load_lm", lambda name, device: f"{name} on {device}")
+    monkeypatch.setattr(
+        "ragbook.cli.commands.load_language_model", lambda name, device: f"{name} on {device}"
+    )
     assert printed(capsys, "perplexity", "--json")["base"]["tokens"] == 1234
     assert seen["corpus"] == "miniwiki"
     assert "k" not in seen
@@ -563,7 +565,9 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
 
 def test_datastore(capsys, encoders, monkeypatch, rivers, tmp_path):
     seen = []
-    monkeypatch.setattr("ragbook.cli.commands.load_lm", lambda name, device: f"{name} on {device}")
+    monkeypatch.setattr(
+        "ragbook.cli.commands.load_language_model", lambda name, device: f"{name} on {device}"
+    )
     monkeypatch.setattr(
         "ragbook.index.datastore.build_datastore",
         lambda corpus, out, lm, progress=True: seen.append((corpus.name, out, lm)),
@@ -584,7 +588,7 @@ def test_datastore(capsys, encoders, monkeypatch, rivers, tmp_path):
 
 def test_datastore_search(capsys, tmp_path):
     rivers = Corpus("rivers", [Passage("d", "Danube", "It rises in the Black Forest.")])
-    build_datastore(rivers, tmp_path / "store", load_lm("bundled"), progress=False)
+    build_datastore(rivers, tmp_path / "store", load_language_model("bundled"), progress=False)
     asked = ["datastore", "search", tmp_path / "store", "Danube. It rises in the", "--k", 3]
     found = printed(capsys, *asked, "--json")
     assert len(found) == 3

@@ -43,7 +43,7 @@ from ragbook.methods.knn_lm import (
     knn_target_log_prob,
     tune,
 )
-from ragbook.models import LanguageModel, load_lm
+from ragbook.models import LanguageModel, load_language_model
 
 from .report import measure as measure_sections
 
@@ -330,7 +330,7 @@ def heldout_texts(split: str) -> list[str]:
 def main(out: str) -> None:
     """Measure everything and write it; what stands in the file already is not measured again."""
     dev, test = map(heldout_texts, ("dev", "test"))
-    report(Path(out), miniwiki.corpus(), dev, test, load_lm())
+    report(Path(out), miniwiki.corpus(), dev, test, load_language_model())
 
 
 if __name__ == "__main__":

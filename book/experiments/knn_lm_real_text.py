@@ -24,7 +24,7 @@ from ragbook.corpus.building import split_passages
 from ragbook.errors import InputError
 from ragbook.evaluation.perplexity import look_up, prompted, read
 from ragbook.index.datastore import Datastore, build_datastore
-from ragbook.models import LanguageModel, load_lm
+from ragbook.models import LanguageModel, load_language_model
 from ragbook.training.lm import adapt_lm
 from ragbook.training.run import Run
 
@@ -87,7 +87,7 @@ def adapted(articles: Articles, work: Path, stores: Path) -> dict[str, Any]:
     in_context = prompted(articles.test, passages, lm)
     base = base_of(test)
     measured = measure(base, look_up(test, store, K), settings, in_context)
-    unadapted = base_of(read(articles.test, load_lm()))
+    unadapted = base_of(read(articles.test, load_language_model()))
     return {
         "settings": settings.described(),
         "test": measured,
@@ -107,7 +107,7 @@ def crossed(
 
 def main(path: str, out: str, work: str = "build/own-text") -> None:
     """Measure everything and write it; what stands in the file already is not measured again."""
-    articles, lm = Articles(Path(path)), load_lm()
+    articles, lm = Articles(Path(path)), load_language_model()
     parts = {"memory": articles.known, "dev": articles.dev, "test": articles.test}
     own = build_datastore(articles.known, Path(work) / "bundled", lm)
     corpus = shuffled(miniwiki.corpus())

@@ -9,7 +9,7 @@ import textwrap
 from ragbook.cli.parts import (
     cache_folder,
     load_encoder,
-    load_lm,
+    load_language_model,
     make_retriever,
     method_names,
     open_passages,
@@ -227,7 +227,7 @@ def perplexity(arguments: argparse.Namespace) -> int:
         documents,
         corpus,  # type: ignore[arg-type]
         progress=True,
-        lm=load_lm(arguments.lm, arguments.device),
+        lm=load_language_model(arguments.lm, arguments.device),
         approximate=arguments.approximate,
         **options,
     )
@@ -291,7 +291,7 @@ def datastore_build(arguments: argparse.Namespace) -> int:
     from ragbook.index.datastore import add_approximate, build_datastore
 
     corpus, _ = open_passages(arguments)
-    lm = load_lm(arguments.lm, arguments.device)
+    lm = load_language_model(arguments.lm, arguments.device)
     datastore = build_datastore(corpus, arguments.out, lm, progress=True)
     if arguments.ivfpq:
         add_approximate(datastore)
@@ -316,7 +316,7 @@ def datastore_search(arguments: argparse.Namespace) -> int:
     from ragbook.models.bundled import manifest
 
     datastore = Datastore.open(arguments.folder)
-    lm = load_lm(arguments.lm, arguments.device)
+    lm = load_language_model(arguments.lm, arguments.device)
     method = OpenKnnLM(lm, datastore, **manifest()["perplexity"])
     found = method.neighbours(arguments.text, arguments.k)
     if arguments.json:

@@ -105,11 +105,11 @@ def load_encoder(name: str) -> Encoder:
     return load_encoder(name)
 
 
-def load_lm(name: str, device: str) -> LanguageModel:
-    """`ragbook.models.load_lm`, on a device; InputError for one that is not there."""
-    from ragbook.models import load_lm
+def load_language_model(name: str, device: str) -> LanguageModel:
+    """`ragbook.models.load_language_model`, on a device; InputError for one that is not there."""
+    from ragbook.models import load_language_model
 
-    lm = load_lm(name)
+    lm = load_language_model(name)
     try:
         lm.model.to(device)
     except (RuntimeError, AssertionError):  # what torch raises without CUDA

@@ -32,7 +32,7 @@ from ragbook.errors import InputError
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.index.neighbours import PROBES, recall
 from ragbook.methods.knn_lm import adaptive, interpolate, knn_target_log_prob, tune
-from ragbook.models import load_lm
+from ragbook.models import load_language_model
 from ragbook.models.bundled import BUNDLED, manifest
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ def perplexity(
             "lambda and temperature are known for the bundled language model only; give held-out "
             "text to tune them on with --dev"
         )
-    model = lm or load_lm()
+    model = lm or load_language_model()
     with _memory(corpus, model, datastore, progress) as memory:
         settings: tuple[float, ...] = ()
         if dev is not None:

@@ -15,7 +15,7 @@ import torch
 from ragbook.corpus import miniwiki
 from ragbook.evaluation.perplexity import score
 from ragbook.methods.knn_lm import KnnLM, tune
-from ragbook.models import LanguageModel, load_encoder, load_lm
+from ragbook.models import LanguageModel, load_encoder, load_language_model
 from ragbook.models.bundled import write_manifest
 
 
@@ -56,7 +56,7 @@ def tune_text(lm: LanguageModel) -> dict[str, float]:
 def main(folder: Path) -> None:
     """Write `weights.json` of the folder: files first, so that the language model can be read."""
     write_manifest(folder)
-    lm = load_lm()
+    lm = load_language_model()
     settings = {"knn_lm": tune_answers(lm), "perplexity": tune_text(lm)}
     write_manifest(folder, **settings)
     print(json.dumps(settings))

@@ -64,7 +64,9 @@ def load(
     held: dict[str, Any] = {"verbatim": verbatim}
     make: dict[str, Callable[[], Any]] = {
         "closed-book": lambda: closed_book.ClosedBook(models.load_reader(reader)),
-        "knn-lm": lambda: knn_lm.KnnLM(models.load_lm(), retriever, **manifest()["knn_lm"], **held),
+        "knn-lm": lambda: knn_lm.KnnLM(
+            models.load_language_model(), retriever, **manifest()["knn_lm"], **held
+        ),
         "realm": lambda: realm.Realm(models.load_span_reader(reader, "realm"), retriever),
         "rag-sequence": lambda: rag.RagSequence(
             models.load_reader(reader, "rag-sequence"), retriever, **held

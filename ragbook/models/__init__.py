@@ -1,6 +1,6 @@
 """Where checkpoints come from, and what the methods use them through."""
 
-from ragbook.models.bundled import load_lm, load_reader, load_span_reader
+from ragbook.models.bundled import load_language_model, load_reader, load_span_reader
 from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel
 from ragbook.models.seq2seq import SeqReader
@@ -12,7 +12,7 @@ __all__ = [
     "SeqReader",
     "SpanReader",
     "load_encoder",
-    "load_lm",
+    "load_language_model",
     "load_reader",
     "load_span_reader",
 ]

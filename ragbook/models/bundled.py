@@ -157,7 +157,7 @@ def load_span_reader(name: str = BUNDLED, method: str | None = None) -> SpanRead
 
 
 @cache
-def load_lm(name: str = BUNDLED) -> LanguageModel:
+def load_language_model(name: str = BUNDLED) -> LanguageModel:
     """kNN-LM's base model: the bundled one, a path or a hub name."""
     if name != BUNDLED:
         from transformers import AutoModelForCausalLM

@@ -26,7 +26,7 @@ from transformers import BertLMHeadModel
 
 from ragbook.corpus import Corpus, miniwiki
 from ragbook.errors import InputError
-from ragbook.models import load_encoder, load_lm
+from ragbook.models import load_encoder, load_language_model
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.training.loop import MasterAdamW, train, write_tensors
 from ragbook.training.reader import worlds
@@ -130,7 +130,7 @@ def adapt_lm(run: Run, corpus: Corpus, start: LanguageModel | None = None) -> La
     ------
     InputError: the corpus is empty, or `run.out` holds the checkpoint of another run.
     """
-    start = start or load_lm()
+    start = start or load_language_model()
     lm = LanguageModel(deepcopy(start.model).bfloat16(), start.tokenizer, str(run.out))
     model = lm.model
     model.set_attn_implementation("eager")

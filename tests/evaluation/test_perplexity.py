@@ -21,7 +21,7 @@ from ragbook.evaluation.perplexity import (
 )
 from ragbook.index.datastore import build_datastore
 from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
-from ragbook.models import LanguageModel, load_lm
+from ragbook.models import LanguageModel, load_language_model
 from ragbook.models.lm import new_lm_model
 
 CORPUS = Corpus(
@@ -36,11 +36,11 @@ TEXT = "Lake Velm lies in Ordania, and Mount Orr stands above the Ister valley. 
 
 @pytest.fixture(scope="module")
 def found():
-    return token_log_probs([TEXT, "A lake."], CORPUS, load_lm(), k=8, progress=False)
+    return token_log_probs([TEXT, "A lake."], CORPUS, load_language_model(), k=8, progress=False)
 
 
 def test_every_token_is_scored_once_by_every_method(found):
-    lm = load_lm()
+    lm = load_language_model()
     for parts in found.values():
         assert [len(part) for part in parts] == [
             len(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -49,7 +49,7 @@ def test_every_token_is_scored_once_by_every_method(found):
 
 
 def test_windows_overlap_and_cover_the_document():
-    lm = load_lm()
+    lm = load_language_model()
     ids = lm.tokenizer(TEXT, add_special_tokens=False)["input_ids"]
     scored = []
     for number, window in enumerate(windows(lm, TEXT)):
@@ -60,7 +60,7 @@ def test_windows_overlap_and_cover_the_document():
 
 
 def test_base_is_the_models_own_likelihood(found):
-    lm = load_lm()
+    lm = load_language_model()
     ids = [lm.start, *lm.tokenizer("A lake.", add_special_tokens=False)["input_ids"]]
     with torch.no_grad():
         logits = lm.model(torch.tensor([ids])).logits[0].double()
@@ -70,7 +70,7 @@ def test_base_is_the_models_own_likelihood(found):
 
 def test_knn_is_the_formula_over_the_whole_corpus(found):
     """One token by hand: neighbours among all contexts, exactly, then the interpolation."""
-    lm, tuned = load_lm(), module.manifest()["perplexity"]
+    lm, tuned = load_language_model(), module.manifest()["perplexity"]
     ids = [lm.start, *lm.tokenizer("A lake.", add_special_tokens=False)["input_ids"]]
     keys, log_probs = lm.forward(torch.tensor([ids]))
     memory = lm.memory(list(CORPUS))
@@ -87,7 +87,7 @@ def test_knn_is_the_formula_over_the_whole_corpus(found):
 
 
 def test_lambda_zero_is_the_base_model():
-    plain = token_log_probs([TEXT], CORPUS, load_lm(), k=4, lam=0.0, progress=False)
+    plain = token_log_probs([TEXT], CORPUS, load_language_model(), k=4, lam=0.0, progress=False)
     np.testing.assert_allclose(plain["knn-lm"][0], plain["base"][0], atol=1e-6)
 
 
@@ -111,11 +111,13 @@ def test_no_text_is_refused():
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    return build_datastore(CORPUS, tmp_path_factory.mktemp("d") / "store", load_lm(), False)
+    return build_datastore(
+        CORPUS, tmp_path_factory.mktemp("d") / "store", load_language_model(), False
+    )
 
 
 def test_a_datastore_on_the_disk_is_the_same_memory(found, stored):
-    lm = load_lm()
+    lm = load_language_model()
     again = token_log_probs([TEXT, "A lake."], CORPUS, lm, k=8, progress=False, datastore=stored)
     for name, parts in found.items():
         for part, other in zip(parts, again[name], strict=True):
@@ -127,7 +129,7 @@ def test_a_datastore_on_the_disk_is_the_same_memory(found, stored):
 
 
 def test_searching_a_few_tokens_at_a_time_changes_nothing(stored, monkeypatch):
-    contexts = read([TEXT, "A lake."], load_lm(), progress=False)
+    contexts = read([TEXT, "A lake."], load_language_model(), progress=False)
     whole = look_up(contexts, stored, 8)
     monkeypatch.setattr(module, "SEARCHED", 5)
     for one, other in zip(whole, look_up(contexts, stored, 8), strict=True):
@@ -137,7 +139,7 @@ def test_searching_a_few_tokens_at_a_time_changes_nothing(stored, monkeypatch):
 
 
 def test_contexts_hold_the_models_own_distribution():
-    lm = load_lm()
+    lm = load_language_model()
     (one,) = read(["A lake."], lm, progress=False)
     ids = torch.tensor([[lm.start, *one.targets.tolist()]])
     log_probs = lm.forward(ids)[1][0, :-1].double()
@@ -151,7 +153,7 @@ def test_contexts_hold_the_models_own_distribution():
 
 def test_what_an_approximate_search_costs(stored, monkeypatch):
     """A search that misses every second neighbour has a recall of one half."""
-    contexts = read([TEXT], load_lm(), progress=False)
+    contexts = read([TEXT], load_language_model(), progress=False)
 
     asked = []
 
@@ -177,7 +179,7 @@ def test_what_an_approximate_search_costs(stored, monkeypatch):
 
 
 def test_another_model_needs_text_to_tune_on(stored):
-    other = LanguageModel(new_lm_model(), load_lm().tokenizer, "another")
+    other = LanguageModel(new_lm_model(), load_language_model().tokenizer, "another")
     with pytest.raises(InputError, match="--dev"):
         perplexity([TEXT], CORPUS, lm=other, progress=False)
     text = [CORPUS[0].text]
@@ -189,7 +191,7 @@ def test_dev_text_tunes(stored):
     """To the grid's best on that text, here the same that is measured."""
     dev = ["Nothing of this kind."]
     own = perplexity(dev, CORPUS, k=8, datastore=stored, dev=dev, progress=False)
-    contexts = read(dev, load_lm(), progress=False)
+    contexts = read(dev, load_language_model(), progress=False)
     ((distances, hits, _),) = look_up(contexts, stored, 8)
     best = module.tune(contexts[0].base, [distances], [hits])[2]
     assert own["knn-lm"]["perplexity"] == pytest.approx(math.exp(-best), rel=1e-4)

@@ -22,7 +22,7 @@ from experiments.knn_lm import (
 from ragbook.corpus import Corpus, Passage
 from ragbook.index.datastore import build_datastore
 from ragbook.methods.knn_lm import LAMS, TEMPERATURES, interpolate, knn_target_log_prob
-from ragbook.models import load_lm
+from ragbook.models import load_language_model
 
 
 def documents(n: int, seed: int):
@@ -120,7 +120,7 @@ def test_passages_of_one_title_make_an_article():
 
 
 def test_a_prefix_is_the_memory_that_held_no_more(tmp_path):
-    lm = load_lm()
+    lm = load_language_model()
     whole = build_datastore(CORPUS, tmp_path / "whole", lm, progress=False)
     part = build_datastore(Corpus("part", PASSAGES[:4]), tmp_path / "part", lm, progress=False)
     queries = np.asarray(whole.keys[::9], dtype=np.float32)
@@ -131,7 +131,7 @@ def test_a_prefix_is_the_memory_that_held_no_more(tmp_path):
 def test_the_whole_report_on_tiny_text(tmp_path):
     dev = ["Lake Velm lies in Ordania.", "Lake Lund lies far from Brisk."]
     out = tmp_path / "report.json"
-    report(out, CORPUS, dev, dev, load_lm(), tmp_path / "stores")
+    report(out, CORPUS, dev, dev, load_language_model(), tmp_path / "stores")
     found = json.loads(out.read_text())
     assert found["approximate search"] is None  # too few pairs for one
     assert found["test"]["base"]["perplexity"] == pytest.approx(found["settings"]["dev"]["base"])
@@ -146,6 +146,6 @@ def test_the_whole_report_on_tiny_text(tmp_path):
     assert low <= found["whole articles"]["difference"] <= high
     before = out.read_bytes()
     out.write_text(json.dumps(found | {"growth": "was measured before"}))
-    report(out, CORPUS, dev, dev, load_lm(), tmp_path / "stores")
+    report(out, CORPUS, dev, dev, load_language_model(), tmp_path / "stores")
     assert json.loads(out.read_text())["growth"] == "was measured before"
     assert json.loads(before) == found

@@ -53,7 +53,7 @@ def tiny(monkeypatch):
     )
     lm = LanguageModel(BertLMHeadModel(config), minilm_tokenizer(), "tiny")
     for module in (own_text, recipe):
-        monkeypatch.setattr(module, "load_lm", lambda: lm)
+        monkeypatch.setattr(module, "load_language_model", lambda: lm)
 
 
 @pytest.mark.usefixtures("tiny")

@@ -16,7 +16,7 @@ from ragbook.methods.fid import FiD
 from ragbook.methods.knn_lm import KnnLM
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
-from ragbook.models import load_lm
+from ragbook.models import load_language_model
 from ragbook.models.embedded import minilm_tokenizer
 from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
 
@@ -363,7 +363,7 @@ def test_a_continuation_is_the_model_run_from_the_start(reader):
 @pytest.mark.parametrize("bundled", [False, True])
 def test_a_continued_prompt_is_the_model_run_from_the_start(language_model, bundled):
     """As above for the causal model: prompts of two lengths, padded on the left."""
-    lm = load_lm() if bundled else language_model
+    lm = load_language_model() if bundled else language_model
     texts = ["Which river passes through Vienna?", "Where is it?"]
     following = lm.continuation(texts)
     prefixes = torch.full((2, 1), lm.end)

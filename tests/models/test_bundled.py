@@ -9,7 +9,14 @@ import torch
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
-from ragbook.models import bundled, embedded, load_encoder, load_lm, load_reader, load_span_reader
+from ragbook.models import (
+    bundled,
+    embedded,
+    load_encoder,
+    load_language_model,
+    load_reader,
+    load_span_reader,
+)
 from ragbook.models.embedded import MINILM_SHA256, sha256_file
 
 PASSAGE = Passage(
@@ -71,7 +78,7 @@ def test_missing_weights_are_named(tmp_path):
 
 def test_a_model_that_is_nowhere_is_named_in_one_sentence(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # asks no host
-    for load in (load_reader, load_lm):
+    for load in (load_reader, load_language_model):
         with pytest.raises(InputError, match="there is no model at 'no-such/model'"):
             load("no-such/model")
     with pytest.raises(InputError, match="there is no encoder 'other'"):
@@ -127,7 +134,7 @@ def test_the_readers_copy_a_name_they_have_never_seen():
 
 def test_the_language_model_knows_nothing_of_the_future():
     """A causal model: what comes later does not change what was predicted before."""
-    lm = load_lm()
+    lm = load_language_model()
     ids = lm.passage_ids(PASSAGE)
     keys, log_probs = lm.forward(torch.tensor([ids]))
     other = [*ids[:8], *reversed(ids[8:])]
@@ -139,7 +146,7 @@ def test_the_language_model_knows_nothing_of_the_future():
 
 
 def test_padding_does_not_change_a_memory():
-    lm = load_lm()
+    lm = load_language_model()
     long = Passage("y", "Long", "word " * 60)
     together, alone = lm.memory([PASSAGE, long])[0], lm.memory([PASSAGE])[0]
     torch.testing.assert_close(together[0], alone[0], rtol=1e-4, atol=1e-4)

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from ragbook.corpus import Corpus, Passage
 from ragbook.errors import InputError
 from ragbook.index.datastore import build_datastore
-from ragbook.models import LanguageModel, load_lm
+from ragbook.models import LanguageModel, load_language_model
 from ragbook.models.embedded import minilm_path
 
 SMALL = {
@@ -239,7 +239,7 @@ def test_the_fingerprint_is_of_the_weights(tokenizer):
 
 
 def test_texts_are_whole_where_a_prompt_is_cut():
-    lm = load_lm()
+    lm = load_language_model()
     long = Passage("y", "Long", "word " * 400)
     assert len(lm.texts([long])[0]) > len(lm.passage_ids(long))
     assert lm.memory([]) == []

@@ -5,7 +5,7 @@ import torch
 
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
-from ragbook.models import load_lm
+from ragbook.models import load_language_model
 from ragbook.training.lm import adapt_lm, recipe
 from ragbook.training.run import Run
 
@@ -19,7 +19,7 @@ def test_a_language_model_of_ones_own(tmp_path):
     """Three steps: a checkpoint that loads, knows more of the text, and moved only what it may."""
     run = Run(tmp_path / "lm", steps=3, own=(LAKES, ()))
     recipe(run)
-    own, bundled = load_lm(str(run.out)), load_lm()
+    own, bundled = load_language_model(str(run.out)), load_language_model()
     ids = torch.tensor([lm_ids[:14] for lm_ids in bundled.texts(list(LAKES))])
 
     def loss(lm):

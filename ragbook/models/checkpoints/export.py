@@ -21,7 +21,7 @@ from transformers import EncoderDecoderModel
 from ragbook.errors import InputError
 from ragbook.models.bundled import (
     BUNDLED,
-    load_lm,
+    load_language_model,
     load_reader,
     load_span_reader,
     weights_folder,
@@ -52,7 +52,7 @@ def export(name: str, folder: Path, reader: str = BUNDLED) -> None:
         raise InputError(f"{folder} exists already; name another folder")
     scorer: nn.Module | None = None
     if name == "lm":
-        lm = load_lm()
+        lm = load_language_model()
         model, tokenizer = lm.model, lm.tokenizer
     elif name == "realm":
         span = load_span_reader(reader, "realm")

@@ -11,7 +11,7 @@ from ragbook.errors import InputError
 from ragbook.index.datastore import build_datastore
 from ragbook.methods.knn_lm import passage_mass
 from ragbook.methods.knn_lm.text import OpenKnnLM
-from ragbook.models import load_lm
+from ragbook.models import load_language_model
 from tests.methods.conftest import PASSAGES
 
 TEXT = "The Danube passes through"
@@ -85,7 +85,7 @@ def test_bad_input_is_refused_and_a_long_text_is_cut(method, datastore):
     assert len(method.neighbours("river " * 400, shown=2)) == 2
     assert method.write("river " * 400, length=3).text
     with pytest.raises(InputError, match="'bundled'"):
-        OpenKnnLM(load_lm(), datastore, 0.5, 3.0)
+        OpenKnnLM(load_language_model(), datastore, 0.5, 3.0)
 
 
 def test_mass_is_what_was_said_or_else_the_weights():

@@ -7,7 +7,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM,
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
-from ragbook.models import load_lm, load_reader, load_span_reader
+from ragbook.models import load_language_model, load_reader, load_span_reader
 from ragbook.models.bundled import fill
 from ragbook.models.checkpoints.export import EXPORTS, export
 from ragbook.models.span import SpanScorer
@@ -40,9 +40,9 @@ def test_a_reader_reads_without_this_package(tmp_path, name):
 def test_a_language_model_predicts_the_same(tmp_path):
     export("lm", tmp_path / "out")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    ids = torch.tensor([load_lm().passage_ids(PASSAGE)])
+    ids = torch.tensor([load_language_model().passage_ids(PASSAGE)])
     with torch.no_grad():
-        torch.testing.assert_close(model(ids).logits, load_lm().model(ids).logits)
+        torch.testing.assert_close(model(ids).logits, load_language_model().model(ids).logits)
 
 
 def test_realm_is_an_encoder_and_a_scorer(tmp_path):
