@@ -28,6 +28,7 @@ PACKAGES = (
     "pandas",
     "matplotlib",
     "rich",
+    "shtab",
     "tqdm",
 )
 OPTIONAL = {

@@ -167,6 +167,58 @@ def test_help_lists_every_command(capsys):
     assert all(f"    {command[0]}" in out for command in COMMANDS)
 
 
+COMPLETE = """\
+{script}
+COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _shtab_ragbook
+echo "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="bash")
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("ragbook da", {"datastore"}),
+        ("ragbook index ''", {"build", "info", "verify", "search"}),
+        ("ragbook ask --retriever ''", {"dense", "bm25", "hybrid"}),
+        ("ragbook index build --corpus riv", {"rivers.jsonl"}),
+        ("ragbook index build --out my", {"my-folder"}),
+    ],
+)
+def test_completion_in_bash(capsys, tmp_path, words, completions):
+    (tmp_path / "rivers.jsonl").touch()
+    (tmp_path / "my-file").touch()
+    (tmp_path / "my-folder").mkdir()
+    assert run("--print-completion", "bash") == 0
+    script = COMPLETE.format(script=capsys.readouterr().out, words=words)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) == completions
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_completion_of_other_shells_knows_every_command(capsys, shell):
+    assert run("--print-completion", shell) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for command in COMMANDS for word in command)
+
+
+def test_completion_of_an_unknown_shell_is_bad_input(capsys):
+    assert run("--print-completion", "fish") == 2
+    assert "bash" in capsys.readouterr().err
+
+
+def test_shtab_is_imported_for_completion_only():
+    code = "import sys; from ragbook.cli import main; main(['--version']); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    modules = done.stdout.split()
+    assert "argparse" in modules
+    assert "shtab" not in modules
+
+
 def test_version(capsys):
     assert run("--version") == 0
     assert capsys.readouterr().out.startswith("ragbook 0.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ragbook.cli import commands
+from ragbook.cli.completion import SHELLS, PrintCompletion
 from ragbook.errors import InputError
 from ragbook.training import RECIPES
 from ragbook.version import __version__
@@ -61,6 +62,13 @@ def new_parser() -> argparse.ArgumentParser:
         "RAG-Token and FiD, beside the same reader without passages.",
     )
     parser.add_argument("--version", action="version", version=f"ragbook {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f"print the completion script of a shell: {', '.join(SHELLS)}",
+    )
     top = _subcommands(parser)
 
     command = _command(top, "compare", commands.compare, "every method on one index, side by side")
