@@ -1,4 +1,4 @@
-"""The ground floor: files and folders that appear whole or not at all, their hashes, their names."""
+"""Files and folders that appear whole or not at all, their hashes, and safe names for them."""
 
 from __future__ import annotations
 
@@ -6,94 +6,102 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
-
-from ragbook.errors import InputError
-
-_BLOCK = 1 << 20
 
 
 def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
+    """The SHA-256 of a file's bytes, in hexadecimal; the file is read in pieces."""
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_records(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """For each of the files named, its `sha256` in hexadecimal and its size in `bytes`."""
+    return {
+        name: {"sha256": sha256_of_file(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in names
+    }
+
+
+def is_bare_name(name: str) -> bool:
+    """Whether a name from outside, such as one in a manifest, can only mean a file that lies
+    directly in a folder: on every system it holds no separator, no drive and no NUL, and it is not
+    empty, `.` or `..`."""
+    return name not in ("", ".", "..") and "\0" not in name and PureWindowsPath(name).name == name
 
 
 def fsync(path: Path) -> None:
-    """Have the system write a file or a folder's list of names to the disk. Where a folder cannot
-    be opened (Windows) there is nothing to do for it."""
-    if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+    """Ask the system to write a file, or a folder's list of names, to the disk now."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write(file)` fill a binary file that gets its name only when it is whole and on the
-    disk; it then takes the place of a file of that name. Should anything fail, nothing is left.
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """For writers that take a path: yields a hidden path in the same folder, and renames the file
+    that was written there to `path` when the block ends without an error.
 
-    Parameters
-    ----------
-    path: the file; its folder exists.
-    write: is called once with the open file.
+    A file that has the name `path` is replaced, or left as it was if the block fails. Several
+    processes and threads may write the same file at once; the last one to finish is kept. A process
+    that is killed leaves the hidden file; see `remove_unfinished`.
     """
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
+    try:
+        yield unfinished
+        replace_file(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers have left in a folder. Nobody else may be writing there now."""
+    for unfinished in folder.glob(".*.unfinished"):
+        unfinished.unlink()
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """`whole_file` for writers that take an open binary file: calls `write(file)` once."""
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
         write(file)
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """For writers that want a name: yields a hidden path beside `path`, and renames what was
-    written there to `path` once the block has ended without an error."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        yield unfinished
-        fsync(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    fsync(path.parent)
-
-
 def write_text(path: Path, text: str) -> None:
-    """`write_whole` of a text in UTF-8, its line ends as they are."""
+    """`write_whole` of a text in UTF-8; line ends stay as they are on every system."""
     write_whole(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """`write_whole` of a value as JSON with a line end; ValueError for NaN and infinities."""
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+    """`write_whole` of a value as JSON, with a line end after it."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def replace_file(finished: Path, path: Path) -> None:
+    """Rename a finished file to `path`, on the same disk; a file that is there is replaced."""
+    fsync(finished)
+    os.replace(finished, path)
+    fsync(path.parent)
 
 
 def replace_folder(finished: Path, out: Path) -> None:
-    """Rename the finished folder to `out`, in the place of one that may stand there. Both are on
-    one disk; `finished` has a sibling `replaced` for the moment between."""
-    replaced = finished.with_name("replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
+    """Rename a finished folder to `out`, on the same disk; a folder that is there is replaced.
+
+    Between the renaming of the old folder and that of the new one, there is none at `out`.
+    """
+    for path in [*finished.rglob("*"), finished]:
+        fsync(path)
+    replaced = finished.with_name(f".{finished.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)  # of a process that was killed
     if out.exists():
         os.rename(out, replaced)
     os.rename(finished, out)
     fsync(out.parent)
     shutil.rmtree(replaced, ignore_errors=True)
-
-
-def check_bare_name(name: str, where: Path) -> str:
-    """`name` if it names a file right in a folder.
-
-    Raises
-    ------
-    InputError: it is empty, hidden or leads elsewhere (a separator, a drive, `..`); the message
-        names `where`, the file that holds the name.
-    """
-    if not name or name.startswith(".") or name != Path(name).name or set(name) & set("/\\:\0"):
-        raise InputError(f"{where} names the file {name!r}, which is not a plain file name.")
-    return name

@@ -9,7 +9,6 @@ is in memory.
 import gzip
 import hashlib
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +25,7 @@ from ragbook.corpus.processes import process_pool
 from ragbook.corpus.sources import Source
 from ragbook.corpus.types import Passage
 from ragbook.errors import InputError
+from ragbook.files import replace_file, write_whole
 
 WORDS = 100  # in a passage, as DPR cut Wikipedia (Karpukhin et al. 2020, section 4.1)
 PART = 2_000  # articles of a dump, or passages of any other source
@@ -127,9 +127,7 @@ def build_passages(
             for number, count in enumerate(counts):
                 with open(parts / _part_name(number, count), "rb") as part:
                     shutil.copyfileobj(part, sink)
-            sink.flush()
-            os.fsync(sink.fileno())
-        os.replace(whole, out)
+        replace_file(whole, out)
         shutil.rmtree(parts)
     finally:
         if parts.exists() and not _finished(parts):  # nothing that could be taken up again
@@ -144,23 +142,19 @@ def _part_name(number: int, count: int) -> str:
 def _finished(parts: Path) -> list[int]:
     """How many passages each finished part has."""
     names = sorted(path.name for path in parts.iterdir() if path.name[0].isdigit())
-    return [int(name.split("-")[1]) for name in names if not name.endswith(".unfinished")]
+    return [int(name.split("-")[1]) for name in names]
 
 
 def _write_part(parts: Path, number: int, passages: list[Passage], zipped: bool) -> None:
     path = parts / _part_name(number, len(passages))
-    unfinished = path.with_name(f"{path.name}.unfinished")
     lines = (
         json.dumps({"id": p.id, "title": p.title, "text": p.text}, ensure_ascii=False) + "\n"
         for p in passages
     )
     data = "".join(lines).encode()
-    with open(unfinished, "wb") as sink:
-        # Compressed parts in a row are one compressed file; no time in them, so the bytes repeat.
-        sink.write(gzip.compress(data, mtime=0) if zipped else data)
-        sink.flush()
-        os.fsync(sink.fileno())
-    os.replace(unfinished, path)
+    if zipped:  # compressed parts in a row are one compressed file; without a time, bytes repeat
+        data = gzip.compress(data, mtime=0)
+    write_whole(path, lambda sink: sink.write(data))
 
 
 def _parts(source: Source, done: int, processes: int, words: int) -> Iterator[list[Passage]]:

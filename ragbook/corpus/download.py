@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
 import time
 import urllib.error
 import urllib.parse
@@ -20,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ragbook.errors import InputError
+from ragbook.files import is_bare_name, replace_file, write_json
 from ragbook.version import __version__
 
 PIECE = 1 << 20  # bytes that are read and written at a time
@@ -43,7 +43,7 @@ def download(url: str, folder: Path, checksum: str | None = None, progress: bool
         call goes on from it. Or the file is not what the checksum says, and is removed.
     """
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
-    if not name or name in (".", "..") or "/" in name or "\\" in name:
+    if not is_bare_name(name):
         raise InputError(f"{url} does not end in the name of a file.")
     if checksum is not None:
         _algorithm(checksum)
@@ -62,7 +62,7 @@ def download(url: str, folder: Path, checksum: str | None = None, progress: bool
             part.unlink()
             _note(part).unlink(missing_ok=True)
             raise
-    os.replace(part, path)
+    replace_file(part, path)
     _note(part).unlink(missing_ok=True)
     return path
 
@@ -145,7 +145,7 @@ def _fetch_once(url: str, part: Path, progress: bool) -> None:
         length = response.headers.get("Content-Length")
         total = had + int(length) if length else None
         note = {"url": url, "version": _version(response.headers)}
-        _note(part).write_text(json.dumps(note), encoding="utf-8")
+        write_json(_note(part), note, indent=None)
         with (
             part.open("ab" if joined else "wb") as sink,
             tqdm(
@@ -160,8 +160,6 @@ def _fetch_once(url: str, part: Path, progress: bool) -> None:
             while piece := response.read(PIECE):
                 sink.write(piece)
                 bar.update(len(piece))
-            sink.flush()
-            os.fsync(sink.fileno())
             if total is not None and sink.tell() != total:
                 raise ConnectionError(f"the connection ended after {sink.tell():,} of {total:,}")
 

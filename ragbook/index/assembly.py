@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from ragbook.files import whole_file
 from ragbook.index.encoding import Vectors
 from ragbook.index.factories import EXACT, inverted_file, make_index, training_size
-from ragbook.index.manifest import fsync
 from ragbook.index.parts import FLAT, VECTORS_FILE, faiss_file, lists_file, part_bounds
 
 BLOCK = 131_072  # vectors added at a time, and those of one block of inverted lists
@@ -106,10 +106,8 @@ def _write_index(path: Path, index: Any) -> None:
     """A Faiss file that appears under its name when it is whole."""
     import faiss
 
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    faiss.write_index(index, str(unfinished))
-    fsync(unfinished)
-    os.replace(unfinished, path)
+    with whole_file(path) as unfinished:
+        faiss.write_index(index, str(unfinished))
 
 
 def _is_mergeable(index: Any) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragbook.errors import InputError
+from ragbook.files import replace_folder
 from ragbook.index.assembly import clear_other_stages, write_faiss_files
 from ragbook.index.encoding import (
     ShardEncoder,
@@ -32,16 +33,15 @@ from ragbook.index.encoding import (
 )
 from ragbook.index.factories import EXACT, make_index
 from ragbook.index.index import PASSAGES_FILE, PassageIndex, encoder_record
-from ragbook.index.manifest import MANIFEST, Manifest, fsync, write_manifest
+from ragbook.index.manifest import MANIFEST, Manifest, write_manifest
 from ragbook.index.parts import FLAT, VECTORS_FILE, open_parts
 from ragbook.index.passages import StoredPassages, write_passages
-from ragbook.index.recall import measure
+from ragbook.index.recall import measured_recall
 from ragbook.index.working import (
     beside,
     clear_remains,
     is_empty,
     locked,
-    put_in_place,
     take_up,
 )
 
@@ -144,7 +144,7 @@ def build_index(
         stage = working / f"stage-{hashlib.sha256(stage).hexdigest()[:16]}"
         clear_other_stages(working, stage)
         _assemble(corpus, encoder, working / "index", stage, vectors, factory, parts)
-        put_in_place(working / "index", out)
+        replace_folder(working / "index", out)
     return PassageIndex.open(out)
 
 
@@ -230,8 +230,6 @@ def _assemble(
     kind, parameters = write_faiss_files(folder, stage, vectors, encoder.metric, factory, parts)
     faiss_files = sorted(path.name for path in folder.iterdir() if path.name != PASSAGES_FILE)
     files = [PASSAGES_FILE, *faiss_files]
-    for name in files:
-        fsync(folder / name)
     described = {
         "corpus": {"name": corpus.name, "passages": len(corpus), "sha256": corpus.sha256},
         "encoder": encoder_record(encoder) | precision_record(encoder),
@@ -239,6 +237,5 @@ def _assemble(
     }
     if factory != EXACT:
         opened = open_parts(folder, described | {"files": dict.fromkeys(files)})
-        parameters |= measure(opened, vectors, corpus, encoder)
+        parameters |= measured_recall(opened, vectors, corpus, encoder)
     write_manifest(folder, **described, files=files)
-    fsync(folder)

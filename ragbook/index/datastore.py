@@ -30,12 +30,19 @@ import numpy as np
 from tqdm import tqdm
 
 from ragbook.errors import InputError
+from ragbook.files import (
+    file_records,
+    fsync,
+    remove_unfinished,
+    replace_folder,
+    whole_file,
+    write_json,
+    write_whole,
+)
 from ragbook.index import neighbours
 from ragbook.index.manifest import (
     MANIFEST,
     Manifest,
-    file_records,
-    fsync,
     hash_problems,
     serialize,
     size_problems,
@@ -46,9 +53,7 @@ from ragbook.index.working import (
     clear_remains,
     is_empty,
     locked,
-    put_in_place,
     take_up,
-    write_whole,
 )
 
 if TYPE_CHECKING:
@@ -219,8 +224,7 @@ def build_datastore(
                 fsync(store / name)
             _write_manifest(store, described | {"pairs": int(offsets[-1])}, FILES)
         (store / PROGRESS).unlink(missing_ok=True)
-        fsync(store)
-        put_in_place(store, out)
+        replace_folder(store, out)
     return Datastore.open(out)
 
 
@@ -239,10 +243,9 @@ def add_approximate(datastore: Datastore) -> Datastore:
         return datastore
     index = neighbours.train_ivfpq(datastore.keys)
     path = datastore.path
-    unfinished = path / f"{APPROXIMATE}.unfinished"
-    faiss.write_index(index, str(unfinished))
-    fsync(unfinished)
-    os.replace(unfinished, path / APPROXIMATE)
+    remove_unfinished(path)  # of a process that was killed
+    with whole_file(path / APPROXIMATE) as unfinished:
+        faiss.write_index(index, str(unfinished))
     kept = {key: datastore.manifest[key] for key in ("corpus", "language_model", "pairs")}
     described = kept | {"approximate": {"cells": index.nlist, "code_bytes": index.code_size}}
     _write_manifest(path, described, (*FILES, APPROXIMATE))
@@ -378,7 +381,6 @@ def _write_keys(store: Path, offsets: np.ndarray, lm: LanguageModel, progress: b
                     )
                 file.write(half.data)
             file.flush()
-            os.fsync(file.fileno())
-            state = json.dumps({"passages": last}).encode()
-            write_whole(noted, lambda note, state=state: note.write(state))
+            fsync(store / KEYS)
+            write_json(noted, {"passages": last})
             bar.update(last - first)

@@ -7,8 +7,6 @@ difference to the vectors which process wrote which, nor how often a build was k
 from __future__ import annotations
 
 import multiprocessing
-import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -20,8 +18,8 @@ from tqdm import tqdm
 
 from ragbook.corpus.processes import process_pool
 from ragbook.errors import InputError
+from ragbook.files import write_whole
 from ragbook.index.passages import StoredPassages
-from ragbook.index.working import write_whole
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
@@ -95,10 +93,8 @@ class ShardEncoder:
                 f"for passages {start} to {start + len(passages) - 1} of {self.corpus.name!r}, "
                 f"expected finite ones of shape {shape}."
             )
-        # Under a name of its own, for another worker may be given the shard of one that seems dead.
-        own = self.path(number).with_name(f"{number:05d}-{uuid.uuid4().hex}")
-        write_whole(own, lambda file: np.save(file, vectors))
-        os.replace(own, self.path(number))
+        # Two workers may write the same shard at once: one seemed dead, and another was given it.
+        write_whole(self.path(number), lambda file: np.save(file, vectors))
 
 
 WriteShards = Callable[[ShardEncoder, Sequence[int], int], Iterator[int]]

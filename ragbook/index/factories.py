@@ -132,9 +132,9 @@ def make_index(factory: str, dimension: int, metric: str, passages: int) -> Any:
     import faiss
 
     plain = re.sub(r"(?<!O)(PQ\d+(?:x\d+)?)(?=,|$)", r"\1np", factory)
-    measure = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    faiss_metric = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     try:
-        index: Any = faiss.index_factory(dimension, plain, measure)
+        index: Any = faiss.index_factory(dimension, plain, faiss_metric)
     except (RuntimeError, MemoryError) as error:
         reason = str(error).rpartition(": ")[2].strip()
         raise InputError(

@@ -8,35 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ragbook.errors import InputError
+from ragbook.files import file_records, is_bare_name, sha256_of_file, write_whole
 
 MANIFEST = "manifest.json"
 KIND = "ragbook passage index"
 FORMAT_VERSION = 1
 
 Manifest = dict[str, Any]
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fsync(path: Path) -> None:
-    """Ask the system to put a file, or a folder's list of names, on the disk now."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def serialize(manifest: Manifest) -> bytes:
@@ -67,17 +49,7 @@ def write_manifest(
         "index": index,
         "files": file_records(folder, files),
     }
-    path = folder / MANIFEST
-    path.write_bytes(serialize(manifest))
-    fsync(path)
-
-
-def file_records(folder: Path, names: Iterable[str]) -> Manifest:
-    """Size in bytes and SHA-256 of files as they are on the disk, by name."""
-    return {
-        name: {"sha256": sha256_of_file(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in names
-    }
+    write_whole(folder / MANIFEST, lambda file: file.write(serialize(manifest)))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -169,8 +141,7 @@ def _well_formed(manifest: Manifest) -> bool:
         )
         and isinstance(files, dict)
         and all(
-            # A bare name: a manifest must not lead out of its folder.
-            Path(name).name == name
+            is_bare_name(name)  # a manifest must not lead out of its folder
             and isinstance(record, dict)
             and isinstance(record.get("sha256"), str)
             and isinstance(record.get("bytes"), int)

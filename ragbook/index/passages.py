@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ragbook.corpus import Passage, passages_sha256
 from ragbook.errors import InputError
-from ragbook.index.working import write_whole
+from ragbook.files import write_json
 
 BATCH = 4096  # passages in one Arrow record batch; every batch but the last is full
 SCHEMA = pa.schema([(column, pa.string()) for column in ("id", "title", "text")])
@@ -53,8 +53,7 @@ def spool(folder: Path, name: str, identity: str, passages: Iterable[Passage]) -
         shutil.rmtree(folder)
         raise
     sha256 = passages_sha256(StoredPassages(path, name, ""))
-    noted = json.dumps({"identity": identity, "sha256": sha256})
-    write_whole(note, lambda file: file.write(noted.encode()))
+    write_json(note, {"identity": identity, "sha256": sha256}, indent=None)
     return StoredPassages(path, name, sha256)
 
 

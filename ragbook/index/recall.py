@@ -28,7 +28,7 @@ EFFORTS = {"nprobe": (1, 2, 4, 8, 16, 32, 64, 128), "efSearch": (16, 32, 64, 128
 _BLOCK = 65_536
 
 
-def measure(
+def measured_recall(
     parts: list[Part], vectors: Vectors, passages: Sequence[Passage], encoder: Encoder
 ) -> dict[str, Any]:
     """Recall@10 of an index on questions made of its own passages, at every effort of `EFFORTS`
@@ -80,10 +80,10 @@ def search_exactly(vectors: Vectors, queries: np.ndarray, k: int, metric: str) -
     """The exact k best of vectors on the disk, a block at a time."""
     import faiss
 
-    measure = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    faiss_metric = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     kept: list[Found] = []
     for number, block in enumerate(vectors.blocks(0, len(vectors), _BLOCK)):
-        scores, rows = faiss.knn(queries, block, min(k, len(block)), metric=measure)
+        scores, rows = faiss.knn(queries, block, min(k, len(block)), metric=faiss_metric)
         found = (-scores if metric == "l2" else scores, rows + number * _BLOCK)
         kept = [best([*kept, found], k)]
     return kept[0]

@@ -9,20 +9,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ragbook.errors import InputError
-from ragbook.index.manifest import fsync
+from ragbook.files import remove_unfinished, write_whole
 
-try:
-    import fcntl
-except ImportError:  # Windows: two builds into one folder at once are then not noticed
-    fcntl = None
-
-STATE = "state.json"
+STATE, LOCK = "state.json", "lock"
 
 
 def beside(out: Path) -> Path:
@@ -32,58 +29,59 @@ def beside(out: Path) -> Path:
 
 @contextmanager
 def locked(working: Path) -> Iterator[None]:
-    """Make the working folder, hold it against other processes, remove it when the work is done.
+    """Make the working folder, keep other processes out of it, and remove it when the block has
+    ended without an error.
 
-    The lock is the system's, on the folder itself: a killed process leaves none behind.
+    The lock is the operating system's, on a file in the folder: it ends with its process, so one
+    that is killed keeps nobody out.
 
     Raises
     ------
-    InputError: another process holds the folder.
+    InputError: another process holds the lock.
     """
     working.mkdir(exist_ok=True)
-    if fcntl is None:
-        yield
-        _clear(working)
-        return
-    descriptor = os.open(working, os.O_RDONLY)
+    lock = FileLock(working / LOCK, timeout=0)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = working.exists() and os.path.samestat(os.fstat(descriptor), working.stat())
-        except BlockingIOError:
-            mine = False
-        if not mine:  # held by another process, or removed by one that has just ended
-            raise InputError(f"Another process is building in {working}; wait until it has ended.")
+        lock.acquire()
+        mine = (working / LOCK).exists()
+    except (Timeout, FileNotFoundError):
+        mine = False
+    if not mine:  # another process holds the lock, or has removed the folder while it ended
+        lock.release()
+        raise InputError(f"Another process is building in {working}; wait until it has ended.")
+    try:
         yield
         _clear(working)
     finally:
-        os.close(descriptor)
+        lock.release()
+        if os.name == "nt":
+            with suppress(OSError):  # if something is left in it, the folder stays
+                (working / LOCK).unlink(missing_ok=True)
+                working.rmdir()
 
 
 def _clear(working: Path) -> None:
-    """Remove the working folder; its state goes last, so that what a kill leaves is known by it."""
+    """Remove the folder's contents, then its state, so that the state still tells what a process
+    that is killed meanwhile has left; then the lock and the folder."""
     for path in working.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != STATE:
+        elif path.name not in (STATE, LOCK):
             path.unlink()
     (working / STATE).unlink(missing_ok=True)
-    working.rmdir()
+    if os.name != "nt":  # Windows removes no file that is open
+        (working / LOCK).unlink()
+        working.rmdir()
+
+
+def _is_bare(working: Path) -> bool:
+    """Whether there is a working folder that holds no more than a lock."""
+    return working.is_dir() and {path.name for path in working.iterdir()} <= {LOCK}
 
 
 def is_empty(folder: Path) -> bool:
     """Whether there is a folder with nothing in it."""
     return folder.is_dir() and not any(folder.iterdir())
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write(file)` fill a file that appears under its name only when it is whole."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
 
 
 def _state_bytes(state: dict[str, Any]) -> bytes:
@@ -100,6 +98,7 @@ def take_up(working: Path, state: dict[str, Any], parts: str) -> None:
     """Keep the folder `parts` of a killed build of the same inputs; clear away any other's."""
     if _is_of(working, state):
         (working / parts).mkdir(exist_ok=True)  # a kill can come in the clearing up
+        remove_unfinished(working / parts)
         return
     # The state goes first and comes last: parts must never stand beside a state of other inputs.
     (working / STATE).unlink(missing_ok=True)
@@ -110,16 +109,6 @@ def take_up(working: Path, state: dict[str, Any], parts: str) -> None:
 
 def clear_remains(working: Path, state: dict[str, Any]) -> None:
     """Remove what a kill after the renaming has left of a build that is in its place."""
-    if _is_of(working, state) or is_empty(working):
+    if _is_of(working, state) or _is_bare(working):
         with suppress(InputError, OSError), locked(working):
             pass
-
-
-def put_in_place(finished: Path, out: Path) -> None:
-    """Rename the finished folder to `out`; what stands there goes first."""
-    replaced = finished.with_name("replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if out.exists():
-        os.rename(out, replaced)
-    os.rename(finished, out)
-    fsync(out.parent)

@@ -362,3 +362,11 @@ def test_the_bytes_told_are_those_on_the_disk(tmp_path, factory):
 
 def test_bounds():
     assert part_bounds(10, 3) == [(0, 3), (3, 6), (6, 10)]
+
+
+@pytest.mark.parametrize("factory", ["HNSW32", "HNSW16,SQ8"])
+def test_graphs_are_linked_with_160_candidates(tmp_path, factory):
+    """With the 40 of Faiss, graphs of a million passages miss one neighbour in six."""
+    build_index(animals(20), tmp_path / "index", HashEncoder(), progress=False, factory=factory)
+    index: Any = faiss.read_index(str(tmp_path / "index" / "faiss.index"))
+    assert index.hnsw.efConstruction == 160

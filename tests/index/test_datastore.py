@@ -152,7 +152,7 @@ def test_a_build_that_ended_at_the_renaming_is_only_renamed(built, tmp_path, mon
 
     out = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr(module, "put_in_place", killed)
+        patch.setattr(module, "replace_folder", killed)
         with pytest.raises(Killed):
             build_datastore(CORPUS, out, Letters(), progress=False)
     lm = Letters()
