@@ -19,10 +19,22 @@ if TYPE_CHECKING:
     from ragbook.corpus import load_questions as load_questions
     from ragbook.evaluation import Comparison as Comparison
     from ragbook.evaluation import compare as compare
+    from ragbook.evaluation.perplexity import perplexity as perplexity
     from ragbook.index import PassageIndex as PassageIndex
     from ragbook.index import build_index as build_index
+    from ragbook.methods import Answer as Answer
+    from ragbook.methods import Evidence as Evidence
     from ragbook.methods import load as load_methods
+    from ragbook.methods.closed_book import ClosedBook as ClosedBook
+    from ragbook.methods.fid import FiD as FiD
+    from ragbook.methods.knn_lm import KnnLM as KnnLM
+    from ragbook.methods.rag import RagSequence as RagSequence
+    from ragbook.methods.rag import RagToken as RagToken
+    from ragbook.methods.realm import Realm as Realm
     from ragbook.models import load_encoder as load_encoder
+    from ragbook.models import load_language_model as load_language_model
+    from ragbook.models import load_reader as load_reader
+    from ragbook.models import load_span_reader as load_span_reader
     from ragbook.retrieval import BM25Retriever as BM25Retriever
     from ragbook.retrieval import DenseRetriever as DenseRetriever
     from ragbook.retrieval import OracleRetriever as OracleRetriever
@@ -36,14 +48,26 @@ _EXPORTS = {
     "load_corpus": ("ragbook.corpus", "load_corpus"),
     "load_questions": ("ragbook.corpus", "load_questions"),
     "load_encoder": ("ragbook.models", "load_encoder"),
+    "load_reader": ("ragbook.models", "load_reader"),
+    "load_span_reader": ("ragbook.models", "load_span_reader"),
+    "load_language_model": ("ragbook.models", "load_language_model"),
     "PassageIndex": ("ragbook.index", "PassageIndex"),
     "build_index": ("ragbook.index", "build_index"),
     "DenseRetriever": ("ragbook.retrieval", "DenseRetriever"),
     "BM25Retriever": ("ragbook.retrieval", "BM25Retriever"),
     "OracleRetriever": ("ragbook.retrieval", "OracleRetriever"),
+    "Answer": ("ragbook.methods", "Answer"),
+    "Evidence": ("ragbook.methods", "Evidence"),
+    "ClosedBook": ("ragbook.methods.closed_book", "ClosedBook"),
+    "KnnLM": ("ragbook.methods.knn_lm", "KnnLM"),
+    "Realm": ("ragbook.methods.realm", "Realm"),
+    "RagSequence": ("ragbook.methods.rag", "RagSequence"),
+    "RagToken": ("ragbook.methods.rag", "RagToken"),
+    "FiD": ("ragbook.methods.fid", "FiD"),
     "load_methods": ("ragbook.methods", "load"),
     "compare": ("ragbook.evaluation", "compare"),
     "Comparison": ("ragbook.evaluation", "Comparison"),
+    "perplexity": ("ragbook.evaluation.perplexity", "perplexity"),
 }
 _ROOMS = (
     "corpus",
@@ -54,6 +78,7 @@ _ROOMS = (
     "training",
     "evaluation",
     "figures",
+    "explorer",
 )
 
 __all__ = [  # noqa: RUF022  (in the order of the rooms)
@@ -66,14 +91,26 @@ __all__ = [  # noqa: RUF022  (in the order of the rooms)
     "load_corpus",
     "load_questions",
     "load_encoder",
+    "load_reader",
+    "load_span_reader",
+    "load_language_model",
     "PassageIndex",
     "build_index",
     "DenseRetriever",
     "BM25Retriever",
     "OracleRetriever",
+    "Answer",
+    "Evidence",
+    "ClosedBook",
+    "KnnLM",
+    "Realm",
+    "RagSequence",
+    "RagToken",
+    "FiD",
     "load_methods",
     "compare",
     "Comparison",
+    "perplexity",
 ]
 
 

@@ -1,0 +1,27 @@
+"""The closed book: the reader answers from its weights alone, without any passage.
+
+    python examples/closed_book.py
+
+It is the baseline of every method that retrieves: what their passages add is the difference.
+"""
+
+from ragbook import ClosedBook, Question, load_reader
+
+QUESTIONS = [
+    Question("Which river passes through Vienna?", ("Danube",)),
+    Question("How many return trips to the Congo did Chris the cuckoo make?", ("four",)),
+    Question("What is the capital of Australia?", ("Canberra",)),
+]
+
+
+def main() -> None:
+    """Build the method from its part, ask three questions, print the answers."""
+    method = ClosedBook(load_reader(), beams=2, max_length=16)
+
+    for answer in method.answer(QUESTIONS):
+        print(f"{answer.question} {answer.text} (log p = {answer.log_prob:.2f})")
+        assert not answer.evidence  # nothing was retrieved
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The example scripts: each prints the answers and evidence that its method gives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ragbook
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+QUESTIONS = [
+    ragbook.Question("Which river passes through Vienna?", ("Danube",)),
+    ragbook.Question("How many return trips to the Congo did Chris the cuckoo make?", ("four",)),
+    ragbook.Question("What is the capital of Australia?", ("Canberra",)),
+]
+ARTICLES = ("danube", "common-cuckoo", "canberra", "volga")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return ragbook.load_encoder()
+
+
+@pytest.fixture(scope="module")
+def index(encoder, tmp_path_factory):
+    """A few articles of MiniWiki: to encode all of them would take most of a minute."""
+    corpus = ragbook.load_corpus("miniwiki")
+    few = [passage for passage in corpus if passage.id.rpartition("-")[0] in ARTICLES]
+    assert len(few) > 5  # the search has something to choose from
+    out = tmp_path_factory.mktemp("examples") / "index"
+    return ragbook.build_index(ragbook.Corpus("few", few), out, encoder, progress=False), out
+
+
+@pytest.mark.parametrize("name", ragbook.methods.NAMES)
+def test_an_example_prints_what_its_method_answers(name, index, encoder):
+    opened, folder = index
+    script = EXAMPLES / f"{name.replace('-', '_')}.py"
+    run = subprocess.run(
+        [sys.executable, str(script), str(folder)], capture_output=True, text=True, check=True
+    )
+    (method,) = ragbook.load_methods([name], ragbook.DenseRetriever(opened, encoder), verbatim=True)
+    expected = []
+    for answer in method.answer(QUESTIONS, k=5):
+        expected.append(f"{answer.question} {answer.text} (log p = {answer.log_prob:.2f})")
+        expected += [f"    {one.weight:.3f}  {one.passage_id}" for one in answer.evidence]
+    assert len(expected) == (3 if name == "closed-book" else 18)
+    assert run.stdout.splitlines() == expected
+
+
+def test_every_method_has_an_example_and_every_example_a_method():
+    scripts = sorted(path.stem.replace("_", "-") for path in EXAMPLES.glob("*.py"))
+    assert scripts == sorted(ragbook.methods.NAMES)
