@@ -22,6 +22,7 @@ from ragbook.errors import InputError
 
 
 def compare(arguments: argparse.Namespace) -> int:
+    """`ragbook compare`: every method on the same questions; print the table, store all."""
     from ragbook import evaluation, explorer, methods
     from ragbook.corpus import load_questions, miniwiki
 
@@ -68,6 +69,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def ask(arguments: argparse.Namespace) -> int:
+    """`ragbook ask`: each method's answer to one question, and the passages that it relied on."""
     from ragbook import methods
     from ragbook.corpus import Question
 
@@ -105,6 +107,7 @@ def ask(arguments: argparse.Namespace) -> int:
 
 
 def index_build(arguments: argparse.Namespace) -> int:
+    """`ragbook index build`: encode a corpus and write its index as a folder."""
     from ragbook.index import build_index
     from ragbook.index.factories import EXACT, choose_factory, parse_bytes
 
@@ -139,6 +142,7 @@ def index_build(arguments: argparse.Namespace) -> int:
 
 
 def index_info(arguments: argparse.Namespace) -> int:
+    """`ragbook index info`: what an index's manifest says of it."""
     from ragbook.index import PassageIndex
 
     index = PassageIndex.open(arguments.folder)
@@ -164,6 +168,7 @@ def index_info(arguments: argparse.Namespace) -> int:
 
 
 def index_verify(arguments: argparse.Namespace) -> int:
+    """`ragbook index verify`: check an index's files; status 0 where they are whole."""
     from ragbook.index import verify
 
     return _verified(arguments, verify(arguments.folder))
@@ -179,6 +184,7 @@ def _verified(arguments: argparse.Namespace, problems: list[str]) -> int:
 
 
 def index_search(arguments: argparse.Namespace) -> int:
+    """`ragbook index search`: the best passages of an index for one question."""
     from ragbook.corpus import Question
     from ragbook.index import PassageIndex
     from ragbook.retrieval import DenseRetriever
@@ -197,6 +203,7 @@ def index_search(arguments: argparse.Namespace) -> int:
 
 
 def perplexity(arguments: argparse.Namespace) -> int:
+    """`ragbook perplexity`: base model, kNN-LM and in-context retrieval on held-out text."""
     from ragbook.corpus import miniwiki
     from ragbook.evaluation.perplexity import perplexity
 
@@ -243,6 +250,7 @@ def perplexity(arguments: argparse.Namespace) -> int:
 
 
 def corpus_build(arguments: argparse.Namespace) -> int:
+    """`ragbook corpus build`: cut articles into passages and write them as one file."""
     from ragbook.corpus.building import build_passages
     from ragbook.corpus.sources import open_source
 
@@ -256,6 +264,7 @@ def corpus_build(arguments: argparse.Namespace) -> int:
 
 
 def corpus_info(arguments: argparse.Namespace) -> int:
+    """`ragbook corpus info`: how many passages a corpus has, how long they are, its hash."""
     from ragbook.corpus import load_corpus
 
     corpus = load_corpus(arguments.corpus)
@@ -288,6 +297,7 @@ def corpus_info(arguments: argparse.Namespace) -> int:
 
 
 def datastore_build(arguments: argparse.Namespace) -> int:
+    """`ragbook datastore build`: every context of a corpus and its next token, as a folder."""
     from ragbook.index.datastore import add_approximate, build_datastore
 
     corpus, _ = open_passages(arguments)
@@ -300,6 +310,7 @@ def datastore_build(arguments: argparse.Namespace) -> int:
 
 
 def datastore_info(arguments: argparse.Namespace) -> int:
+    """`ragbook datastore info`: what a datastore's manifest says of it."""
     from ragbook.index.datastore import Datastore
 
     manifest = Datastore.open(arguments.folder).manifest
@@ -311,6 +322,7 @@ def datastore_info(arguments: argparse.Namespace) -> int:
 
 
 def datastore_search(arguments: argparse.Namespace) -> int:
+    """`ragbook datastore search`: the stored contexts nearest to a text."""
     from ragbook.index.datastore import Datastore
     from ragbook.methods.knn_lm.text import OpenKnnLM
     from ragbook.models.bundled import manifest
@@ -333,12 +345,14 @@ def datastore_search(arguments: argparse.Namespace) -> int:
 
 
 def datastore_verify(arguments: argparse.Namespace) -> int:
+    """`ragbook datastore verify`: check a datastore; status 0 where it is whole."""
     from ragbook.index.datastore import verify
 
     return _verified(arguments, verify(arguments.folder))
 
 
 def train(arguments: argparse.Namespace) -> int:
+    """`ragbook train`: run one recipe on a corpus and its questions."""
     from ragbook.training import RECIPES, VARIED, Run
 
     if arguments.name not in RECIPES:
@@ -363,6 +377,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
+    """`ragbook export`: write a bundled model as a checkpoint that `transformers` reads."""
     from ragbook.models.checkpoints.export import export
 
     export(arguments.name, arguments.out, arguments.reader)
@@ -370,6 +385,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
+    """`ragbook doctor`: what is installed, and what would need a download."""
     from ragbook import doctor
 
     report = doctor.examine(cache_folder())

@@ -59,6 +59,7 @@ class ShardEncoder:
             self.encoder.to(f"cuda:{rank % torch.cuda.device_count()}")
 
     def path(self, number: int) -> Path:
+        """The file of the shard with this number, counted from 0."""
         return self.folder / f"{number:05d}.npy"
 
     def passages(self, number: int) -> int:

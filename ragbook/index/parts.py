@@ -103,6 +103,7 @@ class Part:
 
     @property
     def is_exact(self) -> bool:
+        """Whether the Faiss index compares with every vector, whole."""
         return type(self.index).__name__ in FLAT.values()
 
     def look_into(self, effort: int | None) -> None:

@@ -47,7 +47,9 @@ class Method(Protocol):
     parameters: int
 
     @property
-    def retriever(self) -> Retriever | None: ...
+    def retriever(self) -> Retriever | None:
+        """Where the passages come from; None for a method that retrieves nothing."""
+        ...
 
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """Answer from the k best passages."""

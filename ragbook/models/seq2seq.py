@@ -246,6 +246,15 @@ class SeqReader:
         return torch.cat([inputs[:, :1], opening, inputs[:, 1:]], dim=1)
 
     def forward(self, states: Tensor, mask: Tensor, inputs: Tensor, **kwargs: Any) -> Any:
+        """The decoder over given encoder states, as the model's own output.
+
+        Parameters
+        ----------
+        states: [R, L, d], the encoder's states that each row attends to.
+        mask: [R, L], 1 on real tokens.
+        inputs: int64 [R, t], decoder inputs, the start token first.
+        **kwargs: go to the model's `forward`.
+        """
         # Additive and of four dimensions, so that no model makes one of its own: there may be more
         # prefixes than inputs.
         unread = torch.zeros_like(mask, dtype=states.dtype)

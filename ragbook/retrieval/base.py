@@ -43,10 +43,14 @@ class Retriever(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the retriever is called in tables."""
+        ...
 
     @property
-    def score_scale(self) -> float: ...
+    def score_scale(self) -> float:
+        """The factor of the scores under the softmax of p(z | x)."""
+        ...
 
     def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
         """The k best passages of each question; all of them where there are fewer than k.

@@ -58,6 +58,7 @@ class Names:
         return self._syllables(1, 3).capitalize()
 
     def person(self) -> str:
+        """A person's name: one to four words, or a first name with a regnal number."""
         first = self.rng.choice(_GIVEN) if self.rng.random() < 0.5 else self.proper()
         middle = f" {self.proper()}" if self.rng.random() < 0.12 else ""
         particle = self.rng.choice(["", "", "", "", " van", " de", " von"])
@@ -67,6 +68,7 @@ class Names:
         return f"{first}{middle}{particle} {self.proper()}"
 
     def place(self) -> str:
+        """A place's name, one or two words."""
         name = self.proper()
         form = self.rng.random()
         if form < 0.62:
@@ -78,6 +80,7 @@ class Names:
         return f"{name} {self.proper()}"
 
     def work(self) -> str:
+        """The title of a book, painting or film."""
         rng, noun = self.rng, lambda: self.rng.choice(self.words).capitalize()
         return rng.choice(
             [
@@ -92,6 +95,7 @@ class Names:
         )()
 
     def group(self) -> str:
+        """The name of a company, university or the like."""
         kind = self.rng.choice(
             [
                 "Company",
@@ -113,39 +117,49 @@ class Names:
         )
 
     def year(self) -> str:
+        """A year from 1010 to 2020, in digits."""
         return str(self.rng.randint(1010, 2020))
 
     def date(self) -> str:
+        """A day, month and year."""
         return f"{self.rng.randint(1, 28)} {self.rng.choice(_WORDS['months'])} {self.year()}"
 
     def month(self) -> str:
+        """A month and year."""
         return f"{self.rng.choice(_WORDS['months'])} {self.year()}"
 
     def count(self) -> str:
+        """A whole number below 1,000, in words or digits."""
         if self.rng.random() < 0.5:
             return self.rng.choice(_NUMBERS)
         return f"{self.rng.choice([self.rng.randint(2, 99), self.rng.randint(100, 999)])}"
 
     def amount(self) -> str:
+        """A number of up to five digits, with a comma or one decimal."""
         number = self.rng.choice(
             [self.rng.randint(2, 900), self.rng.randint(1000, 9999), self.rng.randint(10000, 99999)]
         )
         return f"{number:,}" if self.rng.random() < 0.7 else f"{number / 10:.1f}"
 
     def thing(self) -> str:
+        """A noun, sometimes with a colour before it."""
         noun = self.rng.choice(self.words).lower()
         return f"{self.rng.choice(_WORDS['colours'])} {noun}" if self.rng.random() < 0.3 else noun
 
     def trade(self) -> str:
+        """What somebody does for a living."""
         return self.rng.choice(_TRADES)
 
     def material(self) -> str:
+        """What a thing is made of."""
         return self.rng.choice(_MATERIALS)
 
     def colour(self) -> str:
+        """A colour."""
         return self.rng.choice(_COLOURS)
 
     def people(self) -> str:
+        """The name of a people or of what is theirs."""
         return self.proper() + self.rng.choice(["ish", "ian", "ese", "ans", "i"])
 
 
