@@ -1,8 +1,10 @@
 # make book   set up, compare all methods on the bundled index, build the site (_build/html)
 # make test   set up, lint, all tests, nbval on every notebook
-# The rest are the steps behind these two.
+# The rest are the steps behind these two. `make EXTRAS=book,dev,ray setup` installs other extras;
+# `.ci/run` installs all, builds the site and lets no test be skipped.
 
 PYTHON ?= python3
+EXTRAS ?= book,dev
 VENV := .venv
 BIN := $(VENV)/bin
 INDEX := build/index
@@ -22,7 +24,7 @@ setup: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 $(INDEX)/manifest.json: $(VENV)/installed $(wildcard ragbook/corpus/miniwiki/*.md)

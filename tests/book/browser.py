@@ -1,13 +1,12 @@
 """A real browser without a window: pages are opened, a script looks or clicks, and reports.
 
-With RAGBOOK_REQUIRE_CHROMIUM=1 nothing is skipped where there is no Chromium.
+Where there is no Chromium, the tests that need it are skipped (see `tests/conftest.py`).
 """
 
 import contextlib
 import functools
 import http.server
 import json
-import os
 import shutil
 import subprocess
 import threading
@@ -18,11 +17,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-REQUIRED = os.environ.get("RAGBOOK_REQUIRE_CHROMIUM") == "1"
 
-needs_browser = pytest.mark.skipif(
-    not REQUIRED and CHROMIUM is None, reason="there is no Chromium on this machine"
-)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

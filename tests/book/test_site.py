@@ -1,7 +1,7 @@
 """The built site, read from its files and then in a real browser.
 
 `make site` builds it; without it, or without Chromium, what needs them is skipped and says so.
-With RAGBOOK_REQUIRE_CHROMIUM=1 nothing is skipped.
+With RAGBOOK_NO_SKIPS=1 it fails instead (see `tests/conftest.py`).
 """
 
 import functools
@@ -12,13 +12,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from tests.book.browser import REQUIRED, browse, needs_browser, report_of, served, with_script
+from tests.book.browser import browse, needs_browser, report_of, served, with_script
 
 SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 GENERATED = {"genindex.html", "search.html"}  # Sphinx's own pages, without content of ours
 
 pytestmark = pytest.mark.skipif(
-    not REQUIRED and not (SITE / "index.html").exists(),
+    not (SITE / "index.html").exists(),
     reason="the site is not built; `make site` builds it",
 )
 
