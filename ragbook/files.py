@@ -62,9 +62,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed writers have left in a folder. Nobody else may be writing there now."""
-    for unfinished in folder.glob(".*.unfinished"):
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers of the file `name`, or of any file, have left in a folder. Nobody
+    else may be writing it now."""
+    for unfinished in folder.glob(f".{name}.*.unfinished"):
         unfinished.unlink()
 
 

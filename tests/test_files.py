@@ -95,7 +95,9 @@ write_whole(Path(sys.argv[1]), killed)
     assert (folder / "out").read_bytes() == b"old"
     assert sorted(contents(folder).values()) == [b"half", b"old"]
     write_text(folder / "out", "new")
-    remove_unfinished(folder)
+    remove_unfinished(folder, "another")
+    assert len(contents(folder)) == 2
+    remove_unfinished(folder, "out")
     assert contents(folder) == {"out": b"new"}
 
 

@@ -1,8 +1,9 @@
 """How well the readers check claims and write clues, with and without passages.
 
 `python -m book.experiments.claims_and_clues TASK SPLIT [READER_DIR [METHODS [OUT]]]` measures what
-`experiments.claims_and_clues_training` taught, with TASK `claims` or `clues` and METHODS a comma-separated choice
-of `rag-sequence`, `rag-token` and `closed-book`, all three by default:
+`experiments.claims_and_clues_training` taught, with TASK `claims` or `clues` and METHODS a
+comma-separated choice of `rag-sequence`, `rag-token` and `closed-book`, all three by
+default:
 
 * claims: how often the likelier label is right, for k = 1 and 5 passages, for true and false ones
   apart; and how often the heaviest evidence is the passage that the claim is about;
@@ -29,6 +30,7 @@ from ragbook.corpus import Question, QuestionSet, miniwiki
 from ragbook.errors import InputError
 from ragbook.evaluation.metrics import exact_match, f1, has_answer
 from ragbook.evaluation.statistics import bootstrap_ci
+from ragbook.files import write_json
 from ragbook.methods.base import Answer, Method
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.rag import RagSequence, RagToken
@@ -194,9 +196,7 @@ def record(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     commands = {new["command"] for new in rows}
     kept = [old for old in kept if old["command"] not in commands]
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps([*kept, *rows], indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, [*kept, *rows], indent=1)
 
 
 def table(rows: Sequence[dict[str, Any]], task: str) -> dict[str, dict[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ragbook.corpus import Question
 from ragbook.evaluation.statistics import cut_off
+from ragbook.files import write_json
 from ragbook.methods import Answer, Method
 
 
@@ -59,6 +60,4 @@ def measure(path: Path, sections: Mapping[str, Callable[[], Any]]) -> None:
         if name not in stored:
             stored[name] = section()
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-            partial.replace(path)
+            write_json(path, stored, indent=1)

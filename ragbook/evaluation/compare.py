@@ -17,6 +17,7 @@ from ragbook.errors import InputError
 from ragbook.evaluation import tables
 from ragbook.evaluation.metrics import exact_match, f1, is_hit
 from ragbook.evaluation.statistics import bootstrap_intervals, paired_tests
+from ragbook.files import write_text
 from ragbook.version import __version__
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Comparison:
         try:
             out.mkdir(parents=True, exist_ok=True)
             for name, text in texts.items():
-                _write(out / name, text)
+                write_text(out / name, text)
         except OSError as error:
             raise InputError(
                 f"The results cannot be written to {out}: {error.strerror or error}; give a folder "
@@ -290,13 +291,3 @@ def _index_entry(
         "passages": index.manifest["corpus"]["passages"],
         "encoder": index.manifest["encoder"]["id"],
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """The file appears under its name when it is whole, in place of one that may be there."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(text.encode("utf-8"))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from typing import Any
 from ragbook.corpus import Corpus, Question
 from ragbook.errors import InputError
 from ragbook.evaluation.metrics import normalize_answer
+from ragbook.files import write_text
 
 PART = 25
 """Questions in one file of answers: some 100 kB."""
@@ -59,9 +60,7 @@ def write(
         texts[f"answers-{number}.js"] = _script(f"answers[{number}]", details)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        partial = out / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out / name)
+        write_text(out / name, text)
     return [out / name for name in texts]
 
 

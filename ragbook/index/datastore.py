@@ -243,7 +243,7 @@ def add_approximate(datastore: Datastore) -> Datastore:
         return datastore
     index = neighbours.train_ivfpq(datastore.keys)
     path = datastore.path
-    remove_unfinished(path)  # of a process that was killed
+    remove_unfinished(path, APPROXIMATE)  # of a process that was killed
     with whole_file(path / APPROXIMATE) as unfinished:
         faiss.write_index(index, str(unfinished))
     kept = {key: datastore.manifest[key] for key in ("corpus", "language_model", "pairs")}

@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from ragbook.errors import InputError
+from ragbook.files import file_records, sha256_of_file, write_json
 from ragbook.models.checkpoints.fid import is_fid, load_fid
 from ragbook.models.checkpoints.rag import load_rag_reader
-from ragbook.models.embedded import minilm_tokenizer, sha256_file
+from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.models.seq2seq import SeqReader, new_reader_model
@@ -40,13 +41,8 @@ def manifest(folder: Path = WEIGHTS) -> dict[str, Any]:
 
 def write_manifest(folder: Path, **settings: Any) -> None:
     """List the folder's files with sizes and hashes in `weights.json`, and the settings given."""
-    files = {
-        path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-        for path in sorted(folder.glob("*.safetensors"))
-    }
-    partial = folder / "weights.partial"
-    partial.write_text(json.dumps({"files": files, **settings}, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / "weights.json")
+    files = file_records(folder, sorted(path.name for path in folder.glob("*.safetensors")))
+    write_json(folder / "weights.json", {"files": files, **settings})
 
 
 def tensors(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
@@ -57,7 +53,7 @@ def tensors(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
     InputError: the file is missing or is not the one that `weights.json` lists.
     """
     path, listed = folder / name, manifest(folder)["files"].get(name)
-    if listed is None or not path.is_file() or sha256_file(path) != listed["sha256"]:
+    if listed is None or not path.is_file() or sha256_of_file(path) != listed["sha256"]:
         raise InputError(f"{path} is missing or damaged; reinstall ragbook")
     return {key: value.float() for key, value in load_file(str(path)).items()}
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ragbook.errors import InputError
+from ragbook.files import sha256_of_file
 
 MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
@@ -36,7 +30,7 @@ def minilm_path() -> Path:
         )
     path = Path(spec.origin).parent / "model"
     weights = path / "model.safetensors"
-    found = sha256_file(weights) if weights.is_file() else "no file"
+    found = sha256_of_file(weights) if weights.is_file() else "no file"
     if found != MINILM_SHA256:
         raise InputError(
             f"{weights} is not the published all-MiniLM-L6-v2 (SHA-256 {found}, expected "

@@ -30,12 +30,12 @@ from torch.nn import functional
 
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
+from ragbook.files import file_records, is_bare_name, sha256_of_file, whole_file, write_json
 from ragbook.models.embedded import (
     MINILM_ID,
     MINILM_SHA256,
     minilm_model,
     minilm_tokenizer,
-    sha256_file,
 )
 from ragbook.models.prompts import passage_text
 
@@ -257,8 +257,8 @@ def save_encoder(folder: Path | str, encoder: Encoder) -> None:
         }
         path = folder / f"{tower}.safetensors"
         if changed:
-            save_file(changed, str(path.with_suffix(".partial")))
-            path.with_suffix(".partial").replace(path)
+            with whole_file(path) as unfinished:
+                save_file(changed, str(unfinished))
             files.append(path.name)
     manifest = {
         "kind": KIND,
@@ -269,14 +269,9 @@ def save_encoder(folder: Path | str, encoder: Encoder) -> None:
         "similarity": encoder.similarity,
         "score_scale": encoder.score_scale,
         "passage_form": encoder.passage_form,
-        "files": {
-            name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
-            for name in files
-        },
+        "files": file_records(folder, files),
     }
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / MANIFEST)
+    write_json(folder / MANIFEST, manifest)
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -315,7 +310,7 @@ def _load_folder(name: str) -> Encoder:
     manifest = _read_manifest(folder)
     for file, record in manifest["files"].items():
         path = folder / file
-        if not path.is_file() or sha256_file(path) != record["sha256"]:
+        if not path.is_file() or sha256_of_file(path) != record["sha256"]:
             raise InputError(f"{path} is missing or damaged; train the encoder again or restore it")
     if manifest["base"] is None:
         from transformers import AutoConfig, AutoTokenizer
@@ -367,7 +362,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             and manifest["score_scale"] > 0
             and manifest["passage_form"] in (SENTENCE, SEGMENTS, TYPED)
             and (manifest["base"] or needed <= set(manifest["files"]))
-            and all(Path(n).name == n and r["sha256"] for n, r in manifest["files"].items())
+            and all(is_bare_name(n) and r["sha256"] for n, r in manifest["files"].items())
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         whole, manifest = False, {}

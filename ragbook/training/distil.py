@@ -40,6 +40,7 @@ from torch import Tensor
 
 from ragbook.corpus import Corpus, Passage, Question, miniwiki
 from ragbook.errors import InputError
+from ragbook.files import write_json
 from ragbook.index import build_index
 from ragbook.methods.fid import FiD
 from ragbook.models import SeqReader, load_encoder, load_reader
@@ -148,9 +149,7 @@ def read(
                     method = FiD(reader, _Found(found[own]))
                     scores = method.first_token_scores(part[own], recipe.k).tolist()
                 rows += [row[: len(f.ids)] for row, f in zip(scores, found[own], strict=True)]
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps({"fingerprint": fingerprint, "scores": rows}))
-            partial.replace(path)
+            write_json(path, {"fingerprint": fingerprint, "scores": rows}, indent=None)
         out += [
             Target(question, one.passages, tuple(row))
             for question, one, row in zip(part, found, rows, strict=True)

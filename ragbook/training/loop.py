@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ragbook.errors import InputError
+from ragbook.files import remove_unfinished, whole_file
 
 
 class MasterAdamW:
@@ -94,9 +95,8 @@ class MasterAdamW:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
     """A file of tensors, with what is to be said of them, that stands whole or not at all."""
-    partial = path.with_suffix(".partial")
-    save_file(tensors, str(partial), metadata or None)
-    partial.replace(path)
+    with whole_file(path) as unfinished:
+        save_file(tensors, str(unfinished), metadata or None)
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
@@ -135,6 +135,7 @@ def train(
     """
     work.mkdir(parents=True, exist_ok=True)
     state, log = work / f"{name}.state.safetensors", work / f"{name}.log.jsonl"
+    remove_unfinished(work, state.name)  # of a run that was killed
     start = 0
     if state.exists():
         from safetensors import safe_open

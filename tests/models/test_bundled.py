@@ -9,6 +9,7 @@ import torch
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
+from ragbook.files import sha256_of_file
 from ragbook.models import (
     bundled,
     embedded,
@@ -17,7 +18,7 @@ from ragbook.models import (
     load_reader,
     load_span_reader,
 )
-from ragbook.models.embedded import MINILM_SHA256, sha256_file
+from ragbook.models.embedded import MINILM_SHA256
 
 PASSAGE = Passage(
     "x-1", "Lake Velm", "Lake Velm lies in Ordania. It was first charted by Ilsa Brenkov in 1873."
@@ -26,7 +27,7 @@ QUESTION = Question("Who first charted Lake Velm?", ("Ilsa Brenkov",), "x-1")
 
 
 def test_the_embedded_weights_are_the_published_file():
-    assert sha256_file(embedded.minilm_path() / "model.safetensors") == MINILM_SHA256
+    assert sha256_of_file(embedded.minilm_path() / "model.safetensors") == MINILM_SHA256
 
 
 def test_all_shipped_weights_fit_into_45_megabytes():
@@ -51,7 +52,7 @@ def test_all_shipped_weights_fit_into_45_megabytes():
     )
     assert sum(path.stat().st_size for path in on_disk.values()) <= 45_000_000
     for name, entry in listed.items():
-        assert sha256_file(on_disk[name]) == entry["sha256"]
+        assert sha256_of_file(on_disk[name]) == entry["sha256"]
         assert on_disk[name].stat().st_size == entry["bytes"]
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import EncoderDecoderModel
 
 from ragbook.errors import InputError
+from ragbook.files import replace_folder
 from ragbook.models.bundled import (
     BUNDLED,
     load_language_model,
@@ -75,4 +76,4 @@ def export(name: str, folder: Path, reader: str = BUNDLED) -> None:
     tokenizer.save_pretrained(partial)
     if scorer is not None:
         save_file(dict(scorer.state_dict()), str(partial / "span.safetensors"))
-    partial.replace(folder)
+    replace_folder(partial, folder)

@@ -39,6 +39,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
+from ragbook.files import whole_file
 from ragbook.models.encoder import TYPED, Encoder, weights_sha256
 from ragbook.models.masked import MaskedHead, MaskedReader, untitled
 from ragbook.models.pairs import PairEncoder
@@ -120,9 +121,8 @@ def save_realm_encoder(folder: Path | str, reader: MaskedReader) -> None:
     reader.tokenizer.save_pretrained(folder)
     config = reader.model.config.to_dict() | {"model_type": "realm"}
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    partial = folder / f"{WEIGHTS}.partial"
-    save_file({n: v.float().contiguous() for n, v in tensors.items()}, str(partial))
-    partial.replace(folder / WEIGHTS)
+    with whole_file(folder / WEIGHTS) as unfinished:
+        save_file({n: v.float().contiguous() for n, v in tensors.items()}, str(unfinished))
 
 
 def load_realm_open_qa(name: str) -> tuple[Encoder, SpanReader, Tensor]:

@@ -10,7 +10,8 @@ tower as it is, so an old index costs good candidates and not exactness. In a fo
 
 `CURRENT` is replaced in one operation, once the index it names is whole: whoever reads it, at any
 time and from any process, finds a whole index. Building goes on in the trainer (`publish`) or
-beside it, in a second process (`Builder`), which `python -m ragbook.training.realm.refresh FOLDER` is.
+beside it, in a second process (`Builder`), which is
+`python -m ragbook.training.realm.refresh FOLDER`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 
 from ragbook.corpus import Corpus
+from ragbook.files import replace_folder, write_text
 from ragbook.index import PassageIndex, build_index
 from ragbook.index.passages import StoredPassages
 from ragbook.models import Encoder, load_encoder
@@ -63,9 +65,7 @@ def publish(
     folder.mkdir(parents=True, exist_ok=True)
     name = f"index-{step:05d}"
     index = build_index(corpus, folder / name, as_it_is(encoder), progress=False, overwrite=True)
-    unfinished = folder / f"{CURRENT}.{os.getpid()}"
-    unfinished.write_text(name, encoding="utf-8")
-    os.replace(unfinished, folder / CURRENT)
+    write_text(folder / CURRENT, name)
     for other in folder.glob("index-*"):
         if other.name != name:
             shutil.rmtree(other, ignore_errors=True)  # who has it open keeps it
@@ -127,8 +127,7 @@ class Builder:
         shutil.rmtree(unfinished, ignore_errors=True)
         save_encoder(unfinished, encoder)
         wanted = self.folder / f"tower-{step:05d}"
-        shutil.rmtree(wanted, ignore_errors=True)  # of a run that was killed
-        os.rename(unfinished, wanted)
+        replace_folder(unfinished, wanted)  # there may be one of a run that was killed
 
 
 class Refresher:
