@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ragbook.corpus import Corpus, Question, load_corpus, load_questions, miniwiki
 from ragbook.evaluation.metrics import exact_matches, is_hit
@@ -28,7 +29,7 @@ from ragbook.methods.base import posterior
 from ragbook.methods.realm import Realm, retrieval_utility
 from ragbook.models import Encoder, load_encoder
 from ragbook.models.bundled import BUNDLED
-from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.embedded import minilm_model, minilm_tokenizer
 from ragbook.models.encoder import save_encoder
 from ragbook.models.masked import MaskedReader
 from ragbook.retrieval import DenseRetriever
@@ -37,7 +38,7 @@ from ragbook.training.realm.masked_reader import ReaderRecipe
 from ragbook.training.realm.masking import MASKS, Masked, masked_sentences
 from ragbook.training.realm.open_qa import QaRecipe
 from ragbook.training.realm.pretraining import RealmRecipe, read, train_realm
-from ragbook.training.realm.recipe import damaged_map, fine_tuned, mapped_encoder, warm_start
+from ragbook.training.realm.recipe import fine_tuned, mapped_encoder, warm_start
 
 from .report import answered, measure
 
@@ -51,6 +52,23 @@ WHOLE_TOWER = 2e-5
 
 LATENT = 12
 """Sentences whose prior and posterior are kept, before and after pre-training."""
+
+
+DIMENSION = 64
+"""Length of the damaged retriever's vectors; the embedded encoder's are 384 long."""
+
+
+def damaged_map(dimension: int = DIMENSION, seed: int = 0) -> Tensor:
+    """A random map to few numbers, each of them stretched or shrunk at random: float32
+    [dimension, 384].
+
+    The factors are log-normal, so that a few of the numbers drown all others: a poor retriever, on
+    which what a training teaches can be seen.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    hidden = minilm_model().config.hidden_size
+    drawn = torch.randn(dimension, hidden, generator=generator) / dimension**0.5
+    return drawn * torch.randn(dimension, 1, generator=generator).exp()
 
 
 class Measurement:
@@ -85,7 +103,14 @@ class Measurement:
         """The warm start that every run has, trained at the first call."""
         every = [ways for masked in self.masked.values() for ways in masked]
         return warm_start(
-            self.corpus, every, self.work / "start", ClozeRecipe(), ReaderRecipe(), SEED, False
+            mapped_encoder(damaged_map(seed=SEED)),
+            self.corpus,
+            every,
+            self.work / "start",
+            ClozeRecipe(),
+            ReaderRecipe(),
+            SEED,
+            False,
         )
 
     def hits(self, encoder: Encoder, index: PassageIndex) -> np.ndarray:

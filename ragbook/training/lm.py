@@ -148,7 +148,8 @@ def adapt_lm(run: Run, corpus: Corpus, start: LanguageModel | None = None) -> La
             at = drawn - ends[text] + len(texts[text])  # 1 at the text's first token
             rows.append(torch.tensor([lm.start, *texts[text][at : at + OWN_WINDOW - 1]]))
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
-        mask = (ids != 0).long()
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()  # token 0 may be a word
         states = model.bert(input_ids=ids, attention_mask=mask, use_cache=False)[0]
         asked = mask[:, 1:].bool()
         logits = model.cls(states[:, :-1][asked])

@@ -282,7 +282,9 @@ def trained_pair(
 
 
 def _copy(reader: SeqReader) -> SeqReader:
-    return SeqReader(deepcopy(reader.model), reader.tokenizer, reader.name)
+    """The reader with a model of its own; it reads inputs and opens answers as the first does."""
+    model = deepcopy(reader.model)
+    return SeqReader(model, reader.tokenizer, reader.name, reader.pairs.layout, reader.opening)
 
 
 def _sha256(questions: Sequence[Question]) -> str:

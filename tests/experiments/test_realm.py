@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from experiments import realm as measured
-from tests.training.test_realm import CORPUS, NAMES
+from tests.training.realm.test_pretraining import CORPUS, NAMES
 from transformers import BertConfig, BertModel
 
 from ragbook.corpus import Question
@@ -42,7 +42,7 @@ def new_reader() -> MaskedReader:
 
 @pytest.fixture
 def measurement(tmp_path, monkeypatch):
-    def warm_start(corpus, masked, work, *_):
+    def warm_start(encoder, corpus, masked, work, *_):
         work.mkdir(parents=True, exist_ok=True)
         for name in ("cloze", "reader"):
             (work / f"{name}.log.jsonl").write_text('{"step": 1}\n')

@@ -1,12 +1,16 @@
 """The language model's recipe on passages of one's own."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
 from ragbook.models import load_language_model
-from ragbook.training.lm import adapt_lm, recipe
+from ragbook.models.lm import new_lm_model
+from ragbook.training import lm as module
+from ragbook.training.lm import adapt_lm, recipe, train_lm
 from ragbook.training.run import Run
 
 LAKES = Corpus(
@@ -47,3 +51,87 @@ def test_no_questions_and_some_passages(tmp_path):
     assert not (tmp_path / "lm").exists()
     with pytest.raises(InputError, match="no passages"):
         adapt_lm(Run(tmp_path / "lm"), Corpus("none", []))
+
+
+class PlacedBert(torch.nn.Module):
+    """In a model's place: its states say where they stand, row and column."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = self.mask = None
+
+    def forward(self, input_ids, attention_mask, use_cache):
+        self.seen, self.mask = input_ids, attention_mask
+        rows, columns = torch.meshgrid(*map(torch.arange, input_ids.shape), indexing="ij")
+        return (torch.stack([rows, columns], -1).float(),)
+
+
+def targets_of_a_step(monkeypatch, train):
+    """One step's (places [N, 2] that were read, targets [N], ids [B, L], mask [B, L])."""
+    steps, given = [], {}
+    monkeypatch.setattr(
+        module, "train", lambda name, batch_loss, *_, **__: steps.append(batch_loss)
+    )
+    model = train()
+
+    def record(logits, targets, **_):
+        given["targets"] = targets
+        return logits.sum()
+
+    monkeypatch.setattr(module.functional, "cross_entropy", record)
+    model.bert = placed = PlacedBert()
+    model.cls = torch.nn.Module()
+
+    def head(states):
+        given["places"] = states.long()
+        return states
+
+    model.cls.forward = head
+    steps[0](0)
+    return given["places"], given["targets"], placed.seen, placed.mask
+
+
+def check_targets(places, targets, ids, mask):
+    """Every state is asked for the token that comes after its own, never for padding."""
+    assert len(places) > 20
+    rows, columns = places.unbind(1)
+    assert torch.equal(ids[rows, columns + 1], targets)
+    assert mask[rows, columns + 1].all()
+
+
+def test_a_state_is_taught_the_token_after_it(monkeypatch, tmp_path):
+    """From nothing: the recipe of the bundled model."""
+    encoder = module.load_encoder()
+    models = []
+    monkeypatch.setattr(module, "new_lm_model", lambda: models.append(new_lm_model()) or models[0])
+    monkeypatch.setattr(
+        module,
+        "load_encoder",
+        lambda: SimpleNamespace(
+            tokenizer=encoder.tokenizer,
+            encode_passages=lambda passages: torch.eye(len(passages)).numpy(),
+        ),
+    )
+
+    def train():
+        train_lm(Run(tmp_path / "lm"))
+        return models[0]
+
+    check_targets(*targets_of_a_step(monkeypatch, train))
+
+
+def test_token_zero_is_a_word_like_any_other(monkeypatch, tmp_path):
+    """Adapting to one's own text pads by length, whatever token 0 is, and teaches it too."""
+    bundled = load_language_model()
+    zero = Corpus("zero", [Passage("z", "", "the lake " * 40)])
+    texts = [[0 if at % 3 == 0 else 7 for at in range(30 + n)] for n in range(3)]
+    monkeypatch.setattr(type(bundled), "texts", lambda self, passages: texts)
+
+    def train():
+        return adapt_lm(Run(tmp_path / "lm"), zero).model
+
+    places, targets, ids, mask = targets_of_a_step(monkeypatch, train)
+    check_targets(places, targets, ids, mask)
+    assert (targets == 0).any()
+    assert (mask.sum(1) > 1).all()
+    assert len(targets) == int(mask[:, 1:].sum())

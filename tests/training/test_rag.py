@@ -11,7 +11,9 @@ from ragbook.methods.base import doc_log_probs
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
 from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.prompts import SlashLayout
 from ragbook.retrieval import DenseRetriever
+from ragbook.training import rag as module
 from ragbook.training.rag import Recipe, log_likelihood, recipe, retrieve, train_rag
 from ragbook.training.run import Run
 from tests.methods.conftest import PASSAGES, QUESTIONS, seq_model, tower
@@ -165,3 +167,15 @@ def test_the_recipe_writes_a_reader_and_an_encoder_for_each_method(tmp_path):
         assert {p.dim() for n, p in own.items() if not torch.equal(p, shared[n])} == {1}
     with pytest.raises(InputError, match="holds a run already"):
         recipe(run)
+
+
+def test_the_trained_copy_reads_and_opens_as_the_first_does(ends):
+    """A reader of another layout keeps it, and so do the tokens that open its answers."""
+    reader = ends[0]
+    other = SeqReader(
+        reader.model, reader.tokenizer, "other", SlashLayout(max_input=40), opening=(5,)
+    )
+    copy = module._copy(other)
+    assert copy.pairs.layout == other.pairs.layout
+    assert (copy.start, copy.end, copy.opening) == (other.start, other.end, (5,))
+    assert copy.model is not other.model

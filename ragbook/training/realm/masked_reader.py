@@ -7,8 +7,8 @@ tokens' cross-entropy. The passage is the sentence's own or another that holds t
 and now and then a strange one or none, so that the reader does not copy whatever it is shown. (The
 retriever learns nothing of this, and afterwards the sentence's own passage is never shown again.)
 
-A pointer loss is added, as in `ragbook.training.reader.train`: the mean attention of the last layer from
-a hidden token should lie where the passage has it. Copying is learnt from it in a few hundred
+A pointer loss is added, as in `ragbook.training.reader.train`: the mean attention of the last layer
+from a hidden token should lie where the passage has it. Copying is learnt from it in a few hundred
 steps; from the words alone it takes many thousand.
 """
 
@@ -31,7 +31,7 @@ from ragbook.models import load_reader
 from ragbook.models.masked import NULL, MaskedHead, MaskedReader
 from ragbook.models.prompts import find
 from ragbook.training.loop import MasterAdamW, train
-from ragbook.training.realm.masking import Masked
+from ragbook.training.realm.masking import Masked, sha256_of_masked
 
 SHOWN = {"own": 0.4, "holder": 0.4, "other": 0.1, "null": 0.1}
 """How often a sentence is shown with its own passage, another that holds the answer, any, none."""
@@ -99,7 +99,7 @@ def train_masked_reader(
         recipe.steps,
         work,
         warmup=max(1, recipe.steps // 10),
-        fingerprint=json.dumps([repr(recipe), seed, corpus.sha256, len(masked)]),
+        fingerprint=json.dumps([repr(recipe), seed, corpus.sha256, sha256_of_masked(masked)]),
         progress=progress,
     )
 

@@ -10,6 +10,7 @@ are.)
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections import defaultdict
@@ -160,3 +161,8 @@ def random_spans(sentence: str, count: int, rng: random.Random) -> list[Span]:
             start = rng.randrange(len(words) - length + 1)
             spans.add((words[start][0], words[start + length - 1][1]))
     return sorted(spans)
+
+
+def sha256_of_masked(masked: Sequence[Sequence[Masked]]) -> str:
+    """What a training that shows these sentences is known by: a hash of all that they hold."""
+    return hashlib.sha256(repr([list(ways) for ways in masked]).encode()).hexdigest()

@@ -138,7 +138,7 @@ def retrieve(
     """(log p(z | x) float32 [B, n + 1], positions int64 [B, n]) of masked sentences; see `read`."""
     texts = [one.text for one in shown]
     queries = encoder.query_vectors(texts)
-    positions = candidates(index, queries.detach().float().numpy(), shown, k)
+    positions = candidates(index, queries.detach().float().cpu().numpy(), shown, k)
     distinct = sorted(set(positions.flatten().tolist()))
     vectors = encoder.passage_vectors([NULL, *(index.corpus[at] for at in distinct)])
     column = {at: number for number, at in enumerate(distinct, 1)}

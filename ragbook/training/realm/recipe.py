@@ -1,8 +1,8 @@
 """`ragbook train realm`: from a retriever and a corpus to answers.
 
-Five stages, each resumable: the inverse cloze task gives the retriever its start and masked
-sentences the reader its own; pre-training lets the two teach each other; then the passages' vectors
-are fixed, and pairs of question and answer train the question tower and the span scorer.
+Each stage can be resumed. Masked sentences give the reader its start; pre-training lets retriever
+and reader teach each other; then the passages' vectors are fixed, and pairs of question and answer
+train the question tower and the span scorer.
 """
 
 from __future__ import annotations
@@ -38,24 +38,8 @@ from ragbook.training.realm.open_qa import QaRecipe, train_open_qa
 from ragbook.training.realm.pretraining import RealmRecipe, train_realm
 from ragbook.training.run import Run
 
-DIMENSION = 64
-"""Length of the damaged retriever's vectors; the embedded encoder's are 384 long."""
-
 WHOLE_MAP = 1e-4
 """Peak learning rate of a map that starts from a good retriever, and has that to lose."""
-
-
-def damaged_map(dimension: int = DIMENSION, seed: int = 0) -> Tensor:
-    """A random map to few numbers, each of them stretched or shrunk at random: float32
-    [dimension, 384].
-
-    The factors are log-normal, so that a few of the numbers drown all others: a poor retriever, on
-    which what a training teaches can be seen.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    hidden = minilm_model().config.hidden_size
-    drawn = torch.randn(dimension, hidden, generator=generator) / dimension**0.5
-    return drawn * torch.randn(dimension, 1, generator=generator).exp()
 
 
 def mapped_encoder(weight: Tensor) -> Encoder:
@@ -86,6 +70,7 @@ def mapped_encoder(weight: Tensor) -> Encoder:
 
 
 def warm_start(
+    encoder: Encoder,
     corpus: Corpus,
     masked: Sequence[Sequence[Masked]],
     work: Path,
@@ -95,15 +80,16 @@ def warm_start(
     progress: bool | None = None,
 ) -> tuple[MaskedReader, Encoder]:
     """Train or resume what REALM starts from, or take it from `work` where it is done: a masked
-    reader in bfloat16, and a damaged retriever from the inverse cloze task.
+    reader in bfloat16, and the retriever, after the inverse cloze task where it needs that.
 
     Parameters
     ----------
+    encoder: the retriever to start from, as `mapped_encoder` makes it; changed in place.
     masked: what the reader learns from; the more kinds of masks the better.
-    cloze: None starts from a whole retriever, which needs no such task.
+    cloze: the inverse cloze task (section 3.4), for a retriever that cannot find anything yet;
+        None for one that can.
     """
-    weight = torch.eye(384) if cloze is None else damaged_map(seed=seed)
-    encoder, reader = mapped_encoder(weight), new_masked_reader(seed)
+    reader = new_masked_reader(seed)
     for module in (encoder.passage_model.body, reader.model, reader.head):
         module.bfloat16()
     if cloze is not None:
@@ -158,8 +144,7 @@ def whole_reader(reader: MaskedReader) -> MaskedReader:
 def recipe(run: Run, background: bool = False) -> None:
     """`ragbook train realm`, on MiniWiki and its train questions or on one's own.
 
-    On MiniWiki the retriever starts damaged, to show what is learnt; on passages of one's own it is
-    the embedded encoder, whole.
+    The retriever starts as the embedded encoder, whose vectors pass through a map that is trained.
 
     With `background`, a second process builds the refreshed indexes while pre-training goes on;
     without it pre-training waits for each, and the run can be repeated bit by bit.
@@ -173,14 +158,14 @@ def recipe(run: Run, background: bool = False) -> None:
     masked, others = (
         masked_sentences(minilm_tokenizer(), corpus, masks, run.seed) for masks in MASKS
     )
-    cloze, reading, realm, qa = ClozeRecipe(), ReaderRecipe(), RealmRecipe(), QaRecipe()
-    if run.own:
-        realm = replace(realm, retriever_rate=WHOLE_MAP)
+    reading, qa = ReaderRecipe(), QaRecipe()
+    realm = RealmRecipe(retriever_rate=WHOLE_MAP)
     reader, encoder = warm_start(
+        mapped_encoder(torch.eye(minilm_model().config.hidden_size)),
         corpus,
         [*masked, *others],
         run.work,
-        None if run.own else replace(cloze, steps=run.cut(cloze.steps)),
+        None,
         replace(reading, steps=run.cut(reading.steps)),
         run.seed,
     )

@@ -63,6 +63,19 @@ def test_the_readers_term_is_the_methods_own_log_probability(parts, objective):
     assert (own.silence == 0).all() == (objective == "orqa")
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_readers_prior_is_over_the_passages_that_it_reads(parts, objective):
+    """However many more the retriever's own term looks at."""
+    reader, encoder, index = parts
+    questions = [*QUESTIONS, CITY]
+    method = Realm(reader, DenseRetriever(index, encoder), orqa=objective == "orqa")
+    wanted = method.log_prob(questions, [q.answers[0] for q in questions], k=2)
+    own = found(parts, questions, QaRecipe(objective, k=2, wide=4)).reader.detach()
+    there = wanted.isfinite()
+    assert there.any()
+    torch.testing.assert_close(own[there], wanted[there], rtol=1e-4, atol=1e-4)
+
+
 def test_the_retrievers_term_counts_passages_that_hold_an_answer(parts):
     _, encoder, _ = parts
     questions = [*QUESTIONS, CITY, NOWHERE]
