@@ -4,22 +4,20 @@
 BERTs with heads. A folder or hub name holds `config.json`, the tokenizer's `vocab.txt` and
 `model.safetensors`, whose tensors go here:
 
-====================================  =============================================================
-tensor                                place
-====================================  =============================================================
-`realm.*`                             `BertModel` of the embedder, encoder or reader
-`cls.dense`, `cls.LayerNorm`          `ProjectedTower.dense`, `.norm` (embedder)
-`cls.predictions.transform.*`         `MaskedHead.dense`, `.norm` (encoder)
-`cls.predictions.bias`                `MaskedHead.bias`
-`cls.predictions.decoder.*`           none: it is the word vectors again, and the bias
-`embedder.*`                          the embedder above (scorer, openqa)
-`query_embedder.*`                    the sentences' own tower, where it differs (scorer)
-`reader.realm.*`                      `BertModel` of the span reader (openqa)
-`reader.qa_outputs.dense_intermediate` `SpanScorer.start` (its first half), `.end` (its second)
-`reader.qa_outputs.layer_normalization` `SpanScorer.norm`
-`reader.qa_outputs.dense_output`      `SpanScorer.out`
-`block_emb`                           the vectors of the checkpoint's own passages
-====================================  =============================================================
+| tensor | place |
+|---|---|
+| `realm.*` | `BertModel` of the embedder, encoder or reader |
+| `cls.dense`, `cls.LayerNorm` | `ProjectedTower.dense`, `.norm` (embedder) |
+| `cls.predictions.transform.*` | `MaskedHead.dense`, `.norm` (encoder) |
+| `cls.predictions.bias` | `MaskedHead.bias` |
+| `cls.predictions.decoder.*` | none: it is the word vectors again, and the bias |
+| `embedder.*` | the embedder above (scorer, openqa) |
+| `query_embedder.*` | the sentences' own tower, where it differs (scorer) |
+| `reader.realm.*` | `BertModel` of the span reader (openqa) |
+| `reader.qa_outputs.dense_intermediate` | `SpanScorer.start` (its first half), `.end` (its second) |
+| `reader.qa_outputs.layer_normalization` | `SpanScorer.norm` |
+| `reader.qa_outputs.dense_output` | `SpanScorer.out` |
+| `block_emb` | the vectors of the checkpoint's own passages |
 
 Heads that a part carries and never uses (an embedder's predictions, a reader's pooler) are dropped.
 The hub's files are pickles (`pytorch_model.bin`), which are not read: convert them, where
