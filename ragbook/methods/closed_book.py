@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ragbook.corpus import Question
 from ragbook.methods.base import Answer, check
 from ragbook.methods.decoding import beam_search
 from ragbook.models import SeqReader
+from ragbook.models.sharing import one_at_a_time
 
 
 class ClosedBook:
@@ -22,13 +24,17 @@ class ClosedBook:
         self.reader, self.beams, self.max_length = reader, beams, max_length
         self.parameters = reader.parameters
 
+    @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
         """log p(answer | question), float32 [B]."""
         check(questions, k)
+        if not questions:
+            return torch.zeros(0)
         states, mask = self.reader.encode_questions(questions)
         labels = self.reader.pad_labels(self.reader.answer_ids(answers))
         return self.reader.token_log_probs(self.reader.memory(states, mask), labels).sum(-1)
 
+    @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The most probable answer of a beam search."""
         began = self.reader.pairs.clock()

@@ -27,6 +27,7 @@ from ragbook.methods.base import Answer, check, held_to, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import SeqReader
 from ragbook.models.seq2seq import Memory
+from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
 
 
@@ -112,12 +113,15 @@ class FiD:
         self.length_penalty = length_penalty
         self.parameters = reader.parameters
 
+    @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
         """log p(answer | question, all passages), float32 [B]."""
+        check(questions, k)
         if not questions:
             return torch.zeros(0)
         return self._log_prob(self._read(questions, k).memory, self._labels(answers))
 
+    @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The best answer of a beam search over the fused states."""
         began = self.reader.pairs.clock()
@@ -133,6 +137,7 @@ class FiD:
             for q, h, r, w in zip(questions, best, read.retrieved, weights, strict=True)
         ]
 
+    @one_at_a_time
     def generate(
         self, questions: Sequence[Question], k: int = 5, num_return_sequences: int = 1
     ) -> list[list[Hypothesis]]:
@@ -146,6 +151,7 @@ class FiD:
         found = self._search(self._read(questions, k))
         return [hypotheses[:num_return_sequences] for hypotheses in found]
 
+    @one_at_a_time
     def attention(
         self, questions: Sequence[Question], answers: Sequence[str], k: int = 5
     ) -> Tensor:
@@ -158,6 +164,7 @@ class FiD:
         """
         return self._attention(self._read(questions, k), self._labels(answers))
 
+    @one_at_a_time
     def first_token_scores(self, questions: Sequence[Question], k: int = 5) -> Tensor:
         """The decoder's cross-attention scores before the softmax at the answer's first token,
         averaged over heads, layers and each passage's tokens (Izacard & Grave 2021b, section 3).
@@ -175,6 +182,7 @@ class FiD:
         means = passage_sums(scores, owner, read.n) / tokens.clamp_min(1)
         return means.masked_fill(tokens == 0, float("-inf"))
 
+    @one_at_a_time
     def leave_one_out(
         self, questions: Sequence[Question], answers: Sequence[str], k: int = 5
     ) -> Tensor:

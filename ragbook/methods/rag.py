@@ -24,6 +24,7 @@ from ragbook.methods.base import Answer, check, doc_log_probs, held_to, posterio
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import SeqReader
 from ragbook.models.seq2seq import Memory
+from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
 
 
@@ -165,8 +166,12 @@ class _Rag(ABC):
         self.length_penalty = length_penalty
         self.parameters = reader.parameters
 
+    @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
         """log p(answer | question), float32 [B]."""
+        check(questions, k)
+        if not questions:
+            return torch.zeros(0)
         if not questions:
             return torch.zeros(0)
         read = self._read(questions, k)
@@ -174,6 +179,7 @@ class _Rag(ABC):
         each = _token_log_probs(self.reader, read, labels, torch.arange(len(labels)))
         return self._marginal(each, read.log_prior, labels != -100)
 
+    @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The most probable candidate, with p(z | x, y) as its evidence."""
         began = self.reader.pairs.clock()
@@ -190,6 +196,7 @@ class _Rag(ABC):
             for q, one, r, w in zip(questions, best, read.retrieved, weights, strict=True)
         ]
 
+    @one_at_a_time
     def generate(
         self, questions: Sequence[Question], k: int = 5, num_return_sequences: int = 1
     ) -> list[list[Candidate]]:

@@ -29,6 +29,7 @@ from ragbook.corpus import Question
 from ragbook.errors import InputError
 from ragbook.methods.base import Answer, check, doc_log_probs, evidence, posterior
 from ragbook.models import SpanReader
+from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
 
 
@@ -226,13 +227,18 @@ class Realm:
                     out[b, z] = math.log(mass[key])
         return out
 
+    @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
         """log p(answer | question), float32 [B]; -inf where no passage holds the answer."""
+        check(questions, k)
+        if not questions:
+            return torch.zeros(0)
         _, log_prior, strings, _ = self._read(questions, k)
         ids = self.reader.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         given = self._answer_log_probs(strings, [tuple(one) for one in ids], log_prior.shape[1])
         return marginal_log_prob(given, log_prior)
 
+    @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The most probable string of all retrieved passages."""
         began = self.reader.pairs.clock()

@@ -24,6 +24,7 @@ from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.models.seq2seq import SeqReader, new_reader_model
+from ragbook.models.sharing import one_at_a_time
 from ragbook.models.span import SpanReader, SpanScorer
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -86,6 +87,7 @@ def span_scorer(hidden: int, folder: Path = WEIGHTS) -> SpanScorer:
     return scorer
 
 
+@one_at_a_time
 @cache
 def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
     """The seq2seq reader of RAG, FiD and the closed book.
@@ -130,6 +132,7 @@ def load_joint() -> tuple[SeqReader, Encoder]:
     return load_reader(method="rag-joint"), load_encoder(str(WEIGHTS))
 
 
+@one_at_a_time
 @cache
 def load_span_reader(name: str = BUNDLED, method: str | None = None) -> SpanReader:
     """REALM's span reader; its encoder is the seq2seq reader's own, and pairs that one of the two
@@ -152,6 +155,7 @@ def load_span_reader(name: str = BUNDLED, method: str | None = None) -> SpanRead
     return span_reader
 
 
+@one_at_a_time
 @cache
 def load_language_model(name: str = BUNDLED) -> LanguageModel:
     """kNN-LM's base model: the bundled one, a path or a hub name."""

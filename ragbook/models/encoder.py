@@ -38,6 +38,7 @@ from ragbook.models.embedded import (
     minilm_tokenizer,
 )
 from ragbook.models.prompts import passage_text
+from ragbook.models.sharing import one_at_a_time
 
 MAX_TOKENS = 256
 """Tokens an encoder reads, MiniLM's as its authors set it and DPR's alike; the rest is dropped."""
@@ -122,7 +123,7 @@ class Encoder:
     def untied(self) -> Encoder:
         """The same encoder with a copy of its query tower, to be trained: the passage tower is
         shared with this one and stays what indexes were built with."""
-        return Encoder(
+        other = Encoder(
             self.passage_model,
             self.tokenizer,
             self.id,
@@ -134,6 +135,8 @@ class Encoder:
             similarity=self.similarity,
             passage_form=self.passage_form,
         )
+        other.precision = self.precision
+        return other
 
     def query_vectors(self, queries: Sequence[str]) -> Tensor:
         """float32 [n, d], in one forward pass, with gradients to the query tower."""
@@ -177,11 +180,13 @@ class Encoder:
             return -(queries[:, None] - passages).square().sum(-1)
         return (passages @ queries[:, :, None]).squeeze(-1)
 
+    @one_at_a_time
     def encode_queries(self, queries: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """float32 [n, d]; see `vectors`."""
         lengths = [len(query) for query in queries]
         return self._encode(self.query_vectors, queries, lengths, batch_size, "float32")
 
+    @one_at_a_time
     def encode_passages(self, passages: Sequence[Passage], batch_size: int = 64) -> np.ndarray:
         """float32 [n, d]; see `vectors`."""
         lengths = [len(passage_text(p)) for p in passages]

@@ -10,6 +10,7 @@ does `ProjectedTower`. `NarrowTower` has the same map over an encoder that stays
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 from transformers.modeling_outputs import BaseModelOutput
+
+KEPT_TEXTS = 65_536
+"""Texts whose vectors a `NarrowTower` keeps, those used last: 100 MB of MiniLM's in float32."""
 
 
 class ProjectedTower(nn.Module):
@@ -47,7 +51,7 @@ class ProjectedTower(nn.Module):
 class NarrowTower(nn.Module):
     """The vectors of an encoder that is never trained, through a linear map that is.
 
-    What the body says of a text is kept for as long as the tower lives, so that training the map,
+    The body's vectors of the last `KEPT_TEXTS` different texts are kept, so that training the map,
     and indexing with it again and again, reads every text once. A tower for `Encoder` with `cls`
     pooling: its one state is the mapped vector.
 
@@ -61,7 +65,7 @@ class NarrowTower(nn.Module):
         self.config = config
         self.body = BertModel(config, add_pooling_layer=False).requires_grad_(False)
         self.projection = nn.Linear(config.hidden_size, config.retriever_proj_size, bias=False)
-        self._kept: dict[tuple[int, ...], Tensor] = {}
+        self._kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
 
     def forward(self, **inputs: Tensor) -> Any:
         """`last_hidden_state` is float [B, 1, retriever_proj_size]."""
@@ -76,6 +80,10 @@ class NarrowTower(nn.Module):
             kept = functional.normalize(means, dim=-1)
             self._kept.update((keys[n], vector) for n, vector in zip(new, kept, strict=True))
         vectors = torch.stack([self._kept[key] for key in keys])
+        for key in keys:
+            self._kept.move_to_end(key)
+        while len(self._kept) > KEPT_TEXTS:
+            self._kept.popitem(last=False)
         mapped = self.projection(vectors.to(self.projection.weight.dtype))
         return BaseModelOutput(last_hidden_state=mapped[:, None])
 

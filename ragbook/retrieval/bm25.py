@@ -19,6 +19,7 @@ import Stemmer
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
+from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval.base import Retrieved
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class BM25Retriever:
         """The score of every passage for one question, float32 [N]."""
         return self._bm25.get_scores_from_ids(self._bm25.get_tokens_ids(terms([question])[0]))
 
+    @one_at_a_time
     def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
         """The k passages of greatest BM25 score for each question; see `Retriever`."""
         if k < 1:

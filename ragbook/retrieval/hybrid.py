@@ -27,20 +27,25 @@ class HybridRetriever:
     Passages of equal scores stand in the order in which the first retriever has them, then the
     second's.
 
+    Parameters
+    ----------
+    retrievers: two or more.
+    score_scale: the factor of the fused scores before the softmax that makes p(z | x) of them. It
+        belongs to a corpus and its retrievers: the default is what makes the gold passages of
+        MiniWiki's dev questions likeliest among the 5 best (600 to 1,000 differ little). Fit it to
+        questions of your own where p(z | x) matters to you.
+
     Raises
     ------
     InputError: fewer than two retrievers.
     """
 
     name = "hybrid"
-    score_scale = 800.0
-    """Under it the gold passages of MiniWiki's dev questions are likeliest, among the 5 best (their
-    mean log-probability hardly changes from 600 to 1,000)."""
 
-    def __init__(self, *retrievers: Retriever) -> None:
+    def __init__(self, *retrievers: Retriever, score_scale: float = 800.0) -> None:
         if len(retrievers) < 2:
             raise InputError("A hybrid retriever fuses at least two; give another one.")
-        self.retrievers = retrievers
+        self.retrievers, self.score_scale = retrievers, score_scale
 
     def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
         """The k passages of greatest fused score for each question; see `Retriever`."""

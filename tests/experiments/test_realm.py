@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from experiments import realm as measured
-from tests.training.realm.test_pretraining import CORPUS, NAMES
 from transformers import BertConfig, BertModel
 
 from ragbook.corpus import Question
@@ -18,6 +17,7 @@ from ragbook.models.masked import MaskedHead, MaskedReader
 from ragbook.models.span import SpanScorer
 from ragbook.retrieval import DenseRetriever
 from ragbook.training.realm.pretraining import RealmRecipe
+from tests.training.realm.test_pretraining import CORPUS, NAMES
 
 QUESTIONS = [Question(f"Who founded town {i}?", (NAMES[i % 6],), f"p{i}") for i in range(12)]
 RECIPE = RealmRecipe(k=2, batch=2, steps=4, refresh=2, frozen_layers=0)

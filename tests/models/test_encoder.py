@@ -247,3 +247,22 @@ def test_inputs_follow_the_tower_to_its_device():
     encoder.to("meta")
     assert encoder.query_vectors(["a question"]).device.type == "meta"
     assert encoder.passage_vectors([Passage("1", "T", "text")]).shape == (1, 384)
+
+
+def test_a_copy_for_training_keeps_the_precision():
+    encoder = load_encoder()
+    encoder.precision = "bfloat16"
+    assert encoder.untied().precision == "bfloat16"
+
+
+def test_a_narrow_tower_keeps_a_bounded_number_of_texts(monkeypatch):
+    """The ones used last; a batch larger than the bound is read all the same."""
+    from ragbook.models import projected
+    from ragbook.training.realm.recipe import mapped_encoder
+
+    monkeypatch.setattr(projected, "KEPT_TEXTS", 3)
+    encoder = mapped_encoder(torch.eye(384))
+    first = encoder.encode_queries(["a", "b", "c", "d", "e"])
+    assert len(encoder.model._kept) == 3
+    np.testing.assert_allclose(encoder.encode_queries(["e", "a"])[::-1], first[[0, 4]], atol=1e-6)
+    assert len(encoder.model._kept) == 3

@@ -56,3 +56,9 @@ def test_bad_input_is_refused():
     with pytest.raises(InputError, match="k must be 1 or more"):
         HybridRetriever(fixed("a"), fixed("b")).retrieve(QUESTION, 0)
     assert HybridRetriever(fixed("a"), fixed("b")).retrieve([], 3) == []
+
+
+def test_the_scale_of_the_scores_is_the_users_to_choose():
+    both = fixed("ab"), fixed("ba")
+    assert HybridRetriever(*both).score_scale == 800.0
+    assert HybridRetriever(*both, score_scale=50.0).score_scale == 50.0

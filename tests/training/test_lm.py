@@ -56,9 +56,8 @@ def test_no_questions_and_some_passages(tmp_path):
 class PlacedBert(torch.nn.Module):
     """In a model's place: its states say where they stand, row and column."""
 
-    def __init__(self):
-        super().__init__()
-        self.seen = self.mask = None
+    seen: torch.Tensor
+    mask: torch.Tensor
 
     def forward(self, input_ids, attention_mask, use_cache):
         self.seen, self.mask = input_ids, attention_mask

@@ -33,8 +33,8 @@ def start_ray() -> Any:
         raise InputError(
             "The engine ray needs the package ray; install it with `pip install 'ragbook[ray]'`."
         ) from None
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="error")
+    if not ray.is_initialized():  # pyright: ignore[reportAttributeAccessIssue]
+        ray.init(log_to_driver=False, logging_level="error")  # pyright: ignore[reportAttributeAccessIssue]
     return ray
 
 
@@ -44,7 +44,7 @@ class _Actor:
     def __init__(self, shards: Any) -> None:
         import ray  # pyright: ignore[reportMissingImports]
 
-        self.shards: ShardEncoder = ray.get(shards[0])
+        self.shards: ShardEncoder = ray.get(shards[0])  # pyright: ignore[reportAttributeAccessIssue]
         # Ray shows an actor its own GPUs only, as the first ones.
         self.shards.move(0)
 

@@ -7,8 +7,8 @@ network),
 \[ \lambda(x) = \sigma(w \cdot f(x) + b), \]
 
 is fitted to held-out text by the likelihood of the interpolation itself, equation 3 of
-`ragbook.methods.knn_lm.answers` with \(\lambda(x)\) for \(\lambda\). Its features \(f\) come from the
-nearest neighbours and from the model's own distribution; no target token is among them.
+`ragbook.methods.knn_lm.answers` with \(\lambda(x)\) for \(\lambda\). Its features \(f\) come from
+the nearest neighbours and from the model's own distribution; no target token is among them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ FEATURES = (
 )
 
 PENALTY = 0.03
-"""Of half the squared weights, in nats a token, which keeps them near the fixed lambda where tokens
-are few: of 0.001 to 0.3 the best on MiniWiki's dev articles, cross-fitted."""
+"""Default weight of half the squared weights, in nats a token. It keeps lambda near one fixed value
+where there are few tokens. This value was the best of 0.001 to 0.3 on MiniWiki's dev articles,
+cross-fitted; with a text of your own, compare some values by `cross_fitted`."""
 
 
 def features(

@@ -32,6 +32,7 @@ from ragbook.corpus import Passage, Question
 from ragbook.methods.base import Answer, check, held_to, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models import LanguageModel
+from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
 
 LAMS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -284,9 +285,12 @@ class KnnLM:
         mass = passage_mass(distances[own], hits[own], source, n, self.temperature)
         return float(mixed.sum()), mass
 
+    @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
         """log p(answer | question), float32 [B]."""
         check(questions, k)
+        if not questions:
+            return torch.zeros(0)
         ids = self.lm.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         out = []
         for question, found, one in zip(
@@ -296,6 +300,7 @@ class KnnLM:
             out.append(self._score(question, [*one, self.lm.end], memory, len(found.ids))[0])
         return torch.tensor(out)
 
+    @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The best hypothesis of a beam search on the interpolated distribution."""
         check(questions, k)

@@ -1,7 +1,7 @@
 """kNN-LM as its paper has it: the neighbours of a text's every token among all of a datastore's.
 
-`ragbook.methods.knn_lm.answers` answers questions from the retrieved passages, beside the other methods;
-this goes on with any text, and shows whose contexts spoke for the next token and what they said.
+`ragbook.methods.knn_lm.answers` answers questions from the retrieved passages, beside the other
+methods; this continues any text, and shows which stored contexts voted for the next token.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ragbook.methods.decoding import beam_search
 from ragbook.methods.knn_lm.answers import interpolate, knn_log_probs, passage_mass
 from ragbook.models import LanguageModel
 from ragbook.models.lm import Continuation
+from ragbook.models.sharing import one_at_a_time
 
 SHOWN = 12
 """Tokens of a neighbour's context that are told."""
@@ -88,6 +89,7 @@ class OpenKnnLM:
         values = torch.from_numpy(self.datastore.values[rows]).long()
         return torch.from_numpy(distances), rows, values
 
+    @one_at_a_time
     def neighbours(self, text: str, shown: int = 10) -> list[Neighbour]:
         """The nearest stored contexts of what comes after the text, nearest first."""
         queries = self.lm.forward(torch.tensor([self._ids(text)]), last=1)[0][0]
@@ -109,6 +111,7 @@ class OpenKnnLM:
             )
         return out
 
+    @one_at_a_time
     def write(self, text: str, length: int = 16, beams: int = 2) -> Written:
         """Go on with a text by a beam search on the interpolated distribution, equation 3.
 

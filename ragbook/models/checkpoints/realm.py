@@ -14,7 +14,7 @@ BERTs with heads. A folder or hub name holds `config.json`, the tokenizer's `voc
 | `embedder.*` | the embedder above (scorer, openqa) |
 | `query_embedder.*` | the sentences' own tower, where it differs (scorer) |
 | `reader.realm.*` | `BertModel` of the span reader (openqa) |
-| `reader.qa_outputs.dense_intermediate` | `SpanScorer.start` (its first half), `.end` (its second) |
+| `reader.qa_outputs.dense_intermediate` | `SpanScorer.start` (first half), `.end` (second) |
 | `reader.qa_outputs.layer_normalization` | `SpanScorer.norm` |
 | `reader.qa_outputs.dense_output` | `SpanScorer.out` |
 | `block_emb` | the vectors of the checkpoint's own passages |

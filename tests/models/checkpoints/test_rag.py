@@ -29,7 +29,7 @@ from ragbook.models.checkpoints.rag import load_rag
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.encoder import Encoder
 from ragbook.models.prompts import SlashLayout
-from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
+from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever, seq_model
 
 PAD, START, END, FORCED = 1, 101, 102, 1996  # the peer fills up with END where PAD is 0
 END_BIAS = 6.5  # how soon a random BART ends its answers
@@ -163,6 +163,12 @@ def test_answers_are_the_peers(bart, name, beams, length_penalty):
             assert mine == sorted(wanted[at * beams : (at + 1) * beams])
 
 
+@pytest.fixture
+def reader(request):
+    return SeqReader(seq_model(request.param), minilm_tokenizer(), request.param)
+
+
+@pytest.mark.parametrize("reader", ["bart", "t5"], indirect=True)
 def test_what_opens_every_answer_is_given_and_not_predicted(reader):
     """As BART's <s>: decoding and scoring go on from it, against the model run with it in place."""
     reader = SeqReader(reader.model, reader.tokenizer, "opened", opening=(FORCED,))

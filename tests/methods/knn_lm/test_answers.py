@@ -1,0 +1,21 @@
+"""kNN-LM's answers: what counts as evidence."""
+
+import torch
+
+from ragbook.methods.knn_lm import KnnLM, passage_mass
+from tests.methods.conftest import QUESTIONS, FixedRetriever
+
+
+def test_the_end_token_is_no_evidence(language_model):
+    """Every passage ends, so that its end says nothing of where an answer came from."""
+    method = KnnLM(language_model, FixedRetriever(), lam=0.5, temperature=10.0)
+    (found,) = method.retriever.retrieve(QUESTIONS[:1], 4)
+    pairs = method.memory(found)
+    word = int(pairs[1][pairs[2] == 1][0])  # the first word of the second passage
+    _, mass = method._score(QUESTIONS[0], [word, language_model.end], pairs, len(found.ids))
+    _, distances, hits = method.neighbours(QUESTIONS[0], [word, language_model.end], pairs)
+    assert hits[1].any()  # the end does stand in the memory
+    own = passage_mass(distances[:1], hits[:1], pairs[2], len(found.ids), 10.0)
+    both = passage_mass(distances, hits, pairs[2], len(found.ids), 10.0)
+    torch.testing.assert_close(mass, own)
+    assert (own - both).abs().max() > 1e-3
