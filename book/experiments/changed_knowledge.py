@@ -1,7 +1,7 @@
 """What follows when the passages change and the weights do not.
 
-`python -m book.experiments.changed_knowledge book/results/change.json` measures what chapter 8 plots, on
-MiniWiki's two editions with the bundled readers, in about ten minutes on two cores.
+`python -m book.experiments.changed_knowledge book/results/change.json` measures what chapter 8
+plots, on MiniWiki's two editions with the bundled readers, in about ten minutes on two cores.
 """
 
 from __future__ import annotations
