@@ -10,7 +10,8 @@ Two things can move. The biases and layer norms of encoder and decoder (BitFit, 
 2022) make a file of some 100 kB; the upper layers whole are as large as the reader's own files.
 
 `python -m book.experiments.claims_and_clues_training TASK OUT [OBJECTIVE [MOVES]]` trains with TASK
-`claims` or `clues`, OBJECTIVE `rag-sequence`, `rag-token` or `closed-book`, MOVES `biases` or `layers`.
+`claims` or `clues`, OBJECTIVE `rag-sequence`, `rag-token` or `closed-book`, MOVES `biases` or
+`layers`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What moves all methods: passages read, the retriever, questions without an answer, memory.
 
 `python -m book.experiments.side_by_side book/results/sweep.json` measures what chapter 7 plots
-beside the comparison itself, on MiniWiki with the bundled readers, in about ten minutes on two cores.
+beside the comparison itself, on MiniWiki with the bundled readers, in about ten minutes
+on two cores.
 """
 
 from __future__ import annotations
