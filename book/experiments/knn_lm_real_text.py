@@ -2,8 +2,8 @@
 
 `python -m book.experiments.knn_lm_real_text FILE OUT.json` takes articles in any form that
 `load_corpus` reads (WikiText's, say). The last sixth of them is the test; all others are memory
-and training text, and the last twelfth of the file before the test is dev: lambda, temperature and the adaptive
-weight come from a memory, and a training, without it. Measured on the test:
+and training text, and the last twelfth of the file before the test is dev: lambda, temperature and
+the adaptive weight come from a memory, and a training, without it. Measured on the test:
 
 * the bundled model, without and with a memory of the file's articles,
 * the same model trained on those articles, without and with the memory, and in context,
