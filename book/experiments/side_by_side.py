@@ -7,6 +7,7 @@ on two cores.
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def memory(names: Sequence[str], questions: int = BATCH) -> dict[str, float]:
     """Peak memory of a fresh process that loads the index and one method and answers a batch of
     dev questions, in MiB, for each method; `libraries` is a process that only loads the index."""
     code = "from experiments.side_by_side import peak; print(peak"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     return {
         name or "libraries": float(
             subprocess.run(
@@ -83,6 +85,7 @@ def memory(names: Sequence[str], questions: int = BATCH) -> dict[str, float]:
                 capture_output=True,
                 text=True,
                 check=True,
+                env=environment,
             ).stdout
         )
         for name in ("", *names)

@@ -56,7 +56,7 @@ def tune_text(lm: LanguageModel) -> dict[str, float]:
 def main(folder: Path) -> None:
     """Write `weights.json` of the folder: files first, so that the language model can be read."""
     write_manifest(folder)
-    lm = load_language_model()
+    lm = load_language_model(str(folder))
     settings = {"knn_lm": tune_answers(lm), "perplexity": tune_text(lm)}
     write_manifest(folder, **settings)
     print(json.dumps(settings))

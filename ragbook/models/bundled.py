@@ -158,8 +158,11 @@ def load_span_reader(name: str = BUNDLED, method: str | None = None) -> SpanRead
 @one_at_a_time
 @cache
 def load_language_model(name: str = BUNDLED) -> LanguageModel:
-    """kNN-LM's base model: the bundled one, a path or a hub name."""
-    if name != BUNDLED:
+    """kNN-LM's base model: the bundled one, that of a folder with `weights.json` and
+    `lm.safetensors`, as a training of the bundled one leaves it, or any that `transformers` reads
+    from a path or the hub."""
+    folder = weights_folder(name)
+    if folder is None or (name != BUNDLED and "lm.safetensors" not in manifest(folder)["files"]):
         from transformers import AutoModelForCausalLM
 
         try:
@@ -168,7 +171,7 @@ def load_language_model(name: str = BUNDLED) -> LanguageModel:
         except OSError as error:
             raise _unreachable(name) from error
     model = new_lm_model()
-    fill(model, tensors("lm.safetensors"))
+    fill(model, tensors("lm.safetensors", folder))
     return LanguageModel(model, minilm_tokenizer(), name)
 
 

@@ -14,6 +14,7 @@ import ragbook
 from ragbook.corpus import Passage, Question, QuestionSet
 from ragbook.errors import InputError
 from ragbook.evaluation import Comparison, bootstrap_ci, compare, f1, paired_test
+from ragbook.evaluation.compare import _evidence_accuracy
 from ragbook.methods.base import Answer, Evidence
 from ragbook.retrieval import Retrieved, Retriever
 
@@ -368,3 +369,13 @@ def test_a_log_probability_that_is_none_is_a_bug_and_said_so(value):
 
     with pytest.raises(ValueError, match="'a'"):
         compare([Broken("a", 1)], QUESTIONS)
+
+
+def test_evidence_is_right_where_the_heaviest_passage_is_the_gold_one():
+    """On three of four questions; the lightest would be right on the fourth."""
+    questions = QuestionSet("four", "dev", [Question(f"q{i}", ("a",), "gold") for i in range(4)])
+    answers = [
+        Answer("q", "a", 0.0, (Evidence("other", other), Evidence("gold", 1 - other)), 0.0)
+        for other in (0.1, 0.8, 0.2, 0.3)
+    ]
+    assert _evidence_accuracy(questions, answers) == 0.75

@@ -15,6 +15,7 @@ from ragbook.evaluation.perplexity import (
     approximation,
     look_up,
     perplexity,
+    prompted,
     read,
     token_log_probs,
     windows,
@@ -23,6 +24,7 @@ from ragbook.index.datastore import build_datastore
 from ragbook.methods.knn_lm import interpolate, knn_target_log_prob
 from ragbook.models import LanguageModel, load_language_model
 from ragbook.models.lm import new_lm_model
+from ragbook.retrieval import Retrieved
 
 CORPUS = Corpus(
     "tiny",
@@ -145,7 +147,7 @@ def test_contexts_hold_the_models_own_distribution():
     log_probs = lm.forward(ids)[1][0, :-1].double()
     entropy = -(log_probs.exp() * log_probs).sum(-1)
     torch.testing.assert_close(
-        one.entropy.double(), entropy, rtol=1e-6, atol=1e-5
+        one.entropy.double(), entropy, rtol=1e-6, atol=1e-6
     )  # of float32 sums
     torch.testing.assert_close(one.expectation.double(), log_probs.max(-1).values)
     assert torch.equal(one.expected, log_probs.argmax(-1))
@@ -210,3 +212,23 @@ def test_an_approximate_search_says_what_it_finds(stored, monkeypatch):
     assert found["knn-lm"]["recall"] == 0.25
     exact = perplexity(["A lake."], CORPUS, k=1, datastore=stored, progress=False)
     assert found["knn-lm"]["perplexity"] == pytest.approx(exact["knn-lm"]["perplexity"])
+
+
+def test_a_prompt_is_found_by_what_stands_before_the_scored_tokens(monkeypatch):
+    """Scored tokens that chose their own passage would be told what they are."""
+    asked = []
+
+    class Recorded:
+        def __init__(self, corpus):
+            self.passage = corpus[0]
+
+        def retrieve(self, questions, k):
+            asked.append(questions[0].text)
+            return [Retrieved((self.passage.id,), np.zeros(1, np.float32), (self.passage,))]
+
+    monkeypatch.setattr("ragbook.retrieval.BM25Retriever", Recorded, raising=False)
+    corpus = Corpus("one", [Passage("p", "P", "Some passage.")])
+    (found,) = prompted(["lake " * 64 + "castle " * 9], corpus, load_language_model(), False)
+    assert len(found) == 73
+    assert len(asked) == 1  # nothing stands before the first window
+    assert set(asked[0].split()) == {"lake"}

@@ -88,6 +88,14 @@ def test_damage_is_what_moved_and_what_that_cost():
     assert entry["difference"]["mean"] == 0
 
 
+def test_damage_is_counted_from_before_to_after():
+    questions = [Question("q", ("yes",)) for _ in range(4)]
+    before, after = said("yes", "yes", "yes", "no"), said("yes", "b", "c", "no")
+    entry = change.damage(before, after, questions)["methods"]["m"]
+    assert (entry["before"]["mean"], entry["after"]["mean"]) == (0.75, 0.25)
+    assert entry["difference"]["mean"] == -0.5
+
+
 def test_without_its_passage_an_answer_may_still_be_sure():
     questions = QUESTIONS[:2]
     found = change.deleted(

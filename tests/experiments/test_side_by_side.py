@@ -1,6 +1,8 @@
 """What is measured of all methods, with made-up ones: counts that can be worked out by hand."""
 
 import math
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 from experiments import side_by_side as sweep
@@ -60,3 +62,24 @@ def test_questions_without_answer_are_about_articles_kept_from_training():
     trained = {q.gold_passage for q in miniwiki.questions("train")}
     assert len(questions) >= 100
     assert not [q for q in questions if q.answers or q.rival_passage in trained]
+
+
+def test_memory_is_in_mebibytes(monkeypatch):
+    """The system counts in kibibytes."""
+    used = SimpleNamespace(ru_maxrss=2048)
+    monkeypatch.setattr(sweep, "dense", lambda: None)
+    monkeypatch.setattr(sweep.resource, "getrusage", lambda _: used)
+    assert sweep.peak("", 1) == 2.0
+
+
+def test_the_measuring_process_finds_its_module_from_anywhere(monkeypatch, tmp_path):
+    run, seen = subprocess.run, []
+
+    def import_only(command, **options):
+        seen.append(run([command[0], "-c", "import experiments.side_by_side"], cwd=tmp_path,
+                        env=options["env"], check=True))  # fmt: skip
+        return SimpleNamespace(stdout="1.5")
+
+    monkeypatch.setattr(sweep.subprocess, "run", import_only)
+    assert sweep.memory([]) == {"libraries": 1.5}
+    assert len(seen) == 1

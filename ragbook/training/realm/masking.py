@@ -165,4 +165,4 @@ def random_spans(sentence: str, count: int, rng: random.Random) -> list[Span]:
 
 def sha256_of_masked(masked: Sequence[Sequence[Masked]]) -> str:
     """What a training that shows these sentences is known by: a hash of all that they hold."""
-    return hashlib.sha256(repr([list(ways) for ways in masked]).encode()).hexdigest()
+    return hashlib.sha256(repr(masked).encode()).hexdigest()

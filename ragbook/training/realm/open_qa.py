@@ -11,7 +11,8 @@ scorer are trained, from pairs of question and answer. Two sums of the loss teac
   reader's k passages seldom hold the answer.
 
 A sum without a single right term is left out. In REALM's form a passage that does not hold the
-answer is asked to say so besides, as in `training.objectives`; in ORQA's the softmax asks it.
+answer is asked to say so besides, as in `training.reader.objectives`; in ORQA's the softmax asks
+it.
 """
 
 from __future__ import annotations

@@ -9,19 +9,17 @@ reader then give, over these candidates,
 whose gradient trains both. Nobody says which passage is right: a passage's score rises where it
 predicts the hidden span better than the candidates do on average (`methods.realm.score_gradient`).
 The passages' vectors are computed anew for the candidates, with gradients; only the search uses the
-index, which is made anew every `refresh` updates, in the trainer or beside it (`training.refresh`).
+index, which is made anew every `refresh` updates, in the trainer or beside it (`refresh`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +34,7 @@ from ragbook.models import Encoder
 from ragbook.models.masked import NULL, MaskedReader
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.realm import cloze, masked_reader
-from ragbook.training.realm.masking import Masked
+from ragbook.training.realm.masking import Masked, sha256_of_masked
 from ragbook.training.realm.refresh import Builder, Refresher
 
 PROBE = 200
@@ -168,7 +166,7 @@ def train_realm(
     Parameters
     ----------
     encoder: with one tower for sentences and passages, or two; either is trained.
-    masked: for each sentence, the ways to mask it (`training.masking`).
+    masked: for each sentence, the ways to mask it (`masking`).
     work: folder of checkpoints, indexes and logs: `realm.log.jsonl` of the updates, and
         `refresh.jsonl` of the indexes.
     measure: what is to be logged of each index.
@@ -230,7 +228,7 @@ def train_realm(
             work,
             warmup=max(1, recipe.steps // 10),
             save_every=recipe.refresh or 50,
-            fingerprint=json.dumps([repr(recipe), seed, corpus.sha256, _sha256(masked)]),
+            fingerprint=json.dumps([repr(recipe), seed, corpus.sha256, sha256_of_masked(masked)]),
             progress=progress,
         )
     return refresher.publish(recipe.steps)
@@ -266,7 +264,3 @@ def figures(found: Read, shown: Sequence[Masked]) -> dict[str, float]:
         "holder_posterior": (after[:, 1:] * holds).sum(1).mean().item(),
     }
     return out
-
-
-def _sha256(masked: Sequence[Any]) -> str:
-    return hashlib.sha256(repr(masked).encode()).hexdigest()
