@@ -1,5 +1,6 @@
 """Encoding and serving by Ray, on a cluster of two workers on this machine."""
 
+import logging
 import os
 import signal
 import threading
@@ -39,7 +40,7 @@ def cluster():
     ray.init(
         address=cluster.address,
         log_to_driver=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": environment},
     )
     yield cluster

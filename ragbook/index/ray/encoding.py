@@ -34,7 +34,7 @@ def start_ray() -> Any:
             "The engine ray needs the package ray; install it with `pip install 'ragbook[ray]'`."
         ) from None
     if not ray.is_initialized():  # pyright: ignore[reportAttributeAccessIssue]
-        ray.init(log_to_driver=False, logging_level="error")  # pyright: ignore[reportAttributeAccessIssue]
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)  # pyright: ignore[reportAttributeAccessIssue]
     return ray
 
 
