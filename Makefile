@@ -27,8 +27,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
+# With the arithmetic of the chapters' kernels, so that it is the same on every processor.
 $(INDEX)/manifest.json: $(VENV)/installed $(wildcard ragbook/corpus/miniwiki/*.md)
-	$(BIN)/ragbook index build --corpus miniwiki --out $(INDEX) --overwrite
+	$(BIN)/python book/_tools/kernel_env.py $(BIN)/ragbook index build --corpus miniwiki \
+		--out $(INDEX) --overwrite
 	touch $@
 
 compare: $(INDEX)/manifest.json
