@@ -29,9 +29,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from experiments import figures
 from experiments.report import percent, points
 
-from ragbook import figures, load_corpus, load_questions
+from ragbook import load_corpus, load_questions
 from ragbook.index import build_index
 from ragbook.methods import fid
 from ragbook.models import load_encoder, load_reader

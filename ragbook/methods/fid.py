@@ -75,7 +75,7 @@ def passage_sums(values: Tensor, owner: Tensor, n: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Read:
+class _Fused:
     """What was retrieved for B questions, n passages at most, encoded once and fused."""
 
     retrieved: list[Retrieved]
@@ -216,7 +216,7 @@ class FiD:
             losses[shown, i] = (whole - self._log_prob(rest, labels))[shown]
         return losses
 
-    def _read(self, questions: Sequence[Question], k: int) -> _Read:
+    def _read(self, questions: Sequence[Question], k: int) -> _Fused:
         check(questions, k)
         retrieved = self.retriever.retrieve(questions, k)
         for number, found in enumerate(retrieved, 1):
@@ -226,7 +226,7 @@ class FiD:
                 )
         states, mask = self.reader.encode_documents(questions, [r.passages for r in retrieved])
         packed, real, owner = pack(states, mask)
-        return _Read(retrieved, self.reader.memory(packed, real), owner, states.shape[1])
+        return _Fused(retrieved, self.reader.memory(packed, real), owner, states.shape[1])
 
     def _labels(self, answers: Sequence[str]) -> Tensor:
         return self.reader.pad_labels(self.reader.answer_ids(answers))
@@ -234,13 +234,13 @@ class FiD:
     def _log_prob(self, memory: Memory, labels: Tensor) -> Tensor:
         return self.reader.token_log_probs(memory, labels).sum(-1)
 
-    def _attention(self, read: _Read, labels: Tensor) -> Tensor:
+    def _attention(self, read: _Fused, labels: Tensor) -> Tensor:
         """See `attention`; labels [B, T]."""
         weights = self.reader.cross_attention(read.memory, labels)
         sums = passage_sums(weights, read.owner, read.n).cpu()
         return sums / sums.sum(-1, keepdim=True)
 
-    def _search(self, read: _Read) -> list[list[Hypothesis]]:
+    def _search(self, read: _Fused) -> list[list[Hypothesis]]:
         return beam_search(
             self.reader.continuation(read.memory),
             len(read.retrieved),

@@ -118,7 +118,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class _Read:
+class _PerPassage:
     """What was retrieved for B questions and encoded once, n passages each."""
 
     retrieved: list[Retrieved]
@@ -126,7 +126,7 @@ class _Read:
     memory: Memory  # of B * n inputs
 
 
-def _token_log_probs(reader: SeqReader, read: _Read, labels: Tensor, owner: Tensor) -> Tensor:
+def _token_log_probs(reader: SeqReader, read: _PerPassage, labels: Tensor, owner: Tensor) -> Tensor:
     """log p(y_t | x, z, y_<t), [C, n, T], of labels [C, T] under every passage of the question that
     `owner`, int64 [C], names."""
     n = read.log_prior.shape[1]
@@ -172,8 +172,6 @@ class _Rag(ABC):
         check(questions, k)
         if not questions:
             return torch.zeros(0)
-        if not questions:
-            return torch.zeros(0)
         read = self._read(questions, k)
         labels = self.reader.pad_labels(self.reader.answer_ids(answers))
         each = _token_log_probs(self.reader, read, labels, torch.arange(len(labels)))
@@ -209,16 +207,16 @@ class _Rag(ABC):
             return []
         return self._candidates(self._read(questions, k), num_return_sequences)
 
-    def _read(self, questions: Sequence[Question], k: int) -> _Read:
+    def _read(self, questions: Sequence[Question], k: int) -> _PerPassage:
         check(questions, k)
         retrieved = self.retriever.retrieve(questions, k)
         log_prior = doc_log_probs(retrieved, self.retriever.score_scale)
         states, mask = self.reader.encode_documents(questions, [r.passages for r in retrieved])
         memory = self.reader.memory(states.flatten(0, 1), mask.flatten(0, 1))
-        return _Read(retrieved, log_prior, memory)
+        return _PerPassage(retrieved, log_prior, memory)
 
     @abstractmethod
-    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
+    def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         """Each question's `count` best candidates, best first, at least one."""
 
 
@@ -245,7 +243,7 @@ class RagSequence(_Rag):
         super().__init__(reader, retriever, beams, max_length, verbatim, length_penalty)
         self.thorough = thorough
 
-    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
+    def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         real = (~torch.isneginf(read.log_prior)).flatten().nonzero().squeeze(-1)  # not filled up
         shown = [[read.retrieved[at // n].passages[at % n]] for at in real.tolist()]
@@ -276,7 +274,7 @@ class RagSequence(_Rag):
             best.append(sorted(scored, key=lambda c: -c.log_prob)[:count])
         return best
 
-    def _complete(self, read: _Read, given: list[dict[tuple[int, ...], Tensor]]) -> None:
+    def _complete(self, read: _PerPassage, given: list[dict[tuple[int, ...], Tensor]]) -> None:
         """Fill in log p(y | x, z) of the passages whose beam did not propose y."""
         n = read.log_prior.shape[1]
         missing = [
@@ -301,7 +299,7 @@ class RagToken(_Rag):
     name = "rag-token"
     _marginal = staticmethod(token_log_prob)
 
-    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
+    def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         following = self.reader.continuation(read.memory)
         width = 1

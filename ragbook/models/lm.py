@@ -269,7 +269,7 @@ class LanguageModel:
             parts[number].append(keys)
         return [torch.cat(part) for part in parts]
 
-    def memory(self, passages: Sequence[Passage]) -> list[tuple[Tensor, Tensor]]:
+    def key_values(self, passages: Sequence[Passage]) -> list[tuple[Tensor, Tensor]]:
         """The (key, next token) pairs of each passage: (float32 [T, d], int64 [T]).
 
         A key's context is its own passage from the start, or the window of it.

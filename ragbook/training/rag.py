@@ -64,7 +64,7 @@ class Recipe:
     biases: bool = True
 
 
-def retrieve(
+def trainable_prior(
     encoder: Encoder, index: PassageIndex, questions: Sequence[str], k: int
 ) -> tuple[Tensor, Tensor]:
     """The k best passages of the index and their scores, with gradients to the question tower.
@@ -91,7 +91,7 @@ def log_likelihood(
 ) -> Tensor:
     """log p(first answer | question) of RAG-Sequence or RAG-Token, float32 [B], with gradients to
     the question tower and the generator, wherever their parameters ask for them."""
-    log_prior, positions = retrieve(encoder, index, [q.text for q in questions], k)
+    log_prior, positions = trainable_prior(encoder, index, [q.text for q in questions], k)
     passages = [[index.corpus[at] for at in found] for found in positions.tolist()]
     return marginal_log_likelihood(method, reader, questions, passages, log_prior)
 

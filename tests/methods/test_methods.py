@@ -173,7 +173,7 @@ def test_lambda_zero_is_the_language_model(language_model, tokenizer):
 def test_keys_are_the_input_of_the_last_feed_forward_block(language_model):
     """GPT-2: the output of `ln_2` in the last block, computed here from the block's own parts."""
     ids = torch.tensor([language_model.passage_ids(PASSAGES[0])])
-    (keys, values) = language_model.memory(PASSAGES[:1])[0]
+    (keys, values) = language_model.key_values(PASSAGES[:1])[0]
     seen = {}
     block = language_model.model.transformer.h[-1]
     hook = block.ln_2.register_forward_hook(lambda _m, _i, out: seen.update(key=out))

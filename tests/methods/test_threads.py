@@ -27,7 +27,7 @@ def retriever(tmp_path_factory):
 
 def test_threads_get_what_one_after_the_other_would(retriever):
     """Every thread asks its own questions of every method, all at once, and scores them."""
-    every = methods.load(methods.NAMES, retriever)
+    every = methods.load(methods.NAMES, retriever, verbatim=True)
     shares = [QUESTIONS[at : at + 2] for at in range(0, 12, 2)]
     together = Barrier(len(shares))
 

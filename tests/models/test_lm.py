@@ -96,7 +96,7 @@ def language_model(name: str, tokenizer) -> LanguageModel:
 def test_keys_are_the_output_of_the_norm_before_the_last_feed_forward_network(name, tokenizer):
     """Of each passage alone, by a hook of the test's own and through the whole model."""
     lm = language_model(name, tokenizer)
-    together = lm.memory(PASSAGES)  # of different lengths, padded
+    together = lm.key_values(PASSAGES)  # of different lengths, padded
     seen = {}
     norm = lm.model.get_submodule(ARCHITECTURES[name][1])
     norm.register_forward_hook(lambda _m, _i, out: seen.update(key=out))
@@ -242,5 +242,5 @@ def test_texts_are_whole_where_a_prompt_is_cut():
     lm = load_language_model()
     long = Passage("y", "Long", "word " * 400)
     assert len(lm.texts([long])[0]) > len(lm.passage_ids(long))
-    assert lm.memory([]) == []
+    assert lm.key_values([]) == []
     assert lm.texts(PASSAGES) == [lm.passage_ids(p) for p in PASSAGES]

@@ -14,7 +14,7 @@ from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.prompts import SlashLayout
 from ragbook.retrieval import DenseRetriever
 from ragbook.training import rag as module
-from ragbook.training.rag import Recipe, log_likelihood, recipe, retrieve, train_rag
+from ragbook.training.rag import Recipe, log_likelihood, recipe, train_rag, trainable_prior
 from ragbook.training.run import Run
 from tests.methods.conftest import PASSAGES, QUESTIONS, seq_model, tower
 
@@ -57,7 +57,7 @@ def test_a_question_moves_by_posterior_minus_prior(ends):
     labels = reader.pad_labels(answers).expand(3, -1)
     given = reader.token_log_probs(reader.memory(states[0], mask[0]), labels).sum(-1)[None]
     weight = encoder.score_scale * (posterior(prior, given) - prior.exp())  # [1, 3]
-    _, positions = retrieve(encoder, index, texts, 3)
+    _, positions = trainable_prior(encoder, index, texts, 3)
     passages = torch.from_numpy(index.vectors(positions[0].numpy()))
     pull = passages if encoder.similarity == "dot" else 2 * (passages - query.detach())
     assert query.grad is not None

@@ -230,12 +230,12 @@ class KnnLM:
         self.parameters = lm.parameters
         self._pairs: dict[Passage, tuple[Tensor, Tensor]] = {}
 
-    def memory(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
+    def datastore(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
         """(keys [M, d], values [M], which passage each pair is from [M])."""
         if len(self._pairs) > KEPT_PASSAGES:
             self._pairs.clear()
         new = [passage for passage in retrieved.passages if passage not in self._pairs]
-        self._pairs.update(zip(new, self.lm.memory(new), strict=True))
+        self._pairs.update(zip(new, self.lm.key_values(new), strict=True))
         pairs = [self._pairs[passage] for passage in retrieved.passages]
         source = torch.cat([torch.full((len(v),), z) for z, (_, v) in enumerate(pairs)])
         return torch.cat([k for k, _ in pairs]), torch.cat([v for _, v in pairs]), source
@@ -296,7 +296,7 @@ class KnnLM:
         for question, found, one in zip(
             questions, self.retriever.retrieve(questions, k), ids, strict=True
         ):
-            memory = self.memory(found)
+            memory = self.datastore(found)
             out.append(self._score(question, [*one, self.lm.end], memory, len(found.ids))[0])
         return torch.tensor(out)
 
@@ -308,7 +308,7 @@ class KnnLM:
         if not questions:
             return []
         retrieved = self.retriever.retrieve(questions, k)
-        memories = [self.memory(found) for found in retrieved]
+        memories = [self.datastore(found) for found in retrieved]
         following = self.lm.continuation([question.text for question in questions])
 
         def mixed(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:

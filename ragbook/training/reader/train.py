@@ -43,7 +43,7 @@ TRAIN_INPUT, MAX_ANSWER = 176, 16
 
 
 @dataclass
-class Batch:
+class ReaderBatch:
     """One step's tensors: B questions, n passages each, L input tokens, T answer tokens."""
 
     inputs: dict[str, Tensor]  # int64 [B * n, L] each
@@ -54,7 +54,7 @@ class Batch:
     n: int
 
 
-def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> Batch:
+def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> ReaderBatch:
     """Tensors of examples that all show the same number of passages; none shown = closed book."""
     n = max(1, len(examples[0].passages))
     rows = [(e.question.text, p) for e in examples for p in (e.passages or (None,))]
@@ -84,7 +84,7 @@ def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> Batch
                 pointer[number, t, example.gold * length + position + t] = True
             if len(answer) <= max_span:
                 spans[row] = position * max_span + len(answer) - 1
-    return Batch(read.tensors, read.passage_mask, labels, pointer, spans, n)
+    return ReaderBatch(read.tensors, read.passage_mask, labels, pointer, spans, n)
 
 
 def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
@@ -93,7 +93,7 @@ def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
     return inputs.masked_fill(inputs == -100, pad)
 
 
-def losses(model: Any, scorer: SpanScorer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def losses(model: Any, scorer: SpanScorer, batch: ReaderBatch) -> tuple[Tensor, dict[str, float]]:
     """The step's loss: answer + pointer / 2 + span / 2 (module docstring), and its parts."""
     states = model.encoder(**batch.inputs).last_hidden_state
     rows, length, width = states.shape
@@ -134,7 +134,7 @@ def quicken(model: Any) -> None:
     model.bfloat16()
 
 
-def prepare(model: Any, scorer: SpanScorer) -> None:
+def quicken_and_freeze(model: Any, scorer: SpanScorer) -> None:
     """Quicken the reader, its scorer in bfloat16 too, and freeze what stays as it is."""
     quicken(model)
     scorer.bfloat16()
@@ -164,7 +164,7 @@ def train_reader(
     stages: the curriculum.
     """
     tokenizer = minilm_tokenizer()
-    prepare(model, scorer)
+    quicken_and_freeze(model, scorer)
     fresh = [*model.decoder.parameters(), *scorer.parameters()]
     tuned = [p for p in model.encoder.parameters() if p.requires_grad]
     group = 4  # batches of like lengths are cut from this many batches' examples

@@ -141,9 +141,9 @@ class Refresher:
     every: updates between two indexes; 0 keeps the first.
     builder: who builds, if not the trainer.
     probe: texts whose best passages are compared, and how many of these.
-    measure: what else is to be logged of an index.
+    evaluate: what else is to be logged of an index.
     log: file of one JSON object a line: `step` of the training, `index` the update it was built
-        after, `overlap` with the one before, 0..1, and what `measure` gave.
+        after, `overlap` with the one before, 0..1, and what `evaluate` gave.
     """
 
     def __init__(
@@ -154,12 +154,12 @@ class Refresher:
         every: int,
         builder: Builder | None,
         probe: tuple[Sequence[str], int],
-        measure: Callable[[PassageIndex], dict[str, float]] | None,
+        evaluate: Callable[[PassageIndex], dict[str, float]] | None,
         log: Path,
     ) -> None:
         self.folder, self.encoder, self.corpus = folder, encoder, corpus
         self.every, self.builder, self.probe = every, builder, probe
-        self.measure, self.log = measure, log
+        self.evaluate, self.log = evaluate, log
         self._open: tuple[int, PassageIndex] | None = None
 
     def at(self, step: int) -> PassageIndex:
@@ -197,8 +197,8 @@ class Refresher:
         if before is not None:
             texts, k = self.probe
             row["overlap"] = overlap(before, index, self.encoder.encode_queries(texts), k)
-        if self.measure is not None:
-            row |= self.measure(index)
+        if self.evaluate is not None:
+            row |= self.evaluate(index)
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
