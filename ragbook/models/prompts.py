@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from tokenizers.decoders import WordPiece
 from torch import Tensor
 
 from ragbook.corpus import Passage
@@ -145,6 +144,36 @@ class FidLayout:
         return _padded(tokenizer, rows, texts)
 
 
+def widened(layout: Any, max_input: int) -> Layout:
+    """The same layout with room for inputs of `max_input` tokens."""
+    return (
+        partial(pair, max_input=max_input)
+        if layout is pair
+        else replace(layout, max_input=max_input)
+    )
+
+
+def together(tokenizer: Any, passages: Sequence[Passage], max_tokens: int) -> Passage:
+    """Several passages as one, the best last, for a model that reads them in one input.
+
+    Parameters
+    ----------
+    passages: best first, at least one.
+    max_tokens: of all of them. What does not fit is left out, the worst passages first; of the best
+        one, the end.
+    """
+    shown: list[str] = []
+    spare = max_tokens
+    for passage in passages:
+        text = passage_text(passage)
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        if shown and len(ids) > spare:
+            break
+        shown.insert(0, text)
+        spare -= len(ids)
+    return Passage(passages[0].id, "", " ".join(shown))
+
+
 def _cut(
     tokenizer: Any, text: str, span: tuple[int, int], max_input: int, special: bool = True
 ) -> tuple[list[int], list[tuple[int, int]]]:
@@ -179,33 +208,3 @@ def _padded(
         offsets[at, : len(own)] = torch.tensor(places)
     inside = offsets[:, :, 0] >= 0
     return Inputs({"input_ids": ids, "attention_mask": mask}, inside, offsets.clamp_min(0), texts)
-
-
-def find(tokens: Sequence[int], piece: Sequence[int]) -> int:
-    """First place where `piece` stands in `tokens`, -1 if nowhere."""
-    wanted = list(piece)
-    for start in range(len(tokens) - len(wanted) + 1):
-        if list(tokens[start : start + len(wanted)]) == wanted:
-            return start
-    return -1
-
-
-def detokenize(tokenizer: Any, tokens: Sequence[int], passages: Sequence[Passage] = ()) -> str:
-    """Text of an answer's tokens, special ones left out.
-
-    It is spelled as the first of `passages` that holds these tokens spells it: an uncased tokenizer
-    knows neither capitals nor accents, but whoever copies a name copies them too. What no passage
-    holds is joined from its pieces. WordPiece keeps no spaces, so joining writes "bourke - white"
-    and "8. 13"; what stood inside a word or a number is closed up again.
-    """
-    for text in map(passage_text, passages):
-        read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        at = find(read["input_ids"], tokens) if tokens else -1
-        if at >= 0:
-            offsets = read["offset_mapping"]
-            return text[offsets[at][0] : offsets[at + len(tokens) - 1][1]].strip()
-    text = tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
-    if isinstance(tokenizer.backend_tokenizer.decoder, WordPiece):
-        text = re.sub(r"(?<=\w) ?([-'’/]) ?(?=\w)", r"\1", text)
-        text = re.sub(r"(?<=\d) ?([.,:]) ?(?=\d)", r"\1", text)
-    return text

@@ -291,13 +291,12 @@ class KnnLM:
         check(questions, k)
         if not questions:
             return torch.zeros(0)
-        ids = self.lm.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         out = []
-        for question, found, one in zip(
-            questions, self.retriever.retrieve(questions, k), ids, strict=True
+        for question, found, answer in zip(
+            questions, self.retriever.retrieve(questions, k), answers, strict=True
         ):
-            memory = self.datastore(found)
-            out.append(self._score(question, [*one, self.lm.end], memory, len(found.ids))[0])
+            memory, tokens = self.datastore(found), self.lm.answer_ids(answer)
+            out.append(self._score(question, tokens, memory, len(found.ids))[0])
         return torch.tensor(out)
 
     @one_at_a_time
@@ -309,7 +308,7 @@ class KnnLM:
             return []
         retrieved = self.retriever.retrieve(questions, k)
         memories = [self.datastore(found) for found in retrieved]
-        following = self.lm.continuation([question.text for question in questions])
+        following = self.lm.key_continuation([question.text for question in questions])
 
         def mixed(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
             queries, log_probs = following(prefixes, rows, parents)

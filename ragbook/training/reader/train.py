@@ -27,8 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ragbook.models.answers import find
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.prompts import find, pair
+from ragbook.models.prompts import pair
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.reader.curriculum import Stage
