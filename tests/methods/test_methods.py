@@ -366,7 +366,7 @@ def test_a_continued_prompt_is_the_model_run_from_the_start(language_model, bund
     """As above for the causal model: prompts of two lengths, padded on the left."""
     lm = load_language_model() if bundled else language_model
     texts = ["Which river passes through Vienna?", "Where is it?"]
-    following = lm.continuation(texts)
+    following = lm.key_continuation(texts)
     prefixes = torch.full((2, 1), lm.end)
     for rows, parents in (
         ([0, 1], [0, 1]),
