@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ragbook.retrieval import Retriever
 
 NAMES = ("closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid")
-"""The methods of the book, in the order of every table. One that is not among them is named by the
-place of its code, `module:attribute`, wherever a name is asked for; see :func:`load`."""
+"""The methods of the book, in the order of every table. A method of your own is named by the place
+of its code, `module:attribute`, wherever a name is expected; see :func:`load`."""
 
 __all__ = ["NAMES", "Answer", "Evidence", "Method", "load", "posterior"]
 
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> object:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises InputError for a name that is no method's, and for none at all."""
+    """Raise InputError for a name that belongs to no method, and for an empty list."""
     unknown = [name for name in names if name not in NAMES and ":" not in name]
     if unknown or not names:
         what = f"there is no method {unknown[0]!r}" if unknown else "no method is named"
@@ -43,8 +43,8 @@ def load(
 ) -> list[Method]:
     """The named methods with the bundled readers, all over one retriever, in the order of `NAMES`.
 
-    A name `module:attribute` is somebody's own method: the attribute, a class or a function, is
-    called with the retriever and gives a `Method`. These come last, in the order named.
+    A name `module:attribute` is a method of your own: the attribute, a class or a function, is
+    called with the retriever and returns a `Method`. These come last, in the order named.
 
     Parameters
     ----------

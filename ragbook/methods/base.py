@@ -42,7 +42,10 @@ class Answer:
 
 
 class Method(Protocol):
-    """What every method answers to."""
+    """The interface of every method.
+
+    `name` stands for the method in every table; `parameters` is the number of its model's weights.
+    """
 
     name: str
     parameters: int
@@ -86,11 +89,16 @@ def doc_log_probs(retrieved: Sequence[Retrieved], score_scale: float) -> Tensor:
     r"""log p(z | x) over each question's retrieved passages (Lewis et al. 2020, section 2.2).
 
     A softmax of `score_scale` times the retriever's scores; the scale is the one the encoder was
-    trained with. Questions with fewer passages than others are filled up with -inf.
+    trained with.
+
+    Parameters
+    ----------
+    retrieved: the passages and scores of B questions, n_docs passages at most.
+    score_scale: factor of the scores; see `Retriever`.
 
     Returns
     -------
-    float32 [B, n_docs].
+    float32 [B, n_docs], nats; a row with fewer passages ends with -inf.
 
     Raises
     ------
@@ -116,7 +124,10 @@ def check(questions: Sequence[Question], k: int) -> None:
 
 
 def evidence(retrieved: Retrieved, weights: Tensor) -> tuple[Evidence, ...]:
-    """Pair the passages with their weights, heaviest first; `weights` is [>= n_docs]."""
+    """Pair the passages with their weights, heaviest first.
+
+    `weights` is float [n], with n at least the number of passages; the rest of it is ignored.
+    """
     pairs = zip(retrieved.ids, weights.tolist(), strict=False)
     return tuple(Evidence(*pair) for pair in sorted(pairs, key=lambda p: -p[1]))
 
@@ -136,7 +147,10 @@ def written_answer(
     tokenizer: Any,
     seconds: float,
 ) -> Answer:
-    """A generated answer, spelled as the passage that it relies on most spells it."""
+    """A generated answer, spelled as in the heaviest passage that contains it.
+
+    `weights` is float [n], the weight of each retrieved passage; see `evidence`.
+    """
     weighed = evidence(retrieved, weights)
     by_id = dict(zip(retrieved.ids, retrieved.passages, strict=True))
     passages = [by_id[one.passage_id] for one in weighed]

@@ -16,7 +16,14 @@ from ragbook.models.sharing import one_at_a_time
 
 
 class ClosedBook:
-    """Answers from the reader's weights; there is no evidence, and k is not used."""
+    """Answers from the reader's weights; there is no evidence, and k is not used.
+
+    Parameters
+    ----------
+    reader: any seq2seq model.
+    beams: prefixes kept for each question.
+    max_length: longest answer in tokens.
+    """
 
     name = "closed-book"
     retriever = None
@@ -34,7 +41,7 @@ class ClosedBook:
 
     @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
-        """log p(answer | question), float32 [B]."""
+        """log p(answer | question), nats, float32 [B]."""
         check(questions, k)
         if not questions:
             return torch.zeros(0)

@@ -1,16 +1,16 @@
 r"""Fusion-in-Decoder (Izacard & Grave 2021).
 
-The encoder reads each (question, passage) pair apart; the decoder attends over all their states at
-once (section 3). With n passages of L tokens the encoder's self-attention costs \(n L^2\) and not
-\((nL)^2\), and the decoder may combine what several passages say.
+The encoder reads each (question, passage) pair by itself; the decoder attends over all their states
+at once (section 3). With n passages of L tokens the encoder's self-attention costs \(n L^2\) and
+not \((nL)^2\), and the decoder can combine what several passages say.
 
 Cross-attention has no positions, so padding between the passages changes nothing and is left out:
 the decoder's keys and values are those of real tokens only (`pack`).
 
-FiD has no posterior over passages. What stands in for one here: the decoder's attention while it
-writes the answer (`FiD.attention`), its scores before the softmax, from which Izacard & Grave
-(2021b, section 3) distil a retriever (`FiD.first_token_scores`), and what the answer loses with a
-passage (`FiD.leave_one_out`).
+FiD has no posterior over passages. Three measures can take its place: the decoder's attention while
+it writes the answer (`FiD.attention`), its scores before the softmax, from which Izacard & Grave
+(2021b, section 3) distil a retriever (`FiD.first_token_scores`), and how much less likely the
+answer becomes without a passage (`FiD.leave_one_out`).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class FiD:
 
     @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
-        """log p(answer | question, all passages), float32 [B]."""
+        """log p(answer | question, all passages), nats, float32 [B]."""
         check(questions, k)
         if not questions:
             return torch.zeros(0)
@@ -92,8 +92,8 @@ class FiD:
     ) -> list[list[Hypothesis]]:
         """For each question up to `num_return_sequences` different answers, best first.
 
-        `k` is the number of passages, which may differ from call to call. Fewer come back where the
-        beams found fewer.
+        `k` is the number of passages, which may differ from call to call. There are fewer answers
+        where the beam search found fewer.
         """
         if not questions:
             return []
@@ -105,7 +105,7 @@ class FiD:
         self, questions: Sequence[Question], answers: Sequence[str], k: int = 5
     ) -> Tensor:
         """How much of the last layer's cross-attention each passage's tokens get while the answer
-        is written, its heads and the answer's tokens averaged.
+        is written, averaged over heads and the answer's tokens.
 
         Returns
         -------
@@ -118,7 +118,8 @@ class FiD:
         """The decoder's cross-attention scores before the softmax at the answer's first token,
         averaged over heads, layers and each passage's tokens (Izacard & Grave 2021b, section 3).
 
-        They need no answer; their softmax over the passages is what a retriever is taught by.
+        No answer is needed. The softmax of the scores over the passages is the target that a
+        retriever is trained to match.
 
         Returns
         -------

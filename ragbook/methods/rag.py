@@ -36,13 +36,12 @@ def _answer_log_probs(token_log_probs: Tensor, mask: Tensor) -> Tensor:
 def sequence_log_prob(token_log_probs: Tensor, doc_log_probs: Tensor, mask: Tensor) -> Tensor:
     r"""log p_Sequence(y | x): the sum over passages stands outside the product over tokens.
 
-    The prior is counted once for each passage whatever the target's length, a target of one token
-    included.
+    Each passage's prior is counted once, however many tokens the target has.
 
     Parameters
     ----------
     token_log_probs: [B, n_docs, T], log p(y_t | x, z, y_<t) of the target's tokens, nats.
-    doc_log_probs: [B, n_docs], log p(z | x), normalised over the passages; -inf for no passage.
+    doc_log_probs: [B, n_docs], log p(z | x), normalised over the passages; -inf on padding.
     mask: [B, T], 1 (or True) on the target's tokens, 0 on padding, whose values are ignored.
 
     Returns
@@ -99,7 +98,8 @@ def elbo(q: Tensor, doc_log_probs: Tensor, answer_log_probs: Tensor) -> Tensor:
 
 
 def elbo_gap(q: Tensor, doc_log_probs: Tensor, answer_log_probs: Tensor) -> Tensor:
-    """KL(q || p(z | x, y)) [B], nats, what `elbo` lacks of log p(y | x); parameters as there."""
+    """KL(q || p(z | x, y)) [B], nats, the difference between log p(y | x) and `elbo`; parameters as
+    in `elbo`."""
     log_posterior = torch.log_softmax(doc_log_probs + answer_log_probs, dim=-1)
     return torch.where(q > 0, q * (q.log() - log_posterior), 0.0).sum(-1)
 
@@ -170,7 +170,7 @@ class _Rag(ABC):
 
     @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
-        """log p(answer | question), float32 [B]."""
+        """log p(answer | question), nats, float32 [B]."""
         check(questions, k)
         if not questions:
             return torch.zeros(0)
@@ -202,8 +202,8 @@ class _Rag(ABC):
     ) -> list[list[Candidate]]:
         """For each question up to `num_return_sequences` different answers, best first.
 
-        `k` is the number of passages, which may differ from call to call. Fewer come back where the
-        beams found fewer.
+        `k` is the number of passages, which may differ from call to call. There are fewer answers
+        where the beam search found fewer.
         """
         if not questions:
             return []
@@ -224,8 +224,18 @@ class _Rag(ABC):
 class RagSequence(_Rag):
     """RAG-Sequence (section 2.5): every passage has a beam search of its own.
 
-    *Thorough* decoding scores every candidate of the union under every passage. *Fast* decoding
+    *Thorough* decoding scores the candidates of all beams under every passage. *Fast* decoding
     takes p(y | x, z) as 0 where the beam of z did not propose y, and scores nothing again.
+
+    Parameters
+    ----------
+    reader: the generator, any seq2seq model.
+    retriever: gives the passages and their prior.
+    beams: prefixes kept for each passage.
+    max_length: longest answer in tokens.
+    verbatim: an answer is a run of words of the passage whose beam proposes it.
+    length_penalty: of the beam search; see `beam_search`.
+    thorough: whether decoding is thorough; otherwise it is fast.
     """
 
     name = "rag-sequence"
@@ -246,7 +256,7 @@ class RagSequence(_Rag):
 
     def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
-        real = (~torch.isneginf(read.log_prior)).flatten().nonzero().squeeze(-1)  # not filled up
+        real = (~torch.isneginf(read.log_prior)).flatten().nonzero().squeeze(-1)  # no padding
         shown = [[read.retrieved[at // n].passages[at % n]] for at in real.tolist()]
         following = self.reader.continuation(read.memory)
         proposals = beam_search(
@@ -295,7 +305,17 @@ class RagSequence(_Rag):
 
 
 class RagToken(_Rag):
-    """RAG-Token: an ordinary beam search on the marginal next-token distribution (section 2.5)."""
+    """RAG-Token: an ordinary beam search on the marginal next-token distribution (section 2.5).
+
+    Parameters
+    ----------
+    reader: the generator, any seq2seq model.
+    retriever: gives the passages and their prior.
+    beams: prefixes kept for each question.
+    max_length: longest answer in tokens.
+    verbatim: an answer is a run of words of one of the passages.
+    length_penalty: of the beam search; see `beam_search`.
+    """
 
     name = "rag-token"
     _marginal = staticmethod(token_log_prob)
@@ -333,7 +353,8 @@ class RagToken(_Rag):
             held_to(self.reader, [r.passages for r in read.retrieved], self.verbatim),
             self.length_penalty,
         )
-        # Their probabilities by passage, and under the definition, whatever the beams compared.
+        # Score the answers by the definition, as the beams may have compared other scores (with a
+        # length penalty, say), and under each passage by itself.
         owner = torch.tensor([b for b, each in enumerate(found) for _ in each[:count]])
         tokens = [one.tokens for each in found for one in each[:count]]
         labels = pad_labels([[*one, self.reader.end] for one in tokens])

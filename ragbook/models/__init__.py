@@ -1,4 +1,4 @@
-"""Where checkpoints come from, and what the methods use them through."""
+"""The models: how they are loaded, and the interfaces through which the methods use them."""
 
 from ragbook.models.bundled import load_language_model, load_reader, load_span_reader
 from ragbook.models.encoder import Encoder, load_encoder

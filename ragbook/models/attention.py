@@ -1,9 +1,9 @@
 """Cross-attention of many prefixes to one input, without a copy of its keys and values for each.
 
-A beam search continues several prefixes from every input. Every implementation of attention takes
-as many keys as queries, so that the keys and values of an input are copied for each of its prefixes
-and moved whenever prefixes swap places. Here the prefixes of one input attend as if they were one
-longer query.
+A beam search continues several prefixes from every input. The attention functions of `transformers`
+need one row of keys for each row of queries, so that an input's keys and values would be copied for
+each of its prefixes and moved whenever prefixes change their order. Here the prefixes of one input
+attend as if they were one longer query.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers.masking_utils import eager_mask
 NAME = "ragbook_shared"
 
 _RECORDS: list[list[Tensor]] = []
-"""Where `shared_attention` leaves its scores: one list for each open `recorded_scores`."""
+"""Where `shared_attention` stores its scores: one list for each open `recorded_scores`."""
 
 
 def shared_attention(
@@ -42,9 +42,9 @@ def shared_attention(
     key, value: [S, heads, L, d], R a multiple of S.
     attention_mask: additive, [S or 1, 1, t or 1, L]; where R > S it must not depend on t.
     scaling: factor of the scores; 1 / sqrt(d) by default.
-    dropout: of the weights, in training.
-    position_bias: T5's, added to the scores, [1, heads, t, L]; zero in cross-attention, but in
-        checkpoints of before `transformers` 4.
+    dropout: probability of dropping a weight, in training.
+    position_bias: T5's, added to the scores, [1, heads, t, L]; zero in cross-attention, except in
+        checkpoints made before `transformers` 4.
 
     Returns
     -------
@@ -74,8 +74,9 @@ def shared_attention(
 
 @contextmanager
 def recorded_scores() -> Iterator[list[Tensor]]:
-    """The scores [S, heads, R / S * t, L] of every `shared_attention` within, in the order they are
-    computed: scaled and with the position's bias, before the mask and the softmax."""
+    """Record the scores [S, heads, R / S * t, L] of every `shared_attention` inside the block, in
+    the order they are computed: scaled and with the position bias, before the mask and the
+    softmax."""
     record: list[Tensor] = []
     _RECORDS.append(record)
     try:
@@ -85,7 +86,7 @@ def recorded_scores() -> Iterator[list[Tensor]]:
 
 
 def share_cross_attention(decoder: Any) -> None:
-    """Let a Hugging Face decoder use `shared_attention`; its weights can be read, too."""
+    """Let a Hugging Face decoder use `shared_attention`, which can also return its weights."""
     AttentionInterface.register(NAME, shared_attention)
     AttentionMaskInterface.register(NAME, eager_mask)
     decoder.set_attn_implementation(NAME)

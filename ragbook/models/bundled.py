@@ -1,7 +1,8 @@
-"""The readers that ship with the package, and any of the hub's in their place.
+"""The readers that ship with the package, and readers from the hub in their place.
 
-The bundled files hold only what training changed, in bfloat16; the embedded encoder gives the rest.
-`weights/weights.json` lists each file's size and SHA-256, and no file is read that does not match.
+The bundled files hold only what training changed, in bfloat16; the rest comes from the embedded
+encoder. `weights/weights.json` lists each file's size and SHA-256; a file that does not match its
+SHA-256 is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ BUNDLED = "bundled"
 
 @cache
 def manifest(folder: Path = WEIGHTS) -> dict[str, Any]:
-    """What `weights.json` says: files with hashes, and the settings tuned on the dev split."""
+    """The content of `weights.json`: files with hashes, and the settings tuned on the dev split.
+
+    Raises
+    ------
+    InputError: there is no such file.
+    """
     path = folder / "weights.json"
     if not path.is_file():
         raise InputError(f"the bundled weights are missing ({path}); reinstall ragbook")
@@ -41,7 +47,7 @@ def manifest(folder: Path = WEIGHTS) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, **settings: Any) -> None:
-    """List the folder's files with sizes and hashes in `weights.json`, and the settings given."""
+    """Write `weights.json`: the folder's files with sizes and hashes, and the given settings."""
     files = file_records(folder, sorted(path.name for path in folder.glob("*.safetensors")))
     write_json(folder / "weights.json", {"files": files, **settings})
 
@@ -60,20 +66,29 @@ def tensors(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
 
 
 def fill(module: torch.nn.Module, changed: dict[str, torch.Tensor]) -> None:
-    """Put tensors in place by name; every one must have its place."""
+    """Copy tensors into the module by name.
+
+    Raises
+    ------
+    InputError: the module has no tensor of one of the names.
+    """
     unexpected = module.load_state_dict(changed, strict=False).unexpected_keys
     if unexpected:
-        raise InputError(f"the weights do not fit the model: {', '.join(unexpected[:3])}")
+        raise InputError(
+            f"the weights do not fit the model, which has no {', '.join(unexpected[:3])}; use the "
+            "weights that were trained for it"
+        )
 
 
 def weights_folder(name: str) -> Path | None:
-    """Where the bundled readers' files or those of a training of one's own lie; None elsewhere."""
+    """The folder of the bundled readers or of readers trained with this package; None for any other
+    name."""
     folder = WEIGHTS if name == BUNDLED else Path(name)
     return folder if name == BUNDLED or (folder / "weights.json").is_file() else None
 
 
 def reader_model(folder: Path = WEIGHTS) -> Any:
-    """The seq2seq reader's `EncoderDecoderModel`, float32, a new one at every call."""
+    """The seq2seq reader's `EncoderDecoderModel`, float32; each call returns a new one."""
     model = new_reader_model()
     fill(model.get_encoder(), tensors("encoder.safetensors", folder))
     fill(model.decoder, tensors("decoder.safetensors", folder))
@@ -81,7 +96,7 @@ def reader_model(folder: Path = WEIGHTS) -> Any:
 
 
 def span_scorer(hidden: int, folder: Path = WEIGHTS) -> SpanScorer:
-    """REALM's span scorer, float32, a new one at every call."""
+    """REALM's span scorer, float32; each call returns a new one."""
     scorer = SpanScorer(hidden)
     fill(scorer, tensors("span.safetensors", folder))
     return scorer
@@ -92,11 +107,18 @@ def span_scorer(hidden: int, folder: Path = WEIGHTS) -> SpanScorer:
 def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
     """The seq2seq reader of RAG, FiD and the closed book.
 
-    The bundled one, one that `ragbook train reader` wrote into a folder, or any that
-    `transformers` reads from a path or the hub: the generator of a RAG checkpoint included, and in
-    a folder an original FiD (`ragbook.models.checkpoints.fid`). With a `method`, as that method's
-    own objective changed it, where it did; all of them encode with the one encoder, and pairs that
-    one has encoded the others need not encode again.
+    Parameters
+    ----------
+    name: the bundled reader, a folder that `ragbook train reader` wrote, or any seq2seq model that
+        `transformers` loads from a path or the hub. This includes the generator of a RAG checkpoint
+        and, from a folder, an original FiD checkpoint (`ragbook.models.checkpoints.fid`).
+    method: load the reader as tuned to this method's objective, if there is such a version. All
+        versions share one encoder, and pairs that one of them has encoded are not encoded again by
+        the others.
+
+    Raises
+    ------
+    InputError: there is no such model, or weights are missing or damaged.
     """
     folder = weights_folder(name)
     if method is not None:
@@ -128,19 +150,20 @@ def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
 
 def load_joint() -> tuple[SeqReader, Encoder]:
     """RAG-Sequence's reader and question tower as `ragbook train rag` trained them together; the
-    encoder searches every index that the embedded one built."""
+    encoder can search every index that was built with the embedded one."""
     return load_reader(method="rag-joint"), load_encoder(str(WEIGHTS))
 
 
 @one_at_a_time
 @cache
 def load_span_reader(name: str = BUNDLED, method: str | None = None) -> SpanReader:
-    """REALM's span reader; its encoder is the seq2seq reader's own, and pairs that one of the two
-    has encoded the other need not encode again. `method` as in `load_reader`.
+    """REALM's span reader. It shares its encoder with the seq2seq reader, and pairs that one of the
+    two has encoded are not encoded again by the other. `method` is as in `load_reader`.
 
     Raises
     ------
-    InputError: the name is neither the bundled one's nor a folder of `ragbook train reader`.
+    InputError: the name is neither `bundled` nor a folder that `ragbook train reader` wrote, or
+        weights are missing or damaged.
     """
     folder = weights_folder(name)
     if folder is None:
@@ -158,9 +181,13 @@ def load_span_reader(name: str = BUNDLED, method: str | None = None) -> SpanRead
 @one_at_a_time
 @cache
 def load_language_model(name: str = BUNDLED) -> LanguageModel:
-    """kNN-LM's base model: the bundled one, that of a folder with `weights.json` and
-    `lm.safetensors`, as a training of the bundled one leaves it, or any that `transformers` reads
-    from a path or the hub."""
+    """kNN-LM's base model: the bundled one, a folder with `weights.json` and `lm.safetensors` that
+    `ragbook train lm` wrote, or any causal model that `transformers` loads from a path or the hub.
+
+    Raises
+    ------
+    InputError: there is no such model, or weights are missing or damaged.
+    """
     folder = weights_folder(name)
     if folder is None or (name != BUNDLED and "lm.safetensors" not in manifest(folder)["files"]):
         from transformers import AutoModelForCausalLM
@@ -177,6 +204,6 @@ def load_language_model(name: str = BUNDLED) -> LanguageModel:
 
 def _unreachable(name: str) -> InputError:
     return InputError(
-        f"there is no model at {name!r}: neither a folder here nor a checkpoint that the hub's "
-        "cache or the network gives; check the name, or download it first"
+        f"there is no model at {name!r}: it is neither a local folder nor a checkpoint in the "
+        "hub's cache or on the network; check the name, or download it first"
     )

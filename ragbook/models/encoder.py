@@ -5,11 +5,11 @@ An encoder is named
 * `minilm`, the embedded one;
 * a folder that `save_encoder` wrote (`ragbook train dpr` does);
 * a pair of DPR checkpoints in `transformers`' layout, by its passage half: a local folder or a hub
-  name that holds `ctx_encoder`. The other half has the same name with `question_encoder` there.
+  name that contains `ctx_encoder`. The other half has the same name with `question_encoder` there.
 
 A folder of `save_encoder` holds `encoder.json` (how the towers are used, every file's size and
-SHA-256), and for each tower the tensors in which it differs from the embedded encoder, or all of
-them, with `config.json` and the tokenizer, where it is no descendant of that one.
+SHA-256), and for each tower the tensors in which it differs from the embedded encoder. Where it was
+not trained from that one, it holds all tensors, `config.json` and the tokenizer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ragbook.models.prompts import passage_text
 from ragbook.models.sharing import one_at_a_time
 
 MAX_TOKENS = 256
-"""Tokens an encoder reads, MiniLM's as its authors set it and DPR's alike; the rest is dropped."""
+"""Tokens that an encoder reads (MiniLM's authors and DPR's chose this); the rest is dropped."""
 
 POOLINGS = ("mean", "cls")
 SIMILARITIES = ("cosine", "dot", "l2")
@@ -57,8 +57,8 @@ MANIFEST = "encoder.json"
 class Encoder:
     r"""Two BERT towers that give passages and questions vectors of one space.
 
-    DPR (Karpukhin et al. 2020, section 3.1) has two towers, MiniLM one that reads both. The score
-    of passage z for question x, greater for the better one, is with the vectors \(p\) and \(q\)
+    DPR (Karpukhin et al. 2020, section 3.1) has two towers, MiniLM one that reads both. From the
+    vectors \(p\) of passage z and \(q\) of question x comes the score, higher for better passages:
 
     * `cosine`: \(p \cdot q\), both scaled to length 1;
     * `dot`: \(p \cdot q\);
@@ -68,13 +68,13 @@ class Encoder:
     ----------
     passage_model, query_model: the towers, the same object where one reads both.
     tokenizer: of both.
-    id: the name it was loaded by; another name for the same weights is no other encoder.
-    sha256: of the passage tower's weights. An index is of this tower alone: whatever query tower
-        was trained to it may search.
+    id: the name it was loaded by; the weights decide whether two encoders are the same, not this.
+    sha256: of the passage tower's weights. An index depends on this tower alone: any query tower
+        that was trained with it may search.
     query_sha256: of the query tower's weights.
     pooling: `mean` of the last states over real tokens, or the first one, `cls`.
     similarity: `cosine`, `dot` or `l2`.
-    metric: what the index compares by, `inner_product` or `l2`.
+    metric: how the index compares vectors, `inner_product` or `l2`.
     score_scale: the factor its training multiplied the scores by before the softmax, so that
         log p(z | x) = log_softmax(score_scale * score) is the distribution it was trained for.
     passage_form: `title. text`, `title [SEP] text` or the latter with two token types.
@@ -110,19 +110,19 @@ class Encoder:
 
     @property
     def model(self) -> Any:
-        """The passage tower; where there is one tower, the one."""
+        """The passage tower, which is the only tower where one reads both."""
         return self.passage_model
 
     def to(self, device: str) -> Encoder:
-        """Move the towers to a device (`cpu`, `cuda`, `cuda:1`); the encoder itself. What
-        `encode_queries` and `encode_passages` give is on the CPU all the same."""
+        """Move the towers to a device (`cpu`, `cuda`, `cuda:1`), and return the encoder itself. The
+        results of `encode_queries` and `encode_passages` are on the CPU all the same."""
         self.passage_model.to(device)
         self.query_model.to(device)
         return self
 
     def untied(self) -> Encoder:
-        """The same encoder with a copy of its query tower, to be trained: the passage tower is
-        shared with this one and stays what indexes were built with."""
+        """The same encoder with a copy of its query tower, to be trained. The passage tower is
+        shared with this encoder and does not change, so indexes built with it stay valid."""
         other = Encoder(
             self.passage_model,
             self.tokenizer,
@@ -156,7 +156,7 @@ class Encoder:
         """The vectors of tokenised texts under one of the towers, float32 [n, d], on the device of
         the tower, with gradients.
 
-        Those of `cosine` have length 1, the others the length that the tower gave them.
+        With `cosine` they have length 1, otherwise the length that the tower gave them.
         """
         device = next(tower.parameters()).device
         inputs = {name: value.to(device) for name, value in inputs.items()}
@@ -219,7 +219,7 @@ class Encoder:
 
 
 def load_encoder(name: str = "minilm") -> Encoder:
-    """The encoder of that name (see the module), its towers float32 and new at every call.
+    """The encoder of that name (see the module), its towers float32; each call returns a new one.
 
     Raises
     ------
@@ -232,20 +232,20 @@ def load_encoder(name: str = "minilm") -> Encoder:
     if "ctx_encoder" in name or "question_encoder" in name:
         return _load_dpr(name)
     raise InputError(
-        f"there is no encoder {name!r}; choose 'minilm' ({MINILM_ID}), a folder that "
-        "`ragbook train dpr` wrote, or DPR's, by the folder or hub name that holds 'ctx_encoder'"
+        f"there is no encoder {name!r}; choose 'minilm' ({MINILM_ID}), a folder that `ragbook "
+        "train dpr` wrote, or a DPR pair, by the folder or hub name that contains 'ctx_encoder'"
     )
 
 
 def save_encoder(folder: Path | str, encoder: Encoder) -> None:
     """Write an encoder into a folder, for `load_encoder`, without loss; the manifest comes last.
 
-    The folder may hold other things. A tower that is the embedded encoder is named and not written;
-    of one that was trained from it, the tensors that changed are.
+    The folder may hold other files. A tower that is the embedded encoder is named and not written;
+    of a tower that was trained from it, only the changed tensors are written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)  # from here to the end the folder is not whole
+    (folder / MANIFEST).unlink(missing_ok=True)  # until the end the folder is not complete
     towers = {"passage": encoder.passage_model, "query": encoder.query_model}
     tied = encoder.passage_model is encoder.query_model
     base = _base_tensors(encoder)
@@ -280,8 +280,8 @@ def save_encoder(folder: Path | str, encoder: Encoder) -> None:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of a tower's tensors, as float32 and by name: the same for the same weights, however
-    they lie in files. The embedded encoder goes by the hash of its published file instead."""
+    """SHA-256 of a tower's tensors, as float32 and in the order of their names: it does not depend
+    on how files store them. The embedded encoder has the hash of its published file instead."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         array = value.detach().float().cpu().contiguous().numpy()
@@ -291,12 +291,12 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def _towers(tied: bool) -> tuple[str, ...]:
-    """The towers that a folder has files of."""
+    """The names of the towers that a folder has files of."""
     return ("passage",) if tied else ("passage", "query")
 
 
 def _base_tensors(encoder: Encoder) -> dict[str, Tensor]:
-    """The embedded encoder's tensors if the towers have its shape and read its tokens, else {}."""
+    """The embedded encoder's tensors if the towers have its shape and its tokenizer, else {}."""
     if encoder.tokenizer is not minilm_tokenizer():
         return {}
     base = minilm_model().state_dict()
@@ -352,7 +352,7 @@ def _load_folder(name: str) -> Encoder:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    """`encoder.json`, its shape checked."""
+    """The content of `encoder.json`, after checking that it has the expected entries."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes().decode())
@@ -373,15 +373,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         whole, manifest = False, {}
     if not whole:
         raise InputError(
-            f"{path} is damaged, or of an encoder that this ragbook does not read; write it again "
-            "with `ragbook train dpr`"
+            f"{path} is damaged, or from another version of ragbook; write it again with "
+            "`ragbook train dpr`"
         )
     return manifest
 
 
 def _load_dpr(name: str) -> Encoder:
-    """DPR's two checkpoints (Karpukhin et al. 2020): [CLS] states without a projection, compared by
-    inner product, read as [CLS] title [SEP] text [SEP]."""
+    """DPR's two checkpoints (Karpukhin et al. 2020): vectors are the [CLS] states without a
+    projection, compared by inner product; passages are read as [CLS] title [SEP] text [SEP]."""
     from transformers import AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
     passage_name = name.replace("question_encoder", "ctx_encoder")
@@ -392,7 +392,8 @@ def _load_dpr(name: str) -> Encoder:
     tokenizer = AutoTokenizer.from_pretrained(passage_name)
     if AutoTokenizer.from_pretrained(query_name).get_vocab() != tokenizer.get_vocab():
         raise InputError(
-            f"{passage_name} and {query_name} read different tokens; name two halves of one pair"
+            f"{passage_name} and {query_name} have different tokenizers; name both halves of one "
+            "pair"
         )
     return Encoder(
         passage_model,
@@ -415,11 +416,12 @@ def _dpr_tower(kind: Any, name: str, other: str) -> Any:
     except (OSError, ValueError) as error:
         raise InputError(
             f"there is no DPR checkpoint with safetensors at {name!r}, the other half of "
-            f"{other!r}: neither a folder here nor one that the hub's cache or the network gives; "
+            f"{other!r}: it is neither a local folder nor in the hub's cache or on the network; "
             "check the name, or download it first"
         ) from error
     if model.config.projection_dim:
         raise InputError(
-            f"{name} projects its vectors, which DPR's do not; name another checkpoint"
+            f"{name} projects its vectors, which published DPR checkpoints do not; name another "
+            "checkpoint"
         )
     return model.eval()

@@ -1,7 +1,8 @@
 """Causal language models with the memory keys of kNN-LM.
 
 The bundled one is the embedded encoder turned into a left-to-right model (`BertLMHeadModel`, a
-standard class): its word embeddings stay, its upper layers were trained to predict the next token.
+standard class): its word embeddings are unchanged, its upper layers were trained to predict the
+next token.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ MAX_PASSAGE = 256
 """Tokens of a passage in a prompt or a training text; the rest is dropped."""
 
 WINDOW, OVERLAP = 256, 128
-"""Tokens that a memory's text is read in at a time, and how many of them a window repeats from the
-one before: every key but those of a text's beginning has at least OVERLAP tokens of context."""
+"""A memory's text is read in windows of WINDOW tokens, each of which repeats OVERLAP tokens of the
+window before. So every key has at least OVERLAP tokens of context, except at the beginning of a
+text."""
 
 BATCH_TOKENS = 4096
 """Tokens in one forward pass over a memory's text, padding included."""
@@ -44,12 +46,12 @@ def new_lm_model() -> BertLMHeadModel:
 
 
 FEED_FORWARD = ("mlp", "ffn", "feed_forward", "fc1", "intermediate", "block_sparse_moe")
-"""What a block's feed-forward network is called, or the first layer of it, in `transformers`."""
+"""Names in `transformers` of a block's feed-forward network, or of its first layer."""
 
 
 def key_module(model: Any) -> nn.Module:
-    """The last block's feed-forward network: what comes into it is the key (Khandelwal et al. 2020,
-    section 5), after the layer norm that stands before it.
+    """The last block's feed-forward network. Its input is the key (Khandelwal et al. 2020, section
+    5): the output of the layer norm before it.
 
     | architecture | network | the norm whose output is the key |
     |---|---|---|
@@ -62,16 +64,16 @@ def key_module(model: Any) -> nn.Module:
     | BLOOM | `transformer.h[-1].mlp` | `post_attention_layernorm` |
     | MPT | `transformer.blocks[-1].ffn` | `norm_2` |
     | OPT | `model.decoder.layers[-1].fc1` | `final_layer_norm` |
-    | OPT-350m, whose norms come after | `model.decoder.layers[-1].fc1` | `self_attn_layer_norm` |
+    | OPT-350m (norms after blocks) | `model.decoder.layers[-1].fc1` | `self_attn_layer_norm` |
     | BART's decoder | `model.decoder.layers[-1].fc1` | `self_attn_layer_norm` |
     | BERT's decoder | `bert.encoder.layer[-1].intermediate` | `attention.output.LayerNorm` |
 
-    Any other model whose blocks are a list and name their network one of `FEED_FORWARD` is served
-    the same way.
+    Any other model works too if its blocks are a list and their network has a name from
+    `FEED_FORWARD`.
 
     Raises
     ------
-    InputError: there is no such block.
+    InputError: the model has no such block.
     """
     for blocks in model.base_model.modules():
         if isinstance(blocks, nn.ModuleList) and len(blocks):
@@ -85,11 +87,12 @@ def key_module(model: Any) -> nn.Module:
 
 
 class _KeySeen(Exception):
-    """Ends a forward pass at the key: what comes after it has no part in a datastore."""
+    """Ends a forward pass at the key: a datastore does not need what comes after it."""
 
 
 class Continuation:
-    """Next-token distributions of growing prefixes after prompts, with keys and values kept.
+    """Next-token distributions of growing prefixes after prompts; the attention's keys and values
+    are kept between calls.
 
     Prompts of different lengths are padded on the left and masked; positions count real tokens.
     """
@@ -107,8 +110,8 @@ class Continuation:
 
         Parameters
         ----------
-        prefixes: int64 [R, t], a start token, which the model is not shown, and the answer so far,
-            one token longer than at the last call.
+        prefixes: int64 [R, t], a start token, which is not given to the model, and the answer so
+            far, one token longer than at the last call.
         rows: int64 [R], the prompt each prefix continues.
         parents: int64 [R], which prefix of the last call each one continues; not used at the first.
         """
@@ -129,14 +132,24 @@ class Continuation:
 class LanguageModel:
     """A causal language model with its tokenizer; inference only, float32 results on the CPU.
 
-    The model may stand on another device (`lm.model.to("cuda")`): what it reads goes there, what it
-    finds comes back.
+    The model may be on another device (`lm.model.to("cuda")`): inputs are moved there, and results
+    are moved back.
+
+    Parameters
+    ----------
+    model: any Hugging Face causal language model that `key_module` knows.
+    tokenizer: its fast tokenizer.
+    name: how tables and datastores name it.
+
+    Raises
+    ------
+    InputError: the model has no feed-forward layer that `key_module` finds.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.start, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
-        if self.start is None:  # GPT-2 and its kin open and close a text with one token
+        if self.start is None:  # GPT-2 and models like it have one token for start and end
             self.end = tokenizer.eos_token_id
             self.start = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         self.vocab_size: int = model.config.vocab_size
@@ -165,7 +178,8 @@ class LanguageModel:
             raise _KeySeen
 
     def _seen(self, ids: Tensor) -> Tensor:
-        """The keys of the forward pass that has just been, float32 [N, L, d]; OPT flattens them."""
+        """The keys of the last forward pass, float32 [N, L, d], for ids [N, L]. (OPT flattens the
+        first two dimensions.)"""
         assert self._key is not None
         return self._key.reshape(*ids.shape, -1).float().cpu()
 
@@ -181,7 +195,7 @@ class LanguageModel:
         mask: int64 [N, L], 1 on real tokens; None where there is no padding.
         last: how many positions from the end are wanted; 0 for all. The output layer over a whole
             vocabulary costs more than the rest of a small model.
-        kwargs: for the model; without any it keeps no cache.
+        kwargs: passed to the model; without any it keeps no cache.
 
         Returns
         -------
@@ -226,7 +240,7 @@ class LanguageModel:
 
     def texts(self, passages: Sequence[Passage]) -> list[list[int]]:
         """Passages as a memory reads them, whole: start, title and text, end."""
-        if not passages:  # which a tokenizer does not take
+        if not passages:  # tokenizers refuse an empty list
             return []
         ids = self.tokenizer(
             [passage_text(p) for p in passages], add_special_tokens=False, verbose=False
@@ -235,14 +249,17 @@ class LanguageModel:
 
     @property
     def window(self) -> int:
-        """Tokens that a memory's text is read in at a time: WINDOW, or all the model has places
-        for."""
+        """How many tokens of a memory's text are read at a time: WINDOW, or the model's number of
+        positions if that is smaller."""
         return min(WINDOW, getattr(self.model.config, "max_position_embeddings", WINDOW))
 
     def windows(self, ids: Sequence[int]) -> list[tuple[list[int], int]]:
-        """Cut a text whose every token wants a key: (a window's ids, how many of them repeat).
+        """Cut a text into windows that together give every token one key.
 
-        A later window opens as a text does and repeats the last tokens before its own.
+        Returns
+        -------
+        For each window its token ids, and how many tokens at its beginning get no key: each window
+        but the first begins with the start token and repeats the last tokens of the one before.
         """
         repeated = min(OVERLAP, self.window // 2)
         out = [(list(ids[: self.window]), 0)]
@@ -255,8 +272,8 @@ class LanguageModel:
     def keys(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
         """The key of every token of every text, float32 [T, d] each.
 
-        Windows of like length are read together, at most BATCH_TOKENS at a time, and no further
-        than the key; padding stands on the right, where a causal model does not look.
+        Windows of similar length are read together, at most BATCH_TOKENS tokens at a time, and the
+        forward pass ends at the key. Padding is on the right, where a causal model does not look.
         """
         cut = [(number, *w) for number, ids in enumerate(texts) for w in self.windows(ids)]
         found: list[Tensor] = [torch.empty(0)] * len(cut)
@@ -284,7 +301,7 @@ class LanguageModel:
     def key_values(self, passages: Sequence[Passage]) -> list[tuple[Tensor, Tensor]]:
         """The (key, next token) pairs of each passage: (float32 [T, d], int64 [T]).
 
-        A key's context is its own passage from the start, or the window of it.
+        A key's context is its own passage from the start or, in a long passage, its window.
         """
         texts = self.texts(passages)
         keys = self.keys([ids[:-1] for ids in texts])

@@ -13,7 +13,8 @@ from torch import Tensor
 from ragbook.corpus import Passage
 
 MAX_INPUT, MAX_QUESTION = 208, 48
-"""Tokens of one input, and of the question in it. A hundred words of Wikipedia are about 140."""
+"""Most tokens of one input, and of the question in it. A hundred words of Wikipedia are about 140
+tokens."""
 
 
 @dataclass
@@ -34,7 +35,8 @@ class Inputs:
 
 
 Layout = Callable[[Any, Sequence[str], Sequence[Passage | None]], Inputs]
-"""(tokenizer, questions, passages) -> one input for each pair; None is no passage."""
+"""(tokenizer, questions, passages) -> one input for each pair; a passage None means the question
+alone."""
 
 
 def passage_text(passage: Passage) -> str:
@@ -45,7 +47,7 @@ def passage_text(passage: Passage) -> str:
 def shorten(tokenizer: Any, question: str, max_tokens: int = MAX_QUESTION) -> str:
     """The question's beginning, at most `max_tokens` tokens of it.
 
-    A character of several tokens (a Hangul syllable, say) of which not all fit is left out.
+    A character of several tokens (a Hangul syllable, say) is left out if not all of them fit.
     """
     offsets = tokenizer(
         question, add_special_tokens=False, return_offsets_mapping=True, verbose=False
@@ -64,10 +66,10 @@ def pair(
     max_input: int = MAX_INPUT,
     max_question: int = MAX_QUESTION,
 ) -> Inputs:
-    """Tokenise (question, passage) pairs; None for a question that is shown alone.
+    """Tokenise (question, passage) pairs; the passage is None for a question alone.
 
-    A long question keeps its first `max_question` tokens, a long passage what then fits into
-    `max_input`. Either all questions have a passage or none has.
+    A long question keeps its first `max_question` tokens, a long passage as many as then fit into
+    `max_input`. Either all questions have a passage or none has one.
     """
     short = [shorten(tokenizer, question, max_question) for question in questions]
     texts = [passage_text(passage) if passage else "" for passage in passages]
@@ -123,8 +125,8 @@ class FidLayout:
     Grave 2021, section 3).
 
     A long passage is cut at its end; the question keeps up to half of `max_input` tokens.
-    `special` is whether an input gets the tokenizer's special tokens, T5's end token: those that
-    the original checkpoints were trained on had none.
+    `special` is whether inputs end with T5's end token; the original checkpoints were trained
+    without it.
     """
 
     max_input: int = 250
@@ -177,8 +179,8 @@ def together(tokenizer: Any, passages: Sequence[Passage], max_tokens: int) -> Pa
 def _cut(
     tokenizer: Any, text: str, span: tuple[int, int], max_input: int, special: bool = True
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids of an input whose passage stands at the characters `span`, and each token's
-    characters in the passage or (-1, -1)."""
+    """Token ids of an input, cut to `max_input`, whose passage takes the characters `span`; and for
+    each token its characters in the passage, or (-1, -1) outside it."""
     read = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     ids, offsets = read["input_ids"], read["offset_mapping"]
     added = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
@@ -187,7 +189,7 @@ def _cut(
         (a - first, b - first) if not extra and first <= a and b <= last else (-1, -1)
         for (a, b), extra in zip(offsets, added, strict=True)
     ]
-    # The last tokens of the passage make room; what separates it from the question stays.
+    # Only the last tokens of the passage are dropped; the words around it are kept.
     spare = len(ids) - max_input
     own = [at for at, place in enumerate(places) if place[0] >= 0]
     cut = set(own[-spare:]) if spare > 0 else set()
@@ -198,7 +200,7 @@ def _cut(
 def _padded(
     tokenizer: Any, rows: Sequence[tuple[list[int], list[tuple[int, int]]]], texts: list[str]
 ) -> Inputs:
-    """Inputs of what `_cut` gave, padded to the longest."""
+    """The results of `_cut` as inputs, padded to the longest."""
     width = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), width), tokenizer.pad_token_id)
     mask = torch.zeros(len(rows), width, dtype=torch.long)

@@ -40,10 +40,10 @@ question and passages."""
 def new_reader_model() -> Any:
     """The bundled reader before training, an `EncoderDecoderModel`.
 
-    Its encoder is the embedded one, its decoder is fresh.
+    Its encoder is the embedded one, its decoder is new.
 
-    The decoder reads and writes through the encoder's word embeddings, which stay frozen, so a
-    name that no question ever asked for still has its place in input and output.
+    The decoder's input and output layers use the encoder's word embeddings, which stay frozen. So
+    it can read and write names that no training question asked for.
     """
     encoder = minilm_model()
     shape = encoder.config
@@ -72,7 +72,7 @@ def new_reader_model() -> Any:
 
 
 def _setting(model: Any, name: str) -> int:
-    """A special token's id, which stands in the model's configuration or its generation one."""
+    """A special token's id, from the model's configuration or its generation configuration."""
     places = (getattr(model.config, name, None), getattr(model.generation_config, name, None))
     return next(value for value in places if value is not None)
 
@@ -85,7 +85,7 @@ class SeqMemory:
 
     Parameters
     ----------
-    reader: whose decoder.
+    reader: the reader whose decoder attends.
     states, mask: float32 [S, L, d] and int64 [S, L], 1 on real tokens.
     n: passages of each question; S is B * n, or B where they are fused or there are none.
     owner: of a fused memory, int64 [S, L]: the passage of each token, -1 on padding.
@@ -117,10 +117,11 @@ class SeqMemory:
         return SeqMemory(self.reader, states, mask, self.n, owner)
 
     def cache(self, rows: Tensor | None = None) -> EncoderDecoderCache:
-        """A cache that has read these rows, int64 [S'], or all, and written nothing yet.
+        """A decoder's cache with the keys and values of these rows, int64 [S'], or of all rows, and
+        no answer tokens yet.
 
-        One of all rows in their order holds the memory's own keys and values, which nobody changes
-        in place, and no copy: for many long inputs they are the greatest tensors there are.
+        A cache of all rows in their order holds the memory's own keys and values, which are never
+        changed in place, and not a copy: for many long inputs they are the largest tensors of all.
         """
         cross = copy(self.cross)
         cross.layers = [copy(layer) for layer in self.cross.layers]
@@ -175,7 +176,7 @@ class Continuation:
         self.reader, self.memory = reader, memory
         self.cache: EncoderDecoderCache | None = None
         self.read = torch.empty(0, dtype=torch.long)  # the memory's rows that the cache holds
-        self.written = 0  # tokens of the prefixes that it holds
+        self.written = 0  # how many tokens of each prefix the cache holds
 
     @torch.no_grad()
     def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
@@ -203,7 +204,7 @@ class Continuation:
             inputs = prefixes[:, self.written :]
         self.read, self.written = own, prefixes.shape[1]
         out = self.reader.forward(
-            self.memory.states[:1],  # only there to say that there are keys and values
+            self.memory.states[:1],  # only tells the model to attend to the cached keys and values
             self.memory.mask[own],
             inputs,
             past_key_values=self.cache,
@@ -219,11 +220,11 @@ class SeqReader:
     ----------
     model: any Hugging Face encoder-decoder with a language-model head.
     tokenizer: its fast tokenizer.
-    name: what tables call it.
+    name: how tables name it.
     layout: how question and passage become one input; see `ragbook.models.prompts`.
-    opening: tokens that stand before every answer, after the decoder's start token; by default
-        those that the tokenizer puts there (BART's `<s>`). They are given, not predicted: no
-        probability counts them.
+    opening: tokens before every answer, after the decoder's start token; by default those that the
+        tokenizer puts there (BART's `<s>`). They are given, not predicted, so they do not count in
+        any probability.
     """
 
     def __init__(
@@ -269,7 +270,7 @@ class SeqReader:
     def encode_documents(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
     ) -> tuple[Tensor, Tensor]:
-        """Each (question, passage) pair apart, once.
+        """Encode each (question, passage) pair by itself.
 
         Returns
         -------
@@ -281,7 +282,7 @@ class SeqReader:
         inputs, flat = self.pairs(
             [questions[b].text for b, _ in rows], [passages[b][i] for b, i in rows]
         )
-        if len(rows) == len(passages) * n:  # as they are, without a copy
+        if len(rows) == len(passages) * n:  # no padding, so no copy is needed
             shape = (len(passages), n, flat.shape[1])
             return flat.reshape(*shape, -1), inputs.mask.to(flat.device).reshape(shape)
         states = flat.new_zeros(len(passages), n, *flat.shape[1:])
@@ -344,8 +345,8 @@ class SeqReader:
         inputs: int64 [R, t], decoder inputs, the start token first.
         **kwargs: go to the model's `forward`.
         """
-        # Additive and of four dimensions, so that no model makes one of its own: there may be more
-        # prefixes than inputs.
+        # The mask is additive and has four dimensions, so that no model builds its own, which would
+        # fail where there are more prefixes than inputs.
         unread = torch.zeros_like(mask, dtype=states.dtype)
         unread = unread.masked_fill(mask == 0, torch.finfo(states.dtype).min)
         return self.model(
@@ -356,7 +357,7 @@ class SeqReader:
         )
 
     def teacher_forcing(self, labels: Tensor) -> Tensor:
-        """Decoder inputs [N, len(opening) + T] under which it predicts labels [N, T]."""
+        """The decoder inputs [N, len(opening) + T] from which it predicts labels [N, T]."""
         start = torch.full_like(labels[:, :1], self.start)
         inputs = torch.cat([start, labels[:, :-1]], dim=1)
         return self.opened(inputs.masked_fill(inputs == -100, self.end))
@@ -371,9 +372,8 @@ class SeqReader:
         ----------
         memory: of S inputs.
         labels: int64 [N, T].
-        rows: int64 [N], the memory's row each label is read from; None where S = N and each has its
-            own.
-        chunk: labels read at a time.
+        rows: int64 [N], the memory's row for each label; None where S = N and each has its own.
+        chunk: how many labels are scored at a time.
         """
         rows = torch.arange(len(labels)) if rows is None else rows
         lengths = (labels != -100).sum(1)
@@ -386,8 +386,8 @@ class SeqReader:
         for first in range(0, len(order), size):
             own = order[first : first + size]
             width = max(len(asked[row]) for row in own)
-            # As many labels for every row, so that they share its keys and values; where there are
-            # fewer, one of them is read again.
+            # Every row needs the same number of labels, so that they can share its keys and values;
+            # a row with fewer repeats its first one.
             at = torch.tensor([[*asked[row], *asked[row][:1] * width][:width] for row in own])
             at = at.flatten()
             out[at, : int(lengths[at].max())] = self._scored(memory, torch.tensor(own), labels[at])
@@ -395,13 +395,13 @@ class SeqReader:
 
     def _scored(self, memory: SeqMemory, own: Tensor, labels: Tensor) -> Tensor:
         """`token_log_probs` of the same number of labels for each of the rows `own`, without the
-        padding that all of them have. A prefix that several labels of a row share is predicted from
-        once."""
+        padding that all of them have. The output layer computes the distribution after a prefix
+        once, even if several labels of a row begin with it."""
         labels = labels[:, : int((labels != -100).sum(1).max())]
         per_row = len(labels) // len(own)
         numbers: dict[tuple[int, ...], int] = {}  # (row, *prefix) -> its number
-        places: list[tuple[int, int]] = []  # where each stands
-        prefix = torch.zeros_like(labels)  # the number of the one each token follows
+        places: list[tuple[int, int]] = []  # the label and position where each prefix ends
+        prefix = torch.zeros_like(labels)  # the number of the prefix before each token
         for n, tokens in enumerate(labels.tolist()):
             for t in range(len(tokens) - tokens.count(-100)):
                 key = (n // per_row, *tokens[:t])
@@ -442,7 +442,7 @@ class SeqReader:
         Parameters
         ----------
         memory: of N inputs.
-        labels: int64 [N, T], the end token last, which points nowhere and is left out.
+        labels: int64 [N, T], the end token last; it points to no passage and is left out.
 
         Returns
         -------
@@ -463,7 +463,7 @@ class SeqReader:
         start = torch.full((len(memory.mask), 1), self.start)
         with recorded_scores() as recorded:
             self._read(memory, self.opened(start))
-        cross = recorded[1::2]  # in every layer self-attention comes first
+        cross = recorded[1::2]  # each layer has self-attention first, then cross-attention
         return torch.stack([scores[:, :, -1].float().mean(1) for scores in cross]).mean(0)
 
     def _read(self, memory: SeqMemory, inputs: Tensor, **kwargs: Any) -> Any:

@@ -499,7 +499,7 @@ def test_a_wrong_folder_is_said(tmp_path):
     with pytest.raises(InputError, match="damaged or does not fit"):
         load_fid(str(tmp_path))
     save_file({"shared.weight": torch.zeros(30522, 16)}, str(weights))
-    with pytest.raises(InputError, match="is no whole T5: decoder"):
+    with pytest.raises(InputError, match="is not a whole T5: decoder"):
         load_fid(str(tmp_path))
     weights.rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(InputError, match=r"unpickled.*save_file"):

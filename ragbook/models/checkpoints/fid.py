@@ -1,14 +1,14 @@
 """FiD checkpoints as facebookresearch/FiD saves them: a T5 whose encoder is wrapped.
 
-The wrap stands in the tensors' names only: `encoder.encoder.block.0.module.layer...` is T5's
-`encoder.block.0.layer...`. Whoever unwrapped the encoder before saving left plain T5 names; these
+The wrapper changes only the tensors' names: `encoder.encoder.block.0.module.layer...` is T5's
+`encoder.block.0.layer...`. Checkpoints saved after unwrapping the encoder have plain T5 names and
 load too.
 
-The original checkpoints come from `transformers` 3.0, which differs from today's in two ways, and
-bring the mark of it along, a position bias in the decoder's cross-attention:
+The original checkpoints come from `transformers` 3.0, which differs from today's in two ways. They
+are recognised by the first, a position bias in the decoder's cross-attention:
 
-* That bias was added to the scores of the first tokens of the first passage, as many as the answer
-  has so far, and alike to all others. It was trained, so it stays.
+* This bias was added to the scores of the first passage's first tokens, as many as the answer has
+  so far, and one value to all other scores. It was trained, so it is kept.
 * Inputs had no end token.
 """
 
@@ -34,12 +34,12 @@ CROSS_BIAS = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.we
 
 
 def load_fid(name: str) -> SeqReader:
-    """A FiD checkpoint's reader, which reads "question: ... title: ... context: ...".
+    """A FiD checkpoint's reader, whose inputs are "question: ... title: ... context: ...".
 
     Parameters
     ----------
     name: a local folder with config.json, model.safetensors and the tokenizer (the original
-        checkpoints come without one: they read and write T5's).
+        checkpoints come without one: theirs is T5's).
 
     Raises
     ------
@@ -51,9 +51,9 @@ def load_fid(name: str) -> SeqReader:
     if not (folder / TENSORS).is_file():
         if (folder / PICKLED).is_file():
             raise InputError(
-                f"{folder / PICKLED} would have to be unpickled, which can run code; where you "
-                f"trust it, read it once with torch.load (weights_only=True) and write its tensors "
-                f"as {TENSORS} with safetensors.torch.save_file, each one cloned"
+                f"{folder / PICKLED} is a pickle, which can run code and is not read; if you trust "
+                f"it, read it once with torch.load (weights_only=True) and write its tensors as "
+                f"{TENSORS} with safetensors.torch.save_file, each one cloned"
             )
         raise InputError(f"there is no FiD checkpoint at {name!r}: it has no {TENSORS}")
     if not any((folder / file).is_file() for file in TOKENIZERS):
@@ -85,7 +85,7 @@ def is_fid(name: str) -> bool:
 
 
 def unwrapped(key: str) -> str:
-    """T5's name of a tensor of a wrapped one."""
+    """The name in a plain T5 of a tensor of the wrapped one."""
     if not key.startswith(WRAPPED):
         return key
     inner = key.removeprefix(WRAPPED)
@@ -93,7 +93,7 @@ def unwrapped(key: str) -> str:
 
 
 def _model(folder: Path) -> tuple[Any, bool]:
-    """The T5, float32, and whether its cross-attention has the bias of before `transformers` 4."""
+    """The T5, float32, and whether its cross-attention has the position bias (see the module)."""
     from transformers import T5Config, T5ForConditionalGeneration
 
     config = T5Config.from_pretrained(str(folder))
@@ -105,10 +105,15 @@ def _model(folder: Path) -> tuple[Any, bool]:
             None, config=config, state_dict=state, output_loading_info=True
         )
     except (SafetensorError, RuntimeError) as error:  # damaged, or other shapes
-        raise InputError(f"{folder / TENSORS} is damaged or does not fit {CONFIG}") from error
+        raise InputError(
+            f"{folder / TENSORS} is damaged or does not fit {CONFIG}; save the checkpoint again"
+        ) from error
     wrong = sorted([*info["missing_keys"], *info["unexpected_keys"]])
     if wrong:
-        raise InputError(f"{folder / TENSORS} is no whole T5: {', '.join(wrong[:3])}")
+        raise InputError(
+            f"{folder / TENSORS} is not a whole T5: {', '.join(wrong[:3])} are missing or unknown; "
+            "save the checkpoint again"
+        )
     if bias is not None:
         attention = model.decoder.block[0].layer[1].EncDecAttention
         attention.has_relative_attention_bias = True
