@@ -94,7 +94,7 @@ def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
     scores = []
     for question, one, answer in zip(questions, found, answers, strict=True):
         states, mask = reader.encode_documents([question], [one.passages])
-        memory = reader.memory(*pack(states, mask)[:2])
+        memory = reader.memory(*pack(states, mask))
         scores.append(reader.token_log_probs(memory, torch.tensor([answer])).sum().item())
     return {"seconds": seconds, "answers": answers, "scores": scores}
 

@@ -5,7 +5,8 @@ once (section 3). With n passages of L tokens the encoder's self-attention costs
 \((nL)^2\), and the decoder may combine what several passages say.
 
 Cross-attention has no positions, so padding between the passages changes nothing and is left out:
-the decoder's keys and values are those of real tokens only (`pack`).
+the decoder's keys and values are those of real tokens only (`pack`). Only the original checkpoints
+have some (`ragbook.models.checkpoints.fid`), and their readers count the padding that is not there.
 
 FiD has no posterior over passages. What stands in for one here: the decoder's attention while it
 writes the answer (`FiD.attention`), its scores before the softmax, from which Izacard & Grave
@@ -226,7 +227,7 @@ class FiD:
                 )
         states, mask = self.reader.encode_documents(questions, [r.passages for r in retrieved])
         packed, real, owner = pack(states, mask)
-        return _Read(retrieved, self.reader.memory(packed, real), owner, states.shape[1])
+        return _Read(retrieved, self.reader.memory(packed, real, owner), owner, states.shape[1])
 
     def _labels(self, answers: Sequence[str]) -> Tensor:
         return self.reader.pad_labels(self.reader.answer_ids(answers))

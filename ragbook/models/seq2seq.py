@@ -22,7 +22,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
-from ragbook.models.attention import recorded_scores, share_cross_attention
+from ragbook.models.attention import PackedCache, recorded_scores, share_cross_attention
 from ragbook.models.embedded import minilm_model
 from ragbook.models.pairs import PairEncoder
 from ragbook.models.prompts import Layout, detokenize, pair
@@ -79,12 +79,16 @@ class Memory:
     ----------
     reader: whose decoder.
     states, mask: float32 [S, L, d] and int64 [S, L], 1 on real tokens.
+    owner: int64 [S, L], the passage of each token, -1 on padding, where passages were packed into
+        one input: original FiD checkpoints, whose cross-attention has a position bias, need it.
     """
 
     @torch.no_grad()
-    def __init__(self, reader: SeqReader, states: Tensor, mask: Tensor) -> None:
+    def __init__(
+        self, reader: SeqReader, states: Tensor, mask: Tensor, owner: Tensor | None = None
+    ) -> None:
         self.states, self.mask = states, mask
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        cache = EncoderDecoderCache(DynamicCache(), PackedCache(owner))
         start = torch.full((len(states), 1), reader.start, device=states.device)
         reader.forward(states, mask, start, past_key_values=cache, use_cache=True)
         self.cross = cache.cross_attention_cache  # keys and values [S, heads, L, d] a layer
@@ -236,9 +240,9 @@ class SeqReader:
         """Text of an answer's tokens."""
         return detokenize(self.tokenizer, tokens)
 
-    def memory(self, states: Tensor, mask: Tensor) -> Memory:
+    def memory(self, states: Tensor, mask: Tensor, owner: Tensor | None = None) -> Memory:
         """What the decoder attends to when it reads these inputs: see `Memory`."""
-        return Memory(self, states, mask)
+        return Memory(self, states, mask, owner)
 
     def opened(self, inputs: Tensor) -> Tensor:
         """Decoder inputs [R, t] with `opening` after the start token, [R, t + len(opening)]."""
