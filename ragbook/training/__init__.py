@@ -58,10 +58,14 @@ RECIPES: dict[str, Callable[..., None]] = {
 once it has found nothing wrong with it."""
 
 VARIED = {
-    "similarity": "dpr",
-    "loss": "dpr",
-    "reader": "distil",
-    "encoder": "distil",
-    "background": "realm",
+    "similarity": ("dpr",),
+    "loss": ("dpr",),
+    "reader": ("distil",),
+    "encoder": ("dpr", "distil"),
+    "pooling": ("dpr", "distil"),
+    "query_encoder": ("dpr", "distil"),
+    "query_prompt": ("dpr", "distil"),
+    "passage_prompt": ("dpr", "distil"),
+    "background": ("realm",),
 }
-"""What a run of one recipe may vary: name -> the recipe's."""
+"""What a run may vary: name -> the recipes that do."""

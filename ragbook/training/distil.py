@@ -280,14 +280,18 @@ def distil(
         yield retriever
 
 
-def recipe(run: Run, *, reader: str = "bundled", encoder: str = "minilm") -> None:
+def recipe(
+    run: Run, *, reader: str = "bundled", encoder: str = "minilm", **conventions: str
+) -> None:
     """`ragbook train distil`: an encoder in `run.out`, for `--encoder`, of MiniWiki's train
-    questions or of one's own, and each round's encoder and index beside it."""
+    questions or of one's own, and each round's encoder and index beside it. `conventions` are
+    those of `load_encoder`."""
+    start = load_encoder(encoder, **conventions)
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
     rounds = distil(
         load_reader(reader, "fid"),
-        load_encoder(encoder),
+        start,
         corpus,
         questions,
         run.work,
@@ -313,18 +317,7 @@ class _Given:
 def _copy(encoder: Encoder) -> Encoder:
     """The encoder with towers of its own; where one read both, one does."""
     passage_model, query_model = deepcopy((encoder.passage_model, encoder.query_model))
-    return Encoder(
-        passage_model,
-        encoder.tokenizer,
-        encoder.id,
-        encoder.sha256,
-        encoder.score_scale,
-        query_model=query_model,
-        query_sha256=encoder.query_sha256,
-        pooling=encoder.pooling,
-        similarity=encoder.similarity,
-        passage_form=encoder.passage_form,
-    )
+    return encoder.changed(passage_model=passage_model, query_model=query_model)
 
 
 def _standing(path: Path, fingerprint: str) -> list[list[float]] | None:

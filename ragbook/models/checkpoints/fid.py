@@ -64,7 +64,7 @@ def load_fid(name: str) -> SeqReader:
     from transformers import AutoTokenizer
 
     model, original = _model(folder)
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     return SeqReader(model, tokenizer, name, FidLayout(special=not original), opening=())
 
 
@@ -96,13 +96,17 @@ def _model(folder: Path) -> tuple[Any, bool]:
     """The T5, float32, and whether its cross-attention has the bias of before `transformers` 4."""
     from transformers import T5Config, T5ForConditionalGeneration
 
-    config = T5Config.from_pretrained(str(folder))
+    config = T5Config.from_pretrained(str(folder), trust_remote_code=False)
     kind: Any = T5ForConditionalGeneration
     try:
         state = {unwrapped(k): v.float() for k, v in load_file(str(folder / TENSORS)).items()}
         bias = state.pop(CROSS_BIAS, None)
         model, info = kind.from_pretrained(
-            None, config=config, state_dict=state, output_loading_info=True
+            None,
+            config=config,
+            state_dict=state,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (SafetensorError, RuntimeError) as error:  # damaged, or other shapes
         raise InputError(f"{folder / TENSORS} is damaged or does not fit {CONFIG}") from error
