@@ -120,7 +120,7 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder of the index"
     )
-    command.add_argument("--encoder", default="minilm", metavar="NAME", help="(default: minilm)")
+    _add_encoder(command, "(default: minilm)")
     command.add_argument(
         "--overwrite", action="store_true", help="replace an index that stands there"
     )
@@ -174,9 +174,7 @@ def new_parser() -> argparse.ArgumentParser:
     command = _command(group, "search", commands.index_search, "the passages nearest to a query")
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("query", type=_words, metavar="QUERY")
-    command.add_argument(
-        "--encoder", metavar="NAME", help="(default: the one that built the index)"
-    )
+    _add_encoder(command, "(default: the one that built the index)")
     _add_k(command)
     _add_json(command)
 
@@ -301,9 +299,7 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--reader", metavar="DIR", help="of distil: who teaches (default: the bundled one)"
     )
-    command.add_argument(
-        "--encoder", metavar="NAME", help="of distil: who is taught (default: minilm)"
-    )
+    _add_encoder(command, "of dpr and distil: what is trained (default: minilm)", similarity=False)
     command.add_argument(
         "--background",
         action="store_true",
@@ -350,7 +346,36 @@ def _add_passages(command: argparse.ArgumentParser) -> None:
 
 def _add_retriever(command: argparse.ArgumentParser, names: list[str]) -> None:
     command.add_argument("--retriever", choices=names, default="dense", help="(default: dense)")
-    command.add_argument("--encoder", metavar="NAME", help="(default: the index's, or minilm)")
+    _add_encoder(command, "(default: the index's, or minilm)")
+
+
+def _add_encoder(command: argparse.ArgumentParser, what: str, similarity: bool = True) -> None:
+    command.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="minilm, a sentence-transformers, BERT-like or DPR model (folder or hub name), or a "
+        f"folder that `ragbook train` wrote {what}",
+    )
+    command.add_argument(
+        "--query-encoder", metavar="NAME", help="another model for questions (default: --encoder)"
+    )
+    command.add_argument(
+        "--pooling",
+        choices=["mean", "cls", "last"],
+        help="of a plain model's states (default: what the model says, or mean)",
+    )
+    if similarity:
+        command.add_argument(
+            "--similarity",
+            choices=["cosine", "dot", "l2"],
+            help="(default: what the model says, or cosine)",
+        )
+    for role in ("query", "passage"):
+        command.add_argument(
+            f"--{role}-prompt",
+            metavar="TEXT",
+            help=f"before every {role}, as '{role}: ' for E5 (default: what the model says)",
+        )
 
 
 def _add_k(

@@ -80,12 +80,13 @@ def make_retriever(
         return BM25Retriever(corpus), index
     from ragbook.retrieval import DenseRetriever, HybridRetriever, OracleRetriever
 
-    built_with = "minilm" if index is None else index.manifest["encoder"]["id"]
-    encoder = load_encoder(arguments.encoder or built_with)
+    encoder = load_encoder(arguments, index)
     if index is None:
         from ragbook.index import build_index
+        from ragbook.index.index import encoder_record
+        from ragbook.index.manifest import short_name
 
-        name = f"index-{corpus.sha256[:16]}-{encoder.sha256[:16]}"
+        name = f"index-{corpus.sha256[:16]}-{short_name(encoder_record(encoder))}"
         # In the cache nothing is anybody's work: a damaged index there is simply replaced.
         index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
     dense = DenseRetriever(index, encoder)
@@ -98,11 +99,25 @@ def make_retriever(
     return dense, index
 
 
-def load_encoder(name: str) -> Encoder:
-    """`ragbook.models.load_encoder`, whose heavy imports wait until an encoder is needed."""
+CONVENTIONS = ("pooling", "query_encoder", "similarity", "query_prompt", "passage_prompt")
+"""What may be said of an encoder beside its name."""
+
+
+def load_encoder(arguments: argparse.Namespace, index: PassageIndex | None = None) -> Encoder:
+    """The encoder of --encoder and the options beside it; by default the one that built the index,
+    used as it was then, or `minilm`."""
     from ragbook.models import load_encoder
 
-    return load_encoder(name)
+    how = {key: getattr(arguments, key) for key in CONVENTIONS}
+    name = arguments.encoder
+    if name is None and index is not None:
+        built = index.manifest["encoder"]
+        name = built["id"]
+        prompts = {f"{role}_prompt": text for role, text in built.get("prompts", {}).items()}
+        for key, value in ({key: built.get(key) for key in CONVENTIONS} | prompts).items():
+            how[key] = value if how[key] is None else how[key]
+    given = {key: value for key, value in how.items() if value is not None}
+    return load_encoder(name or "minilm", **given)
 
 
 def load_language_model(name: str, device: str) -> LanguageModel:

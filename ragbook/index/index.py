@@ -20,7 +20,9 @@ import numpy as np
 from ragbook.errors import InputError
 from ragbook.index.manifest import (
     MANIFEST,
+    UNSAID,
     Manifest,
+    conventions,
     hash_problems,
     manifest_as_written,
     read_manifest,
@@ -119,14 +121,15 @@ class PassageIndex:
         """Refuse an encoder whose vectors mean something else than this index's.
 
         The weights decide, not the name they go by: one checkpoint at two paths is one encoder. Of
-        two towers it is the passages': any query tower that was trained to it may search.
+        two towers it is the passages': any query tower that was trained to it may search, after a
+        prompt of its own. Pooling, prompts, the most tokens and the similarity must be the same.
 
         Raises
         ------
         InputError: the encoders differ; the sentence names both.
         """
         built, given = self.manifest["encoder"], encoder_record(encoder)
-        if any(built[key] != given[key] for key in given.keys() - {"id"}):
+        if not means_the_same(built, encoder):
             raise InputError(
                 f"The index at {self.path} was built with encoder {_described(built)}, not with "
                 f"{_described(given)}; search with its own encoder or build another index."
@@ -195,15 +198,34 @@ class PassageIndex:
 
 
 def encoder_record(encoder: Encoder) -> Manifest:
-    """The manifest's entry of an encoder: what its passage vectors depend on, and its name."""
+    """The manifest's entry of an encoder: what its passage vectors depend on, and its name. An
+    encoder of somebody's own need not have what is usually not said."""
     names = ("id", "sha256", "pooling", "dimension", "similarity", "metric")
-    return {name: getattr(encoder, name) for name in names}
+    record = {name: getattr(encoder, name) for name in names}
+    for name in ("prompts", "max_tokens"):
+        value = getattr(encoder, name, UNSAID[name])
+        if value != UNSAID[name]:
+            record[name] = value
+    query = getattr(encoder, "query_id", None)
+    return record if query is None else record | {"query_encoder": query}
+
+
+def means_the_same(record: Manifest, encoder: Encoder) -> bool:
+    """Whether an encoder may search vectors that were made with the one of a manifest's entry. A
+    query tower of its own is another's no more than its prompt is."""
+    built, given = conventions(record), conventions(encoder_record(encoder))
+    if getattr(encoder, "query_sha256", encoder.sha256) != encoder.sha256:
+        for entry in (built, given):
+            entry["prompts"] = {k: text for k, text in entry["prompts"].items() if k != "query"}
+    return built == given
 
 
 def _described(record: Manifest) -> str:
+    said = conventions(record)
+    prompts = ", ".join(f"{role} after {text!r}" for role, text in said["prompts"].items())
     return (
         f"{record['id']} ({record['pooling']} pooling, {record['similarity']}, "
-        f"weights {record['sha256'][:12]})"
+        f"{prompts or 'no prompts'}, {said['max_tokens']} tokens, weights {record['sha256'][:12]})"
     )
 
 

@@ -20,6 +20,11 @@ FORMAT_VERSION = 1
 
 Manifest = dict[str, Any]
 
+UNSAID: Manifest = {"similarity": "cosine", "prompts": {}, "max_tokens": 256}
+"""What an encoder's entry means by what it does not say. The first manifests said none of these."""
+WITHOUT_EFFECT = ("id", "query_encoder", "precision")
+"""What an encoder's entry also says, though its vectors mean the same with another."""
+
 
 def serialize(manifest: Manifest) -> bytes:
     """The one byte form of a manifest; its own hash is taken over the other keys."""
@@ -37,7 +42,8 @@ def write_manifest(
     Parameters
     ----------
     corpus: `name`, `passages` (how many) and `sha256`.
-    encoder: `id`, `sha256`, `pooling`, `dimension`, `similarity` and `metric`.
+    encoder: `id`, `sha256`, `pooling`, `dimension`, `similarity` and `metric`; where they are not
+        those of `UNSAID`, `prompts` and `max_tokens`; and `query_encoder` where it has one.
     index: `type` and `parameters`.
     files: names inside the folder; their sizes in bytes and SHA-256 are taken from the disk.
     """
@@ -50,6 +56,22 @@ def write_manifest(
         "files": file_records(folder, files),
     }
     write_whole(folder / MANIFEST, lambda file: file.write(serialize(manifest)))
+
+
+def conventions(encoder: Manifest) -> Manifest:
+    """Of an encoder's entry, all that must be the same for two vectors to be compared: the passage
+    tower's weights, how it pools, what stands before the texts, how many tokens are read, and the
+    similarity."""
+    return UNSAID | {key: value for key, value in encoder.items() if key not in WITHOUT_EFFECT}
+
+
+def short_name(encoder: Manifest) -> str:
+    """A short name for the vectors of an encoder: of its weights, and of its other conventions
+    where they are not the embedded encoder's."""
+    said, name = conventions(encoder), encoder["sha256"][:16]
+    if said == said | UNSAID | {"pooling": "mean"}:
+        return name
+    return f"{name}-{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -79,7 +101,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     if isinstance(manifest.get("encoder"), dict):
         # Before encoders could choose, each compared by the cosine and no manifest said so.
-        manifest["encoder"].setdefault("similarity", "cosine")
+        manifest["encoder"].setdefault("similarity", UNSAID["similarity"])
     if not _well_formed(manifest):
         raise InputError(f"{path} is damaged (an entry is missing); build the index again.")
     return manifest
@@ -139,6 +161,8 @@ def _well_formed(manifest: Manifest) -> bool:
             and all(isinstance(part.get(key), kind) for key, kind in entries.items())
             for section, entries in shape.items()
         )
+        and isinstance(prompts := manifest["encoder"].get("prompts", {}), dict)
+        and all(isinstance(text, str) for text in prompts.values())
         and isinstance(files, dict)
         and all(
             is_bare_name(name)  # a manifest must not lead out of its folder

@@ -74,7 +74,7 @@ def load_fid(name: str) -> SeqReader:
     layout = FidLayout(special=bias is None)
     if bias is not None:
         add_cross_bias(model, bias, layout.max_input)
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     return SeqReader(model, tokenizer, name, layout, opening=())
 
 
@@ -167,13 +167,17 @@ def _model(folder: Path) -> tuple[Any, Tensor | None]:
     4: float32 [buckets, heads]."""
     from transformers import T5Config, T5ForConditionalGeneration
 
-    config = T5Config.from_pretrained(str(folder))
+    config = T5Config.from_pretrained(str(folder), trust_remote_code=False)
     kind: Any = T5ForConditionalGeneration
     try:
         state = {unwrapped(k): v.float() for k, v in load_file(str(folder / TENSORS)).items()}
         bias = state.pop(CROSS_BIAS, None)
         model, info = kind.from_pretrained(
-            None, config=config, state_dict=state, output_loading_info=True
+            None,
+            config=config,
+            state_dict=state,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (SafetensorError, RuntimeError) as error:  # damaged, or other shapes
         raise InputError(
