@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def method_names(wanted: Sequence[str] | None) -> list[str]:
-    """The methods asked for, all of them by default; InputError for a name that is none."""
+    """The methods asked for, all of them by default; InputError for an unknown name."""
     from ragbook.methods import NAMES, check_names
 
     names = list(wanted or NAMES)
@@ -30,7 +30,7 @@ def method_names(wanted: Sequence[str] | None) -> list[str]:
 
 
 def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex | None]:
-    """The corpus that --corpus and --index name (MiniWiki by default), and --index opened."""
+    """The corpus that --corpus or --index names (MiniWiki by default), and the index of --index."""
     from ragbook.corpus import load_corpus
 
     if arguments.index is None:
@@ -46,19 +46,20 @@ def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex |
                 f"{index.corpus.name!r}, not the {len(corpus):,} of {corpus.name!r} that --corpus "
                 "names; leave --corpus out or build an index of it."
             )
-    return index.corpus, index  # type: ignore[return-value]  # stored passages stand for a corpus
+    return index.corpus, index  # type: ignore[return-value]  # stored passages serve as a corpus
 
 
 @contextmanager
 def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassages]:
-    """The corpus to build the index `out` of. A file is read as a stream and kept in a hidden
-    folder beside `out` until the index is there: all of Wikipedia need not fit into memory."""
+    """The corpus from which the index `out` is built. A file is read as a stream and kept in a
+    hidden folder beside `out` until the index exists, so that all of Wikipedia need not fit into
+    memory."""
     from ragbook.corpus import load_corpus, miniwiki, read_passages
     from ragbook.corpus.files import bare_name
 
     path = Path(name_or_path)
     if name_or_path in miniwiki.NAMES or not os.path.isfile(path):
-        yield load_corpus(name_or_path)  # or its refusal
+        yield load_corpus(name_or_path)  # raises InputError for an unknown name
         return
     from ragbook.index.passages import spool
 
@@ -73,7 +74,7 @@ def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassa
 def make_retriever(
     arguments: argparse.Namespace, corpus: Corpus, index: PassageIndex | None
 ) -> tuple[Retriever, PassageIndex | None]:
-    """The retriever of --retriever, and the index it searches (built once and kept, if need be)."""
+    """The retriever of --retriever, and the index it searches, built and kept if needed."""
     if arguments.retriever == "bm25":
         from ragbook.retrieval import BM25Retriever
 
@@ -86,7 +87,7 @@ def make_retriever(
         from ragbook.index import build_index
 
         name = f"index-{corpus.sha256[:16]}-{encoder.sha256[:16]}"
-        # In the cache nothing is anybody's work: a damaged index there is simply replaced.
+        # The cache holds nothing that cannot be built again, so a damaged index is replaced.
         index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
     dense = DenseRetriever(index, encoder)
     if arguments.retriever == "hybrid":
@@ -99,26 +100,26 @@ def make_retriever(
 
 
 def load_encoder(name: str) -> Encoder:
-    """`ragbook.models.load_encoder`, whose heavy imports wait until an encoder is needed."""
+    """`ragbook.models.load_encoder`, whose imports take long and wait until they are needed."""
     from ragbook.models import load_encoder
 
     return load_encoder(name)
 
 
 def load_language_model(name: str, device: str) -> LanguageModel:
-    """`ragbook.models.load_language_model`, on a device; InputError for one that is not there."""
+    """`ragbook.models.load_language_model` on a device; InputError if there is no such device."""
     from ragbook.models import load_language_model
 
     lm = load_language_model(name)
     try:
         lm.model.to(device)
-    except (RuntimeError, AssertionError):  # what torch raises without CUDA
+    except (RuntimeError, AssertionError):  # torch raises these without CUDA
         raise InputError(f"There is no device {device!r} here; leave --device out.") from None
     return lm
 
 
 def cache_folder() -> Path:
-    """Where indexes that nobody gave a place are kept: RAGBOOK_CACHE, or ~/.cache/ragbook."""
+    """The folder for indexes built without a path: RAGBOOK_CACHE, or ~/.cache/ragbook."""
     return Path(os.environ.get("RAGBOOK_CACHE") or Path.home() / ".cache" / "ragbook")
 
 
