@@ -34,7 +34,7 @@ from ragbook.training.loop import MasterAdamW, schedule
 from ragbook.training.reader import worlds
 from ragbook.training.reader.curriculum import vocabulary_words
 from ragbook.training.reader.examples import GoldExamples
-from ragbook.training.reader.train import Batch, collate, losses, prepare
+from ragbook.training.reader.train import ReaderBatch, collate, losses, quicken_and_freeze
 from ragbook.training.reader.worlds import Example
 
 WORLDS_SEED, WORLDS, WARMUP = 2026, 500, 50
@@ -49,11 +49,11 @@ class Reader:
 
     model: Any
     scorer: SpanScorer
-    collate: Callable[[Sequence[Example]], Batch]
+    collate: Callable[[Sequence[Example]], ReaderBatch]
     groups: list[tuple[list[nn.Parameter], float]]
 
 
-def plain(tokenizer: Any) -> Callable[[Sequence[Example]], Batch]:
+def plain(tokenizer: Any) -> Callable[[Sequence[Example]], ReaderBatch]:
     """The package's own tensors."""
     return lambda examples: collate(tokenizer, examples, 10)
 
@@ -69,7 +69,7 @@ def reader(layers: int = 2, width: int = 1536, float32: bool = False) -> Reader:
         decoder.bert.embeddings.word_embeddings = words
         decoder.cls.predictions.decoder.weight = words.weight
         model = with_decoder(model, decoder)
-    prepare(model, scorer)
+    quicken_and_freeze(model, scorer)
     if float32:
         model.float()
         scorer.float()
@@ -103,7 +103,7 @@ def without_pointer() -> Reader:
     """The package's own reader, taught by its answers' cross-entropy and the spans alone."""
     built = reader()
 
-    def silent(examples: Sequence[Example]) -> Batch:
+    def silent(examples: Sequence[Example]) -> ReaderBatch:
         batch = collate(minilm_tokenizer(), examples, 10)
         return replace(batch, pointer=torch.zeros_like(batch.pointer))
 
@@ -141,7 +141,7 @@ def small_vocabulary(size: int) -> Reader:
     fresh = [*decoder.parameters(), *built.scorer.parameters()]
     built.groups[1] = (fresh, DECODER_RATE)
 
-    def cut(examples: Sequence[Example]) -> Batch:
+    def cut(examples: Sequence[Example]) -> ReaderBatch:
         """Labels in the smaller vocabulary; a piece points wherever a whole one it is of stands."""
         batch = collate(tokenizer, examples, 10)
         answers = [e.question.answers[0] for e in examples]
@@ -178,7 +178,7 @@ def questions_of(source: GoldExamples, infilling: float) -> Draw:
         if rng.random() < infilling:
             return [source.infilling(rng) for _ in range(32)]
         return [
-            source.cloze(rng) if rng.random() < 0.2 else source.example(rng, 1, 0.2)
+            source.cloze_example(rng) if rng.random() < 0.2 else source.example(rng, 1, 0.2)
             for _ in range(32)
         ]
 

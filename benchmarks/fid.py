@@ -70,7 +70,7 @@ def retrieved(count: int) -> tuple[list[Any], list[Any]]:
 
 def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
     """Answers, their log-probabilities and the seconds of `ragbook`."""
-    from ragbook.methods.fid import FiD, pack
+    from ragbook.methods.fid import FiD
     from ragbook.models import SeqReader
     from ragbook.models.embedded import minilm_tokenizer
     from ragbook.models.prompts import FidLayout
@@ -93,8 +93,7 @@ def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
     # A cut answer was closed with the end token, which the peer's lacks: score it without.
     scores = []
     for question, one, answer in zip(questions, found, answers, strict=True):
-        states, mask = reader.encode_documents([question], [one.passages])
-        memory = reader.memory(*pack(states, mask)[:2])
+        memory = reader.read([question], [one.passages]).fused()
         scores.append(reader.token_log_probs(memory, torch.tensor([answer])).sum().item())
     return {"seconds": seconds, "answers": answers, "scores": scores}
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Corpus, miniwiki
-from ragbook.evaluation.perplexity import Contexts, look_up, read, windows
+from ragbook.evaluation.perplexity import Contexts, contexts_of, look_up, windows
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.methods.knn_lm import grid, interpolate, knn_target_log_prob
 from ragbook.models import LanguageModel, load_language_model
@@ -209,7 +209,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         building(lm, corpus, Path(folder))
         datastore = build_datastore(corpus, Path(folder) / "whole", lm, progress=False)
-        seconds, contexts = timed(lambda: read(documents, lm, progress=False))
+        seconds, contexts = timed(lambda: contexts_of(documents, lm, progress=False))
         print(f"the model's own pass over the {ARTICLES} articles: {seconds:.2f} s")
         evaluation(datastore, contexts, distributions(lm, documents))
 

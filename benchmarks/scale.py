@@ -275,7 +275,7 @@ def _resident() -> float:
 # --- all of them, and what follows ----------------------------------------------------------------
 
 
-def measure(folder: Path, sizes: tuple[int, ...]) -> dict[str, Any]:
+def measure_all(folder: Path, sizes: tuple[int, ...]) -> dict[str, Any]:
     """All that has not been measured yet; the whole of the results."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scale.json"
@@ -395,7 +395,7 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(measure_encoding(Path(arguments[1]), count), indent=1))
     else:
         sizes = tuple(map(int, arguments[1].split(","))) if len(arguments) > 1 else SIZES
-        print("\n".join(predict(measure(Path(arguments[0]), sizes))))
+        print("\n".join(predict(measure_all(Path(arguments[0]), sizes))))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW
 from ragbook.training.reader import worlds
 from ragbook.training.reader.curriculum import vocabulary_words
-from ragbook.training.reader.train import collate, losses, prepare, set_dropout
+from ragbook.training.reader.train import collate, losses, quicken_and_freeze, set_dropout
 
 STEPS, BATCH = 20, 64
 
@@ -38,7 +38,7 @@ def main() -> None:
     torch.manual_seed(0)
     tokenizer = minilm_tokenizer()
     model, scorer = new_reader_model(), SpanScorer(384)
-    prepare(model, scorer)
+    quicken_and_freeze(model, scorer)
     set_dropout(model, 0.0)
     optimizer = MasterAdamW([(list(model.parameters()), 1e-4), (list(scorer.parameters()), 1e-4)])
     words, rng = vocabulary_words(tokenizer), random.Random(0)

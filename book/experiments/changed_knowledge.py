@@ -26,7 +26,7 @@ from ragbook.methods.base import Answer
 from ragbook.models import Encoder, load_encoder
 from ragbook.retrieval import DenseRetriever
 
-from .report import answered, measure
+from .report import answered, write_sections
 
 K = 5
 NEAR, FAR = 100, 60
@@ -102,7 +102,7 @@ def answered_over(
     """Each method's answers with an index of the corpus, which is built for this and left."""
     with tempfile.TemporaryDirectory() as folder:
         index = build_index(corpus, Path(folder) / "index", encoder, progress=False)
-        methods = load(names, DenseRetriever(index, encoder))
+        methods = load(names, DenseRetriever(index, encoder), verbatim=True)
         return answered({method.name: method for method in methods}, questions, K)
 
 
@@ -273,7 +273,7 @@ def main(out: str, limit: int | None = None) -> None:
             "build_whole": time.perf_counter() - encoded,
         }
 
-    measure(Path(out), {"seconds": seconds, "editions": editions, "false": false_passages})
+    write_sections(Path(out), {"seconds": seconds, "editions": editions, "false": false_passages})
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from ragbook.corpus import Question, QuestionSet, miniwiki
 from ragbook.errors import InputError
 from ragbook.evaluation.metrics import exact_match, f1, has_answer
 from ragbook.evaluation.statistics import bootstrap_ci
-from ragbook.files import write_json
+from ragbook.files import sha256_of_file, write_json
 from ragbook.methods.base import Answer, Method
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.rag import RagSequence, RagToken
@@ -43,6 +44,10 @@ from . import claims_and_clues_data as tasks
 from .claims_and_clues_training import base, task_retriever
 from .report import percent
 
+STORED = Path(__file__).with_name("claims.safetensors")
+STORED_SHA256 = "914689b1206ce6c708bcf7099dba11b0b94c599772dcda80e7ed6505acf91ee5"
+"""The claims reader that the book uses, and the hash of its file."""
+
 LABEL_LENGTH, CLUE_LENGTH = 2, 48
 """Longest targets in tokens, with room for a label and the end, and for the longest question."""
 
@@ -51,7 +56,7 @@ _METHODS = {"rag-sequence": RagSequence, "rag-token": RagToken}
 
 
 def task_reader(task: str, reader: str = BUNDLED) -> SeqReader:
-    """The bundled reader as one of the tasks taught it: as it ships, or in a training's folder.
+    """The bundled reader as one of the tasks taught it: the book's own, or in a training's folder.
 
     Raises
     ------
@@ -60,11 +65,18 @@ def task_reader(task: str, reader: str = BUNDLED) -> SeqReader:
     name, folder = f"{task}.safetensors", weights_folder(reader)
     if folder is None:
         raise InputError(f"{reader} holds no weights.json; name a folder a training wrote.")
-    changed = tensors(name, folder)
-    with safe_open(str(folder / name), "pt") as file:
+    path = folder / name
+    if reader == BUNDLED:
+        path = STORED
+        if name != STORED.name or sha256_of_file(STORED) != STORED_SHA256:
+            raise InputError(f"{STORED} is damaged, or {task} is not its task; name a folder.")
+        changed = {key: value.float() for key, value in load_file(str(STORED)).items()}
+    else:
+        changed = tensors(name, folder)
+    with safe_open(str(path), "pt") as file:
         if (file.metadata() or {}).get("base") != base():
             raise InputError(
-                f"{folder / name} belongs to another reader than the bundled one; train it again."
+                f"{path} belongs to another reader than the bundled one; train it again."
             )
     model = reader_model()
     fill(model, changed)

@@ -24,7 +24,7 @@ from ragbook.models.encoder import MANIFEST
 from ragbook.retrieval import BM25Retriever, DenseRetriever, Retriever
 from ragbook.training.dpr import SCALES, Recipe, pairs, train_dpr
 
-from .report import measure
+from .report import write_sections
 
 KS = (1, 5, 20)
 VARIANTS = {
@@ -87,7 +87,7 @@ def main(out: str, *own: str) -> None:
         sections[f"untrained, {similarity}"] = partial(dense, partial(untrained, similarity))
     for name in list(VARIANTS)[: 1 if own else None]:
         sections[name] = partial(dense, partial(trained, VARIANTS[name], corpus, training, work))
-    measure(Path(out), sections)
+    write_sections(Path(out), sections)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from ragbook.retrieval import (
 from ragbook.training.distil import Recipe, distil
 
 from .rag import SAMPLE
-from .report import answered, measure
+from .report import answered, write_sections
 
 KS = (1, 2, 5, 10, 20, 50)
 RECALL_KS = (1, 5, 10, 20)
@@ -219,7 +219,7 @@ def main(out: str, *own: str) -> None:
             "passages": lambda: passages_read(retriever, sample),
             "distractors": lambda: distractors(corpus, retriever, sample),
         }
-    measure(Path(out), sections)
+    write_sections(Path(out), sections)
 
 
 if __name__ == "__main__":

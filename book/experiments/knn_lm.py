@@ -28,9 +28,9 @@ from ragbook.evaluation.perplexity import (
     Neighbours,
     Search,
     approximation,
+    contexts_of,
     look_up,
     prompted,
-    read,
 )
 from ragbook.index import neighbours
 from ragbook.index.datastore import Datastore, add_approximate, build_datastore
@@ -45,7 +45,7 @@ from ragbook.methods.knn_lm import (
 )
 from ragbook.models import LanguageModel, load_language_model
 
-from .report import measure as measure_sections
+from .report import write_sections
 
 RESAMPLES, K = 10_000, 1024
 
@@ -135,7 +135,7 @@ def relative_difference(
     return float(np.exp(-gains.sum() / tokens.sum()) - 1), (float(low), float(high))
 
 
-def measure(
+def perplexities(
     base: Sequence[Tensor],
     found: Sequence[Neighbours],
     settings: Settings,
@@ -269,7 +269,7 @@ def report(
     stores: folder of the datastores, which a run that was killed finds again.
     """
     datastore = build_datastore(shuffled(corpus), stores / corpus.name, lm)
-    dev_contexts, contexts = read(dev, lm), read(test, lm)
+    dev_contexts, contexts = contexts_of(dev, lm), contexts_of(test, lm)
     dev_base, base = base_of(dev_contexts), base_of(contexts)
     dev_found = look_up(dev_contexts, datastore, K)
     settings = settle(dev_base, dev_found)
@@ -286,7 +286,7 @@ def report(
 
     def tested() -> dict[str, Any]:
         found = look_up(contexts, datastore, K)
-        return measure(base, found, settings, prompted(test, corpus, lm))
+        return perplexities(base, found, settings, prompted(test, corpus, lm))
 
     def articles() -> dict[str, Any]:
         """The settings stay; the difference is to the memory of passages."""
@@ -309,7 +309,7 @@ def report(
         store = add_approximate(datastore)
         return approximation(contexts, store, settings.lam, settings.temperature, K, probes)
 
-    measure_sections(
+    write_sections(
         path,
         {
             "settings": settled,

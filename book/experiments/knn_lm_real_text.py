@@ -22,7 +22,7 @@ from typing import Any
 from ragbook.corpus import Corpus, load_corpus, miniwiki
 from ragbook.corpus.building import split_passages
 from ragbook.errors import InputError
-from ragbook.evaluation.perplexity import look_up, prompted, read
+from ragbook.evaluation.perplexity import contexts_of, look_up, prompted
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.models import LanguageModel, load_language_model
 from ragbook.training.lm import adapt_lm
@@ -34,12 +34,12 @@ from .knn_lm import (
     base_of,
     first_pairs,
     heldout_texts,
-    measure,
+    perplexities,
     relative_difference,
     settle,
     shuffled,
 )
-from .report import measure as measure_sections
+from .report import write_sections
 
 FEWEST_ARTICLES = 24
 """Of a file: a twelfth of them, at least two, is dev, where a weight is fitted to all but one."""
@@ -68,26 +68,26 @@ class Articles:
 def bundled(articles: Articles, lm: LanguageModel, datastore: Datastore) -> dict[str, Any]:
     """The bundled model with the articles as its memory, and what dev said."""
     without_dev = first_pairs(datastore, len(articles.earlier))
-    dev, test = (read(texts, lm) for texts in (articles.dev, articles.test))
+    dev, test = (contexts_of(texts, lm) for texts in (articles.dev, articles.test))
     settings = settle(base_of(dev), look_up(dev, datastore, K, without_dev))
-    measured = measure(base_of(test), look_up(test, datastore, K), settings)
+    measured = perplexities(base_of(test), look_up(test, datastore, K), settings)
     return {"pairs": len(datastore), "settings": settings.described(), "test": measured}
 
 
 def adapted(articles: Articles, work: Path, stores: Path) -> dict[str, Any]:
     """The model trained on the articles, with them as its memory, and what dev said."""
     first = adapt_lm(Run(work / "lm-without-dev", resume=True), articles.earlier)
-    dev = read(articles.dev, first)
+    dev = contexts_of(articles.dev, first)
     store = build_datastore(articles.earlier, stores / "adapted-without-dev", first)
     settings = settle(base_of(dev), look_up(dev, store, K))
     lm = adapt_lm(Run(work / "lm", steps=MORE_STEPS, resume=True), articles.known, first)
-    test = read(articles.test, lm)
+    test = contexts_of(articles.test, lm)
     store = build_datastore(articles.known, stores / "adapted", lm)
     passages = Corpus("own-text", split_passages(articles.known))
     in_context = prompted(articles.test, passages, lm)
     base = base_of(test)
-    measured = measure(base, look_up(test, store, K), settings, in_context)
-    unadapted = base_of(read(articles.test, load_language_model()))
+    measured = perplexities(base, look_up(test, store, K), settings, in_context)
+    unadapted = base_of(contexts_of(articles.test, load_language_model()))
     return {
         "settings": settings.described(),
         "test": measured,
@@ -99,9 +99,9 @@ def crossed(
     texts: tuple[Sequence[str], Sequence[str]], lm: LanguageModel, memory: Datastore
 ) -> dict[str, Any]:
     """(dev, test) documents of one domain with the memory of another, its weight tuned on dev."""
-    dev, test = (read(part, lm) for part in texts)
+    dev, test = (contexts_of(part, lm) for part in texts)
     settings = settle(base_of(dev), look_up(dev, memory, K))
-    measured = measure(base_of(test), look_up(test, memory, K), settings)
+    measured = perplexities(base_of(test), look_up(test, memory, K), settings)
     return {"pairs": len(memory), "settings": settings.described(), "test": measured}
 
 
@@ -114,7 +114,7 @@ def main(path: str, out: str, work: str = "build/own-text") -> None:
     wiki = build_datastore(corpus, STORES / corpus.name, lm)
     held_out = heldout_texts("dev"), heldout_texts("test")
     file = articles.dev, articles.test
-    measure_sections(
+    write_sections(
         Path(out),
         {
             "articles": lambda: {name: len(part) for name, part in parts.items()},

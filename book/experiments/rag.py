@@ -20,7 +20,7 @@ from ragbook.models import load_encoder, load_reader
 from ragbook.models.bundled import load_joint
 from ragbook.retrieval import DenseRetriever, Retriever
 
-from .report import answered, measure
+from .report import answered, write_sections
 
 KS = (1, 2, 5, 10, 20)
 SAMPLE = 200
@@ -91,7 +91,7 @@ def main(out: str) -> None:
     index = build_index(miniwiki.corpus(), Path("build/index"), encoder, progress=False)
     retriever = DenseRetriever(index, encoder)
     dev, test = (list(miniwiki.questions(split)) for split in ("dev", "test"))
-    measure(
+    write_sections(
         Path(out),
         {
             "test": lambda: decoding(retriever, test),

@@ -37,10 +37,10 @@ from ragbook.training.realm.cloze import ClozeRecipe
 from ragbook.training.realm.masked_reader import ReaderRecipe
 from ragbook.training.realm.masking import MASKS, Masked, masked_sentences
 from ragbook.training.realm.open_qa import QaRecipe
-from ragbook.training.realm.pretraining import RealmRecipe, read, train_realm
+from ragbook.training.realm.pretraining import RealmRecipe, retrieve_then_predict, train_realm
 from ragbook.training.realm.recipe import fine_tuned, mapped_encoder, warm_start
 
-from .report import answered, measure
+from .report import answered, write_sections
 
 KS = (1, 5, 20)
 SEED = 0
@@ -206,7 +206,7 @@ def latent(m: Measurement, name: str, recipe: RealmRecipe) -> list[dict[str, Any
                 m.dev_recall(encoder), False,
             )  # fmt: skip
         with torch.no_grad():
-            found = read(reader, encoder, index, shown, recipe.k)
+            found = retrieve_then_predict(reader, encoder, index, shown, recipe.k)
         given = found.answer_log_probs
         # The null document's own score is left out: these are the passages beside each other.
         prior = found.log_prior[:, 1:].log_softmax(-1)
@@ -297,11 +297,15 @@ def main(out: str, *arguments: str) -> None:
         tune, ask = (list(load_questions(name, "train")) for name in (train, test))
         own = Measurement(work / "own", load_corpus(corpus), tune, ask, ask)
         recipe = QaRecipe(query_rate=WHOLE_TOWER)
-        measure(Path(out), {"own": lambda: answering(own, load_encoder(), "qa", recipe, reader)})
+        write_sections(
+            Path(out), {"own": lambda: answering(own, load_encoder(), "qa", recipe, reader)}
+        )
         return
     train, dev, test = (miniwiki.questions(split) for split in ("train", "dev", "test"))
     every = sections(Measurement(work, miniwiki.corpus(), train, dev, test))
-    measure(Path(out), {n: one for n, one in every.items() if not arguments or n in arguments})
+    write_sections(
+        Path(out), {n: one for n, one in every.items() if not arguments or n in arguments}
+    )
 
 
 if __name__ == "__main__":

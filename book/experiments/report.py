@@ -1,4 +1,4 @@
-"""What the modules that measure share: answers in batches, means with intervals, stored figures.
+"""What the experiments share: answers in batches, means with intervals, stored figures.
 
 What takes minutes to measure is kept in a JSON file, section by section.
 """
@@ -50,7 +50,7 @@ def relative(difference: float, ci95: Sequence[float]) -> str:
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def measure(path: Path, sections: Mapping[str, Callable[[], Any]]) -> None:
+def write_sections(path: Path, sections: Mapping[str, Callable[[], Any]]) -> None:
     """Measure the sections that `path` does not hold yet, and write the file after each.
 
     A section to be measured anew is deleted from the file first.

@@ -30,7 +30,7 @@ from ragbook.retrieval import (
     Retriever,
 )
 
-from .report import answered, measure
+from .report import answered, write_sections
 
 K = 5
 KS = (1, 2, 5, 10)
@@ -64,7 +64,7 @@ def unanswerable(retriever: Retriever, questions: Sequence[Question], k: int = K
 
 def loaded(retriever: Retriever) -> dict[str, Method]:
     """All bundled methods over one retriever, by name."""
-    return {method.name: method for method in load(NAMES, retriever)}
+    return {method.name: method for method in load(NAMES, retriever, verbatim=True)}
 
 
 def asked_without_answer() -> list[Question]:
@@ -73,7 +73,7 @@ def asked_without_answer() -> list[Question]:
     return [q for q in miniwiki.unanswerable() if q.rival_passage not in trained]
 
 
-def memory(names: Sequence[str], questions: int = BATCH) -> dict[str, float]:
+def peak_memory(names: Sequence[str], questions: int = BATCH) -> dict[str, float]:
     """Peak memory of a fresh process that loads the index and one method and answers a batch of
     dev questions, in MiB, for each method; `libraries` is a process that only loads the index."""
     code = "from experiments.side_by_side import peak; print(peak"
@@ -96,7 +96,7 @@ def peak(name: str, questions: int) -> float:
     """This process's greatest resident memory in MiB once the method has answered."""
     retriever = dense()
     if name:
-        (method,) = load([name], retriever)
+        (method,) = load([name], retriever, verbatim=True)
         method.answer(miniwiki.questions("dev")[:questions], K)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
 
@@ -127,8 +127,8 @@ def main(out: str, sample: int = SAMPLE) -> None:
     for k in KS:
         sections[f"dense, k = {k}"] = partial(setting, retriever, questions, k)
     sections["unanswerable"] = partial(unanswerable, retriever, asked_without_answer()[:100])
-    sections["memory, MiB"] = partial(memory, NAMES)
-    measure(Path(out), sections)
+    sections["memory, MiB"] = partial(peak_memory, NAMES)
+    write_sections(Path(out), sections)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,9 @@ RECALLED = 256
 """How many contexts are also searched exactly, to measure the recall of an approximate search."""
 
 
-def read(documents: Sequence[str], lm: LanguageModel, progress: bool = True) -> list[Contexts]:
+def contexts_of(
+    documents: Sequence[str], lm: LanguageModel, progress: bool = True
+) -> list[Contexts]:
     """Run the model over the documents, without the passages."""
     out = []
     for document in tqdm(documents, desc="documents", disable=None if progress else True):
@@ -217,7 +219,7 @@ def score(
     if not documents:
         raise InputError("there is no text to measure perplexity on; give a file with some words")
     with _memory(corpus, lm, datastore, progress) as memory:
-        contexts = read(documents, lm, progress)
+        contexts = contexts_of(documents, lm, progress)
         search = partial(memory.search_approximately, recompute=True) if approximate else None
         found = look_up(contexts, memory, k, search)
     in_context = prompted(documents, corpus, lm, progress)
@@ -359,7 +361,7 @@ def perplexity(
     with _memory(corpus, model, datastore, progress) as memory:
         settings: tuple[float, ...] = ()
         if dev is not None:
-            contexts = read(dev, model, progress)
+            contexts = contexts_of(dev, model, progress)
             distances, hits, _ = zip(*look_up(contexts, memory, k), strict=True)
             settings = tune(torch.cat([one.base for one in contexts]), distances, hits)[:2]
         found = token_log_probs(
@@ -385,5 +387,5 @@ def _recall(documents: Sequence[str], lm: LanguageModel, datastore: Datastore, k
     """Recall of the approximate search on the first RECALLED tokens, as exact search is slow."""
     text = next(document for document in documents if document.strip())
     start = text[: 16 * RECALLED]  # no token of a text in words is longer than that on average
-    queries = read([start], lm, progress=False)[0].queries[:RECALLED].numpy()
+    queries = contexts_of([start], lm, progress=False)[0].queries[:RECALLED].numpy()
     return recall(datastore.search_approximately(queries, k)[1], datastore.search(queries, k)[1])

@@ -31,8 +31,8 @@ def tune_answers(lm: LanguageModel, k: int = 5) -> dict[str, float]:
     method = KnnLM(lm, retriever, lam=0.0, temperature=1.0)
     parts = []
     for question, found in zip(questions, retriever.retrieve(questions, k), strict=True):
-        ids = lm.tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]
-        parts.append(method.neighbours(question, [*ids, lm.end], method.memory(found)))
+        tokens = lm.answer_ids(question.answers[0])
+        parts.append(method.neighbours(question, tokens, method.datastore(found)))
     lam, temperature, _ = tune(
         torch.cat([own for own, _, _ in parts]),
         [distances for _, distances, _ in parts],

@@ -39,7 +39,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def load(
-    names: Sequence[str], retriever: Retriever, verbatim: bool = True, reader: str = "bundled"
+    names: Sequence[str], retriever: Retriever, verbatim: bool = False, reader: str = "bundled"
 ) -> list[Method]:
     """The named methods with the bundled readers, all over one retriever, in the order of `NAMES`.
 
@@ -49,7 +49,8 @@ def load(
     Parameters
     ----------
     verbatim: every generative method's answers are runs of words of the retrieved passages, as
-        REALM's are; see `ragbook.methods.decoding.Verbatim`. Otherwise they write freely.
+        REALM's are; see `ragbook.methods.decoding.Verbatim`. By default they write freely, as the
+        methods' classes do; the command line holds them unless told `--free`.
     reader: folder of readers that `ragbook train reader` wrote, in place of the bundled ones.
 
     Raises

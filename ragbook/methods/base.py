@@ -12,8 +12,9 @@ from torch import Tensor
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.methods.decoding import Hypothesis, Verbatim
-from ragbook.models import LanguageModel, SeqReader
-from ragbook.models.prompts import detokenize
+from ragbook.models import LanguageModel
+from ragbook.models.answers import detokenize
+from ragbook.models.generator import Generator
 from ragbook.retrieval import Retrieved, Retriever
 
 
@@ -132,11 +133,10 @@ def evidence(retrieved: Retrieved, weights: Tensor) -> tuple[Evidence, ...]:
 
 
 def held_to(
-    model: SeqReader | LanguageModel, shown: Sequence[Sequence[Passage]], verbatim: bool
+    model: Generator[Any] | LanguageModel, shown: Sequence[Sequence[Passage]], verbatim: bool
 ) -> list[Verbatim] | None:
-    """The argument `allowed` of `beam_search`: with `verbatim`, each row's answer may only be taken
-    from the passages that `shown` lists for that row; otherwise None."""
-    return [Verbatim(model.tokenizer, p, model.end) for p in shown] if verbatim else None
+    """For `beam_search`: if `verbatim`, each row's answer is held to the passages it is shown."""
+    return [Verbatim(model.runs, p, model.end) for p in shown] if verbatim else None
 
 
 def written_answer(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ragbook.corpus import Passage
 from ragbook.models.prompts import passage_text
+
+Runs = Callable[[str], Sequence[tuple[Sequence[int], Sequence[bool], Sequence[bool]]]]
 
 
 @dataclass(frozen=True)
@@ -34,24 +35,24 @@ class Verbatim:
 
     Parameters
     ----------
-    tokenizer: the reader's fast tokenizer.
-    passages: where the answer may be found, titles included. If none of them holds a word, the
-        answer is not restricted.
+    runs: gives the runs of words of a text as a model writes them; see `Generator.runs`.
+    passages: where the answer may stand, titles included. Without a word in any of them the answer
+        is free.
     end: token id that closes an answer.
     """
 
-    def __init__(self, tokenizer: Any, passages: Sequence[Passage], end: int) -> None:
+    def __init__(self, runs: Runs, passages: Sequence[Passage], end: int) -> None:
         self.end = end
-        self.read: list[tuple[list[int], list[bool]]] = []  # tokens, and whether each ends a word
-        self.starts: dict[int, list[tuple[int, int]]] = {}  # first token -> (passage, position)
-        for number, passage in enumerate(passages):
-            encoded = tokenizer(passage_text(passage), add_special_tokens=False)
-            tokens, words = encoded["input_ids"], [*encoded.word_ids(), None]
-            ends = [words[i] != words[i + 1] for i in range(len(tokens))]
-            self.read.append((tokens, ends))
-            for i, token in enumerate(tokens):
-                if i == 0 or ends[i - 1]:
-                    self.starts.setdefault(token, []).append((number, i))
+        self.read: list[
+            tuple[Sequence[int], Sequence[bool]]
+        ] = []  # tokens; does a word end with it?
+        self.starts: dict[int, list[tuple[int, int]]] = {}  # first token -> (piece, place)
+        for passage in passages:
+            for tokens, begins, ends in runs(passage_text(passage)):
+                for i, token in enumerate(tokens):
+                    if begins[i]:
+                        self.starts.setdefault(token, []).append((len(self.read), i))
+                self.read.append((tokens, ends))
 
     def __call__(self, prefix: Sequence[int]) -> list[int]:
         """The tokens that may come next, in ascending order; an empty list allows all."""
@@ -61,7 +62,7 @@ class Verbatim:
         for number, start in self.starts.get(wanted[0], ()):
             tokens, ends = self.read[number]
             stop = start + len(wanted)
-            if tokens[start:stop] == wanted:
+            if list(tokens[start:stop]) == wanted:
                 after.update(tokens[stop : stop + 1])
                 if ends[stop - 1]:
                     after.add(self.end)

@@ -16,7 +16,7 @@ answer becomes without a passage (`FiD.leave_one_out`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,64 +25,12 @@ from ragbook.corpus import Question
 from ragbook.errors import InputError
 from ragbook.methods.base import Answer, check, held_to, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
-from ragbook.models import SeqReader
-from ragbook.models.seq2seq import Memory
+from ragbook.models.fusion import fuse, pack, passage_sums
+from ragbook.models.generator import Generator, Memory, labels_of, pad_labels
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
 
-
-def fuse(encoder_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay the passages' states end to end for the decoder (section 3, figure 2).
-
-    Parameters
-    ----------
-    encoder_states: [B, n, L, d].
-    mask: [B, n, L], 1 on real tokens.
-
-    Returns
-    -------
-    ([B, n * L, d], [B, n * L]): passage i's tokens stand at i * L to (i + 1) * L - 1.
-    """
-    return encoder_states.flatten(1, 2), mask.flatten(1, 2)
-
-
-def pack(encoder_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fuse the states and leave the padding out: a question's real tokens end to end, in order.
-
-    Parameters
-    ----------
-    encoder_states: [B, n, L, d].
-    mask: [B, n, L], 1 on real tokens.
-
-    Returns
-    -------
-    (states [B, P, d], mask [B, P], owner int64 [B, P]), P the greatest number of real tokens of a
-    question. Each row begins with its real tokens, on which the mask is 1; `owner` is the passage
-    of each, 0 to n - 1, and -1 on padding.
-    """
-    states, real = fuse(encoder_states, mask)
-    longest = int((real != 0).sum(1).max())
-    at = torch.argsort((real == 0).long(), dim=1, stable=True)[:, :longest]
-    real = real.gather(1, at)
-    rows = torch.arange(len(states), device=states.device)[:, None]
-    return states[rows, at], real, torch.where(real != 0, at // mask.shape[2], -1)
-
-
-def passage_sums(values: Tensor, owner: Tensor, n: int) -> Tensor:
-    """Sum values [B, P] over each passage's tokens: [B, n]. `owner` [B, P] is as `pack` returns it,
-    with n passages."""
-    sums = values.new_zeros(len(values), n + 1)
-    return sums.scatter_add(1, torch.where(owner < 0, n, owner), values)[:, :n]
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What was retrieved for B questions, n passages at most, encoded once and fused."""
-
-    retrieved: list[Retrieved]
-    memory: Memory  # of B inputs
-    owner: Tensor  # int64 [B, P]: see `pack`
-    n: int
+__all__ = ["FiD", "fuse", "pack", "passage_sums"]
 
 
 class FiD:
@@ -90,7 +38,8 @@ class FiD:
 
     Parameters
     ----------
-    reader: any seq2seq model.
+    reader: the generator; of an encoder-decoder, its decoder attends to all passages, of a
+        decoder-only model, the question and the answer do.
     retriever: gives the passages; questions may have different numbers of them.
     beams: prefixes kept for each question; 1 is greedy decoding, as in the paper.
     max_length: longest answer in tokens.
@@ -102,7 +51,7 @@ class FiD:
 
     def __init__(
         self,
-        reader: SeqReader,
+        reader: Generator[Any],
         retriever: Retriever,
         beams: int = 2,
         max_length: int = 16,
@@ -120,22 +69,21 @@ class FiD:
         check(questions, k)
         if not questions:
             return torch.zeros(0)
-        return self._log_prob(self._read(questions, k).memory, self._labels(answers))
+        return self._log_prob(self._read(questions, k)[1], labels_of(self.reader, answers))
 
     @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The best answer of a beam search over the fused states."""
-        began = self.reader.pairs.clock()
+        began = self.reader.clock()
         if not questions:
             return []
-        read = self._read(questions, k)
-        best = [hypotheses[0] for hypotheses in self._search(read)]
-        labels = self.reader.pad_labels([[*h.tokens, self.reader.end] for h in best])
-        weights = self._attention(read, labels)
-        seconds = (self.reader.pairs.clock() - began) / len(questions)
+        retrieved, memory = self._read(questions, k)
+        best = [hypotheses[0] for hypotheses in self._search(retrieved, memory)]
+        weights = memory.attention(pad_labels([[*h.tokens, self.reader.end] for h in best]))
+        seconds = (self.reader.clock() - began) / len(questions)
         return [
             written_answer(q, h, r, w, self.reader.tokenizer, seconds)
-            for q, h, r, w in zip(questions, best, read.retrieved, weights, strict=True)
+            for q, h, r, w in zip(questions, best, retrieved, weights, strict=True)
         ]
 
     @one_at_a_time
@@ -149,7 +97,7 @@ class FiD:
         """
         if not questions:
             return []
-        found = self._search(self._read(questions, k))
+        found = self._search(*self._read(questions, k))
         return [hypotheses[:num_return_sequences] for hypotheses in found]
 
     @one_at_a_time
@@ -163,7 +111,7 @@ class FiD:
         -------
         float32 [B, n], rows sum to 1; 0 where a question has fewer than n passages.
         """
-        return self._attention(self._read(questions, k), self._labels(answers))
+        return self._read(questions, k)[1].attention(labels_of(self.reader, answers))
 
     @one_at_a_time
     def first_token_scores(self, questions: Sequence[Question], k: int = 5) -> Tensor:
@@ -177,12 +125,7 @@ class FiD:
         -------
         float32 [B, n], of any sign; -inf where a question has fewer than n passages.
         """
-        read = self._read(questions, k)
-        owner = read.owner.cpu()
-        scores = self.reader.first_token_scores(read.memory).cpu()
-        tokens = passage_sums(torch.ones_like(scores), owner, read.n)
-        means = passage_sums(scores, owner, read.n) / tokens.clamp_min(1)
-        return means.masked_fill(tokens == 0, float("-inf"))
+        return self._read(questions, k)[1].first_token_scores()
 
     @one_at_a_time
     def leave_one_out(
@@ -192,7 +135,7 @@ class FiD:
 
         \[ \log p(y \mid x, z_1, \dots, z_n) - \log p(y \mid x, \{z_j\}_{j \ne i}). \]
 
-        The passages are encoded once, and the decoder reads the answer n + 1 times.
+        The passages are read once, and the answer n + 1 times.
 
         Returns
         -------
@@ -203,22 +146,24 @@ class FiD:
         ------
         InputError: a question has a single passage, so that nothing would be left to read.
         """
-        read, labels = self._read(questions, k), self._labels(answers)
-        for number, found in enumerate(read.retrieved, 1):
+        retrieved, memory = self._read(questions, k)
+        labels = labels_of(self.reader, answers)
+        for number, found in enumerate(retrieved, 1):
             if len(found.ids) < 2:
                 raise InputError(
                     f"question {number} has one passage, and leaving it out leaves none; "
                     "retrieve at least 2"
                 )
-        whole = self._log_prob(read.memory, labels)
-        losses = torch.full((len(questions), read.n), float("-inf"))
-        for i in range(read.n):
-            rest = read.memory.masked(read.memory.mask * (read.owner != i))
-            shown = (read.owner == i).any(1).cpu()
-            losses[shown, i] = (whole - self._log_prob(rest, labels))[shown]
+        whole = self._log_prob(memory, labels)
+        losses = torch.full((len(questions), memory.n), float("-inf"))
+        counts = torch.tensor([len(found.ids) for found in retrieved])
+        for i in range(memory.n):
+            hidden = torch.zeros(losses.shape, dtype=torch.bool)
+            hidden[:, i] = shown = counts > i
+            losses[shown, i] = (whole - self._log_prob(memory.masked(hidden), labels))[shown]
         return losses
 
-    def _read(self, questions: Sequence[Question], k: int) -> _Read:
+    def _read(self, questions: Sequence[Question], k: int) -> tuple[list[Retrieved], Memory]:
         check(questions, k)
         retrieved = self.retriever.retrieve(questions, k)
         for number, found in enumerate(retrieved, 1):
@@ -226,30 +171,19 @@ class FiD:
                 raise InputError(
                     f"nothing was retrieved for question {number}; search another index"
                 )
-        states, mask = self.reader.encode_documents(questions, [r.passages for r in retrieved])
-        packed, real, owner = pack(states, mask)
-        return _Read(retrieved, self.reader.memory(packed, real), owner, states.shape[1])
-
-    def _labels(self, answers: Sequence[str]) -> Tensor:
-        return self.reader.pad_labels(self.reader.answer_ids(answers))
+        return retrieved, self.reader.read(questions, [r.passages for r in retrieved]).fused()
 
     def _log_prob(self, memory: Memory, labels: Tensor) -> Tensor:
         return self.reader.token_log_probs(memory, labels).sum(-1)
 
-    def _attention(self, read: _Read, labels: Tensor) -> Tensor:
-        """See `attention`; labels [B, T]."""
-        weights = self.reader.cross_attention(read.memory, labels)
-        sums = passage_sums(weights, read.owner, read.n).cpu()
-        return sums / sums.sum(-1, keepdim=True)
-
-    def _search(self, read: _Read) -> list[list[Hypothesis]]:
+    def _search(self, retrieved: Sequence[Retrieved], memory: Memory) -> list[list[Hypothesis]]:
         return beam_search(
-            self.reader.continuation(read.memory),
-            len(read.retrieved),
+            self.reader.continuation(memory),
+            len(retrieved),
             self.reader.start,
             self.reader.end,
             self.beams,
             self.max_length,
-            held_to(self.reader, [r.passages for r in read.retrieved], self.verbatim),
+            held_to(self.reader, [r.passages for r in retrieved], self.verbatim),
             self.length_penalty,
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +23,7 @@ from torch import Tensor
 from ragbook.corpus import Question
 from ragbook.methods.base import Answer, check, doc_log_probs, held_to, posterior, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
-from ragbook.models import SeqReader
-from ragbook.models.seq2seq import Memory
+from ragbook.models.generator import Generator, Memory, labels_of, pad_labels
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
 
@@ -118,15 +118,17 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """What was retrieved for B questions and encoded once, n passages each."""
+class _PerPassage:
+    """What was retrieved for B questions and read once, n passages each."""
 
     retrieved: list[Retrieved]
     log_prior: Tensor  # log p(z | x), float32 [B, n]; -inf where a question has fewer passages
     memory: Memory  # of B * n inputs
 
 
-def _token_log_probs(reader: SeqReader, read: _Read, labels: Tensor, owner: Tensor) -> Tensor:
+def _token_log_probs(
+    reader: Generator[Any], read: _PerPassage, labels: Tensor, owner: Tensor
+) -> Tensor:
     """log p(y_t | x, z, y_<t), [C, n, T], of labels [C, T] under every passage of the question that
     `owner`, int64 [C], names."""
     n = read.log_prior.shape[1]
@@ -136,14 +138,25 @@ def _token_log_probs(reader: SeqReader, read: _Read, labels: Tensor, owner: Tens
 
 
 class _Rag(ABC):
-    """What both models share: retrieve, encode each (question, passage) once, weigh by Bayes."""
+    """What both models share: retrieve, read each (question, passage) once, weigh by Bayes.
+
+    Parameters
+    ----------
+    reader: the generator.
+    retriever: gives the passages and their prior.
+    beams: prefixes kept for each question (RAG-Token) or each of its passages (RAG-Sequence).
+    max_length: longest answer in tokens.
+    verbatim: an answer is a run of words of a passage: of the one whose beam proposes it in
+        RAG-Sequence, of any in RAG-Token.
+    length_penalty: of the beam search; see `beam_search`.
+    """
 
     name: str
     _marginal: Callable[[Tensor, Tensor, Tensor], Tensor]
 
     def __init__(
         self,
-        reader: SeqReader,
+        reader: Generator[Any],
         retriever: Retriever,
         beams: int = 2,
         max_length: int = 16,
@@ -161,23 +174,21 @@ class _Rag(ABC):
         check(questions, k)
         if not questions:
             return torch.zeros(0)
-        if not questions:
-            return torch.zeros(0)
         read = self._read(questions, k)
-        labels = self.reader.pad_labels(self.reader.answer_ids(answers))
+        labels = labels_of(self.reader, answers)
         each = _token_log_probs(self.reader, read, labels, torch.arange(len(labels)))
         return self._marginal(each, read.log_prior, labels != -100)
 
     @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The most probable candidate, with p(z | x, y) as its evidence."""
-        began = self.reader.pairs.clock()
+        began = self.reader.clock()
         if not questions:
             return []
         read = self._read(questions, k)
         best = [candidates[0] for candidates in self._candidates(read, 1)]
         weights = posterior(read.log_prior, torch.stack([one.given for one in best]))
-        seconds = (self.reader.pairs.clock() - began) / len(questions)
+        seconds = (self.reader.clock() - began) / len(questions)
         return [
             written_answer(
                 q, Hypothesis(one.tokens, one.log_prob), r, w, self.reader.tokenizer, seconds
@@ -198,16 +209,15 @@ class _Rag(ABC):
             return []
         return self._candidates(self._read(questions, k), num_return_sequences)
 
-    def _read(self, questions: Sequence[Question], k: int) -> _Read:
+    def _read(self, questions: Sequence[Question], k: int) -> _PerPassage:
         check(questions, k)
         retrieved = self.retriever.retrieve(questions, k)
         log_prior = doc_log_probs(retrieved, self.retriever.score_scale)
-        states, mask = self.reader.encode_documents(questions, [r.passages for r in retrieved])
-        memory = self.reader.memory(states.flatten(0, 1), mask.flatten(0, 1))
-        return _Read(retrieved, log_prior, memory)
+        memory = self.reader.read(questions, [r.passages for r in retrieved])
+        return _PerPassage(retrieved, log_prior, memory)
 
     @abstractmethod
-    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
+    def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         """Each question's `count` best candidates, best first, at least one."""
 
 
@@ -233,7 +243,7 @@ class RagSequence(_Rag):
 
     def __init__(
         self,
-        reader: SeqReader,
+        reader: Generator[Any],
         retriever: Retriever,
         beams: int = 2,
         max_length: int = 16,
@@ -244,7 +254,7 @@ class RagSequence(_Rag):
         super().__init__(reader, retriever, beams, max_length, verbatim, length_penalty)
         self.thorough = thorough
 
-    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
+    def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         real = (~torch.isneginf(read.log_prior)).flatten().nonzero().squeeze(-1)  # no padding
         shown = [[read.retrieved[at // n].passages[at % n]] for at in real.tolist()]
@@ -275,7 +285,7 @@ class RagSequence(_Rag):
             best.append(sorted(scored, key=lambda c: -c.log_prob)[:count])
         return best
 
-    def _complete(self, read: _Read, given: list[dict[tuple[int, ...], Tensor]]) -> None:
+    def _complete(self, read: _PerPassage, given: list[dict[tuple[int, ...], Tensor]]) -> None:
         """Fill in log p(y | x, z) of the passages whose beam did not propose y."""
         n = read.log_prior.shape[1]
         missing = [
@@ -287,7 +297,7 @@ class RagSequence(_Rag):
         ]
         if not missing:
             return
-        labels = self.reader.pad_labels([[*one[0], self.reader.end] for one in missing])
+        labels = pad_labels([[*one[0], self.reader.end] for one in missing])
         rows = torch.tensor([row for _, _, _, row in missing])
         scores = self.reader.token_log_probs(read.memory, labels, rows).sum(-1)
         for (_, own, z, _), score in zip(missing, scores, strict=True):
@@ -310,7 +320,7 @@ class RagToken(_Rag):
     name = "rag-token"
     _marginal = staticmethod(token_log_prob)
 
-    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
+    def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         following = self.reader.continuation(read.memory)
         width = 1
@@ -347,7 +357,7 @@ class RagToken(_Rag):
         # length penalty, say), and under each passage by itself.
         owner = torch.tensor([b for b, each in enumerate(found) for _ in each[:count]])
         tokens = [one.tokens for each in found for one in each[:count]]
-        labels = self.reader.pad_labels([[*one, self.reader.end] for one in tokens])
+        labels = pad_labels([[*one, self.reader.end] for one in tokens])
         each = _token_log_probs(self.reader, read, labels, owner)
         log_probs = token_log_prob(each, read.log_prior[owner], labels != -100).tolist()
         given = _answer_log_probs(each, labels != -100)

@@ -18,6 +18,7 @@ from transformers import BertConfig, BertLMHeadModel, DynamicCache
 
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
+from ragbook.models.answers import word_runs
 from ragbook.models.embedded import minilm_model
 from ragbook.models.prompts import MAX_QUESTION, passage_text
 
@@ -208,9 +209,20 @@ class LanguageModel:
         ).logits
         return self._seen(ids)[:, -last:], logits.float().log_softmax(-1).cpu()
 
-    def continuation(self, questions: Sequence[str]) -> Continuation:
-        """The next-token distribution for a beam search over the questions' answers."""
+    def key_continuation(self, questions: Sequence[str]) -> Continuation:
+        """What a beam search over the questions' answers asks for the next token."""
         return Continuation(self, [self.prompt_ids(question) for question in questions])
+
+    def answer_ids(self, text: str) -> list[int]:
+        """An answer's token ids as they stand after the prompt, the end token last."""
+        return [
+            *self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
+            self.end,
+        ]
+
+    def runs(self, text: str) -> list[tuple[list[int], list[bool], list[bool]]]:
+        """Every run of whole words of a text as an answer's tokens; see `word_runs`."""
+        return word_runs(self.tokenizer, text)
 
     def passage_ids(self, passage: Passage) -> list[int]:
         """A passage as the model reads it: start, title and text, end."""
@@ -286,7 +298,7 @@ class LanguageModel:
             parts[number].append(keys)
         return [torch.cat(part) for part in parts]
 
-    def memory(self, passages: Sequence[Passage]) -> list[tuple[Tensor, Tensor]]:
+    def key_values(self, passages: Sequence[Passage]) -> list[tuple[Tensor, Tensor]]:
         """The (key, next token) pairs of each passage: (float32 [T, d], int64 [T]).
 
         A key's context is its own passage from the start or, in a long passage, its window.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from tokenizers.decoders import WordPiece
 from torch import Tensor
 
 from ragbook.corpus import Passage
@@ -147,6 +146,36 @@ class FidLayout:
         return _padded(tokenizer, rows, texts)
 
 
+def widened(layout: Any, max_input: int) -> Layout:
+    """The same layout with room for inputs of `max_input` tokens."""
+    return (
+        partial(pair, max_input=max_input)
+        if layout is pair
+        else replace(layout, max_input=max_input)
+    )
+
+
+def together(tokenizer: Any, passages: Sequence[Passage], max_tokens: int) -> Passage:
+    """Several passages as one, the best last, for a model that reads them in one input.
+
+    Parameters
+    ----------
+    passages: best first, at least one.
+    max_tokens: of all of them. What does not fit is left out, the worst passages first; of the best
+        one, the end.
+    """
+    shown: list[str] = []
+    spare = max_tokens
+    for passage in passages:
+        text = passage_text(passage)
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        if shown and len(ids) > spare:
+            break
+        shown.insert(0, text)
+        spare -= len(ids)
+    return Passage(passages[0].id, "", " ".join(shown))
+
+
 def _cut(
     tokenizer: Any, text: str, span: tuple[int, int], max_input: int, special: bool = True
 ) -> tuple[list[int], list[tuple[int, int]]]:
@@ -181,33 +210,3 @@ def _padded(
         offsets[at, : len(own)] = torch.tensor(places)
     inside = offsets[:, :, 0] >= 0
     return Inputs({"input_ids": ids, "attention_mask": mask}, inside, offsets.clamp_min(0), texts)
-
-
-def find(tokens: Sequence[int], piece: Sequence[int]) -> int:
-    """First position of the run `piece` in `tokens`, -1 if it is not there."""
-    wanted = list(piece)
-    for start in range(len(tokens) - len(wanted) + 1):
-        if list(tokens[start : start + len(wanted)]) == wanted:
-            return start
-    return -1
-
-
-def detokenize(tokenizer: Any, tokens: Sequence[int], passages: Sequence[Passage] = ()) -> str:
-    """The text of an answer's tokens, without special tokens.
-
-    It is copied from the first of `passages` that contains these tokens, because an uncased
-    tokenizer loses capitals and accents. If none does, it is joined from the tokens. WordPiece does
-    not store spaces, so joining gives "bourke - white" and "8. 13"; such spaces inside words and
-    numbers are removed.
-    """
-    for text in map(passage_text, passages):
-        read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        at = find(read["input_ids"], tokens) if tokens else -1
-        if at >= 0:
-            offsets = read["offset_mapping"]
-            return text[offsets[at][0] : offsets[at + len(tokens) - 1][1]].strip()
-    text = tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
-    if isinstance(tokenizer.backend_tokenizer.decoder, WordPiece):
-        text = re.sub(r"(?<=\w) ?([-'’/]) ?(?=\w)", r"\1", text)
-        text = re.sub(r"(?<=\d) ?([.,:]) ?(?=\d)", r"\1", text)
-    return text

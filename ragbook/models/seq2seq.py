@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,12 +23,18 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
+from ragbook.models.answers import detokenize, word_runs
 from ragbook.models.attention import recorded_scores, share_cross_attention
 from ragbook.models.embedded import minilm_model
+from ragbook.models.fusion import pack, passage_sums
 from ragbook.models.pairs import PairEncoder
-from ragbook.models.prompts import Layout, detokenize, pair
+from ragbook.models.prompts import MAX_QUESTION, Layout, pair, together, widened
 
 DECODER_LAYERS = 2
+
+MAX_TOGETHER, BETWEEN = 1024, 12
+"""Most tokens of an input that holds several passages, and how many of them a layout may put around
+question and passages."""
 
 
 def new_reader_model() -> Any:
@@ -70,25 +77,44 @@ def _setting(model: Any, name: str) -> int:
     return next(value for value in places if value is not None)
 
 
-class Memory:
-    """What a decoder attends to: the inputs' states, and the keys and values that its
-    cross-attention computes from them.
+class SeqMemory:
+    """What a decoder attends to: inputs' states, and its cross-attention's keys and values of them.
 
-    These are computed once, and used by both beam search and scoring.
+    The keys and values are computed once, when they are first asked for; beam search continues from
+    them and rescoring reads them again.
 
     Parameters
     ----------
     reader: the reader whose decoder attends.
     states, mask: float32 [S, L, d] and int64 [S, L], 1 on real tokens.
+    n: passages of each question; S is B * n, or B where they are fused or there are none.
+    owner: of a fused memory, int64 [S, L]: the passage of each token, -1 on padding.
     """
 
+    def __init__(
+        self,
+        reader: SeqReader,
+        states: Tensor,
+        mask: Tensor,
+        n: int = 1,
+        owner: Tensor | None = None,
+    ) -> None:
+        self.reader, self.states, self.mask, self.n, self.owner = reader, states, mask, n, owner
+
+    @cached_property
     @torch.no_grad()
-    def __init__(self, reader: SeqReader, states: Tensor, mask: Tensor) -> None:
-        self.states, self.mask = states, mask
+    def cross(self) -> DynamicCache:
+        """The decoder's cross-attention keys and values, [S, heads, L, d] a layer."""
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        start = torch.full((len(states), 1), reader.start, device=states.device)
-        reader.forward(states, mask, start, past_key_values=cache, use_cache=True)
-        self.cross = cache.cross_attention_cache  # keys and values [S, heads, L, d] a layer
+        start = torch.full((len(self.states), 1), self.reader.start, device=self.states.device)
+        self.reader.forward(self.states, self.mask, start, past_key_values=cache, use_cache=True)
+        return cache.cross_attention_cache
+
+    def fused(self) -> SeqMemory:
+        """The n passages of each question packed into one row; see `ragbook.models.fusion.pack`."""
+        apart = (states.unflatten(0, (-1, self.n)) for states in (self.states, self.mask))
+        states, mask, owner = pack(*apart)
+        return SeqMemory(self.reader, states, mask, self.n, owner)
 
     def cache(self, rows: Tensor | None = None) -> EncoderDecoderCache:
         """A decoder's cache with the keys and values of these rows, int64 [S'], or of all rows, and
@@ -104,11 +130,39 @@ class Memory:
             cross.batch_select_indices(rows)
         return EncoderDecoderCache(DynamicCache(), cross)
 
-    def masked(self, mask: Tensor) -> Memory:
-        """The same memory with another mask [S, L]; its keys and values are not copied."""
+    def masked(self, hidden: Tensor) -> SeqMemory:
+        """A fused memory without the passages hidden [B, n]; keys and values are not copied."""
+        assert self.owner is not None  # fused
+        self.cross  # noqa: B018  (computed once for all that are made from this one)
         other = copy(self)
-        other.mask = mask
+        left_out = hidden.to(self.owner.device).gather(1, self.owner.clamp_min(0))
+        other.mask = self.mask * ~left_out
         return other
+
+    def attention(self, labels: Tensor) -> Tensor:
+        """The share of each passage in cross-attention, float32 [B, n]: see
+        `SeqReader.cross_attention`."""
+        return self._shares(self.reader.cross_attention(self, labels))
+
+    def first_token_scores(self) -> Tensor:
+        """Cross-attention's scores before the softmax at an answer's first token, averaged over
+        heads, layers and each passage's tokens (Izacard & Grave 2021b, section 3).
+
+        Returns
+        -------
+        float32 [B, n], of any sign; -inf where a question has fewer than n passages.
+        """
+        assert self.owner is not None  # fused
+        scores, owner = self.reader.first_token_scores(self).cpu(), self.owner.cpu()
+        tokens = passage_sums(torch.ones_like(scores), owner, self.n)
+        means = passage_sums(scores, owner, self.n) / tokens.clamp_min(1)
+        return means.masked_fill(tokens == 0, float("-inf"))
+
+    def _shares(self, weights: Tensor) -> Tensor:
+        """Weights [B, L] of tokens, summed over each passage and made to sum to 1."""
+        assert self.owner is not None  # fused
+        sums = passage_sums(weights, self.owner, self.n).cpu()
+        return sums / sums.sum(-1, keepdim=True)
 
 
 class Continuation:
@@ -118,7 +172,7 @@ class Continuation:
     values (see `shared_attention`), which is moved only when a row is done.
     """
 
-    def __init__(self, reader: SeqReader, memory: Memory) -> None:
+    def __init__(self, reader: SeqReader, memory: SeqMemory) -> None:
         self.reader, self.memory = reader, memory
         self.cache: EncoderDecoderCache | None = None
         self.read = torch.empty(0, dtype=torch.long)  # the memory's rows that the cache holds
@@ -195,6 +249,19 @@ class SeqReader:
         self.parameters = sum(p.numel() for p in model.parameters())
         self.pairs = PairEncoder(model.get_encoder(), tokenizer, layout)
 
+    @property
+    def places(self) -> int:
+        """Tokens that one input may have: all that the encoder has positions for, or MAX_TOGETHER
+        where its positions are relative."""
+        positions = getattr(self.model.get_encoder().config, "max_position_embeddings", None)
+        return min(positions or MAX_TOGETHER, MAX_TOGETHER)
+
+    @cached_property
+    def wide(self) -> PairEncoder:
+        """Encodes a question with several passages in one input, at most `places` tokens."""
+        layout = widened(self.pairs.layout, self.places)
+        return PairEncoder(self.pairs.encoder, self.tokenizer, layout)
+
     def encode_questions(self, questions: Sequence[Question]) -> tuple[Tensor, Tensor]:
         """Questions alone: (states float32 [B, L, d], mask int64 [B, L])."""
         inputs, states = self.pairs([q.text for q in questions], [None] * len(questions))
@@ -224,23 +291,44 @@ class SeqReader:
         states[at], mask[at] = flat, inputs.mask.to(flat.device)
         return states, mask
 
-    def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
-        """Token ids of each answer, the end token last."""
-        ids = self.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-        return [[*one, self.end] for one in ids]
+    def read(
+        self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]] | None = None
+    ) -> SeqMemory:
+        """Encode each (question, passage) pair, or each question alone; see `Generator.read`."""
+        if passages is None:
+            return SeqMemory(self, *self.encode_questions(questions))
+        states, mask = self.encode_documents(questions, passages)
+        return SeqMemory(self, states.flatten(0, 1), mask.flatten(0, 1), states.shape[1])
 
-    def pad_labels(self, answers: Sequence[Sequence[int]]) -> Tensor:
-        """Answers' token ids as labels, int64 [B, T], padded with -100."""
-        rows = [torch.tensor(one) for one in answers]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
+    def read_together(
+        self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
+    ) -> SeqMemory:
+        """Encode each question with all of its passages as one; see `Generator.read_together`."""
+        room = self.places - MAX_QUESTION - BETWEEN
+        shown = [together(self.tokenizer, found, room) for found in passages]
+        inputs, states = self.wide([q.text for q in questions], shown)
+        return SeqMemory(self, states, inputs.mask.to(states.device))
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Token ids of an answer, the end token last."""
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return [*ids, self.end]
+
+    def runs(self, text: str) -> list[tuple[list[int], list[bool], list[bool]]]:
+        """Every run of whole words of a text as an answer's tokens; see `Generator.runs`."""
+        return word_runs(self.tokenizer, text)
+
+    def clock(self) -> float:
+        """Seconds to be subtracted from each other; see `PairEncoder.clock`."""
+        return self.pairs.clock()
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an answer's tokens."""
         return detokenize(self.tokenizer, tokens)
 
-    def memory(self, states: Tensor, mask: Tensor) -> Memory:
-        """The `Memory` of these inputs: states [S, L, d], mask [S, L]."""
-        return Memory(self, states, mask)
+    def memory(self, states: Tensor, mask: Tensor) -> SeqMemory:
+        """What the decoder attends to when it reads these inputs: see `SeqMemory`."""
+        return SeqMemory(self, states, mask)
 
     def opened(self, inputs: Tensor) -> Tensor:
         """Decoder inputs [R, t] with `opening` after the start token, [R, t + len(opening)]."""
@@ -276,7 +364,7 @@ class SeqReader:
 
     @torch.no_grad()
     def token_log_probs(
-        self, memory: Memory, labels: Tensor, rows: Tensor | None = None, chunk: int = 64
+        self, memory: SeqMemory, labels: Tensor, rows: Tensor | None = None, chunk: int = 64
     ) -> Tensor:
         """log p(y_t | states, y_<t) of each label token, float32 [N, T]; 0 on padding (-100).
 
@@ -305,7 +393,7 @@ class SeqReader:
             out[at, : int(lengths[at].max())] = self._scored(memory, torch.tensor(own), labels[at])
         return out
 
-    def _scored(self, memory: Memory, own: Tensor, labels: Tensor) -> Tensor:
+    def _scored(self, memory: SeqMemory, own: Tensor, labels: Tensor) -> Tensor:
         """`token_log_probs` of the same number of labels for each of the rows `own`, without the
         padding that all of them have. The output layer computes the distribution after a prefix
         once, even if several labels of a row begin with it."""
@@ -323,7 +411,8 @@ class SeqReader:
                 prefix[n, t] = numbers[key]
         device = memory.states.device
         own, at = own.to(device), torch.tensor(places, device=device).unbind(1)
-        # The output layer, the largest of all, computes only these positions.
+        cache = memory.cache(own)
+        # The output layer, the widest there is, sees only these.
         hook = self.model.get_output_embeddings().register_forward_pre_hook(
             lambda _, given: (given[0][at][None],)
         )
@@ -332,7 +421,7 @@ class SeqReader:
                 memory.states[:1],
                 memory.mask[own],
                 self.teacher_forcing(labels.to(device)),
-                past_key_values=memory.cache(own),
+                past_key_values=cache,
                 use_cache=True,
             )
         finally:
@@ -342,12 +431,12 @@ class SeqReader:
         chosen -= logits.logsumexp(-1)[prefix.to(device)]
         return chosen.cpu().masked_fill(labels == -100, 0.0)
 
-    def continuation(self, memory: Memory) -> Continuation:
-        """The next-token distribution for a beam search over answers from this memory."""
+    def continuation(self, memory: SeqMemory) -> Continuation:
+        """What a beam search over answers from this memory asks for the next token."""
         return Continuation(self, memory)
 
     @torch.no_grad()
-    def cross_attention(self, memory: Memory, labels: Tensor) -> Tensor:
+    def cross_attention(self, memory: SeqMemory, labels: Tensor) -> Tensor:
         """Attention of the decoder's last layer, averaged over heads and the answer's tokens.
 
         Parameters
@@ -368,16 +457,16 @@ class SeqReader:
         return (attention * valid[:, :, None]).sum(1) / valid.sum(1, keepdim=True)
 
     @torch.no_grad()
-    def first_token_scores(self, memory: Memory) -> Tensor:
-        """Cross-attention's scores before the softmax, averaged over heads and layers, at the
-        position that predicts an answer's first token: float32 [N, L], padding included."""
+    def first_token_scores(self, memory: SeqMemory) -> Tensor:
+        """Cross-attention's scores before the softmax, averaged over heads and layers, at the place
+        that writes an answer's first token: float32 [N, L], of padding too."""
         start = torch.full((len(memory.mask), 1), self.start)
         with recorded_scores() as recorded:
             self._read(memory, self.opened(start))
         cross = recorded[1::2]  # each layer has self-attention first, then cross-attention
         return torch.stack([scores[:, :, -1].float().mean(1) for scores in cross]).mean(0)
 
-    def _read(self, memory: Memory, inputs: Tensor, **kwargs: Any) -> Any:
+    def _read(self, memory: SeqMemory, inputs: Tensor, **kwargs: Any) -> Any:
         """The decoder's output on inputs [N, t], one for each row of the memory."""
         return self.forward(
             memory.states[:1],

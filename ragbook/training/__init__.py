@@ -36,7 +36,7 @@ def _realm(run: Run, **varied: bool) -> None:
 def _reader(run: Run) -> None:
     from ragbook.training.reader import recipe
 
-    recipe.readers(run)
+    recipe.recipe(run)
 
 
 def _lm(run: Run) -> None:

@@ -47,7 +47,7 @@ from ragbook.models import SeqReader, load_encoder, load_reader
 from ragbook.models.encoder import Encoder, save_encoder, weights_sha256
 from ragbook.models.prompts import passage_text
 from ragbook.retrieval import DenseRetriever, Retrieved
-from ragbook.training.dpr import epoch_batches, prepare
+from ragbook.training.dpr import epoch_batches, freeze_lower_layers
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.run import Run
 
@@ -121,7 +121,7 @@ def divergence(scores: Tensor, targets: Tensor) -> Tensor:
     return (teacher.exp() * gap).sum(-1).mean()
 
 
-def read(
+def reader_targets(
     reader: SeqReader,
     retriever: DenseRetriever,
     questions: Sequence[Question],
@@ -146,7 +146,7 @@ def read(
             for first in range(0, len(part), recipe.batch):
                 own = slice(first, first + recipe.batch)
                 with recipe.autocast():
-                    method = FiD(reader, _Found(found[own]))
+                    method = FiD(reader, _Given(found[own]))
                     scores = method.first_token_scores(part[own], recipe.k).tolist()
                 rows += [row[: len(f.ids)] for row, f in zip(scores, found[own], strict=True)]
             write_json(path, {"fingerprint": fingerprint, "scores": rows}, indent=None)
@@ -199,7 +199,7 @@ def train_round(
     trained, whole = _copy(encoder), _copy(encoder)
     towers = {id(t): t for t in (trained.passage_model, trained.query_model)}.values()
     for tower in towers:
-        prepare(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
+        freeze_lower_layers(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
     per_epoch = len(epoch_batches(targets, recipe.batch, seed, 0))
     steps = recipe.epochs * per_epoch
     if recipe.steps is not None:
@@ -273,7 +273,7 @@ def distil(
         fingerprint = json.dumps(
             [repr(recipe), seed, read_by, index.digest, encoder.query_sha256, _sha256(own)]
         )
-        targets = read(reader, retriever, own, folder / "work", recipe, fingerprint)
+        targets = reader_targets(reader, retriever, own, folder / "work", recipe, fingerprint)
         encoder = train_round(encoder, targets, folder, recipe, seed, fingerprint, progress)
         index = build_index(corpus, folder / "index", encoder, progress=shown, overwrite=True)
         retriever = DenseRetriever(index, encoder)
@@ -298,7 +298,7 @@ def recipe(run: Run, *, reader: str = "bundled", encoder: str = "minilm") -> Non
     save_encoder(run.out, last.encoder)
 
 
-class _Found:
+class _Given:
     """A retriever that returns passages found before, because the encoder must not compute in the
     reader's lower precision."""
 

@@ -90,7 +90,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Batch:
+class QuestionBatch:
     """B questions and the P different passages of their batch."""
 
     questions: list[str]
@@ -143,7 +143,7 @@ def pairs(corpus: Corpus, questions: Iterable[Question], hard_negatives: int = 1
     return out
 
 
-def batch_of(shown: Sequence[Pair]) -> Batch:
+def batch_of(shown: Sequence[Pair]) -> QuestionBatch:
     """The batch of these pairs; a passage that several of them have is in it once."""
     passages = dict.fromkeys(p for pair in shown for p in (pair.passage, *pair.negatives))
     column = {passage: at for at, passage in enumerate(passages)}
@@ -154,7 +154,7 @@ def batch_of(shown: Sequence[Pair]) -> Batch:
             for pair in shown
         ]
     )
-    return Batch([pair.question.text for pair in shown], list(passages), gold, negatives)
+    return QuestionBatch([pair.question.text for pair in shown], list(passages), gold, negatives)
 
 
 def epoch_batches(shown: Sequence[_T], size: int, seed: int, epoch: int) -> list[list[_T]]:
@@ -165,7 +165,9 @@ def epoch_batches(shown: Sequence[_T], size: int, seed: int, epoch: int) -> list
     return [[shown[at] for at in order[n * size : (n + 1) * size]] for n in range(whole)]
 
 
-def prepare(tower: Any, frozen_layers: int, dtype: torch.dtype = torch.bfloat16) -> None:
+def freeze_lower_layers(
+    tower: Any, frozen_layers: int, dtype: torch.dtype = torch.bfloat16
+) -> None:
     """Prepare a tower for fast training, and freeze its embeddings and lower layers."""
     tower.set_attn_implementation("eager")  # on CPUs it trains faster at these lengths
     tower.to(dtype)
@@ -174,7 +176,9 @@ def prepare(tower: Any, frozen_layers: int, dtype: torch.dtype = torch.bfloat16)
         parameter.requires_grad = layer is not None and int(layer[1]) >= frozen_layers
 
 
-def batch_loss(encoder: Encoder, batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
+def batch_loss(
+    encoder: Encoder, batch: QuestionBatch, recipe: Recipe
+) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch, and figures to log: loss and accuracy."""
     queries = encoder.query_vectors(batch.questions)
     passages = encoder.passage_vectors(batch.passages)
@@ -208,7 +212,7 @@ def train_dpr(
     encoder = _from_embedded(recipe, str(out))
     towers = (encoder.passage_model, encoder.query_model)
     for tower in towers:
-        prepare(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
+        freeze_lower_layers(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
     per_epoch = len(epoch_batches(shown, recipe.batch, seed, 0))
     steps = recipe.epochs * per_epoch
     if recipe.steps is not None:

@@ -30,6 +30,7 @@ from ragbook.methods import rag
 from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
 from ragbook.models.bundled import WEIGHTS, write_manifest
 from ragbook.models.encoder import save_encoder
+from ragbook.models.generator import pad_labels
 from ragbook.training.loop import MasterAdamW, train, write_tensors
 from ragbook.training.run import Run
 
@@ -64,7 +65,7 @@ class Recipe:
     biases: bool = True
 
 
-def retrieve(
+def trainable_prior(
     encoder: Encoder, index: PassageIndex, questions: Sequence[str], k: int
 ) -> tuple[Tensor, Tensor]:
     """The k best passages of the index and their scores, with gradients to the question tower.
@@ -89,9 +90,9 @@ def log_likelihood(
     questions: Sequence[Question],
     k: int,
 ) -> Tensor:
-    """log p(first answer | question) of RAG-Sequence or RAG-Token, nats, float32 [B], with
-    gradients to all parameters of question tower and generator that require them."""
-    log_prior, positions = retrieve(encoder, index, [q.text for q in questions], k)
+    """log p(first answer | question) of RAG-Sequence or RAG-Token, float32 [B], with gradients to
+    the question tower and the generator, wherever their parameters ask for them."""
+    log_prior, positions = trainable_prior(encoder, index, [q.text for q in questions], k)
     passages = [[index.corpus[at] for at in found] for found in positions.tolist()]
     return marginal_log_likelihood(method, reader, questions, passages, log_prior)
 
@@ -116,12 +117,8 @@ def marginal_log_likelihood(
         [passage for found in passages for passage in found],
     )
     tensors = {name: value.to(device) for name, value in inputs.tensors.items()}
-    labels = reader.pad_labels(
-        [
-            [*one[:-1][: MAX_ANSWER - 1], reader.end]
-            for one in reader.answer_ids([q.answers[0] for q in questions])
-        ]
-    ).to(device)
+    answers = [reader.answer_ids(q.answers[0])[:-1] for q in questions]
+    labels = pad_labels([[*one[: MAX_ANSWER - 1], reader.end] for one in answers]).to(device)
     states = reader.model.get_encoder()(**tensors).last_hidden_state
     wide = labels.repeat_interleave(n, 0)
     logits = reader.forward(states, tensors["attention_mask"], reader.teacher_forcing(wide)).logits

@@ -22,6 +22,7 @@ from ragbook.models import SeqReader, load_reader
 from ragbook.models.attention import recorded_scores
 from ragbook.models.checkpoints.fid import CROSS_BIAS, is_fid, load_fid
 from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.generator import labels_of
 from ragbook.models.prompts import FidLayout
 from ragbook.retrieval import Retrieved
 from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever, seq_model
@@ -138,7 +139,7 @@ def test_packed_is_padded(reader, bundled):
     method = FiD(reader, retriever, beams=3, max_length=4)
     found = [f.passages for f in retriever.retrieve(QUESTIONS, 4)]
     memory = reader.memory(*fuse(*reader.encode_documents(QUESTIONS, found)))
-    labels = reader.pad_labels(reader.answer_ids(ANSWERS))
+    labels = labels_of(reader, ANSWERS)
     torch.testing.assert_close(
         method.log_prob(QUESTIONS, ANSWERS),
         reader.token_log_probs(memory, labels).sum(-1),

@@ -47,7 +47,6 @@ def test_all_shipped_weights_fit_into_45_megabytes():
             "fid.safetensors",
             "rag-joint.safetensors",
             "query.safetensors",
-            "claims.safetensors",
         }
     )
     assert sum(path.stat().st_size for path in on_disk.values()) <= 45_000_000
@@ -149,7 +148,7 @@ def test_the_language_model_knows_nothing_of_the_future():
 def test_padding_does_not_change_a_memory():
     lm = load_language_model()
     long = Passage("y", "Long", "word " * 60)
-    together, alone = lm.memory([PASSAGE, long])[0], lm.memory([PASSAGE])[0]
+    together, alone = lm.key_values([PASSAGE, long])[0], lm.key_values([PASSAGE])[0]
     torch.testing.assert_close(together[0], alone[0], rtol=1e-4, atol=1e-4)
     assert torch.equal(together[1], alone[1])
 

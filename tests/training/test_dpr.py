@@ -130,8 +130,8 @@ def test_both_losses_reach_both_towers_under_every_similarity(similarity, loss):
         one.model, one.tokenizer, "x", one.sha256, 1.0,
         query_model=other.model, similarity=similarity,
     )  # fmt: skip
-    dpr.prepare(one.model, 5)
-    dpr.prepare(other.model, 5)
+    dpr.freeze_lower_layers(one.model, 5)
+    dpr.freeze_lower_layers(other.model, 5)
     batch = batch_of(shown_pairs())
     # Each is asked for another's passage, so that whatever the vectors, some question is wrong.
     gold = batch.gold.roll(1)

@@ -240,13 +240,12 @@ class KnnLM:
         self.parameters = lm.parameters
         self._pairs: dict[Passage, tuple[Tensor, Tensor]] = {}
 
-    def memory(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
-        """The M pairs of the passages: (keys float32 [M, d], values int64 [M], which passage each
-        pair is from int64 [M])."""
+    def datastore(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
+        """(keys [M, d], values [M], which passage each pair is from [M])."""
         if len(self._pairs) > KEPT_PASSAGES:
             self._pairs.clear()
         new = [passage for passage in retrieved.passages if passage not in self._pairs]
-        self._pairs.update(zip(new, self.lm.memory(new), strict=True))
+        self._pairs.update(zip(new, self.lm.key_values(new), strict=True))
         pairs = [self._pairs[passage] for passage in retrieved.passages]
         source = torch.cat([torch.full((len(v),), z) for z, (_, v) in enumerate(pairs)])
         return torch.cat([k for k, _ in pairs]), torch.cat([v for _, v in pairs]), source
@@ -303,13 +302,12 @@ class KnnLM:
         check(questions, k)
         if not questions:
             return torch.zeros(0)
-        ids = self.lm.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         out = []
-        for question, found, one in zip(
-            questions, self.retriever.retrieve(questions, k), ids, strict=True
+        for question, found, answer in zip(
+            questions, self.retriever.retrieve(questions, k), answers, strict=True
         ):
-            memory = self.memory(found)
-            out.append(self._score(question, [*one, self.lm.end], memory, len(found.ids))[0])
+            memory, tokens = self.datastore(found), self.lm.answer_ids(answer)
+            out.append(self._score(question, tokens, memory, len(found.ids))[0])
         return torch.tensor(out)
 
     @one_at_a_time
@@ -320,8 +318,8 @@ class KnnLM:
         if not questions:
             return []
         retrieved = self.retriever.retrieve(questions, k)
-        memories = [self.memory(found) for found in retrieved]
-        following = self.lm.continuation([question.text for question in questions])
+        memories = [self.datastore(found) for found in retrieved]
+        following = self.lm.key_continuation([question.text for question in questions])
 
         def mixed(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
             queries, log_probs = following(prefixes, rows, parents)

@@ -27,7 +27,7 @@ from ragbook.errors import InputError
 from ragbook.models.prompts import FidLayout
 from ragbook.models.seq2seq import SeqReader
 
-CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
+CONFIG, TENSORS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 TOKENIZERS = ("tokenizer.json", "spiece.model")
 WRAPPED = "encoder.encoder."
 CROSS_BIAS = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
@@ -48,14 +48,14 @@ def load_fid(name: str) -> SeqReader:
     folder = Path(name)
     if not (folder / CONFIG).is_file():
         raise InputError(f"there is no FiD checkpoint at {name!r}: it has no {CONFIG}")
-    if not (folder / WEIGHTS).is_file():
+    if not (folder / TENSORS).is_file():
         if (folder / PICKLED).is_file():
             raise InputError(
                 f"{folder / PICKLED} is a pickle, which can run code and is not read; if you trust "
                 f"it, read it once with torch.load (weights_only=True) and write its tensors as "
-                f"{WEIGHTS} with safetensors.torch.save_file, each one cloned"
+                f"{TENSORS} with safetensors.torch.save_file, each one cloned"
             )
-        raise InputError(f"there is no FiD checkpoint at {name!r}: it has no {WEIGHTS}")
+        raise InputError(f"there is no FiD checkpoint at {name!r}: it has no {TENSORS}")
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise InputError(
             f"{name} has no tokenizer; save T5's there, for instance with "
@@ -77,7 +77,7 @@ def is_fid(name: str) -> bool:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if "FiDT5" in (config.get("architectures") or ()):
             return True
-        with safe_open(str(folder / WEIGHTS), framework="pt") as file:
+        with safe_open(str(folder / TENSORS), framework="pt") as file:
             # An EncoderDecoderModel of two BERTs has an `encoder.encoder.layer`.
             return any(key.startswith(f"{WRAPPED}block.") for key in list(file.keys()))
     except (OSError, ValueError, SafetensorError):
@@ -99,19 +99,19 @@ def _model(folder: Path) -> tuple[Any, bool]:
     config = T5Config.from_pretrained(str(folder))
     kind: Any = T5ForConditionalGeneration
     try:
-        state = {unwrapped(k): v.float() for k, v in load_file(str(folder / WEIGHTS)).items()}
+        state = {unwrapped(k): v.float() for k, v in load_file(str(folder / TENSORS)).items()}
         bias = state.pop(CROSS_BIAS, None)
         model, info = kind.from_pretrained(
             None, config=config, state_dict=state, output_loading_info=True
         )
     except (SafetensorError, RuntimeError) as error:  # damaged, or other shapes
         raise InputError(
-            f"{folder / WEIGHTS} is damaged or does not fit {CONFIG}; save the checkpoint again"
+            f"{folder / TENSORS} is damaged or does not fit {CONFIG}; save the checkpoint again"
         ) from error
     wrong = sorted([*info["missing_keys"], *info["unexpected_keys"]])
     if wrong:
         raise InputError(
-            f"{folder / WEIGHTS} is not a whole T5: {', '.join(wrong[:3])} are missing or unknown; "
+            f"{folder / TENSORS} is not a whole T5: {', '.join(wrong[:3])} are missing or unknown; "
             "save the checkpoint again"
         )
     if bias is not None:

@@ -45,7 +45,7 @@ from ragbook.models.projected import ProjectedTower
 from ragbook.models.prompts import Inputs, pair
 from ragbook.models.span import SpanReader, SpanScorer
 
-WEIGHTS, BLOCKS = "model.safetensors", "block_emb"
+TENSORS, BLOCKS = "model.safetensors", "block_emb"
 
 Tensors = dict[str, Tensor]
 
@@ -120,7 +120,7 @@ def save_realm_encoder(folder: Path | str, reader: MaskedReader) -> None:
     reader.tokenizer.save_pretrained(folder)
     config = reader.model.config.to_dict() | {"model_type": "realm"}
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    with whole_file(folder / WEIGHTS) as unfinished:
+    with whole_file(folder / TENSORS) as unfinished:
         save_file({n: v.float().contiguous() for n, v in tensors.items()}, str(unfinished))
 
 
@@ -177,10 +177,10 @@ def _open(name: str) -> tuple[BertConfig, Tensors]:
 
     try:
         settings = json.loads(Path(str(cached_file(name, "config.json"))).read_bytes())
-        weights = str(cached_file(name, WEIGHTS))
+        weights = str(cached_file(name, TENSORS))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"there is no REALM checkpoint with {WEIGHTS} at {name!r}, neither in a local folder "
+            f"there is no REALM checkpoint with {TENSORS} at {name!r}, neither in a local folder "
             "nor in the hub's cache or on the network; pytorch_model.bin is a pickle and is not "
             "read: convert it first (see ragbook.models.checkpoints.realm)"
         ) from error

@@ -74,7 +74,9 @@ def curriculum(tokenizer: Any, source: GoldExamples) -> list[Stage]:
         if kind < 0.50:
             return (
                 32,
-                lambda: source.cloze(rng) if rng.random() < 0.2 else source.example(rng, 1, 0.2),
+                lambda: (
+                    source.cloze_example(rng) if rng.random() < 0.2 else source.example(rng, 1, 0.2)
+                ),
             )
         if kind < 0.80:
             return 8, lambda: source.example(rng, 5, 0.05)

@@ -35,7 +35,7 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def cloze(rng: random.Random, passage: Passage) -> Question | None:
+def cloze_question(rng: random.Random, passage: Passage) -> Question | None:
     """A sentence of the passage with one salient span (a name, a date, a number) asked for.
 
     The first word of the sentence is never asked for, as its capital does not show that it is a
@@ -94,7 +94,7 @@ def _form(question: Question) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Found:
+class RetrievedQuestion:
     """A question with the passages that the embedded encoder's retriever finds for it.
 
     `scores` are the retriever's times their scale: their softmax is p(z | x). `holder` is the
@@ -198,7 +198,7 @@ class GoldExamples:
         rng.shuffle(shown)
         return Example(question, tuple(shown), shown.index(gold))
 
-    def found(self, n: int) -> list[Found]:
+    def found(self, n: int) -> list[RetrievedQuestion]:
         """The questions whose answer is in one of the n best passages of the retriever.
 
         Raises
@@ -213,7 +213,9 @@ class GoldExamples:
             wanted = f" {_words(question.answers[0])} "
             holds = [wanted in f" {_words(passage.text)} " for passage in passages]
             if any(holds):
-                out.append(Found(question, passages, tuple(scores[:n]), holds.index(True)))
+                out.append(
+                    RetrievedQuestion(question, passages, tuple(scores[:n]), holds.index(True))
+                )
         if not out:
             raise InputError(
                 f"Retrieval finds no answer to any question among the {n} best passages of "
@@ -221,9 +223,9 @@ class GoldExamples:
             )
         return out
 
-    def cloze(self, rng: random.Random) -> Example:
+    def cloze_example(self, rng: random.Random) -> Example:
         """A cloze question on a train passage, with that passage."""
-        return self._alone(rng, cloze)
+        return self._alone(rng, cloze_question)
 
     def infilling(self, rng: random.Random) -> Example:
         """A run of words to be restored, with the train passage that it is taken from."""

@@ -32,8 +32,8 @@ from ragbook.methods import rag, realm
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
-from ragbook.training.reader.examples import Found
-from ragbook.training.reader.train import Batch, collate, set_dropout, shift_right
+from ragbook.training.reader.examples import RetrievedQuestion
+from ragbook.training.reader.train import ReaderBatch, collate, set_dropout, shift_right
 from ragbook.training.reader.worlds import Example
 from ragbook.training.run import Run
 
@@ -55,7 +55,7 @@ def own_tensors(method: str, model: Any, scorer: SpanScorer) -> dict[str, nn.Par
     }
 
 
-def answer_spans(batch: Batch, max_span: int) -> Tensor:
+def answer_spans(batch: ReaderBatch, max_span: int) -> Tensor:
     """Which spans of each passage are the answer: bool [B * n, L, max_span], like the scores."""
     ids = batch.inputs["input_ids"]
     out = torch.zeros(*ids.shape, max_span, dtype=torch.bool)
@@ -70,7 +70,7 @@ def answer_spans(batch: Batch, max_span: int) -> Tensor:
 
 
 def log_likelihood(
-    method: str, model: Any, scorer: SpanScorer, batch: Batch, log_prior: Tensor
+    method: str, model: Any, scorer: SpanScorer, batch: ReaderBatch, log_prior: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The log-likelihoods of the answers, and of "not here" in REALM, with gradients.
 
@@ -115,7 +115,7 @@ def log_likelihood(
 
 
 def train_objectives(
-    model: Any, scorer: SpanScorer, found: Sequence[Found], source: str, run: Run
+    model: Any, scorer: SpanScorer, found: Sequence[RetrievedQuestion], source: str, run: Run
 ) -> dict[str, dict[str, Tensor]]:
     """Train each method's own tensors, each starting from the shared reader, or resume this
     training; returns file -> tensors.
@@ -128,7 +128,7 @@ def train_objectives(
     """
     tokenizer = minilm_tokenizer()
 
-    def draw(step: int) -> tuple[Batch, Tensor]:
+    def draw(step: int) -> tuple[ReaderBatch, Tensor]:
         shown = random.Random(f"{run.seed}-{step}").choices(found, k=BATCH)
         examples = [Example(f.question, f.passages, f.holder) for f in shown]
         scores = torch.tensor([f.scores for f in shown])

@@ -17,7 +17,7 @@ from ragbook.training.reader.train import train_reader
 from ragbook.training.run import Run
 
 
-def readers(run: Run) -> None:
+def recipe(run: Run) -> None:
     """`ragbook train reader`: write the shared reader's files, then each method's own, into
     `run.out`.
 

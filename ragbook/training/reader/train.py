@@ -26,8 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ragbook.models.answers import find
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.prompts import find, pair
+from ragbook.models.prompts import pair
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.reader.curriculum import Stage
@@ -43,7 +44,7 @@ TRAIN_INPUT, MAX_ANSWER = 176, 16
 
 
 @dataclass
-class Batch:
+class ReaderBatch:
     """One step's tensors: B questions, n passages each, L input tokens, T answer tokens."""
 
     inputs: dict[str, Tensor]  # int64 [B * n, L] each
@@ -54,7 +55,7 @@ class Batch:
     n: int
 
 
-def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> Batch:
+def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> ReaderBatch:
     """The tensors of examples that have the same number of passages; 0 passages is closed book."""
     n = max(1, len(examples[0].passages))
     rows = [(e.question.text, p) for e in examples for p in (e.passages or (None,))]
@@ -84,7 +85,7 @@ def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> Batch
                 pointer[number, t, example.gold * length + position + t] = True
             if len(answer) <= max_span:
                 spans[row] = position * max_span + len(answer) - 1
-    return Batch(read.tensors, read.passage_mask, labels, pointer, spans, n)
+    return ReaderBatch(read.tensors, read.passage_mask, labels, pointer, spans, n)
 
 
 def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
@@ -93,7 +94,7 @@ def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
     return inputs.masked_fill(inputs == -100, pad)
 
 
-def losses(model: Any, scorer: SpanScorer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def losses(model: Any, scorer: SpanScorer, batch: ReaderBatch) -> tuple[Tensor, dict[str, float]]:
     """The step's loss, answer + pointer / 2 + span / 2 (see the module), and its parts."""
     states = model.encoder(**batch.inputs).last_hidden_state
     rows, length, width = states.shape
@@ -134,7 +135,7 @@ def quicken(model: Any) -> None:
     model.bfloat16()
 
 
-def prepare(model: Any, scorer: SpanScorer) -> None:
+def quicken_and_freeze(model: Any, scorer: SpanScorer) -> None:
     """Prepare the reader and its scorer for training in bfloat16, and freeze the embeddings and the
     encoder's lower layers."""
     quicken(model)
@@ -166,7 +167,7 @@ def train_reader(
     stages: the curriculum.
     """
     tokenizer = minilm_tokenizer()
-    prepare(model, scorer)
+    quicken_and_freeze(model, scorer)
     fresh = [*model.decoder.parameters(), *scorer.parameters()]
     tuned = [p for p in model.encoder.parameters() if p.requires_grad]
     group = 4  # the examples of so many batches are sorted by length and cut into batches

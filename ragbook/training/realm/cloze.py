@@ -63,7 +63,7 @@ def train_cloze(
             "needs; take longer passages."
         )
     size = min(recipe.batch, len(usable))
-    prepare(encoder)
+    freeze_bodies(encoder)
 
     def batch_loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = random.Random(f"{seed}-cloze-{step}")
@@ -99,7 +99,7 @@ def taken_out(passage: Passage, rng: random.Random) -> tuple[str, Passage]:
     return sentence, Passage(passage.id, passage.title, rest)
 
 
-def prepare(encoder: Encoder) -> None:
+def freeze_bodies(encoder: Encoder) -> None:
     """Prepare the towers for training, the faster way on CPUs: everything is trained but embeddings
     and frozen bodies."""
     for tower in towers(encoder):

@@ -29,8 +29,8 @@ from torch.nn import functional
 
 from ragbook.corpus import Corpus, Passage
 from ragbook.models import load_reader
+from ragbook.models.answers import find
 from ragbook.models.masked import NULL, MaskedHead, MaskedReader
-from ragbook.models.prompts import find
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.realm.masking import Masked, sha256_of_masked
 

@@ -36,7 +36,7 @@ from ragbook.methods.realm import joint, marginal_log_prob
 from ragbook.models import Encoder
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
-from ragbook.training.rag import retrieve
+from ragbook.training.rag import trainable_prior
 from ragbook.training.reader.objectives import IMPOSSIBLE, answer_spans
 from ragbook.training.reader.train import collate
 from ragbook.training.reader.worlds import Example
@@ -102,7 +102,7 @@ def terms(
     encoder: retrieves from `index` with its question tower.
     """
     wide = max(recipe.wide, recipe.k)
-    log_prior, positions = retrieve(encoder, index, [q.text for q in questions], wide)
+    log_prior, positions = trainable_prior(encoder, index, [q.text for q in questions], wide)
     found = [[index.corpus[at] for at in row] for row in positions.tolist()]
     holds = torch.tensor(
         [
@@ -186,7 +186,7 @@ def train_open_qa(
             f"there is no objective {recipe.objective!r}; choose from {', '.join(OBJECTIVES)}"
         )
     index.check_encoder(encoder)
-    cloze.prepare(encoder)
+    cloze.freeze_bodies(encoder)
     encoder.passage_model.requires_grad_(False)
     query = [p for p in encoder.query_model.parameters() if p.requires_grad]
     scorer.requires_grad_(True)

@@ -71,7 +71,7 @@ class RealmRecipe:
 
 
 @dataclass(frozen=True)
-class Read:
+class Prediction:
     """The results of retriever and reader for B masked sentences, with gradients; column 0 of the
     n + 1 is the null document."""
 
@@ -103,14 +103,14 @@ def candidates(
     return np.array(rows, dtype=np.int64)
 
 
-def read(
+def retrieve_then_predict(
     reader: MaskedReader,
     encoder: Encoder,
     index: PassageIndex,
     shown: Sequence[Masked],
     k: int,
     null_score: Tensor | float = 0.0,
-) -> Read:
+) -> Prediction:
     """Retrieve for masked sentences, then predict what they hide.
 
     Parameters
@@ -118,22 +118,27 @@ def read(
     index: is only searched; the scores are computed again with the encoder's current towers.
     null_score: a learned number, added to the score of the null document before the softmax.
     """
-    prior, positions = retrieve(encoder, index, shown, k, null_score)
+    prior, positions = masked_prior(encoder, index, shown, k, null_score)
     passages = [[NULL, *(index.corpus[at] for at in row)] for row in positions.tolist()]
     given, mask = reader.token_log_probs(
         [one.text for one in shown], [one.answer for one in shown], passages
     )
-    return Read(positions, prior, given, mask)
+    return Prediction(positions, prior, given, mask)
 
 
-def retrieve(
+def masked_prior(
     encoder: Encoder,
     index: PassageIndex,
     shown: Sequence[Masked],
     k: int,
     null_score: Tensor | float = 0.0,
 ) -> tuple[Tensor, np.ndarray]:
-    """(log p(z | x) float32 [B, n + 1], positions int64 [B, n]) of masked sentences; see `read`."""
+    """The prior of masked sentences over the passages found for them, the null document first.
+
+    Returns
+    -------
+    (log p(z | x) float32 [B, n + 1], positions int64 [B, n]); see `retrieve_then_predict`.
+    """
     texts = [one.text for one in shown]
     queries = encoder.query_vectors(texts)
     positions = candidates(index, queries.detach().float().cpu().numpy(), shown, k)
@@ -155,7 +160,7 @@ def train_realm(
     work: Path,
     recipe: RealmRecipe = RealmRecipe(),
     seed: int = 0,
-    measure: Callable[[PassageIndex], dict[str, float]] | None = None,
+    evaluate: Callable[[PassageIndex], dict[str, float]] | None = None,
     progress: bool | None = None,
 ) -> PassageIndex:
     """Train `reader` and `encoder` in place, or resume; their parameters may be bfloat16.
@@ -169,7 +174,7 @@ def train_realm(
     masked: for each sentence, the ways to mask it (see `masking`).
     work: folder of checkpoints, indexes and logs: `realm.log.jsonl` of the updates, and
         `refresh.jsonl` of the indexes.
-    measure: gives further figures to log about each index.
+    evaluate: gives further figures to log about each index.
 
     Returns
     -------
@@ -184,7 +189,7 @@ def train_realm(
         raise InputError(f"there is no marginal {recipe.form!r}; choose from {', '.join(FORMS)}")
     if len(corpus) < 2:
         raise InputError("REALM never shows a sentence its own passage; give at least 2 passages.")
-    cloze.prepare(encoder)
+    cloze.freeze_bodies(encoder)
     masked_reader.freeze(reader, recipe.frozen_layers)
     probe = [ways[0] for ways in random.Random("probe").sample(masked, min(PROBE, len(masked)))]
     work.mkdir(parents=True, exist_ok=True)
@@ -197,7 +202,7 @@ def train_realm(
             recipe.refresh,
             builder,
             ([one.text for one in probe], recipe.k),
-            measure,
+            evaluate,
             work / "refresh.jsonl",
         )
 
@@ -209,7 +214,7 @@ def train_realm(
             index = refresher.at(step)
             rng = random.Random(f"{seed}-realm-{step}")
             shown = [rng.choice(rng.choice(masked)) for _ in range(recipe.batch)]
-            found = read(reader, encoder, index, shown, recipe.k, null_score)
+            found = retrieve_then_predict(reader, encoder, index, shown, recipe.k, null_score)
             loss = -found.log_prob(recipe.form).mean()
             return loss, {"nll": loss.item(), **figures(found, shown)}
 
@@ -242,12 +247,12 @@ def on_a_par(encoder: Encoder, index: PassageIndex, shown: Sequence[Masked], k: 
     adding this difference to its score, its prior would be almost 0, and so would be the gradient
     that could raise it.
     """
-    prior, _ = retrieve(encoder, index, shown, k)
+    prior, _ = masked_prior(encoder, index, shown, k)
     return (prior[:, 1] - prior[:, 0]).mean()
 
 
 @torch.no_grad()
-def figures(found: Read, shown: Sequence[Masked]) -> dict[str, float]:
+def figures(found: Prediction, shown: Sequence[Masked]) -> dict[str, float]:
     """The figures logged at a step, averaged over its sentences: the retrieval utility of the best
     passage found, nats; the null document's prior and posterior; how often a passage that holds the
     answer was found, and the posterior of such passages."""

@@ -146,9 +146,9 @@ class Refresher:
     every: updates between two indexes; 0 keeps the first.
     builder: builds the indexes; None lets the trainer build them.
     probe: texts whose best passages are compared, and how many passages of each.
-    measure: gives further figures to log about an index.
+    evaluate: gives further figures to log about an index.
     log: file of one JSON object a line: `step` of the training, `index` the update after which the
-        index was built, `overlap` with the one before, 0..1, and the figures of `measure`.
+        index was built, `overlap` with the one before, 0..1, and the figures of `evaluate`.
     """
 
     def __init__(
@@ -159,12 +159,12 @@ class Refresher:
         every: int,
         builder: Builder | None,
         probe: tuple[Sequence[str], int],
-        measure: Callable[[PassageIndex], dict[str, float]] | None,
+        evaluate: Callable[[PassageIndex], dict[str, float]] | None,
         log: Path,
     ) -> None:
         self.folder, self.encoder, self.corpus = folder, encoder, corpus
         self.every, self.builder, self.probe = every, builder, probe
-        self.measure, self.log = measure, log
+        self.evaluate, self.log = evaluate, log
         self._open: tuple[int, PassageIndex] | None = None
 
     def at(self, step: int) -> PassageIndex:
@@ -202,8 +202,8 @@ class Refresher:
         if before is not None:
             texts, k = self.probe
             row["overlap"] = overlap(before, index, self.encoder.encode_queries(texts), k)
-        if self.measure is not None:
-            row |= self.measure(index)
+        if self.evaluate is not None:
+            row |= self.evaluate(index)
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
