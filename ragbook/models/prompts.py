@@ -156,13 +156,13 @@ def widened(layout: Any, max_input: int) -> Layout:
 
 
 def together(tokenizer: Any, passages: Sequence[Passage], max_tokens: int) -> Passage:
-    """Several passages as one, the best last, for a model that reads them in one input.
+    """Join passages to one, the best one last, for a model that reads them in one input.
 
     Parameters
     ----------
     passages: best first, at least one.
-    max_tokens: of all of them. What does not fit is left out, the worst passages first; of the best
-        one, the end.
+    max_tokens: the most tokens of all together. Passages that do not fit are left out, the worst
+        first; the best one is always kept.
     """
     shown: list[str] = []
     spare = max_tokens
