@@ -1,7 +1,7 @@
 """ragbook: one passage index, five ways to use it, every figure re-executed.
 
-Nothing heavy is imported here: the names below are looked up in their modules at first use, so
-``import ragbook`` stays as cheap as ``import json``.
+No large library is imported here: the names below are looked up in their modules when they are
+first used, so that ``import ragbook`` is as fast as ``import json``.
 """
 
 from importlib import import_module

@@ -768,7 +768,7 @@ def test_index_build_by_budget_and_factory(capsys, encoders, tmp_path):
     assert run(*build, "--overwrite", "--factory", "HNSW8", "--parts", "2") == 0
     assert printed(capsys, "index", "search", out, "River 77", "--json")[0]["score"] > 0
     assert "not both" in refusal(capsys, *build, "--factory", "Flat", "--budget", "1GB")
-    assert "no size" in refusal(capsys, *build, "--budget", "much")
+    assert "not a size" in refusal(capsys, *build, "--budget", "much")
     assert "do not fit" in refusal(capsys, *build, "--budget", "1kB")
     assert {path.name for path in tmp_path.iterdir()} == {"many.jsonl", "index", ".index.passages"}
 

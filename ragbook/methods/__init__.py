@@ -50,7 +50,7 @@ def load(
     ----------
     verbatim: every generative method's answers are runs of words of the retrieved passages, as
         REALM's are; see `ragbook.methods.decoding.Verbatim`. By default they write freely, as the
-        methods' classes do; the command line holds them unless told `--free`.
+        methods' classes do; the command line only lets them with `--free`.
     reader: folder of readers that `ragbook train reader` wrote, in place of the bundled ones.
 
     Raises

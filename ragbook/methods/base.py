@@ -115,7 +115,7 @@ def doc_log_probs(retrieved: Sequence[Retrieved], score_scale: float) -> Tensor:
 
 
 def check(questions: Sequence[Question], k: int) -> None:
-    """Raises InputError for an empty question or k < 1."""
+    """Raise InputError for an empty question or k < 1."""
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}")
     for number, question in enumerate(questions, 1):
@@ -135,7 +135,8 @@ def evidence(retrieved: Retrieved, weights: Tensor) -> tuple[Evidence, ...]:
 def held_to(
     model: Generator[Any] | LanguageModel, shown: Sequence[Sequence[Passage]], verbatim: bool
 ) -> list[Verbatim] | None:
-    """For `beam_search`: if `verbatim`, each row's answer is held to the passages it is shown."""
+    """The argument `allowed` of `beam_search`: with `verbatim`, each row's answer may only be taken
+    from the passages that `shown` lists for that row; otherwise None."""
     return [Verbatim(model.runs, p, model.end) for p in shown] if verbatim else None
 
 

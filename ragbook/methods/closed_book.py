@@ -20,9 +20,10 @@ class ClosedBook:
 
     Parameters
     ----------
-    reader: any seq2seq model.
+    reader: the generator.
     beams: prefixes kept for each question.
     max_length: longest answer in tokens.
+    length_penalty: of the beam search; see `beam_search`.
     """
 
     name = "closed-book"

@@ -35,9 +35,9 @@ class Verbatim:
 
     Parameters
     ----------
-    runs: gives the runs of words of a text as a model writes them; see `Generator.runs`.
-    passages: where the answer may stand, titles included. Without a word in any of them the answer
-        is free.
+    runs: gives the runs of words of a text, as a model's tokens; see `Generator.runs`.
+    passages: where the answer may be found, titles included. If none of them holds a word, the
+        answer is not restricted.
     end: token id that closes an answer.
     """
 
@@ -45,8 +45,8 @@ class Verbatim:
         self.end = end
         self.read: list[
             tuple[Sequence[int], Sequence[bool]]
-        ] = []  # tokens; does a word end with it?
-        self.starts: dict[int, list[tuple[int, int]]] = {}  # first token -> (piece, place)
+        ] = []  # tokens, and whether each ends a word
+        self.starts: dict[int, list[tuple[int, int]]] = {}  # first token -> (piece, position)
         for passage in passages:
             for tokens, begins, ends in runs(passage_text(passage)):
                 for i, token in enumerate(tokens):

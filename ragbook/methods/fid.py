@@ -39,8 +39,8 @@ class FiD:
 
     Parameters
     ----------
-    reader: the generator; of an encoder-decoder, its decoder attends to all passages, of a
-        decoder-only model, the question and the answer do.
+    reader: the generator. In an encoder-decoder the decoder attends to all passages, in a
+        decoder-only model the tokens of question and answer do.
     retriever: gives the passages; questions may have different numbers of them.
     beams: prefixes kept for each question; 1 is greedy decoding, as in the paper.
     max_length: longest answer in tokens.
@@ -132,7 +132,7 @@ class FiD:
     def leave_one_out(
         self, questions: Sequence[Question], answers: Sequence[str], k: int = 5
     ) -> Tensor:
-        r"""What the answer's log-likelihood loses without each passage,
+        r"""How much the answer's log-likelihood falls without each passage,
 
         \[ \log p(y \mid x, z_1, \dots, z_n) - \log p(y \mid x, \{z_j\}_{j \ne i}). \]
 

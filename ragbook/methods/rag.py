@@ -138,18 +138,7 @@ def _token_log_probs(
 
 
 class _Rag(ABC):
-    """What both models share: retrieve, read each (question, passage) once, weigh by Bayes.
-
-    Parameters
-    ----------
-    reader: the generator.
-    retriever: gives the passages and their prior.
-    beams: prefixes kept for each question (RAG-Token) or each of its passages (RAG-Sequence).
-    max_length: longest answer in tokens.
-    verbatim: an answer is a run of words of a passage: of the one whose beam proposes it in
-        RAG-Sequence, of any in RAG-Token.
-    length_penalty: of the beam search; see `beam_search`.
-    """
+    """What both models share: retrieve, read each (question, passage) once, weigh by Bayes."""
 
     name: str
     _marginal: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -229,7 +218,7 @@ class RagSequence(_Rag):
 
     Parameters
     ----------
-    reader: the generator, any seq2seq model.
+    reader: the generator.
     retriever: gives the passages and their prior.
     beams: prefixes kept for each passage.
     max_length: longest answer in tokens.
@@ -309,7 +298,7 @@ class RagToken(_Rag):
 
     Parameters
     ----------
-    reader: the generator, any seq2seq model.
+    reader: the generator.
     retriever: gives the passages and their prior.
     beams: prefixes kept for each question.
     max_length: longest answer in tokens.

@@ -1,7 +1,7 @@
-"""An answer's text and its tokens: how they stand after a prompt, in a passage, and read back.
+"""An answer's text and its tokens: after a prompt, in a passage, and turned back into text.
 
-A tokenizer may spell a word differently after a space than at the beginning of a text, so an answer
-is tokenised together with the end of the prompt that it follows, and split off afterwards.
+Many tokenizers have different tokens for a word after a space and at the beginning of a text. So an
+answer is tokenised together with the end of the prompt before it, and then split off.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ragbook.corpus import Passage
 from ragbook.models.prompts import passage_text
 
 RUN_WORDS = 24
-"""Words of the runs that `word_runs` spells at a time; an answer is shorter."""
+"""The most words of a run that `word_runs` tokenises by itself; answers are shorter."""
 
 
 def following(tokenizer: Any, before: str, text: str) -> list[int]:
-    """Token ids of `text` where it stands right after `before`, without special tokens.
+    """Token ids of `text` as it follows `before`, without special tokens.
 
-    Both are one token sequence: a token that reaches over the boundary counts as the text's.
+    The two are tokenised together; a token across the boundary belongs to `text`.
     """
     read = tokenizer(
         before + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
@@ -35,16 +35,16 @@ def following(tokenizer: Any, before: str, text: str) -> list[int]:
 def word_runs(
     tokenizer: Any, text: str, before: str = ""
 ) -> list[tuple[list[int], list[bool], list[bool]]]:
-    """Every run of whole words of a text as the tokens of an answer that stands after `before`.
+    """Every run of whole words of a text, as the tokens of an answer that follows `before`.
 
-    WordPiece spells a word the same wherever it stands, so that its text is one piece. Other
-    tokenizers spell each run by itself, for their tokens depend on what stands before them.
+    WordPiece gives a word the same tokens everywhere, so that the whole text is one piece. With
+    other tokenizers, tokens depend on the text before them, so each run is tokenised by itself and
+    is one piece, at most `RUN_WORDS` words long.
 
     Returns
     -------
-    Pieces that together hold all runs: the tokens, whether a word begins with each of them and
-    whether a word ends with it. Runs begin where a word begins; they are cut after `RUN_WORDS`
-    words where each is spelled by itself.
+    Pieces that together hold all runs: for each its tokens, whether a run may begin with each token
+    and whether a word ends with it.
     """
     if isinstance(tokenizer.backend_tokenizer.decoder, WordPiece):
         encoded = tokenizer(text, add_special_tokens=False, verbose=False)
@@ -75,7 +75,7 @@ def word_runs(
 
 
 def find(tokens: Sequence[int], piece: Sequence[int]) -> int:
-    """First place where `piece` stands in `tokens`, -1 if nowhere."""
+    """First position of the run `piece` in `tokens`, -1 if it is not there."""
     wanted = list(piece)
     for start in range(len(tokens) - len(wanted) + 1):
         if list(tokens[start : start + len(wanted)]) == wanted:
@@ -84,12 +84,12 @@ def find(tokens: Sequence[int], piece: Sequence[int]) -> int:
 
 
 def detokenize(tokenizer: Any, tokens: Sequence[int], passages: Sequence[Passage] = ()) -> str:
-    """Text of an answer's tokens, special ones left out.
+    """The text of an answer's tokens, without special tokens.
 
-    It is spelled as the first of `passages` that holds these tokens spells it: an uncased tokenizer
-    knows neither capitals nor accents, but whoever copies a name copies them too. What no passage
-    holds is joined from its pieces. WordPiece keeps no spaces, so joining writes "bourke - white"
-    and "8. 13"; what stood inside a word or a number is closed up again.
+    It is copied from the first of `passages` that contains these tokens, because an uncased
+    tokenizer loses capitals and accents. If none does, it is joined from the tokens. WordPiece does
+    not store spaces, so joining gives "bourke - white" and "8. 13"; such spaces inside words and
+    numbers are removed.
     """
     for text in map(passage_text, passages):
         read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)

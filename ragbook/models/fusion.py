@@ -1,7 +1,7 @@
-"""Passages laid end to end for one decoder, as Fusion-in-Decoder reads them (Izacard & Grave 2021).
+"""Passages laid end to end for one decoder, as in Fusion-in-Decoder (Izacard & Grave 2021).
 
-Attention over several passages at once has no use for the padding between them, so `pack` leaves it
-out; `owner` remembers which passage each place came from.
+Attention over several passages at once does not need the padding between them, so `pack` leaves it
+out; `owner` says which passage each position came from.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def fuse(encoder_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pack(encoder_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fuse, and leave the padding out: a question's real tokens end to end, in their order.
+    """Fuse the states and leave the padding out: a question's real tokens end to end, in order.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def pack(encoder_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns
     -------
     (states [B, P, d], mask [B, P], owner int64 [B, P]), P the greatest number of real tokens of a
-    question. The mask is 1 on the first tokens of a row, as many as are real; `owner` names the
-    passage of each, 0 to n - 1, and is -1 on padding.
+    question. Each row begins with its real tokens, on which the mask is 1; `owner` is the passage
+    of each, 0 to n - 1, and -1 on padding.
     """
     states, real = fuse(encoder_states, mask)
     longest = int((real != 0).sum(1).max())
@@ -48,6 +48,7 @@ def pack(encoder_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def passage_sums(values: Tensor, owner: Tensor, n: int) -> Tensor:
-    """The sums [B, n] over each passage's tokens of values [B, P], `owner` as `pack` gives it."""
+    """Sum values [B, P] over each passage's tokens: [B, n]. `owner` [B, P] is as `pack` returns it,
+    with n passages."""
     sums = values.new_zeros(len(values), n + 1)
     return sums.scatter_add(1, torch.where(owner < 0, n, owner), values)[:, :n]

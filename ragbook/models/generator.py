@@ -1,7 +1,7 @@
-"""What a generator is: it reads questions with passages, and says how probable an answer is.
+"""The interface of a generator: it reads questions with passages and gives answers probabilities.
 
-A method needs nothing else of a model. `ragbook.models.seq2seq` and `ragbook.models.causal`
-implement this interface, one for encoder-decoders and one for decoder-only models.
+Methods use models only through this interface. `ragbook.models.seq2seq` implements it for
+encoder-decoders and `ragbook.models.causal` for decoder-only models.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ see `ragbook.methods.decoding.beam_search`."""
 
 
 class Memory(Protocol):
-    """What a generator has read: one row for each (question, passage), question by question, or one
-    row for each question after `fused`. B questions with n passages each at most."""
+    """What a generator has read, for B questions with at most n passages each: one row for each
+    (question, passage), question by question, or after `fused` one row for each question."""
 
     n: int
 
     def fused(self: M) -> M:
-        """All passages of a question in one row, so that every token of an answer may attend to all
-        of them (Fusion-in-Decoder). The order of the passages changes nothing."""
+        """The memory with all passages of a question in one row, so that every token of an answer
+        can attend to all of them (Fusion-in-Decoder). The order of the passages does not matter."""
         ...
 
     def masked(self: M, hidden: Tensor) -> M:
@@ -42,10 +42,10 @@ class Memory(Protocol):
         ...
 
     def attention(self, labels: Tensor) -> Tensor:
-        """How much each passage is attended to while an answer is written, of a fused memory.
+        """How much each passage is attended to while an answer is written, for a fused memory.
 
-        The last layer's attention, averaged over heads and over the answer's tokens without the end
-        token, and summed over each passage's tokens.
+        It is the last layer's attention, averaged over heads and over the answer's tokens without
+        the end token, and summed over each passage's tokens.
 
         Parameters
         ----------
@@ -58,7 +58,7 @@ class Memory(Protocol):
         ...
 
     def first_token_scores(self) -> Tensor:
-        """Cross-attention's scores before the softmax at an answer's first token, of a fused
+        """Cross-attention's scores before the softmax at an answer's first token, for a fused
         memory, averaged over heads, layers and each passage's tokens (Izacard & Grave 2021b,
         section 3).
 
@@ -76,8 +76,8 @@ class Memory(Protocol):
 class Generator(Protocol[M]):
     """A model with its tokenizer and its prompt; inference only, float32 results on the CPU.
 
-    `start` opens every prefix of a search and `end` closes every answer; `parameters` counts the
-    weights.
+    `name` is the model's name in tables; `start` opens every prefix of a search and `end` closes
+    every answer, both token ids; `parameters` is the number of weights.
     """
 
     name: str
@@ -89,12 +89,12 @@ class Generator(Protocol[M]):
     def read(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]] | None = None
     ) -> M:
-        """Read each (question, passage) pair apart; without passages, each question alone.
+        """Read each (question, passage) pair by itself; without passages, each question alone.
 
         Returns
         -------
         A memory of B * n rows, n the largest number of passages of a question, or of B rows without
-        passages. Where a question has fewer than n passages the rest of its rows mean nothing.
+        passages. If a question has fewer than n passages, its other rows are padding.
         """
         ...
 
@@ -112,50 +112,50 @@ class Generator(Protocol[M]):
         ...
 
     def continuation(self, memory: M) -> NextLogProbs:
-        """What a beam search over answers from this memory asks for the next token."""
+        """The next-token distribution for a beam search over answers from this memory."""
         ...
 
     def token_log_probs(self, memory: M, labels: Tensor, rows: Tensor | None = None) -> Tensor:
-        """log p(y_t | what was read, y_<t) of each label token, float32 [N, T], 0 on padding.
+        """log p(y_t | what was read, y_<t) of each label token, nats, float32 [N, T], 0 on padding.
 
         Parameters
         ----------
         labels: int64 [N, T], padded with -100; see `pad_labels`.
-        rows: int64 [N], the memory's row that each label is read from; None where there are as many
-            rows as labels and each has its own.
+        rows: int64 [N], the memory's row for each label; None where each row has one label, in
+            order.
         """
         ...
 
     def answer_ids(self, text: str) -> list[int]:
-        """An answer's token ids as they stand after the prompt, the end token last."""
+        """An answer's token ids as they follow the prompt, the end token last."""
         ...
 
     def runs(self, text: str) -> list[tuple[list[int], list[bool], list[bool]]]:
-        """Every run of whole words of a text as an answer's tokens.
+        """Every run of whole words of a text, as the tokens of an answer.
 
         Returns
         -------
-        Pieces that together hold all runs, each as its tokens, whether a word begins with each
-        token, and whether a word ends with it. A run begins in a piece where a word begins.
+        Pieces of the text that together hold all runs. Each piece is its tokens, whether a word
+        begins with each token, and whether a word ends with it; a run begins and ends there.
         """
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of an answer's tokens, special ones left out."""
+        """The text of an answer's tokens, without special tokens."""
         ...
 
     def clock(self) -> float:
-        """Seconds, to be subtracted from each other; work that another method has already done is
-        charged again."""
+        """A time in seconds, which also counts the work that is saved by reusing another method's
+        results; only differences between two calls have a meaning."""
         ...
 
 
 def pad_labels(answers: Sequence[Sequence[int]]) -> Tensor:
-    """Answers' token ids as one tensor, int64 [B, T], padded with -100."""
+    """The token ids of answers as one tensor, int64 [B, T], padded with -100."""
     rows = [torch.tensor(one, dtype=torch.long) for one in answers]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
 
 
 def labels_of(generator: Generator[Any], answers: Sequence[str]) -> Tensor:
-    """The labels of answers' texts, int64 [B, T], the end token included, padded with -100."""
+    """The labels of the texts of answers, int64 [B, T], with the end token, padded with -100."""
     return pad_labels([generator.answer_ids(answer) for answer in answers])

@@ -210,18 +210,18 @@ class LanguageModel:
         return self._seen(ids)[:, -last:], logits.float().log_softmax(-1).cpu()
 
     def key_continuation(self, questions: Sequence[str]) -> Continuation:
-        """What a beam search over the questions' answers asks for the next token."""
+        """The keys and next-token distributions for a beam search over the questions' answers."""
         return Continuation(self, [self.prompt_ids(question) for question in questions])
 
     def answer_ids(self, text: str) -> list[int]:
-        """An answer's token ids as they stand after the prompt, the end token last."""
+        """An answer's token ids as they follow the prompt, the end token last."""
         return [
             *self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
             self.end,
         ]
 
     def runs(self, text: str) -> list[tuple[list[int], list[bool], list[bool]]]:
-        """Every run of whole words of a text as an answer's tokens; see `word_runs`."""
+        """Every run of whole words of a text, as an answer's tokens; see `word_runs`."""
         return word_runs(self.tokenizer, text)
 
     def passage_ids(self, passage: Passage) -> list[int]:

@@ -33,8 +33,8 @@ from ragbook.models.prompts import MAX_QUESTION, Layout, pair, together, widened
 DECODER_LAYERS = 2
 
 MAX_TOGETHER, BETWEEN = 1024, 12
-"""Most tokens of an input that holds several passages, and how many of them a layout may put around
-question and passages."""
+"""The most tokens of an input that holds several passages, and how many of them a layout may add
+around question and passages."""
 
 
 def new_reader_model() -> Any:
@@ -78,17 +78,18 @@ def _setting(model: Any, name: str) -> int:
 
 
 class SeqMemory:
-    """What a decoder attends to: inputs' states, and its cross-attention's keys and values of them.
+    """What a decoder attends to: the inputs' states, and the keys and values that its
+    cross-attention computes from them.
 
-    The keys and values are computed once, when they are first asked for; beam search continues from
-    them and rescoring reads them again.
+    The keys and values are computed once, when they are first needed, and used by both beam search
+    and scoring.
 
     Parameters
     ----------
     reader: the reader whose decoder attends.
     states, mask: float32 [S, L, d] and int64 [S, L], 1 on real tokens.
-    n: passages of each question; S is B * n, or B where they are fused or there are none.
-    owner: of a fused memory, int64 [S, L]: the passage of each token, -1 on padding.
+    n: passages of each question; S is B * n, or B if they are fused or there are none.
+    owner: for a fused memory, int64 [S, L]: the passage of each token, -1 on padding.
     """
 
     def __init__(
@@ -131,16 +132,17 @@ class SeqMemory:
         return EncoderDecoderCache(DynamicCache(), cross)
 
     def masked(self, hidden: Tensor) -> SeqMemory:
-        """A fused memory without the passages hidden [B, n]; keys and values are not copied."""
+        """The same fused memory without the passages where `hidden` [B, n] is true; keys and values
+        are not copied."""
         assert self.owner is not None  # fused
-        self.cross  # noqa: B018  (computed once for all that are made from this one)
+        self.cross  # noqa: B018  (computed now, so that all masked memories share it)
         other = copy(self)
         left_out = hidden.to(self.owner.device).gather(1, self.owner.clamp_min(0))
         other.mask = self.mask * ~left_out
         return other
 
     def attention(self, labels: Tensor) -> Tensor:
-        """The share of each passage in cross-attention, float32 [B, n]: see
+        """The share of each passage in cross-attention, float32 [B, n]; see
         `SeqReader.cross_attention`."""
         return self._shares(self.reader.cross_attention(self, labels))
 
@@ -159,7 +161,7 @@ class SeqMemory:
         return means.masked_fill(tokens == 0, float("-inf"))
 
     def _shares(self, weights: Tensor) -> Tensor:
-        """Weights [B, L] of tokens, summed over each passage and made to sum to 1."""
+        """The tokens' weights [B, L] summed over each passage and normalised: float32 [B, n]."""
         assert self.owner is not None  # fused
         sums = passage_sums(weights, self.owner, self.n).cpu()
         return sums / sums.sum(-1, keepdim=True)
@@ -251,8 +253,8 @@ class SeqReader:
 
     @property
     def places(self) -> int:
-        """Tokens that one input may have: all that the encoder has positions for, or MAX_TOGETHER
-        where its positions are relative."""
+        """The most tokens of one input: as many as the encoder has positions for, but at most
+        MAX_TOGETHER, which is also the limit if positions are relative."""
         positions = getattr(self.model.get_encoder().config, "max_position_embeddings", None)
         return min(positions or MAX_TOGETHER, MAX_TOGETHER)
 
@@ -329,7 +331,7 @@ class SeqReader:
         return detokenize(self.tokenizer, tokens)
 
     def memory(self, states: Tensor, mask: Tensor) -> SeqMemory:
-        """What the decoder attends to when it reads these inputs: see `SeqMemory`."""
+        """The memory of these inputs: states [S, L, d], mask [S, L]; see `SeqMemory`."""
         return SeqMemory(self, states, mask)
 
     def opened(self, inputs: Tensor) -> Tensor:
@@ -414,7 +416,7 @@ class SeqReader:
         device = memory.states.device
         own, at = own.to(device), torch.tensor(places, device=device).unbind(1)
         cache = memory.cache(own)
-        # The output layer, the widest there is, sees only these.
+        # The output layer, the largest of all, computes only these positions.
         hook = self.model.get_output_embeddings().register_forward_pre_hook(
             lambda _, given: (given[0][at][None],)
         )
@@ -434,7 +436,7 @@ class SeqReader:
         return chosen.cpu().masked_fill(labels == -100, 0.0)
 
     def continuation(self, memory: SeqMemory) -> Continuation:
-        """What a beam search over answers from this memory asks for the next token."""
+        """The next-token distribution for a beam search over answers from this memory."""
         return Continuation(self, memory)
 
     @torch.no_grad()
@@ -460,8 +462,8 @@ class SeqReader:
 
     @torch.no_grad()
     def first_token_scores(self, memory: SeqMemory) -> Tensor:
-        """Cross-attention's scores before the softmax, averaged over heads and layers, at the place
-        that writes an answer's first token: float32 [N, L], of padding too."""
+        """Cross-attention's scores before the softmax, averaged over heads and layers, at the
+        position that predicts an answer's first token: float32 [N, L], padding included."""
         start = torch.full((len(memory.mask), 1), self.start)
         with recorded_scores() as recorded:
             self._read(memory, self.opened(start))

@@ -90,8 +90,8 @@ def log_likelihood(
     questions: Sequence[Question],
     k: int,
 ) -> Tensor:
-    """log p(first answer | question) of RAG-Sequence or RAG-Token, float32 [B], with gradients to
-    the question tower and the generator, wherever their parameters ask for them."""
+    """log p(first answer | question) of RAG-Sequence or RAG-Token, nats, float32 [B], with
+    gradients to all parameters of question tower and generator that require them."""
     log_prior, positions = trainable_prior(encoder, index, [q.text for q in questions], k)
     passages = [[index.corpus[at] for at in found] for found in positions.tolist()]
     return marginal_log_likelihood(method, reader, questions, passages, log_prior)
