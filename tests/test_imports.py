@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ragbook"
 ROOMS = (
-    "errors", "version", "files", "corpus", "models", "index", "retrieval", "methods", "training",
+    "errors", "version", "machine", "files", "corpus", "models", "index", "retrieval", "methods", "training",
     "evaluation", "figures", "explorer", "doctor", "cli",
 )  # fmt: skip
 HEAVY = (
