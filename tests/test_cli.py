@@ -64,7 +64,7 @@ class FakeMethod:
         return torch.full((len(questions),), -2.0)
 
 
-def fake_load(names, retriever, verbatim, reader):
+def fake_load(names, retriever, verbatim, reader, **how):
     made = [FakeMethod(name, None if name == "closed-book" else retriever) for name in names]
     for method in made:
         method.verbatim = None if method.retriever is None else verbatim
