@@ -103,8 +103,8 @@ def inspect_folder(name: str, pooling: str | None = None) -> Layout:
 
 
 def check_tensors(name: str, folder: Path, model: Any) -> None:
-    """Refuse weights that are not the model's: every tensor must be in the file, and each in it must
-    have a place of its size.
+    """Refuse weights that are not the model's: every tensor must be in the file, and each in it
+    must have a place of its size.
 
     A pooler may be absent, for its states are not used, and the head of the task that a checkpoint
     was trained on may be there.

@@ -218,6 +218,27 @@ def test_a_query_encoder_of_its_own(capsys, corpus_file, tmp_path):
     PassageIndex.open(out).check_encoder(back)
 
 
+def test_each_convention_has_its_kept_index(capsys, corpus_file, monkeypatch, tmp_path):
+    """`compare` and `ask` take the encoder too, and build one index for each way to use it."""
+    plain = write_plain(tmp_path / "plain", "BertModel")
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("RAGBOOK_CACHE", str(cache))
+    asked = ["--corpus", str(corpus_file), "--questions", "miniwiki", "--split", "dev"]
+    command = ["compare", *asked, "--limit", "1", "--methods", "closed-book", "--json"]
+    for options in (["--pooling", "cls"], [], ["--passage-prompt", "passage: "]) * 2:
+        assert cli.main([*command, "--encoder", str(plain), *options]) == 0
+        results = json.loads(capsys.readouterr().out)
+        assert results["index"]["encoder"] == str(plain)
+    kept = [PassageIndex.open(path.parent) for path in cache.glob("index-*/manifest.json")]
+    said = {(m["pooling"], *m.get("prompts", {})) for m in (i.manifest["encoder"] for i in kept)}
+    assert said == {("mean",), ("cls",), ("mean", "passage")}
+    assert len(kept) == 3
+    ask = ["ask", "Which river?", "--method", "closed-book", "--index", str(kept[0].path)]
+    assert cli.main([*ask, "--encoder", str(plain), "--pooling", "last"]) == 2
+    assert "(last pooling" in capsys.readouterr().err
+    assert cli.main(ask) == 0
+
+
 @pytest.mark.parametrize(
     ("second", "words"),
     [
