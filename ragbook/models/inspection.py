@@ -219,7 +219,8 @@ def loaded(found: GeneratorFiles) -> tuple[Any, Any]:
 
 
 def check_tensors(name: str, folder: Path, model: Any) -> None:
-    """Refuse weights that are not the model's: every tensor must be in the file and have its place.
+    """Refuse weights that are not the model's: every tensor must be in the file, and each in it
+    must have a place of its size.
 
     A pooler may be absent, for its states are not used, and the head of the task that a checkpoint
     was trained on may be there.
@@ -231,18 +232,24 @@ def check_tensors(name: str, folder: Path, model: Any) -> None:
 
     Raises
     ------
-    InputError: tensors are missing or have no place; the sentence names them.
+    InputError: tensors are missing or do not fit; the sentence names them.
     """
     _, found = type(model).from_pretrained(
         str(folder),
         config=model.config,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
     )
     if missing := sorted(n for n in found["missing_keys"] if not n.startswith("pooler.")):
         raise InputError(f"{name} lacks tensors of its model: {_some(missing)}; download it again")
+    if mismatched := sorted(name for name, *_ in found["mismatched_keys"]):
+        raise InputError(
+            f"{name} holds tensors of other sizes than its config.json says: {_some(mismatched)}; "
+            "download it again"
+        )
     if unexpected := sorted(found["unexpected_keys"] - _of_heads(model.config)):
         raise InputError(
             f"{name} holds tensors that its model has no place for: {_some(unexpected)}; "
