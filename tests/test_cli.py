@@ -505,7 +505,7 @@ def test_ask(capsys, index):
     found = printed(capsys, "ask", question, "--index", index, "--k", 2, "--json")
     assert found["question"] == question
     assert list(found["methods"]) == [
-        "closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid"
+        "closed-book", "in-context", "knn-lm", "realm", "rag-sequence", "rag-token", "fid"
     ]  # fmt: skip
     assert found["methods"]["closed-book"] == {
         "text": "unknown",
