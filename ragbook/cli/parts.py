@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def method_names(wanted: Sequence[str] | None) -> list[str]:
-    """The methods asked for, all of them by default; InputError for an unknown name."""
+    """The methods asked for, all of them by default; InputError for a name that is none."""
     from ragbook.methods import NAMES, check_names
 
     names = list(wanted or NAMES)
@@ -30,7 +30,7 @@ def method_names(wanted: Sequence[str] | None) -> list[str]:
 
 
 def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex | None]:
-    """The corpus that --corpus or --index names (MiniWiki by default), and the index of --index."""
+    """The corpus that --corpus and --index name (MiniWiki by default), and --index opened."""
     from ragbook.corpus import load_corpus
 
     if arguments.index is None:
@@ -46,20 +46,19 @@ def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex |
                 f"{index.corpus.name!r}, not the {len(corpus):,} of {corpus.name!r} that --corpus "
                 "names; leave --corpus out or build an index of it."
             )
-    return index.corpus, index  # type: ignore[return-value]  # stored passages serve as a corpus
+    return index.corpus, index  # type: ignore[return-value]  # stored passages stand for a corpus
 
 
 @contextmanager
 def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassages]:
-    """The corpus from which the index `out` is built. A file is read as a stream and kept in a
-    hidden folder beside `out` until the index exists, so that all of Wikipedia need not fit into
-    memory."""
+    """The corpus to build the index `out` of. A file is read as a stream and kept in a hidden
+    folder beside `out` until the index is there: all of Wikipedia need not fit into memory."""
     from ragbook.corpus import load_corpus, miniwiki, read_passages
     from ragbook.corpus.files import bare_name
 
     path = Path(name_or_path)
     if name_or_path in miniwiki.NAMES or not os.path.isfile(path):
-        yield load_corpus(name_or_path)  # raises InputError for an unknown name
+        yield load_corpus(name_or_path)  # or its refusal
         return
     from ragbook.index.passages import spool
 
@@ -74,20 +73,21 @@ def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassa
 def make_retriever(
     arguments: argparse.Namespace, corpus: Corpus, index: PassageIndex | None
 ) -> tuple[Retriever, PassageIndex | None]:
-    """The retriever of --retriever, and the index it searches, built and kept if needed."""
+    """The retriever of --retriever, and the index it searches (built once and kept, if need be)."""
     if arguments.retriever == "bm25":
         from ragbook.retrieval import BM25Retriever
 
         return BM25Retriever(corpus), index
     from ragbook.retrieval import DenseRetriever, HybridRetriever, OracleRetriever
 
-    built_with = "minilm" if index is None else index.manifest["encoder"]["id"]
-    encoder = load_encoder(arguments.encoder or built_with)
+    encoder = load_encoder(arguments, index)
     if index is None:
         from ragbook.index import build_index
+        from ragbook.index.index import encoder_record
+        from ragbook.index.manifest import short_name
 
-        name = f"index-{corpus.sha256[:16]}-{encoder.sha256[:16]}"
-        # The cache holds nothing that cannot be built again, so a damaged index is replaced.
+        name = f"index-{corpus.sha256[:16]}-{short_name(encoder_record(encoder))}"
+        # In the cache nothing is anybody's work: a damaged index there is simply replaced.
         index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
     dense = DenseRetriever(index, encoder)
     if arguments.retriever == "hybrid":
@@ -99,27 +99,41 @@ def make_retriever(
     return dense, index
 
 
-def load_encoder(name: str) -> Encoder:
-    """`ragbook.models.load_encoder`, whose imports take long and wait until they are needed."""
+CONVENTIONS = ("pooling", "query_encoder", "similarity", "query_prompt", "passage_prompt")
+"""What may be said of an encoder beside its name."""
+
+
+def load_encoder(arguments: argparse.Namespace, index: PassageIndex | None = None) -> Encoder:
+    """The encoder of --encoder and the options beside it; by default the one that built the index,
+    used as it was then, or `minilm`."""
     from ragbook.models import load_encoder
 
-    return load_encoder(name)
+    how = {key: getattr(arguments, key) for key in CONVENTIONS}
+    name = arguments.encoder
+    if name is None and index is not None:
+        built = index.manifest["encoder"]
+        name = built["id"]
+        prompts = {f"{role}_prompt": text for role, text in built.get("prompts", {}).items()}
+        for key, value in ({key: built.get(key) for key in CONVENTIONS} | prompts).items():
+            how[key] = value if how[key] is None else how[key]
+    given = {key: value for key, value in how.items() if value is not None}
+    return load_encoder(name or "minilm", **given)
 
 
 def load_language_model(name: str, device: str) -> LanguageModel:
-    """`ragbook.models.load_language_model` on a device; InputError if there is no such device."""
+    """`ragbook.models.load_language_model`, on a device; InputError for one that is not there."""
     from ragbook.models import load_language_model
 
     lm = load_language_model(name)
     try:
         lm.model.to(device)
-    except (RuntimeError, AssertionError):  # torch raises these without CUDA
+    except (RuntimeError, AssertionError):  # what torch raises without CUDA
         raise InputError(f"There is no device {device!r} here; leave --device out.") from None
     return lm
 
 
 def cache_folder() -> Path:
-    """The folder for indexes built without a path: RAGBOOK_CACHE, or ~/.cache/ragbook."""
+    """Where indexes that nobody gave a place are kept: RAGBOOK_CACHE, or ~/.cache/ragbook."""
     return Path(os.environ.get("RAGBOOK_CACHE") or Path.home() / ".cache" / "ragbook")
 
 

@@ -5,7 +5,8 @@ at once (section 3). With n passages of L tokens the encoder's self-attention co
 not \((nL)^2\), and the decoder can combine what several passages say.
 
 Cross-attention has no positions, so padding between the passages changes nothing and is left out:
-the decoder's keys and values are those of real tokens only (`pack`).
+the decoder's keys and values are those of real tokens only (`pack`). Only the original checkpoints
+have some (`ragbook.models.checkpoints.fid`), and their readers count the padding that is not there.
 
 FiD has no posterior over passages. Three measures can take its place: the decoder's attention while
 it writes the answer (`FiD.attention`), its scores before the softmax, from which Izacard & Grave

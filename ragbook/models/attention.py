@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.masking_utils import eager_mask
 
 NAME = "ragbook_shared"
@@ -43,8 +43,8 @@ def shared_attention(
     attention_mask: additive, [S or 1, 1, t or 1, L]; where R > S it must not depend on t.
     scaling: factor of the scores; 1 / sqrt(d) by default.
     dropout: probability of dropping a weight, in training.
-    position_bias: T5's, added to the scores, [1, heads, t, L]; zero in cross-attention, except in
-        checkpoints made before `transformers` 4.
+    position_bias: T5's, added to the scores, [1 or S, heads, t, L]; zero in cross-attention, except
+        in checkpoints made before `transformers` 4.
 
     Returns
     -------
@@ -70,6 +70,23 @@ def shared_attention(
         return parts.reshape(R, heads, t, -1)
 
     return unfold(torch.matmul(weights, value)).transpose(1, 2), unfold(weights)
+
+
+class PackedCache(DynamicCache):
+    """Cross-attention's keys and values, which know whose they are where padding was left out.
+
+    `owner`, int64 [S, L], names the passage of each key, -1 on padding; None where the S inputs
+    are read as they are.
+    """
+
+    def __init__(self, owner: Tensor | None = None) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows, int64 [S']."""
+        super().batch_select_indices(indices)
+        self.owner = None if self.owner is None else self.owner[indices]
 
 
 @contextmanager

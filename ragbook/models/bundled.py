@@ -139,10 +139,13 @@ def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
         from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
         try:
-            if AutoConfig.from_pretrained(name).model_type == "rag":
+            if AutoConfig.from_pretrained(name, trust_remote_code=False).model_type == "rag":
                 return load_rag_reader(name)
-            model = AutoModelForSeq2SeqLM.from_pretrained(name, use_safetensors=True)
-            return SeqReader(model, AutoTokenizer.from_pretrained(name), name)
+            model = AutoModelForSeq2SeqLM.from_pretrained(
+                name, use_safetensors=True, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            return SeqReader(model, tokenizer, name)
         except OSError as error:
             raise _unreachable(name) from error
     return SeqReader(reader_model(folder), minilm_tokenizer(), name)
@@ -193,8 +196,11 @@ def load_language_model(name: str = BUNDLED) -> LanguageModel:
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
-            return LanguageModel(model, AutoTokenizer.from_pretrained(name), name)
+            model = AutoModelForCausalLM.from_pretrained(
+                name, use_safetensors=True, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            return LanguageModel(model, tokenizer, name)
         except OSError as error:
             raise _unreachable(name) from error
     model = new_lm_model()

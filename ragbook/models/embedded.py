@@ -45,7 +45,9 @@ def minilm_model() -> Any:
     from transformers import BertConfig, BertModel
 
     path = minilm_path()
-    model = BertModel(BertConfig.from_pretrained(str(path)), add_pooling_layer=False)
+    model = BertModel(
+        BertConfig.from_pretrained(str(path), trust_remote_code=False), add_pooling_layer=False
+    )
     weights = load_file(str(path / "model.safetensors"))
     model.load_state_dict(
         {k: v for k, v in weights.items() if not k.startswith("pooler.")}, strict=False
@@ -58,4 +60,4 @@ def minilm_tokenizer() -> Any:
     """The embedded encoder's tokenizer: lower-cased WordPiece, 30,522 pieces."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(minilm_path()))
+    return AutoTokenizer.from_pretrained(str(minilm_path()), trust_remote_code=False)

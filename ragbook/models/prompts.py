@@ -114,9 +114,9 @@ class SlashLayout:
             shown = f"{passage.title}{self.title_sep}{passage.text}" if passage else ""
             before = f"{self.prefix}{shown}{self.doc_sep}" if passage else self.prefix
             span = (len(self.prefix), len(self.prefix) + len(shown))
-            rows.append(_cut(tokenizer, before + asked, span, self.max_input))
+            rows.append(cut_input(tokenizer, before + asked, span, self.max_input))
             texts.append(shown)
-        return _padded(tokenizer, rows, texts)
+        return padded_inputs(tokenizer, rows, texts)
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ class FidLayout:
             shown = f"title: {passage.title} context: {passage.text}" if passage else ""
             text = f"{asked} {shown}" if passage else asked
             span = (len(asked) + 1, len(text)) if passage else (len(text), len(text))
-            rows.append(_cut(tokenizer, text, span, self.max_input, self.special))
+            rows.append(cut_input(tokenizer, text, span, self.max_input, self.special))
             texts.append(shown)
-        return _padded(tokenizer, rows, texts)
+        return padded_inputs(tokenizer, rows, texts)
 
 
 def widened(layout: Any, max_input: int) -> Layout:
@@ -155,14 +155,33 @@ def widened(layout: Any, max_input: int) -> Layout:
     )
 
 
-def together(tokenizer: Any, passages: Sequence[Passage], max_tokens: int) -> Passage:
-    """Join passages to one, the best one last, for a model that reads them in one input.
+@dataclass(frozen=True)
+class Together:
+    """Several passages as one, the best last; `starts` are the places in its text where they begin,
+    and `numbers` which of the passages each one is."""
+
+    passage: Passage
+    starts: tuple[int, ...]
+    numbers: tuple[int, ...]
+
+    def owner(self, inputs: Inputs, row: int) -> Tensor:
+        """The passage of each token of an input that shows this one: int64 [L], -1 elsewhere."""
+        shown = inputs.texts[row]
+        shift = max(shown.find(self.passage.text), 0)  # a layout may put something before the text
+        begins = inputs.offsets[row, :, 0] - shift
+        at = torch.searchsorted(torch.tensor(self.starts), begins, right=True) - 1
+        numbers = torch.tensor(self.numbers)[at.clamp_min(0)]
+        return torch.where(inputs.passage_mask[row], numbers, -1)
+
+
+def together(tokenizer: Any, passages: Sequence[Passage], max_tokens: int) -> Together:
+    """Several passages as one, for a model that reads them in one input.
 
     Parameters
     ----------
     passages: best first, at least one.
-    max_tokens: the most tokens of all together. Passages that do not fit are left out, the worst
-        first; the best one is always kept.
+    max_tokens: of all of them. What does not fit is left out, the worst passages first; of the best
+        one, the end.
     """
     shown: list[str] = []
     spare = max_tokens
@@ -171,12 +190,18 @@ def together(tokenizer: Any, passages: Sequence[Passage], max_tokens: int) -> Pa
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if shown and len(ids) > spare:
             break
-        shown.insert(0, text)
+        shown.append(text)
         spare -= len(ids)
-    return Passage(passages[0].id, "", " ".join(shown))
+    numbers = range(len(shown) - 1, -1, -1)
+    starts, at = [], 0
+    for z in numbers:
+        starts.append(at)
+        at += len(shown[z]) + 1
+    text = " ".join(shown[z] for z in numbers)
+    return Together(Passage(passages[0].id, "", text), tuple(starts), tuple(numbers))
 
 
-def _cut(
+def cut_input(
     tokenizer: Any, text: str, span: tuple[int, int], max_input: int, special: bool = True
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """Token ids of an input, cut to `max_input`, whose passage takes the characters `span`; and for
@@ -197,10 +222,10 @@ def _cut(
     return [ids[at] for at in kept], [places[at] for at in kept]
 
 
-def _padded(
+def padded_inputs(
     tokenizer: Any, rows: Sequence[tuple[list[int], list[tuple[int, int]]]], texts: list[str]
 ) -> Inputs:
-    """The results of `_cut` as inputs, padded to the longest."""
+    """The results of `cut_input` as inputs, padded to the longest."""
     width = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), width), tokenizer.pad_token_id)
     mask = torch.zeros(len(rows), width, dtype=torch.long)

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
 from ragbook.models.answers import detokenize, word_runs
-from ragbook.models.attention import recorded_scores, share_cross_attention
+from ragbook.models.attention import PackedCache, recorded_scores, share_cross_attention
 from ragbook.models.embedded import minilm_model
 from ragbook.models.fusion import pack, passage_sums
 from ragbook.models.pairs import PairEncoder
@@ -106,7 +106,7 @@ class SeqMemory:
     @torch.no_grad()
     def cross(self) -> DynamicCache:
         """The decoder's cross-attention keys and values, [S, heads, L, d] a layer."""
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        cache = EncoderDecoderCache(DynamicCache(), PackedCache(self.owner))
         start = torch.full((len(self.states), 1), self.reader.start, device=self.states.device)
         self.reader.forward(self.states, self.mask, start, past_key_values=cache, use_cache=True)
         return cache.cross_attention_cache
@@ -308,8 +308,10 @@ class SeqReader:
         """Encode each question with all of its passages as one; see `Generator.read_together`."""
         room = self.places - MAX_QUESTION - BETWEEN
         shown = [together(self.tokenizer, found, room) for found in passages]
-        inputs, states = self.wide([q.text for q in questions], shown)
-        return SeqMemory(self, states, inputs.mask.to(states.device))
+        inputs, states = self.wide([q.text for q in questions], [one.passage for one in shown])
+        n = max(len(found) for found in passages)
+        owner = torch.stack([one.owner(inputs, row) for row, one in enumerate(shown)])
+        return SeqMemory(self, states, inputs.mask.to(states.device), n, owner.to(states.device))
 
     def answer_ids(self, text: str) -> list[int]:
         """Token ids of an answer, the end token last."""

@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
+from ragbook.index.index import means_the_same
+from ragbook.index.manifest import WITHOUT_EFFECT
 from ragbook.retrieval.base import Retrieved
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class MilvusRetriever:
             raise InputError(
                 f"{uri} has no collection {collection!r} made by ragbook; fill one first."
             )
-        if described["encoder"] != _encoder(encoder):
+        if not means_the_same(described["encoder"], encoder):
             raise InputError(
                 f"The collection {collection!r} was made with encoder {described['name']}, not "
                 f"with {encoder.id}; search with its own encoder or fill another collection."
@@ -137,7 +139,7 @@ def fill_collection(
         "corpus": manifest["corpus"]["sha256"],
         "passages": manifest["corpus"]["passages"],
         "name": manifest["encoder"]["id"],
-        "encoder": {key: manifest["encoder"][key] for key in _ENCODER},
+        "encoder": {k: v for k, v in manifest["encoder"].items() if k not in WITHOUT_EFFECT},
     }
     client = _connect(uri, token)
     try:
@@ -169,13 +171,6 @@ def fill_collection(
                 bar.update(len(rows))
     finally:
         client.close()
-
-
-_ENCODER = ("sha256", "pooling", "dimension", "similarity", "metric")
-
-
-def _encoder(encoder: Encoder) -> dict[str, Any]:
-    return {key: getattr(encoder, key) for key in _ENCODER}
 
 
 def _texts(passage: Passage) -> dict[str, str]:

@@ -58,10 +58,14 @@ RECIPES: dict[str, Callable[..., None]] = {
 itself, after it has checked its input."""
 
 VARIED = {
-    "similarity": "dpr",
-    "loss": "dpr",
-    "reader": "distil",
-    "encoder": "distil",
-    "background": "realm",
+    "similarity": ("dpr",),
+    "loss": ("dpr",),
+    "reader": ("distil",),
+    "encoder": ("dpr", "distil"),
+    "pooling": ("dpr", "distil"),
+    "query_encoder": ("dpr", "distil"),
+    "query_prompt": ("dpr", "distil"),
+    "passage_prompt": ("dpr", "distil"),
+    "background": ("realm",),
 }
-"""The further arguments that recipes take: name of the argument -> name of its recipe."""
+"""The further arguments that recipes take: name of the argument -> names of its recipes."""

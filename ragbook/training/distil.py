@@ -280,14 +280,18 @@ def distil(
         yield retriever
 
 
-def recipe(run: Run, *, reader: str = "bundled", encoder: str = "minilm") -> None:
-    """`ragbook train distil`: writes an encoder into `run.out`, for `--encoder`, and each round's
-    encoder and index into `run.work`. It learns from MiniWiki's train questions or your own."""
+def recipe(
+    run: Run, *, reader: str = "bundled", encoder: str = "minilm", **conventions: str
+) -> None:
+    """`ragbook train distil`: an encoder in `run.out`, for `--encoder`, of MiniWiki's train
+    questions or of one's own, and each round's encoder and index beside it. `conventions` are
+    those of `load_encoder`."""
+    start = load_encoder(encoder, **conventions)
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
     rounds = distil(
         load_reader(reader, "fid"),
-        load_encoder(encoder),
+        start,
         corpus,
         questions,
         run.work,
@@ -314,18 +318,7 @@ class _Given:
 def _copy(encoder: Encoder) -> Encoder:
     """A copy of the encoder and its towers; one tower for both stays one."""
     passage_model, query_model = deepcopy((encoder.passage_model, encoder.query_model))
-    return Encoder(
-        passage_model,
-        encoder.tokenizer,
-        encoder.id,
-        encoder.sha256,
-        encoder.score_scale,
-        query_model=query_model,
-        query_sha256=encoder.query_sha256,
-        pooling=encoder.pooling,
-        similarity=encoder.similarity,
-        passage_form=encoder.passage_form,
-    )
+    return encoder.changed(passage_model=passage_model, query_model=query_model)
 
 
 def _standing(path: Path, fingerprint: str) -> list[list[float]] | None:

@@ -1,7 +1,7 @@
 r"""Trains a dual encoder: DPR (Karpukhin et al. 2020, section 3).
 
-Two towers start from the embedded encoder, one to read questions and one to read passages. A batch
-has B questions with their right passages and, for each, a passage that BM25 ranks high and that
+Two towers start from an encoder, one to read questions and one to read passages. A batch
+shows B questions with their right passages and, for each, a passage that BM25 ranks high and that
 holds no answer (a hard negative). Every question is scored with every passage of the batch, and the
 loss is lowest when its own passage has the highest score. So the passages of the other questions
 serve as negatives at no cost.
@@ -18,6 +18,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from ragbook.corpus import Corpus, Passage, Question, miniwiki
 from ragbook.corpus.answers import has_answer
 from ragbook.errors import InputError
 from ragbook.models.encoder import Encoder, load_encoder, save_encoder
+from ragbook.models.towers import SCORE_SCALES
 from ragbook.retrieval import BM25Retriever
 from ragbook.training.contrastive import LOSSES, accuracy
 from ragbook.training.loop import MasterAdamW, train
@@ -41,9 +43,12 @@ DEPTH = 100
 a right one, as in the paper."""
 
 
-SCALES = {"cosine": 20.0, "dot": 1.0, "l2": 1.0}
-"""Factors of the scores in the loss: for the cosine that of the embedded encoder's training; for
-the others 1, as in DPR, because the towers can learn the lengths of their vectors."""
+_LAYER = re.compile(r"\.(?:layers?|block|h|albert_layers)\.(\d+)\.")
+_EMBEDDINGS = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe|shared)\.")
+"""How transformers' models call their layers, and what lies below the first one."""
+
+SCALES = SCORE_SCALES
+"""Factors of the scores in the loss."""
 
 
 @dataclass(frozen=True)
@@ -168,12 +173,20 @@ def epoch_batches(shown: Sequence[_T], size: int, seed: int, epoch: int) -> list
 def freeze_lower_layers(
     tower: Any, frozen_layers: int, dtype: torch.dtype = torch.bfloat16
 ) -> None:
-    """Prepare a tower for fast training, and freeze its embeddings and lower layers."""
-    tower.set_attn_implementation("eager")  # on CPUs it trains faster at these lengths
+    """Quicken a tower and freeze what stays as it is: the embeddings, `frozen_layers` layers from
+    the bottom, but never the last one, and what is frozen already. What stands above the layers is
+    trained, and so is all of a tower without layers."""
+    transformer = getattr(tower, "transformers_model", None) or tower  # of a SentenceTransformer
+    if hasattr(transformer, "set_attn_implementation"):
+        transformer.set_attn_implementation("eager")  # on CPUs it trains faster at these lengths
     tower.to(dtype)
+    layers = {name: _LAYER.search(name) for name, _ in tower.named_parameters()}
+    numbers = {name: int(layer[1]) for name, layer in layers.items() if layer is not None}
+    frozen_layers = min(frozen_layers, max(numbers.values(), default=0))
     for name, parameter in tower.named_parameters():
-        layer = re.match(r"encoder\.layer\.(\d+)\.", name)
-        parameter.requires_grad = layer is not None and int(layer[1]) >= frozen_layers
+        below = _EMBEDDINGS.search(name) is not None and bool(numbers)
+        if numbers.get(name, -1 if below else frozen_layers) < frozen_layers or below:
+            parameter.requires_grad = False
 
 
 def batch_loss(
@@ -194,9 +207,9 @@ def train_dpr(
     recipe: Recipe = Recipe(),
     seed: int = 0,
     progress: bool | None = None,
+    start: Encoder | None = None,
 ) -> Encoder:
-    """Train a dual encoder from the embedded one, or resume its training, write it into `out` and
-    load it.
+    """Train or resume a dual encoder, write it into `out` and load it.
 
     Parameters
     ----------
@@ -204,12 +217,14 @@ def train_dpr(
     out: folder of the encoder; checkpoints and the log are in its subfolder `work`.
     recipe: the settings.
     seed: of the order in which questions are shown.
+    start: the encoder that is trained, the embedded one if none is given; it stays as it is.
 
     Raises
     ------
     InputError: `out` holds a run with other settings.
     """
-    encoder = _from_embedded(recipe, str(out))
+    start = load_encoder() if start is None else start
+    encoder = _two_towers(start, recipe, str(out))
     towers = (encoder.passage_model, encoder.query_model)
     for tower in towers:
         freeze_lower_layers(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
@@ -233,10 +248,12 @@ def train_dpr(
         steps,
         out / "work",
         warmup=max(1, steps // 10),
-        fingerprint=json.dumps([repr(recipe), seed, _sha256(shown)]),
+        fingerprint=json.dumps(
+            [repr(recipe), seed, _sha256(shown), start.sha256, start.query_sha256]
+        ),
         progress=progress,
     )
-    trained = _from_embedded(recipe, str(out))
+    trained = _two_towers(start, recipe, str(out))
     for tower, whole in zip(towers, (trained.passage_model, trained.query_model), strict=True):
         # The frozen tensors were only rounded during the run; the encoder keeps the exact ones.
         changed = {n: p.detach().float() for n, p in tower.named_parameters() if p.requires_grad}
@@ -245,28 +262,40 @@ def train_dpr(
     return load_encoder(str(out))
 
 
-def _from_embedded(recipe: Recipe, name: str) -> Encoder:
-    """An encoder with two copies of the embedded encoder's tower, float32, and the recipe's
-    similarity."""
-    one, other = load_encoder(), load_encoder()
-    return Encoder(
-        one.model,
-        one.tokenizer,
-        name,
-        one.sha256,
-        recipe.score_scale,
-        query_model=other.model,
+def _two_towers(start: Encoder, recipe: Recipe, name: str) -> Encoder:
+    """Copies of an encoder's tower or towers, compared as the recipe says."""
+    return start.changed(
+        passage_model=deepcopy(start.passage_model),
+        query_model=deepcopy(start.query_model),
+        id=name,
         similarity=recipe.similarity,
+        score_scale=recipe.score_scale,
     )
 
 
-def recipe(run: Run, **varied: Any) -> None:
-    """`ragbook train dpr`: writes an encoder into `run.out`, for `--encoder`. It learns from
-    MiniWiki's train questions or your own. `varied` may name a `similarity` and a `loss`."""
+def recipe(
+    run: Run,
+    *,
+    encoder: str = "minilm",
+    similarity: str | None = None,
+    loss: str = "cross-entropy",
+    **conventions: str,
+) -> None:
+    """`ragbook train dpr`: an encoder in `run.out`, for `--encoder`, of MiniWiki's train questions
+    or of one's own.
+
+    Parameters
+    ----------
+    encoder: what is trained, and `conventions` of it, those of `load_encoder`.
+    similarity: of the trained one, if not the same.
+    loss: see `Recipe`.
+    """
+    start = load_encoder(encoder, **conventions)
+    chosen = Recipe(similarity or start.similarity, loss, steps=run.steps)
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
-    chosen = Recipe(**varied, steps=run.steps)
-    train_dpr(pairs(corpus, questions, chosen.hard_negatives), run.out, chosen, run.seed)
+    shown = pairs(corpus, questions, chosen.hard_negatives)
+    train_dpr(shown, run.out, chosen, run.seed, start=start)
 
 
 def _sha256(shown: Sequence[Pair]) -> str:

@@ -213,8 +213,8 @@ def test_the_command_writes_an_encoder_that_the_others_take(tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["train", "distil", *own]) == 2
     assert "holds a run already" in capsys.readouterr().err
-    assert cli.main(["train", "dpr", *own, "--encoder", "minilm"]) == 2
-    assert "Only the recipe distil takes --encoder" in capsys.readouterr().err
+    assert cli.main(["train", "rag", *own, "--encoder", "minilm"]) == 2
+    assert "Only the recipes dpr and distil take --encoder" in capsys.readouterr().err
     assert cli.main(["train", "distil", *own, "--loss", "hinge"]) == 2
     assert "Only the recipe dpr takes --loss" in capsys.readouterr().err
 

@@ -4,11 +4,16 @@ The wrapper changes only the tensors' names: `encoder.encoder.block.0.module.lay
 `encoder.block.0.layer...`. Checkpoints saved after unwrapping the encoder have plain T5 names and
 load too.
 
-The original checkpoints come from `transformers` 3.0, which differs from today's in two ways. They
-are recognised by the first, a position bias in the decoder's cross-attention:
+The original checkpoints come from `transformers` 3.0, which differs from today's in two ways, and
+bring the mark of it along, a relative position bias in the decoder's cross-attention:
 
-* This bias was added to the scores of the first passage's first tokens, as many as the answer has
-  so far, and one value to all other scores. It was trained, so it is kept.
+* That bias is computed in the first layer, by T5's rule for a decoder, and added in all of them: an
+  answer's token i has bucket max(i - j, 0) of the input's token j. So it tells apart the first
+  passage's first tokens, as many as the answer has so far, and is the same for all others. It was
+  trained, so it stays. Today's T5 counts i from the wrong place when it reads through a cache;
+  `add_cross_bias` counts it here.
+* Every passage was padded to the same number of tokens, and j counts that padding. It is left out
+  of the keys here, so they keep their places by number (`places`).
 * Inputs had no end token.
 """
 
@@ -16,12 +21,14 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from ragbook.errors import InputError
 from ragbook.models.prompts import FidLayout
@@ -63,9 +70,12 @@ def load_fid(name: str) -> SeqReader:
         )
     from transformers import AutoTokenizer
 
-    model, original = _model(folder)
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    return SeqReader(model, tokenizer, name, FidLayout(special=not original), opening=())
+    model, bias = _model(folder)
+    layout = FidLayout(special=bias is None)
+    if bias is not None:
+        add_cross_bias(model, bias, layout.max_input)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    return SeqReader(model, tokenizer, name, layout, opening=())
 
 
 def is_fid(name: str) -> bool:
@@ -92,17 +102,82 @@ def unwrapped(key: str) -> str:
     return "encoder." + re.sub(r"^(block\.\d+)\.module\.", r"\1.", inner)
 
 
-def _model(folder: Path) -> tuple[Any, bool]:
-    """The T5, float32, and whether its cross-attention has the position bias (see the module)."""
+def places(owner: Tensor, real: Tensor, padded: int) -> Tensor:
+    """Where packed keys stood among passages that are each padded to `padded` tokens.
+
+    Parameters
+    ----------
+    owner: int64 [S, L], the passage of each key, -1 on padding: the keys of a passage follow each
+        other, from its first token on.
+    real: bool [S, L], whether a key is read. A passage of which none is was not there at all, and
+        those that come after it move up.
+    padded: at least as many tokens as any passage has.
+
+    Returns
+    -------
+    int64 [S, L], counted from 0; of no meaning where a key is not read.
+    """
+    at = torch.arange(owner.shape[1], device=owner.device).expand_as(owner)
+    opens = owner.diff(dim=1, prepend=torch.full_like(owner[:, :1], -1)) != 0
+    within = at - (at * opens).cummax(1).values
+    return ((opens & real).cumsum(1) - 1) * padded + within
+
+
+def add_cross_bias(model: Any, weight: Tensor, padded: int) -> None:
+    """Give a T5 the relative bias in cross-attention that `transformers` 3 gave it.
+
+    Parameters
+    ----------
+    model: a `T5ForConditionalGeneration`; its first layer holds the bias, the others are given it.
+    weight: float32 [buckets, heads].
+    padded: tokens to which the original padded every passage.
+    """
+    attention = model.decoder.block[0].layer[1].EncDecAttention
+    attention.has_relative_attention_bias = True
+    attention.relative_attention_bias = nn.Embedding.from_pretrained(weight)
+    attention.register_forward_pre_hook(partial(_with_bias, padded=padded), with_kwargs=True)
+
+
+def _with_bias(
+    attention: Any, inputs: tuple[Tensor, ...], named: dict[str, Any], padded: int
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """The arguments of T5's cross-attention, with the bias [S or 1, heads, t, L] of its queries and
+    keys; T5 itself would take queries that are read through a cache to stand behind themselves."""
+    cache, t = named.get("past_key_values"), inputs[0].shape[1]
+    # Self-attention, which comes first, has already put these queries' own tokens into the cache.
+    before = 0 if cache is None else cache.get_seq_length(attention.layer_idx) - t
+    owner = getattr(getattr(cache, "cross_attention_cache", None), "owner", None)
+    if owner is None:
+        at = torch.arange(named["key_value_states"].shape[1], device=inputs[0].device)[None]
+    else:
+        at = places(owner, named["mask"][:, 0, 0] == 0, padded)
+    queries = torch.arange(before, before + t, device=at.device)
+    buckets = attention._relative_position_bucket(
+        at[:, None, :] - queries[:, None],
+        bidirectional=False,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    bias = attention.relative_attention_bias(buckets)  # [S or 1, t, L, heads]
+    return inputs, {**named, "position_bias": bias.permute(0, 3, 1, 2)}
+
+
+def _model(folder: Path) -> tuple[Any, Tensor | None]:
+    """The T5, float32, and the bias of its cross-attention, which T5 has had before `transformers`
+    4: float32 [buckets, heads]."""
     from transformers import T5Config, T5ForConditionalGeneration
 
-    config = T5Config.from_pretrained(str(folder))
+    config = T5Config.from_pretrained(str(folder), trust_remote_code=False)
     kind: Any = T5ForConditionalGeneration
     try:
         state = {unwrapped(k): v.float() for k, v in load_file(str(folder / TENSORS)).items()}
         bias = state.pop(CROSS_BIAS, None)
         model, info = kind.from_pretrained(
-            None, config=config, state_dict=state, output_loading_info=True
+            None,
+            config=config,
+            state_dict=state,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (SafetensorError, RuntimeError) as error:  # damaged, or other shapes
         raise InputError(
@@ -114,8 +189,9 @@ def _model(folder: Path) -> tuple[Any, bool]:
             f"{folder / TENSORS} is not a whole T5: {', '.join(wrong[:3])} are missing or unknown; "
             "save the checkpoint again"
         )
-    if bias is not None:
-        attention = model.decoder.block[0].layer[1].EncDecAttention
-        attention.has_relative_attention_bias = True
-        attention.relative_attention_bias = nn.Embedding.from_pretrained(bias)
-    return model, bias is not None
+    shape = (config.relative_attention_num_buckets, config.num_heads)
+    if bias is not None and bias.shape != shape:
+        raise InputError(
+            f"{folder / TENSORS} is damaged or does not fit {CONFIG}; save the checkpoint again"
+        )
+    return model, bias

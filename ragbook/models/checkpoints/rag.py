@@ -41,18 +41,7 @@ def load_rag(name: str, passages: Encoder) -> tuple[SeqReader, Encoder]:
             f"{name} and {passages.id} have different tokenizers; name the encoder that the "
             "checkpoint was trained with"
         )
-    encoder = Encoder(
-        passages.passage_model,
-        passages.tokenizer,
-        passages.id,
-        passages.sha256,
-        passages.score_scale,
-        query_model=tower,
-        query_sha256=weights_sha256(tower),
-        pooling=passages.pooling,
-        similarity=passages.similarity,
-        passage_form=passages.passage_form,
-    )
+    encoder = passages.changed(query_model=tower.eval(), query_sha256=weights_sha256(tower))
     return _reader(name, model), encoder
 
 
@@ -78,7 +67,9 @@ def _model(name: str) -> Any:
     from transformers import RagSequenceForGeneration  # RAG-Token's tensors have the same names
 
     try:
-        return RagSequenceForGeneration.from_pretrained(name, use_safetensors=True).eval()
+        return RagSequenceForGeneration.from_pretrained(
+            name, use_safetensors=True, trust_remote_code=False
+        ).eval()
     except (OSError, ValueError) as error:
         raise InputError(
             f"there is no RAG checkpoint with safetensors at {name!r}: it is neither a local "
@@ -90,6 +81,6 @@ def _tokenizer(name: str, part: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, subfolder=part)
+        return AutoTokenizer.from_pretrained(name, subfolder=part, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{name} has no {part}; save the tokenizer there") from error

@@ -243,6 +243,6 @@ def _fill(name: str, module: nn.Module, tensors: Tensors) -> None:
 
 def _tokenizer(name: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(name, tokenizer_type="bert")
+        return AutoTokenizer.from_pretrained(name, tokenizer_type="bert", trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{name} has no tokenizer; save its vocab.txt there") from error

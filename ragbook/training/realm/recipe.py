@@ -121,17 +121,9 @@ def fine_tuned(
     train_open_qa(
         model, scorer, bundled.tokenizer, tuned, index, questions, work, recipe, seed, progress
     )
-    whole = Encoder(
-        encoder.passage_model,
-        encoder.tokenizer,
-        encoder.id,
-        encoder.sha256,
-        encoder.score_scale,
+    whole = encoder.changed(
         query_model=tuned.query_model.float(),
         query_sha256=weights_sha256(tuned.query_model),
-        pooling=encoder.pooling,
-        similarity=encoder.similarity,
-        passage_form=encoder.passage_form,
     )
     return SpanReader(bundled.pairs.encoder, scorer, bundled.tokenizer, "realm"), whole
 

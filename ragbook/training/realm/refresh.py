@@ -76,18 +76,10 @@ def publish(
 
 
 def as_it_is(encoder: Encoder) -> Encoder:
-    """The same towers, with the hashes of their current weights."""
-    return Encoder(
-        encoder.passage_model,
-        encoder.tokenizer,
-        encoder.id,
-        weights_sha256(encoder.passage_model),
-        encoder.score_scale,
-        query_model=encoder.query_model,
+    """The same towers under the hashes that their weights have now."""
+    return encoder.changed(
+        sha256=weights_sha256(encoder.passage_model),
         query_sha256=weights_sha256(encoder.query_model),
-        pooling=encoder.pooling,
-        similarity=encoder.similarity,
-        passage_form=encoder.passage_form,
     )
 
 

@@ -1,0 +1,353 @@
+"""What a folder in Hugging Face's or sentence-transformers' layout holds, found out before anything
+of it is loaded.
+
+Nothing that such a folder brings is executed: not the code that `auto_map` or `modules.json` names,
+not a pickle. What cannot be an encoder is refused in one sentence that says what would do.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ragbook.errors import InputError
+
+FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+"""What is asked of the hub: settings, vocabularies and weights, never a pickle."""
+MODULES = "modules.json"
+OWN_MODULES = (
+    "Transformer", "StaticEmbedding", "Pooling", "WeightedLayerPooling", "CNN", "LSTM", "Dense",
+    "LayerNorm", "Dropout", "Normalize",
+)  # fmt: skip
+"""The classes of sentence-transformers that a `modules.json` may name: those that read text, import
+nothing by a name from a file, and keep their weights as safetensors."""
+_OWN_TYPE = re.compile(
+    r"sentence_transformers\.(models|base\.modules|sentence_transformer\.modules)(\.[a-z_]+)?\."
+    rf"({'|'.join(OWN_MODULES)})"
+)
+_WITH_WEIGHTS = ("StaticEmbedding", "WeightedLayerPooling", "CNN", "LSTM", "Dense", "LayerNorm")
+_ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation|linear)\.\w+")
+_TRANSFORMER_SETTINGS = {
+    "max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name",
+    "processing_kwargs", "unpad_inputs", "query_length", "document_length",
+}  # fmt: skip
+"""Settings of a `Transformer` module that say how text is read. Others say what else to load."""
+_METHODS = ("forward", "get_text_features")
+_CLASSIFIER = re.compile(
+    r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
+    r"NextSentencePrediction)$"
+)
+_SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was found in a folder.
+
+    Attributes
+    ----------
+    folder: where it lies, local.
+    modules: the classes that `modules.json` names, in order; empty where there is no such file.
+    transformer: where the transformer's own files lie; None for `StaticEmbedding`.
+    """
+
+    folder: Path
+    modules: tuple[str, ...]
+    transformer: Path | None
+
+
+def inspect_folder(name: str, pooling: str | None = None) -> Layout:
+    """Look through a folder, or a checkpoint of the hub, that is named as an encoder.
+
+    Parameters
+    ----------
+    name: a local folder or a hub name.
+    pooling: what was asked for; a causal language model is an encoder only if it says how.
+
+    Raises
+    ------
+    InputError: there is nothing of that name, or it is no encoder that can be loaded safely.
+    """
+    folder = _folder(name)
+    _refuse_code(name, folder)
+    if not (folder / MODULES).is_file():
+        _check_transformer(name, folder)
+        _check_kind(name, folder, pooling)
+        return Layout(folder, (), folder)
+    modules = _modules(name, folder)
+    transformer = None
+    for kind, path in modules:
+        if kind == "Transformer":
+            transformer = path
+            _check_settings(name, path)
+            _check_transformer(name, path)
+            _check_kind(name, path, pooling, described=True)
+        elif kind in _WITH_WEIGHTS and not (path / "model.safetensors").is_file():
+            raise _no_weights(name, path)
+        if kind == "Dense":
+            activation = _json(name, path / "config.json").get("activation_function")
+            if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
+                raise InputError(
+                    f"{name} has a Dense layer with the activation {activation!r}, which is none "
+                    "of torch.nn's; name an encoder of sentence-transformers' own modules"
+                )
+    return Layout(folder, tuple(kind for kind, _ in modules), transformer)
+
+
+def check_tensors(name: str, folder: Path, model: Any) -> None:
+    """Refuse weights that are not the model's: every tensor must be in the file and have its place.
+
+    A pooler may be absent, for its states are not used, and the head of the task that a checkpoint
+    was trained on may be there.
+
+    Parameters
+    ----------
+    folder: of the transformer's files.
+    model: what was made of them, a `PreTrainedModel`.
+
+    Raises
+    ------
+    InputError: tensors are missing or have no place; the sentence names them.
+    """
+    _, found = type(model).from_pretrained(
+        str(folder),
+        config=model.config,
+        output_loading_info=True,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    if missing := sorted(n for n in found["missing_keys"] if not n.startswith("pooler.")):
+        raise InputError(f"{name} lacks tensors of its model: {_some(missing)}; download it again")
+    if unexpected := sorted(found["unexpected_keys"] - _of_heads(model.config)):
+        raise InputError(
+            f"{name} holds tensors that its model has no place for: {_some(unexpected)}; "
+            "its config.json is of another model, or it is damaged"
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the bars and reports of transformers' loading: what matters of them is checked, and
+    said in one sentence."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _folder(name: str) -> Path:
+    """The folder of that name, or the hub's checkpoint as a folder of its cache."""
+    folder = Path(name)
+    if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        from huggingface_hub import snapshot_download
+
+        with suppress(OSError, ValueError):  # it is neither here nor there
+            folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
+    if not any((folder / file).is_file() for file in (MODULES, "config.json")):
+        raise InputError(
+            f"there is no encoder {name!r}: neither a folder here nor a checkpoint that the hub's "
+            "cache or the network gives; choose 'minilm', a sentence-transformers or BERT-like "
+            "model, a folder that `ragbook train dpr` wrote, or DPR's, by the name that holds "
+            "'ctx_encoder'"
+        )
+    return folder
+
+
+def _json(name: str, path: Path) -> Any:
+    """What a file of settings says; an empty dictionary where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_bytes().decode())
+    except ValueError as error:
+        raise InputError(f"{path} of {name} is damaged ({error}); download it again") from None
+
+
+def _refuse_code(name: str, folder: Path) -> None:
+    for pattern in ("*config.json", "*/*config.json"):
+        for path in sorted(folder.glob(pattern)):
+            settings = _json(name, path)
+            if isinstance(settings, dict) and settings.get("auto_map"):
+                raise InputError(
+                    f"{name} brings code of its own (auto_map in {path.name}), which is never run "
+                    "here; name a model of the classes that transformers has"
+                )
+
+
+def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
+    """Class and folder of each module that `modules.json` names, in order."""
+    said = _json(name, folder / "config_sentence_transformers.json").get("model_type")
+    if said not in (None, "SentenceTransformer"):
+        raise InputError(
+            f"{name} is a {said} of sentence-transformers, which gives texts no single vectors; "
+            "name a SentenceTransformer"
+        )
+    found = []
+    try:
+        for entry in _json(name, folder / MODULES):
+            kind, path = entry["type"], entry["path"]
+            if not (match := _OWN_TYPE.fullmatch(kind)):
+                raise InputError(
+                    f"{name} is made of the module {kind!r}, and only sentence-transformers' own "
+                    f"{', '.join(OWN_MODULES)} are loaded; name another encoder"
+                )
+            if os.path.isabs(path) or ".." in Path(path).parts:
+                raise InputError(f"{folder / MODULES} leads out of its folder, to {path!r}")
+            found.append((match[3], folder / path))
+    except (KeyError, TypeError):
+        found = []
+    if not found or found[0][0] not in ("Transformer", "StaticEmbedding"):
+        raise InputError(
+            f"{folder / MODULES} does not begin with a module that reads text, or it is damaged; "
+            "download the model again"
+        )
+    return found
+
+
+def _check_settings(name: str, folder: Path) -> None:
+    """Refuse settings of a `Transformer` module that would load something else than its files."""
+    for path in sorted(folder.glob("sentence_*_config.json")):
+        settings = _json(name, path)
+        odd = sorted(key for key in settings.keys() - _TRANSFORMER_SETTINGS if settings[key])
+        if odd:
+            raise InputError(
+                f"{path} of {name} has settings that are not read here: {_some(odd)}; take them "
+                "out if the model does without, or name another encoder"
+            )
+        for entry in (settings.get("modality_config") or {}).values():
+            if entry.get("method") not in _METHODS:
+                raise InputError(
+                    f"{path} of {name} calls the method {entry.get('method')!r}, and only "
+                    f"{' and '.join(_METHODS)} are called here; name another encoder"
+                )
+
+
+def _check_transformer(name: str, folder: Path) -> None:
+    """Weights and a tokenizer are there, in forms that are read here."""
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{name} is an adapter without the model under it; merge the two (peft's "
+            "merge_and_unload), save them and name that folder"
+        )
+    if not any(
+        (folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")
+    ):
+        raise _no_weights(name, folder)
+    there = {file for file in (*_SENTENCEPIECE, *_VOCABULARIES) if (folder / file).is_file()}
+    if "tokenizer.json" not in there and there & set(_SENTENCEPIECE):
+        raise InputError(
+            f"{name} has a SentencePiece model ({min(there & set(_SENTENCEPIECE))}) and not its "
+            "fast tokenizer; write tokenizer.json beside it with AutoTokenizer's save_pretrained "
+            "where sentencepiece is installed"
+        )
+    if not there:
+        raise InputError(
+            f"{name} has no tokenizer (none of {', '.join(_VOCABULARIES)}); save the one that the "
+            "model was trained with beside it"
+        )
+
+
+def _no_weights(name: str, folder: Path) -> InputError:
+    others = sorted(
+        path.name
+        for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.gguf", "*.h5", "*.onnx")
+        for path in folder.glob(pattern)
+    )
+    only = f" (only {_some(others)})" if others else ""
+    return InputError(
+        f"{name} has no model.safetensors{only} in {folder.name}, and no other form of weights is "
+        "read; load the model once with transformers or sentence-transformers and write it with "
+        "save_pretrained"
+    )
+
+
+def _check_kind(name: str, folder: Path, pooling: str | None, described: bool = False) -> None:
+    """The model turns text into states that can be pooled.
+
+    Parameters
+    ----------
+    described: a `modules.json` says how they are pooled, whatever the model was made for.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+        MODEL_MAPPING,
+    )
+
+    try:
+        config = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{name} has a config.json that transformers does not read "
+            f"({' '.join(str(error).split())[:200]}); name another encoder"
+        ) from error
+    architecture = (config.architectures or [""])[0]
+    what = architecture or config.model_type
+    if _CLASSIFIER.search(architecture):
+        raise InputError(
+            f"{name} is a classifier ({what}), whose head scores texts and gives them no vectors; "
+            "name an encoder, such as the model that it was trained from"
+        )
+    if config.model_type == "dpr":
+        raise InputError(
+            f"{name} is one half of a DPR pair; keep both in folders whose names differ in "
+            "'ctx_encoder' and 'question_encoder', and name either"
+        )
+    seq2seq = config.is_encoder_decoder and not architecture.endswith("EncoderModel")
+    if seq2seq and not described:
+        raise InputError(
+            f"{name} is a seq2seq model ({what}), which reads and writes: it may be a --reader, "
+            "and as encoder do 'minilm', a sentence-transformers or a BERT-like model"
+        )
+    model = MODEL_MAPPING.get(type(config), None)
+    reads = getattr(model, "main_input_name", None) == "input_ids"
+    if not reads or not hasattr(config, "vocab_size"):
+        raise InputError(f"{name} ({what}) is no model of text alone; name an encoder of text")
+    kind = type(config)
+    causal = getattr(config, "is_decoder", False) or (
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
+    )
+    if causal and not described and pooling not in ("last", "mean"):
+        raise InputError(
+            f"{name} is a causal language model ({what}), whose first states have not seen the "
+            "text: it may be a --reader or --lm; if it was trained to embed texts, say how with "
+            "--pooling last or mean, else name an encoder such as 'minilm'"
+        )
+
+
+def _of_heads(config: Any) -> set[str]:
+    """The names of all tensors of the architectures that a checkpoint was saved from."""
+    import torch
+    import transformers
+
+    names: set[str] = set()
+    for architecture in config.architectures or []:
+        kind = getattr(transformers, architecture, None)
+        if inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel):
+            with torch.device("meta"):  # names alone, no numbers
+                names |= kind(config).state_dict().keys()
+    return names
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
