@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from ragbook.errors import InputError
 from ragbook.files import file_records, sha256_of_file, write_json
+from ragbook.models.cached import check_left_to_right, check_reader
 from ragbook.models.checkpoints.fid import is_fid, load_fid
 from ragbook.models.checkpoints.rag import load_rag_reader
 from ragbook.models.embedded import minilm_tokenizer
@@ -97,6 +98,10 @@ def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
     a folder an original FiD (`ragbook.models.checkpoints.fid`). With a `method`, as that method's
     own objective changed it, where it did; all of them encode with the one encoder, and pairs that
     one has encoded the others need not encode again.
+
+    Raises
+    ------
+    InputError: there is no such model, or it cannot be read through a cache.
     """
     folder = weights_folder(name)
     if method is not None:
@@ -120,7 +125,9 @@ def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
             if AutoConfig.from_pretrained(name).model_type == "rag":
                 return load_rag_reader(name)
             model = AutoModelForSeq2SeqLM.from_pretrained(name, use_safetensors=True)
-            return SeqReader(model, AutoTokenizer.from_pretrained(name), name)
+            reader = SeqReader(model, AutoTokenizer.from_pretrained(name), name)
+            check_reader(reader)
+            return reader
         except OSError as error:
             raise _unreachable(name) from error
     return SeqReader(reader_model(folder), minilm_tokenizer(), name)
@@ -160,14 +167,21 @@ def load_span_reader(name: str = BUNDLED, method: str | None = None) -> SpanRead
 def load_language_model(name: str = BUNDLED) -> LanguageModel:
     """kNN-LM's base model: the bundled one, that of a folder with `weights.json` and
     `lm.safetensors`, as a training of the bundled one leaves it, or any that `transformers` reads
-    from a path or the hub."""
+    from a path or the hub.
+
+    Raises
+    ------
+    InputError: there is no such model, or it does not read from left to right.
+    """
     folder = weights_folder(name)
     if folder is None or (name != BUNDLED and "lm.safetensors" not in manifest(folder)["files"]):
         from transformers import AutoModelForCausalLM
 
         try:
             model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
-            return LanguageModel(model, AutoTokenizer.from_pretrained(name), name)
+            lm = LanguageModel(model, AutoTokenizer.from_pretrained(name), name, checked=False)
+            check_left_to_right(name, lambda ids: lm.forward(ids)[1])
+            return lm
         except OSError as error:
             raise _unreachable(name) from error
     model = new_lm_model()

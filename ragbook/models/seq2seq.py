@@ -22,6 +22,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
+from ragbook.errors import InputError
 from ragbook.models.attention import PackedCache, recorded_scores, share_cross_attention
 from ragbook.models.embedded import minilm_model
 from ragbook.models.pairs import PairEncoder
@@ -66,8 +67,10 @@ def new_reader_model() -> Any:
 
 def _setting(model: Any, name: str) -> int:
     """A special token's id, which stands in the model's configuration or its generation one."""
-    places = (getattr(model.config, name, None), getattr(model.generation_config, name, None))
-    return next(value for value in places if value is not None)
+    for place in (model.config, model.generation_config):
+        if getattr(place, name, None) is not None:
+            return getattr(place, name)
+    raise InputError(f"{type(model).__name__} has no {name}; write it into its config.json")
 
 
 class Memory:
