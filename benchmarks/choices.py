@@ -26,9 +26,9 @@ from torch import nn
 from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderModel
 
 from ragbook.corpus import miniwiki
+from ragbook.models.bundled import new_reader_model
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.prompts import passage_text
-from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, schedule
 from ragbook.training.reader import worlds

@@ -12,8 +12,8 @@ import time
 
 import torch
 
+from ragbook.models.bundled import new_reader_model
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW
 from ragbook.training.reader import worlds

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ragbook.methods import load as load_methods
     from ragbook.methods.closed_book import ClosedBook as ClosedBook
     from ragbook.methods.fid import FiD as FiD
+    from ragbook.methods.in_context import InContext as InContext
     from ragbook.methods.knn_lm import KnnLM as KnnLM
     from ragbook.methods.rag import RagSequence as RagSequence
     from ragbook.methods.rag import RagToken as RagToken
@@ -59,6 +60,7 @@ _EXPORTS = {
     "Answer": ("ragbook.methods", "Answer"),
     "Evidence": ("ragbook.methods", "Evidence"),
     "ClosedBook": ("ragbook.methods.closed_book", "ClosedBook"),
+    "InContext": ("ragbook.methods.in_context", "InContext"),
     "KnnLM": ("ragbook.methods.knn_lm", "KnnLM"),
     "Realm": ("ragbook.methods.realm", "Realm"),
     "RagSequence": ("ragbook.methods.rag", "RagSequence"),
@@ -102,6 +104,7 @@ __all__ = [  # noqa: RUF022  (in the order of the rooms)
     "Answer",
     "Evidence",
     "ClosedBook",
+    "InContext",
     "KnnLM",
     "Realm",
     "RagSequence",

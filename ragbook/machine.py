@@ -9,7 +9,7 @@ QUICK_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
 
 
 def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
-    """Whether the processor multiplies bfloat16 matrices itself; None where the system does not say.
+    """Whether the processor multiplies bfloat16 matrices; None where the system does not say.
 
     One that does takes a tenth of float32's time for them, one that does not some forty times it.
     """

@@ -64,7 +64,7 @@ class FakeMethod:
         return torch.full((len(questions),), -2.0)
 
 
-def fake_load(names, retriever, verbatim, reader):
+def fake_load(names, retriever, verbatim, reader, **how):
     made = [FakeMethod(name, None if name == "closed-book" else retriever) for name in names]
     for method in made:
         method.verbatim = None if method.retriever is None else verbatim
@@ -505,7 +505,7 @@ def test_ask(capsys, index):
     found = printed(capsys, "ask", question, "--index", index, "--k", 2, "--json")
     assert found["question"] == question
     assert list(found["methods"]) == [
-        "closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid"
+        "closed-book", "in-context", "knn-lm", "realm", "rag-sequence", "rag-token", "fid"
     ]  # fmt: skip
     assert found["methods"]["closed-book"] == {
         "text": "unknown",

@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ragbook.figures import BLUE, COLOURS, FAINT, INK, MARKERS, STYLE, CheckedFigure
-from ragbook.methods import NAMES
+
+ORDER = ("closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid", "in-context")
+"""The methods in the order of the colours, so that each looks the same in every figure."""
 
 __all__ = [
     "CheckedFigure",
@@ -253,8 +255,8 @@ def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     there are more names than colours, colours are used again with other markers.
     """
     names = list(names)
-    free = (at for at in itertools.count() if at >= len(NAMES) or NAMES[at] not in names)
-    places = [NAMES.index(name) if name in NAMES else next(free) for name in names]
+    free = (at for at in itertools.count() if at >= len(ORDER) or ORDER[at] not in names)
+    places = [ORDER.index(name) if name in ORDER else next(free) for name in names]
     return {
         name: (COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)])
         for name, at in zip(names, places, strict=True)

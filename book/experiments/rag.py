@@ -17,7 +17,7 @@ from ragbook.evaluation.metrics import exact_matches, hits_at_k
 from ragbook.evaluation.statistics import mean_ci, paired_test
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import load_encoder, load_reader
-from ragbook.models.bundled import load_joint
+from ragbook.models.loading import load_joint
 from ragbook.retrieval import DenseRetriever, Retriever
 
 from .report import answered, write_sections

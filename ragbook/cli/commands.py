@@ -10,6 +10,7 @@ from ragbook.cli.parts import (
     cache_folder,
     load_encoder,
     load_language_model,
+    load_methods,
     make_retriever,
     method_names,
     open_passages,
@@ -23,10 +24,10 @@ from ragbook.errors import InputError
 
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
-    from ragbook import evaluation, explorer, methods
+    from ragbook import evaluation, explorer
     from ragbook.corpus import load_questions, miniwiki
 
-    names = method_names(arguments.methods)
+    names = method_names(arguments.methods, arguments.reader)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)  # fail now and not after an hour
     corpus, index = open_passages(arguments)
@@ -42,7 +43,7 @@ def compare(arguments: argparse.Namespace) -> int:
         questions = questions.head(arguments.limit)
     retriever, index = make_retriever(arguments, corpus, index)
     comparison = evaluation.compare(
-        methods.load(names, retriever, not arguments.free, arguments.reader),
+        load_methods(arguments, names, retriever, corpus, questions),
         questions,
         k=arguments.k,
         seed=arguments.seed,
@@ -70,16 +71,15 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def ask(arguments: argparse.Namespace) -> int:
     """`ragbook ask`: each method's answer to one question, and the passages that it relied on."""
-    from ragbook import methods
     from ragbook.corpus import Question
 
-    names = method_names(arguments.method)
+    names = method_names(arguments.method, arguments.reader)
     corpus, index = open_passages(arguments)
     retriever, _ = make_retriever(arguments, corpus, index)
     question = Question(arguments.question, ())
     answers = {
         method.name: method.answer([question], arguments.k)[0]
-        for method in methods.load(names, retriever, not arguments.free, arguments.reader)
+        for method in load_methods(arguments, names, retriever, corpus, [question])
     }
     if arguments.json:
         entries = {

@@ -8,28 +8,58 @@ SHA-256 is refused.
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import BertConfig, BertLMHeadModel, EncoderDecoderModel
 
 from ragbook.errors import InputError
 from ragbook.files import file_records, sha256_of_file, write_json
-from ragbook.models.checkpoints.fid import is_fid, load_fid
-from ragbook.models.checkpoints.rag import load_rag_reader
-from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.encoder import Encoder, load_encoder
-from ragbook.models.lm import LanguageModel, new_lm_model
-from ragbook.models.seq2seq import SeqReader, new_reader_model
-from ragbook.models.sharing import one_at_a_time
-from ragbook.models.span import SpanReader, SpanScorer
+from ragbook.models.embedded import minilm_model
+from ragbook.models.span import SpanScorer
 
 WEIGHTS = Path(__file__).parent / "weights"
 BUNDLED = "bundled"
+
+
+DECODER_LAYERS = 2
+
+
+def new_reader_model() -> Any:
+    """The bundled reader before training, an `EncoderDecoderModel`.
+
+    Its encoder is the embedded one, its decoder is new.
+
+    The decoder's input and output layers use the encoder's word embeddings, which stay frozen. So
+    it can read and write names that no training question asked for.
+    """
+    encoder = minilm_model()
+    shape = encoder.config
+    config = BertConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        num_attention_heads=shape.num_attention_heads,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=DECODER_LAYERS,
+        max_position_embeddings=64,
+        type_vocab_size=1,
+        is_decoder=True,
+        add_cross_attention=True,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    decoder = BertLMHeadModel(config)
+    words = encoder.embeddings.word_embeddings
+    decoder.bert.embeddings.word_embeddings = words
+    decoder.cls.predictions.decoder.weight = words.weight
+    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    model.config.decoder_start_token_id = 101  # [CLS]
+    model.config.eos_token_id = 102  # [SEP]
+    model.config.pad_token_id = 0
+    return model
 
 
 @cache
@@ -100,116 +130,3 @@ def span_scorer(hidden: int, folder: Path = WEIGHTS) -> SpanScorer:
     scorer = SpanScorer(hidden)
     fill(scorer, tensors("span.safetensors", folder))
     return scorer
-
-
-@one_at_a_time
-@cache
-def load_reader(name: str = BUNDLED, method: str | None = None) -> SeqReader:
-    """The seq2seq reader of RAG, FiD and the closed book.
-
-    Parameters
-    ----------
-    name: the bundled reader, a folder that `ragbook train reader` wrote, or any seq2seq model that
-        `transformers` loads from a path or the hub. This includes the generator of a RAG checkpoint
-        and, from a folder, an original FiD checkpoint (`ragbook.models.checkpoints.fid`).
-    method: load the reader as tuned to this method's objective, if there is such a version. All
-        versions share one encoder, and pairs that one of them has encoded are not encoded again by
-        the others.
-
-    Raises
-    ------
-    InputError: there is no such model, or weights are missing or damaged.
-    """
-    folder = weights_folder(name)
-    if method is not None:
-        shared = load_reader(name)
-        if folder is None or f"{method}.safetensors" not in manifest(folder)["files"]:
-            return shared
-        own = tensors(f"{method}.safetensors", folder)
-        parameters = shared.model.named_parameters()
-        kept = {id(p): p for name, p in parameters if name.removeprefix("decoder.") not in own}
-        model = deepcopy(shared.model, kept)  # copies nothing but what changes
-        fill(model.decoder, own)
-        reader = SeqReader(model, shared.tokenizer, name)
-        reader.pairs = shared.pairs
-        return reader
-    if folder is None and is_fid(name):
-        return load_fid(name)
-    if folder is None:
-        from transformers import AutoConfig, AutoModelForSeq2SeqLM
-
-        try:
-            if AutoConfig.from_pretrained(name, trust_remote_code=False).model_type == "rag":
-                return load_rag_reader(name)
-            model = AutoModelForSeq2SeqLM.from_pretrained(
-                name, use_safetensors=True, trust_remote_code=False
-            )
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            return SeqReader(model, tokenizer, name)
-        except OSError as error:
-            raise _unreachable(name) from error
-    return SeqReader(reader_model(folder), minilm_tokenizer(), name)
-
-
-def load_joint() -> tuple[SeqReader, Encoder]:
-    """RAG-Sequence's reader and question tower as `ragbook train rag` trained them together; the
-    encoder can search every index that was built with the embedded one."""
-    return load_reader(method="rag-joint"), load_encoder(str(WEIGHTS))
-
-
-@one_at_a_time
-@cache
-def load_span_reader(name: str = BUNDLED, method: str | None = None) -> SpanReader:
-    """REALM's span reader. It shares its encoder with the seq2seq reader, and pairs that one of the
-    two has encoded are not encoded again by the other. `method` is as in `load_reader`.
-
-    Raises
-    ------
-    InputError: the name is neither `bundled` nor a folder that `ragbook train reader` wrote, or
-        weights are missing or damaged.
-    """
-    folder = weights_folder(name)
-    if folder is None:
-        raise InputError(f"{name} holds no weights.json; name a folder `ragbook train` wrote")
-    reader = load_reader(name)
-    encoder = reader.model.get_encoder()
-    scorer = span_scorer(encoder.config.hidden_size, folder)
-    if method is not None and f"{method}.safetensors" in manifest(folder)["files"]:
-        fill(scorer, tensors(f"{method}.safetensors", folder))
-    span_reader = SpanReader(encoder, scorer, reader.tokenizer, name)
-    span_reader.pairs = reader.pairs
-    return span_reader
-
-
-@one_at_a_time
-@cache
-def load_language_model(name: str = BUNDLED) -> LanguageModel:
-    """kNN-LM's base model: the bundled one, a folder with `weights.json` and `lm.safetensors` that
-    `ragbook train lm` wrote, or any causal model that `transformers` loads from a path or the hub.
-
-    Raises
-    ------
-    InputError: there is no such model, or weights are missing or damaged.
-    """
-    folder = weights_folder(name)
-    if folder is None or (name != BUNDLED and "lm.safetensors" not in manifest(folder)["files"]):
-        from transformers import AutoModelForCausalLM
-
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                name, use_safetensors=True, trust_remote_code=False
-            )
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            return LanguageModel(model, tokenizer, name)
-        except OSError as error:
-            raise _unreachable(name) from error
-    model = new_lm_model()
-    fill(model, tensors("lm.safetensors", folder))
-    return LanguageModel(model, minilm_tokenizer(), name)
-
-
-def _unreachable(name: str) -> InputError:
-    return InputError(
-        f"there is no model at {name!r}: it is neither a local folder nor a checkpoint in the "
-        "hub's cache or on the network; check the name, or download it first"
-    )

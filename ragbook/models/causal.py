@@ -17,7 +17,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +27,15 @@ from transformers import DynamicCache
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.models.answers import detokenize, following, word_runs
-from ragbook.models.fusion import passage_sums
+from ragbook.models.causal_memory import (
+    BATCH_TOKENS,
+    CausalContinuation,
+    CausalMemory,
+    PassageStates,
+    Rows,
+    Shown,
+    cache_of,
+)
 from ragbook.models.lm import LanguageModel
 from ragbook.models.prompts import shorten
 from ragbook.models.templates import TEMPLATES, Demonstration, Template, chat_parts, fill
@@ -36,186 +43,8 @@ from ragbook.models.templates import TEMPLATES, Demonstration, Template, chat_pa
 BUDGET = 2**30
 """Bytes of passages' keys and values that are kept between calls, if nobody says otherwise."""
 
-BATCH_TOKENS = 4096
-"""Tokens in one forward pass, padding included."""
-
 MAX_CONTEXT = 4096
 """Most tokens of a prompt that holds several passages."""
-
-Layers = list[tuple[Tensor, Tensor]]
-"""Keys and values of each layer, [..., heads, L, d]."""
-
-
-@dataclass(frozen=True)
-class PassageStates:
-    """What the model computes of one piece of a prompt, L tokens that stand after the beginning."""
-
-    ids: tuple[int, ...]
-    layers: Layers  # [heads, L, d] each
-    keys: Tensor  # float32 [L, d]: what kNN-LM stores; see `ragbook.models.lm.key_module`
-    seconds: float  # that reading it took
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors."""
-        return self.keys.nbytes + sum(k.nbytes + v.nbytes for k, v in self.layers)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A piece in a row of a memory: its states, and the passage of each of its tokens."""
-
-    states: PassageStates
-    owner: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Keys and values of S rows, up to the last token before an answer, with padding anywhere."""
-
-    layers: Layers  # [S, heads, L, d] each
-    positions: Tensor  # int64 [S, L]
-    real: Tensor  # bool [S, L]
-    owner: Tensor  # int64 [S, L], the passage of each token; -1 of what belongs to none
-    after: Tensor  # int64 [S], the position of the token that comes next
-
-
-class CausalMemory:
-    """What a causal model has read: see `ragbook.models.generator.Memory`.
-
-    Nothing of a question is computed before it is asked for; the passages are.
-
-    Parameters
-    ----------
-    reader: the model.
-    asked: each question's tokens, up to the last one before its answer.
-    shown: for each row, the pieces that it shows. Rows are B * n, question by question, or B.
-    n: passages of each question.
-    beginning: what stands before everything.
-    """
-
-    def __init__(
-        self,
-        reader: CausalReader,
-        asked: Sequence[Sequence[int]],
-        shown: Sequence[Sequence[Shown]],
-        n: int,
-        beginning: PassageStates,
-    ) -> None:
-        self.reader, self.asked, self.shown, self.n = reader, asked, shown, n
-        self.beginning = beginning
-
-    def fused(self) -> CausalMemory:
-        """The n passages of each question end to end in one row."""
-        every = [
-            [piece for row in self.shown[at : at + self.n] for piece in row]
-            for at in range(0, len(self.shown), self.n)
-        ]
-        numbered = [
-            [Shown(one.states, (z,) * len(one.owner)) for z, one in enumerate(row)] for row in every
-        ]
-        return CausalMemory(self.reader, self.asked, numbered, self.n, self.beginning)
-
-    def masked(self, hidden: Tensor) -> CausalMemory:
-        """A fused memory without the passages hidden [B, n]; the question is read again."""
-        kept = [
-            [piece for piece in row if not one[piece.owner[0]]]
-            for row, one in zip(self.shown, hidden.tolist(), strict=True)
-        ]
-        return CausalMemory(self.reader, self.asked, kept, self.n, self.beginning)
-
-    def attention(self, labels: Tensor) -> Tensor:
-        """The share of each passage in the last layer's attention, float32 [B, n]: see
-        `ragbook.models.generator.Memory.attention`."""
-        weights = self.reader.last_attention(self, labels)
-        sums = passage_sums(weights, self.rows.owner.to(weights.device), self.n).cpu()
-        return sums / sums.sum(-1, keepdim=True)
-
-    def first_token_scores(self) -> Tensor:
-        """Not defined for a decoder-only model.
-
-        Raises
-        ------
-        InputError: always.
-        """
-        raise InputError(
-            f"{self.reader.name} is a decoder-only model without cross-attention, whose scores a "
-            "retriever could be distilled from; name an encoder-decoder"
-        )
-
-    @cached_property
-    @torch.no_grad()
-    def rows(self) -> _Rows:
-        """Keys and values of every row, its question read."""
-        reader, S = self.reader, len(self.shown)
-        start = self.beginning
-        first = len(start.ids)
-        per_question = S // len(self.asked)
-        widths = [sum(len(piece.owner) for piece in row) for row in self.shown]
-        asked = [ids for ids in self.asked for _ in range(per_question)]
-        before, longest = first + max(widths, default=0), max(map(len, asked))
-        L = before + longest
-        positions = torch.zeros(S, L, dtype=torch.long)
-        real = torch.zeros(S, L, dtype=torch.bool)
-        owner = torch.full((S, L), -1)
-        ids = torch.full((S, longest), reader.end)
-        positions[:, :first] = torch.arange(first)
-        real[:, :first] = True
-        after = torch.full((S,), first)
-        layers = [
-            (k.new_zeros(S, k.shape[0], L, k.shape[2]), v.new_zeros(S, v.shape[0], L, v.shape[2]))
-            for k, v in start.layers
-        ]
-        for (k, v), (own_k, own_v) in zip(layers, start.layers, strict=True):
-            k[:, :, :first], v[:, :, :first] = own_k, own_v
-        for s, (row, tokens) in enumerate(zip(self.shown, asked, strict=True)):
-            at = first
-            for piece in row:
-                end = at + len(piece.owner)
-                for (k, v), (own_k, own_v) in zip(layers, piece.states.layers, strict=True):
-                    k[s, :, at:end], v[s, :, at:end] = own_k, own_v
-                positions[s, at:end] = torch.arange(first, first + end - at)
-                owner[s, at:end] = torch.tensor(piece.owner)
-                real[s, at:end] = True
-                after[s] = max(int(after[s]), first + end - at)
-                at = end
-            ids[s, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-            real[s, before : before + len(tokens)] = True
-            positions[s, before:] = after[s] + torch.arange(longest)
-            after[s] += len(tokens)
-        rows = _Rows(layers, positions, real, owner, after)
-        if longest:
-            size = max(1, BATCH_TOKENS // longest)
-            for part in torch.arange(S).split(size):
-                cache = _cache([(k[part, :, :before], v[part, :, :before]) for k, v in layers])
-                reader.run(ids[part], cache, positions[part], real[part], logits=0)
-                for (k, v), layer in zip(layers, cache.layers, strict=True):
-                    k[part, :, before:] = layer.keys[:, :, before:]
-                    v[part, :, before:] = layer.values[:, :, before:]
-        return rows
-
-
-class CausalContinuation:
-    """Next-token distributions of growing answers; see `ragbook.models.generator.NextLogProbs`."""
-
-    def __init__(self, reader: CausalReader, memory: CausalMemory) -> None:
-        self.reader, self.memory = reader, memory
-        self.cache: DynamicCache | None = None
-
-    @torch.no_grad()
-    def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
-        """log p(next token | what was read, prefix), float32 [R, V]; the start token, first in
-        every prefix, is the last one before the answer."""
-        read, t = self.memory.rows, prefixes.shape[1]
-        if self.cache is None:
-            self.cache = _cache([(k[rows], v[rows]) for k, v in read.layers])
-        else:
-            self.cache.batch_select_indices(parents.to(self.reader.device))
-        written = read.after[rows, None] + torch.arange(t)
-        positions = torch.cat([read.positions[rows], written], 1)
-        real = torch.cat([read.real[rows], torch.ones_like(written, dtype=torch.bool)], 1)
-        logits = self.reader.run(prefixes[:, -1:], self.cache, positions, real, logits=1)
-        return logits[:, -1].float().log_softmax(-1)
 
 
 class CausalReader(LanguageModel):
@@ -360,7 +189,7 @@ class CausalReader(LanguageModel):
         N, length = ids.shape
         cache = DynamicCache()
         if beginning and first:
-            cache = _cache(
+            cache = cache_of(
                 [(k.expand(N, *k.shape), v.expand(N, *v.shape)) for k, v in beginning.layers]
             )
         positions = torch.arange(first + length).expand(N, -1)
@@ -527,14 +356,14 @@ class CausalReader(LanguageModel):
             out[part, :length] = chosen.squeeze(-1).cpu()
         return out.masked_fill(labels == -100, 0.0)
 
-    def _teacher_forced(self, read: _Rows, labels: Tensor, rows: Tensor, logits: int) -> Tensor:
+    def _teacher_forced(self, read: Rows, labels: Tensor, rows: Tensor, logits: int) -> Tensor:
         """The logits under which the model predicts labels [N, T], [N, T, V]."""
         start = torch.full_like(labels[:, :1], self.start)
         inputs = torch.cat([start, labels[:, :-1]], 1)
         written = read.after[rows, None] + torch.arange(inputs.shape[1])
         return self.run(
             inputs.masked_fill(inputs == -100, self.end),
-            _cache([(k[rows], v[rows]) for k, v in read.layers]),
+            cache_of([(k[rows], v[rows]) for k, v in read.layers]),
             torch.cat([read.positions[rows], written], 1),
             torch.cat([read.real[rows], torch.ones_like(written, dtype=torch.bool)], 1),
             logits,
@@ -605,14 +434,6 @@ ANSWER = 64
 """Tokens that a prompt of several passages leaves to the answer."""
 
 _SLIDING = "sliding_attention"
-
-
-def _cache(layers: Layers) -> DynamicCache:
-    """A cache with these keys and values, [R, heads, L, d] a layer."""
-    cache = DynamicCache()
-    for number, (keys, values) in enumerate(layers):
-        cache.update(keys, values, number)
-    return cache
 
 
 def _last_attention(model: Any) -> Any:

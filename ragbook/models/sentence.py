@@ -130,6 +130,11 @@ def load_sentence(
     InputError: there is no such model, it is no encoder, or what is asked for is not its own.
     """
     passages = load_tower(name, pooling)
+    if pooling not in (None, pooling_of(passages)):
+        raise InputError(
+            f"{name} pools by {pooling_of(passages)}, as its modules.json says, not by {pooling}; "
+            "leave --pooling out"
+        )
     queries = passages if query_encoder is None else load_tower(query_encoder, pooling)
     dimensions = [tower.get_embedding_dimension() for tower in (passages, queries)]
     if dimensions[0] != dimensions[1]:
@@ -189,8 +194,7 @@ def load_tower(name: str, pooling: str | None = None) -> Any:
 
     Parameters
     ----------
-    pooling: of a plain model, `mean` if not given. Where a `modules.json` states one, none else may
-        be asked for.
+    pooling: of a plain model, `mean` if not given; a `modules.json` states its own.
 
     Raises
     ------
@@ -216,20 +220,21 @@ def load_tower(name: str, pooling: str | None = None) -> Any:
             f"{name} does not load as an encoder ({type(error).__name__}: {said}); download it "
             "again or name another"
         ) from error
-    if pooling not in (None, pooling_of(tower)):
-        raise InputError(
-            f"{name} pools by {pooling_of(tower)}, as its modules.json says, not by {pooling}; "
-            "leave --pooling out"
-        )
     return tower.float().eval()
 
 
 def _loaded(folder: Path, pooling: str | None, described: bool) -> Any:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     kwargs: dict[str, Any] = {
-        "model_kwargs": {**_LOCAL, "use_safetensors": True, "dtype": torch.float32},
+        # Sizes are checked afterwards, with the names (`check_tensors`).
+        "model_kwargs": {
+            **_LOCAL,
+            "use_safetensors": True,
+            "dtype": torch.float32,
+            "ignore_mismatched_sizes": True,
+        },
         "processor_kwargs": dict(_LOCAL),
         "config_kwargs": dict(_LOCAL),
     }

@@ -14,61 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
-    BertConfig,
-    BertLMHeadModel,
     DynamicCache,
     EncoderDecoderCache,
-    EncoderDecoderModel,
 )
 from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
 from ragbook.models.answers import detokenize, word_runs
 from ragbook.models.attention import PackedCache, recorded_scores, share_cross_attention
-from ragbook.models.embedded import minilm_model
 from ragbook.models.fusion import pack, passage_sums
 from ragbook.models.pairs import PairEncoder
 from ragbook.models.prompts import MAX_QUESTION, Layout, pair, together, widened
 
-DECODER_LAYERS = 2
-
 MAX_TOGETHER, BETWEEN = 1024, 12
 """The most tokens of an input that holds several passages, and how many of them a layout may add
 around question and passages."""
-
-
-def new_reader_model() -> Any:
-    """The bundled reader before training, an `EncoderDecoderModel`.
-
-    Its encoder is the embedded one, its decoder is new.
-
-    The decoder's input and output layers use the encoder's word embeddings, which stay frozen. So
-    it can read and write names that no training question asked for.
-    """
-    encoder = minilm_model()
-    shape = encoder.config
-    config = BertConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        num_attention_heads=shape.num_attention_heads,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=DECODER_LAYERS,
-        max_position_embeddings=64,
-        type_vocab_size=1,
-        is_decoder=True,
-        add_cross_attention=True,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    decoder = BertLMHeadModel(config)
-    words = encoder.embeddings.word_embeddings
-    decoder.bert.embeddings.word_embeddings = words
-    decoder.cls.predictions.decoder.weight = words.weight
-    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
-    model.config.decoder_start_token_id = 101  # [CLS]
-    model.config.eos_token_id = 102  # [SEP]
-    model.config.pad_token_id = 0
-    return model
 
 
 def _setting(model: Any, name: str) -> int:

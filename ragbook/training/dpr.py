@@ -43,7 +43,7 @@ DEPTH = 100
 a right one, as in the paper."""
 
 
-_LAYER = re.compile(r"\.(?:layers?|block|h|albert_layers)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|block|h|albert_layers)\.(\d+)\.")
 _EMBEDDINGS = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe|shared)\.")
 """How transformers' models call their layers, and what lies below the first one."""
 

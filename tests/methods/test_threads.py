@@ -9,8 +9,7 @@ import torch
 from ragbook import methods
 from ragbook.corpus import Corpus, miniwiki
 from ragbook.index import build_index
-from ragbook.models import load_encoder, load_reader
-from ragbook.models.bundled import load_span_reader
+from ragbook.models import load_encoder, load_reader, load_span_reader, loading
 from ragbook.retrieval import DenseRetriever
 
 QUESTIONS = list(miniwiki.questions("dev"))[:6]
@@ -54,7 +53,7 @@ def test_threads_get_what_one_after_the_other_would(retriever):
 
 
 def test_a_model_is_loaded_once_however_many_ask_for_it():
-    load_span_reader.__wrapped__.cache_clear()
+    loading._span_reader.__wrapped__.cache_clear()
     together = Barrier(4)
 
     def load(_):

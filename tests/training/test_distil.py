@@ -17,6 +17,7 @@ from ragbook.methods.fid import FiD
 from ragbook.models import Encoder, SeqReader, load_encoder
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.encoder import weights_sha256
+from ragbook.models.inspection import quiet
 from ragbook.retrieval import DenseRetriever
 from ragbook.training import distil as module
 from ragbook.training.distil import Recipe, Target, batch_loss, distil, divergence, reader_targets
@@ -34,11 +35,18 @@ ASKED = [
 ]
 
 
-@pytest.fixture(params=["tied", "two towers"])
-def ends(request):
-    """(reader, encoder of one tower or of two)."""
+@pytest.fixture(params=["tied", "two towers", "sentence-transformers"])
+def ends(request, tmp_path_factory):
+    """(reader, encoder of one tower, of two, or of one that is loaded by its name)."""
     torch.manual_seed(4)
     one, other = tower(), tower()
+    if request.param == "sentence-transformers":
+        folder = tmp_path_factory.mktemp("plain")
+        with quiet():
+            one.save_pretrained(folder)
+            minilm_tokenizer().save_pretrained(folder)
+        encoder = load_encoder(folder).changed(score_scale=5.0)
+        return SeqReader(seq_model("bart"), minilm_tokenizer(), "bart"), encoder
     encoder = Encoder(
         one,
         minilm_tokenizer(),

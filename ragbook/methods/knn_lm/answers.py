@@ -221,6 +221,7 @@ class KnnLM:
     beams: prefixes kept for each question.
     max_length: longest answer in tokens.
     verbatim: an answer is a run of words of one of the passages.
+    length_penalty: of the beam search; see `beam_search`.
     """
 
     name = "knn-lm"
@@ -234,7 +235,9 @@ class KnnLM:
         beams: int = 2,
         max_length: int = 16,
         verbatim: bool = False,
+        length_penalty: float = 0.0,
     ) -> None:
+        self.length_penalty = length_penalty
         self.lm, self.retriever, self.lam, self.temperature = lm, retriever, lam, temperature
         self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
         self.parameters = lm.parameters
@@ -332,7 +335,16 @@ class KnnLM:
 
         end = self.lm.end
         held = held_to(self.lm, [found.passages for found in retrieved], self.verbatim)
-        searched = beam_search(mixed, len(questions), end, end, self.beams, self.max_length, held)
+        searched = beam_search(
+            mixed,
+            len(questions),
+            end,
+            end,
+            self.beams,
+            self.max_length,
+            held,
+            self.length_penalty,
+        )
         answers = []
         for question, found, memory, (best, *_) in zip(
             questions, retrieved, memories, searched, strict=True

@@ -20,13 +20,8 @@ from transformers import EncoderDecoderModel
 
 from ragbook.errors import InputError
 from ragbook.files import replace_folder
-from ragbook.models.bundled import (
-    BUNDLED,
-    load_language_model,
-    load_reader,
-    load_span_reader,
-    weights_folder,
-)
+from ragbook.models.bundled import BUNDLED, weights_folder
+from ragbook.models.loading import load_language_model, load_reader, load_span_reader
 
 EXPORTS = ("reader", "rag-sequence", "rag-token", "fid", "realm", "lm")
 """What can be exported: the shared reader, each method's version of it, the language model."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from ragbook.corpus import miniwiki
-from ragbook.models.bundled import reader_model, span_scorer, write_manifest
+from ragbook.models.bundled import new_reader_model, reader_model, span_scorer, write_manifest
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import write_tensors
 from ragbook.training.reader.curriculum import curriculum, fine_tuning
