@@ -1,4 +1,4 @@
-"""The manifest: the file that says what an index folder holds, written last and checked first.
+"""The manifest: the file that lists what an index folder holds, written last and checked first.
 
 `manifest.json` names the corpus, the encoder, the kind of index and every file's size and SHA-256.
 Its own key `sha256` covers the rest of it, so that a damaged manifest is found as well.
@@ -27,7 +27,8 @@ WITHOUT_EFFECT = ("id", "query_encoder", "precision")
 
 
 def serialize(manifest: Manifest) -> bytes:
-    """The one byte form of a manifest; its own hash is taken over the other keys."""
+    """The manifest as bytes, always in the same form; its key `sha256` is the hash of the other
+    keys."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     plain = json.dumps(body, sort_keys=True, ensure_ascii=False).encode()
     whole = body | {"sha256": hashlib.sha256(plain).hexdigest()}
@@ -37,7 +38,7 @@ def serialize(manifest: Manifest) -> bytes:
 def write_manifest(
     folder: Path, *, corpus: Manifest, encoder: Manifest, index: Manifest, files: list[str]
 ) -> None:
-    """Write `folder/manifest.json` over files that are already on the disk.
+    """Write `folder/manifest.json`, which lists files that are already on the disk.
 
     Parameters
     ----------
@@ -89,10 +90,13 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest = json.loads(path.read_bytes().decode())
-    except ValueError as error:  # both of JSON and of UTF-8
+    except ValueError as error:  # wrong JSON or wrong UTF-8
         raise InputError(f"{path} is damaged ({error}); build the index again.") from None
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise InputError(f"{path} is not the manifest of a passage index, or it is damaged.")
+        raise InputError(
+            f"{path} is not the manifest of a passage index, or it is damaged; build the index "
+            "again or name another folder."
+        )
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise InputError(
@@ -100,7 +104,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{FORMAT_VERSION}; build the index again or use the ragbook that wrote it."
         )
     if isinstance(manifest.get("encoder"), dict):
-        # Before encoders could choose, each compared by the cosine and no manifest said so.
+        # Older manifests name no similarity: every encoder used the cosine then.
         manifest["encoder"].setdefault("similarity", UNSAID["similarity"])
     if not _well_formed(manifest):
         raise InputError(f"{path} is damaged (an entry is missing); build the index again.")
@@ -108,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def manifest_as_written(folder: Path) -> bool:
-    """Whether the bytes of the manifest are those that `write_manifest` wrote."""
+    """Whether the manifest's bytes are still those that `write_manifest` wrote."""
     raw = (folder / MANIFEST).read_bytes()
     try:
         manifest = json.loads(raw.decode())
@@ -118,7 +122,7 @@ def manifest_as_written(folder: Path) -> bool:
 
 
 def size_problems(folder: Path, manifest: Manifest) -> list[str]:
-    """Every file that is missing or has another size than the manifest says, one sentence each."""
+    """One sentence for every file that is missing or has another size than the manifest says."""
     problems = []
     for name, record in manifest["files"].items():
         path = folder / name
@@ -130,7 +134,7 @@ def size_problems(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def hash_problems(folder: Path, manifest: Manifest) -> list[str]:
-    """Every file, the manifest included, whose bytes are not the ones that were written."""
+    """One sentence for every file, the manifest included, whose bytes have changed."""
     problems = []
     if not manifest_as_written(folder):
         problems.append(f"{folder / MANIFEST} is not as it was written (its own SHA-256 differs)")

@@ -67,14 +67,14 @@ def load(
 ) -> list[Method]:
     """The named methods, all over one retriever, in the order of `NAMES`.
 
-    A name `module:attribute` is somebody's own method: the attribute, a class or a function, is
-    called with the retriever and gives a `Method`. These come last, in the order named.
+    A name `module:attribute` is a method of your own: the attribute, a class or a function, is
+    called with the retriever and returns a `Method`. These come last, in the order named.
 
     Parameters
     ----------
     verbatim: every generative method's answers are runs of words of the retrieved passages, as
         REALM's are; see `ragbook.methods.decoding.Verbatim`. By default they write freely, as the
-        methods' classes do; the command line holds them unless told `--free`.
+        methods' classes do; the command line only lets them with `--free`.
     reader: `bundled`, a folder that `ragbook train reader` wrote, a seq2seq or causal model of
         `transformers` by path or hub name, or a generator that is loaded already.
     lm: kNN-LM's language model, by name or loaded; by default the reader where it is causal, else

@@ -148,7 +148,7 @@ def save_encoder(folder: Path | str, encoder: Encoder) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)  # from here to the end the folder is not whole
+    (folder / MANIFEST).unlink(missing_ok=True)  # until the end the folder is not complete
     if isinstance(encoder, SentenceEncoder):
         _save_towers(folder, encoder)
         return
