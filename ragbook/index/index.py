@@ -199,8 +199,8 @@ class PassageIndex:
 
 
 def encoder_record(encoder: Encoder) -> Manifest:
-    """The manifest's entry of an encoder: what its passage vectors depend on, and its name. An
-    encoder of somebody's own need not have what is usually not said."""
+    """The manifest's entry about an encoder: its name, and what its passage vectors depend on.
+    Settings with their usual values are left out; an encoder of your own need not have them."""
     names = ("id", "sha256", "pooling", "dimension", "similarity", "metric")
     record = {name: getattr(encoder, name) for name in names}
     for name in ("prompts", "max_tokens"):
@@ -212,8 +212,8 @@ def encoder_record(encoder: Encoder) -> Manifest:
 
 
 def means_the_same(record: Manifest, encoder: Encoder) -> bool:
-    """Whether an encoder may search vectors that were made with the one of a manifest's entry. A
-    query tower of its own is another's no more than its prompt is."""
+    """Whether an encoder may search vectors made with the encoder of a manifest's entry. If it has
+    a separate query tower, the query prompt belongs to that tower and may differ."""
     built, given = conventions(record), conventions(encoder_record(encoder))
     if getattr(encoder, "query_sha256", encoder.sha256) != encoder.sha256:
         for entry in (built, given):

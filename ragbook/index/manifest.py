@@ -21,9 +21,9 @@ FORMAT_VERSION = 1
 Manifest = dict[str, Any]
 
 UNSAID: Manifest = {"similarity": "cosine", "prompts": {}, "max_tokens": 256}
-"""What an encoder's entry means by what it does not say. The first manifests said none of these."""
+"""The values of settings that an encoder's entry leaves out; old entries have none of them."""
 WITHOUT_EFFECT = ("id", "query_encoder", "precision")
-"""What an encoder's entry also says, though its vectors mean the same with another."""
+"""Keys of an encoder's entry that do not affect its passage vectors."""
 
 
 def serialize(manifest: Manifest) -> bytes:
@@ -43,8 +43,8 @@ def write_manifest(
     Parameters
     ----------
     corpus: `name`, `passages` (how many) and `sha256`.
-    encoder: `id`, `sha256`, `pooling`, `dimension`, `similarity` and `metric`; where they are not
-        those of `UNSAID`, `prompts` and `max_tokens`; and `query_encoder` where it has one.
+    encoder: `id`, `sha256`, `pooling`, `dimension`, `similarity` and `metric`; `prompts` and
+        `max_tokens`, if they differ from `UNSAID`; and `query_encoder`, if there is one.
     index: `type` and `parameters`.
     files: names inside the folder; their sizes in bytes and SHA-256 are taken from the disk.
     """
@@ -60,15 +60,14 @@ def write_manifest(
 
 
 def conventions(encoder: Manifest) -> Manifest:
-    """Of an encoder's entry, all that must be the same for two vectors to be compared: the passage
-    tower's weights, how it pools, what stands before the texts, how many tokens are read, and the
-    similarity."""
+    """The part of an encoder's entry that must be equal for two encoders' vectors to be comparable:
+    the passage tower's weights, pooling, prompts, number of tokens read, and similarity."""
     return UNSAID | {key: value for key, value in encoder.items() if key not in WITHOUT_EFFECT}
 
 
 def short_name(encoder: Manifest) -> str:
-    """A short name for the vectors of an encoder: of its weights, and of its other conventions
-    where they are not the embedded encoder's."""
+    """A short name for an encoder's vectors: the hash of its weights and, if it is not used in the
+    same way as the embedded encoder, a hash of how it is used."""
     said, name = conventions(encoder), encoder["sha256"][:16]
     if said == said | UNSAID | {"pooling": "mean"}:
         return name

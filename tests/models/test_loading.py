@@ -79,7 +79,7 @@ def test_a_seq2seq_reader_takes_knn_lm_from_elsewhere(tmp_path, retriever):
     assert method.temperature == pytest.approx(10.0 * 32 / 384)
     with pytest.raises(InputError, match="not a decoder-only model"):
         methods.load(["knn-lm"], retriever, lm=folder)
-    with pytest.raises(InputError, match="realm cannot use .*span reader"):
+    with pytest.raises(InputError, match=r"realm cannot use .*span reader"):
         methods.load(["realm"], retriever, reader=folder)
     with pytest.raises(InputError, match="is an encoder-decoder"):
         load_language_model(folder)
