@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from tokenizers.decoders import WordPiece
@@ -32,6 +33,7 @@ def following(tokenizer: Any, before: str, text: str) -> list[int]:
     return read["input_ids"][first:]
 
 
+@lru_cache(maxsize=4096)  # several methods ask for the same passages
 def word_runs(
     tokenizer: Any, text: str, before: str = ""
 ) -> list[tuple[list[int], list[bool], list[bool]]]:

@@ -17,6 +17,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.masking_utils import eager_mask
 
+from ragbook.errors import InputError
+
 NAME = "ragbook_shared"
 
 _RECORDS: list[list[Tensor]] = []
@@ -32,6 +34,7 @@ def shared_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     position_bias: Tensor | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention (Vaswani et al. 2017, equation 1) for R queries on S keys.
@@ -39,12 +42,14 @@ def shared_attention(
     Parameters
     ----------
     query: [R, heads, t, d]; rows i * R / S to (i + 1) * R / S - 1 attend to key row i.
-    key, value: [S, heads, L, d], R a multiple of S.
+    key, value: [S, heads, L, d], R a multiple of S; or fewer heads, each of them read by as many
+        neighbouring heads of the query (Ainslie et al. 2023).
     attention_mask: additive, [S or 1, 1, t or 1, L]; where R > S it must not depend on t.
     scaling: factor of the scores; 1 / sqrt(d) by default.
     dropout: probability of dropping a weight, in training.
     position_bias: T5's, added to the scores, [1 or S, heads, t, L]; zero in cross-attention, except
         in checkpoints made before `transformers` 4.
+    softcap: Gemma's: scores s become softcap * tanh(s / softcap).
 
     Returns
     -------
@@ -53,9 +58,13 @@ def shared_attention(
     R, heads, t, d = query.shape
     S, length = key.shape[0], key.shape[2]
     group = R // S
+    if key.shape[1] != heads:
+        key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
     factor = d**-0.5 if scaling is None else scaling
     folded = query.reshape(S, group, heads, t, d).transpose(1, 2).reshape(S, heads, group * t, d)
     scores = torch.matmul(folded, key.transpose(2, 3)) * factor
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
     if position_bias is not None:
         scores = scores + position_bias.repeat(1, 1, group, 1)
     for record in _RECORDS:
@@ -103,7 +112,19 @@ def recorded_scores() -> Iterator[list[Tensor]]:
 
 
 def share_cross_attention(decoder: Any) -> None:
-    """Let a Hugging Face decoder use `shared_attention`, which can also return its weights."""
+    """Let a Hugging Face decoder use `shared_attention`, which can also return its weights.
+
+    Raises
+    ------
+    InputError: it has an attention of its own, which takes no other's place.
+    """
     AttentionInterface.register(NAME, shared_attention)
     AttentionMaskInterface.register(NAME, eager_mask)
-    decoder.set_attn_implementation(NAME)
+    if hasattr(decoder, "set_attn_implementation"):
+        decoder.set_attn_implementation(NAME)  # which only warns where it cannot
+        if decoder.config._attn_implementation == NAME:
+            return
+    raise InputError(
+        f"{type(decoder).__name__} has an attention of its own, in which prefixes cannot share an "
+        "input's keys; read with another model, such as BART, Pegasus, T5 or two BERTs"
+    )

@@ -28,6 +28,7 @@ from transformers import DynamicCache
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.models.answers import detokenize, following, word_runs
+from ragbook.models.cached import check_steps
 from ragbook.models.causal_memory import (
     BATCH_TOKENS,
     CausalContinuation,
@@ -114,7 +115,7 @@ class CausalReader(LanguageModel):
     def _check(self) -> None:
         """Refuse a model that cannot read a prompt piece by piece, before a long run begins."""
         kind = self.model.config.model_type
-        if kind in ("bloom", "mpt", "falcon") and getattr(self.model.config, "alibi", True):
+        if not self.takes_positions:
             raise InputError(
                 f"{self.name} ({kind}) does not take positions as an input; name a model with "
                 "learned or rotary positions"
@@ -131,6 +132,31 @@ class CausalReader(LanguageModel):
                 f"{self.name} ({kind}) keeps other states than keys and values; name a transformer "
                 "that has only attention layers"
             )
+
+    def check(self) -> None:
+        """Whether the model says through its cache what it says in one plain pass.
+
+        Raises
+        ------
+        InputError: it does not; see `ragbook.models.cached`.
+        """
+        asked = ([5, 6, 7, 8], [9, 10])
+        before = [*self.beginning.ids]
+
+        def plainly(prefixes: Tensor, rows: Tensor, _: Tensor) -> Tensor:
+            whole = [
+                torch.tensor([[*before, *asked[row], *prefix]])
+                for row, prefix in zip(rows.tolist(), prefixes.tolist(), strict=True)
+            ]
+            return torch.cat([self.forward(ids, last=1)[1][:, -1] for ids in whole])
+
+        check_steps(
+            self.name,
+            self.start,
+            self.model.dtype,
+            lambda: self.continuation(CausalMemory(self, asked, [[], []], 1, self.beginning)),
+            plainly,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -244,7 +270,7 @@ class CausalReader(LanguageModel):
         return self.model(
             input_ids=ids.to(device),
             attention_mask=mask,
-            position_ids=positions[:, P:].to(device),
+            position_ids=(positions[:, P:] + self.first_position).to(device),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=max(1, logits),

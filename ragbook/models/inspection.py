@@ -147,12 +147,12 @@ def inspect_generator(name: str) -> GeneratorFiles:
             "causal model, such as the one that it was trained from"
         )
     decoder = getattr(config, "is_decoder", False) or architecture.endswith("LMHeadModel")
+    if architecture.endswith("EncoderModel"):
+        raise InputError(
+            f"{name} is only the encoder of a seq2seq model ({what}), which cannot write; name "
+            "the whole model, or use this one as an --encoder"
+        )
     if config.is_encoder_decoder and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
-        if architecture.endswith("EncoderModel"):
-            raise InputError(
-                f"{name} is only the encoder of a seq2seq model ({what}), which cannot write; name "
-                "the whole model, or use this one as an --encoder"
-            )
         found = SEQ2SEQ
     elif kind in MODEL_FOR_CAUSAL_LM_MAPPING and (
         decoder or kind not in MODEL_FOR_MASKED_LM_MAPPING

@@ -8,6 +8,7 @@ next token.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from transformers import BertConfig, BertLMHeadModel, DynamicCache
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.models.answers import word_runs
+from ragbook.models.cached import Steps, check_steps
 from ragbook.models.embedded import minilm_model
 from ragbook.models.prompts import MAX_QUESTION, passage_text
 
@@ -86,6 +88,19 @@ def key_module(model: Any) -> nn.Module:
     )
 
 
+DISTANCES_ONLY = ("bloom", "mpt", "roformer")
+"""Types of models that take no positions: they know only how far apart tokens stand."""
+
+
+def first_position(model: nn.Module) -> int:
+    """The number of a text's first place, 0 but in RoBERTa and its kin, which count on from the id
+    of the padding token."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
 class _KeySeen(Exception):
     """Ends a forward pass at the key: a datastore does not need what comes after it."""
 
@@ -94,7 +109,8 @@ class Continuation:
     """Next-token distributions of growing prefixes after prompts; the attention's keys and values
     are kept between calls.
 
-    Prompts of different lengths are padded on the left and masked; positions count real tokens.
+    Prompts of different lengths are padded on the left and masked; positions count real tokens. A
+    model that cannot be told them wants prompts of one length (`LanguageModel.padded`).
     """
 
     def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
@@ -102,7 +118,7 @@ class Continuation:
         longest = max(len(prompt) for prompt in prompts)
         self.ids = torch.tensor([[lm.end] * (longest - len(p)) + list(p) for p in prompts])
         self.mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        self.cache = DynamicCache()
+        self.cache = DynamicCache()  # of all that was read: where a window slides, the mask knows
 
     @torch.no_grad()
     def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,16 +133,45 @@ class Continuation:
         """
         written = prefixes.shape[1] - 1
         mask = torch.cat([self.mask[rows], torch.ones_like(prefixes[:, 1:])], dim=1)
-        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        positions = (mask.cumsum(1) - 1).clamp_min(0) + self.lm.first_position
         if written:
             self.cache.batch_select_indices(parents)
             ids, positions = prefixes[:, -1:], positions[:, -1:]
         else:
             ids = self.ids[rows]
+        given: dict[str, Any] = {"position_ids": positions} if self.lm.takes_positions else {}
         keys, log_probs = self.lm.forward(
-            ids, mask, last=1, position_ids=positions, past_key_values=self.cache, use_cache=True
+            ids, mask, last=1, past_key_values=self.cache, use_cache=True, **given
         )
         return keys[:, -1], log_probs[:, -1]
+
+
+class ContinuationByLength:
+    """The same, for a model that cannot be told positions: prompts of each length by themselves."""
+
+    def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        self.parts: list[tuple[Tensor, Continuation]] = []  # numbers of its prompts, ascending
+        for length in lengths.unique():
+            own = (lengths == length).nonzero()[:, 0]
+            self.parts.append((own, Continuation(lm, [prompts[at] for at in own.tolist()])))
+        self.places = torch.empty(0, dtype=torch.long)  # of the last call's prefixes in their part
+
+    def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Continuation`."""
+        order, found, places = [], [], torch.zeros_like(rows)
+        for own, part in self.parts:
+            at = torch.isin(rows, own).nonzero()[:, 0]
+            if not len(at):
+                continue
+            before = self.places[parents[at]] if len(self.places) else parents[at]
+            found.append(part(prefixes[at], torch.searchsorted(own, rows[at]), before))
+            places[at] = torch.arange(len(at))
+            order.append(at)
+        self.places = places
+        back = torch.cat(order).argsort()
+        keys, log_probs = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
+        return keys, log_probs
 
 
 class LanguageModel:
@@ -140,13 +185,15 @@ class LanguageModel:
     model: any Hugging Face causal language model that `key_module` knows.
     tokenizer: its fast tokenizer.
     name: how tables and datastores name it.
+    checked: whether it is known to say the same through a cache as without one; where it is not,
+        the first continuation finds out.
 
     Raises
     ------
     InputError: the model has no feed-forward layer that `key_module` finds.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str, checked: bool = True) -> None:
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.start, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
         if self.start is None:  # GPT-2 and models like it have one token for start and end
@@ -155,8 +202,11 @@ class LanguageModel:
         self.vocab_size: int = model.config.vocab_size
         self.dimension: int = model.config.hidden_size
         self.parameters = sum(p.numel() for p in model.parameters())
+        self.first_position = first_position(model)
+        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self.padded = self.takes_positions or model.config.model_type in DISTANCES_ONLY
         self._key: Tensor | None = None
-        self._only_keys = False
+        self._only_keys, self._checked = False, checked
         key_module(model).register_forward_pre_hook(self._keep, with_kwargs=True)
 
     @cached_property
@@ -207,11 +257,37 @@ class LanguageModel:
             logits_to_keep=last,
             **{n: self._there(v) if isinstance(v, Tensor) else v for n, v in given.items()},
         ).logits
-        return self._seen(ids)[:, -last:], logits.float().log_softmax(-1).cpu()
+        return self._seen(ids)[:, -last:], logits[:, -last:].float().log_softmax(-1).cpu()
 
-    def key_continuation(self, questions: Sequence[str]) -> Continuation:
+    def key_continuation(self, questions: Sequence[str]) -> Continuation | ContinuationByLength:
         """The keys and next-token distributions for a beam search over the questions' answers."""
-        return Continuation(self, [self.prompt_ids(question) for question in questions])
+        return self.after([self.prompt_ids(question) for question in questions])
+
+    def after(self, prompts: Sequence[Sequence[int]]) -> Continuation | ContinuationByLength:
+        """The same after prompts' token ids, of any lengths.
+
+        Raises
+        ------
+        InputError: the model cannot be read through a cache; see `ragbook.models.cached`.
+        """
+        kind = Continuation if self.padded else ContinuationByLength
+        if not self._checked:
+            asked = ([5, 6, 7, 8], [9, 10])
+
+            def plainly(prefixes: Tensor, rows: Tensor, _: Tensor) -> Tensor:
+                whole = [
+                    torch.tensor([[*asked[row], *prefix[1:]]])
+                    for row, prefix in zip(rows.tolist(), prefixes.tolist(), strict=True)
+                ]
+                return torch.cat([self.forward(ids, last=1)[1][:, -1] for ids in whole])
+
+            def begin() -> Steps:
+                following = kind(self, asked)
+                return lambda *given: following(*given)[1]
+
+            check_steps(self.name, self.start, self.model.dtype, begin, plainly)
+            self._checked = True
+        return kind(self, prompts)
 
     def answer_ids(self, text: str) -> list[int]:
         """An answer's token ids as they follow the prompt, the end token last."""
@@ -251,7 +327,9 @@ class LanguageModel:
     def window(self) -> int:
         """How many tokens of a memory's text are read at a time: WINDOW, or the model's number of
         positions if that is smaller."""
-        return min(WINDOW, getattr(self.model.config, "max_position_embeddings", WINDOW))
+        config = self.model.config
+        places = [getattr(config, n, WINDOW) for n in ("max_position_embeddings", "max_seq_len")]
+        return min(WINDOW, *(place - self.first_position for place in places))
 
     def windows(self, ids: Sequence[int]) -> list[tuple[list[int], int]]:
         """Cut a text into windows that together give every token one key.

@@ -24,6 +24,7 @@ from ragbook.models.bundled import (
     tensors,
     weights_folder,
 )
+from ragbook.models.cached import check_left_to_right, check_reader
 from ragbook.models.causal import BUDGET, CausalReader
 from ragbook.models.checkpoints.fid import is_fid, load_fid
 from ragbook.models.checkpoints.rag import load_rag_reader
@@ -131,13 +132,18 @@ def _any_reader(
     found = inspect_generator(name)
     model, tokenizer = loaded(found)
     if found.kind == CAUSAL:
-        return CausalReader(model, tokenizer, name, prompt, demonstrations, memory)
+        reader = CausalReader(model, tokenizer, name, prompt, demonstrations, memory)
+        check_left_to_right(name, lambda ids: reader.forward(ids)[1])
+        reader.check()
+        return reader
     if prompt is None and model.config.model_type in T5_LIKE:
         prompt = TEMPLATES["t5"]
     if prompt is None and demonstrations:
         prompt = TEMPLATES["base"]
     layout = pair if prompt is None else TemplateLayout(prompt, demonstrations)
-    return SeqReader(model, tokenizer, name, layout)
+    reader = SeqReader(model, tokenizer, name, layout)
+    check_reader(reader)
+    return reader
 
 
 def load_joint() -> tuple[SeqReader, Encoder]:
@@ -209,7 +215,8 @@ def _language_model(name: str, device: str, precision: str) -> LanguageModel:
                 f"{name} is an encoder-decoder ({found.architecture}), which can be a --reader and "
                 "not an --lm; name a decoder-only model such as GPT-2 or Llama"
             )
-        lm = LanguageModel(*loaded(found), name)
+        lm = LanguageModel(*loaded(found), name, checked=False)
+        check_left_to_right(name, lambda ids: lm.forward(ids)[1])
     else:
         model = new_lm_model()
         fill(model, tensors("lm.safetensors", folder))

@@ -20,6 +20,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
+from ragbook.errors import InputError
 from ragbook.models.answers import detokenize, word_runs
 from ragbook.models.attention import PackedCache, recorded_scores, share_cross_attention
 from ragbook.models.fusion import pack, passage_sums
@@ -33,8 +34,10 @@ around question and passages."""
 
 def _setting(model: Any, name: str) -> int:
     """A special token's id, from the model's configuration or its generation configuration."""
-    places = (getattr(model.config, name, None), getattr(model.generation_config, name, None))
-    return next(value for value in places if value is not None)
+    for place in (model.config, model.generation_config):
+        if getattr(place, name, None) is not None:
+            return getattr(place, name)
+    raise InputError(f"{type(model).__name__} has no {name}; write it into its config.json")
 
 
 class SeqMemory:

@@ -223,7 +223,8 @@ class TemplateLayout:
             asked = shorten(tokenizer, question, template.max_question)
             shown_text = self._passage(passage)
             text = before + shown_text + fill(template.question, question=asked)
-            span = (len(before), len(before) + len(shown_text))
+            # What separates the passage from the question stays where the passage is cut.
+            span = (len(before), len(before) + len(shown_text.rstrip()))
             rows.append(cut_input(tokenizer, text + template.answer + after, span, self.max_input))
             texts.append(shown_text)
         return padded_inputs(tokenizer, rows, texts)

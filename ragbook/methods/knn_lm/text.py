@@ -20,7 +20,6 @@ from ragbook.methods.base import Evidence
 from ragbook.methods.decoding import beam_search
 from ragbook.methods.knn_lm.answers import interpolate, knn_log_probs, passage_mass
 from ragbook.models import LanguageModel
-from ragbook.models.lm import Continuation
 from ragbook.models.sharing import one_at_a_time
 
 SHOWN = 12
@@ -135,7 +134,7 @@ class OpenKnnLM:
         InputError: the text is empty.
         """
         prompt, end = self._ids(text, length), self.lm.end
-        following = Continuation(self.lm, [prompt])
+        following = self.lm.after([prompt])
 
         def mixed(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
             queries, log_probs = following(prefixes, rows, parents)
