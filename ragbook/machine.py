@@ -1,17 +1,18 @@
-"""What the machine can do, found without importing a heavy library."""
+"""What the machine can do, found out without importing a large library."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 QUICK_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
-"""Processor flags that stand for products of bfloat16 matrices: x86's, and ARM's."""
+"""Processor flags of x86 and ARM that mean instructions for products of bfloat16 matrices."""
 
 
 def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
     """Whether the processor multiplies bfloat16 matrices; None where the system does not say.
 
-    One that does takes a tenth of float32's time for them, one that does not some forty times it.
+    With such instructions a product takes a tenth of the time of float32, without them about forty
+    times as long.
     """
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def method_names(wanted: Sequence[str] | None, reader: str = "bundled") -> list[str]:
-    """The methods asked for; by default all that the reader can serve, and a line on standard error
-    about the others. InputError for a name that is none."""
+    """The methods asked for; by default all that the reader can serve, with a line on standard
+    error about the others. InputError for an unknown name."""
     from ragbook.methods import NAMES, check_names, left_out
 
     if wanted is None:
@@ -44,7 +44,7 @@ def load_methods(
     corpus: Corpus,
     asked: Sequence[Question],
 ) -> list[Method]:
-    """The methods with the reader, prompt, search, device and precision that the options name."""
+    """The methods, with the reader, prompt, beam search, device and precision of the options."""
     from ragbook import methods
     from ragbook.index.factories import parse_bytes
 
@@ -68,7 +68,7 @@ def load_methods(
 
 
 def _precision(arguments: argparse.Namespace) -> str:
-    """The precision of --precision, and a word to whoever asked for a slow one."""
+    """The precision of --precision, with a warning on standard error if it is slow."""
     if arguments.precision not in ("auto", "float32"):
         from ragbook.models.devices import choose_device, choose_precision, warning
 
@@ -106,7 +106,7 @@ def _prompt(
 
 
 def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex | None]:
-    """The corpus that --corpus and --index name (MiniWiki by default), and --index opened."""
+    """The corpus that --corpus or --index names (MiniWiki by default), and the index of --index."""
     from ragbook.corpus import load_corpus
 
     if arguments.index is None:
@@ -122,19 +122,20 @@ def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex |
                 f"{index.corpus.name!r}, not the {len(corpus):,} of {corpus.name!r} that --corpus "
                 "names; leave --corpus out or build an index of it."
             )
-    return index.corpus, index  # type: ignore[return-value]  # stored passages stand for a corpus
+    return index.corpus, index  # type: ignore[return-value]  # stored passages serve as a corpus
 
 
 @contextmanager
 def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassages]:
-    """The corpus to build the index `out` of. A file is read as a stream and kept in a hidden
-    folder beside `out` until the index is there: all of Wikipedia need not fit into memory."""
+    """The corpus from which the index `out` is built. A file is read as a stream and kept in a
+    hidden folder beside `out` until the index exists, so that all of Wikipedia need not fit into
+    memory."""
     from ragbook.corpus import load_corpus, miniwiki, read_passages
     from ragbook.corpus.files import bare_name
 
     path = Path(name_or_path)
     if name_or_path in miniwiki.NAMES or not os.path.isfile(path):
-        yield load_corpus(name_or_path)  # or its refusal
+        yield load_corpus(name_or_path)  # raises InputError for an unknown name
         return
     from ragbook.index.passages import spool
 
@@ -149,7 +150,7 @@ def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassa
 def make_retriever(
     arguments: argparse.Namespace, corpus: Corpus, index: PassageIndex | None
 ) -> tuple[Retriever, PassageIndex | None]:
-    """The retriever of --retriever, and the index it searches (built once and kept, if need be)."""
+    """The retriever of --retriever, and the index it searches, built and kept if needed."""
     if arguments.retriever == "bm25":
         from ragbook.retrieval import BM25Retriever
 
@@ -163,7 +164,7 @@ def make_retriever(
         from ragbook.index.manifest import short_name
 
         name = f"index-{corpus.sha256[:16]}-{short_name(encoder_record(encoder))}"
-        # In the cache nothing is anybody's work: a damaged index there is simply replaced.
+        # The cache holds nothing that cannot be built again, so a damaged index is replaced.
         index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
     dense = DenseRetriever(index, encoder)
     if arguments.retriever == "hybrid":
@@ -176,12 +177,12 @@ def make_retriever(
 
 
 CONVENTIONS = ("pooling", "query_encoder", "similarity", "query_prompt", "passage_prompt")
-"""What may be said of an encoder beside its name."""
+"""The options that say how an encoder is used."""
 
 
 def load_encoder(arguments: argparse.Namespace, index: PassageIndex | None = None) -> Encoder:
-    """The encoder of --encoder and the options beside it; by default the one that built the index,
-    used as it was then, or `minilm`."""
+    """The encoder of --encoder and its options; by default the one that built the index, used in
+    the same way, or `minilm`."""
     from ragbook.models import load_encoder
 
     how = {key: getattr(arguments, key) for key in CONVENTIONS}
@@ -197,19 +198,19 @@ def load_encoder(arguments: argparse.Namespace, index: PassageIndex | None = Non
 
 
 def load_language_model(name: str, device: str) -> LanguageModel:
-    """`ragbook.models.load_language_model`, on a device; InputError for one that is not there."""
+    """`ragbook.models.load_language_model` on a device; InputError if there is no such device."""
     from ragbook.models import load_language_model
 
     lm = load_language_model(name)
     try:
         lm.model.to(device)
-    except (RuntimeError, AssertionError):  # what torch raises without CUDA
+    except (RuntimeError, AssertionError):  # torch raises these without CUDA
         raise InputError(f"There is no device {device!r} here; leave --device out.") from None
     return lm
 
 
 def cache_folder() -> Path:
-    """Where indexes that nobody gave a place are kept: RAGBOOK_CACHE, or ~/.cache/ragbook."""
+    """The folder for indexes built without a path: RAGBOOK_CACHE, or ~/.cache/ragbook."""
     return Path(os.environ.get("RAGBOOK_CACHE") or Path.home() / ".cache" / "ragbook")
 
 

@@ -193,8 +193,8 @@ def _standing(
             problem = f"{out} holds an index of another corpus, {index.corpus.name!r}"
         elif stands != kind:
             problem = (
-                f"{out} holds an index of another kind, {stands[0]} in parts: {stands[1]}, than "
-                f"{kind[0]} in parts: {kind[1]}"
+                f"{out} holds an index of another kind ({stands[0]} in parts: {stands[1]}) than "
+                f"was asked for ({kind[0]} in parts: {kind[1]})"
             )
         else:
             return index

@@ -111,7 +111,7 @@ def train_ivfpq(keys: np.ndarray) -> Any:
     if count < FEWEST:
         raise InputError(
             f"{count:,} keys are too few to train an approximate index, which needs {FEWEST:,}; "
-            "search so few exactly."
+            "use exact search for so few."
         )
     code = max(m for m in range(1, CODE_BYTES + 1) if dimension % m == 0)
     index = make_index(f"IVF{inverted_lists(count)},PQ{code}", dimension, "l2", count)

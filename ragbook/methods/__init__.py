@@ -27,7 +27,7 @@ NAMES = (
 of its code, `module:attribute`, wherever a name is expected; see :func:`load`."""
 
 TUNED_WIDTH = 384
-"""Width of the keys that kNN-LM's bundled temperature was tuned on."""
+"""Width of the keys for which kNN-LM's bundled temperature was tuned."""
 
 __all__ = ["NAMES", "Answer", "Evidence", "Method", "left_out", "load", "posterior"]
 
@@ -67,29 +67,29 @@ def load(
 ) -> list[Method]:
     """The named methods, all over one retriever, in the order of `NAMES`.
 
-    A name `module:attribute` is somebody's own method: the attribute, a class or a function, is
-    called with the retriever and gives a `Method`. These come last, in the order named.
+    A name `module:attribute` is a method of your own: the attribute, a class or a function, is
+    called with the retriever and returns a `Method`. These come last, in the order named.
 
     Parameters
     ----------
     verbatim: every generative method's answers are runs of words of the retrieved passages, as
         REALM's are; see `ragbook.methods.decoding.Verbatim`. By default they write freely, as the
-        methods' classes do; the command line holds them unless told `--free`.
+        methods' classes do; the command line only lets them with `--free`.
     reader: `bundled`, a folder that `ragbook train reader` wrote, a seq2seq or causal model of
         `transformers` by path or hub name, or a generator that is loaded already.
-    lm: kNN-LM's language model, by name or loaded; by default the reader where it is causal, else
-        the bundled one.
+    lm: kNN-LM's language model, by name or loaded; by default the reader if it is causal, else the
+        bundled one.
     beams, max_length, length_penalty: of the beam search of every generative method; see
         `ragbook.methods.decoding.beam_search`.
     lam, temperature: kNN-LM's; by default those that were tuned for the bundled language model on
-        MiniWiki's dev split, the temperature in proportion to the width of the model's keys, whose
-        squared distances grow with it.
-    how: prompt, demonstrations, device, precision and memory of `ragbook.models.load_reader`.
+        MiniWiki's dev split. The temperature is then scaled by the width of the model's keys, as
+        their squared distances grow with it.
+    how: prompt, demonstrations, device, precision and memory, as in `ragbook.models.load_reader`.
 
     Raises
     ------
-    InputError: a name is unknown, weights are missing or damaged, or a method is named that the
-        reader cannot serve; see `left_out`.
+    InputError: a name is unknown, weights are missing or damaged, or the reader cannot serve one of
+        the methods; see `left_out`.
     """
     check_names(names)
     from ragbook import models
@@ -155,7 +155,7 @@ def _called(reader: str | Generator[Any]) -> str:
 def _interpolation(
     lm: LanguageModel, lam: float | None, temperature: float | None
 ) -> tuple[float, float]:
-    """Lambda and temperature where they are not given."""
+    """Lambda and temperature, each by its default if it is not given."""
     from ragbook.models.bundled import BUNDLED, manifest
 
     tuned = manifest()["knn_lm"]
@@ -174,5 +174,5 @@ def _own(name: str) -> Callable[[Retriever], Method]:
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
             f"There is no method {name!r}: {error}; name a class or a function as "
-            "module:attribute, in a module that Python finds from here."
+            "module:attribute, in a module that Python can import."
         ) from error

@@ -1,9 +1,9 @@
 """In-context retrieval: all passages in one prompt, the best one last (Ram et al. 2023).
 
-This is what is most often called RAG today. Nothing is marginalised and nothing is fused: the model
-reads one long text, in which every passage may attend to those before it, and continues it. Ram et
-al. (section 3) put the retrieved text before what is to be continued; several passages stand in
-order of their scores, the best nearest to the question.
+Today this is what is most often called RAG. Nothing is marginalised and nothing is fused: the model
+reads one long text, in which every passage can attend to those before it, and continues it. Ram et
+al. (section 3) put the retrieved text before the text to be continued; several passages are ordered
+by their scores, with the best one nearest to the question.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ragbook.retrieval import Retrieved, Retriever
 
 
 class InContext:
-    """Answers after one prompt of all passages; evidence is the last layer's pooled attention.
+    """Answers after one prompt with all passages; evidence is the last layer's pooled attention.
 
     Parameters
     ----------

@@ -1,15 +1,16 @@
 """Decoder-only generators: any Hugging Face causal model behind every generative method.
 
-A prompt is: what stands before everything (start token, instruction, demonstrations), passages, the
-question, and what the answer follows. Every passage stands at the same places, right after the
+A prompt is: the beginning (start token, instruction, demonstrations), the passages, the question,
+and the text that the answer follows. Every passage has the same positions, right after the
 beginning, so its keys and values depend on neither the question nor the other passages: they are
-computed once a passage, and kept for other questions and methods. From them
+computed once for each passage, and kept for other questions and methods. They are used in three
+ways:
 
 * each passage by itself gives the rows of RAG-Sequence and RAG-Token;
-* laid end to end they are Fusion-in-Decoder's idea without a cross-attention: question and answer
-  attend to all passages, none of which attends to another (parallel context windows). The question
-  stands after the longest passage, wherever that is, so the passages' order changes nothing;
-* the states that kNN-LM stores are those of the same reading.
+* laid end to end, they give Fusion-in-Decoder without a cross-attention: question and answer attend
+  to all passages, and no passage attends to another (parallel context windows). The question's
+  positions come after those of the longest passage, so the order of the passages does not matter;
+* the states that kNN-LM stores come from the same forward pass.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ from ragbook.models.prompts import shorten
 from ragbook.models.templates import TEMPLATES, Demonstration, Template, chat_parts, fill
 
 BUDGET = 2**30
-"""Bytes of passages' keys and values that are kept between calls, if nobody says otherwise."""
+"""The default for the bytes of passages' keys and values that are kept between calls."""
 
 MAX_CONTEXT = 4096
-"""Most tokens of a prompt that holds several passages."""
+"""The most tokens of a prompt with several passages."""
 
 
 class CausalReader(LanguageModel):
@@ -53,18 +54,19 @@ class CausalReader(LanguageModel):
 
     Parameters
     ----------
-    model: any Hugging Face causal model whose positions are given to it (learnt or rotary).
+    model: any Hugging Face causal model that takes positions as an input (learned or rotary).
     tokenizer: its fast tokenizer.
-    name: what tables call it.
-    template: the prompt; by default `chat` where the tokenizer has a chat template, else `base`.
-    demonstrations: answered questions that stand in every prompt; those of a prompt without
-        passages are shown without theirs.
-    budget: bytes of passages' keys and values that are kept; the least recently used leave first.
+    name: how tables name it.
+    template: the prompt; by default `chat` if the tokenizer has a chat template, else `base`.
+    demonstrations: answered questions in every prompt; in a prompt without passages they are shown
+        without their own.
+    budget: bytes of passages' keys and values that are kept; the least recently used are dropped
+        first.
 
     Raises
     ------
-    InputError: the model's positions cannot be given to it, it keeps other states than keys and
-        values, or the template does not fit the tokenizer.
+    InputError: the model takes no positions, it keeps other states than keys and values, or the
+        template does not fit the tokenizer.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class CausalReader(LanguageModel):
         self._opening = opening + self.template.instruction
         self.cue = self.template.answer + reply
         if not self.cue:
-            raise InputError("the prompt's `answer` is empty: an answer must follow some text")
+            raise InputError("the prompt's `answer` is empty; give it the text before an answer")
         self.end = self._end()
         self.start = following(tokenizer, "\n", self.cue)[-1]
         self._kept: OrderedDict[tuple[int, ...], PassageStates] = OrderedDict()
@@ -94,7 +96,7 @@ class CausalReader(LanguageModel):
         self._check()
 
     def _end(self) -> int:
-        """The token that closes an answer: the template's, or the model's own."""
+        """The id of the token that closes an answer: the template's, or the model's own."""
         if self.template.end:
             ids = following(self.tokenizer, self.cue + self.template.space + "x", self.template.end)
             if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id:
@@ -105,28 +107,31 @@ class CausalReader(LanguageModel):
             end = end[0] if isinstance(end, list) else end
         if end is None or end >= self.vocab_size:
             raise InputError(
-                f"{self.name} has no end token, and its tokenizer none for the prompt's `end`; "
-                "name a prompt whose `end` is one token"
+                f"{self.name} has no end token, and the prompt's `end` is not one token of its "
+                "tokenizer; choose a prompt whose `end` is one token"
             )
         return int(end)
 
     def _check(self) -> None:
-        """Refuse what cannot be read piece by piece, before an hour is lost on it."""
+        """Refuse a model that cannot read a prompt piece by piece, before a long run begins."""
         kind = self.model.config.model_type
         if not self.takes_positions:
             raise InputError(
-                f"{self.name} ({kind}) has no positions that can be given to it; name a model with "
-                "learnt or rotary positions"
+                f"{self.name} ({kind}) does not take positions as an input; name a model with "
+                "learned or rotary positions"
             )
         try:
             layers = self.beginning.layers
         except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
             raise InputError(
-                f"{self.name} ({kind}) cannot go on from keys and values; name a transformer of "
-                "attention layers only"
+                f"{self.name} ({kind}) cannot continue from keys and values; name a transformer "
+                "that has only attention layers"
             ) from error
         if any(k.ndim != 3 for k, _ in layers):
-            raise InputError(f"{self.name} ({kind}) keeps other states than keys and values")
+            raise InputError(
+                f"{self.name} ({kind}) keeps other states than keys and values; name a transformer "
+                "that has only attention layers"
+            )
 
     def check(self) -> None:
         """Whether the model says through its cache what it says in one plain pass.
@@ -155,12 +160,12 @@ class CausalReader(LanguageModel):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device that the model is on."""
         return next(self.model.parameters()).device
 
     @property
     def places(self) -> int:
-        """Tokens that a prompt and its answer may have."""
+        """The most tokens of a prompt and its answer."""
         return min(getattr(self.model.config, "max_position_embeddings", MAX_CONTEXT), MAX_CONTEXT)
 
     # What is read.
@@ -168,13 +173,13 @@ class CausalReader(LanguageModel):
     @cached_property
     @torch.no_grad()
     def beginning(self) -> PassageStates:
-        """What stands before everything: start token, instruction and demonstrations."""
+        """The beginning of every prompt: start token, instruction and demonstrations."""
         return self._read_beginning(True)
 
     @cached_property
     @torch.no_grad()
     def bare_beginning(self) -> PassageStates:
-        """The same of a prompt without passages."""
+        """The same for a prompt without passages."""
         if any(one.passage for one in self.demonstrations):
             return self._read_beginning(False)
         return self.beginning
@@ -186,13 +191,13 @@ class CausalReader(LanguageModel):
                 text += fill(template.passage, title=one.passage.title, text=one.passage.text)
             text += fill(template.question, question=one.question) + self.cue
             text += template.space + one.answer + (self._again or template.end or "\n")
-        before = self.tokenizer("")["input_ids"]  # start tokens, and perhaps end tokens
+        before = self.tokenizer("")["input_ids"]  # start tokens, and in some tokenizers end tokens
         last = self.tokenizer.eos_token_id
         before = before[: before.index(last)] if last in before else before
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if ids[: len(before)] != before:  # a chat template may write its own
+        if ids[: len(before)] != before:  # a chat template may contain them already
             ids = [*before, *ids]
-        if not ids:  # a model that is never shown a start token
+        if not ids:  # a model without a start token
             config = self.model.config
             heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
             size = getattr(config, "head_dim", None)
@@ -207,7 +212,7 @@ class CausalReader(LanguageModel):
     def _states(
         self, pieces: Sequence[Sequence[int]], beginning: PassageStates | None
     ) -> list[PassageStates]:
-        """Read pieces of a prompt, each by itself after the beginning, in one batch."""
+        """Read pieces of prompts in one batch, each by itself after the beginning."""
         began = time.perf_counter()
         first = len(beginning.ids) if beginning else 0
         rows = [torch.tensor(ids, dtype=torch.long) for ids in pieces]
@@ -237,15 +242,15 @@ class CausalReader(LanguageModel):
     def run(
         self, ids: Tensor, cache: DynamicCache, positions: Tensor, real: Tensor, logits: int
     ) -> Tensor:
-        """The model over new tokens that follow those of a cache, which then holds both.
+        """Run the model on new tokens that follow those of a cache, which then holds both.
 
         Parameters
         ----------
         ids: int64 [R, t].
-        cache: keys and values of P tokens a row.
-        positions, real: int64 and bool [R, P + t], of the cache's tokens and the new ones. A token
-            attends to the real ones that stand before it in its row, and to itself.
-        logits: how many of the last places' logits are wanted.
+        cache: keys and values of P tokens in each row.
+        positions, real: int64 and bool [R, P + t], for the cache's tokens and the new ones. A token
+            attends to itself and to the real ones before it in its row.
+        logits: for how many of the last tokens logits are computed, at least 1.
 
         Returns
         -------
@@ -272,14 +277,14 @@ class CausalReader(LanguageModel):
         ).logits
 
     def _additive(self, allowed: Tensor) -> Tensor:
-        """A mask [R, 1, t, L] that is added to scores."""
+        """The additive mask [R, 1, t, L] for bool `allowed` [R, t, L]."""
         dtype = next(self.model.parameters()).dtype
         mask = torch.zeros(allowed.shape, dtype=dtype)
         return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None].to(self.device)
 
     @property
     def _window(self) -> int | None:
-        """Tokens that a layer of sliding attention looks back at, if the model has any."""
+        """How many tokens a layer with sliding attention looks back; None without such layers."""
         config = self.model.config
         kinds = getattr(config, "layer_types", None)
         if kinds is not None:
@@ -287,7 +292,7 @@ class CausalReader(LanguageModel):
         return getattr(config, "sliding_window", None)
 
     def _pieces(self, wanted: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], PassageStates]:
-        """The states of pieces of a prompt, read now or kept from before."""
+        """The states of pieces of prompts, read now or kept from before."""
         found: dict[tuple[int, ...], PassageStates] = {}
         for ids in wanted:
             if ids in self._kept and ids not in found:
@@ -308,14 +313,14 @@ class CausalReader(LanguageModel):
         return found
 
     def _passage(self, passage: Passage) -> tuple[int, ...]:
-        """A passage's tokens: its text is cut where it is too long, what closes it stays."""
+        """A passage's tokens. A long text is cut, but what follows it in the template is kept."""
         text = fill(self.template.passage, title=passage.title, text=passage.text)
         body = text.rstrip()
         ids = following(self.tokenizer, "\n", body)[: self.template.max_passage]
         return (*ids, *following(self.tokenizer, body, text[len(body) :]))
 
     def _asked(self, question: str) -> list[int]:
-        """A question's tokens, up to the last one before its answer."""
+        """A question's tokens, without the last token before its answer."""
         short = shorten(self.tokenizer, question, self.template.max_question)
         text = fill(self.template.question, question=short)
         return following(self.tokenizer, "\n", text + self.cue)[:-1]
@@ -362,15 +367,16 @@ class CausalReader(LanguageModel):
     # What is written.
 
     def continuation(self, memory: CausalMemory) -> CausalContinuation:
-        """What a beam search over answers from this memory asks for the next token."""
+        """The next-token distribution for a beam search over answers from this memory."""
         return CausalContinuation(self, memory)
 
     @torch.no_grad()
     def token_log_probs(
         self, memory: CausalMemory, labels: Tensor, rows: Tensor | None = None, chunk: int = 32
     ) -> Tensor:
-        """log p(y_t | what was read, y_<t), float32 [N, T], 0 on padding; see
-        `ragbook.models.generator.Generator.token_log_probs`. `chunk` labels are read at a time."""
+        """log p(y_t | what was read, y_<t), nats, float32 [N, T], 0 on padding; see
+        `ragbook.models.generator.Generator.token_log_probs`. `chunk` labels are scored at a time.
+        """
         rows = torch.arange(len(labels)) if rows is None else rows
         read, out = memory.rows, torch.zeros(labels.shape)
         order = torch.argsort((labels != -100).sum(1), stable=True)
@@ -383,7 +389,7 @@ class CausalReader(LanguageModel):
         return out.masked_fill(labels == -100, 0.0)
 
     def _teacher_forced(self, read: Rows, labels: Tensor, rows: Tensor, logits: int) -> Tensor:
-        """The logits under which the model predicts labels [N, T], [N, T, V]."""
+        """The logits [N, T, V] with which the model predicts labels [N, T]."""
         start = torch.full_like(labels[:, :1], self.start)
         inputs = torch.cat([start, labels[:, :-1]], 1)
         written = read.after[rows, None] + torch.arange(inputs.shape[1])
@@ -397,12 +403,12 @@ class CausalReader(LanguageModel):
 
     @torch.no_grad()
     def last_attention(self, memory: CausalMemory, labels: Tensor) -> Tensor:
-        """The last layer's attention while answers are written, heads and tokens averaged.
+        """The last layer's attention while answers are written, averaged over heads and tokens.
 
         Parameters
         ----------
         memory: of N rows.
-        labels: int64 [N, T], the end token last; it points nowhere and is left out.
+        labels: int64 [N, T], the end token last; it points to no passage and is left out.
 
         Returns
         -------
@@ -410,7 +416,7 @@ class CausalReader(LanguageModel):
         """
         seen: list[Tensor] = []
         usual = self.model.config._attn_implementation
-        self.model.set_attn_implementation("eager")  # the others do not say their weights
+        self.model.set_attn_implementation("eager")  # the others do not return their weights
         module = _last_attention(self.model)
         hook = module.register_forward_hook(lambda _, __, out: seen.append(out[1]))
         try:
@@ -426,38 +432,39 @@ class CausalReader(LanguageModel):
         return (weights * valid[:, :, None]).sum(1) / valid.sum(1, keepdim=True)
 
     def answer_ids(self, text: str) -> list[int]:
-        """An answer's token ids as they stand after the prompt, the end token last."""
+        """An answer's token ids as they follow the prompt, the end token last."""
         return [*following(self.tokenizer, self.cue, self.template.space + text), self.end]
 
     def runs(self, text: str) -> list[tuple[list[int], list[bool], list[bool]]]:
-        """Every run of whole words of a text as an answer's tokens; see `word_runs`."""
+        """Every run of whole words of a text, as an answer's tokens; see `word_runs`."""
         return word_runs(self.tokenizer, text, self.cue + self.template.space)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of an answer's tokens, special ones left out."""
+        """The text of an answer's tokens, without special tokens."""
         return detokenize(self.tokenizer, tokens)
 
     def clock(self) -> float:
-        """Seconds, to be subtracted from each other: what passages took that were read before is
-        counted again, as each method would have had to read them alone."""
+        """A time in seconds, which counts the time to read a passage again when its states are
+        reused, so that methods' times stay comparable; only differences have a meaning."""
         return time.perf_counter() + self._reused
 
     # What kNN-LM asks of a language model.
 
     def prompt_ids(self, question: str) -> list[int]:
-        """The whole prompt of a question without passages, up to its answer."""
+        """The token ids of a question's whole prompt without passages, up to its answer."""
         return [*self.bare_beginning.ids, *self._asked(question), self.start]
 
     def key_values(self, passages: Sequence[Passage]) -> list[tuple[Tensor, Tensor]]:
-        """The (key, next token) pairs of each passage, (float32 [T, d], int64 [T]), of the one
-        reading that all methods share; a key's context is the beginning and its own passage."""
+        """The (key, next token) pairs of each passage, (float32 [T, d], int64 [T]), from the
+        forward pass that all methods share; a key's context is the beginning and its own passage.
+        """
         ids = [self._passage(passage) for passage in passages]
         states = self._pieces(ids)
         return [(states[one].keys[:-1], torch.tensor(one[1:], dtype=torch.long)) for one in ids]
 
 
 ANSWER = 64
-"""Tokens that a prompt of several passages leaves to the answer."""
+"""How many tokens a prompt with several passages leaves for the answer."""
 
 _SLIDING = "sliding_attention"
 

@@ -1,4 +1,4 @@
-"""What a causal model has read of a prompt: keys and values of its pieces, put together in rows.
+"""What a causal model has read of prompts: the keys and values of their pieces, joined to rows.
 
 See `ragbook.models.causal`.
 """
@@ -18,7 +18,7 @@ from ragbook.errors import InputError
 from ragbook.models.fusion import passage_sums
 
 BATCH_TOKENS = 4096
-"""Tokens in one forward pass, padding included."""
+"""The most tokens in one forward pass, padding included."""
 
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, [..., heads, L, d]."""
@@ -26,12 +26,12 @@ Layers = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class PassageStates:
-    """What the model computes of one piece of a prompt, L tokens that stand after the beginning."""
+    """What the model computes for one piece of a prompt, L tokens that follow the beginning."""
 
     ids: tuple[int, ...]
     layers: Layers  # [heads, L, d] each
     keys: Tensor  # float32 [L, d]: what kNN-LM stores; see `ragbook.models.lm.key_module`
-    seconds: float  # that reading it took
+    seconds: float  # the time it took to read the piece
 
     @property
     def nbytes(self) -> int:
@@ -41,7 +41,7 @@ class PassageStates:
 
 @dataclass(frozen=True)
 class Shown:
-    """A piece in a row of a memory: its states, and the passage of each of its tokens."""
+    """A piece of a prompt in a row of a memory: its states, and the passage of each token."""
 
     states: PassageStates
     owner: tuple[int, ...]
@@ -54,12 +54,12 @@ class Rows:
     layers: Layers  # [S, heads, L, d] each
     positions: Tensor  # int64 [S, L]
     real: Tensor  # bool [S, L]
-    owner: Tensor  # int64 [S, L], the passage of each token; -1 of what belongs to none
-    after: Tensor  # int64 [S], the position of the token that comes next
+    owner: Tensor  # int64 [S, L], the passage of each token; -1 for other tokens
+    after: Tensor  # int64 [S], the position of the next token
 
 
 def cache_of(layers: Layers) -> DynamicCache:
-    """A cache with these keys and values, [R, heads, L, d] a layer."""
+    """A cache with these keys and values, [R, heads, L, d] for each layer."""
     cache = DynamicCache()
     for number, (keys, values) in enumerate(layers):
         cache.update(keys, values, number)
@@ -67,20 +67,20 @@ def cache_of(layers: Layers) -> DynamicCache:
 
 
 class Reads(Protocol):
-    """What a memory asks of its model; see `ragbook.models.causal.CausalReader`."""
+    """The parts of its model that a memory uses; see `ragbook.models.causal.CausalReader`."""
 
     name: str
     end: int
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device that the model is on."""
         ...
 
     def run(
         self, ids: Tensor, cache: DynamicCache, positions: Tensor, real: Tensor, logits: int
     ) -> Tensor:
-        """The model over new tokens that follow those of a cache."""
+        """Run the model on new tokens that follow those of a cache."""
         ...
 
     def last_attention(self, memory: CausalMemory, labels: Tensor) -> Tensor:
@@ -89,17 +89,17 @@ class Reads(Protocol):
 
 
 class CausalMemory:
-    """What a causal model has read: see `ragbook.models.generator.Memory`.
+    """What a causal model has read; see `ragbook.models.generator.Memory`.
 
-    Nothing of a question is computed before it is asked for; the passages are.
+    The passages are read already; the questions are read when the rows are first needed.
 
     Parameters
     ----------
     reader: the model.
-    asked: each question's tokens, up to the last one before its answer.
-    shown: for each row, the pieces that it shows. Rows are B * n, question by question, or B.
+    asked: each question's tokens, without the last token before its answer.
+    shown: the pieces of each row. There are B * n rows, question by question, or B.
     n: passages of each question.
-    beginning: what stands before everything.
+    beginning: the beginning of every prompt.
     """
 
     def __init__(
@@ -125,7 +125,8 @@ class CausalMemory:
         return CausalMemory(self.reader, self.asked, numbered, self.n, self.beginning)
 
     def masked(self, hidden: Tensor) -> CausalMemory:
-        """A fused memory without the passages hidden [B, n]; the question is read again."""
+        """The same fused memory without the passages where `hidden` [B, n] is true; the questions
+        are read again."""
         kept = [
             [piece for piece in row if not one[piece.owner[0]]]
             for row, one in zip(self.shown, hidden.tolist(), strict=True)
@@ -133,12 +134,12 @@ class CausalMemory:
         return CausalMemory(self.reader, self.asked, kept, self.n, self.beginning)
 
     def attention(self, labels: Tensor) -> Tensor:
-        """The share of each passage in the last layer's attention, float32 [B, n]: see
+        """The share of each passage in the last layer's attention, float32 [B, n]; see
         `ragbook.models.generator.Memory.attention`."""
         weights = self.reader.last_attention(self, labels)
         owner = self.rows.owner.to(weights.device)
         sums = passage_sums(weights, owner, self.n).cpu()
-        # A window may not reach back to any passage: then none is more looked at than another.
+        # If the window of sliding attention reaches no passage, all get the same share.
         tokens = passage_sums(torch.ones_like(weights), owner, self.n).cpu()
         sums = torch.where(sums.sum(-1, keepdim=True) > 0, sums, (tokens > 0).float())
         return sums / sums.sum(-1, keepdim=True)
@@ -151,14 +152,14 @@ class CausalMemory:
         InputError: always.
         """
         raise InputError(
-            f"{self.reader.name} is a decoder-only model without cross-attention, whose scores a "
-            "retriever could be distilled from; name an encoder-decoder"
+            f"{self.reader.name} is a decoder-only model and has no cross-attention, from whose "
+            "scores a retriever could be distilled; name an encoder-decoder"
         )
 
     @cached_property
     @torch.no_grad()
     def rows(self) -> Rows:
-        """Keys and values of every row, its question read."""
+        """The keys and values of every row, with those of its question."""
         reader, S = self.reader, len(self.shown)
         start = self.beginning
         first = len(start.ids)
@@ -216,8 +217,8 @@ class CausalContinuation:
 
     @torch.no_grad()
     def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
-        """log p(next token | what was read, prefix), float32 [R, V]; the start token, first in
-        every prefix, is the last one before the answer."""
+        """log p(next token | what was read, prefix), float32 [R, V]. The start token of every
+        prefix is the prompt's last token before the answer."""
         read, t = self.memory.rows, prefixes.shape[1]
         if self.cache is None:
             self.cache = cache_of([(k[rows], v[rows]) for k, v in read.layers])

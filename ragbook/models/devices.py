@@ -1,4 +1,4 @@
-"""Where a model computes, and how precisely: what `--device` and `--precision` mean."""
+"""The device that a model computes on and its number format: `--device` and `--precision`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` is a CUDA or Apple GPU where there is one, else the CPU.
+    """The device of that name; `auto` is a CUDA or Apple GPU if there is one, else the CPU.
 
     Raises
     ------
@@ -32,12 +32,12 @@ def choose_device(name: str = "auto") -> torch.device:
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if not there.get(kind) or (number and not (number.isdigit() and int(number) < count)):
         usable = ", ".join(kind for kind, here in there.items() if here)
-        raise InputError(f"there is no device {name!r} here; choose auto or {usable}")
+        raise InputError(f"this machine has no device {name!r}; choose auto or {usable}")
     return torch.device(name)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The number format of that name; `auto` is bfloat16 where the device multiplies in it, else
+    """The number format of that name; `auto` is bfloat16 if the device multiplies in it, else
     float32.
 
     Raises
@@ -52,7 +52,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def is_quick(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the device multiplies matrices of this format faster than those of float32."""
+    """Whether the device multiplies matrices of this format at least as fast as in float32."""
     if dtype == torch.float32:
         return True
     if device.type == "cuda":
@@ -63,12 +63,12 @@ def is_quick(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def warning(dtype: torch.dtype, device: torch.device) -> str | None:
-    """What to tell somebody who asked for a slow format by name; None if it is not slow."""
+    """A warning for a format that is slow on the device; None if it is not slow."""
     if is_quick(dtype, device):
         return None
     return (
         f"{str(dtype).removeprefix('torch.')} is slower than float32 on this {device.type}, which "
-        "does not multiply in it; --precision auto chooses what is fast"
+        "has no instructions for it; --precision auto chooses a fast format"
     )
 
 

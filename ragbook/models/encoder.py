@@ -5,15 +5,15 @@ An encoder is named
 * `minilm`, the embedded one;
 * a folder that `save_encoder` wrote (`ragbook train dpr` does);
 * a pair of DPR checkpoints in `transformers`' layout, by its passage half: a local folder or a hub
-  name that holds `ctx_encoder`. The other half has the same name with `question_encoder` there;
+  name that contains `ctx_encoder`. The other half has the same name with `question_encoder` there;
 * a sentence-transformers model (all-MiniLM, BGE, E5, GTE, ...), or a plain one of transformers
   (BERT, DistilBERT, RoBERTa, MPNet, Contriever, ...): a local folder or a hub name. See
   `ragbook.models.sentence`.
 
 A folder of `save_encoder` holds `encoder.json` (how the towers are used, every file's size and
-SHA-256). Of BERT towers it has the tensors in which they differ from the embedded encoder, or all
-of them, with `config.json` and the tokenizer, where they are no descendants of that one; of others,
-each tower as a folder of sentence-transformers.
+SHA-256). Of BERT towers it holds the tensors in which they differ from the embedded encoder; if
+they were not trained from that one, it holds all tensors, `config.json` and the tokenizer. Other
+towers are folders of sentence-transformers.
 """
 
 from __future__ import annotations
@@ -72,23 +72,23 @@ def load_encoder(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
 ) -> Encoder:
-    """The encoder of that name (see the module), its towers float32 and new at every call, for they
-    may be trained.
+    """The encoder of that name (see the module), its towers float32. Each call returns new towers,
+    as they may be trained.
 
     Parameters
     ----------
-    pooling: of a plain model of transformers: `mean` (if not given), `cls`, `last`, or another of
+    pooling: for a plain model of transformers: `mean` (the default), `cls`, `last`, or another of
         `ragbook.models.sentence.POOLINGS`. Other encoders have their own.
-    query_encoder: another model, which reads the questions; both are of sentence-transformers,
-        plain, or `minilm`.
-    similarity: `cosine`, `dot` or `l2`, where a model does not say (then it is the cosine), or says
-        something else.
-    query_prompt, passage_prompt: written before each text, in place of what the model's files say.
+    query_encoder: another model for the questions; both must be of sentence-transformers, plain, or
+        `minilm`.
+    similarity: `cosine`, `dot` or `l2`; by default that of the model's files, or the cosine.
+    query_prompt, passage_prompt: texts before each query and passage; by default those of the
+        model's files.
 
     Raises
     ------
-    InputError: there is no encoder of that name, it is none that can be loaded, half of a pair is
-        missing, a file is damaged, or an encoder with a way of its own was asked for another.
+    InputError: there is no such encoder, it cannot be loaded, half of a pair is missing, a file is
+        damaged, or the options contradict the encoder's own settings.
     """
     name = str(name)
     minilm = name in ("minilm", MINILM_ID)
@@ -102,7 +102,7 @@ def load_encoder(
         for each in (name, query_encoder):
             if _is_saved(each) or _is_dpr(each):
                 raise InputError(
-                    f"{each} has towers for questions and passages already; leave --query-encoder "
+                    f"{each} already has towers for questions and passages; leave --query-encoder "
                     "out, or name two sentence-transformers or plain models"
                 )
         query = str(minilm_path()) if query_encoder in ("minilm", MINILM_ID) else query_encoder
@@ -148,7 +148,7 @@ def save_encoder(folder: Path | str, encoder: Encoder) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)  # from here to the end the folder is not whole
+    (folder / MANIFEST).unlink(missing_ok=True)  # until the end the folder is not complete
     if isinstance(encoder, SentenceEncoder):
         _save_towers(folder, encoder)
         return

@@ -1,8 +1,8 @@
-"""What a folder in Hugging Face's or sentence-transformers' layout holds, found out before anything
-of it is loaded.
+"""Checks a folder in Hugging Face's or sentence-transformers' layout before anything is loaded from
+it.
 
-Nothing that such a folder brings is executed: not the code that `auto_map` or `modules.json` names,
-not a pickle. What cannot be an encoder is refused in one sentence that says what would do.
+No code from such a folder is executed: neither the classes that `auto_map` or `modules.json` name,
+nor a pickle. A model that cannot be an encoder is refused in one sentence that says what can be.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 from ragbook.errors import InputError
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""What is asked of the hub: settings, vocabularies and weights, never a pickle."""
+"""The files that are taken from the hub: settings, vocabularies and weights, never a pickle."""
 MODULES = "modules.json"
 OWN_MODULES = (
     "Transformer", "StaticEmbedding", "Pooling", "WeightedLayerPooling", "CNN", "LSTM", "Dense",
     "LayerNorm", "Dropout", "Normalize",
 )  # fmt: skip
 """The classes of sentence-transformers that a `modules.json` may name: those that read text, import
-nothing by a name from a file, and keep their weights as safetensors."""
+nothing that a file names, and store their weights as safetensors."""
 _OWN_TYPE = re.compile(
     r"sentence_transformers\.(models|base\.modules|sentence_transformer\.modules)(\.[a-z_]+)?\."
     rf"({'|'.join(OWN_MODULES)})"
@@ -38,7 +38,7 @@ _TRANSFORMER_SETTINGS = {
     "max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name",
     "processing_kwargs", "unpad_inputs", "query_length", "document_length",
 }  # fmt: skip
-"""Settings of a `Transformer` module that say how text is read. Others say what else to load."""
+"""Settings of a `Transformer` module that say how text is read. Others name more things to load."""
 _METHODS = ("forward", "get_text_features")
 _CLASSIFIER = re.compile(
     r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
@@ -50,7 +50,7 @@ _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 _WOULD_DO = {
     "encoder": "'minilm', a sentence-transformers or BERT-like model, a folder that `ragbook train "
-    "dpr` wrote, or DPR's, by the name that contains 'ctx_encoder'",
+    "dpr` wrote, or a DPR pair, by the name that contains 'ctx_encoder'",
     "model": "'bundled', a folder that `ragbook train` wrote, or a seq2seq or causal model",
 }
 SEQ2SEQ, CAUSAL, RAG = "seq2seq", "causal", "rag"
@@ -58,8 +58,8 @@ SEQ2SEQ, CAUSAL, RAG = "seq2seq", "causal", "rag"
 
 @dataclass(frozen=True)
 class GeneratorFiles:
-    """A checkpoint that can write: its name, its folder, and what kind of model its configuration
-    describes."""
+    """A checkpoint of a model that can generate: its name, its folder, and the kind of model that
+    its configuration describes."""
 
     name: str
     folder: Path
@@ -69,13 +69,13 @@ class GeneratorFiles:
 
 @dataclass(frozen=True)
 class Layout:
-    """What was found in a folder.
+    """The content of a folder.
 
     Attributes
     ----------
-    folder: where it lies, local.
-    modules: the classes that `modules.json` names, in order; empty where there is no such file.
-    transformer: where the transformer's own files lie; None for `StaticEmbedding`.
+    folder: the local folder.
+    modules: the classes that `modules.json` names, in order; empty if there is no such file.
+    transformer: the folder with the transformer's own files; None for `StaticEmbedding`.
     """
 
     folder: Path
@@ -84,16 +84,16 @@ class Layout:
 
 
 def inspect_folder(name: str, pooling: str | None = None) -> Layout:
-    """Look through a folder, or a checkpoint of the hub, that is named as an encoder.
+    """Check a folder, or a checkpoint of the hub, that is named as an encoder.
 
     Parameters
     ----------
     name: a local folder or a hub name.
-    pooling: what was asked for; a causal language model is an encoder only if it says how.
+    pooling: the pooling that was asked for; a causal language model needs one to be an encoder.
 
     Raises
     ------
-    InputError: there is nothing of that name, or it is no encoder that can be loaded safely.
+    InputError: there is nothing with that name, or it is not an encoder that can be loaded safely.
     """
     folder = checkpoint_folder(name)
     refuse_code(name, folder)
@@ -115,19 +115,18 @@ def inspect_folder(name: str, pooling: str | None = None) -> Layout:
             activation = _json(name, path / "config.json").get("activation_function")
             if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
                 raise InputError(
-                    f"{name} has a Dense layer with the activation {activation!r}, which is none "
-                    "of torch.nn's; name an encoder of sentence-transformers' own modules"
+                    f"{name} has a Dense layer with the activation {activation!r}, which is not "
+                    "from torch.nn; name an encoder of sentence-transformers' own modules"
                 )
     return Layout(folder, tuple(kind for kind, _ in modules), transformer)
 
 
 def inspect_generator(name: str) -> GeneratorFiles:
-    """Look through a folder, or a checkpoint of the hub, that is named as a reader or language
-    model.
+    """Check a folder, or a checkpoint of the hub, that is named as a reader or language model.
 
     Raises
     ------
-    InputError: there is nothing of that name, or it cannot write, or cannot be loaded safely.
+    InputError: there is nothing with that name, or it cannot generate or cannot be loaded safely.
     """
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -150,7 +149,7 @@ def inspect_generator(name: str) -> GeneratorFiles:
     decoder = getattr(config, "is_decoder", False) or architecture.endswith("LMHeadModel")
     if architecture.endswith("EncoderModel"):
         raise InputError(
-            f"{name} is the encoder of a seq2seq model alone ({what}), which cannot write; name "
+            f"{name} is only the encoder of a seq2seq model ({what}), which cannot write; name "
             "the whole model, or use this one as an --encoder"
         )
     if config.is_encoder_decoder and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
@@ -174,8 +173,8 @@ def loaded(found: GeneratorFiles) -> tuple[Any, Any]:
 
     Raises
     ------
-    InputError: a tensor is missing, has no place or has another shape, or there is no fast
-        tokenizer; the sentence names it.
+    InputError: a tensor is missing, unknown or of another shape, or there is no fast tokenizer; the
+        message names it.
     """
     import torch
     from safetensors import SafetensorError
@@ -198,41 +197,43 @@ def loaded(found: GeneratorFiles) -> tuple[Any, Any]:
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(
-            f"{name} is damaged or not a whole checkpoint of {found.architecture} "
+            f"{name} is damaged or not a complete checkpoint of {found.architecture} "
             f"({' '.join(str(error).split())[:200]}); save it again with save_pretrained"
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise InputError(f"{name} lacks tensors of its model: {_some(missing)}; download it again")
     if unexpected := sorted(info["unexpected_keys"]):
         raise InputError(
-            f"{name} holds tensors that its model has no place for: {_some(unexpected)}; "
-            "its config.json is of another model, or it is damaged"
+            f"{name} holds tensors that its model does not have: {_some(unexpected)}; its "
+            "config.json is that of another model or damaged: download it again"
         )
     if mismatched := sorted(str(key[0]) for key in info.get("mismatched_keys", ())):
-        raise InputError(f"{name} holds tensors of another shape: {_some(mismatched)}")
+        raise InputError(
+            f"{name} holds tensors of another shape: {_some(mismatched)}; download it again"
+        )
     if not tokenizer.is_fast:
         raise InputError(
-            f"{name} has no fast tokenizer; write tokenizer.json beside it with AutoTokenizer's "
-            "save_pretrained where sentencepiece is installed"
+            f"{name} has no fast tokenizer; with sentencepiece installed, write its tokenizer.json "
+            "by AutoTokenizer's save_pretrained"
         )
     return model, tokenizer
 
 
 def check_tensors(name: str, folder: Path, model: Any) -> None:
-    """Refuse weights that are not the model's: every tensor must be in the file, and each in it
-    must have a place of its size.
+    """Refuse weights that do not belong to the model: all of its tensors must be in the file, with
+    the same shapes, and no others.
 
-    A pooler may be absent, for its states are not used, and the head of the task that a checkpoint
+    A pooler may be missing, as its states are not used, and the head of the task that a checkpoint
     was trained on may be there.
 
     Parameters
     ----------
-    folder: of the transformer's files.
-    model: what was made of them, a `PreTrainedModel`.
+    folder: folder of the transformer's files.
+    model: the `PreTrainedModel` loaded from them.
 
     Raises
     ------
-    InputError: tensors are missing or do not fit; the sentence names them.
+    InputError: tensors are missing or do not fit; the message names them.
     """
     _, found = type(model).from_pretrained(
         str(folder),
@@ -247,20 +248,20 @@ def check_tensors(name: str, folder: Path, model: Any) -> None:
         raise InputError(f"{name} lacks tensors of its model: {_some(missing)}; download it again")
     if mismatched := sorted(name for name, *_ in found["mismatched_keys"]):
         raise InputError(
-            f"{name} holds tensors of other sizes than its config.json says: {_some(mismatched)}; "
+            f"{name} holds tensors of other shapes than its config.json says: {_some(mismatched)}; "
             "download it again"
         )
     if unexpected := sorted(found["unexpected_keys"] - _of_heads(model.config)):
         raise InputError(
-            f"{name} holds tensors that its model has no place for: {_some(unexpected)}; "
-            "its config.json is of another model, or it is damaged"
+            f"{name} holds tensors that its model does not have: {_some(unexpected)}; its "
+            "config.json is that of another model or damaged: download it again"
         )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars and reports of transformers' loading: what matters of them is checked, and
-    said in one sentence."""
+    """Silence the bars and reports of transformers' loading; their important parts are checked here
+    and reported in one sentence."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -275,17 +276,17 @@ def quiet() -> Iterator[None]:
 
 
 def checkpoint_folder(name: str, wanted: str = "encoder") -> Path:
-    """The folder of that name, or the hub's checkpoint as a folder of its cache.
+    """The folder of that name, or the folder of the hub's cache with that checkpoint.
 
     Raises
     ------
-    InputError: there is neither; the sentence says which names of what is `wanted` would do.
+    InputError: there is neither; the message says what can be named for what is `wanted`.
     """
     folder = Path(name)
     if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         from huggingface_hub import snapshot_download
 
-        with suppress(OSError, ValueError):  # it is neither here nor there
+        with suppress(OSError, ValueError):  # it is neither in the cache nor on the network
             folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
     if not any((folder / file).is_file() for file in (MODULES, "config.json")):
         raise InputError(
@@ -296,7 +297,7 @@ def checkpoint_folder(name: str, wanted: str = "encoder") -> Path:
 
 
 def _json(name: str, path: Path) -> Any:
-    """What a file of settings says; an empty dictionary where there is none."""
+    """The content of a file of settings; an empty dictionary if there is no such file."""
     if not path.is_file():
         return {}
     try:
@@ -310,25 +311,25 @@ def refuse_code(name: str, folder: Path) -> None:
 
     Raises
     ------
-    InputError: it does; the sentence names the file.
+    InputError: it does; the message names the file.
     """
     for pattern in ("*config.json", "*/*config.json"):
         for path in sorted(folder.glob(pattern)):
             settings = _json(name, path)
             if isinstance(settings, dict) and settings.get("auto_map"):
                 raise InputError(
-                    f"{name} brings code of its own (auto_map in {path.name}), which is never run "
-                    "here; name a model of the classes that transformers has"
+                    f"{name} brings code of its own (auto_map in {path.name}), which ragbook never "
+                    "runs; name a model whose class is part of transformers"
                 )
 
 
 def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
-    """Class and folder of each module that `modules.json` names, in order."""
+    """The class and folder of each module that `modules.json` names, in order."""
     said = _json(name, folder / "config_sentence_transformers.json").get("model_type")
     if said not in (None, "SentenceTransformer"):
         raise InputError(
-            f"{name} is a {said} of sentence-transformers, which gives texts no single vectors; "
-            "name a SentenceTransformer"
+            f"{name} is a {said} of sentence-transformers, which does not give each text a single "
+            "vector; name a SentenceTransformer"
         )
     found = []
     try:
@@ -336,11 +337,14 @@ def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
             kind, path = entry["type"], entry["path"]
             if not (match := _OWN_TYPE.fullmatch(kind)):
                 raise InputError(
-                    f"{name} is made of the module {kind!r}, and only sentence-transformers' own "
+                    f"{name} has the module {kind!r}, and only sentence-transformers' own "
                     f"{', '.join(OWN_MODULES)} are loaded; name another encoder"
                 )
             if os.path.isabs(path) or ".." in Path(path).parts:
-                raise InputError(f"{folder / MODULES} leads out of its folder, to {path!r}")
+                raise InputError(
+                    f"{folder / MODULES} names {path!r}, which is outside its folder; name another "
+                    "encoder"
+                )
             found.append((match[3], folder / path))
     except (KeyError, TypeError):
         found = []
@@ -353,34 +357,34 @@ def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
 
 
 def _check_settings(name: str, folder: Path) -> None:
-    """Refuse settings of a `Transformer` module that would load something else than its files."""
+    """Refuse settings of a `Transformer` module that would load anything but its own files."""
     for path in sorted(folder.glob("sentence_*_config.json")):
         settings = _json(name, path)
         odd = sorted(key for key in settings.keys() - _TRANSFORMER_SETTINGS if settings[key])
         if odd:
             raise InputError(
-                f"{path} of {name} has settings that are not read here: {_some(odd)}; take them "
-                "out if the model does without, or name another encoder"
+                f"{path} of {name} has settings that ragbook does not read: {_some(odd)}; remove "
+                "them if the model works without, or name another encoder"
             )
         for entry in (settings.get("modality_config") or {}).values():
             if entry.get("method") not in _METHODS:
                 raise InputError(
-                    f"{path} of {name} calls the method {entry.get('method')!r}, and only "
-                    f"{' and '.join(_METHODS)} are called here; name another encoder"
+                    f"{path} of {name} calls the method {entry.get('method')!r}, and ragbook calls "
+                    f"only {' and '.join(_METHODS)}; name another encoder"
                 )
 
 
 def check_transformer(name: str, folder: Path) -> None:
-    """Refuse a folder without weights or without a tokenizer in a form that is read here.
+    """Refuse a folder without weights or without a tokenizer in a form that can be read.
 
     Raises
     ------
-    InputError: something is missing; the sentence names it and what would do.
+    InputError: something is missing; the message names it and says what to do.
     """
     if (folder / "adapter_config.json").is_file():
         raise InputError(
-            f"{name} is an adapter without the model under it; merge the two (peft's "
-            "merge_and_unload), save them and name that folder"
+            f"{name} is an adapter without its base model; merge the two (peft's "
+            "merge_and_unload), save the result and name that folder"
         )
     if not any(
         (folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")
@@ -389,14 +393,14 @@ def check_transformer(name: str, folder: Path) -> None:
     there = {file for file in (*_SENTENCEPIECE, *_VOCABULARIES) if (folder / file).is_file()}
     if "tokenizer.json" not in there and there & set(_SENTENCEPIECE):
         raise InputError(
-            f"{name} has a SentencePiece model ({min(there & set(_SENTENCEPIECE))}) and not its "
-            "fast tokenizer; write tokenizer.json beside it with AutoTokenizer's save_pretrained "
-            "where sentencepiece is installed"
+            f"{name} has a SentencePiece model ({min(there & set(_SENTENCEPIECE))}) and no fast "
+            "tokenizer; with sentencepiece installed, write its tokenizer.json by AutoTokenizer's "
+            "save_pretrained"
         )
     if not there:
         raise InputError(
-            f"{name} has no tokenizer (none of {', '.join(_VOCABULARIES)}); save the one that the "
-            "model was trained with beside it"
+            f"{name} has no tokenizer (none of {', '.join(_VOCABULARIES)}); save the tokenizer "
+            "that the model was trained with into the same folder"
         )
 
 
@@ -408,18 +412,19 @@ def _no_weights(name: str, folder: Path) -> InputError:
     )
     only = f" (only {_some(others)})" if others else ""
     return InputError(
-        f"{name} has no model.safetensors{only} in {folder.name}, and no other form of weights is "
-        "read; load the model once with transformers or sentence-transformers and write it with "
+        f"{name} has no model.safetensors{only} in {folder.name}, and ragbook reads no other "
+        "weights; load the model once with transformers or sentence-transformers and write it with "
         "save_pretrained"
     )
 
 
 def _check_kind(name: str, folder: Path, pooling: str | None, described: bool = False) -> None:
-    """The model turns text into states that can be pooled.
+    """Refuse a model that does not turn text into states that can be pooled.
 
     Parameters
     ----------
-    described: a `modules.json` says how they are pooled, whatever the model was made for.
+    described: whether a `modules.json` says how states are pooled; then every kind of model may be
+        an encoder.
     """
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -432,38 +437,38 @@ def _check_kind(name: str, folder: Path, pooling: str | None, described: bool = 
     what = architecture or config.model_type
     if _CLASSIFIER.search(architecture):
         raise InputError(
-            f"{name} is a classifier ({what}), whose head scores texts and gives them no vectors; "
-            "name an encoder, such as the model that it was trained from"
+            f"{name} is a classifier ({what}), which gives scores and no vectors; name an encoder, "
+            "such as the model that it was trained from"
         )
     if config.model_type == "dpr":
         raise InputError(
-            f"{name} is one half of a DPR pair; keep both in folders whose names differ in "
-            "'ctx_encoder' and 'question_encoder', and name either"
+            f"{name} is one half of a DPR pair; put both into folders whose names differ in "
+            "'ctx_encoder' and 'question_encoder', and name one of them"
         )
     seq2seq = config.is_encoder_decoder and not architecture.endswith("EncoderModel")
     if seq2seq and not described:
         raise InputError(
-            f"{name} is a seq2seq model ({what}), which reads and writes: it may be a --reader, "
-            "and as encoder do 'minilm', a sentence-transformers or a BERT-like model"
+            f"{name} is a seq2seq model ({what}), which can be a --reader and not an encoder; name "
+            "'minilm', a sentence-transformers or a BERT-like model"
         )
     model = MODEL_MAPPING.get(type(config), None)
     reads = getattr(model, "main_input_name", None) == "input_ids"
     if not reads or not hasattr(config, "vocab_size"):
-        raise InputError(f"{name} ({what}) is no model of text alone; name an encoder of text")
+        raise InputError(f"{name} ({what}) is not a model for text only; name an encoder of text")
     kind = type(config)
     causal = getattr(config, "is_decoder", False) or (
         kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
     )
     if causal and not described and pooling not in ("last", "mean"):
         raise InputError(
-            f"{name} is a causal language model ({what}), whose first states have not seen the "
-            "text: it may be a --reader or --lm; if it was trained to embed texts, say how with "
-            "--pooling last or mean, else name an encoder such as 'minilm'"
+            f"{name} is a causal language model ({what}), which can be a --reader or --lm; if it "
+            "was trained to embed texts, give its pooling with --pooling last or mean, else name "
+            "an encoder such as 'minilm'"
         )
 
 
 def _config(name: str, folder: Path) -> Any:
-    """What `config.json` describes, as transformers reads it."""
+    """The configuration in `config.json`, as transformers reads it."""
     from transformers import AutoConfig
 
     try:
@@ -472,7 +477,7 @@ def _config(name: str, folder: Path) -> Any:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{name} has a config.json that transformers does not read "
+            f"{name} has a config.json that transformers cannot read "
             f"({' '.join(str(error).split())[:200]}); name another model"
         ) from error
 
@@ -486,7 +491,7 @@ def _of_heads(config: Any) -> set[str]:
     for architecture in config.architectures or []:
         kind = getattr(transformers, architecture, None)
         if inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel):
-            with torch.device("meta"):  # names alone, no numbers
+            with torch.device("meta"):  # only the names are needed, no numbers
                 names |= kind(config).state_dict().keys()
     return names
 

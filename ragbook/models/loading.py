@@ -1,8 +1,8 @@
 """Loads readers and language models: the bundled ones, and any that `transformers` can read.
 
-A checkpoint's configuration says what it is, an encoder-decoder or a decoder-only model. What it
-holds is checked before it is used (`ragbook.models.inspection`): nothing of it is executed, nothing
-is unpickled, and no tensor is missing or without a place.
+A checkpoint's configuration tells whether it is an encoder-decoder or a decoder-only model. Its
+files are checked before they are used (`ragbook.models.inspection`): no code from them is executed,
+nothing is unpickled, and missing or unknown tensors are refused.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from ragbook.models.span import SpanReader
 from ragbook.models.templates import TEMPLATES, Demonstration, Template, TemplateLayout
 
 T5_LIKE = ("t5", "mt5", "umt5", "longt5", "t5gemma")
-"""Encoder-decoders that learnt to answer questions from `question: ... context: ...`."""
+"""Encoder-decoders that were trained to answer questions from `question: ... context: ...`."""
 
 
 def load_reader(
@@ -55,7 +55,7 @@ def load_reader(
 ) -> SeqReader | CausalReader:
     """A generator: the reader of the closed book, in-context retrieval, RAG and FiD.
 
-    The same arguments give the same object, loaded once.
+    Calls with the same arguments return the same object, which is loaded once.
 
     Parameters
     ----------
@@ -66,16 +66,16 @@ def load_reader(
     method: load the reader as tuned to this method's objective, if there is such a version. All
         versions share one encoder, and pairs that one of them has encoded are not encoded again by
         the others.
-    prompt: how passages and question are shown; see `ragbook.models.templates`. By default what
-        fits the model.
-    demonstrations: answered questions that stand in every prompt.
+    prompt: the template of prompts, by default one that fits the model; see
+        `ragbook.models.templates`.
+    demonstrations: answered questions in every prompt.
     device, precision: see `ragbook.models.devices`.
     memory: bytes of passages' keys and values that a causal model keeps between calls.
 
     Raises
     ------
     InputError: there is no such model, it is of a kind that cannot be a reader, its weights are
-        missing or damaged, or it has a prompt of its own and was given another.
+        missing or damaged, or it was trained on a prompt of its own and another was given.
     """
     return _reader(name, method, prompt, tuple(demonstrations), device, precision, memory)
 
@@ -184,7 +184,7 @@ def _span_reader(name: str, method: str | None, device: str, precision: str) -> 
     scorer = span_scorer(encoder.config.hidden_size, folder)
     if method is not None and f"{method}.safetensors" in manifest(folder)["files"]:
         fill(scorer, tensors(f"{method}.safetensors", folder))
-    place(scorer, device)  # it scores states that are float32 in every precision
+    place(scorer, device)  # its input states are float32 in every precision
     span_reader = SpanReader(encoder, scorer, reader.tokenizer, name)
     span_reader.pairs = reader.pairs
     return span_reader
@@ -199,7 +199,7 @@ def load_language_model(
 
     Raises
     ------
-    InputError: there is no such model, it is none of these, or weights are missing or damaged.
+    InputError: there is no such model, it is not causal, or weights are missing or damaged.
     """
     return _language_model(name, device, precision)
 
@@ -212,8 +212,8 @@ def _language_model(name: str, device: str, precision: str) -> LanguageModel:
         found = inspect_generator(name)
         if found.kind != CAUSAL:
             raise InputError(
-                f"{name} is an encoder-decoder ({found.architecture}), which may be a --reader; "
-                "name a decoder-only model such as GPT-2 or Llama"
+                f"{name} is an encoder-decoder ({found.architecture}), which can be a --reader and "
+                "not an --lm; name a decoder-only model such as GPT-2 or Llama"
             )
         lm = LanguageModel(*loaded(found), name, checked=False)
         check_left_to_right(name, lambda ids: lm.forward(ids)[1])
@@ -226,6 +226,6 @@ def _language_model(name: str, device: str, precision: str) -> LanguageModel:
 
 
 def is_local(name: str) -> bool:
-    """Whether a name is the bundled reader's or a folder that `ragbook train` wrote, so that REALM
-    has a reader there."""
+    """Whether a name is `bundled` or a folder that `ragbook train` wrote, which also has a reader
+    for REALM."""
     return name == BUNDLED or (Path(name) / "weights.json").is_file()

@@ -157,17 +157,17 @@ def widened(layout: Any, max_input: int) -> Layout:
 
 @dataclass(frozen=True)
 class Together:
-    """Several passages as one, the best last; `starts` are the places in its text where they begin,
-    and `numbers` which of the passages each one is."""
+    """Several passages joined to one, the best one last; `starts` are the positions in its text
+    where they begin, in characters, and `numbers` the numbers of these passages."""
 
     passage: Passage
     starts: tuple[int, ...]
     numbers: tuple[int, ...]
 
     def owner(self, inputs: Inputs, row: int) -> Tensor:
-        """The passage of each token of an input that shows this one: int64 [L], -1 elsewhere."""
+        """The passage of each token of an input that holds these: int64 [L], -1 elsewhere."""
         shown = inputs.texts[row]
-        shift = max(shown.find(self.passage.text), 0)  # a layout may put something before the text
+        shift = max(shown.find(self.passage.text), 0)  # a layout may add words before the text
         begins = inputs.offsets[row, :, 0] - shift
         at = torch.searchsorted(torch.tensor(self.starts), begins, right=True) - 1
         numbers = torch.tensor(self.numbers)[at.clamp_min(0)]
@@ -175,13 +175,13 @@ class Together:
 
 
 def together(tokenizer: Any, passages: Sequence[Passage], max_tokens: int) -> Together:
-    """Several passages as one, for a model that reads them in one input.
+    """Join passages to one, the best one last, for a model that reads them in one input.
 
     Parameters
     ----------
     passages: best first, at least one.
-    max_tokens: of all of them. What does not fit is left out, the worst passages first; of the best
-        one, the end.
+    max_tokens: the most tokens of all together. Passages that do not fit are left out, the worst
+        first; the best one is always kept.
     """
     shown: list[str] = []
     spare = max_tokens

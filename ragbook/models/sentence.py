@@ -1,8 +1,8 @@
-"""Encoders of sentence-transformers and plain ones of transformers, as `Encoder`s.
+"""Models of sentence-transformers and plain models of transformers, as `Encoder`s.
 
-Each tower is a `SentenceTransformer`: how texts are cut into tokens, pooled, projected and
-normalised is that library's, as are the prompts and the similarity that a model's own files state.
-A plain model (BERT, DistilBERT, RoBERTa, MPNet, ...) becomes one with a pooling on top.
+Each tower is a `SentenceTransformer`: that library tokenises, pools, projects and normalises.
+Prompts and similarity come from the model's own files. A plain model (BERT, DistilBERT, RoBERTa,
+MPNet, ...) becomes a `SentenceTransformer` with a pooling on top.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ POOLINGS = {
     "weightedmean": "weightedmean",
     "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
 }
-"""Poolings by their name here: sentence-transformers' name. Several, laid end to end, have a plus
-sign between them."""
+"""Poolings: ragbook's name -> sentence-transformers' name. Names joined by plus signs mean several
+poolings whose vectors are laid end to end."""
 _SIMILARITIES = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}
 _TASKS = {"query": "query", "passage": "document"}
 _PASSAGE_PROMPTS = ("document", "passage", "corpus")
 _MINILM_TENSORS = "2b5e406220fad0dc36189386bffe18628f2b74fe2b020b3bf186ff02a33eb70e"
-"""`tensors_sha256` of the embedded encoder's tensors: it goes by the hash of its published file."""
+"""`tensors_sha256` of the embedded encoder, which has the hash of its published file instead."""
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-_NO_LIMIT = 1_000_000  # a tokenizer without a limit says that it has one of 10 ** 30
+_NO_LIMIT = 1_000_000  # a tokenizer without a limit states one of 10 ** 30
 
 
 class SentenceEncoder(Encoder):
@@ -51,10 +51,10 @@ class SentenceEncoder(Encoder):
 
     Parameters
     ----------
-    passage_model, query_model: the towers; None for one that reads both.
-    prompts: under `query` and `passage`, what is written before each.
+    passage_model, query_model: the towers; the second is None if one tower reads both.
+    prompts: texts before each query and each passage, under `query` and `passage`.
 
-    The others, and the attributes, are those of `Encoder`.
+    The other parameters and the attributes are those of `Encoder`.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class SentenceEncoder(Encoder):
         return self._vectors(self.passage_model, [passage_text(p) for p in passages], "passage")
 
     def vectors(self, tower: Any, inputs: dict[str, Any]) -> Tensor:
-        """The vectors of texts that the tower's `preprocess` has tokenised, float32 [n, d], on the
+        """The vectors of texts tokenised by the tower's `preprocess`, float32 [n, d], on the
         device of the tower, with gradients."""
         device = next(tower.parameters()).device
         inputs = {n: v.to(device) if isinstance(v, Tensor) else v for n, v in inputs.items()}
@@ -117,17 +117,17 @@ def load_sentence(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
 ) -> SentenceEncoder:
-    """A sentence-transformers or a plain model as an encoder.
+    """Load a sentence-transformers model or a plain model as an encoder.
 
     Parameters
     ----------
-    id: what it is called, if not by its name.
+    id: the encoder's id, by default its name.
 
-    The others are those of `load_encoder`.
+    The other parameters are those of `load_encoder`.
 
     Raises
     ------
-    InputError: there is no such model, it is no encoder, or what is asked for is not its own.
+    InputError: there is no such model, it is not an encoder, or the options contradict its files.
     """
     passages = load_tower(name, pooling)
     if pooling not in (None, pooling_of(passages)):
@@ -139,7 +139,7 @@ def load_sentence(
     dimensions = [tower.get_embedding_dimension() for tower in (passages, queries)]
     if dimensions[0] != dimensions[1]:
         raise InputError(
-            f"{name} gives vectors of {dimensions[0]} dimensions and {query_encoder} of "
+            f"the vectors of {name} have {dimensions[0]} dimensions and those of {query_encoder} "
             f"{dimensions[1]}; name two encoders that were trained together"
         )
     if similarity is None:
@@ -147,13 +147,14 @@ def load_sentence(
         if similarity != other:
             raise InputError(
                 f"{name} compares by {similarity} and {query_encoder} by {other}; name two "
-                "encoders that were trained together, or say which it is with --similarity"
+                "encoders that were trained together, or choose one with --similarity"
             )
     stated = [passages.prompts.get(key) for key in _PASSAGE_PROMPTS]
     if query_prompt is None:
         query_prompt = queries.prompts.get("query")
     if passage_prompt is None:
-        # sentence-transformers gives every model an empty `document`, and then reads no other.
+        # sentence-transformers gives every model an empty prompt `document`, which would hide the
+        # model's own prompt under another name.
         passage_prompt = next(filter(None, stated), None)
     return sentence_encoder(
         (passages, queries),
@@ -173,7 +174,7 @@ def sentence_encoder(
     prompts: Mapping[str, str],
     query_id: str | None = None,
 ) -> SentenceEncoder:
-    """The encoder of a passage and a query tower, which may be one, with their hashes."""
+    """An encoder of a passage tower and a query tower, which may be the same, with their hashes."""
     passages, queries = towers
     sha256 = tower_sha256(passages, similarity)
     return SentenceEncoder(
@@ -190,11 +191,11 @@ def sentence_encoder(
 
 
 def load_tower(name: str, pooling: str | None = None) -> Any:
-    """A `SentenceTransformer`, float32, on the CPU, of a folder or hub name.
+    """Load a `SentenceTransformer` from a folder or hub name, float32, on the CPU.
 
     Parameters
     ----------
-    pooling: of a plain model, `mean` if not given; a `modules.json` states its own.
+    pooling: for a plain model, by default `mean`; a `modules.json` has its own.
 
     Raises
     ------
@@ -228,7 +229,7 @@ def _loaded(folder: Path, pooling: str | None, described: bool) -> Any:
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     kwargs: dict[str, Any] = {
-        # Sizes are checked afterwards, with the names (`check_tensors`).
+        # Names and shapes are checked afterwards (`check_tensors`).
         "model_kwargs": {
             **_LOCAL,
             "use_safetensors": True,
@@ -253,8 +254,8 @@ def _loaded(folder: Path, pooling: str | None, described: bool) -> Any:
 
 
 def _settle(name: str, transformer: Any) -> None:
-    """Drop a pooler that is not used (the file may lack it, and then it is random), and see that
-    any text can be padded and is cut before the places run out."""
+    """Drop a pooler that is not used (if the file lacks it, it is random), and make sure that texts
+    can be padded and are cut to the model's number of positions."""
     model, tokenizer = transformer.model, transformer.tokenizer
     output = transformer.modality_config["text"]["method_output_name"]
     optional = "add_pooling_layer" in inspect.signature(type(model).__init__).parameters
@@ -262,16 +263,18 @@ def _settle(name: str, transformer: Any) -> None:
         model.pooler = None
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise InputError(f"the tokenizer of {name} has no token to pad with; give it one")
+            raise InputError(
+                f"the tokenizer of {name} has no padding token; set one and save the tokenizer"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     places = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
-    if getattr(places, "padding_idx", None) is not None:  # RoBERTa and MPNet count from it on
+    if getattr(places, "padding_idx", None) is not None:  # RoBERTa and MPNet count from there
         most = places.num_embeddings - places.padding_idx - 1
         transformer.max_seq_length = min(transformer.max_seq_length, most)
 
 
 def pooling_of(tower: Any) -> str:
-    """How a `SentenceTransformer` pools, by our names; `none` where it needs no pooling."""
+    """The pooling of a `SentenceTransformer`, by ragbook's names; `none` if it has no pooling."""
     ours = {theirs: name for name, theirs in POOLINGS.items()}
     for module in tower:
         if (modes := getattr(module, "pooling_mode", None)) is not None:
@@ -280,8 +283,8 @@ def pooling_of(tower: Any) -> str:
 
 
 def similarity_of(name: str, tower: Any) -> str:
-    """What a `SentenceTransformer` compares by; vectors of length 1 have the cosine as their inner
-    product."""
+    """The similarity of a `SentenceTransformer`; for normalised vectors the inner product is the
+    cosine."""
     said = tower.similarity_fn_name
     if said not in _SIMILARITIES:
         raise InputError(
@@ -293,8 +296,8 @@ def similarity_of(name: str, tower: Any) -> str:
 
 
 def tower_sha256(tower: Any, similarity: str) -> str:
-    """SHA-256 of a tower's tensors and of the modules they stand in, apart from what an index's
-    manifest tells by itself: the pooling, and lengths of 1 where the cosine compares."""
+    """SHA-256 of a tower's tensors and of its modules, except those that an index's manifest
+    describes: the pooling, and a normalisation that comes with the cosine."""
     tensors: dict[str, Tensor] = {}
     modules = []
     for number, module in enumerate(tower):
@@ -314,14 +317,14 @@ def tower_sha256(tower: Any, similarity: str) -> str:
 
 
 def _max_tokens(tower: Any) -> int | None:
-    """Tokens of a text that a tower reads; None where there is no limit."""
+    """The most tokens of a text that a tower reads; None if there is no limit."""
     limit = tower.max_seq_length
     return None if limit is None or limit > _NO_LIMIT else int(limit)
 
 
 def save_towers(folder: Path, encoder: SentenceEncoder) -> list[str]:
-    """Write the towers as sentence-transformers' own folders, `passage` and, where there are two,
-    `query`; the names of all files in `folder`."""
+    """Write the towers as sentence-transformers' own folders, `passage` and, if there are two,
+    `query`; returns the names of all files, relative to `folder`."""
     towers = {"passage": encoder.passage_model, "query": encoder.query_model}
     if encoder.passage_model is encoder.query_model:
         del towers["query"]

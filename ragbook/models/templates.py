@@ -1,7 +1,7 @@
-"""How a model is shown passages and a question, as data: a template's texts, in its order.
+"""Prompts as data: a template holds the texts around instruction, passages, question and answer.
 
-A passage stands before the question, so that what a decoder-only model computes of it does not
-depend on the question. The answer follows the template's `answer` and is closed by `end`.
+Passages come before the question, so that a decoder-only model's states of a passage do not depend
+on the question. The answer follows the template's `answer` and is closed by its `end`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Template:
 
     Parameters
     ----------
-    instruction: what stands first, once.
-    passage: of each passage; `{title}` and `{text}` are its own.
-    question: `{question}` is the question.
-    answer: what the answer follows; it must be the same for every question.
-    space: what separates it from the answer.
+    instruction: the text at the beginning of the prompt.
+    passage: the text for each passage, with `{title}` and `{text}`.
+    question: the text for the question, with `{question}`.
+    answer: the text before the answer; it must be the same for every question.
+    space: the text between `answer` and the answer itself.
     end: the text that closes an answer, one token; empty for the model's own end token.
     demonstrations: how many answered questions are shown before the one that is asked.
-    max_passage, max_question: tokens of a passage and of a question that are shown.
+    max_passage, max_question: the most tokens of a passage and of a question; the rest is cut.
     chat: whether the texts are put into the tokenizer's chat template, as one turn of the user.
     """
 
@@ -58,8 +58,8 @@ TEMPLATES = {
         passage="context: {title} {text} ", question="question: {question}", answer="", end=""
     ),
 }
-"""Templates by name: `base` of a model that continues a text, `chat` of one that follows
-instructions, `t5` of T5 and Flan-T5, which learnt question answering in this form."""
+"""Templates by name: `base` for a model that continues a text, `chat` for one that follows
+instructions, `t5` for T5 and Flan-T5, which learned question answering in this form."""
 
 SLOTS = {"passage": ("{title}", "{text}"), "question": ("{question}",)}
 
@@ -71,7 +71,7 @@ def load_template(name: str) -> Template:
 
     Raises
     ------
-    InputError: there is no such template or file, or the file holds anything else.
+    InputError: there is no such template or file, or the file has other content.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
@@ -92,18 +92,20 @@ def load_template(name: str) -> Template:
 def _checked(path: Path, given: Any) -> Template:
     kinds = {field.name: type(getattr(TEMPLATES["base"], field.name)) for field in fields(Template)}
     if not isinstance(given, dict):
-        raise InputError(f"the prompt {path} must hold fields with their values")
+        raise InputError(f"the prompt {path} must consist of fields with values")
     for name, value in given.items():
         if name not in kinds:
-            raise InputError(f"the prompt {path} has {name!r}; its fields are {', '.join(kinds)}")
+            raise InputError(
+                f"the prompt {path} has the unknown field {name!r}; choose from {', '.join(kinds)}"
+            )
         if type(value) is not kinds[name] or (kinds[name] is int and value < 0):
             raise InputError(
-                f"{name} of the prompt {path} must be {_KINDS[kinds[name]]}, not {value!r}"
+                f"{name} in the prompt {path} must be {_KINDS[kinds[name]]}, not {value!r}"
             )
     template = replace(TEMPLATES["base"], **given)
     for name, slots in SLOTS.items():
         if slots[-1] not in getattr(template, name):
-            raise InputError(f"{name} of the prompt {path} must hold {slots[-1]}")
+            raise InputError(f"{name} in the prompt {path} must contain {slots[-1]}")
     return template
 
 
@@ -111,7 +113,7 @@ _KINDS = {str: "a text", int: "a whole number, 0 or more", bool: "true or false"
 
 
 def fill(template: str, /, **values: str) -> str:
-    """A template's text with its slots filled; other braces stay as they are."""
+    """A template's text with its slots filled in; other braces are not changed."""
     for name, value in values.items():
         template = template.replace("{" + name + "}", value)
     return template
@@ -119,7 +121,7 @@ def fill(template: str, /, **values: str) -> str:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """An answered question that a prompt shows, with the passage that answers it, if one is."""
+    """An answered question for a prompt, with the passage that answers it, if it is known."""
 
     question: str
     answer: str
@@ -133,15 +135,14 @@ def draw_demonstrations(
     seed: int,
     asked: Sequence[Question],
 ) -> tuple[Demonstration, ...]:
-    """Answered questions to show before others, drawn with a seed.
+    """Draw answered questions, with a seed, to show them before other questions.
 
     Parameters
     ----------
-    questions: to draw from; those without an answer are not drawn.
-    passages: where gold passages are found; a question whose gold passage is among them is drawn
-        before one without.
-    count: how many.
-    asked: the questions that will be asked. None of them is ever shown.
+    questions: the questions to draw from; those without an answer are not drawn.
+    passages: questions whose gold passage is among these are preferred.
+    count: how many are drawn.
+    asked: the questions that will be asked, none of which is drawn.
 
     Raises
     ------
@@ -151,7 +152,7 @@ def draw_demonstrations(
     free = [q for q in questions if q.answers and q.text.strip().lower() not in hidden]
     if len(free) < count:
         raise InputError(
-            f"there are {len(free)} questions to take demonstrations from, and {count} are wanted; "
+            f"there are {len(free)} questions to draw demonstrations from, and {count} are needed; "
             "name a larger question file"
         )
     drawn = random.Random(f"demonstrations-{seed}").sample(free, len(free))
@@ -163,16 +164,16 @@ def draw_demonstrations(
 
 
 def chat_parts(tokenizer: Any, template: Template) -> tuple[str, str, str]:
-    """What the tokenizer's chat template puts around the words of a user and of the model.
+    """The texts that the tokenizer's chat template puts around the turns of user and model.
 
     Returns
     -------
-    (before the user's first words, between the user's words and the reply, between a reply and the
-    user's next words).
+    (the text before the user's first turn, between it and the model's reply, between the reply and
+    the user's next turn).
 
     Raises
     ------
-    InputError: the tokenizer has no chat template, or one that changes what is said.
+    InputError: the tokenizer has no chat template, or one that changes the texts of turns.
     """
     name = tokenizer.name_or_path
     if not getattr(tokenizer, "chat_template", None):
@@ -189,14 +190,14 @@ def chat_parts(tokenizer: Any, template: Template) -> tuple[str, str, str]:
     parts = re.split(rf"{first}|{reply}|{second}", rendered)
     if len(parts) != 4 or not parts[3]:
         raise InputError(
-            f"the chat template of {name} changes what is said; choose the prompt 'base'"
+            f"the chat template of {name} changes the texts of turns; choose the prompt 'base'"
         )
     return parts[0], parts[3], parts[2]
 
 
 @dataclass(frozen=True)
 class TemplateLayout:
-    """A template as an encoder's input; a long passage is cut at its end.
+    """A template as the layout of an encoder's input; a long passage is cut at its end.
 
     See `ragbook.models.prompts.Layout`.
     """

@@ -1,7 +1,7 @@
-"""What an encoder is: two towers that give passages and questions vectors of one space.
+"""The encoder: two towers that give passages and questions vectors in the same space.
 
-`Encoder` has BERT towers, as the embedded encoder, DPR and REALM have; `ragbook.models.sentence`
-has those of every other layout behind the same methods.
+`Encoder` has BERT towers, as in the embedded encoder, DPR and REALM; `ragbook.models.sentence` has
+towers of all other layouts, with the same methods.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from ragbook.models.prompts import passage_text
 from ragbook.models.sharing import one_at_a_time
 
 MAX_TOKENS = 256
-"""Tokens that a BERT tower reads, MiniLM's as its authors set it and DPR's alike; the rest is
+"""The most tokens that a BERT tower reads (MiniLM's authors and DPR's chose this); the rest is
 dropped."""
 
 POOLINGS = ("mean", "cls")
 SIMILARITIES = ("cosine", "dot", "l2")
 SCORE_SCALES = {"cosine": 20.0, "dot": 1.0, "l2": 1.0}
-"""The factor of the scores in the loss where nothing else is known: the cosine's as the embedded
-encoder was trained (and as sentence-transformers trains), the others' 1, as DPR was; the towers
-choose the lengths of their vectors."""
+"""Default factors of the scores in the loss: for the cosine that of the embedded encoder's training
+(and of sentence-transformers'); for the others 1, as in DPR, because the towers can learn the
+lengths of their vectors."""
 SENTENCE, SEGMENTS, TYPED = "title. text", "title [SEP] text", "title [SEP] text, two types"
 """How a passage is read: its title as a first sentence, or as a segment of its own, which shares
 its token type with the text (DPR) or has another (REALM)."""
 
 
 class Encoder:
-    r"""Two towers that give passages and questions vectors of one space; here, two BERTs.
+    r"""Two towers that give passages and questions vectors in the same space; here, two BERTs.
 
-    DPR (Karpukhin et al. 2020, section 3.1) has two towers, MiniLM one that reads both. The score
-    of passage z for question x, greater for the better one, is with the vectors \(p\) and \(q\)
+    DPR (Karpukhin et al. 2020, section 3.1) has two towers, MiniLM one that reads both. From the
+    vectors \(p\) of passage z and \(q\) of question x comes the score, higher for better passages:
 
     * `cosine`: \(p \cdot q\), both scaled to length 1;
     * `dot`: \(p \cdot q\);
@@ -47,25 +47,26 @@ class Encoder:
 
     Attributes
     ----------
-    passage_model, query_model: the towers, the same object where one reads both.
-    tokenizer: of both; where each has its own, the passages'.
-    id: the name it was loaded by; another name for the same weights is no other encoder.
-    query_id: the name of the query tower, if it was given one of its own.
-    sha256: of the passage tower's weights. An index is of this tower alone: whatever query tower
-        was trained to it may search.
+    passage_model, query_model: the towers, the same object if one reads both.
+    tokenizer: the tokenizer of both; if each has its own, that of the passages.
+    id: the name it was loaded by; the weights decide whether two encoders are the same, not this.
+    query_id: the name of the query tower, if it was loaded by another name.
+    sha256: of the passage tower's weights. An index depends on this tower alone: any query tower
+        that was trained with it may search.
     query_sha256: of the query tower's weights.
-    pooling: `mean` of the last states over real tokens, the first one (`cls`), or another that
-        sentence-transformers has.
-    prompts: what is written before each text, under `query` and `passage`, where something is.
-    max_tokens: how many tokens of a passage are read; None where there is no limit.
+    pooling: `mean` of the last states over real tokens, the first one (`cls`), or another pooling
+        of sentence-transformers.
+    prompts: texts before each query and passage, under `query` and `passage`, if there are any.
+    max_tokens: the most tokens of a passage that are read; None if there is no limit.
     similarity: `cosine`, `dot` or `l2`.
-    metric: what the index compares by, `inner_product` or `l2`.
-    score_scale: the factor its training multiplied the scores by before the softmax, so that
-        log p(z | x) = log_softmax(score_scale * score) is the distribution it was trained for.
+    metric: how the index compares vectors, `inner_product` or `l2`.
+    score_scale: the factor of the scores before the softmax in training, so that log p(z | x) =
+        log_softmax(score_scale * score) is the distribution it was trained for.
     passage_form: `title. text`, `title [SEP] text` or the latter with two token types.
     dimension: length of a vector.
-    precision: of `encode_passages`: `float32`, or `bfloat16` for the products of matrices, which
-        takes a fraction of the time where the processor has it. Weights and vectors are float32.
+    precision: number format of `encode_passages`: `float32`, or `bfloat16` for the products of
+        matrices, which is several times faster on processors with instructions for it. Weights and
+        vectors are float32.
     """
 
     def __init__(
@@ -101,12 +102,12 @@ class Encoder:
 
     @property
     def model(self) -> Any:
-        """The passage tower; where there is one tower, the one."""
+        """The passage tower, which is the only tower if one reads both."""
         return self.passage_model
 
     def to(self, device: str) -> Encoder:
-        """Move the towers to a device (`cpu`, `cuda`, `cuda:1`); the encoder itself. What
-        `encode_queries` and `encode_passages` give is on the CPU all the same."""
+        """Move the towers to a device (`cpu`, `cuda`, `cuda:1`), and return the encoder itself. The
+        results of `encode_queries` and `encode_passages` are on the CPU all the same."""
         self.passage_model.to(device)
         self.query_model.to(device)
         return self
@@ -119,8 +120,8 @@ class Encoder:
         return other
 
     def untied(self) -> Encoder:
-        """The same encoder with a copy of its query tower, to be trained: the passage tower is
-        shared with this one and stays what indexes were built with."""
+        """The same encoder with a copy of its query tower, to be trained. The passage tower is
+        shared with this encoder and does not change, so indexes built with it stay valid."""
         return self.changed(query_model=deepcopy(self.query_model))
 
     def query_vectors(self, queries: Sequence[str]) -> Tensor:
@@ -141,7 +142,7 @@ class Encoder:
         """The vectors of tokenised texts under one of the towers, float32 [n, d], on the device of
         the tower, with gradients.
 
-        Those of `cosine` have length 1, the others the length that the tower gave them.
+        With `cosine` they have length 1, otherwise the length that the tower gave them.
         """
         device = next(tower.parameters()).device
         inputs = {name: value.to(device) for name, value in inputs.items()}
@@ -204,13 +205,13 @@ class Encoder:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of a tower's tensors, as float32 and by name: the same for the same weights, however
-    they lie in files. The embedded encoder goes by the hash of its published file instead."""
+    """SHA-256 of a tower's tensors, as float32 and in the order of their names: it does not depend
+    on how files store them. The embedded encoder has the hash of its published file instead."""
     return tensors_sha256(model.state_dict())
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors, as float32 and by name."""
+    """SHA-256 of tensors with their names, as float32 and in the order of the names."""
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         array = value.detach().float().cpu().contiguous().numpy()

@@ -283,9 +283,9 @@ def distil(
 def recipe(
     run: Run, *, reader: str = "bundled", encoder: str = "minilm", **conventions: str
 ) -> None:
-    """`ragbook train distil`: an encoder in `run.out`, for `--encoder`, of MiniWiki's train
-    questions or of one's own, and each round's encoder and index beside it. `conventions` are
-    those of `load_encoder`."""
+    """`ragbook train distil`: writes an encoder into `run.out`, for `--encoder`, and each round's
+    encoder and index into `run.work`. It learns from MiniWiki's train questions or your own.
+    `conventions` are further arguments of `load_encoder`."""
     start = load_encoder(encoder, **conventions)
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))

@@ -45,7 +45,7 @@ a right one, as in the paper."""
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|block|h|albert_layers)\.(\d+)\.")
 _EMBEDDINGS = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe|shared)\.")
-"""How transformers' models call their layers, and what lies below the first one."""
+"""Names in transformers' models of their layers, and of the modules below the first layer."""
 
 SCALES = SCORE_SCALES
 """Factors of the scores in the loss."""
@@ -173,9 +173,9 @@ def epoch_batches(shown: Sequence[_T], size: int, seed: int, epoch: int) -> list
 def freeze_lower_layers(
     tower: Any, frozen_layers: int, dtype: torch.dtype = torch.bfloat16
 ) -> None:
-    """Quicken a tower and freeze what stays as it is: the embeddings, `frozen_layers` layers from
-    the bottom, but never the last one, and what is frozen already. What stands above the layers is
-    trained, and so is all of a tower without layers."""
+    """Prepare a tower for fast training, and freeze its embeddings and `frozen_layers` layers from
+    the bottom, but never the last layer. What is frozen already stays frozen. Modules above the
+    layers are trained, and a tower without layers is trained as a whole."""
     transformer = getattr(tower, "transformers_model", None) or tower  # of a SentenceTransformer
     if hasattr(transformer, "set_attn_implementation"):
         transformer.set_attn_implementation("eager")  # on CPUs it trains faster at these lengths
@@ -209,7 +209,7 @@ def train_dpr(
     progress: bool | None = None,
     start: Encoder | None = None,
 ) -> Encoder:
-    """Train or resume a dual encoder, write it into `out` and load it.
+    """Train a dual encoder, or resume its training, write it into `out` and load it.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def train_dpr(
     out: folder of the encoder; checkpoints and the log are in its subfolder `work`.
     recipe: the settings.
     seed: of the order in which questions are shown.
-    start: the encoder that is trained, the embedded one if none is given; it stays as it is.
+    start: the encoder to start from, by default the embedded one; it is not changed.
 
     Raises
     ------
@@ -263,7 +263,7 @@ def train_dpr(
 
 
 def _two_towers(start: Encoder, recipe: Recipe, name: str) -> Encoder:
-    """Copies of an encoder's tower or towers, compared as the recipe says."""
+    """An encoder with two copies of the tower or towers, and the recipe's similarity."""
     return start.changed(
         passage_model=deepcopy(start.passage_model),
         query_model=deepcopy(start.query_model),
@@ -281,13 +281,13 @@ def recipe(
     loss: str = "cross-entropy",
     **conventions: str,
 ) -> None:
-    """`ragbook train dpr`: an encoder in `run.out`, for `--encoder`, of MiniWiki's train questions
-    or of one's own.
+    """`ragbook train dpr`: writes an encoder into `run.out`, for `--encoder`. It learns from
+    MiniWiki's train questions or your own.
 
     Parameters
     ----------
-    encoder: what is trained, and `conventions` of it, those of `load_encoder`.
-    similarity: of the trained one, if not the same.
+    encoder: the encoder to start from; `conventions` are further arguments of `load_encoder`.
+    similarity: similarity of the trained encoder, by default the same.
     loss: see `Recipe`.
     """
     start = load_encoder(encoder, **conventions)

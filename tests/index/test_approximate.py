@@ -238,7 +238,7 @@ def test_another_kind_goes_on_from_the_same_vectors(tmp_path, monkeypatch):
     index = built(tmp_path / "index", "SQ8")
     assert ENCODERS["inner_product"].encoded == 0
     assert index.manifest["index"]["type"] == "IndexScalarQuantizer"
-    with pytest.raises(InputError, match=r"another kind, SQ8 in parts: 1.*--overwrite"):
+    with pytest.raises(InputError, match=r"another kind .SQ8 in parts: 1.*--overwrite"):
         built(tmp_path / "index", "Flat")
     assert len(built(tmp_path / "index", "Flat", overwrite=True)) == N
     assert {p.name for p in (tmp_path / "index").iterdir()} == {

@@ -64,8 +64,8 @@ def edit(path: Path, **changes) -> None:
     [
         ("BertForSequenceClassification", ["is a classifier", "name an encoder"]),
         ("BertForTokenClassification", ["is a classifier"]),
-        ("ViTModel", ["is no model of text alone", "name an encoder of text"]),
-        ("T5ForConditionalGeneration", ["is a seq2seq model", "--reader", "as encoder do"]),
+        ("ViTModel", ["is not a model for text only", "name an encoder of text"]),
+        ("T5ForConditionalGeneration", ["is a seq2seq model", "--reader", "and not an encoder"]),
         ("GPT2LMHeadModel", ["is a causal language model", "--pooling last", "--reader or --lm"]),
     ],
 )
@@ -125,12 +125,12 @@ def test_a_pickled_module_is_refused(capsys, st):
 def test_a_sentencepiece_model_alone_is_refused(capsys, copy):
     (copy / "tokenizer.json").rename(copy / "sentencepiece.bpe.model")
     sentence = refusal(capsys, copy)
-    assert "SentencePiece model (sentencepiece.bpe.model) and not its fast tokenizer" in sentence
+    assert "SentencePiece model (sentencepiece.bpe.model) and no fast tokenizer" in sentence
 
 
 def test_an_adapter_is_refused(capsys, copy):
     (copy / "adapter_config.json").write_text("{}")
-    assert "is an adapter without the model under it" in refusal(capsys, copy)
+    assert "is an adapter without its base model" in refusal(capsys, copy)
 
 
 def change_tensors(folder: Path, change) -> None:
@@ -149,12 +149,12 @@ def change_tensors(folder: Path, change) -> None:
         ),
         (
             lambda t: t.update({"encoder.layer.2.output.dense.bias": torch.zeros(16)}),
-            "has no place for: encoder.layer.2.output.dense.bias;",
+            "does not have: encoder.layer.2.output.dense.bias;",
         ),
-        (lambda t: t.update({"surprise": torch.zeros(2)}), "has no place for: surprise;"),
+        (lambda t: t.update({"surprise": torch.zeros(2)}), "does not have: surprise;"),
         (
             lambda t: t.update({"embeddings.word_embeddings.weight": torch.zeros(5, 16)}),
-            "of other sizes than its config.json says: embeddings.word_embeddings.weight;",
+            "of other shapes than its config.json says: embeddings.word_embeddings.weight;",
         ),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_module_that_is_not_sentence_transformers_own_is_not_imported(st):
     modules = json.loads((st / "modules.json").read_text())
     modules[1]["type"] = "own.Own"
     (st / "modules.json").write_text(json.dumps(modules))
-    assert "is made of the module 'own.Own'" in answered_yes(st)
+    assert "has the module 'own.Own'" in answered_yes(st)
     assert not ran.exists()
 
 
@@ -243,7 +243,7 @@ def test_only_modules_of_the_list_are_loaded(st, kind):
     modules = json.loads((st / "modules.json").read_text())
     modules[2]["type"] = kind
     (st / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(InputError, match="is made of the module"):
+    with pytest.raises(InputError, match="has the module"):
         load_encoder(st)
 
 
@@ -254,7 +254,7 @@ def test_only_modules_of_the_list_are_loaded(st, kind):
         (
             "sentence_bert_config.json",
             {"model_args": {"attn_implementation": "somebody/kernel"}},
-            "settings that are not read here: model_args",
+            "settings that ragbook does not read: model_args",
         ),
         (
             "sentence_bert_config.json",
@@ -279,7 +279,7 @@ def test_a_path_that_leads_out_is_refused(st):
     modules = json.loads((st / "modules.json").read_text())
     modules[2]["path"] = "../elsewhere"
     (st / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(InputError, match="leads out of its folder"):
+    with pytest.raises(InputError, match="which is outside its folder"):
         load_encoder(st)
 
 

@@ -42,13 +42,13 @@ def test_a_file_gives_fields_and_the_others_keep_their_defaults(tmp_path, suffix
     ("text", "sentence"),
     [
         ("passage = ", "not valid TOML"),
-        ('passages = "{text}"', "has 'passages'; its fields are"),
+        ('passages = "{text}"', "has the unknown field 'passages'"),
         ("demonstrations = true", "must be a whole number"),
         ("demonstrations = -1", "must be a whole number"),
         ("chat = 1", "must be true or false"),
         ("answer = 3", "must be a text"),
-        ('passage = "{title}"', r"must hold \{text\}"),
-        ('question = "Why?"', r"must hold \{question\}"),
+        ('passage = "{title}"', r"must contain \{text\}"),
+        ('question = "Why?"', r"must contain \{question\}"),
     ],
 )
 def test_a_wrong_file_is_said_in_one_sentence(tmp_path, text, sentence):

@@ -244,7 +244,8 @@ class KnnLM:
         self._pairs: dict[Passage, tuple[Tensor, Tensor]] = {}
 
     def datastore(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
-        """(keys [M, d], values [M], which passage each pair is from [M])."""
+        """The M pairs of the passages: (keys float32 [M, d], values int64 [M], which passage each
+        pair is from int64 [M])."""
         if len(self._pairs) > KEPT_PASSAGES:
             self._pairs.clear()
         new = [passage for passage in retrieved.passages if passage not in self._pairs]

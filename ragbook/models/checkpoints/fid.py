@@ -4,16 +4,16 @@ The wrapper changes only the tensors' names: `encoder.encoder.block.0.module.lay
 `encoder.block.0.layer...`. Checkpoints saved after unwrapping the encoder have plain T5 names and
 load too.
 
-The original checkpoints come from `transformers` 3.0, which differs from today's in two ways, and
-bring the mark of it along, a relative position bias in the decoder's cross-attention:
+The original checkpoints come from `transformers` 3.0, which differs from today's in three ways.
+They are recognised by the first, a relative position bias in the decoder's cross-attention:
 
-* That bias is computed in the first layer, by T5's rule for a decoder, and added in all of them: an
-  answer's token i has bucket max(i - j, 0) of the input's token j. So it tells apart the first
-  passage's first tokens, as many as the answer has so far, and is the same for all others. It was
-  trained, so it stays. Today's T5 counts i from the wrong place when it reads through a cache;
-  `add_cross_bias` counts it here.
-* Every passage was padded to the same number of tokens, and j counts that padding. It is left out
-  of the keys here, so they keep their places by number (`places`).
+* This bias is computed in the first layer, by T5's rule for a decoder, and added in all layers: for
+  the answer's token i and the input's token j the distance is max(i - j, 0). So it differs only for
+  the first tokens of the first passage, as many as the answer has so far, and has one value for all
+  others. It was trained, so it is kept. Today's T5 counts i from the wrong position when it uses a
+  cache; `add_cross_bias` counts it correctly.
+* Every passage was padded to the same number of tokens, and j counts this padding. Here the keys do
+  not include the padding, so their original positions are computed (`places`).
 * Inputs had no end token.
 """
 
@@ -103,19 +103,19 @@ def unwrapped(key: str) -> str:
 
 
 def places(owner: Tensor, real: Tensor, padded: int) -> Tensor:
-    """Where packed keys stood among passages that are each padded to `padded` tokens.
+    """The positions that packed keys would have if each passage were padded to `padded` tokens.
 
     Parameters
     ----------
-    owner: int64 [S, L], the passage of each key, -1 on padding: the keys of a passage follow each
+    owner: int64 [S, L], the passage of each key, -1 on padding; the keys of a passage follow each
         other, from its first token on.
-    real: bool [S, L], whether a key is read. A passage of which none is was not there at all, and
-        those that come after it move up.
+    real: bool [S, L], whether a key is used. A passage without any used key is left out, and the
+        passages after it move forward.
     padded: at least as many tokens as any passage has.
 
     Returns
     -------
-    int64 [S, L], counted from 0; of no meaning where a key is not read.
+    int64 [S, L], counted from 0; without meaning where a key is not used.
     """
     at = torch.arange(owner.shape[1], device=owner.device).expand_as(owner)
     opens = owner.diff(dim=1, prepend=torch.full_like(owner[:, :1], -1)) != 0
@@ -124,13 +124,13 @@ def places(owner: Tensor, real: Tensor, padded: int) -> Tensor:
 
 
 def add_cross_bias(model: Any, weight: Tensor, padded: int) -> None:
-    """Give a T5 the relative bias in cross-attention that `transformers` 3 gave it.
+    """Give a T5 the relative bias in cross-attention that it has in `transformers` 3.
 
     Parameters
     ----------
-    model: a `T5ForConditionalGeneration`; its first layer holds the bias, the others are given it.
-    weight: float32 [buckets, heads].
-    padded: tokens to which the original padded every passage.
+    model: a `T5ForConditionalGeneration`; its first layer holds the bias, which all layers add.
+    weight: the trained bias, float32 [buckets, heads].
+    padded: how many tokens the original padded every passage to.
     """
     attention = model.decoder.block[0].layer[1].EncDecAttention
     attention.has_relative_attention_bias = True
@@ -141,10 +141,10 @@ def add_cross_bias(model: Any, weight: Tensor, padded: int) -> None:
 def _with_bias(
     attention: Any, inputs: tuple[Tensor, ...], named: dict[str, Any], padded: int
 ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """The arguments of T5's cross-attention, with the bias [S or 1, heads, t, L] of its queries and
-    keys; T5 itself would take queries that are read through a cache to stand behind themselves."""
+    """The arguments of T5's cross-attention, with the bias [S or 1, heads, t, L] added. (With a
+    cache, T5 itself would compute the bias for wrong positions of the queries.)"""
     cache, t = named.get("past_key_values"), inputs[0].shape[1]
-    # Self-attention, which comes first, has already put these queries' own tokens into the cache.
+    # Self-attention comes first and has already added these queries' own tokens to the cache.
     before = 0 if cache is None else cache.get_seq_length(attention.layer_idx) - t
     owner = getattr(getattr(cache, "cross_attention_cache", None), "owner", None)
     if owner is None:
@@ -163,8 +163,8 @@ def _with_bias(
 
 
 def _model(folder: Path) -> tuple[Any, Tensor | None]:
-    """The T5, float32, and the bias of its cross-attention, which T5 has had before `transformers`
-    4: float32 [buckets, heads]."""
+    """The T5, float32, and the bias of its cross-attention, float32 [buckets, heads], or None for a
+    checkpoint made with `transformers` 4 or newer."""
     from transformers import T5Config, T5ForConditionalGeneration
 
     config = T5Config.from_pretrained(str(folder), trust_remote_code=False)

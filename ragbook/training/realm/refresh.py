@@ -76,7 +76,7 @@ def publish(
 
 
 def as_it_is(encoder: Encoder) -> Encoder:
-    """The same towers under the hashes that their weights have now."""
+    """The same towers, with the hashes of their current weights."""
     return encoder.changed(
         sha256=weights_sha256(encoder.passage_model),
         query_sha256=weights_sha256(encoder.query_model),
