@@ -59,7 +59,7 @@ class Comparison:
         rows = []
         for method, scores in self.results["methods"].items():
             for metric, value in scores.items():
-                if metric != "ci95":
+                if metric not in ("ci95", "device", "precision"):
                     low, high = scores["ci95"].get(metric, (None, None))
                     rows.append((method, metric, value, low, high))
         numbers = {"value": float, "low": float, "high": float}
@@ -201,12 +201,27 @@ def compare(
                 "ci95": {metric: intervals[method.name, metric] for metric in ("em", "f1")},
                 "parameters": int(method.parameters),
                 "verbatim": getattr(method, "verbatim", None),
+                **_where(method),
             }
             for method in methods
         },
         "paired": _paired(names, scores, seed),
     }
     return Comparison(results, predictions)
+
+
+def _where(method: "Method") -> dict[str, str | None]:
+    """The device and precision of a method's model; None where it does not show one."""
+    holder = getattr(method, "reader", None) or getattr(method, "lm", None)
+    model = getattr(holder, "model", None) or getattr(
+        getattr(holder, "pairs", None), "encoder", None
+    )
+    if model is None:
+        return {"device": None, "precision": None}
+    from ragbook.models.devices import where
+
+    device, precision = where(model)
+    return {"device": device, "precision": precision}
 
 
 def _batches(questions: QuestionSet) -> list[Sequence[Question]]:

@@ -72,6 +72,12 @@ def warning(dtype: torch.dtype, device: torch.device) -> str | None:
     )
 
 
+def where(module: nn.Module) -> tuple[str, str]:
+    """The device and the precision that a model computes with, by name: (`cpu`, `float32`)."""
+    weight = next(module.parameters())
+    return str(weight.device), str(weight.dtype).removeprefix("torch.")
+
+
 def place(model: nn.Module, device: str = "cpu", precision: str = "float32") -> Any:
     """The model, moved to the device of that name and converted to the precision of that name."""
     where = choose_device(device)
