@@ -7,7 +7,7 @@ import torch
 
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
-from ragbook.models import load_reader, load_span_reader
+from ragbook.models import load_reader, load_span_reader, loading
 from ragbook.models.bundled import manifest
 from ragbook.training.reader.objectives import METHODS
 from ragbook.training.reader.recipe import recipe
@@ -59,7 +59,7 @@ def test_a_reader_of_ones_own(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="a run with other settings"):
         recipe(Run(tmp_path, steps=2, resume=True, own=(Corpus("rivers", rivers), asked[:11])))
     (tmp_path / "span.safetensors").write_bytes(b"cut")
-    load_span_reader.__wrapped__.cache_clear()
+    loading._span_reader.__wrapped__.cache_clear()
     with pytest.raises(InputError, match="missing or damaged"):
         load_span_reader(str(tmp_path))
     with pytest.raises(InputError, match=r"holds no weights\.json"):
