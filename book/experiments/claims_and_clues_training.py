@@ -135,7 +135,8 @@ def train_task(
     objective: str = "rag-sequence",
     moves: str = "biases",
 ) -> dict[str, Tensor]:
-    """Train or resume `model` on one task; returns what moved, bfloat16, by the model's names.
+    """Train or resume `model` on one task, as `run` says where and in which precision; returns what
+    moved, bfloat16, by the model's names.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ def train_task(
     questions: with the targets as their first answers.
     """
     reader = SeqReader(model, minilm_tokenizer(), task)
-    quicken(model)
+    quicken(model, run.device, run.precision)
     for parameter in model.parameters():
         parameter.requires_grad = False
     own = own_tensors(model, moves)

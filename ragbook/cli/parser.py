@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from ragbook.cli import commands
 from ragbook.cli.completion import SHELLS, PrintCompletion
 from ragbook.errors import InputError
+from ragbook.machine import DEVICES, PRECISIONS
 from ragbook.training import RECIPES
 from ragbook.version import __version__
 
@@ -148,18 +149,7 @@ def new_parser() -> argparse.ArgumentParser:
         default="local",
         help="where the workers are: here, or on a Ray cluster with this disk (default: local)",
     )
-    command.add_argument(
-        "--device",
-        choices=["cpu", "cuda"],
-        default="cpu",
-        help="of the encoding; with cuda every worker has a GPU (default: cpu)",
-    )
-    command.add_argument(
-        "--precision",
-        choices=["float32", "bfloat16"],
-        default="float32",
-        help="of the encoding (default: float32)",
-    )
+    _add_device(command, "float32")
     command = _command(group, "info", commands.index_info, "what an index holds")
     command.add_argument("folder", type=Path, metavar="DIR")
     _add_json(command)
@@ -175,6 +165,7 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("query", type=_words, metavar="QUERY")
     _add_encoder(command, "(default: the one that built the index)")
+    _add_device(command, "float32")
     _add_k(command)
     _add_json(command)
 
@@ -306,6 +297,7 @@ def new_parser() -> argparse.ArgumentParser:
         default=None,
         help="of realm: a second process builds the new indexes while training goes on",
     )
+    _add_device(command, "auto")
 
     command = _command(
         top,
@@ -394,8 +386,22 @@ def _add_lm(command: argparse.ArgumentParser) -> None:
         help="a causal language model: a folder, as `ragbook train lm` writes, or a hub name "
         "(default: the bundled one)",
     )
+    _add_device(command, "float32")
+
+
+def _add_device(command: argparse.ArgumentParser, precision: str) -> None:
     command.add_argument(
-        "--device", default="cpu", metavar="NAME", help="where it runs, as cuda (default: cpu)"
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where it computes; auto: a GPU where there is one (default: auto)",
+    )
+    command.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=precision,
+        help="number format of its matrix products; auto: bfloat16 where that is fast, else "
+        f"float32 (default: {precision})",
     )
 
 
