@@ -70,10 +70,7 @@ def reader(layers: int = 2, width: int = 1536, float32: bool = False) -> Reader:
         decoder.bert.embeddings.word_embeddings = words
         decoder.cls.predictions.decoder.weight = words.weight
         model = with_decoder(model, decoder)
-    quicken_and_freeze(model, scorer)
-    if float32:
-        model.float()
-        scorer.float()
+    quicken_and_freeze(model, scorer, precision="float32" if float32 else "bfloat16")
     fresh = [*model.decoder.parameters(), *scorer.parameters()]
     groups = [(list(model.encoder.parameters()), ENCODER_RATE), (fresh, DECODER_RATE)]
     return Reader(model, scorer, plain(minilm_tokenizer()), groups)

@@ -1,18 +1,21 @@
 """How much of a training step's time is arithmetic.
 
 `python benchmarks/training.py` times steps of the readers' recipe on invented worlds, counts the
-multiplications that their matrices need, and compares both with this machine's own bfloat16 matrix
-product: it prints tokens a second, and the share of that peak.
+multiplications their matrices take, and sets both beside this machine's own matrix product in the
+precision that it trains in: tokens a second, and the share of that peak. `bfloat16` or `float32`
+after the command chooses another one than `auto` does.
 """
 
 from __future__ import annotations
 
 import random
+import sys
 import time
 
 import torch
 
 from ragbook.models.bundled import new_reader_model
+from ragbook.models.devices import least_precise, name_of
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW
@@ -23,9 +26,9 @@ from ragbook.training.reader.train import collate, losses, quicken_and_freeze, s
 STEPS, BATCH = 20, 64
 
 
-def peak(size: int = 2048, repeats: int = 10) -> float:
-    """Floating-point operations a second of a square bfloat16 matrix product."""
-    a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
+def peak(dtype: torch.dtype, size: int = 2048, repeats: int = 10) -> float:
+    """Floating-point operations a second of a square matrix product in that format."""
+    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
     a @ b
     began = time.perf_counter()
     for _ in range(repeats):
@@ -33,12 +36,13 @@ def peak(size: int = 2048, repeats: int = 10) -> float:
     return 2 * size**3 * repeats / (time.perf_counter() - began)
 
 
-def main() -> None:
+def main(precision: str = "auto") -> None:
     """Print tokens a second and the share of the peak."""
     torch.manual_seed(0)
     tokenizer = minilm_tokenizer()
     model, scorer = new_reader_model(), SpanScorer(384)
-    quicken_and_freeze(model, scorer)
+    quicken_and_freeze(model, scorer, precision=precision)
+    dtype = least_precise(model.parameters())
     set_dropout(model, 0.0)
     optimizer = MasterAdamW([(list(model.parameters()), 1e-4), (list(scorer.parameters()), 1e-4)])
     words, rng = vocabulary_words(tokenizer), random.Random(0)
@@ -69,8 +73,8 @@ def main() -> None:
         # trained (two for the frozen output layer, which only needs the gradient of its inputs).
         operations += read * (2 * passed + 4 * trained + 6 * across)
         operations += written * (6 * decoder + 4 * wide)
-    best = peak()
-    print(f"bfloat16 matrix product  {best / 1e9:8.0f} GFLOP/s")
+    best = peak(dtype)
+    print(f"{name_of(dtype)} matrix product  {best / 1e9:8.0f} GFLOP/s")
     print(f"training                 {operations / seconds / 1e9:8.0f} GFLOP/s, ", end="")
     print(f"{100 * operations / seconds / best:.0f} % of it")
     print(f"                         {tokens / seconds:8.0f} tokens/s, ", end="")
@@ -78,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -10,6 +10,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from ragbook import machine
 from ragbook.errors import InputError
 from ragbook.version import __version__
 
@@ -89,17 +90,19 @@ def _version(name: str) -> str | None:
 
 
 def _machine() -> dict[str, str]:
-    """The hardware that matters for encoding a corpus, as far as it is known without drivers."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].split())
-        quick = "yes" if flags & {"avx512_bf16", "amx_bf16"} else "no"
-    except OSError:
-        quick = "not known"
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    """The hardware that computes, as far as it is known without drivers, and what the commands
+    choose by themselves."""
+    quick, device = machine.multiplies_bfloat16(), machine.auto_device()
+    precision = "bfloat16" if device == "cpu" and quick else "float32"
+    if device == "cuda":
+        precision = "bfloat16 if the GPU multiplies in it (NVIDIA's from Ampere on), else float32"
     return {
         "cores": str(os.cpu_count()),
-        "bfloat16 in the processor": quick,
-        "NVIDIA GPUs": str(gpus),
+        "quick bfloat16 in the processor": {True: "yes", False: "no", None: "not known"}[quick],
+        "GPUs": ", ".join(machine.gpus()) or "none",
+        "torch is built for": machine.torch_backend(),
+        "--device auto": device,
+        "--precision auto": precision,
     }
 
 

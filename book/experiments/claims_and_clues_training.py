@@ -138,7 +138,8 @@ def train_task(
     objective: str = "rag-sequence",
     moves: str = "biases",
 ) -> dict[str, Tensor]:
-    """Train `model` on one task, or resume; returns the trained tensors by name, bfloat16.
+    """Train `model` on one task, or resume, as `run` says where and in which precision; returns the
+    trained tensors by name, bfloat16.
 
     Parameters
     ----------
@@ -147,7 +148,7 @@ def train_task(
     moves: a key of `MOVES`.
     """
     reader = SeqReader(model, minilm_tokenizer(), task)
-    quicken(model)
+    quicken(model, run.device, run.precision)
     for parameter in model.parameters():
         parameter.requires_grad = False
     own = own_tensors(model, moves)

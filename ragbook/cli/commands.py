@@ -8,6 +8,7 @@ import textwrap
 
 from ragbook.cli.parts import (
     cache_folder,
+    device_and_precision,
     load_encoder,
     load_language_model,
     load_methods,
@@ -115,9 +116,13 @@ def index_build(arguments: argparse.Namespace) -> int:
         raise InputError("Give --factory or --budget, not both: a budget chooses the factory.")
     factory = arguments.factory or EXACT
     budget = None if arguments.budget is None else parse_bytes(arguments.budget)
+    if arguments.engine == "ray" and arguments.device != "auto":
+        device, precision = arguments.device, _precision_of_ray(arguments.precision)
+    else:
+        device, precision = device_and_precision(arguments)
     with stored_corpus(arguments.corpus, arguments.out) as corpus:
         encoder = load_encoder(arguments)
-        encoder.precision = arguments.precision
+        encoder.precision = precision
         if budget is not None:
             choice = choose_factory(len(corpus), encoder.dimension, budget)
             print("\n".join(choice.reasons))
@@ -131,7 +136,7 @@ def index_build(arguments: argparse.Namespace) -> int:
             parts=arguments.parts,
             workers=arguments.workers,
             engine=arguments.engine,
-            device=arguments.device,
+            device=device,
         )
     recall = index.manifest["index"]["parameters"].get("recall")
     if recall is not None:
@@ -139,6 +144,15 @@ def index_build(arguments: argparse.Namespace) -> int:
         print(f"{factory}: recall@{recall['k']} {found:.3f} of {recall['questions']} questions")
     print(f"{arguments.out}: {len(index):,} passages of {index.corpus.name}, digest {index.digest}")
     return OK
+
+
+def _precision_of_ray(name: str) -> str:
+    """The number format for a cluster, which this machine knows nothing of."""
+    if name == "auto":
+        raise InputError(
+            "What is fast on a cluster is not known here; name --precision bfloat16 or float32."
+        )
+    return name
 
 
 def index_info(arguments: argparse.Namespace) -> int:
@@ -187,10 +201,14 @@ def index_search(arguments: argparse.Namespace) -> int:
     """`ragbook index search`: the best passages of an index for one question."""
     from ragbook.corpus import Question
     from ragbook.index import PassageIndex
+    from ragbook.models.devices import place
     from ragbook.retrieval import DenseRetriever
 
+    device, precision = device_and_precision(arguments)
     index = PassageIndex.open(arguments.folder)
     encoder = load_encoder(arguments, index)
+    if (device, precision) != ("cpu", "float32"):  # where and how it was loaded
+        place(encoder.query_model, device, precision)
     retriever = DenseRetriever(index, encoder)
     (found,) = retriever.retrieve([Question(arguments.query, ())], arguments.k)
     rows = list(zip(found.passages, found.scores.tolist(), strict=True))
@@ -234,7 +252,7 @@ def perplexity(arguments: argparse.Namespace) -> int:
         documents,
         corpus,  # type: ignore[arg-type]
         progress=True,
-        lm=load_language_model(arguments.lm, arguments.device),
+        lm=load_language_model(arguments),
         approximate=arguments.approximate,
         **options,
     )
@@ -301,7 +319,7 @@ def datastore_build(arguments: argparse.Namespace) -> int:
     from ragbook.index.datastore import add_approximate, build_datastore
 
     corpus, _ = open_passages(arguments)
-    lm = load_language_model(arguments.lm, arguments.device)
+    lm = load_language_model(arguments)
     datastore = build_datastore(corpus, arguments.out, lm, progress=True)
     if arguments.ivfpq:
         add_approximate(datastore)
@@ -328,7 +346,7 @@ def datastore_search(arguments: argparse.Namespace) -> int:
     from ragbook.models.bundled import manifest
 
     datastore = Datastore.open(arguments.folder)
-    lm = load_language_model(arguments.lm, arguments.device)
+    lm = load_language_model(arguments)
     method = OpenKnnLM(lm, datastore, **manifest()["perplexity"])
     found = method.neighbours(arguments.text, arguments.k)
     if arguments.json:
@@ -380,7 +398,17 @@ def train(arguments: argparse.Namespace) -> int:
             if len(takers) > 1:
                 which = f"recipes {' and '.join(takers)} take"
             raise InputError(f"Only the {which} --{option}; leave it out.")
-    run = Run(arguments.out, arguments.seed, arguments.steps, arguments.resume, own)
+    run = Run(
+        arguments.out,
+        arguments.seed,
+        arguments.steps,
+        arguments.resume,
+        own,
+        arguments.device,
+        arguments.precision,
+    )
+    _ = run.dtype  # or its refusal
+    device_and_precision(arguments)  # says which format is slow
     RECIPES[arguments.name](run, **varied)
     return OK
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from ragbook.cli import commands
 from ragbook.cli.completion import SHELLS, PrintCompletion
 from ragbook.errors import InputError
+from ragbook.machine import DEVICES, PRECISIONS
 from ragbook.training import RECIPES
 from ragbook.version import __version__
 
@@ -172,18 +173,7 @@ def new_parser() -> argparse.ArgumentParser:
         help="where the workers run: on this machine, or on a Ray cluster that shares its disk "
         "(default: local)",
     )
-    command.add_argument(
-        "--device",
-        choices=["cpu", "cuda"],
-        default="cpu",
-        help="device that encodes; with cuda every worker uses its own GPU (default: cpu)",
-    )
-    command.add_argument(
-        "--precision",
-        choices=["float32", "bfloat16"],
-        default="float32",
-        help="number format that encoding computes in (default: float32)",
-    )
+    _add_device(command, "float32")
     command = _command(group, "info", commands.index_info, "show what an index holds")
     command.add_argument("folder", type=Path, metavar="DIR")
     _add_json(command)
@@ -199,6 +189,7 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("query", type=_words, metavar="QUERY")
     _add_encoder(command, "(default: the one that built the index)")
+    _add_device(command, "float32")
     _add_k(command)
     _add_json(command)
 
@@ -332,6 +323,7 @@ def new_parser() -> argparse.ArgumentParser:
         default=None,
         help="for realm: build the new indexes in a second process while training goes on",
     )
+    _add_device(command, "auto")
 
     command = _command(
         top,
@@ -425,8 +417,22 @@ def _add_lm(command: argparse.ArgumentParser) -> None:
         help="a causal language model: a folder, such as `ragbook train lm` writes, or a hub name "
         "(default: the bundled one)",
     )
+    _add_device(command, "float32")
+
+
+def _add_device(command: argparse.ArgumentParser, precision: str) -> None:
     command.add_argument(
-        "--device", default="cpu", metavar="NAME", help="where it runs: cpu, cuda (default: cpu)"
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where it computes; auto: a GPU where there is one (default: auto)",
+    )
+    command.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=precision,
+        help="number format of its matrix products; auto: bfloat16 where that is fast, else "
+        f"float32 (default: {precision})",
     )
 
 
@@ -493,18 +499,7 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="of passages that a causal reader keeps between questions (default: 1GiB)",
     )
-    command.add_argument(
-        "--device",
-        choices=["auto", "cpu", "cuda", "mps"],
-        default="auto",
-        help="where models compute (default: auto)",
-    )
-    command.add_argument(
-        "--precision",
-        choices=["auto", "float32", "bfloat16", "float16"],
-        default="float32",
-        help="how precisely; auto is bfloat16 where that is fast (default: float32)",
-    )
+    _add_device(command, "float32")
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:

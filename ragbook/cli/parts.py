@@ -49,6 +49,7 @@ def load_methods(
     from ragbook.index.factories import parse_bytes
 
     how = {} if arguments.prompt is None else _prompt(arguments, corpus, asked)
+    device, precision = device_and_precision(arguments)
     return methods.load(
         names,
         retriever,
@@ -60,23 +61,11 @@ def load_methods(
         length_penalty=arguments.length_penalty,
         lam=arguments.lam,
         temperature=arguments.temperature,
-        device=arguments.device,
-        precision=_precision(arguments),
+        device=device,
+        precision=precision,
         memory=parse_bytes(arguments.memory),
         **how,
     )
-
-
-def _precision(arguments: argparse.Namespace) -> str:
-    """The precision of --precision, with a warning on standard error if it is slow."""
-    if arguments.precision not in ("auto", "float32"):
-        from ragbook.models.devices import choose_device, choose_precision, warning
-
-        device = choose_device(arguments.device)
-        slow = warning(choose_precision(arguments.precision, device), device)
-        if slow is not None:
-            print(slow, file=sys.stderr)
-    return arguments.precision
 
 
 def _prompt(
@@ -197,16 +186,35 @@ def load_encoder(arguments: argparse.Namespace, index: PassageIndex | None = Non
     return load_encoder(name or "minilm", **given)
 
 
-def load_language_model(name: str, device: str) -> LanguageModel:
-    """`ragbook.models.load_language_model` on a device; InputError if there is no such device."""
+def load_language_model(arguments: argparse.Namespace) -> LanguageModel:
+    """The model of --lm, where --device says and in the precision of --precision; its hash is that
+    of its own weights."""
+    device, precision = device_and_precision(arguments)  # refuse a wrong one before it is loaded
     from ragbook.models import load_language_model
+    from ragbook.models.devices import placed_copy
 
-    lm = load_language_model(name)
-    try:
-        lm.model.to(device)
-    except (RuntimeError, AssertionError):  # torch raises these without CUDA
-        raise InputError(f"There is no device {device!r} here; leave --device out.") from None
-    return lm
+    lm = load_language_model(arguments.lm)
+    if (device, precision) == ("cpu", "float32"):  # where and how it was loaded
+        return lm
+    _ = lm.sha256  # taken now: rounded weights would have another
+    return placed_copy(lm, lm.model, device, precision)
+
+
+def device_and_precision(arguments: argparse.Namespace) -> tuple[str, str]:
+    """The names of the device and the number format that --device and --precision choose. If the
+    device is slow at a format that was asked for by name, standard error says so.
+
+    Raises
+    ------
+    InputError: there is no such device here.
+    """
+    from ragbook.models import devices
+
+    device = devices.choose_device(arguments.device)
+    dtype = devices.choose_precision(arguments.precision, device)
+    if (told := devices.warning(dtype, device)) is not None:
+        print(f"ragbook: {told}", file=sys.stderr)
+    return str(device), devices.name_of(dtype)
 
 
 def cache_folder() -> Path:

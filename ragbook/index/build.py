@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ragbook.corpus import Corpus
     from ragbook.models import Encoder
 
-DEVICES = ("cpu", "cuda")
+DEVICES = ("cpu", "cuda", "mps")
 SHARD_PASSAGES, MANY = 256, 100_000
 """Passages in a shard. Corpora of more than MANY passages have shards sixteen times as large, so
 that a folder does not hold a hundred thousand files."""
@@ -90,7 +90,8 @@ def build_index(
         recall is measured, and its candidates are ranked again by their full vectors.
     parts: number of Faiss files of consecutive passages, which several machines can serve.
     workers: processes that encode.
-    device: `cpu` or `cuda`; with `cuda` each process uses a GPU of its own, if there are enough.
+    device: `cpu`, for wherever the encoder is; `mps`; or `cuda`, with which each process uses a GPU
+        of its own, if there are enough.
     engine: `local`, or `ray` for actors of a Ray cluster that shares the disk with this machine.
 
     Raises
@@ -110,8 +111,10 @@ def build_index(
         raise InputError(f"There is no engine {engine!r}; choose {' or '.join(ENGINES)}.")
     if device not in DEVICES:
         raise InputError(f"There is no device {device!r}; choose {' or '.join(DEVICES)}.")
-    if device != "cpu" and engine == "local" and not _has_gpu():
-        raise InputError("There is no GPU that PyTorch can use; encode on the device cpu.")
+    if device != "cpu" and engine == "local":
+        from ragbook.models.devices import choose_device
+
+        choose_device(device)  # or its refusal
     if not 1 <= parts <= len(corpus):
         raise InputError(f"An index of {len(corpus):,} passages cannot have {parts} parts.")
     if factory != EXACT:  # refuse a wrong one now and not after the encoding
@@ -155,12 +158,6 @@ def _writer(engine: str) -> WriteShards:
     from ragbook.index.ray.encoding import write_by_ray
 
     return write_by_ray
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def precision_record(encoder: Encoder) -> Manifest:

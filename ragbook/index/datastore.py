@@ -187,6 +187,8 @@ def build_datastore(
 
     Parameters
     ----------
+    lm: the model, on any device. One that was placed in another precision than float32 after its
+        hash was taken makes a datastore of the same model, whose manifest says the precision.
     progress: whether to print the size before the model is run, and to show a bar, on a terminal.
 
     Raises
@@ -204,6 +206,7 @@ def build_datastore(
             "sha256": lm.sha256,
             "dimension": lm.dimension,
             "window": lm.window,
+            **_precision_record(lm),
         },
     }
     working = beside(out)
@@ -229,6 +232,13 @@ def build_datastore(
         (store / PROGRESS).unlink(missing_ok=True)
         replace_folder(store, out)
     return Datastore.open(out)
+
+
+def _precision_record(lm: LanguageModel) -> Manifest:
+    """The manifest's entry about the precision of the model's weights: empty for the usual one, and
+    for a model of your own without this attribute."""
+    precision = getattr(lm, "precision", "float32")
+    return {} if precision == "float32" else {"precision": precision}
 
 
 def add_approximate(datastore: Datastore) -> Datastore:

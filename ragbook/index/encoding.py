@@ -35,7 +35,8 @@ class ShardEncoder:
     folder: where the shards are written.
     batch_size: passages in one forward pass.
     shard_passages: passages in a shard.
-    device: `cpu` or `cuda`; with `cuda` each process uses a GPU of its own, if there are enough.
+    device: `cpu`, for wherever the encoder is; `mps`; or `cuda`, with which each process uses a GPU
+        of its own, if there are enough.
     """
 
     corpus: Corpus | StoredPassages
@@ -55,8 +56,10 @@ class ShardEncoder:
 
         if self.device == "cpu":
             torch.set_num_threads(1)
-        else:
+        elif self.device == "cuda":
             self.encoder.to(f"cuda:{rank % torch.cuda.device_count()}")
+        else:
+            self.encoder.to(self.device)
 
     def path(self, number: int) -> Path:
         """The file of the shard with this number, counted from 0."""

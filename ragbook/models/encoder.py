@@ -162,8 +162,8 @@ def save_encoder(folder: Path | str, encoder: Encoder) -> None:
         files = sorted({"config.json", *(name for name in files if (folder / name).is_file())})
     for tower in _towers(tied):
         changed = {
-            key: _compact(value.detach())
-            for key, value in towers[tower].state_dict().items()
+            key: _compact(value)
+            for key, value in _tensors_here(towers[tower]).items()
             if key not in base or not torch.equal(value.float(), base[key])
         }
         path = folder / f"{tower}.safetensors"
@@ -210,6 +210,11 @@ def _base_tensors(encoder: Encoder) -> dict[str, Tensor]:
     base = minilm_model().state_dict()
     shapes = {name: value.shape for name, value in encoder.passage_model.state_dict().items()}
     return base if shapes == {name: value.shape for name, value in base.items()} else {}
+
+
+def _tensors_here(tower: Any) -> dict[str, Tensor]:
+    """A tower's tensors, on the CPU."""
+    return {name: value.detach().cpu() for name, value in tower.state_dict().items()}
 
 
 def _compact(value: Tensor) -> Tensor:

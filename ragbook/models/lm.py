@@ -21,6 +21,7 @@ from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.models.answers import word_runs
 from ragbook.models.cached import Steps, check_steps
+from ragbook.models.devices import least_precise, name_of
 from ragbook.models.embedded import minilm_model
 from ragbook.models.prompts import MAX_QUESTION, passage_text
 
@@ -217,6 +218,11 @@ class LanguageModel:
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
             digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    @property
+    def precision(self) -> str:
+        """The number format of the weights, the least precise one where there are several."""
+        return name_of(least_precise(self.model.parameters()))
 
     def _there(self, tensor: Tensor) -> Tensor:
         """A tensor on the model's device."""

@@ -98,11 +98,12 @@ class MaskedReader:
 
         Returns
         -------
-        (the inputs int64 [N, L]; bool [N, L], true on the passage's tokens; the model's output,
-        whose last states are [N, L, d]).
+        (the inputs int64 [N, L]; bool [N, L], true on the passage's tokens, both on the CPU; the
+        model's output, on its device, whose last states are [N, L, d]).
         """
         read = self._read(texts, passages)
-        return read.tensors, read.passage_mask, self.model(**read.tensors, **options)
+        out = self.model(**self._there(read.tensors), **options)
+        return read.tensors, read.passage_mask, out
 
     def token_log_probs(
         self,
@@ -120,7 +121,8 @@ class MaskedReader:
 
         Returns
         -------
-        (float32 [B, n, T], nats, 0 after an answer's end; bool [B, T], the answers' own tokens).
+        (float32 [B, n, T], nats, 0 after an answer's end; bool [B, T], the answers' own tokens),
+        on the model's device.
         """
         B, n = len(texts), len(passages[0])
         flat = [passage for found in passages for passage in found]
@@ -132,6 +134,7 @@ class MaskedReader:
         for rows in torch.argsort(read.mask.sum(1), stable=True).split(CHUNK):
             longest = int(read.mask[rows].sum(1).max())
             piece = {name: value[rows, :longest] for name, value in read.tensors.items()}
+            piece = self._there(piece)
             at = places[rows, :longest].nonzero()
             hidden.append(self.model(**piece).last_hidden_state[at[:, 0], at[:, 1]])
             order.append(rows[at[:, 0]] * places.shape[1] + at[:, 1])
@@ -140,11 +143,17 @@ class MaskedReader:
         ]  # [hidden tokens of all rows, d]
         logits = self.head(states, self.words)
         targets = torch.tensor([token for answer in answers for _ in range(n) for token in answer])
+        targets = targets.to(logits.device)
         given = -nn.functional.cross_entropy(logits, targets, reduction="none")
         lengths = torch.tensor([len(answer) for answer in answers])
         own = torch.arange(int(lengths.max()))[None] < lengths[:, None]  # [B, T]
+        own = own.to(logits.device)
         wide = own[:, None].expand(B, n, -1)
-        return torch.zeros(wide.shape).masked_scatter(wide, given), own
+        return given.new_zeros(wide.shape).masked_scatter(wide, given), own
+
+    def _there(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs on the model's device."""
+        return {name: value.to(self.words.device) for name, value in inputs.items()}
 
     def _read(self, texts: Sequence[str], passages: Sequence[Passage]) -> Inputs:
         shown = passages if self.titles else untitled(passages)

@@ -79,7 +79,8 @@ class NarrowTower(nn.Module):
                 means = (states.last_hidden_state * weights).sum(1) / weights.sum(1)
             kept = functional.normalize(means, dim=-1)
             self._kept.update((keys[n], vector) for n, vector in zip(new, kept, strict=True))
-        vectors = torch.stack([self._kept[key] for key in keys])
+        device = ids.device  # the tower may have been moved since
+        vectors = torch.stack([self._kept[key].to(device) for key in keys])
         for key in keys:
             self._kept.move_to_end(key)
         while len(self._kept) > KEPT_TEXTS:

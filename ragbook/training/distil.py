@@ -29,11 +29,9 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +42,7 @@ from ragbook.files import write_json
 from ragbook.index import build_index
 from ragbook.methods.fid import FiD
 from ragbook.models import SeqReader, load_encoder, load_reader
+from ragbook.models.devices import choose_precision, device_of, name_of, placed_copy, products_in
 from ragbook.models.encoder import Encoder, save_encoder, weights_sha256
 from ragbook.models.prompts import passage_text
 from ragbook.retrieval import DenseRetriever, Retrieved
@@ -74,7 +73,8 @@ class Recipe:
     temperature: T, in the units of the reader's scores.
     in_batch: whether the passages of a batch's other questions count as well; False is the paper's
         loss, for a large k.
-    dtype: what reader and towers compute in; choose `float32` where `bfloat16` is emulated.
+    dtype: what reader and towers compute in: `bfloat16`, `float32`, or `auto` for the faster of the
+        two.
     """
 
     rounds: int = 3
@@ -87,12 +87,11 @@ class Recipe:
     frozen_layers: int = 2
     temperature: float = 0.5
     in_batch: bool = True
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The context in which the reader computes with `dtype`."""
-        dtype = getattr(torch, self.dtype)
-        return torch.autocast("cpu", dtype, enabled=dtype is not torch.float32)
+    def on(self, device: torch.device) -> Recipe:
+        """The same recipe with the `dtype` that `auto` is on that device."""
+        return replace(self, dtype=name_of(choose_precision(self.dtype, device)))
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,8 @@ def reader_targets(
     fingerprint are not computed again.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    device = device_of(reader.model)
+    dtype = choose_precision(recipe.dtype, device)
     out = []
     for at in range(0, len(questions), PART):
         part = questions[at : at + PART]
@@ -145,7 +146,7 @@ def reader_targets(
             rows = []
             for first in range(0, len(part), recipe.batch):
                 own = slice(first, first + recipe.batch)
-                with recipe.autocast():
+                with products_in(dtype, device):
                     method = FiD(reader, _Given(found[own]))
                     scores = method.first_token_scores(part[own], recipe.k).tolist()
                 rows += [row[: len(f.ids)] for row, f in zip(scores, found[own], strict=True)]
@@ -173,6 +174,7 @@ def batch_loss(
     parts = (passages[first : first + CHUNK] for first in range(0, len(passages), CHUNK))
     vectors = torch.cat([encoder.passage_vectors(part) for part in parts])
     scores = encoder.score_scale * encoder.scores(queries, vectors)
+    wanted = wanted.to(scores.device)
     read = wanted > float("-inf")
     own_scores = scores.masked_fill(~read, float("-inf"))
     loss = divergence(scores if recipe.in_batch else own_scores, wanted)
@@ -197,9 +199,10 @@ def train_round(
     InputError: `out` holds a run with other settings.
     """
     trained, whole = _copy(encoder), _copy(encoder)
+    dtype = choose_precision(recipe.dtype, device_of(encoder.passage_model))
     towers = {id(t): t for t in (trained.passage_model, trained.query_model)}.values()
     for tower in towers:
-        freeze_lower_layers(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
+        freeze_lower_layers(tower, recipe.frozen_layers, dtype)
     per_epoch = len(epoch_batches(targets, recipe.batch, seed, 0))
     steps = recipe.epochs * per_epoch
     if recipe.steps is not None:
@@ -246,7 +249,7 @@ def distil(
     Parameters
     ----------
     reader: any seq2seq model that was trained to read passages.
-    encoder: the encoder to start from; it is not changed, copies of it are trained.
+    encoder: the encoder to start from; it is not changed, copies of it are trained, where it is.
     questions: their answers and gold passages are not used.
     out: the first index is in `start`, each round's encoder in `round-1`, ..., with its index in
         `index` and checkpoints in `work`.
@@ -259,6 +262,8 @@ def distil(
     asked = list(questions)
     if not asked:
         raise InputError("there is no question to distil with; name a file that has some")
+    device = device_of(encoder.passage_model)
+    recipe = recipe.on(device)  # so that the settings of a run say what it computes in
     order = random.Random(f"{seed}-distil").sample(range(len(asked)), len(asked))
     read_by = weights_sha256(reader.model)
     shown = progress is not False
@@ -275,6 +280,7 @@ def distil(
         )
         targets = reader_targets(reader, retriever, own, folder / "work", recipe, fingerprint)
         encoder = train_round(encoder, targets, folder, recipe, seed, fingerprint, progress)
+        encoder.to(str(device))
         index = build_index(corpus, folder / "index", encoder, progress=shown, overwrite=True)
         retriever = DenseRetriever(index, encoder)
         yield retriever
@@ -289,13 +295,15 @@ def recipe(
     start = load_encoder(encoder, **conventions)
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
+    teacher = load_reader(reader, "fid")
+    teacher = placed_copy(teacher, teacher.model, run.device)
     rounds = distil(
-        load_reader(reader, "fid"),
-        start,
+        teacher,
+        start.to(str(run.where)),
         corpus,
         questions,
         run.work,
-        Recipe(steps=run.steps),
+        Recipe(steps=run.steps, dtype=name_of(run.dtype)),
         run.seed,
     )
     *_, last = rounds

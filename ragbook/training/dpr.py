@@ -19,7 +19,7 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from torch import Tensor
 from ragbook.corpus import Corpus, Passage, Question, miniwiki
 from ragbook.corpus.answers import has_answer
 from ragbook.errors import InputError
+from ragbook.models.devices import choose_precision, device_of, name_of
 from ragbook.models.encoder import Encoder, load_encoder, save_encoder
 from ragbook.models.towers import SCORE_SCALES
 from ragbook.retrieval import BM25Retriever
@@ -65,8 +66,8 @@ class Recipe:
     batch: questions in one update; 32 and their passages take about 1.5 GB.
     rate: peak learning rate.
     frozen_layers: layers from the bottom that are not trained; the embeddings are not either.
-    dtype: what the towers compute in; choose `float32` on CPUs without instructions for `bfloat16`,
-        which is then emulated and many times slower.
+    dtype: what the towers compute in: `bfloat16`, `float32`, or `auto` for the faster of the two.
+        In float32 the encoder's file is twice as large.
     """
 
     similarity: str = "cosine"
@@ -77,7 +78,7 @@ class Recipe:
     batch: int = 32
     rate: float = 1e-4
     frozen_layers: int = 2
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
 
     @property
     def score_scale(self) -> float:
@@ -170,12 +171,11 @@ def epoch_batches(shown: Sequence[_T], size: int, seed: int, epoch: int) -> list
     return [[shown[at] for at in order[n * size : (n + 1) * size]] for n in range(whole)]
 
 
-def freeze_lower_layers(
-    tower: Any, frozen_layers: int, dtype: torch.dtype = torch.bfloat16
-) -> None:
-    """Prepare a tower for fast training, and freeze its embeddings and `frozen_layers` layers from
-    the bottom, but never the last layer. What is frozen already stays frozen. Modules above the
-    layers are trained, and a tower without layers is trained as a whole."""
+def freeze_lower_layers(tower: Any, frozen_layers: int, dtype: torch.dtype) -> None:
+    """Put a tower into the format that it is trained in, choose quick attention, and freeze what
+    stays as it is: the embeddings, `frozen_layers` layers from the bottom, but never the last one,
+    and what is frozen already. What stands above the layers is trained, and so is all of a tower
+    without layers."""
     transformer = getattr(tower, "transformers_model", None) or tower  # of a SentenceTransformer
     if hasattr(transformer, "set_attn_implementation"):
         transformer.set_attn_implementation("eager")  # on CPUs it trains faster at these lengths
@@ -196,8 +196,9 @@ def batch_loss(
     queries = encoder.query_vectors(batch.questions)
     passages = encoder.passage_vectors(batch.passages)
     scores = recipe.score_scale * encoder.scores(queries, passages)
-    loss = LOSSES[recipe.loss](scores, batch.gold, batch.negatives)
-    right = accuracy(scores.detach(), batch.gold, batch.negatives)
+    gold, negatives = batch.gold.to(scores.device), batch.negatives.to(scores.device)
+    loss = LOSSES[recipe.loss](scores, gold, negatives)
+    right = accuracy(scores.detach(), gold, negatives)
     return loss, {"loss": loss.item(), "accuracy": right}
 
 
@@ -217,17 +218,20 @@ def train_dpr(
     out: folder of the encoder; checkpoints and the log are in its subfolder `work`.
     recipe: the settings.
     seed: of the order in which questions are shown.
-    start: the encoder to start from, by default the embedded one; it is not changed.
+    start: the encoder that is trained, the embedded one if none is given; it stays as it is. The
+        training runs where it is.
 
     Raises
     ------
     InputError: `out` holds a run with other settings.
     """
     start = load_encoder() if start is None else start
+    dtype = choose_precision(recipe.dtype, device_of(start.passage_model))
+    recipe = replace(recipe, dtype=name_of(dtype))
     encoder = _two_towers(start, recipe, str(out))
     towers = (encoder.passage_model, encoder.query_model)
     for tower in towers:
-        freeze_lower_layers(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
+        freeze_lower_layers(tower, recipe.frozen_layers, dtype)
     per_epoch = len(epoch_batches(shown, recipe.batch, seed, 0))
     steps = recipe.epochs * per_epoch
     if recipe.steps is not None:
@@ -291,8 +295,10 @@ def recipe(
     loss: see `Recipe`.
     """
     start = load_encoder(encoder, **conventions)
-    chosen = Recipe(similarity or start.similarity, loss, steps=run.steps)
     run.begin()
+    similarity, dtype = similarity or start.similarity, name_of(run.dtype)
+    chosen = Recipe(similarity, loss, steps=run.steps, dtype=dtype)
+    start.to(str(run.where))
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
     shown = pairs(corpus, questions, chosen.hard_negatives)
     train_dpr(shown, run.out, chosen, run.seed, start=start)

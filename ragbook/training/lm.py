@@ -27,6 +27,7 @@ from transformers import BertLMHeadModel
 from ragbook.corpus import Corpus, miniwiki
 from ragbook.errors import InputError
 from ragbook.models import load_encoder, load_language_model
+from ragbook.models.devices import place
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.training.loop import MasterAdamW, train, write_tensors
 from ragbook.training.reader import worlds
@@ -53,12 +54,13 @@ def _trained(model: BertLMHeadModel) -> list[tuple[list[nn.Parameter], float]]:
 
 
 def train_lm(run: Run) -> dict[str, Tensor]:
-    """Train the bundled model, or resume its training; returns the trained tensors in bfloat16."""
+    """Train the bundled model, or resume its training; returns the trained tensors, bfloat16
+    whatever they were trained in."""
     torch.manual_seed(run.seed)
-    encoder = load_encoder()
-    model = new_lm_model()
+    encoder = load_encoder().to(str(run.where))
+    model = place(new_lm_model(), run.device, run.precision)
     model.set_attn_implementation("eager")
-    lm = LanguageModel(model.bfloat16(), encoder.tokenizer, "lm")
+    lm = LanguageModel(model, encoder.tokenizer, "lm")
     groups = _trained(model)
     words = vocabulary_words(encoder.tokenizer)
     articles = [a for a in miniwiki.articles() if a.split == "train"]
@@ -94,6 +96,7 @@ def train_lm(run: Run) -> dict[str, Tensor]:
         labels = ids.masked_fill(ids == 0, -100)
         for row, (_, context) in enumerate(rows):
             labels[row, :context] = -100
+        ids, labels = ids.to(run.where), labels.to(run.where)
         states = model.bert(input_ids=ids, attention_mask=(ids != 0).long(), use_cache=False)[0]
         asked = labels[:, 1:] != -100  # logits are costly: compute only those that have labels
         logits = model.cls(states[:, :-1][asked])
@@ -117,7 +120,8 @@ def train_lm(run: Run) -> dict[str, Tensor]:
 
 
 def adapt_lm(run: Run, corpus: Corpus, start: LanguageModel | None = None) -> LanguageModel:
-    """Train a model further on a corpus, or resume this training; returns the model, float32.
+    """Train a model further on a corpus, or resume this training; returns the model, float32 and on
+    the CPU.
 
     A step reads windows of OWN_WINDOW tokens that begin anywhere in the passages, which may be
     whole articles. Training ends when EPOCHS times as many tokens as there are were read.
@@ -131,8 +135,8 @@ def adapt_lm(run: Run, corpus: Corpus, start: LanguageModel | None = None) -> La
     InputError: the corpus is empty, or `run.out` holds the checkpoint of another run.
     """
     start = start or load_language_model()
-    lm = LanguageModel(deepcopy(start.model).bfloat16(), start.tokenizer, str(run.out))
-    model = lm.model
+    model = place(deepcopy(start.model), run.device, run.precision)
+    lm = LanguageModel(model, start.tokenizer, str(run.out))
     model.set_attn_implementation("eager")
     texts = lm.texts(list(corpus))
     ends = list(accumulate(len(ids) - 1 for ids in texts))
@@ -150,6 +154,7 @@ def adapt_lm(run: Run, corpus: Corpus, start: LanguageModel | None = None) -> La
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
         lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()  # token 0 may be a word
+        ids, mask = ids.to(run.where), mask.to(run.where)
         states = model.bert(input_ids=ids, attention_mask=mask, use_cache=False)[0]
         asked = mask[:, 1:].bool()
         logits = model.cls(states[:, :-1][asked])
@@ -167,7 +172,7 @@ def adapt_lm(run: Run, corpus: Corpus, start: LanguageModel | None = None) -> La
         save_every=50,
         fingerprint=json.dumps([start.sha256, corpus.sha256, length, OWN_BATCH, run.seed]),
     )
-    model.float().requires_grad_(False)
+    place(model).requires_grad_(False)
     return lm
 
 

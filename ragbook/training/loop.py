@@ -1,9 +1,11 @@
-"""The loop that every recipe shares: bfloat16 arithmetic, float32 masters, resumable, seeded.
+"""The loop that every recipe shares: float32 masters, in bfloat16 too, resumable, seeded.
 
-Forward and backward passes use bfloat16 weights, because CPUs and GPUs multiply these fastest; the
-optimiser keeps a float32 master of each weight, as small updates would otherwise be rounded away.
-A recipe gives `batch_loss(step)`, whose random numbers may depend only on `step` and the seed, so
-that a killed run goes on from its last checkpoint exactly as if nothing had happened.
+Forward and backward passes use the model's own weights, on the model's device: in bfloat16 where
+that is multiplied fastest. The optimiser keeps a float32 master of each weight, as small updates
+would otherwise be rounded away. A recipe gives `batch_loss(step)`, whose random numbers may depend
+only on `step` and the seed, so that a killed run goes on from its last checkpoint exactly as if
+nothing had happened: on the same kind of device, that is. A run may go on on another device, whose
+sums are rounded in another order, but not in another precision.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from tqdm import tqdm
 
 from ragbook.errors import InputError
 from ragbook.files import remove_unfinished, whole_file
+from ragbook.models.devices import least_precise, name_of
 
 
 class MasterAdamW:
-    """AdamW over float32 masters of (possibly bfloat16) parameters.
+    """AdamW over float32 masters of (possibly bfloat16) parameters, on their device.
 
     Parameters
     ----------
@@ -88,16 +91,17 @@ class MasterAdamW:
                 master.copy_(tensors[f"master.{number}"])
                 self.parameters[number].copy_(master)
                 self.adam.state[master] = {
-                    key: tensors[f"{key}.{number}"].clone()
+                    key: tensors[f"{key}.{number}"].to(master.device, copy=True)
                     for key in ("step", "exp_avg", "exp_avg_sq")
                     if f"{key}.{number}" in tensors
                 }
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
-    """Write a file of tensors with metadata; it appears whole or not at all."""
+    """Write a file of tensors, from any device, with metadata; it appears whole or not at all."""
+    here = {name: tensor.cpu() for name, tensor in tensors.items()}
     with whole_file(path) as unfinished:
-        save_file(tensors, str(unfinished), metadata or None)
+        save_file(here, str(unfinished), metadata or None)
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
@@ -136,17 +140,22 @@ def train(
 
     Raises
     ------
-    InputError: `work` holds the checkpoint of a run with other settings.
+    InputError: `work` holds the checkpoint of a run with other settings or another precision.
     """
     work.mkdir(parents=True, exist_ok=True)
     state, log = work / f"{name}.state.safetensors", work / f"{name}.log.jsonl"
     remove_unfinished(work, state.name)  # of a run that was killed
-    start = 0
+    start, precision = 0, name_of(least_precise(optimizer.parameters))
     if state.exists():
         from safetensors import safe_open
 
         with safe_open(str(state), "pt") as file:
             meta = file.metadata()
+        if (before := meta.get("precision", precision)) != precision:
+            raise InputError(
+                f"{state} is the checkpoint of a run in {before}, and this one computes in "
+                f"{precision}; go on with --precision {before} or name another folder"
+            )
         if meta["fingerprint"] != fingerprint:
             raise InputError(
                 f"{state} is the checkpoint of a run with other settings; "
@@ -156,7 +165,8 @@ def train(
         start = int(meta["step"])
 
     def save(step: int) -> None:
-        write_tensors(state, optimizer.tensors(), step=str(step), fingerprint=fingerprint)
+        told = {"step": str(step), "fingerprint": fingerprint, "precision": precision}
+        write_tensors(state, optimizer.tensors(), **told)
 
     clock, sums, count = time.perf_counter(), {}, 0
     bar = tqdm(

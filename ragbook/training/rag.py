@@ -29,6 +29,7 @@ from ragbook.index import PassageIndex, build_index
 from ragbook.methods import rag
 from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
 from ragbook.models.bundled import WEIGHTS, write_manifest
+from ragbook.models.devices import place
 from ragbook.models.encoder import save_encoder
 from ragbook.models.generator import pad_labels
 from ragbook.training.loop import MasterAdamW, train, write_tensors
@@ -144,7 +145,7 @@ def train_rag(
     Parameters
     ----------
     method: `rag-sequence` or `rag-token`, whose likelihood is maximised.
-    reader: the generator, any seq2seq model. Its parameters may be bfloat16.
+    reader: the generator, any seq2seq model. Its parameters may be bfloat16, and on another device.
     encoder: its question tower must not be its passage tower; see `Encoder.untied`.
     index: built with the encoder's passage tower.
     questions: each has at least one answer; gold passages are not used.
@@ -237,12 +238,22 @@ def recipe(run: Run) -> None:
     run.begin()
     torch.manual_seed(run.seed)
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
-    index = build_index(corpus, run.out / "index", load_encoder(), overwrite=True)
+    encoder = load_encoder().to(str(run.where))
+    index = build_index(corpus, run.out / "index", encoder, overwrite=True)
     chosen = Recipe()
     chosen = replace(chosen, steps=run.cut(chosen.steps))
     for method in MARGINALS:
         work, folder = run.work / method, run.out / method
-        reader, encoder = trained_pair(method, index, list(questions), work, chosen, run.seed)
+        reader, encoder = trained_pair(
+            method,
+            index,
+            list(questions),
+            work,
+            chosen,
+            run.seed,
+            device=run.device,
+            precision=run.precision,
+        )
         folder.mkdir(exist_ok=True)
         for file in ("encoder", "decoder", "span"):
             shutil.copy(WEIGHTS / f"{file}.safetensors", folder)
@@ -261,15 +272,18 @@ def trained_pair(
     recipe: Recipe = Recipe(),
     seed: int = 0,
     progress: bool | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
 ) -> tuple[SeqReader, Encoder]:
     """The bundled reader and the embedded encoder, trained together; parameters as in `train_rag`.
 
-    They are trained in bfloat16; tensors that were not trained keep their exact values.
+    They are trained on `device` and in `precision`, and come back float32 and on the CPU; tensors
+    that were not trained keep their exact values.
     """
     readers = [_copy(load_reader()) for _ in range(2)]
     encoders = [load_encoder().untied() for _ in range(2)]
     for model in (readers[0].model, encoders[0].query_model):
-        model.bfloat16()
+        place(model, device, precision)
     train_rag(method, readers[0], encoders[0], index, questions, work, recipe, seed, progress)
     for rounded, whole in (
         (readers[0].model, readers[1].model),

@@ -113,7 +113,7 @@ def shown_pairs() -> list[Pair]:
     return pairs(CORPUS, [WHEN, WHERE, RIVER], 1)
 
 
-SMALL = Recipe(epochs=4, batch=3, frozen_layers=5, rate=1e-3)
+SMALL = Recipe(epochs=4, batch=3, frozen_layers=5, rate=1e-3, dtype="bfloat16")
 
 
 def test_float32_computes_what_bfloat16_nearly_does(tmp_path):
@@ -133,8 +133,8 @@ def test_both_losses_reach_both_towers_under_every_similarity(similarity, loss):
         one.model, one.tokenizer, "x", one.sha256, 1.0,
         query_model=other.model, similarity=similarity,
     )  # fmt: skip
-    dpr.freeze_lower_layers(one.model, 5)
-    dpr.freeze_lower_layers(other.model, 5)
+    dpr.freeze_lower_layers(one.model, 5, torch.bfloat16)
+    dpr.freeze_lower_layers(other.model, 5, torch.bfloat16)
     batch = batch_of(shown_pairs())
     # Each is asked for another's passage, so that whatever the vectors, some question is wrong.
     gold = batch.gold.roll(1)

@@ -119,13 +119,14 @@ class GoldExamples:
     corpus: where gold passages and distractors come from.
     questions: a question whose gold passage holds none of its answers is left out; otherwise the
         first answer that it holds is the target.
+    device: where the corpus is encoded, to find what the retriever finds.
 
     Raises
     ------
     InputError: no question is left, or there are too few passages to draw distractors from.
     """
 
-    def __init__(self, corpus: Corpus, questions: Iterable[Question]) -> None:
+    def __init__(self, corpus: Corpus, questions: Iterable[Question], device: str = "cpu") -> None:
         from ragbook.models import load_encoder
 
         self.corpus = corpus
@@ -144,7 +145,7 @@ class GoldExamples:
         self.sha256 = hashlib.sha256((corpus.sha256 + asked).encode()).hexdigest()
         gold = {q.gold_passage for q in self.questions}
         self.passages = [p for p in corpus if p.id in gold]
-        encoder = load_encoder()
+        encoder = load_encoder().to(device)
         keys = torch.from_numpy(encoder.encode_passages(list(self.corpus)))
         queries = torch.from_numpy(encoder.encode_queries([q.text for q in self.questions]))
         scores, places = (queries @ keys.T).topk(min(40, len(corpus)))

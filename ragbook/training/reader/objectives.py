@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ragbook.methods import rag, realm
+from ragbook.models.devices import device_of
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
@@ -81,16 +82,18 @@ def log_likelihood(
 
     Returns
     -------
-    (log p(y | x) float32 [B], log p(not here | x, z) float32 [B, n]), nats; the latter is 0 where
-    the passage holds the answer, and in the methods that generate.
+    (log p(y | x) float32 [B], log p(not here | x, z) float32 [B, n]), nats, on the model's device;
+    the latter is 0 where the passage holds the answer, and in the methods that generate.
     """
+    read, device = batch, device_of(model)
+    batch, log_prior = batch.to(device), log_prior.to(device)
     with torch.no_grad():
         states = model.encoder(**batch.inputs).last_hidden_state
     rows, length, width = states.shape
     n, B = batch.n, rows // batch.n
     if method == "realm":
         spans = scorer(states, batch.passage_mask).flatten(1).log_softmax(-1)
-        reads = answer_spans(batch, scorer.max_span).flatten(1)
+        reads = answer_spans(read, scorer.max_span).flatten(1).to(device)
         given = spans.masked_fill(~reads, IMPOSSIBLE).logsumexp(-1).reshape(B, n)
         not_here = spans[:, 0] * ~reads.any(-1)  # the span of [CLS]
         return realm.marginal_log_prob(given, log_prior), not_here.reshape(B, n)
@@ -109,9 +112,10 @@ def log_likelihood(
     token_log_probs = log_probs.gather(-1, labels.clamp_min(0)[:, :, None]).squeeze(-1)
     own = batch.labels != -100
     if method == "fid":
-        return (token_log_probs * own).sum(-1), torch.zeros(B, n)
+        return (token_log_probs * own).sum(-1), torch.zeros(B, n, device=device)
     marginal = rag.sequence_log_prob if method == "rag-sequence" else rag.token_log_prob
-    return marginal(token_log_probs.reshape(B, n, -1), log_prior, own), torch.zeros(B, n)
+    found = marginal(token_log_probs.reshape(B, n, -1), log_prior, own)
+    return found, torch.zeros(B, n, device=device)
 
 
 def train_objectives(

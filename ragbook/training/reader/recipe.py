@@ -27,7 +27,8 @@ def recipe(run: Run) -> None:
     run.begin()
     torch.manual_seed(run.seed)
     tokenizer = minilm_tokenizer()
-    source = GoldExamples(*(run.own or (miniwiki.corpus(), miniwiki.questions("train"))))
+    corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
+    source = GoldExamples(corpus, questions, str(run.where))
     found = source.found(N_DOCS)
     if run.own is None:
         model, scorer = new_reader_model(), SpanScorer(384)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ragbook.models.answers import find
+from ragbook.models.devices import device_of, place
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.prompts import pair
 from ragbook.models.span import SpanScorer
@@ -53,6 +54,12 @@ class ReaderBatch:
     pointer: Tensor  # bool [B, T, n * L]: the positions in the passages of the token to be written
     spans: Tensor  # int64 [B * n]: start * max_span + width - 1 of the answer's span, 0 for none
     n: int
+
+    def to(self, device: torch.device) -> ReaderBatch:
+        """The same batch with its tensors on a device."""
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        rest = (self.passage_mask, self.labels, self.pointer, self.spans)
+        return ReaderBatch(inputs, *(tensor.to(device) for tensor in rest), self.n)
 
 
 def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> ReaderBatch:
@@ -96,6 +103,7 @@ def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
 
 def losses(model: Any, scorer: SpanScorer, batch: ReaderBatch) -> tuple[Tensor, dict[str, float]]:
     """The step's loss, answer + pointer / 2 + span / 2 (see the module), and its parts."""
+    batch = batch.to(device_of(model))
     states = model.encoder(**batch.inputs).last_hidden_state
     rows, length, width = states.shape
     B = rows // batch.n
@@ -125,21 +133,24 @@ def losses(model: Any, scorer: SpanScorer, batch: ReaderBatch) -> tuple[Tensor, 
     return loss, figures
 
 
-def quicken(model: Any) -> None:
-    """Put a model into bfloat16 and choose the attention that trains faster."""
+def quicken(model: Any, device: str = "cpu", precision: str = "auto") -> None:
+    """Move a model to where it is trained, put it into that precision, and choose the attention
+    that trains faster."""
     for module in model.modules():  # the encoder's layers have a configuration of their own
         if hasattr(module, "config"):
             # Its backward pass takes a third of the fused kernel's time on CPUs at these lengths,
             # and it returns the attention weights that the pointer loss needs.
             module.config._attn_implementation = "eager"
-    model.bfloat16()
+    place(model, device, precision)
 
 
-def quicken_and_freeze(model: Any, scorer: SpanScorer) -> None:
-    """Prepare the reader and its scorer for training in bfloat16, and freeze the embeddings and the
+def quicken_and_freeze(
+    model: Any, scorer: SpanScorer, device: str = "cpu", precision: str = "auto"
+) -> None:
+    """Prepare the reader and its scorer for training there, and freeze the embeddings and the
     encoder's lower layers."""
-    quicken(model)
-    scorer.bfloat16()
+    quicken(model, device, precision)
+    place(scorer, device, precision)
     for name, parameter in model.encoder.named_parameters():
         layer = re.match(r"encoder\.layer\.(\d+)\.", name)
         parameter.requires_grad = layer is not None and int(layer[1]) >= FROZEN_LAYERS
@@ -159,7 +170,7 @@ def train_reader(
     model: Any, scorer: SpanScorer, stages: Sequence[Stage], run: Run
 ) -> dict[str, dict[str, Tensor]]:
     """Train encoder, decoder and span scorer, or resume their training; returns their trained
-    tensors by file, bfloat16.
+    tensors by file, bfloat16 whatever they were trained in.
 
     Parameters
     ----------
@@ -167,7 +178,7 @@ def train_reader(
     stages: the curriculum.
     """
     tokenizer = minilm_tokenizer()
-    quicken_and_freeze(model, scorer)
+    quicken_and_freeze(model, scorer, run.device, run.precision)
     fresh = [*model.decoder.parameters(), *scorer.parameters()]
     tuned = [p for p in model.encoder.parameters() if p.requires_grad]
     group = 4  # the examples of so many batches are sorted by length and cut into batches

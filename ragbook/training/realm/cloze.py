@@ -71,8 +71,8 @@ def train_cloze(
         queries = encoder.query_vectors([sentence for sentence, _ in pairs])
         passages = encoder.passage_vectors([passage for _, passage in pairs])
         scores = encoder.score_scale * encoder.scores(queries, passages)
-        gold = torch.arange(size)
-        wrong = ~torch.eye(size, dtype=torch.bool)
+        gold = torch.arange(size, device=scores.device)
+        wrong = ~torch.eye(size, dtype=torch.bool, device=scores.device)
         loss = cross_entropy(scores, gold, wrong)
         return loss, {"loss": loss.item(), "accuracy": accuracy(scores.detach(), gold, wrong)}
 

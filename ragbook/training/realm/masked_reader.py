@@ -128,7 +128,7 @@ def loss(
     inputs, inside, out = reader.states([m.text for m in shown], passages, output_attentions=True)
     places = reader.places(inputs, inside)
     logits = reader.head(out.last_hidden_state[places], reader.words)
-    targets = torch.tensor([token for m in shown for token in m.answer])
+    targets = torch.tensor([token for m in shown for token in m.answer]).to(logits.device)
     words = functional.cross_entropy(logits, targets)
     right = (logits.argmax(-1) == targets).float().mean().item()
     figures = {"words": words.item(), "right": right}

@@ -98,7 +98,7 @@ def terms(
 
     Parameters
     ----------
-    model: the span reader's encoder, called without gradients.
+    model: the span reader's encoder, called without gradients; on one device with the others.
     encoder: retrieves from `index` with its question tower.
     """
     wide = max(recipe.wide, recipe.k)
@@ -110,8 +110,9 @@ def terms(
             for q, row in zip(questions, found, strict=True)
         ]
     )
-    right = log_prior.masked_fill(~holds, IMPOSSIBLE).logsumexp(-1)
-    retriever = right.where(holds.any(-1), 0.0)
+    device = log_prior.device
+    right = log_prior.masked_fill(~holds.to(device), IMPOSSIBLE).logsumexp(-1)
+    retriever = right.where(holds.any(-1).to(device), 0.0)
 
     n = min(recipe.k, log_prior.shape[1])
     narrow = log_prior[:, :n].log_softmax(-1)
@@ -121,10 +122,11 @@ def terms(
         for question, row, gold in zip(questions, found, first, strict=True)
     ]
     batch = collate(tokenizer, examples, scorer.max_span)
+    reads = answer_spans(batch, scorer.max_span).to(device)
+    batch = batch.to(device)
     with torch.no_grad():
         states = model(**batch.inputs).last_hidden_state.float()
     scores = scorer(states, batch.passage_mask)
-    reads = answer_spans(batch, scorer.max_span)
     reader, silence = OBJECTIVES[recipe.objective](scores, reads, narrow)
     any_reads = reads.flatten(1).any(-1).reshape(-1, n).any(-1)
     return Terms(reader.where(any_reads, 0.0), retriever, silence)
@@ -147,7 +149,7 @@ def _orqa(scores: Tensor, reads: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]
     spans, weighed = joint(scores.reshape(*prior.shape, -1), prior)
     right = reads.reshape(spans.shape)
     given = spans.masked_fill(~right, IMPOSSIBLE).logsumexp(-1)
-    return marginal_log_prob(given, weighed), torch.zeros(len(prior))
+    return marginal_log_prob(given, weighed), torch.zeros_like(prior[:, 0])
 
 
 OBJECTIVES = {"realm": _realm, "orqa": _orqa}

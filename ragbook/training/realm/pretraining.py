@@ -31,6 +31,7 @@ from ragbook.index import PassageIndex
 from ragbook.methods.base import posterior
 from ragbook.methods.realm import FORMS, masked_log_prob, retrieval_utility
 from ragbook.models import Encoder
+from ragbook.models.devices import device_of, least_precise, name_of
 from ragbook.models.masked import NULL, MaskedReader
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.realm import cloze, masked_reader
@@ -146,7 +147,8 @@ def masked_prior(
     vectors = encoder.passage_vectors([NULL, *(index.corpus[at] for at in distinct)])
     column = {at: number for number, at in enumerate(distinct, 1)}
     columns = torch.tensor([[0, *(column[at] for at in row)] for row in positions.tolist()])
-    scores = encoder.score_scale * encoder.scores(queries, vectors).gather(1, columns).float()
+    every = encoder.scores(queries, vectors)
+    scores = encoder.score_scale * every.gather(1, columns.to(every.device)).float()
     null = torch.zeros_like(scores[:1])
     null[0, 0] = 1.0
     return (scores + null_score * null).log_softmax(-1), positions
@@ -163,7 +165,8 @@ def train_realm(
     evaluate: Callable[[PassageIndex], dict[str, float]] | None = None,
     progress: bool | None = None,
 ) -> PassageIndex:
-    """Train `reader` and `encoder` in place, or resume; their parameters may be bfloat16.
+    """Train `reader` and `encoder` in place, or resume; both are on one device, and their
+    parameters may be bfloat16.
 
     A killed run goes on as if nothing had happened, unless its indexes are built in the background:
     the time when these are ready depends on the machine.
@@ -194,7 +197,10 @@ def train_realm(
     probe = [ways[0] for ways in random.Random("probe").sample(masked, min(PROBE, len(masked)))]
     work.mkdir(parents=True, exist_ok=True)
     folder = work / "indexes"
-    with Builder(folder) if recipe.background else nullcontext() as builder:
+    device = device_of(encoder.passage_model)
+    precision = name_of(least_precise(encoder.passage_model.parameters()))
+    background = Builder(folder, str(device), precision) if recipe.background else nullcontext()
+    with background as builder:
         refresher = Refresher(
             folder,
             encoder,
@@ -206,7 +212,7 @@ def train_realm(
             work / "refresh.jsonl",
         )
 
-        null_score = torch.nn.Parameter(torch.zeros(()))
+        null_score = torch.nn.Parameter(torch.zeros((), device=device_of(reader.model)))
         if not (work / "realm.state.safetensors").exists():  # otherwise the checkpoint has it
             null_score.data += on_a_par(encoder, refresher.at(0), probe[:50], recipe.k)
 
@@ -267,6 +273,6 @@ def figures(found: Prediction, shown: Sequence[Masked]) -> dict[str, float]:
         "null_prior": found.log_prior[:, 0].exp().mean().item(),
         "null_posterior": after[:, 0].mean().item(),
         "holder_found": holds.any(1).float().mean().item(),
-        "holder_posterior": (after[:, 1:] * holds).sum(1).mean().item(),
+        "holder_posterior": (after[:, 1:] * holds.to(after.device)).sum(1).mean().item(),
     }
     return out

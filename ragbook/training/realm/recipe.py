@@ -21,6 +21,7 @@ from ragbook.index import PassageIndex, build_index
 from ragbook.models import Encoder, load_encoder, load_span_reader
 from ragbook.models.bundled import BUNDLED, WEIGHTS, write_manifest
 from ragbook.models.checkpoints.realm import save_realm_encoder
+from ragbook.models.devices import choose_device, place
 from ragbook.models.embedded import minilm_model, minilm_tokenizer
 from ragbook.models.encoder import save_encoder, weights_sha256
 from ragbook.models.masked import MaskedReader
@@ -78,10 +79,12 @@ def warm_start(
     reading: ReaderRecipe,
     seed: int = 0,
     progress: bool | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
 ) -> tuple[MaskedReader, Encoder]:
-    """Train the models that REALM's pre-training starts from, or resume: a masked reader in
-    bfloat16, and the retriever, with the inverse cloze task if it needs that. If they are already
-    trained, they are taken from `work`.
+    """Train the models that REALM's pre-training starts from, or resume: a masked reader, and the
+    retriever, with the inverse cloze task if it needs that. If they are already trained, they are
+    taken from `work`.
 
     Parameters
     ----------
@@ -89,10 +92,12 @@ def warm_start(
     masked: the sentences that the reader learns from; the more kinds of masks the better.
     cloze: the inverse cloze task (section 3.4), for a retriever that cannot find anything yet;
         None for one that can.
+    device, precision: of both, from here on; only the encoder's map stays float32.
     """
     reader = new_masked_reader(seed)
+    encoder.to(str(choose_device(device)))
     for module in (encoder.passage_model.body, reader.model, reader.head):
-        module.bfloat16()
+        place(module, device, precision)
     if cloze is not None:
         train_cloze(encoder, corpus, work, cloze, seed, progress)
     train_masked_reader(reader, corpus, masked, work, reading, seed, progress)
@@ -108,29 +113,33 @@ def fine_tuned(
     seed: int = 0,
     progress: bool | None = None,
     reader: str = BUNDLED,
+    device: str = "cpu",
+    precision: str = "auto",
 ) -> tuple[SpanReader, Encoder]:
-    """REALM's span reader and the encoder, fine-tuned on questions over the encoder's index.
+    """REALM's span reader and the encoder, fine-tuned on questions over the encoder's index; both
+    come back float32 and on the CPU.
 
     The encoder's passage tower is not changed; neither is the encoder of the reader. `reader` is
-    the bundled one or a folder that `ragbook train reader` wrote.
+    the bundled one or a folder that `ragbook train reader` wrote. `device` and `precision` are of
+    the training; the scorer, which is small, is float32 in any.
     """
     bundled = load_span_reader(reader, "realm")
-    model = deepcopy(bundled.pairs.encoder).bfloat16()  # is not trained, only encodes
-    scorer, tuned = deepcopy(bundled.scorer), encoder.untied()
-    tuned.query_model.bfloat16()
+    model = place(deepcopy(bundled.pairs.encoder), device, precision)  # not trained, only encodes
+    scorer, tuned = place(deepcopy(bundled.scorer), device), encoder.untied()
+    place(tuned.query_model, device, precision)
     train_open_qa(
         model, scorer, bundled.tokenizer, tuned, index, questions, work, recipe, seed, progress
     )
     whole = encoder.changed(
-        query_model=tuned.query_model.float(),
+        query_model=place(tuned.query_model),
         query_sha256=weights_sha256(tuned.query_model),
     )
-    return SpanReader(bundled.pairs.encoder, scorer, bundled.tokenizer, "realm"), whole
+    return SpanReader(bundled.pairs.encoder, place(scorer), bundled.tokenizer, "realm"), whole
 
 
 def whole_reader(reader: MaskedReader) -> MaskedReader:
-    """The same reader in float32."""
-    model, head = deepcopy(reader.model).float(), deepcopy(reader.head).float()
+    """The same reader in float32, on the CPU."""
+    model, head = place(deepcopy(reader.model)), place(deepcopy(reader.head))
     return MaskedReader(model.eval(), head.eval(), reader.tokenizer, reader.titles)
 
 
@@ -161,16 +170,27 @@ def recipe(run: Run, background: bool = False) -> None:
         None,
         replace(reading, steps=run.cut(reading.steps)),
         run.seed,
+        device=run.device,
+        precision=run.precision,
     )
     realm = replace(realm, steps=run.cut(realm.steps), background=background)
     train_realm(reader, encoder, corpus, masked, run.work, realm, run.seed)
     pretrained = run.out / "pretrained"
     save_encoder(pretrained, encoder)
     save_realm_encoder(pretrained / "reader", whole_reader(reader))
-    encoder = load_encoder(str(pretrained))
+    encoder = load_encoder(str(pretrained)).to(str(run.where))
     index = build_index(corpus, run.out / "index", encoder, overwrite=True)
     qa = replace(qa, steps=run.cut(qa.steps))
-    span_reader, encoder = fine_tuned(encoder, index, list(questions), run.work, qa, run.seed)
+    span_reader, encoder = fine_tuned(
+        encoder.to("cpu"),
+        index,
+        list(questions),
+        run.work,
+        qa,
+        run.seed,
+        device=run.device,
+        precision=run.precision,
+    )
 
     folder = run.out / "realm"
     folder.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ holds
 `CURRENT` is replaced in one operation, after the index that it names is complete. So it names a
 complete index at any time, for every process that reads it. Indexes are built in the trainer
 (`publish`) or in a second process (`Builder`), which is
-`python -m ragbook.training.realm.refresh FOLDER`.
+`python -m ragbook.training.realm.refresh FOLDER DEVICE PRECISION`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from ragbook.files import replace_folder, write_text
 from ragbook.index import PassageIndex, build_index
 from ragbook.index.passages import StoredPassages
 from ragbook.models import Encoder, load_encoder
+from ragbook.models.devices import place
 from ragbook.models.encoder import save_encoder, weights_sha256
 
 CURRENT = "CURRENT"
@@ -91,18 +92,20 @@ def overlap(old: PassageIndex, new: PassageIndex, queries: np.ndarray, k: int) -
 
 
 class Builder:
-    """A second process that builds the index of the newest tower it was given.
+    """A second process that builds the index of the newest tower it was given, on that device and
+    in that precision.
 
     The folder must already hold a first index, whose passages are encoded again. The process is
     stopped at the end of the `with` block, at once; the next one completes or removes an unfinished
     index.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, device: str, precision: str) -> None:
+        self.folder, self.device, self.precision = folder, device, precision
 
     def __enter__(self) -> Builder:
-        self._process = subprocess.Popen([sys.executable, "-m", __name__, str(self.folder)])
+        given = (str(self.folder), self.device, self.precision)
+        self._process = subprocess.Popen([sys.executable, "-m", __name__, *given])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -200,9 +203,14 @@ class Refresher:
             file.write(json.dumps(row) + "\n")
 
 
-def build_newest(folder: Path) -> int | None:
+def build_newest(folder: Path, device: str, precision: str) -> int | None:
     """Build the index of the newest waiting tower, and remove it and the older ones; returns the
-    number of its update, or None if no tower waits."""
+    number of its update, or None if no tower waits.
+
+    Parameters
+    ----------
+    device, precision: of the tower while it encodes, as in training.
+    """
     waiting = sorted(folder.glob("tower-*"))
     found = current(folder)
     if not waiting or found is None:
@@ -210,7 +218,7 @@ def build_newest(folder: Path) -> int | None:
     tower, (_, index) = waiting[-1], found
     encoder = load_encoder(str(tower))
     for model in {encoder.passage_model, encoder.query_model}:
-        model.bfloat16()  # as in training, and three times as fast
+        place(model, device, precision)
     publish(folder, encoder, index.corpus, _number(tower.name))
     for done in waiting:
         shutil.rmtree(done, ignore_errors=True)
@@ -228,14 +236,14 @@ def _number(name: str) -> int:
     return int(re.findall(r"\d+", name)[0])
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, device: str, precision: str) -> None:
     """Build the indexes of waiting towers until the process that started this one has ended."""
     torch.set_num_threads(1)  # leaves the other cores to the trainer
     parent = os.getppid()
     while os.getppid() == parent:
-        if build_newest(folder) is None:
+        if build_newest(folder, device, precision) is None:
             time.sleep(PAUSE)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

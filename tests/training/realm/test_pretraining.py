@@ -314,7 +314,7 @@ def test_the_recipe_starts_from_the_encoder_as_it_is(monkeypatch, tmp_path):
 
     begun = []
 
-    def stop(encoder, *_):
+    def stop(encoder, *_, **__):
         begun.append(encoder)
         raise InputError("far enough")
 
