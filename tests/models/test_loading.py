@@ -66,7 +66,7 @@ def test_a_prompt_of_ones_own_reaches_the_model(tmp_path):
     assert "Q Who A\nIt is" in reader.tokenizer.decode(reader.prompt_ids("Who"))
     assert reader.end == reader.tokenizer.eos_token_id
     assert load_reader(folder) is load_reader(folder)
-    assert load_reader(folder).template is TEMPLATES["base"]
+    assert load_reader(folder).prompt.template is TEMPLATES["base"]
     with pytest.raises(InputError, match="a prompt of its own"):
         load_reader("bundled", prompt=template)
 
