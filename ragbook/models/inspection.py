@@ -23,8 +23,8 @@ FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 """What is asked of the hub: settings, vocabularies and weights, never a pickle."""
 MODULES = "modules.json"
 OWN_MODULES = (
-    "Transformer", "StaticEmbedding", "Pooling", "WeightedLayerPooling", "CNN", "LSTM", "Dense",
-    "LayerNorm", "Dropout", "Normalize",
+    "Transformer", "StaticEmbedding", "Pooling", "CNN", "Dense", "LayerNorm", "Dropout",
+    "Normalize",
 )  # fmt: skip
 """The classes of sentence-transformers that a `modules.json` may name: those that read text, import
 nothing by a name from a file, and keep their weights as safetensors."""
@@ -32,7 +32,7 @@ _OWN_TYPE = re.compile(
     r"sentence_transformers\.(models|base\.modules|sentence_transformer\.modules)(\.[a-z_]+)?\."
     rf"({'|'.join(OWN_MODULES)})"
 )
-_WITH_WEIGHTS = ("StaticEmbedding", "WeightedLayerPooling", "CNN", "LSTM", "Dense", "LayerNorm")
+_WITH_WEIGHTS = ("StaticEmbedding", "CNN", "Dense", "LayerNorm")
 _ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation|linear)\.\w+")
 _TRANSFORMER_SETTINGS = {
     "max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name",
@@ -307,6 +307,11 @@ def _check_kind(name: str, folder: Path, pooling: str | None, described: bool = 
             f"{name} has a config.json that transformers does not read "
             f"({' '.join(str(error).split())[:200]}); name another encoder"
         ) from error
+    if "/" in str(getattr(config, "_attn_implementation", None)):
+        raise InputError(
+            f"{name} attends with code of the hub ({config._attn_implementation}), which is never "
+            "run here; take attn_implementation out of its config.json"
+        )
     architecture = (config.architectures or [""])[0]
     what = architecture or config.model_type
     if _CLASSIFIER.search(architecture):
