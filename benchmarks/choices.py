@@ -1,14 +1,14 @@
-"""What the readers' recipe was chosen from: alternatives trained for the same time, side by side.
+"""Alternatives to the readers' recipe, each trained for the same time.
 
-`python benchmarks/choices.py [NAME ...]` trains every alternative (or those named) for the same
-wall-clock time on this machine, seed 0, and prints one row each: steps, seconds a step, and how
-many answers greedy decoding gets right, token for token,
+`python benchmarks/choices.py [NAME ...]` trains every alternative (or the named ones) for the same
+wall-clock time on this machine, with seed 0, and prints one row each: steps, seconds a step, and
+how many answers greedy decoding gets right, token for token,
 
-* on 500 questions about invented worlds, whose names nobody has seen,
+* on 500 questions about invented worlds, whose names are always new,
 * on MiniWiki's dev questions with the gold passage.
 
-The time is set by counting: ten steps are timed, and as many are taken as fit into it.
-`--seconds` sets it (default: 180).
+Ten steps are timed, and then as many steps are taken as fit into the time, which `--seconds` sets
+(default: 180).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from torch import nn
 from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderModel
 
 from ragbook.corpus import miniwiki
+from ragbook.models.bundled import new_reader_model
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.prompts import passage_text
-from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, schedule
 from ragbook.training.reader import worlds
@@ -45,7 +45,8 @@ Draw = Callable[[random.Random], list[Example]]
 
 @dataclass
 class Reader:
-    """What is trained: a model, how examples become tensors, and the optimiser's groups."""
+    """A reader in training: the model, the function that turns examples into tensors, and the
+    optimiser's groups of parameters."""
 
     model: Any
     scorer: SpanScorer
@@ -54,12 +55,12 @@ class Reader:
 
 
 def plain(tokenizer: Any) -> Callable[[Sequence[Example]], ReaderBatch]:
-    """The package's own tensors."""
+    """The function of the package that turns examples into tensors."""
     return lambda examples: collate(tokenizer, examples, 10)
 
 
 def reader(layers: int = 2, width: int = 1536, float32: bool = False) -> Reader:
-    """The package's own reader, its decoder as deep and wide as asked."""
+    """The package's own reader, with a decoder of so many layers and this width."""
     torch.manual_seed(0)
     model, scorer = new_reader_model(), SpanScorer(384)
     if (layers, width) != (2, 1536):
@@ -86,7 +87,7 @@ def with_decoder(model: Any, decoder: Any) -> Any:
 
 
 def from_scratch() -> Reader:
-    """The same shapes, encoder and word embeddings too drawn at random, and everything trained."""
+    """The same shapes with random encoder and word embeddings; everything is trained."""
     built = reader()
     built.model.encoder.load_state_dict(
         BertModel(built.model.encoder.config, add_pooling_layer=False).state_dict()
@@ -100,7 +101,7 @@ def from_scratch() -> Reader:
 
 
 def without_pointer() -> Reader:
-    """The package's own reader, taught by its answers' cross-entropy and the spans alone."""
+    """The package's own reader, trained without the pointer loss."""
     built = reader()
 
     def silent(examples: Sequence[Example]) -> ReaderBatch:
@@ -112,7 +113,7 @@ def without_pointer() -> Reader:
 
 
 def small_vocabulary(size: int) -> Reader:
-    """A decoder that writes with the `size` commonest pieces only, whose embeddings are trained."""
+    """A decoder whose vocabulary is the `size` commonest tokens, with trained embeddings."""
     tokenizer = minilm_tokenizer()
     vocabulary = tokenizer.get_vocab()
     counts = dict.fromkeys(vocabulary, 0)
@@ -142,7 +143,8 @@ def small_vocabulary(size: int) -> Reader:
     built.groups[1] = (fresh, DECODER_RATE)
 
     def cut(examples: Sequence[Example]) -> ReaderBatch:
-        """Labels in the smaller vocabulary; a piece points wherever a whole one it is of stands."""
+        """The batch with labels in the smaller vocabulary; each token points to the same places as
+        the tokens of the large vocabulary that it overlaps."""
         batch = collate(tokenizer, examples, 10)
         answers = [e.question.answers[0] for e in examples]
         whole = tokenizer(answers, add_special_tokens=False, return_offsets_mapping=True)
@@ -166,13 +168,14 @@ def small_vocabulary(size: int) -> Reader:
 
 
 def worlds_of(rng: random.Random) -> list[Example]:
-    """A step of short invented worlds."""
+    """The examples of one step: short invented worlds."""
     words = vocabulary_words(minilm_tokenizer())
     return [worlds.example(rng, 1, (1, 2), 0.1, words) for _ in range(64)]
 
 
 def questions_of(source: GoldExamples, infilling: float) -> Draw:
-    """Steps of MiniWiki's questions and cloze sentences, a share of runs to restore among them."""
+    """A function that draws the examples of a step from MiniWiki's questions and cloze sentences,
+    with a share of infilling examples."""
 
     def draw(rng: random.Random) -> list[Example]:
         if rng.random() < infilling:
@@ -201,7 +204,7 @@ def learn(built: Reader, draw: Draw, seconds: float) -> tuple[int, float]:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     for number in range(3):
-        step(number, 0.0)  # nothing moves; memory is allocated
+        step(number, 0.0)  # allocates memory; no weight changes
     began = time.perf_counter()
     for number in range(10):
         step(number, 0.0)
@@ -216,8 +219,8 @@ def learn(built: Reader, draw: Draw, seconds: float) -> tuple[int, float]:
 def right(built: Reader, examples: Sequence[Example]) -> float:
     """Share of answers that greedy decoding gets right, token for token, in %.
 
-    Greedy decoding writes an answer exactly where every token of it is the likeliest after those
-    before it, which one pass over the answer shows.
+    Greedy decoding gives the gold answer exactly if each of its tokens is the likeliest after those
+    before it, which one forward pass over the answer shows.
     """
     built.model.eval()
     total = 0.0
@@ -228,7 +231,7 @@ def right(built: Reader, examples: Sequence[Example]) -> float:
 
 
 def main(names: Sequence[str], seconds: float) -> None:
-    """Print one row an alternative."""
+    """Print one row for each alternative."""
     corpus = miniwiki.corpus()
     train = GoldExamples(corpus, miniwiki.questions("train"))
     dev = [

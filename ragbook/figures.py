@@ -1,8 +1,8 @@
 """The comparison's figure, and what makes any figure checked.
 
-A figure is one function that returns a :class:`CheckedFigure`. A reader sees its picture;
-what a test compares is its text form, the plotted numbers read back from the picture's own artists.
-Figures are drawn without pyplot, so that nothing is displayed twice and nothing global changes.
+A figure is one function that returns a :class:`CheckedFigure`. A reader sees its picture; tests
+compare its text form, the plotted numbers read back from matplotlib's own objects. Figures are
+drawn without pyplot, so that nothing is displayed twice and no global state changes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from matplotlib.ticker import FuncFormatter
 from ragbook.evaluation.statistics import cut_off
 
 DPI = 160
-# Okabe and Ito's colours, which colour-blind readers can tell apart, darkest first.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, darkest first.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
     "#0072b2",
     "#d55e00",
@@ -41,11 +41,11 @@ BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
     "#cc79a7",
     "#56b4e9",
 )
-COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
-MARKERS = ("o", "D", "s", "^", "v", "P")
+COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "#000000")
+MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 INK, FAINT = "#333333", "#d9d9d9"
 STYLE: Any = {
-    "font.family": "DejaVu Sans",  # the font that matplotlib itself brings: the same everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -62,7 +62,7 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-# What would make two identical pictures differ as files.
+# Metadata that would make the files of two identical pictures differ.
 METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
@@ -73,11 +73,12 @@ class CheckedFigure:
     """A matplotlib figure whose text form is the numbers it shows.
 
     A notebook displays the picture (``_repr_png_``); nbval compares ``repr``: for each axes its
-    title, labels and named ticks, then one line a series with the values that its artists hold,
-    rounded to 3 decimals. A changed number, a swapped label or a lost series changes the text.
+    title, labels and named ticks, then one line for each series with the values that its artists
+    hold, rounded to 3 decimals. A changed number, a swapped label or a lost series changes the
+    text.
 
-    Lines, points, bars, intervals (error bars), bands, images and texts are known; anything else
-    that draws raises ``TypeError`` rather than pass unread.
+    Lines, points, bars, intervals (error bars), bands, images and texts are known; any other
+    artist raises ``TypeError``, so that nothing drawn is left unchecked.
 
     Args:
         figure: a complete figure, made with ``matplotlib.figure.Figure``.
@@ -93,7 +94,7 @@ class CheckedFigure:
         return self._draw("png")
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture as PNG or PDF, by the path's suffix; the bytes repeat from run to run.
+        """Write the picture as PNG or PDF, by the path's suffix; every run gives the same bytes.
 
         Raises:
             ValueError: the suffix is neither ``.png`` nor ``.pdf``.
@@ -107,7 +108,7 @@ class CheckedFigure:
 
     def _draw(self, kind: str) -> bytes:
         buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):  # ticks are made, and styled, only when drawn
+        with matplotlib.rc_context(STYLE):  # ticks are created and styled only when drawn
             self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=METADATA[kind])
         return buffer.getvalue()
 
@@ -128,7 +129,7 @@ def _read_figure(figure: Figure) -> list[str]:
 
 
 def _read_axes(axes: Axes) -> list[str]:
-    """The text form of one axes: a heading, then one line a series, in drawing order."""
+    """The text form of one axes: a heading, then one line for each series, in drawing order."""
     title = axes.get_title("left") or axes.get_title("center") or axes.get_title("right")
     x, y = (_read_axis(axis) for axis in (axes.xaxis, axes.yaxis))
     if axes.get_label() == "<colorbar>":
@@ -150,12 +151,12 @@ def _read_axes(axes: Axes) -> list[str]:
 
 
 def _read_axis(axis: Axis) -> str:
-    """An axis's label, its scale where that isn't linear, and its ticks where they are named."""
+    """An axis's label, its scale if it is not linear, and its ticks if they have names."""
     parts = [axis.get_label_text()]
     if axis.get_scale() != "linear":
         parts.append(f"({axis.get_scale()})")
     formatter = axis.get_major_formatter()
-    # Named ticks at fixed places are a FuncFormatter in matplotlib, named bars another formatter.
+    # matplotlib has one formatter for named ticks (FuncFormatter) and another for named bars.
     if isinstance(formatter, FuncFormatter | StrCategoryFormatter):
         names = ((at, formatter(at)) for at in axis.get_majorticklocs())
         parts.append("{" + ", ".join(f"{_number(at)}: {name}" for at, name in names) + "}")
@@ -163,7 +164,7 @@ def _read_axis(axis: Axis) -> str:
 
 
 def _artists(container: Any) -> Iterable[Artist]:
-    """Every artist in a container, however deep (an error bar's are in tuples of tuples)."""
+    """Every artist in a container, also in nested tuples (as in error bars)."""
     for item in container:
         if isinstance(item, Artist):
             yield item
@@ -254,7 +255,7 @@ def _read_artist(artist: Artist) -> str:
 
 
 def _name(artist: Any) -> str:
-    """The label an artist was given, quoted, or nothing (matplotlib's own begin with ``_``)."""
+    """The artist's label in quotes; nothing without one (matplotlib's own begin with ``_``)."""
     label = str(artist.get_label() or "")
     return "" if not label or label.startswith("_") else f" {label!r}"
 
@@ -264,7 +265,7 @@ def _numbers(values: Iterable[float]) -> str:
 
 
 def _number(value: float) -> str:
-    """At most 3 decimals, no trailing zeros, no minus before a zero."""
+    """A number with at most 3 decimals, without trailing zeros and without a minus before 0."""
     text = f"{value:.3f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
@@ -275,8 +276,8 @@ def _number(value: float) -> str:
 def side_by_side(results: Mapping[str, Any]) -> CheckedFigure:
     """Exact match and F1 of every method, each with its 95 % interval, in the results' order.
 
-    The dotted line, where all methods share one retriever, is its recall@k: how often a passage
-    that answers the question was there to be used.
+    If all methods share one retriever, a dotted line shows its recall@k: how often a passage that
+    answers the question was retrieved.
 
     Args:
         results: ``results.json`` as :func:`ragbook.compare` makes it; scores in 0..1 are shown as

@@ -64,7 +64,7 @@ class FakeMethod:
         return torch.full((len(questions),), -2.0)
 
 
-def fake_load(names, retriever, verbatim, reader):
+def fake_load(names, retriever, verbatim, reader, **how):
     made = [FakeMethod(name, None if name == "closed-book" else retriever) for name in names]
     for method in made:
         method.verbatim = None if method.retriever is None else verbatim
@@ -505,7 +505,7 @@ def test_ask(capsys, index):
     found = printed(capsys, "ask", question, "--index", index, "--k", 2, "--json")
     assert found["question"] == question
     assert list(found["methods"]) == [
-        "closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid"
+        "closed-book", "in-context", "knn-lm", "realm", "rag-sequence", "rag-token", "fid"
     ]  # fmt: skip
     assert found["methods"]["closed-book"] == {
         "text": "unknown",
@@ -768,7 +768,7 @@ def test_index_build_by_budget_and_factory(capsys, encoders, tmp_path):
     assert run(*build, "--overwrite", "--factory", "HNSW8", "--parts", "2") == 0
     assert printed(capsys, "index", "search", out, "River 77", "--json")[0]["score"] > 0
     assert "not both" in refusal(capsys, *build, "--factory", "Flat", "--budget", "1GB")
-    assert "no size" in refusal(capsys, *build, "--budget", "much")
+    assert "not a size" in refusal(capsys, *build, "--budget", "much")
     assert "do not fit" in refusal(capsys, *build, "--budget", "1kB")
     assert {path.name for path in tmp_path.iterdir()} == {"many.jsonl", "index", ".index.passages"}
 

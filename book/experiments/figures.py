@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ragbook.figures import BLUE, COLOURS, FAINT, INK, MARKERS, STYLE, CheckedFigure
-from ragbook.methods import NAMES
+
+ORDER = ("closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid", "in-context")
+"""The methods in the order of the colours, so that each looks the same in every figure."""
 
 __all__ = [
     "CheckedFigure",
@@ -28,7 +30,7 @@ __all__ = [
 
 
 def recall_curve(recall: Mapping[str, Mapping[int, float]]) -> CheckedFigure:
-    """Recall@k against k, one line a retriever.
+    """Recall@k against k, one line for each retriever.
 
     Args:
         recall: for each retriever's name, recall@k (0..1) by k; shown as percentages.
@@ -81,7 +83,7 @@ def lines(
 
 
 def bars(values: Mapping[str, float], xlabel: str) -> CheckedFigure:
-    """One horizontal bar a name, the first on top."""
+    """One horizontal bar for each name, the first on top."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.2, 0.9 + 0.32 * len(values)), layout="constrained")
         axes = figure.subplots()
@@ -120,7 +122,7 @@ def heat_map(
 
 
 def grouped(groups: Mapping[str, Mapping[str, Mapping[str, Any]]], xlabel: str) -> CheckedFigure:
-    """Means with their intervals, a row a group, the first on top, a colour a name.
+    """Means with their intervals: a row for each group, the first on top, a colour for each name.
 
     Args:
         groups: for each row's name, ``{name: {"mean": float, "ci95": (low, high)}}``; shares in
@@ -169,7 +171,7 @@ def curves(
         for number, (name, (colour, marker)) in enumerate(_looks(series).items()):
             xs = sorted(series[name])
             entries = [series[name][x] for x in xs]
-            # A little beside each other, so that no interval hides another.
+            # Shifted a little, so that no interval hides another.
             shift = (number - (len(series) - 1) / 2) * 0.012
             at = np.array(xs) * 10**shift if log else np.array(xs) + shift * (ticks[-1] - ticks[0])
             axes.plot(at, [100 * e["mean"] for e in entries], color=colour, linewidth=1)
@@ -188,7 +190,7 @@ def curves(
 def trade_off(
     points: Mapping[str, tuple[float, Mapping[str, Any]]], front: Sequence[str], xlabel: str
 ) -> CheckedFigure:
-    """What accuracy costs: a point a method, and the line of those that no other beats.
+    """Accuracy against cost: a point for each method, and a line through those that no other beats.
 
     Args:
         points: for each name, the cost and ``{"mean": float, "ci95": (low, high)}`` of exact match
@@ -220,10 +222,11 @@ def trade_off(
 
 
 def calibration(found: Mapping[str, Mapping[str, Any]]) -> CheckedFigure:
-    """Probability against the share that is right, a panel a method; on the diagonal it is honest.
+    """Probability of the answers against the share that is right, a panel for each method; on the
+    diagonal the two agree.
 
     Args:
-        found: for each method, what :func:`ragbook.evaluation.breakdown.calibration` found.
+        found: for each method, the result of :func:`ragbook.evaluation.breakdown.calibration`.
     """
     columns = min(3, len(found))
     rows = -(-len(found) // columns)
@@ -248,12 +251,12 @@ def calibration(found: Mapping[str, Mapping[str, Any]]) -> CheckedFigure:
 def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """A colour and a marker for each name, in their order.
 
-    A method has the same ones in every figure. Other names take what is left, in order; where there
-    are more than colours, these come again with other markers.
+    A method has the same ones in every figure. Other names take the remaining ones, in order; if
+    there are more names than colours, colours are used again with other markers.
     """
     names = list(names)
-    free = (at for at in itertools.count() if at >= len(NAMES) or NAMES[at] not in names)
-    places = [NAMES.index(name) if name in NAMES else next(free) for name in names]
+    free = (at for at in itertools.count() if at >= len(ORDER) or ORDER[at] not in names)
+    places = [ORDER.index(name) if name in ORDER else next(free) for name in names]
     return {
         name: (COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)])
         for name, at in zip(names, places, strict=True)

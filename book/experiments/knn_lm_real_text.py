@@ -1,15 +1,16 @@
-"""kNN-LM on real text: articles in a file, the bundled model with a memory of them, and adapted.
+"""kNN-LM on real text: the bundled model with a memory of a file's articles, and adapted to them.
 
 `python -m book.experiments.knn_lm_real_text FILE OUT.json` takes articles in any form that
-`load_corpus` reads (WikiText's, say). The last sixth of them is the test; all others are memory
-and training text, and the last twelfth of the file before the test is dev: lambda, temperature and
-the adaptive weight come from a memory, and a training, without it. Measured on the test:
+`load_corpus` reads (WikiText's, for instance). The last sixth of them is the test text; all others
+are memory and training text. The twelfth of the file before the test text is dev: lambda,
+temperature and the adaptive weight are tuned with a memory and a training that leave it out.
+Measured on the test text are
 
 * the bundled model, without and with a memory of the file's articles,
 * the same model trained on those articles, without and with the memory, and in context,
-* either text with the other's memory: the domain changes, nothing is trained.
+* each of the two texts with the other's memory: the domain changes and nothing is trained.
 
-Figures only are written, no text. The training is taken up again where it was left.
+Only figures are written, no text. An interrupted training is resumed.
 """
 
 from __future__ import annotations
@@ -42,15 +43,16 @@ from .knn_lm import (
 from .report import write_sections
 
 FEWEST_ARTICLES = 24
-"""Of a file: a twelfth of them, at least two, is dev, where a weight is fitted to all but one."""
+"""The fewest articles in a file: a twelfth of them is dev, which needs at least two, as a weight is
+fitted to all but one."""
 
 MORE_STEPS = 60
-"""The model that was settled on dev reads dev's articles too before it is tested, among the others:
-so many steps more."""
+"""Further steps of training after tuning on dev: the model now also reads dev's articles, among the
+others, before it is tested."""
 
 
 class Articles:
-    """A file's articles and what each of them is for."""
+    """A file's articles, divided into memory, dev and test."""
 
     def __init__(self, path: Path) -> None:
         articles = list(load_corpus(path))
@@ -66,7 +68,7 @@ class Articles:
 
 
 def bundled(articles: Articles, lm: LanguageModel, datastore: Datastore) -> dict[str, Any]:
-    """The bundled model with the articles as its memory, and what dev said."""
+    """The bundled model with the articles as its memory, and the settings tuned on dev."""
     without_dev = first_pairs(datastore, len(articles.earlier))
     dev, test = (contexts_of(texts, lm) for texts in (articles.dev, articles.test))
     settings = settle(base_of(dev), look_up(dev, datastore, K, without_dev))
@@ -75,7 +77,7 @@ def bundled(articles: Articles, lm: LanguageModel, datastore: Datastore) -> dict
 
 
 def adapted(articles: Articles, work: Path, stores: Path) -> dict[str, Any]:
-    """The model trained on the articles, with them as its memory, and what dev said."""
+    """The model trained on the articles, with them as its memory, and the settings tuned on dev."""
     first = adapt_lm(Run(work / "lm-without-dev", resume=True), articles.earlier)
     dev = contexts_of(articles.dev, first)
     store = build_datastore(articles.earlier, stores / "adapted-without-dev", first)
@@ -98,7 +100,8 @@ def adapted(articles: Articles, work: Path, stores: Path) -> dict[str, Any]:
 def crossed(
     texts: tuple[Sequence[str], Sequence[str]], lm: LanguageModel, memory: Datastore
 ) -> dict[str, Any]:
-    """(dev, test) documents of one domain with the memory of another, its weight tuned on dev."""
+    """Results on `texts`, (dev, test) documents of one domain, with the memory of another, whose
+    weight is tuned on dev."""
     dev, test = (contexts_of(part, lm) for part in texts)
     settings = settle(base_of(dev), look_up(dev, memory, K))
     measured = perplexities(base_of(test), look_up(test, memory, K), settings)
@@ -106,7 +109,7 @@ def crossed(
 
 
 def main(path: str, out: str, work: str = "build/own-text") -> None:
-    """Measure everything and write it; what stands in the file already is not measured again."""
+    """Measure everything that `out` does not hold yet."""
     articles, lm = Articles(Path(path)), load_language_model()
     parts = {"memory": articles.known, "dev": articles.dev, "test": articles.test}
     own = build_datastore(articles.known, Path(work) / "bundled", lm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,30 @@ def _at_least(least: int) -> Any:
         return value
 
     return number
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"it must be more than 0, not {text}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"it must be from 0 to 1, not {text}")
+    return value
 
 
 def _words(text: str) -> str:
@@ -403,9 +428,9 @@ def _add_reader(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--reader",
         default="bundled",
-        metavar="DIR",
-        help="readers that `ragbook train reader` or `rag` wrote, or a seq2seq or RAG checkpoint "
-        "(default: the bundled ones)",
+        metavar="NAME",
+        help="readers that `ragbook train reader` or `rag` wrote, or any seq2seq or causal model, "
+        "by folder or hub name (default: the bundled ones)",
     )
 
 
@@ -415,6 +440,64 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
         "--free",
         action="store_true",
         help="let generative methods write freely (default: runs of words of the passages)",
+    )
+    command.add_argument(
+        "--lm",
+        metavar="NAME",
+        help="kNN-LM's language model (default: the reader if it is causal, else the bundled one)",
+    )
+    command.add_argument(
+        "--lambda", type=_share, dest="lam", metavar="X", help="kNN-LM's weight of the neighbours"
+    )
+    command.add_argument(
+        "--temperature", type=_positive, metavar="X", help="kNN-LM's, of the distances"
+    )
+    command.add_argument(
+        "--prompt",
+        metavar="NAME_OR_FILE",
+        help="how a reader that is not bundled is asked: base, chat, t5, or a TOML file "
+        "(default: what fits the model)",
+    )
+    command.add_argument(
+        "--demonstrations",
+        metavar="NAME_OR_PATH",
+        help="questions that a prompt's demonstrations are drawn from (default: the train split of "
+        "--questions)",
+    )
+    command.add_argument(
+        "--beams", type=_at_least(1), default=2, metavar="N", help="of the search (default: 2)"
+    )
+    command.add_argument(
+        "--max-length",
+        type=_at_least(1),
+        default=16,
+        metavar="N",
+        help="longest answer in tokens (default: 16)",
+    )
+    command.add_argument(
+        "--length-penalty",
+        type=_number,
+        default=0.0,
+        metavar="X",
+        help="0 compares answers by log-probability, 1 by its mean over tokens (default: 0)",
+    )
+    command.add_argument(
+        "--memory",
+        default="1GiB",
+        metavar="SIZE",
+        help="of passages that a causal reader keeps between questions (default: 1GiB)",
+    )
+    command.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda", "mps"],
+        default="auto",
+        help="where models compute (default: auto)",
+    )
+    command.add_argument(
+        "--precision",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="float32",
+        help="how precisely; auto is bfloat16 where that is fast (default: float32)",
     )
 
 

@@ -5,28 +5,104 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ragbook.errors import InputError
 
 if TYPE_CHECKING:
-    from ragbook.corpus import Corpus
+    from ragbook.corpus import Corpus, Question
     from ragbook.index import PassageIndex
     from ragbook.index.passages import StoredPassages
+    from ragbook.methods import Method
     from ragbook.models import Encoder, LanguageModel
     from ragbook.retrieval import Retriever
 
 
-def method_names(wanted: Sequence[str] | None) -> list[str]:
-    """The methods asked for, all of them by default; InputError for a name that is none."""
-    from ragbook.methods import NAMES, check_names
+def method_names(wanted: Sequence[str] | None, reader: str = "bundled") -> list[str]:
+    """The methods asked for; by default all that the reader can serve, and a line on standard error
+    about the others. InputError for a name that is none."""
+    from ragbook.methods import NAMES, check_names, left_out
 
-    names = list(wanted or NAMES)
+    if wanted is None:
+        without = left_out(reader)
+        for name, reason in without.items():
+            print(f"without {name}: {reason}", file=sys.stderr)
+        return [name for name in NAMES if name not in without]
+    names = list(wanted)
     check_names(names)
     return names
+
+
+def load_methods(
+    arguments: argparse.Namespace,
+    names: Sequence[str],
+    retriever: Retriever,
+    corpus: Corpus,
+    asked: Sequence[Question],
+) -> list[Method]:
+    """The methods with the reader, prompt, search, device and precision that the options name."""
+    from ragbook import methods
+    from ragbook.index.factories import parse_bytes
+
+    how = {} if arguments.prompt is None else _prompt(arguments, corpus, asked)
+    return methods.load(
+        names,
+        retriever,
+        not arguments.free,
+        arguments.reader,
+        lm=arguments.lm,
+        beams=arguments.beams,
+        max_length=arguments.max_length,
+        length_penalty=arguments.length_penalty,
+        lam=arguments.lam,
+        temperature=arguments.temperature,
+        device=arguments.device,
+        precision=_precision(arguments),
+        memory=parse_bytes(arguments.memory),
+        **how,
+    )
+
+
+def _precision(arguments: argparse.Namespace) -> str:
+    """The precision of --precision, and a word to whoever asked for a slow one."""
+    if arguments.precision not in ("auto", "float32"):
+        from ragbook.models.devices import choose_device, choose_precision, warning
+
+        device = choose_device(arguments.device)
+        slow = warning(choose_precision(arguments.precision, device), device)
+        if slow is not None:
+            print(slow, file=sys.stderr)
+    return arguments.precision
+
+
+def _prompt(
+    arguments: argparse.Namespace, corpus: Corpus, asked: Sequence[Question]
+) -> dict[str, Any]:
+    """The template of --prompt, and its demonstrations."""
+    from ragbook.corpus import load_questions, miniwiki
+    from ragbook.models.templates import draw_demonstrations, load_template
+
+    template = load_template(arguments.prompt)
+    if not template.demonstrations:
+        return {"prompt": template}
+    source = arguments.demonstrations or getattr(arguments, "questions", None) or corpus.name
+    if arguments.demonstrations is None and source not in miniwiki.NAMES:
+        raise InputError(
+            "The prompt has demonstrations; name the questions to draw them from with "
+            "--demonstrations."
+        )
+    drawn = draw_demonstrations(
+        list(load_questions(source, "train" if source in miniwiki.NAMES else None)),
+        corpus,
+        template.demonstrations,
+        getattr(arguments, "seed", 0),
+        asked,
+    )
+    return {"prompt": template, "demonstrations": drawn}
 
 
 def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex | None]:

@@ -1,4 +1,4 @@
-"""The embedded encoder: all-MiniLM-L6-v2 as a Python package carries it, its hash checked."""
+"""The embedded encoder: all-MiniLM-L6-v2 as installed by a Python package, its hash checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 @cache
 def minilm_path() -> Path:
-    """Folder of the embedded encoder.
+    """The folder of the embedded encoder.
 
     Raises
     ------

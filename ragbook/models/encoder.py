@@ -143,8 +143,8 @@ def _is_dpr(name: str) -> bool:
 def save_encoder(folder: Path | str, encoder: Encoder) -> None:
     """Write an encoder into a folder, for `load_encoder`, without loss; the manifest comes last.
 
-    The folder may hold other things. A tower that is the embedded encoder is named and not written;
-    of one that was trained from it, the tensors that changed are.
+    The folder may hold other files. A tower that is the embedded encoder is named and not written;
+    of a tower that was trained from it, only the changed tensors are written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,12 +199,12 @@ def _save_towers(folder: Path, encoder: SentenceEncoder) -> None:
 
 
 def _towers(tied: bool) -> tuple[str, ...]:
-    """The towers that a folder has files of."""
+    """The names of the towers that a folder has files of."""
     return ("passage",) if tied else ("passage", "query")
 
 
 def _base_tensors(encoder: Encoder) -> dict[str, Tensor]:
-    """The embedded encoder's tensors if the towers have its shape and read its tokens, else {}."""
+    """The embedded encoder's tensors if the towers have its shape and its tokenizer, else {}."""
     if encoder.tokenizer is not minilm_tokenizer():
         return {}
     base = minilm_model().state_dict()
@@ -269,7 +269,7 @@ def _load_folder(name: str) -> Encoder:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    """`encoder.json`, its shape checked."""
+    """The content of `encoder.json`, after checking that it has the expected entries."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes().decode())
@@ -299,15 +299,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         whole, manifest = False, {}
     if not whole:
         raise InputError(
-            f"{path} is damaged, or of an encoder that this ragbook does not read; write it again "
-            "with `ragbook train dpr`"
+            f"{path} is damaged, or from another version of ragbook; write it again with "
+            "`ragbook train dpr`"
         )
     return manifest
 
 
 def _load_dpr(name: str) -> Encoder:
-    """DPR's two checkpoints (Karpukhin et al. 2020): [CLS] states without a projection, compared by
-    inner product, read as [CLS] title [SEP] text [SEP]."""
+    """DPR's two checkpoints (Karpukhin et al. 2020): vectors are the [CLS] states without a
+    projection, compared by inner product; passages are read as [CLS] title [SEP] text [SEP]."""
     from transformers import AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
     passage_name = name.replace("question_encoder", "ctx_encoder")
@@ -319,7 +319,8 @@ def _load_dpr(name: str) -> Encoder:
     other = AutoTokenizer.from_pretrained(query_name, trust_remote_code=False)
     if other.get_vocab() != tokenizer.get_vocab():
         raise InputError(
-            f"{passage_name} and {query_name} read different tokens; name two halves of one pair"
+            f"{passage_name} and {query_name} have different tokenizers; name both halves of one "
+            "pair"
         )
     return Encoder(
         passage_model,
@@ -342,11 +343,12 @@ def _dpr_tower(kind: Any, name: str, other: str) -> Any:
     except (OSError, ValueError) as error:
         raise InputError(
             f"there is no DPR checkpoint with safetensors at {name!r}, the other half of "
-            f"{other!r}: neither a folder here nor one that the hub's cache or the network gives; "
+            f"{other!r}: it is neither a local folder nor in the hub's cache or on the network; "
             "check the name, or download it first"
         ) from error
     if model.config.projection_dim:
         raise InputError(
-            f"{name} projects its vectors, which DPR's do not; name another checkpoint"
+            f"{name} projects its vectors, which published DPR checkpoints do not; name another "
+            "checkpoint"
         )
     return model.eval()

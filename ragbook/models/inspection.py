@@ -48,6 +48,25 @@ _SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", 
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
+_WOULD_DO = {
+    "encoder": "'minilm', a sentence-transformers or BERT-like model, a folder that `ragbook train "
+    "dpr` wrote, or DPR's, by the name that contains 'ctx_encoder'",
+    "model": "'bundled', a folder that `ragbook train` wrote, or a seq2seq or causal model",
+}
+SEQ2SEQ, CAUSAL, RAG = "seq2seq", "causal", "rag"
+
+
+@dataclass(frozen=True)
+class GeneratorFiles:
+    """A checkpoint that can write: its name, its folder, and what kind of model its configuration
+    describes."""
+
+    name: str
+    folder: Path
+    kind: str
+    architecture: str
+
+
 @dataclass(frozen=True)
 class Layout:
     """What was found in a folder.
@@ -76,10 +95,10 @@ def inspect_folder(name: str, pooling: str | None = None) -> Layout:
     ------
     InputError: there is nothing of that name, or it is no encoder that can be loaded safely.
     """
-    folder = _folder(name)
-    _refuse_code(name, folder)
+    folder = checkpoint_folder(name)
+    refuse_code(name, folder)
     if not (folder / MODULES).is_file():
-        _check_transformer(name, folder)
+        check_transformer(name, folder)
         _check_kind(name, folder, pooling)
         return Layout(folder, (), folder)
     modules = _modules(name, folder)
@@ -88,7 +107,7 @@ def inspect_folder(name: str, pooling: str | None = None) -> Layout:
         if kind == "Transformer":
             transformer = path
             _check_settings(name, path)
-            _check_transformer(name, path)
+            check_transformer(name, path)
             _check_kind(name, path, pooling, described=True)
         elif kind in _WITH_WEIGHTS and not (path / "model.safetensors").is_file():
             raise _no_weights(name, path)
@@ -100,6 +119,103 @@ def inspect_folder(name: str, pooling: str | None = None) -> Layout:
                     "of torch.nn's; name an encoder of sentence-transformers' own modules"
                 )
     return Layout(folder, tuple(kind for kind, _ in modules), transformer)
+
+
+def inspect_generator(name: str) -> GeneratorFiles:
+    """Look through a folder, or a checkpoint of the hub, that is named as a reader or language
+    model.
+
+    Raises
+    ------
+    InputError: there is nothing of that name, or it cannot write, or cannot be loaded safely.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    )
+
+    folder = checkpoint_folder(name, "model")
+    refuse_code(name, folder)
+    config = _config(name, folder)
+    architecture = (config.architectures or [""])[0]
+    what, kind = architecture or config.model_type, type(config)
+    if config.model_type == "rag":
+        return GeneratorFiles(name, folder, RAG, what)
+    if _CLASSIFIER.search(architecture):
+        raise InputError(
+            f"{name} is a classifier ({what}), which cannot write answers; name a seq2seq or "
+            "causal model, such as the one that it was trained from"
+        )
+    decoder = getattr(config, "is_decoder", False) or architecture.endswith("LMHeadModel")
+    if architecture.endswith("EncoderModel"):
+        raise InputError(
+            f"{name} is the encoder of a seq2seq model alone ({what}), which cannot write; name "
+            "the whole model, or use this one as an --encoder"
+        )
+    if config.is_encoder_decoder and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        found = SEQ2SEQ
+    elif kind in MODEL_FOR_CAUSAL_LM_MAPPING and (
+        decoder or kind not in MODEL_FOR_MASKED_LM_MAPPING
+    ):
+        found = CAUSAL
+    else:
+        raise InputError(
+            f"{name} ({what}) is not a model that writes text; name a seq2seq model such as T5 or "
+            "BART or a causal one such as GPT-2 or Llama"
+            + ("; it may be an --encoder" if kind in MODEL_FOR_MASKED_LM_MAPPING else "")
+        )
+    check_transformer(name, folder)
+    return GeneratorFiles(name, folder, found, what)
+
+
+def loaded(found: GeneratorFiles) -> tuple[Any, Any]:
+    """The model of a checkpoint that was looked through, float32, and its fast tokenizer.
+
+    Raises
+    ------
+    InputError: a tensor is missing, has no place or has another shape, or there is no fast
+        tokenizer; the sentence names it.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    name, folder = found.name, str(found.folder)
+    kind: Any = AutoModelForCausalLM if found.kind == CAUSAL else AutoModelForSeq2SeqLM
+    try:
+        with quiet():
+            model, info = kind.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+                trust_remote_code=False,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"{name} is damaged or not a whole checkpoint of {found.architecture} "
+            f"({' '.join(str(error).split())[:200]}); save it again with save_pretrained"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise InputError(f"{name} lacks tensors of its model: {_some(missing)}; download it again")
+    if unexpected := sorted(info["unexpected_keys"]):
+        raise InputError(
+            f"{name} holds tensors that its model has no place for: {_some(unexpected)}; "
+            "its config.json is of another model, or it is damaged"
+        )
+    if mismatched := sorted(str(key[0]) for key in info.get("mismatched_keys", ())):
+        raise InputError(f"{name} holds tensors of another shape: {_some(mismatched)}")
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"{name} has no fast tokenizer; write tokenizer.json beside it with AutoTokenizer's "
+            "save_pretrained where sentencepiece is installed"
+        )
+    return model, tokenizer
 
 
 def check_tensors(name: str, folder: Path, model: Any) -> None:
@@ -158,8 +274,13 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _folder(name: str) -> Path:
-    """The folder of that name, or the hub's checkpoint as a folder of its cache."""
+def checkpoint_folder(name: str, wanted: str = "encoder") -> Path:
+    """The folder of that name, or the hub's checkpoint as a folder of its cache.
+
+    Raises
+    ------
+    InputError: there is neither; the sentence says which names of what is `wanted` would do.
+    """
     folder = Path(name)
     if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         from huggingface_hub import snapshot_download
@@ -168,10 +289,8 @@ def _folder(name: str) -> Path:
             folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
     if not any((folder / file).is_file() for file in (MODULES, "config.json")):
         raise InputError(
-            f"there is no encoder {name!r}: neither a folder here nor a checkpoint that the hub's "
-            "cache or the network gives; choose 'minilm', a sentence-transformers or BERT-like "
-            "model, a folder that `ragbook train dpr` wrote, or DPR's, by the name that holds "
-            "'ctx_encoder'"
+            f"there is no {wanted} {name!r}: it is neither a local folder nor a checkpoint in the "
+            f"hub's cache or on the network; choose {_WOULD_DO[wanted]}"
         )
     return folder
 
@@ -186,7 +305,13 @@ def _json(name: str, path: Path) -> Any:
         raise InputError(f"{path} of {name} is damaged ({error}); download it again") from None
 
 
-def _refuse_code(name: str, folder: Path) -> None:
+def refuse_code(name: str, folder: Path) -> None:
+    """Refuse a folder whose configuration names code to be run (`auto_map`).
+
+    Raises
+    ------
+    InputError: it does; the sentence names the file.
+    """
     for pattern in ("*config.json", "*/*config.json"):
         for path in sorted(folder.glob(pattern)):
             settings = _json(name, path)
@@ -245,8 +370,13 @@ def _check_settings(name: str, folder: Path) -> None:
                 )
 
 
-def _check_transformer(name: str, folder: Path) -> None:
-    """Weights and a tokenizer are there, in forms that are read here."""
+def check_transformer(name: str, folder: Path) -> None:
+    """Refuse a folder without weights or without a tokenizer in a form that is read here.
+
+    Raises
+    ------
+    InputError: something is missing; the sentence names it and what would do.
+    """
     if (folder / "adapter_config.json").is_file():
         raise InputError(
             f"{name} is an adapter without the model under it; merge the two (peft's "
@@ -291,27 +421,13 @@ def _check_kind(name: str, folder: Path, pooling: str | None, described: bool = 
     ----------
     described: a `modules.json` says how they are pooled, whatever the model was made for.
     """
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_MASKED_LM_MAPPING,
         MODEL_MAPPING,
     )
 
-    try:
-        config = AutoConfig.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{name} has a config.json that transformers does not read "
-            f"({' '.join(str(error).split())[:200]}); name another encoder"
-        ) from error
-    if "/" in str(getattr(config, "_attn_implementation", None)):
-        raise InputError(
-            f"{name} attends with code of the hub ({config._attn_implementation}), which is never "
-            "run here; take attn_implementation out of its config.json"
-        )
+    config = _config(name, folder)
     architecture = (config.architectures or [""])[0]
     what = architecture or config.model_type
     if _CLASSIFIER.search(architecture):
@@ -344,6 +460,27 @@ def _check_kind(name: str, folder: Path, pooling: str | None, described: bool = 
             "text: it may be a --reader or --lm; if it was trained to embed texts, say how with "
             "--pooling last or mean, else name an encoder such as 'minilm'"
         )
+
+
+def _config(name: str, folder: Path) -> Any:
+    """What `config.json` describes, as transformers reads it."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{name} has a config.json that transformers does not read "
+            f"({' '.join(str(error).split())[:200]}); name another model"
+        ) from error
+    if "/" in str(getattr(config, "_attn_implementation", None)):
+        raise InputError(
+            f"{name} attends with code of the hub ({config._attn_implementation}), which is never "
+            "run here; take attn_implementation out of its config.json"
+        )
+    return config
 
 
 def _of_heads(config: Any) -> set[str]:

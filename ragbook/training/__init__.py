@@ -52,10 +52,10 @@ RECIPES: dict[str, Callable[..., None]] = {
     "reader": _reader,
     "lm": _lm,
     "realm": _realm,
-    "fid": _reader,  # it stands on the one reader
+    "fid": _reader,  # FiD's reader is trained together with the others
 }
-"""Recipe by name: (run) -> None, some also with what `VARIED` says. Each begins its run itself,
-once it has found nothing wrong with it."""
+"""Recipe by name: (run) -> None; some take further arguments, see `VARIED`. Each begins its run
+itself, after it has checked its input."""
 
 VARIED = {
     "similarity": ("dpr",),
@@ -68,4 +68,4 @@ VARIED = {
     "passage_prompt": ("dpr", "distil"),
     "background": ("realm",),
 }
-"""What a run may vary: name -> the recipes that do."""
+"""The further arguments that recipes take: name of the argument -> names of its recipes."""

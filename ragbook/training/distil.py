@@ -2,25 +2,25 @@ r"""Distils the reader into the retriever: FiD-KD (Izacard & Grave 2021b, "Disti
 reader to retriever for question answering").
 
 A reader that has read the passages knows which of them it needed. Its cross-attention score of
-passage i, before the softmax and averaged over heads, layers and the passage's tokens, \(G_i\)
-(`FiD.first_token_scores`, their section 3.2), becomes what the retriever should have said of the
-passages that it found:
+passage i, before the softmax and averaged over heads, layers and the passage's tokens, is \(G_i\)
+(`FiD.first_token_scores`, their section 3.2). The retriever is trained so that its scores of the
+passages that it found agree with it:
 
 \[ \mathrm{KL}(\tilde G \,\|\, \tilde S), \quad
    \tilde G_i = \frac{\exp(G_i / T)}{\sum_j \exp(G_j / T)}, \quad
    \tilde S_i = \frac{\exp(\alpha s_i)}{\sum_j \exp(\alpha s_j)}, \]
 
 where \(s_i\) is the retriever's score, \(\alpha\) the scale under which it is trained, and T a
-temperature. Nobody says which passage is right, and no answer is looked at: questions are enough.
+temperature. Neither gold passages nor answers are used: questions are enough.
 
-The paper compares the passages of each question alone, a hundred of them. Of the ten or so that a
-CPU can read, the retriever would learn the order and let all others drift into sight. So the
-passages of a batch's other questions stand in the sum below \(\tilde S\) too, with no share in
-\(\tilde G\), as DPR's negatives do (Karpukhin et al. 2020, section 3.2).
+The paper compares only the passages of each question, a hundred of them. From the ten or so that a
+CPU can read, the retriever would learn their order, while the scores of all other passages could
+rise unchecked. So the passages of the batch's other questions are part of the sum in \(\tilde S\)
+too, with no share in \(\tilde G\), as negatives are in DPR (Karpukhin et al. 2020, section 3.2).
 
-A round is: retrieve, let the reader score what was found, train the encoder, build its index. The
-next one starts from passages that are better (their section 3.4). The reader stays as it is; the
-paper trains it anew on each round's passages.
+A round is: retrieve, let the reader score the passages found, train the encoder, build its index.
+The next round starts from better passages (their section 3.4). The reader is not changed; the paper
+trains it again on each round's passages.
 """
 
 from __future__ import annotations
@@ -52,29 +52,29 @@ from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.run import Run
 
 PART = 64
-"""Questions whose passages are read before their scores are written down."""
+"""How many questions' scores are written into one file."""
 CHUNK = 32
-"""Passages that the encoder reads at a time."""
+"""How many passages the encoder reads at a time."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a distillation can vary; the defaults are those of `ragbook train distil`.
+    """The settings of a distillation; the defaults are those of `ragbook train distil`.
 
     Parameters
     ----------
-    rounds: of reading, training and indexing.
-    questions: that each round shows, others than the rounds before while there are any.
-    k: passages of each question. Only passages that were found are compared.
+    rounds: rounds of reading, training and indexing.
+    questions: how many questions each round uses; new ones in each round, as long as there are any.
+    k: passages found for each question, which are the ones compared.
     epochs: how often a round's questions are shown in training.
-    steps: cuts each round to so many updates, to try it.
+    steps: the most updates of a round, to try the recipe; None sets no limit.
     batch: questions in one update.
     rate: peak learning rate.
-    frozen_layers: layers from the bottom that stay as they are, as the embeddings do.
-    temperature: T of the reader's scores, in units of their own.
+    frozen_layers: layers from the bottom that are not trained; the embeddings are not either.
+    temperature: T, in the units of the reader's scores.
     in_batch: whether the passages of a batch's other questions count as well; False is the paper's
-        loss, for k that are large.
-    dtype: what reader and towers compute in; `float32` where `bfloat16` is emulated.
+        loss, for a large k.
+    dtype: what reader and towers compute in; choose `float32` where `bfloat16` is emulated.
     """
 
     rounds: int = 3
@@ -90,14 +90,14 @@ class Recipe:
     dtype: str = "bfloat16"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Where the reader computes."""
+        """The context in which the reader computes with `dtype`."""
         dtype = getattr(torch, self.dtype)
         return torch.autocast("cpu", dtype, enabled=dtype is not torch.float32)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A question, what was found for it, and the reader's score of each of these passages."""
+    """A question, the passages found for it, and the reader's score of each of them."""
 
     question: Question
     passages: tuple[Passage, ...]
@@ -107,13 +107,13 @@ class Target:
 def divergence(scores: Tensor, targets: Tensor) -> Tensor:
     r"""\(\mathrm{KL}(\tilde G \| \tilde S)\), averaged over the questions: a scalar.
 
-    Its gradient to the retriever's scores is \(\tilde S - \tilde G\), over B.
+    Its gradient by the retriever's scores is \((\tilde S - \tilde G) / B\).
 
     Parameters
     ----------
     scores: float [B, P], \(\alpha s\); -inf where a passage does not count for a question.
-    targets: float [B, P], G / T, constants; -inf where the reader has given nothing, and wherever
-        the scores are.
+    targets: float [B, P], G / T, constants; -inf where the reader has given no score, and wherever
+        `scores` are -inf.
     """
     given = targets > float("-inf")
     teacher, student = targets.log_softmax(-1), scores.log_softmax(-1)
@@ -129,9 +129,9 @@ def reader_targets(
     recipe: Recipe = Recipe(),
     fingerprint: str = "",
 ) -> list[Target]:
-    """The reader's scores of what is found for each question.
+    """The reader's scores of the passages found for each question.
 
-    They are kept in `folder`, `PART` questions to a file, and those that stand there under the same
+    They are kept in `folder`, `PART` questions to a file; scores that are there with the same
     fingerprint are not computed again.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,8 +160,8 @@ def reader_targets(
 def batch_loss(
     encoder: Encoder, targets: Sequence[Target], recipe: Recipe
 ) -> tuple[Tensor, dict[str, float]]:
-    """The divergence of a batch, and the share of its questions on whose first passage retriever
-    and reader agree."""
+    """The divergence of a batch, and figures to log: also the share of its questions for which
+    retriever and reader agree on the best passage."""
     passages = list(dict.fromkeys(p for target in targets for p in target.passages))
     passages.sort(key=lambda passage: len(passage_text(passage)))  # little padding
     column = {passage: at for at, passage in enumerate(passages)}
@@ -189,8 +189,8 @@ def train_round(
     fingerprint: str = "",
     progress: bool | None = None,
 ) -> Encoder:
-    """Train or resume a copy of `encoder` towards the reader's scores, write it into `out` and load
-    it. Where one tower reads questions and passages, one is trained.
+    """Train a copy of `encoder` towards the reader's scores, or resume this training, write it into
+    `out` and load it. If one tower reads both questions and passages, the copy has one too.
 
     Raises
     ------
@@ -224,7 +224,7 @@ def train_round(
         (trained.passage_model, whole.passage_model),
         (trained.query_model, whole.query_model),
     ):
-        # What was frozen may have been rounded too, but only for the run.
+        # The frozen tensors were only rounded during the run; the copy keeps the exact ones.
         changed = {n: p.detach().float() for n, p in tower.named_parameters() if p.requires_grad}
         kept.load_state_dict(changed, strict=False)
     save_encoder(out, whole)
@@ -241,15 +241,15 @@ def distil(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Iterator[DenseRetriever]:
-    """Run or resume the rounds; the retriever before the first and after each of them.
+    """Run the rounds, or resume them; yields the retriever before the first and after each round.
 
     Parameters
     ----------
-    reader: any seq2seq model that was taught to read passages.
-    encoder: what is to be taught; it stays as it is, its copies are trained.
-    questions: answers and gold passages are not looked at.
-    out: the index of the start in `start`, each round's encoder in `round-1`, ..., with its index
-        in `index`, and checkpoints in `work`.
+    reader: any seq2seq model that was trained to read passages.
+    encoder: the encoder to start from; it is not changed, copies of it are trained.
+    questions: their answers and gold passages are not used.
+    out: the first index is in `start`, each round's encoder in `round-1`, ..., with its index in
+        `index` and checkpoints in `work`.
     seed: of the order in which questions are shown.
 
     Raises
@@ -303,7 +303,8 @@ def recipe(
 
 
 class _Given:
-    """A retriever that found what it did: its vectors are not to be rounded as the reader's are."""
+    """A retriever that returns passages found before, because the encoder must not compute in the
+    reader's lower precision."""
 
     name, score_scale = "found", 1.0
 
@@ -315,19 +316,19 @@ class _Given:
 
 
 def _copy(encoder: Encoder) -> Encoder:
-    """The encoder with towers of its own; where one read both, one does."""
+    """A copy of the encoder and its towers; one tower for both stays one."""
     passage_model, query_model = deepcopy((encoder.passage_model, encoder.query_model))
     return encoder.changed(passage_model=passage_model, query_model=query_model)
 
 
 def _standing(path: Path, fingerprint: str) -> list[list[float]] | None:
-    """The scores in a file, if they are of this run."""
+    """The scores in a file of this run; None if there is no file."""
     if not path.is_file():
         return None
     content = json.loads(path.read_text())
     if content["fingerprint"] != fingerprint:
         raise InputError(
-            f"{path} is of a run with other settings; name another folder or delete it"
+            f"{path} belongs to a run with other settings; name another folder or delete it"
         )
     return content["scores"]
 

@@ -3,11 +3,12 @@ r"""Trains a dual encoder: DPR (Karpukhin et al. 2020, section 3).
 Two towers start from an encoder, one to read questions and one to read passages. A batch
 shows B questions with their right passages and, for each, a passage that BM25 ranks high and that
 holds no answer (a hard negative). Every question is scored with every passage of the batch, and the
-loss asks that its own one leads: the passages of the others are its negatives at no cost.
+loss is lowest when its own passage has the highest score. So the passages of the other questions
+serve as negatives at no cost.
 
-The right passage is the question's gold one; where none is known, the first of BM25's best that
-holds an answer (distant supervision, section 4.2). A passage of the batch that holds an answer to
-another's question is no negative of it, nor is the second one that a question needs.
+The right passage is the question's gold one; where none is known, it is the first of BM25's best
+that holds an answer (distant supervision, section 4.2). A passage of the batch is no negative for a
+question whose answer it holds, or for which it is the second gold passage.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from ragbook.training.run import Run
 _T = TypeVar("_T")
 
 DEPTH = 100
-"""How many of BM25's best are looked through for a hard negative or, without a gold passage, for a
-right one, as in the paper."""
+"""How many of BM25's best passages are searched for a hard negative or, without a gold passage, for
+a right one, as in the paper."""
 
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|block|h|albert_layers)\.(\d+)\.")
@@ -52,7 +53,7 @@ SCALES = SCORE_SCALES
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run of DPR's training can vary; the defaults are those of `ragbook train dpr`.
+    """The settings of DPR's training; the defaults are those of `ragbook train dpr`.
 
     Parameters
     ----------
@@ -60,12 +61,12 @@ class Recipe:
     loss: `cross-entropy` or `hinge`.
     hard_negatives: passages of BM25 for each question, 0 or more.
     epochs: how often every question is shown.
-    steps: cuts the run to so many updates, to try it.
+    steps: the most updates, to try the recipe; None sets no limit.
     batch: questions in one update; 32 and their passages take about 1.5 GB.
     rate: peak learning rate.
-    frozen_layers: layers from the bottom that stay as they are, as the embeddings do.
-    dtype: what the towers compute in; `float32` where `bfloat16` is emulated, as on CPUs without
-        instructions for it, and then many times slower.
+    frozen_layers: layers from the bottom that are not trained; the embeddings are not either.
+    dtype: what the towers compute in; choose `float32` on CPUs without instructions for `bfloat16`,
+        which is then emulated and many times slower.
     """
 
     similarity: str = "cosine"
@@ -80,13 +81,13 @@ class Recipe:
 
     @property
     def score_scale(self) -> float:
-        """Factor of the scores in the loss; the encoder keeps it for p(z | x)."""
+        """Factor of the scores in the loss; the encoder stores it, as p(z | x) needs it."""
         return SCALES[self.similarity]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A question with its right passage and its hard negatives, the one BM25 ranks best first."""
+    """A question with its right passage and its hard negatives, in BM25's order."""
 
     question: Question
     passage: Passage
@@ -104,16 +105,16 @@ class QuestionBatch:
 
 
 def answers_question(passage: Passage, question: Question) -> bool:
-    """May this passage answer the question? Then it must not be pushed away from it."""
+    """Whether the passage may answer the question, so that it must not be used as a negative."""
     if passage.id in (question.gold_passage, question.second_passage):
         return True
     return has_answer(passage.text, question.answers)
 
 
 def pairs(corpus: Corpus, questions: Iterable[Question], hard_negatives: int = 1) -> list[Pair]:
-    """The questions that can be trained on, each with its passages.
+    """The questions that can be used in training, each with its passages.
 
-    A question that names no gold passage and for which BM25 finds none with an answer is left out.
+    A question is left out if it names no gold passage and BM25 finds none with an answer.
 
     Raises
     ------
@@ -134,8 +135,8 @@ def pairs(corpus: Corpus, questions: Iterable[Question], hard_negatives: int = 1
             except KeyError:
                 raise InputError(
                     f"The gold passage {question.gold_passage!r} of the question "
-                    f"{question.text!r} is not in corpus {corpus.name!r}; name the corpus that the "
-                    "questions were made for."
+                    f"{question.text!r} is not in corpus {corpus.name!r}; name the corpus that "
+                    "belongs to the questions."
                 ) from None
         wrong = [p for p in best if p.id != passage.id and not answers_question(p, question)]
         out.append(Pair(question, passage, tuple(wrong[:hard_negatives])))
@@ -148,7 +149,7 @@ def pairs(corpus: Corpus, questions: Iterable[Question], hard_negatives: int = 1
 
 
 def batch_of(shown: Sequence[Pair]) -> QuestionBatch:
-    """The batch of these pairs; a passage that several of them show stands in it once."""
+    """The batch of these pairs; a passage that several of them have is in it once."""
     passages = dict.fromkeys(p for pair in shown for p in (pair.passage, *pair.negatives))
     column = {passage: at for at, passage in enumerate(passages)}
     gold = torch.tensor([column[pair.passage] for pair in shown])
@@ -162,8 +163,8 @@ def batch_of(shown: Sequence[Pair]) -> QuestionBatch:
 
 
 def epoch_batches(shown: Sequence[_T], size: int, seed: int, epoch: int) -> list[list[_T]]:
-    """All examples in batches of `size`, in an order of this epoch's own; what does not fill a
-    batch waits for another epoch."""
+    """The examples in batches of `size`, shuffled differently in every epoch; examples that do not
+    fill the last batch are left out in this epoch."""
     order = random.Random(f"{seed}-dpr-{epoch}").sample(range(len(shown)), len(shown))
     whole = max(1, len(shown) // size)
     return [[shown[at] for at in order[n * size : (n + 1) * size]] for n in range(whole)]
@@ -191,7 +192,7 @@ def freeze_lower_layers(
 def batch_loss(
     encoder: Encoder, batch: QuestionBatch, recipe: Recipe
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch, and the share of its questions whose right passage leads."""
+    """The loss of a batch, and figures to log: loss and accuracy."""
     queries = encoder.query_vectors(batch.questions)
     passages = encoder.passage_vectors(batch.passages)
     scores = recipe.score_scale * encoder.scores(queries, passages)
@@ -212,9 +213,9 @@ def train_dpr(
 
     Parameters
     ----------
-    shown: what it is trained on (`pairs`).
-    out: folder of the encoder; checkpoints and the log lie in its `work`.
-    recipe: what the run is.
+    shown: the training examples (see `pairs`).
+    out: folder of the encoder; checkpoints and the log are in its subfolder `work`.
+    recipe: the settings.
     seed: of the order in which questions are shown.
     start: the encoder that is trained, the embedded one if none is given; it stays as it is.
 
@@ -254,7 +255,7 @@ def train_dpr(
     )
     trained = _two_towers(start, recipe, str(out))
     for tower, whole in zip(towers, (trained.passage_model, trained.query_model), strict=True):
-        # What was frozen may have been rounded too, but only for the run.
+        # The frozen tensors were only rounded during the run; the encoder keeps the exact ones.
         changed = {n: p.detach().float() for n, p in tower.named_parameters() if p.requires_grad}
         whole.load_state_dict(changed, strict=False)
     save_encoder(out, trained)
@@ -298,6 +299,6 @@ def recipe(
 
 
 def _sha256(shown: Sequence[Pair]) -> str:
-    """Hash of what is trained on."""
+    """A hash of the training examples."""
     said = repr([(p.question, p.passage.id, [n.id for n in p.negatives]) for p in shown])
     return hashlib.sha256(said.encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""The loop every recipe shares: bfloat16 arithmetic, float32 masters, resumable, seeded.
+"""The loop that every recipe shares: bfloat16 arithmetic, float32 masters, resumable, seeded.
 
-Weights stand in bfloat16 in forward and backward, because that is what CPUs and GPUs multiply
-fastest; the optimiser keeps a float32 master of each, or small updates would be rounded away.
-A recipe gives `batch_loss(step)`; all it draws must come from `step` and the seed, so a run that
-was killed goes on from its last checkpoint exactly as if nothing had happened.
+Forward and backward passes use bfloat16 weights, because CPUs and GPUs multiply these fastest; the
+optimiser keeps a float32 master of each weight, as small updates would otherwise be rounded away.
+A recipe gives `batch_loss(step)`, whose random numbers may depend only on `step` and the seed, so
+that a killed run goes on from its last checkpoint exactly as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class MasterAdamW:
         self.adam = torch.optim.AdamW(torch_groups, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
     def step(self, scale: float, clip: float = 1.0) -> float:
-        """One update at `scale` times the peak rates; the gradient's norm before clipping."""
+        """Do one update at `scale` times the peak rates, with the gradient's norm clipped to
+        `clip`; returns the norm before clipping."""
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             grad = parameter.grad
             master.grad = torch.zeros_like(master) if grad is None else grad.float()
@@ -81,7 +82,7 @@ class MasterAdamW:
         return out
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` gave."""
+        """Restore the state that `tensors` returned."""
         with torch.no_grad():
             for number, master in enumerate(self.masters):
                 master.copy_(tensors[f"master.{number}"])
@@ -94,13 +95,14 @@ class MasterAdamW:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
-    """A file of tensors, with what is to be said of them, that stands whole or not at all."""
+    """Write a file of tensors with metadata; it appears whole or not at all."""
     with whole_file(path) as unfinished:
         save_file(tensors, str(unfinished), metadata or None)
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then a cosine down to 5 % of the peak. `step` counts from 0."""
+    """The factor of the learning rate: linear warm-up, then a cosine down to 5 % of the peak.
+    `step` counts from 0."""
     if step < warmup:
         return (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
@@ -120,18 +122,21 @@ def train(
     evaluate_every: int = 0,
     progress: bool | None = None,
 ) -> None:
-    """Run or resume `steps` updates; checkpoints and a log lie in `work`.
+    """Run `steps` updates, or resume them; checkpoints and a log are written into `work`.
 
     Parameters
     ----------
     batch_loss: step -> (scalar loss, figures to log); must depend on nothing but the step and
         the model.
-    fingerprint: what the run was started with; a checkpoint of another run is refused.
-    progress: a bar on standard error; None draws one on terminals only.
+    warmup: updates over which the learning rate rises.
+    save_every: updates between two checkpoints.
+    fingerprint: identifies the settings of the run; a checkpoint with another one is refused.
+    evaluate: step -> further figures to log, called every `evaluate_every` updates.
+    progress: whether to draw a bar on standard error; None draws one on terminals only.
 
     Raises
     ------
-    InputError: `work` holds the checkpoint of a run that was started otherwise.
+    InputError: `work` holds the checkpoint of a run with other settings.
     """
     work.mkdir(parents=True, exist_ok=True)
     state, log = work / f"{name}.state.safetensors", work / f"{name}.log.jsonl"

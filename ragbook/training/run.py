@@ -1,4 +1,4 @@
-"""What a recipe is asked for: every recipe takes one `Run`."""
+"""The arguments that every recipe takes: a `Run`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Run:
 
     Parameters
     ----------
-    out: folder of the weights.
-    seed: of everything that is drawn.
-    steps: cuts every stage to this many steps, to try the recipe.
-    resume: go on from what is in `out`.
-    own: passages and questions of one's own, to go on with from the bundled models.
+    out: folder for the weights.
+    seed: of all random numbers.
+    steps: the most steps of every stage, to try the recipe; None sets no limit.
+    resume: go on with the run in `out`.
+    own: your own passages and questions, on which the bundled models are trained further.
     """
 
     out: Path
@@ -38,7 +38,7 @@ class Run:
         return self.out / "work"
 
     def begin(self) -> None:
-        """Make the folder; InputError if a run stands in it that was not meant to go on."""
+        """Create the folder; InputError if it holds a run already and `resume` is not set."""
         if self.work.exists() and not self.resume:
             raise InputError(
                 f"{self.out} holds a run already; go on with --resume or name another folder."
@@ -46,5 +46,5 @@ class Run:
         self.out.mkdir(parents=True, exist_ok=True)
 
     def cut(self, length: int) -> int:
-        """How many steps of a stage of `length` are taken."""
+        """How many steps of a stage of `length` steps are taken."""
         return length if self.steps is None else min(self.steps, length)

@@ -19,6 +19,7 @@ from ragbook.models import (
     load_span_reader,
 )
 from ragbook.models.embedded import MINILM_SHA256
+from ragbook.models.loading import load_joint
 
 PASSAGE = Passage(
     "x-1", "Lake Velm", "Lake Velm lies in Ordania. It was first charted by Ilsa Brenkov in 1873."
@@ -79,7 +80,7 @@ def test_missing_weights_are_named(tmp_path):
 def test_a_model_that_is_nowhere_is_named_in_one_sentence(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # asks no host
     for load in (load_reader, load_language_model):
-        with pytest.raises(InputError, match="there is no model at 'no-such/model'"):
+        with pytest.raises(InputError, match="there is no model 'no-such/model'"):
             load("no-such/model")
     with pytest.raises(InputError, match="there is no encoder 'other'"):
         load_encoder("other")
@@ -156,7 +157,7 @@ def test_padding_does_not_change_a_memory():
 def test_the_question_tower_trained_with_rag_searches_the_embedded_encoders_indexes():
     """Its passages are the embedded encoder's, its questions near theirs and yet others."""
     plain = load_encoder()
-    _, encoder = bundled.load_joint()
+    _, encoder = load_joint()
     assert encoder.sha256 == plain.sha256
     assert encoder.query_sha256 != plain.query_sha256
     (a,), (b,) = (e.encode_queries([QUESTION.text]) for e in (plain, encoder))

@@ -223,7 +223,7 @@ def test_all_that_a_model_reads_is_sent_to_its_device(tokenizer, monkeypatch):
     assert (keys.device.type, keys.shape[:2]) == ("meta", ids.shape)
     assert log_probs.shape == (*ids.shape, 30522)
     assert [len(key) for key in lm.keys(ids.tolist())] == [ids.shape[1]]
-    following = lm.continuation(["Where is it?"])
+    following = lm.key_continuation(["Where is it?"])
     rows = torch.tensor([0])
     for prefix in ([[5]], [[5, 6]]):
         assert following(torch.tensor(prefix), rows, rows)[1].shape == (1, 30522)

@@ -1,14 +1,19 @@
 """FiD checkpoints as facebookresearch/FiD saves them: a T5 whose encoder is wrapped.
 
-The wrap stands in the tensors' names only: `encoder.encoder.block.0.module.layer...` is T5's
-`encoder.block.0.layer...`. Whoever unwrapped the encoder before saving left plain T5 names; these
+The wrapper changes only the tensors' names: `encoder.encoder.block.0.module.layer...` is T5's
+`encoder.block.0.layer...`. Checkpoints saved after unwrapping the encoder have plain T5 names and
 load too.
 
 The original checkpoints come from `transformers` 3.0, which differs from today's in two ways, and
-bring the mark of it along, a position bias in the decoder's cross-attention:
+bring the mark of it along, a relative position bias in the decoder's cross-attention:
 
-* That bias was added to the scores of the first tokens of the first passage, as many as the answer
-  has so far, and alike to all others. It was trained, so it stays.
+* That bias is computed in the first layer, by T5's rule for a decoder, and added in all of them: an
+  answer's token i has bucket max(i - j, 0) of the input's token j. So it tells apart the first
+  passage's first tokens, as many as the answer has so far, and is the same for all others. It was
+  trained, so it stays. Today's T5 counts i from the wrong place when it reads through a cache;
+  `add_cross_bias` counts it here.
+* Every passage was padded to the same number of tokens, and j counts that padding. It is left out
+  of the keys here, so they keep their places by number (`places`).
 * Inputs had no end token.
 """
 
@@ -16,12 +21,14 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from ragbook.errors import InputError
 from ragbook.models.prompts import FidLayout
@@ -34,12 +41,12 @@ CROSS_BIAS = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.we
 
 
 def load_fid(name: str) -> SeqReader:
-    """A FiD checkpoint's reader, which reads "question: ... title: ... context: ...".
+    """A FiD checkpoint's reader, whose inputs are "question: ... title: ... context: ...".
 
     Parameters
     ----------
     name: a local folder with config.json, model.safetensors and the tokenizer (the original
-        checkpoints come without one: they read and write T5's).
+        checkpoints come without one: theirs is T5's).
 
     Raises
     ------
@@ -51,9 +58,9 @@ def load_fid(name: str) -> SeqReader:
     if not (folder / TENSORS).is_file():
         if (folder / PICKLED).is_file():
             raise InputError(
-                f"{folder / PICKLED} would have to be unpickled, which can run code; where you "
-                f"trust it, read it once with torch.load (weights_only=True) and write its tensors "
-                f"as {TENSORS} with safetensors.torch.save_file, each one cloned"
+                f"{folder / PICKLED} is a pickle, which can run code and is not read; if you trust "
+                f"it, read it once with torch.load (weights_only=True) and write its tensors as "
+                f"{TENSORS} with safetensors.torch.save_file, each one cloned"
             )
         raise InputError(f"there is no FiD checkpoint at {name!r}: it has no {TENSORS}")
     if not any((folder / file).is_file() for file in TOKENIZERS):
@@ -63,9 +70,12 @@ def load_fid(name: str) -> SeqReader:
         )
     from transformers import AutoTokenizer
 
-    model, original = _model(folder)
+    model, bias = _model(folder)
+    layout = FidLayout(special=bias is None)
+    if bias is not None:
+        add_cross_bias(model, bias, layout.max_input)
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    return SeqReader(model, tokenizer, name, FidLayout(special=not original), opening=())
+    return SeqReader(model, tokenizer, name, layout, opening=())
 
 
 def is_fid(name: str) -> bool:
@@ -85,15 +95,76 @@ def is_fid(name: str) -> bool:
 
 
 def unwrapped(key: str) -> str:
-    """T5's name of a tensor of a wrapped one."""
+    """The name in a plain T5 of a tensor of the wrapped one."""
     if not key.startswith(WRAPPED):
         return key
     inner = key.removeprefix(WRAPPED)
     return "encoder." + re.sub(r"^(block\.\d+)\.module\.", r"\1.", inner)
 
 
-def _model(folder: Path) -> tuple[Any, bool]:
-    """The T5, float32, and whether its cross-attention has the bias of before `transformers` 4."""
+def places(owner: Tensor, real: Tensor, padded: int) -> Tensor:
+    """Where packed keys stood among passages that are each padded to `padded` tokens.
+
+    Parameters
+    ----------
+    owner: int64 [S, L], the passage of each key, -1 on padding: the keys of a passage follow each
+        other, from its first token on.
+    real: bool [S, L], whether a key is read. A passage of which none is was not there at all, and
+        those that come after it move up.
+    padded: at least as many tokens as any passage has.
+
+    Returns
+    -------
+    int64 [S, L], counted from 0; of no meaning where a key is not read.
+    """
+    at = torch.arange(owner.shape[1], device=owner.device).expand_as(owner)
+    opens = owner.diff(dim=1, prepend=torch.full_like(owner[:, :1], -1)) != 0
+    within = at - (at * opens).cummax(1).values
+    return ((opens & real).cumsum(1) - 1) * padded + within
+
+
+def add_cross_bias(model: Any, weight: Tensor, padded: int) -> None:
+    """Give a T5 the relative bias in cross-attention that `transformers` 3 gave it.
+
+    Parameters
+    ----------
+    model: a `T5ForConditionalGeneration`; its first layer holds the bias, the others are given it.
+    weight: float32 [buckets, heads].
+    padded: tokens to which the original padded every passage.
+    """
+    attention = model.decoder.block[0].layer[1].EncDecAttention
+    attention.has_relative_attention_bias = True
+    attention.relative_attention_bias = nn.Embedding.from_pretrained(weight)
+    attention.register_forward_pre_hook(partial(_with_bias, padded=padded), with_kwargs=True)
+
+
+def _with_bias(
+    attention: Any, inputs: tuple[Tensor, ...], named: dict[str, Any], padded: int
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """The arguments of T5's cross-attention, with the bias [S or 1, heads, t, L] of its queries and
+    keys; T5 itself would take queries that are read through a cache to stand behind themselves."""
+    cache, t = named.get("past_key_values"), inputs[0].shape[1]
+    # Self-attention, which comes first, has already put these queries' own tokens into the cache.
+    before = 0 if cache is None else cache.get_seq_length(attention.layer_idx) - t
+    owner = getattr(getattr(cache, "cross_attention_cache", None), "owner", None)
+    if owner is None:
+        at = torch.arange(named["key_value_states"].shape[1], device=inputs[0].device)[None]
+    else:
+        at = places(owner, named["mask"][:, 0, 0] == 0, padded)
+    queries = torch.arange(before, before + t, device=at.device)
+    buckets = attention._relative_position_bucket(
+        at[:, None, :] - queries[:, None],
+        bidirectional=False,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    bias = attention.relative_attention_bias(buckets)  # [S or 1, t, L, heads]
+    return inputs, {**named, "position_bias": bias.permute(0, 3, 1, 2)}
+
+
+def _model(folder: Path) -> tuple[Any, Tensor | None]:
+    """The T5, float32, and the bias of its cross-attention, which T5 has had before `transformers`
+    4: float32 [buckets, heads]."""
     from transformers import T5Config, T5ForConditionalGeneration
 
     config = T5Config.from_pretrained(str(folder), trust_remote_code=False)
@@ -109,12 +180,18 @@ def _model(folder: Path) -> tuple[Any, bool]:
             trust_remote_code=False,
         )
     except (SafetensorError, RuntimeError) as error:  # damaged, or other shapes
-        raise InputError(f"{folder / TENSORS} is damaged or does not fit {CONFIG}") from error
+        raise InputError(
+            f"{folder / TENSORS} is damaged or does not fit {CONFIG}; save the checkpoint again"
+        ) from error
     wrong = sorted([*info["missing_keys"], *info["unexpected_keys"]])
     if wrong:
-        raise InputError(f"{folder / TENSORS} is no whole T5: {', '.join(wrong[:3])}")
-    if bias is not None:
-        attention = model.decoder.block[0].layer[1].EncDecAttention
-        attention.has_relative_attention_bias = True
-        attention.relative_attention_bias = nn.Embedding.from_pretrained(bias)
-    return model, bias is not None
+        raise InputError(
+            f"{folder / TENSORS} is not a whole T5: {', '.join(wrong[:3])} are missing or unknown; "
+            "save the checkpoint again"
+        )
+    shape = (config.relative_attention_num_buckets, config.num_heads)
+    if bias is not None and bias.shape != shape:
+        raise InputError(
+            f"{folder / TENSORS} is damaged or does not fit {CONFIG}; save the checkpoint again"
+        )
+    return model, bias

@@ -1,15 +1,15 @@
 r"""REALM's pre-training (Guu et al. 2020, section 3): retriever and masked reader, end to end.
 
-A step shows masked sentences. The retriever finds k passages of each in the index as it stands, the
-passage that the sentence comes from left out, and a null document is put beside them. Retriever and
-reader then give, over these candidates,
+A step shows masked sentences. The retriever finds k passages for each in the current index, except
+the passage that the sentence comes from, and a null document is added to them. Retriever and reader
+then give, over these candidates,
 
 \[ \log p(y \mid x) = \log \sum_z p(y \mid z, x)\, p(z \mid x), \]
 
-whose gradient trains both. Nobody says which passage is right: a passage's score rises where it
+whose gradient trains both. It is not given which passage is right: a passage's score rises where it
 predicts the hidden span better than the candidates do on average (`methods.realm.score_gradient`).
-The passages' vectors are computed anew for the candidates, with gradients; only the search uses the
-index, which is made anew every `refresh` updates, in the trainer or beside it (`refresh`).
+The candidates' vectors are computed again, with gradients; only the search uses the index, which is
+built again every `refresh` updates, in the trainer or in a second process (see `refresh`).
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from ragbook.training.realm.masking import Masked, sha256_of_masked
 from ragbook.training.realm.refresh import Builder, Refresher
 
 PROBE = 200
-"""Masked sentences whose best passages tell how far a new index moves them."""
+"""How many masked sentences' best passages are compared between an old index and a new one."""
 
 
 @dataclass(frozen=True)
 class RealmRecipe:
-    """What pre-training can vary; the defaults are those of `ragbook train realm`.
+    """The settings of pre-training; the defaults are those of `ragbook train realm`.
 
     Parameters
     ----------
-    k: passages of each sentence, the null document not counted: 7 as in the paper.
-    batch: sentences of an update.
-    steps: updates.
+    k: passages for each sentence, not counting the null document: 7 as in the paper.
+    batch: sentences in one update.
+    steps: number of updates.
     form: `answer`, the paper's likelihood, or `token`, the released code's (`masked_log_prob`).
     refresh: updates between two indexes; 0 keeps the first.
     background: a second process builds the indexes while training goes on.
-    retriever_rate, reader_rate, null_rate: peak learning rates, the last of the null document's
-        own score. The first suits a projection; a whole tower wants a hundredth of it.
-    frozen_layers: of the reader, from the bottom.
+    retriever_rate, reader_rate, null_rate: peak learning rates; the last is for the null document's
+        learned score. The first suits a projection; a whole tower needs a hundredth of it.
+    frozen_layers: layers of the reader, from the bottom, that are not trained.
     """
 
     k: int = 7
@@ -72,8 +72,8 @@ class RealmRecipe:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What retriever and reader say of B masked sentences, with gradients; column 0 of n + 1 is the
-    null document."""
+    """The results of retriever and reader for B masked sentences, with gradients; column 0 of the
+    n + 1 is the null document."""
 
     positions: np.ndarray  # int64 [B, n]: the passages that were found
     log_prior: Tensor  # float32 [B, n + 1], log p(z | x)
@@ -93,8 +93,8 @@ class Prediction:
 def candidates(
     index: PassageIndex, queries: np.ndarray, shown: Sequence[Masked], k: int
 ) -> np.ndarray:
-    """The k best passages of each sentence but the one it comes from: int64 [B, k'], best first,
-    k' = min(k, passages - 1)."""
+    """The k best passages for each sentence, without the one it comes from: positions int64
+    [B, k'], best first, k' = min(k, passages - 1)."""
     _, found = index.search(queries, k + 1)
     rows = [
         [at for at in row if at != one.source][: min(k, len(index) - 1)]
@@ -115,8 +115,8 @@ def retrieve_then_predict(
 
     Parameters
     ----------
-    index: is searched only; scores are of the encoder's towers as they are.
-    null_score: added to the score of the null document, under the softmax; learned.
+    index: is only searched; the scores are computed again with the encoder's current towers.
+    null_score: a learned number, added to the score of the null document before the softmax.
     """
     prior, positions = masked_prior(encoder, index, shown, k, null_score)
     passages = [[NULL, *(index.corpus[at] for at in row)] for row in positions.tolist()]
@@ -163,18 +163,18 @@ def train_realm(
     evaluate: Callable[[PassageIndex], dict[str, float]] | None = None,
     progress: bool | None = None,
 ) -> PassageIndex:
-    """Train or resume `reader` and `encoder` in place, whose parameters may be bfloat16.
+    """Train `reader` and `encoder` in place, or resume; their parameters may be bfloat16.
 
-    A run that was killed goes on as if nothing had happened, but for one whose indexes are built in
-    the background: when they come depends on the machine.
+    A killed run goes on as if nothing had happened, unless its indexes are built in the background:
+    the time when these are ready depends on the machine.
 
     Parameters
     ----------
-    encoder: with one tower for sentences and passages, or two; either is trained.
-    masked: for each sentence, the ways to mask it (`masking`).
+    encoder: has one tower for sentences and passages, or two; all are trained.
+    masked: for each sentence, the ways to mask it (see `masking`).
     work: folder of checkpoints, indexes and logs: `realm.log.jsonl` of the updates, and
         `refresh.jsonl` of the indexes.
-    evaluate: what is to be logged of each index.
+    evaluate: gives further figures to log about each index.
 
     Returns
     -------
@@ -188,7 +188,7 @@ def train_realm(
     if recipe.form not in FORMS:
         raise InputError(f"there is no marginal {recipe.form!r}; choose from {', '.join(FORMS)}")
     if len(corpus) < 2:
-        raise InputError("REALM shows a sentence other passages than its own; give at least two.")
+        raise InputError("REALM never shows a sentence its own passage; give at least 2 passages.")
     cloze.freeze_bodies(encoder)
     masked_reader.freeze(reader, recipe.frozen_layers)
     probe = [ways[0] for ways in random.Random("probe").sample(masked, min(PROBE, len(masked)))]
@@ -207,7 +207,7 @@ def train_realm(
         )
 
         null_score = torch.nn.Parameter(torch.zeros(()))
-        if not (work / "realm.state.safetensors").exists():  # else its checkpoint has it
+        if not (work / "realm.state.safetensors").exists():  # otherwise the checkpoint has it
             null_score.data += on_a_par(encoder, refresher.at(0), probe[:50], recipe.k)
 
         def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -241,10 +241,11 @@ def train_realm(
 
 @torch.no_grad()
 def on_a_par(encoder: Encoder, index: PassageIndex, shown: Sequence[Masked], k: int) -> Tensor:
-    """What the null document's score lacks, on average, to the best passage's.
+    """The mean difference between the best passage's score and the null document's: a scalar.
 
-    An embedder that has only seen texts puts the empty one far from every sentence. Its prior would
-    be nothing, and so would be the gradient that could raise it.
+    An embedder that was trained on texts only puts the empty one far from every sentence. Without
+    adding this difference to its score, its prior would be almost 0, and so would be the gradient
+    that could raise it.
     """
     prior, _ = masked_prior(encoder, index, shown, k)
     return (prior[:, 1] - prior[:, 0]).mean()
@@ -252,9 +253,9 @@ def on_a_par(encoder: Encoder, index: PassageIndex, shown: Sequence[Masked], k: 
 
 @torch.no_grad()
 def figures(found: Prediction, shown: Sequence[Masked]) -> dict[str, float]:
-    """What is logged of a step, averages over its sentences: the retrieval utility of the best
-    passage found, nats; the null document's prior and posterior; and how often the posterior's
-    heaviest passage is one in which the answer stands, of the sentences for which one was found."""
+    """The figures logged at a step, averaged over its sentences: the retrieval utility of the best
+    passage found, nats; the null document's prior and posterior; how often a passage that holds the
+    answer was found, and the posterior of such passages."""
     given = found.answer_log_probs
     utility = retrieval_utility(given, given[:, 0])[:, 1]
     after = posterior(found.log_prior, given)

@@ -1,8 +1,8 @@
-"""`ragbook train realm`: from a retriever and a corpus to answers.
+"""`ragbook train realm`: pre-training and fine-tuning of REALM on a corpus.
 
-Each stage can be resumed. Masked sentences give the reader its start; pre-training lets retriever
-and reader teach each other; then the passages' vectors are fixed, and pairs of question and answer
-train the question tower and the span scorer.
+Each stage can be resumed. First the reader is trained on masked sentences; then pre-training trains
+retriever and reader together; then the passages' vectors are fixed, and pairs of question and
+answer train the question tower and the span scorer.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from ragbook.training.realm.pretraining import RealmRecipe, train_realm
 from ragbook.training.run import Run
 
 WHOLE_MAP = 1e-4
-"""Peak learning rate of a map that starts from a good retriever, and has that to lose."""
+"""Peak learning rate of a map that starts from a good retriever: low, so as not to spoil it."""
 
 
 def mapped_encoder(weight: Tensor) -> Encoder:
     """The embedded encoder's vectors through a linear map, which is quick to train.
 
-    The map is the projection that REALM's embedder ends in (section 3.2). The encoder under it is
-    rounded to bfloat16 and stays as it is.
+    The map is the projection at the end of REALM's embedder (section 3.2). The encoder below it is
+    rounded to bfloat16 and is not trained.
 
     Parameters
     ----------
@@ -79,13 +79,14 @@ def warm_start(
     seed: int = 0,
     progress: bool | None = None,
 ) -> tuple[MaskedReader, Encoder]:
-    """Train or resume what REALM starts from, or take it from `work` where it is done: a masked
-    reader in bfloat16, and the retriever, after the inverse cloze task where it needs that.
+    """Train the models that REALM's pre-training starts from, or resume: a masked reader in
+    bfloat16, and the retriever, with the inverse cloze task if it needs that. If they are already
+    trained, they are taken from `work`.
 
     Parameters
     ----------
     encoder: the retriever to start from, as `mapped_encoder` makes it; changed in place.
-    masked: what the reader learns from; the more kinds of masks the better.
+    masked: the sentences that the reader learns from; the more kinds of masks the better.
     cloze: the inverse cloze task (section 3.4), for a retriever that cannot find anything yet;
         None for one that can.
     """
@@ -108,13 +109,13 @@ def fine_tuned(
     progress: bool | None = None,
     reader: str = BUNDLED,
 ) -> tuple[SpanReader, Encoder]:
-    """REALM's span reader and the encoder, tuned to questions over the encoder's index.
+    """REALM's span reader and the encoder, fine-tuned on questions over the encoder's index.
 
-    The encoder's passage tower is the one given, and so is the encoder of the reader, the bundled
-    one or that of a folder that `ragbook train reader` wrote.
+    The encoder's passage tower is not changed; neither is the encoder of the reader. `reader` is
+    the bundled one or a folder that `ragbook train reader` wrote.
     """
     bundled = load_span_reader(reader, "realm")
-    model = deepcopy(bundled.pairs.encoder).bfloat16()  # it is not trained; here it only reads
+    model = deepcopy(bundled.pairs.encoder).bfloat16()  # is not trained, only encodes
     scorer, tuned = deepcopy(bundled.scorer), encoder.untied()
     tuned.query_model.bfloat16()
     train_open_qa(
@@ -134,16 +135,16 @@ def whole_reader(reader: MaskedReader) -> MaskedReader:
 
 
 def recipe(run: Run, background: bool = False) -> None:
-    """`ragbook train realm`, on MiniWiki and its train questions or on one's own.
+    """`ragbook train realm`, on MiniWiki and its train questions or on your own data.
 
-    The retriever starts as the embedded encoder, whose vectors pass through a map that is trained.
+    The retriever starts as the embedded encoder, followed by a linear map that is trained.
 
-    With `background`, a second process builds the refreshed indexes while pre-training goes on;
-    without it pre-training waits for each, and the run can be repeated bit by bit.
+    With `background`, a second process builds the new indexes while pre-training goes on; without
+    it pre-training waits for each, and the run can be repeated bit by bit.
 
-    In `run.out` stand `pretrained` (the encoder, and in `reader` the knowledge-augmented encoder in
-    the original layout), `index` (of that encoder), and `realm`, a folder that `--encoder` and
-    `--reader` both take.
+    It writes into `run.out` the folders `pretrained` (the encoder, and in `reader` the
+    knowledge-augmented encoder in the original layout), `index` (of that encoder), and `realm`,
+    which both `--encoder` and `--reader` accept.
     """
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))

@@ -1,16 +1,18 @@
-"""The index of a retriever that is being trained, made anew from time to time (REALM, section 3.3).
+"""The index of a retriever that is being trained, built again from time to time (REALM, section
+3.3).
 
-Vectors grow old: an index holds what the passage tower said when it was built, while the tower goes
-on learning. Training looks for candidates in the index as it is and scores those it found with the
-tower as it is, so an old index costs good candidates and not exactness. In a folder stand
+An index grows stale: it holds the vectors that the passage tower gave when it was built, while the
+tower goes on learning. Training searches for candidates in the current index, and scores them with
+the current tower. So a stale index may miss good candidates, but all scores are exact. A folder
+holds
 
-    index-00040       the passage index that the tower gave after 40 updates
-    CURRENT           the name of the one to be searched
-    tower-00080       a tower whose index is wanted, until it is built
+    index-00040       the passage index of the tower after 40 updates
+    CURRENT           the name of the index to search
+    tower-00080       a tower that waits for its index to be built
 
-`CURRENT` is replaced in one operation, once the index it names is whole: whoever reads it, at any
-time and from any process, finds a whole index. Building goes on in the trainer (`publish`) or
-beside it, in a second process (`Builder`), which is
+`CURRENT` is replaced in one operation, after the index that it names is complete. So it names a
+complete index at any time, for every process that reads it. Indexes are built in the trainer
+(`publish`) or in a second process (`Builder`), which is
 `python -m ragbook.training.realm.refresh FOLDER`.
 """
 
@@ -38,22 +40,23 @@ from ragbook.models.encoder import save_encoder, weights_sha256
 
 CURRENT = "CURRENT"
 PAUSE = 0.1
-"""Seconds between two looks of the building process for a new tower."""
+"""Seconds after which the building process looks for a new tower again."""
 
 
 def current(folder: Path) -> tuple[int, PassageIndex] | None:
-    """The index to be searched and the update it was built after; None before the first."""
+    """The number of the update after which the current index was built, and the index; None before
+    the first."""
     while (name := _named(folder)) is not None:
         try:
             return _number(name), PassageIndex.open(folder / name)
         except Exception:
-            if _named(folder) == name:  # else it was replaced, and removed, in between
+            if _named(folder) == name:  # otherwise it was replaced and removed in between
                 raise
     return None
 
 
 def current_step(folder: Path) -> int | None:
-    """The update after which the index to be searched was built, without opening it."""
+    """The number of the update after which the current index was built; it is not opened."""
     name = _named(folder)
     return None if name is None else _number(name)
 
@@ -61,14 +64,14 @@ def current_step(folder: Path) -> int | None:
 def publish(
     folder: Path, encoder: Encoder, corpus: Corpus | StoredPassages, step: int
 ) -> PassageIndex:
-    """Build the encoder's index and let `CURRENT` name it; older ones are removed."""
+    """Build the encoder's index and let `CURRENT` name it; older indexes are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"index-{step:05d}"
     index = build_index(corpus, folder / name, as_it_is(encoder), progress=False, overwrite=True)
     write_text(folder / CURRENT, name)
     for other in folder.glob("index-*"):
         if other.name != name:
-            shutil.rmtree(other, ignore_errors=True)  # who has it open keeps it
+            shutil.rmtree(other, ignore_errors=True)  # a process that has it open can still use it
     return index
 
 
@@ -81,18 +84,18 @@ def as_it_is(encoder: Encoder) -> Encoder:
 
 
 def overlap(old: PassageIndex, new: PassageIndex, queries: np.ndarray, k: int) -> float:
-    """The share, in 0..1, of each query's k best passages that two indexes have in common: 1 minus
-    how far the top k moved when the index was made anew."""
+    """The mean share, in 0..1, of a query's k best passages that two indexes have in common."""
     one, other = (index.search(queries, k)[1].tolist() for index in (old, new))
     same = [len(set(a) & set(b)) / len(a) for a, b in zip(one, other, strict=True)]
     return float(np.mean(same))
 
 
 class Builder:
-    """A second process that builds the index of each tower it is given; the newest goes first.
+    """A second process that builds the index of the newest tower it was given.
 
-    The first index must stand in the folder: its passages are encoded anew. A `with` block's end
-    ends the process, at once; what it had begun is taken up or cleared away by the next one.
+    The folder must already hold a first index, whose passages are encoded again. The process is
+    stopped at the end of the `with` block, at once; the next one completes or removes an unfinished
+    index.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,19 +110,21 @@ class Builder:
         self._process.wait()
 
     def want(self, encoder: Encoder, step: int) -> None:
-        """Ask for the index of the encoder as it is now, and return.
+        """Ask for the index of the encoder in its current state, without waiting for it.
 
         Raises
         ------
-        RuntimeError: the process has ended by itself; it said why on standard error.
+        RuntimeError: the process has ended by itself; its standard error says why.
         """
         if self._process.poll() is not None:
-            raise RuntimeError(f"the index's process ended with status {self._process.returncode}")
+            raise RuntimeError(
+                f"the process that builds indexes ended with status {self._process.returncode}"
+            )
         unfinished = self.folder / "tower.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         save_encoder(unfinished, encoder)
         wanted = self.folder / f"tower-{step:05d}"
-        replace_folder(unfinished, wanted)  # there may be one of a run that was killed
+        replace_folder(unfinished, wanted)  # a killed run may have left one
 
 
 class Refresher:
@@ -127,15 +132,15 @@ class Refresher:
 
     Parameters
     ----------
-    folder: of the indexes.
-    encoder: the one in training.
-    corpus: what is indexed.
+    folder: holds the indexes.
+    encoder: the encoder in training.
+    corpus: the passages to index.
     every: updates between two indexes; 0 keeps the first.
-    builder: who builds, if not the trainer.
-    probe: texts whose best passages are compared, and how many of these.
-    evaluate: what else is to be logged of an index.
-    log: file of one JSON object a line: `step` of the training, `index` the update it was built
-        after, `overlap` with the one before, 0..1, and what `evaluate` gave.
+    builder: builds the indexes; None lets the trainer build them.
+    probe: texts whose best passages are compared, and how many passages of each.
+    evaluate: gives further figures to log about an index.
+    log: file of one JSON object a line: `step` of the training, `index` the update after which the
+        index was built, `overlap` with the one before, 0..1, and the figures of `evaluate`.
     """
 
     def __init__(
@@ -155,8 +160,8 @@ class Refresher:
         self._open: tuple[int, PassageIndex] | None = None
 
     def at(self, step: int) -> PassageIndex:
-        """The index for update number `step`, from 0. Where the trainer builds, it depends on
-        nothing but the tower at the last multiple of `every`."""
+        """The index for update number `step`, from 0. If the trainer builds the indexes, it depends
+        only on the tower at the last multiple of `every`."""
         standing = current_step(self.folder)
         due = self.every and step % self.every == 0 and standing != step
         if standing is None or (due and self.builder is None):
@@ -172,7 +177,7 @@ class Refresher:
         return self._open[1]
 
     def publish(self, step: int) -> PassageIndex:
-        """Build the index of the encoder as it is, here and now."""
+        """Build the index of the encoder in its current state, in this process."""
         known = current_step(self.folder) == step
         before, self._open = (
             self._open,
@@ -196,8 +201,8 @@ class Refresher:
 
 
 def build_newest(folder: Path) -> int | None:
-    """Build the index of the newest tower that waits, and drop it and those before it; the update
-    it is of, or None if none waits."""
+    """Build the index of the newest waiting tower, and remove it and the older ones; returns the
+    number of its update, or None if no tower waits."""
     waiting = sorted(folder.glob("tower-*"))
     found = current(folder)
     if not waiting or found is None:
@@ -224,8 +229,8 @@ def _number(name: str) -> int:
 
 
 def main(folder: Path) -> None:
-    """Build whatever waits until the process that started this one has ended."""
-    torch.set_num_threads(1)  # the trainer wants the others
+    """Build the indexes of waiting towers until the process that started this one has ended."""
+    torch.set_num_threads(1)  # leaves the other cores to the trainer
     parent = os.getppid()
     while os.getppid() == parent:
         if build_newest(folder) is None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ragbook.corpus import Passage, Question
+from ragbook.models.bundled import new_reader_model
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.reader.train import (
     collate,
