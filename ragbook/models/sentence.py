@@ -21,7 +21,8 @@ from torch.nn import functional
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.models.embedded import MINILM_SHA256
-from ragbook.models.inspection import check_tensors, inspect_folder, quiet
+from ragbook.models.inspection import check_tensors, quiet
+from ragbook.models.layout import inspect_folder
 from ragbook.models.prompts import passage_text
 from ragbook.models.towers import SCORE_SCALES, Encoder, tensors_sha256
 
