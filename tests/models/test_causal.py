@@ -248,11 +248,8 @@ def test_prompt_and_answer_are_one_token_sequence(llama, kind, before, after):
     question = QUESTIONS[0].text
     text = f"Question: {question}\nAnswer: Ordania and Brisk"
     whole = tokenizer("\n" + text, add_special_tokens=False)["input_ids"]
-    own = [
-        *reader.prompt.question(question),
-        reader.start,
-        *reader.answer_ids("Ordania and Brisk")[:-1],
-    ]
+    answer = reader.answer_ids("Ordania and Brisk")[:-1]
+    own = [*reader.prompt.question(question), reader.start, *answer]
     assert whole[-len(own) :] == own
     assert reader.decode(answer) == "Ordania and Brisk"
     assert reader.beginning.ids == ((tokenizer.bos_token_id,) if before else ())
