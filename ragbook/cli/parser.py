@@ -214,9 +214,10 @@ def new_parser() -> argparse.ArgumentParser:
         "--dev",
         type=Path,
         metavar="FILE",
-        help="held-out text to tune lambda and temperature on (default for the bundled model: its "
-        "own values, tuned on MiniWiki)",
+        help="held-out text to tune lambda and temperature on, unless they are given (default for "
+        "the bundled model: its own values, tuned on MiniWiki)",
     )
+    _add_interpolation(command)
     command.add_argument(
         "--approximate",
         action="store_true",
@@ -224,6 +225,19 @@ def new_parser() -> argparse.ArgumentParser:
         "neighbours that it finds",
     )
     _add_k(command, None, "neighbours of each token (default: kNN-LM's)")
+    command.add_argument(
+        "--window",
+        type=_at_least(1),
+        metavar="N",
+        help="tokens that the model reads at a time, the scored ones included (default: 128)",
+    )
+    command.add_argument(
+        "--stride",
+        type=_at_least(1),
+        metavar="N",
+        help="how many of a window's tokens are scored; those before them are their context "
+        "(default: 64)",
+    )
     _add_json(command)
 
     group = _subcommands(_command(top, "corpus", None, "build and describe passage files"))
@@ -458,12 +472,7 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="kNN-LM's language model (default: the reader if it is causal, else the bundled one)",
     )
-    command.add_argument(
-        "--lambda", type=_share, dest="lam", metavar="X", help="kNN-LM's weight of the neighbours"
-    )
-    command.add_argument(
-        "--temperature", type=_positive, metavar="X", help="kNN-LM's, of the distances"
-    )
+    _add_interpolation(command)
     command.add_argument(
         "--prompt",
         metavar="NAME_OR_FILE",
@@ -500,6 +509,15 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
         help="of passages that a causal reader keeps between questions (default: 1GiB)",
     )
     _add_device(command, "float32")
+
+
+def _add_interpolation(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--lambda", type=_share, dest="lam", metavar="X", help="kNN-LM's weight of the neighbours"
+    )
+    command.add_argument(
+        "--temperature", type=_positive, metavar="X", help="kNN-LM's, of the distances"
+    )
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:
