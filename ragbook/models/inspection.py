@@ -1,8 +1,8 @@
 """What a folder in Hugging Face's layout holds, found out before anything of it is loaded.
 
-Nothing that such a folder brings is executed: not the code that `auto_map` names, not a pickle. What
-cannot be loaded is refused in one sentence that says what would do. What more an encoder must have,
-`ragbook.models.layout` says.
+Nothing that such a folder brings is executed: not the code that `auto_map` names, not a pickle.
+What cannot be loaded is refused in one sentence that says what would do. What more an encoder must
+have, `ragbook.models.layout` says.
 """
 
 from __future__ import annotations

@@ -12,13 +12,13 @@ from ragbook.errors import InputError
 from ragbook.models.inspection import (
     CLASSIFIER,
     MODULES,
+    a_few,
     check_transformer,
     checkpoint_folder,
     configuration,
     no_weights,
     refuse_code,
     settings_of,
-    a_few,
 )
 
 OWN_MODULES = (
