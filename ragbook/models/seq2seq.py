@@ -312,6 +312,7 @@ class SeqReader:
         inputs: int64 [R, t], decoder inputs, the start token first.
         **kwargs: go to the model's `forward`.
         """
+        states = states.to(self.model.dtype)  # they are float32 in every precision
         # The mask is additive and has four dimensions, so that no model builds its own, which would
         # fail where there are more prefixes than inputs.
         unread = torch.zeros_like(mask, dtype=states.dtype)
