@@ -118,7 +118,7 @@ def _reader(
     elif kind == RAG:
         made = load_rag_reader(name)
     else:
-        made = _any_reader(name, prompt, demonstrations, memory)
+        return _any_reader(name, *how)
     place(made.model, device, precision)
     return made
 
@@ -127,10 +127,13 @@ def _any_reader(
     name: str,
     prompt: Template | None,
     demonstrations: tuple[Demonstration, ...],
+    device: str,
+    precision: str,
     memory: int,
 ) -> SeqReader | CausalReader:
     found = inspect_generator(name)
     model, tokenizer = loaded(found)
+    place(model, device, precision)  # first, for a causal reader computes as soon as it is made
     if found.kind == CAUSAL:
         reader = CausalReader(model, tokenizer, name, prompt, demonstrations, memory)
         check_left_to_right(name, lambda ids: reader.forward(ids)[1])
