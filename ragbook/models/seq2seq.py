@@ -67,7 +67,7 @@ class SeqMemory:
 
     @cached_property
     @torch.no_grad()
-    def cross(self) -> DynamicCache:
+    def cross(self) -> Any:
         """The decoder's cross-attention keys and values, [S, heads, L, d] a layer."""
         cache = EncoderDecoderCache(DynamicCache(), PackedCache(self.owner))
         start = torch.full((len(self.states), 1), self.reader.start, device=self.states.device)

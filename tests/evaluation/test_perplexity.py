@@ -1,6 +1,7 @@
 """The language-modelling task on tiny text, against the definition."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -360,6 +361,7 @@ def test_the_other_setting_is_tuned_on_dev_text(stored):
         knn = knn_target_log_prob(distances, hits, temperature)
         return math.exp(-interpolate(contexts[0].base, knn, lam).double().mean().item())
 
+    given: dict[str, Any]
     for given, row in (
         ({"lam": 0.17}, [measured(0.17, temperature) for temperature in TEMPERATURES]),
         ({"temperature": 2.5}, [measured(lam, 2.5) for lam in LAMS]),
@@ -373,8 +375,9 @@ def test_the_other_setting_is_tuned_on_dev_text(stored):
 
 def test_the_other_setting_keeps_its_default(stored):
     lm, tuned = load_language_model(), module.manifest()["perplexity"]
+    given: dict[str, Any]
     for given in ({"lam": 0.9}, {"temperature": 400.0}):
-        options = {"k": 8, "datastore": stored, "progress": False}
+        options: dict[str, Any] = {"k": 8, "datastore": stored, "progress": False}
         found = perplexity([TEXT], CORPUS, **options, **given)["knn-lm"]["perplexity"]
         (log_probs,) = token_log_probs([TEXT], CORPUS, lm, **options, **(tuned | given))["knn-lm"]
         assert found == pytest.approx(math.exp(-log_probs.mean()))

@@ -40,7 +40,7 @@ class Fixed:
     def retrieve(self, questions, k):
         shown = [PASSAGES[at] for at in self.order[:k]]
         scores = torch.tensor([1.0, 0.2, 0.7])[list(self.order[:k])].numpy()
-        return [Retrieved(tuple(p.id for p in shown), scores, shown) for _ in questions]
+        return [Retrieved(tuple(p.id for p in shown), scores, tuple(shown)) for _ in questions]
 
 
 @pytest.fixture(scope="module", params=CAUSAL)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def test_a_checkpoint_answers_by_every_method_that_it_can_serve(tmp_path, name, 
     assert served == [one for one in methods.NAMES if one != "realm"]
     if name in SEQ2SEQ:  # kNN-LM would be the bundled one
         served.remove("knn-lm")
-    made = methods.load(served, retriever, True, folder, max_length=4)
+    made: list[Any] = methods.load(served, retriever, True, folder, max_length=4)
     if name in CAUSAL:  # one set of weights
         assert len({id(getattr(m, "reader", None) or m.lm) for m in made}) == 1
     few = QuestionSet("few", "dev", QUESTIONS)
@@ -73,6 +74,7 @@ def test_a_prompt_of_ones_own_reaches_the_model(tmp_path):
 
 def test_a_seq2seq_reader_takes_knn_lm_from_elsewhere(tmp_path, retriever):
     folder = str(write_checkpoint(tmp_path / "t5", "t5"))
+    method: Any
     (method,) = methods.load(["knn-lm"], retriever, reader=folder)
     assert method.lm.name == "bundled"
     other = str(write_checkpoint(tmp_path / "gpt2", "gpt2"))
