@@ -252,6 +252,14 @@ figures.curves(
 )
 
 # %% [markdown]
+# In one prompt it is otherwise. With one passage the shared reader reads what it was trained on; with
+# each further one its input is longer than any it met:
+
+# %%
+for k, part in by_k.items():
+    print(f"in-context, k = {k:>2}: {percent(part['methods']['in-context']['em'])} % right")
+
+# %% [markdown]
 # ## What does it cost?
 #
 # Accuracy against seconds a question, on the machine that ran `make book`, and against the memory of

@@ -100,8 +100,10 @@ figures.grouped(
 )
 
 # %% [markdown]
-# To follow is to be right twice, and these questions are hard: a third to two fifths are answered
-# rightly with either index. Closed book says the same both times by necessity.
+# To follow is to be right twice, and these questions are hard: the methods that read passages apart
+# answer a third to two fifths of them rightly with either index. The shared reader in one prompt of
+# several passages, which it was not trained on, hardly answers any. Closed book says the same both
+# times by necessity.
 #
 # ## What else moves?
 #
@@ -137,9 +139,10 @@ rows = {
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]
-# That is exact match before and after the swap. Near the change about one answer in four moves, but as
-# many for the better as for the worse: every interval of the difference holds zero. Far from it the
-# reading methods' answers stay as they were, to the last word.
+# That is exact match before and after the swap. Near the change about one answer in four moves (in
+# one prompt nearly every second one), but as many for the better as for the worse: every interval of
+# the difference holds zero. Far from it the answers of the methods that read passages apart stay as
+# they were, to the last word.
 #
 # ## How long does it take?
 #
@@ -192,7 +195,7 @@ print(kept[0].text)
 print("true: ", load_corpus("miniwiki").get(str(kept[0].gold_passage)).text[:160])
 print("false:", passages[0].text[:160])
 
-# %% mystnb={"figure": {"caption": "With a false passage beside the true one: share of true, false and other answers, and the weight of the false passage in the evidence. Every method that reads repeats some of the falsehoods, from one question in six (RAG-Token) to one in four (FiD, nearly as often as the truth).", "alt": "Share of true, false and other answers and weight of the false passage for seven methods, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "With a false passage beside the true one: share of true, false and other answers, and the weight of the false passage in the evidence. Every method that reads passages apart repeats some of the falsehoods, from one question in six (RAG-Token) to one in four (FiD, nearly as often as the truth).", "alt": "Share of true, false and other answers and weight of the false passage for seven methods, with 95 % intervals"}}
 false = measured["false"]
 labels = {
     "true": "says the true answer",

@@ -25,6 +25,8 @@ from ragbook.models.inspection import inspect_generator, loaded
 from ragbook.models.templates import TEMPLATES, Template
 from ragbook.retrieval import BM25Retriever
 from tests.checkpoints import CAUSAL, SEQ2SEQ, random_model, tokenizer_of, write_checkpoint
+from tests.methods.test_fid import save as save_fid
+from tests.models.checkpoints.test_rag import save as save_rag
 
 QUESTIONS = list(miniwiki.questions("dev"))[:12]
 
@@ -35,14 +37,24 @@ def retriever():
     return BM25Retriever(Corpus("some", [p for p in miniwiki.corpus() if p.id in gold]))
 
 
-@pytest.mark.parametrize("name", [*SEQ2SEQ, *CAUSAL])
+PUBLISHED = {
+    "rag": lambda folder: save_rag(folder, "bart"),
+    "original-fid": lambda folder: save_fid(folder, "module", True),
+}
+
+
+@pytest.mark.parametrize("name", [*SEQ2SEQ, *PUBLISHED, *CAUSAL])
 def test_a_checkpoint_answers_by_every_method_that_it_can_serve(tmp_path, name, retriever):
-    folder = str(write_checkpoint(tmp_path / name, name))
+    folder = str(tmp_path)
+    if name in PUBLISHED:
+        PUBLISHED[name](tmp_path)
+    else:
+        write_checkpoint(tmp_path, name)
     reader = load_reader(folder)
     assert type(reader) is (CausalReader if name in CAUSAL else SeqReader)
     served = [one for one in methods.NAMES if one not in methods.left_out(folder)]
     assert served == [one for one in methods.NAMES if one != "realm"]
-    if name in SEQ2SEQ:  # kNN-LM would be the bundled one
+    if name not in CAUSAL:  # kNN-LM would be the bundled one
         served.remove("knn-lm")
     made: list[Any] = methods.load(served, retriever, True, folder, max_length=4)
     if name in CAUSAL:  # one set of weights
