@@ -224,6 +224,7 @@ def add_reading(command: argparse.ArgumentParser) -> None:
 
 
 def add_interpolation(command: argparse.ArgumentParser) -> None:
+    """`--lambda` and `--temperature` of kNN-LM."""
     command.add_argument(
         "--lambda", type=share, dest="lam", metavar="X", help="kNN-LM's weight of the neighbours"
     )

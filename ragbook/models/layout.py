@@ -89,8 +89,8 @@ def inspect_folder(name: str, pooling: str | None = None) -> Layout:
             activation = settings_of(name, path / "config.json").get("activation_function")
             if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
                 raise InputError(
-                    f"{name} has a Dense layer with the activation {activation!r}, which is none "
-                    "of torch.nn's; name an encoder of sentence-transformers' own modules"
+                    f"{name} has a Dense layer with the activation {activation!r}, which is "
+                    "not from torch.nn; name an encoder of sentence-transformers' own modules"
                 )
     return Layout(folder, tuple(kind for kind, _ in modules), transformer)
 
@@ -100,8 +100,8 @@ def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
     said = settings_of(name, folder / "config_sentence_transformers.json").get("model_type")
     if said not in (None, "SentenceTransformer"):
         raise InputError(
-            f"{name} is a {said} of sentence-transformers, which gives texts no single vectors; "
-            "name a SentenceTransformer"
+            f"{name} is a {said} of sentence-transformers, which does not give each text a single "
+            "vector; name a SentenceTransformer"
         )
     found = []
     try:
@@ -109,11 +109,14 @@ def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
             kind, path = entry["type"], entry["path"]
             if not (match := _OWN_TYPE.fullmatch(kind)):
                 raise InputError(
-                    f"{name} is made of the module {kind!r}, and only sentence-transformers' own "
+                    f"{name} has the module {kind!r}, and only sentence-transformers' own "
                     f"{', '.join(OWN_MODULES)} are loaded; name another encoder"
                 )
             if os.path.isabs(path) or ".." in Path(path).parts:
-                raise InputError(f"{folder / MODULES} leads out of its folder, to {path!r}")
+                raise InputError(
+                    f"{folder / MODULES} names {path!r}, which is outside its folder; name another "
+                    "encoder"
+                )
             found.append((match[3], folder / path))
     except (KeyError, TypeError):
         found = []
@@ -132,14 +135,14 @@ def _check_settings(name: str, folder: Path) -> None:
         odd = sorted(key for key in settings.keys() - _TRANSFORMER_SETTINGS if settings[key])
         if odd:
             raise InputError(
-                f"{path} of {name} has settings that are not read here: {a_few(odd)}; take them "
-                "out if the model does without, or name another encoder"
+                f"{path} of {name} has settings that ragbook does not read: {a_few(odd)}; "
+                "remove them if the model works without, or name another encoder"
             )
         for entry in (settings.get("modality_config") or {}).values():
             if entry.get("method") not in _METHODS:
                 raise InputError(
-                    f"{path} of {name} calls the method {entry.get('method')!r}, and only "
-                    f"{' and '.join(_METHODS)} are called here; name another encoder"
+                    f"{path} of {name} calls the method {entry.get('method')!r}, and ragbook "
+                    f"calls only {' and '.join(_METHODS)}; name another encoder"
                 )
 
 
@@ -161,31 +164,31 @@ def _check_kind(name: str, folder: Path, pooling: str | None, described: bool = 
     what = architecture or config.model_type
     if CLASSIFIER.search(architecture):
         raise InputError(
-            f"{name} is a classifier ({what}), whose head scores texts and gives them no vectors; "
-            "name an encoder, such as the model that it was trained from"
+            f"{name} is a classifier ({what}), which gives scores and no vectors; name an "
+            "encoder, such as the model that it was trained from"
         )
     if config.model_type == "dpr":
         raise InputError(
-            f"{name} is one half of a DPR pair; keep both in folders whose names differ in "
-            "'ctx_encoder' and 'question_encoder', and name either"
+            f"{name} is one half of a DPR pair; put both into folders whose names differ "
+            "in 'ctx_encoder' and 'question_encoder', and name one of them"
         )
     seq2seq = config.is_encoder_decoder and not architecture.endswith("EncoderModel")
     if seq2seq and not described:
         raise InputError(
-            f"{name} is a seq2seq model ({what}), which reads and writes: it may be a --reader, "
-            "and as encoder do 'minilm', a sentence-transformers or a BERT-like model"
+            f"{name} is a seq2seq model ({what}), which can be a --reader and not an encoder; "
+            "name 'minilm', a sentence-transformers or a BERT-like model"
         )
     model = MODEL_MAPPING.get(type(config), None)
     reads = getattr(model, "main_input_name", None) == "input_ids"
     if not reads or not hasattr(config, "vocab_size"):
-        raise InputError(f"{name} ({what}) is no model of text alone; name an encoder of text")
+        raise InputError(f"{name} ({what}) is not a model for text only; name an encoder of text")
     kind = type(config)
     causal = getattr(config, "is_decoder", False) or (
         kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
     )
     if causal and not described and pooling not in ("last", "mean"):
         raise InputError(
-            f"{name} is a causal language model ({what}), whose first states have not seen the "
-            "text: it may be a --reader or --lm; if it was trained to embed texts, say how with "
-            "--pooling last or mean, else name an encoder such as 'minilm'"
+            f"{name} is a causal language model ({what}), which can be a --reader or --lm; if it "
+            "was trained to embed texts, give its pooling with --pooling last or mean, else name "
+            "an encoder such as 'minilm'"
         )
