@@ -264,13 +264,7 @@ def perplexity(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(found)
     else:
-        print_perplexities(found)
-        every = found["base"]
-        print(
-            f"scored: documents {len(documents):,}, tokens {every['tokens']:,}, words "
-            f"{every['words']:,}, bytes {every['bytes']:,}; window {options['window']:,}, stride "
-            f"{options['stride']:,}; first tokens not scored: none"
-        )
+        print_perplexities(found, len(documents), options["window"], options["stride"])
         if arguments.approximate:
             print(f"the search found {100 * found['knn-lm']['recall']:.1f} % of the neighbours")
     return OK
