@@ -1,14 +1,14 @@
-"""What the readers' recipe was chosen from: alternatives trained for the same time, side by side.
+"""Alternatives to the readers' recipe, each trained for the same time.
 
-`python benchmarks/choices.py [NAME ...]` trains every alternative (or those named) for the same
-wall-clock time on this machine, seed 0, and prints one row each: steps, seconds a step, and how
-many answers greedy decoding gets right, token for token,
+`python benchmarks/choices.py [NAME ...]` trains every alternative (or the named ones) for the same
+wall-clock time on this machine, with seed 0, and prints one row each: steps, seconds a step, and
+how many answers greedy decoding gets right, token for token,
 
-* on 500 questions about invented worlds, whose names nobody has seen,
+* on 500 questions about invented worlds, whose names are always new,
 * on MiniWiki's dev questions with the gold passage.
 
-The time is set by counting: ten steps are timed, and as many are taken as fit into it.
-`--seconds` sets it (default: 180).
+Ten steps are timed, and then as many steps are taken as fit into the time, which `--seconds` sets
+(default: 180).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from torch import nn
 from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderModel
 
 from ragbook.corpus import miniwiki
+from ragbook.models.bundled import new_reader_model
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.prompts import passage_text
-from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, schedule
 from ragbook.training.reader import worlds
 from ragbook.training.reader.curriculum import vocabulary_words
 from ragbook.training.reader.examples import GoldExamples
-from ragbook.training.reader.train import Batch, collate, losses, prepare
+from ragbook.training.reader.train import ReaderBatch, collate, losses, quicken_and_freeze
 from ragbook.training.reader.worlds import Example
 
 WORLDS_SEED, WORLDS, WARMUP = 2026, 500, 50
@@ -45,21 +45,22 @@ Draw = Callable[[random.Random], list[Example]]
 
 @dataclass
 class Reader:
-    """What is trained: a model, how examples become tensors, and the optimiser's groups."""
+    """A reader in training: the model, the function that turns examples into tensors, and the
+    optimiser's groups of parameters."""
 
     model: Any
     scorer: SpanScorer
-    collate: Callable[[Sequence[Example]], Batch]
+    collate: Callable[[Sequence[Example]], ReaderBatch]
     groups: list[tuple[list[nn.Parameter], float]]
 
 
-def plain(tokenizer: Any) -> Callable[[Sequence[Example]], Batch]:
-    """The package's own tensors."""
+def plain(tokenizer: Any) -> Callable[[Sequence[Example]], ReaderBatch]:
+    """The function of the package that turns examples into tensors."""
     return lambda examples: collate(tokenizer, examples, 10)
 
 
 def reader(layers: int = 2, width: int = 1536, float32: bool = False) -> Reader:
-    """The package's own reader, its decoder as deep and wide as asked."""
+    """The package's own reader, with a decoder of so many layers and this width."""
     torch.manual_seed(0)
     model, scorer = new_reader_model(), SpanScorer(384)
     if (layers, width) != (2, 1536):
@@ -69,10 +70,7 @@ def reader(layers: int = 2, width: int = 1536, float32: bool = False) -> Reader:
         decoder.bert.embeddings.word_embeddings = words
         decoder.cls.predictions.decoder.weight = words.weight
         model = with_decoder(model, decoder)
-    prepare(model, scorer)
-    if float32:
-        model.float()
-        scorer.float()
+    quicken_and_freeze(model, scorer, precision="float32" if float32 else "bfloat16")
     fresh = [*model.decoder.parameters(), *scorer.parameters()]
     groups = [(list(model.encoder.parameters()), ENCODER_RATE), (fresh, DECODER_RATE)]
     return Reader(model, scorer, plain(minilm_tokenizer()), groups)
@@ -86,7 +84,7 @@ def with_decoder(model: Any, decoder: Any) -> Any:
 
 
 def from_scratch() -> Reader:
-    """The same shapes, encoder and word embeddings too drawn at random, and everything trained."""
+    """The same shapes with random encoder and word embeddings; everything is trained."""
     built = reader()
     built.model.encoder.load_state_dict(
         BertModel(built.model.encoder.config, add_pooling_layer=False).state_dict()
@@ -100,10 +98,10 @@ def from_scratch() -> Reader:
 
 
 def without_pointer() -> Reader:
-    """The package's own reader, taught by its answers' cross-entropy and the spans alone."""
+    """The package's own reader, trained without the pointer loss."""
     built = reader()
 
-    def silent(examples: Sequence[Example]) -> Batch:
+    def silent(examples: Sequence[Example]) -> ReaderBatch:
         batch = collate(minilm_tokenizer(), examples, 10)
         return replace(batch, pointer=torch.zeros_like(batch.pointer))
 
@@ -112,7 +110,7 @@ def without_pointer() -> Reader:
 
 
 def small_vocabulary(size: int) -> Reader:
-    """A decoder that writes with the `size` commonest pieces only, whose embeddings are trained."""
+    """A decoder whose vocabulary is the `size` commonest tokens, with trained embeddings."""
     tokenizer = minilm_tokenizer()
     vocabulary = tokenizer.get_vocab()
     counts = dict.fromkeys(vocabulary, 0)
@@ -141,8 +139,9 @@ def small_vocabulary(size: int) -> Reader:
     fresh = [*decoder.parameters(), *built.scorer.parameters()]
     built.groups[1] = (fresh, DECODER_RATE)
 
-    def cut(examples: Sequence[Example]) -> Batch:
-        """Labels in the smaller vocabulary; a piece points wherever a whole one it is of stands."""
+    def cut(examples: Sequence[Example]) -> ReaderBatch:
+        """The batch with labels in the smaller vocabulary; each token points to the same places as
+        the tokens of the large vocabulary that it overlaps."""
         batch = collate(tokenizer, examples, 10)
         answers = [e.question.answers[0] for e in examples]
         whole = tokenizer(answers, add_special_tokens=False, return_offsets_mapping=True)
@@ -166,19 +165,20 @@ def small_vocabulary(size: int) -> Reader:
 
 
 def worlds_of(rng: random.Random) -> list[Example]:
-    """A step of short invented worlds."""
+    """The examples of one step: short invented worlds."""
     words = vocabulary_words(minilm_tokenizer())
     return [worlds.example(rng, 1, (1, 2), 0.1, words) for _ in range(64)]
 
 
 def questions_of(source: GoldExamples, infilling: float) -> Draw:
-    """Steps of MiniWiki's questions and cloze sentences, a share of runs to restore among them."""
+    """A function that draws the examples of a step from MiniWiki's questions and cloze sentences,
+    with a share of infilling examples."""
 
     def draw(rng: random.Random) -> list[Example]:
         if rng.random() < infilling:
             return [source.infilling(rng) for _ in range(32)]
         return [
-            source.cloze(rng) if rng.random() < 0.2 else source.example(rng, 1, 0.2)
+            source.cloze_example(rng) if rng.random() < 0.2 else source.example(rng, 1, 0.2)
             for _ in range(32)
         ]
 
@@ -201,7 +201,7 @@ def learn(built: Reader, draw: Draw, seconds: float) -> tuple[int, float]:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     for number in range(3):
-        step(number, 0.0)  # nothing moves; memory is allocated
+        step(number, 0.0)  # allocates memory; no weight changes
     began = time.perf_counter()
     for number in range(10):
         step(number, 0.0)
@@ -216,8 +216,8 @@ def learn(built: Reader, draw: Draw, seconds: float) -> tuple[int, float]:
 def right(built: Reader, examples: Sequence[Example]) -> float:
     """Share of answers that greedy decoding gets right, token for token, in %.
 
-    Greedy decoding writes an answer exactly where every token of it is the likeliest after those
-    before it, which one pass over the answer shows.
+    Greedy decoding gives the gold answer exactly if each of its tokens is the likeliest after those
+    before it, which one forward pass over the answer shows.
     """
     built.model.eval()
     total = 0.0
@@ -228,7 +228,7 @@ def right(built: Reader, examples: Sequence[Example]) -> float:
 
 
 def main(names: Sequence[str], seconds: float) -> None:
-    """Print one row an alternative."""
+    """Print one row for each alternative."""
     corpus = miniwiki.corpus()
     train = GoldExamples(corpus, miniwiki.questions("train"))
     dev = [

@@ -1,13 +1,14 @@
-"""FiD beside a plain padded FiD of `transformers` alone: the same random T5, the same passages.
+"""FiD compared with a plain padded FiD that uses only `transformers`: the same random T5, the same
+passages.
 
 `python benchmarks/fid.py` draws a random T5 of t5-small's shape (6 and 6 layers of width 512, the
 embedded tokenizer's 30,522 words) and answers MiniWiki's dev questions greedily from 1 to 100 of
 BM25's passages, MAX_NEW tokens each. The passages have their natural lengths, at most about 100
 words. The peer encodes them padded, concatenates the states and calls `generate`: `padded to 250`
-is what the original code does (every passage to the maximum length), `to the longest` pads to the
-longest passage of the batch only. Every measurement is a process of its own, so that each has its
-own peak of memory. It prints whether answers and their log-probabilities are equal, and the times;
-`python benchmarks/fid.py OUT.json` writes them down as well, which chapter 6 plots.
+is what the original code does (every passage has the maximum length), `to the longest` pads only to
+the longest passage of the batch. Every measurement runs in a process of its own, which gives its
+peak memory. The script prints whether answers and their log-probabilities are equal, and the times;
+`python benchmarks/fid.py OUT.json` also writes them into a file, which chapter 6 plots.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from transformers.utils import logging
 QUESTIONS, BATCH, MAX_NEW, MAX_INPUT = 4, 2, 16, 250
 COUNTS = (1, 5, 20, 50, 100)
 SIDES = ("padded to 250", "to the longest", "ragbook")
-PAD, START, END = 0, 101, 102  # of the embedded tokenizer
+PAD, START, END = 0, 101, 102  # ids of the embedded tokenizer
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def model() -> Any:
-    """The random T5. Its output layer is drawn apart from the word embeddings: tied to them, it
-    would write the same word again and again. It never ends an answer by itself."""
+    """The random T5. Its output layer is not tied to the word embeddings, because it would then
+    repeat one word. It never ends an answer by itself."""
     torch.manual_seed(0)
     kind: Any = T5Config
     config = kind(
@@ -69,8 +70,8 @@ def retrieved(count: int) -> tuple[list[Any], list[Any]]:
 
 
 def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
-    """Answers, their log-probabilities and the seconds of `ragbook`."""
-    from ragbook.methods.fid import FiD, pack
+    """The answers, their log-probabilities and the seconds of `ragbook`."""
+    from ragbook.methods.fid import FiD
     from ragbook.models import SeqReader
     from ragbook.models.embedded import minilm_tokenizer
     from ragbook.models.prompts import FidLayout
@@ -90,18 +91,17 @@ def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
         for (best,) in method.generate(questions[at : at + BATCH], count):
             answers.append(list(best.tokens))
     seconds = time.perf_counter() - began
-    # A cut answer was closed with the end token, which the peer's lacks: score it without.
+    # A cut answer was closed with the end token, which the peer's has not, so it is scored without.
     scores = []
     for question, one, answer in zip(questions, found, answers, strict=True):
-        states, mask = reader.encode_documents([question], [one.passages])
-        memory = reader.memory(*pack(states, mask)[:2])
+        memory = reader.read([question], [one.passages]).fused()
         scores.append(reader.token_log_probs(memory, torch.tensor([answer])).sum().item())
     return {"seconds": seconds, "answers": answers, "scores": scores}
 
 
 @torch.no_grad()
 def theirs(questions: list[Any], found: list[Any], count: int, padding: str) -> dict[str, Any]:
-    """The same of `transformers`: encode padded, concatenate, generate."""
+    """The same from `transformers`: encode with padding, concatenate, generate."""
     from ragbook.models.embedded import minilm_tokenizer
 
     tokenizer, t5 = minilm_tokenizer(), model()
@@ -140,7 +140,7 @@ def theirs(questions: list[Any], found: list[Any], count: int, padding: str) -> 
 
 
 def side(name: str, count: int) -> None:
-    """Measure one side and print it as JSON, its peak of memory with it, in GiB."""
+    """Measure one side and print the result as JSON, with its peak memory in GiB."""
     logging.set_verbosity_error()
     questions, found = retrieved(count)
     if name == "ragbook":
@@ -155,7 +155,7 @@ def side(name: str, count: int) -> None:
 
 
 def compare(out: Path | None) -> None:
-    """Run all sides at every number of passages, print them beside each other and write them."""
+    """Run all sides with every number of passages; print the results side by side, write them."""
     rows = []
     print(
         f"{QUESTIONS} questions, {BATCH} at a time, {MAX_NEW} tokens each, {DEVICE}, "

@@ -1,11 +1,11 @@
-"""The language model beside a 3-gram model on MiniWiki's held-out articles.
+"""The bundled language model compared with a 3-gram model on MiniWiki's held-out articles.
 
 `python benchmarks/kneser_ney.py` counts the 3-grams of the passages that the bundled language model
-was trained on, and prints the perplexity of both on the held-out articles that nothing was tuned
-on: over the same tokens of the same tokenizer.
+was trained on, and prints the perplexity of both models on the held-out test articles, over the
+same tokens of the same tokenizer.
 
 The 3-gram model is interpolated Kneser-Ney (Chen & Goodman 1999, section 4.1.6) with one discount
-an order, n1 / (n1 + 2 n2), and a uniform distribution over the vocabulary below the unigrams.
+for each order, n1 / (n1 + 2 n2), and a uniform distribution over the vocabulary below the unigrams.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class KneserNey:
 
     Parameters
     ----------
-    texts: token ids of each training text; counts do not cross from one to the next.
-    vocabulary: number of tokens there are.
+    texts: token ids of each training text; no 3-gram crosses from one text to the next.
+    vocabulary: number of tokens in the vocabulary.
     """
 
     def __init__(self, texts: Sequence[Sequence[int]], vocabulary: int) -> None:
@@ -37,7 +37,7 @@ class KneserNey:
         counts: list[Counter[tuple[int, ...]]] = [Counter(), Counter(), Counter()]
         for text in padded:
             counts[2].update(zip(text, text[1:], text[2:], strict=False))
-        # Below the highest order a token counts once for each context that it continues.
+        # Below the highest order a token counts once for each different context before it.
         counts[1].update(gram[1:] for gram in counts[2])
         counts[0].update(gram[1:] for gram in counts[1])
         self.counts = counts

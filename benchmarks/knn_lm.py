@@ -1,13 +1,15 @@
-"""kNN-LM beside its straightforward implementation, in one run, and the datastore's build.
+"""kNN-LM compared with a straightforward implementation, in one run, and the datastore's build.
 
-`python benchmarks/knn_lm.py` reads held-out articles of MiniWiki with the bundled language model
-and the datastore of all its passages, k = 1,024. The straightforward implementation takes the
-tokens in batches: it searches each batch in Faiss's exact index, scatters the neighbours' weights
-into the whole vocabulary, and interpolates there. Both sides get the model's distributions made
-beforehand. Then a grid of 10 lambdas and 10 temperatures on a few of the tokens, straightforwardly
-with a search for each cell and with neighbours that are kept. First of all, tokens a second of a
-datastore's build beside the model's bare forward pass over the same batches, which has no output
-layer either.
+`python benchmarks/knn_lm.py` makes three comparisons on MiniWiki with the bundled language model:
+
+* the build of a datastore, in tokens a second, with the model's bare forward pass over the same
+  batches, also without the output layer;
+* the perplexity of held-out articles with the datastore of all passages, k = 1,024. The
+  straightforward implementation takes the tokens in batches: it searches each batch in Faiss's
+  exact index, scatters the neighbours' weights over the whole vocabulary, and interpolates there.
+  Both sides are given the model's distributions;
+* a grid of 10 lambdas and 10 temperatures on a few of the tokens, where the straightforward
+  implementation searches again for each cell, or keeps the neighbours.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Corpus, miniwiki
-from ragbook.evaluation.perplexity import Contexts, look_up, read, windows
+from ragbook.evaluation.perplexity import Contexts, contexts_of, look_up, windows
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.methods.knn_lm import grid, interpolate, knn_target_log_prob
 from ragbook.models import LanguageModel, load_language_model
@@ -46,7 +48,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 class Straightforward:
-    """kNN-LM as it is usually written: every batch's distribution over the whole vocabulary."""
+    """kNN-LM as it is usually written: with a distribution over the whole vocabulary."""
 
     def __init__(self, datastore: Datastore) -> None:
         self.keys = faiss.IndexFlatL2(datastore.keys.shape[1])
@@ -92,7 +94,8 @@ def perplexity(log_probs: Tensor) -> float:
 
 
 def evaluation(datastore: Datastore, contexts: list[Contexts], dense: Tensor) -> None:
-    """One lambda and temperature, search included, the model's pass not."""
+    """Compare the evaluation with one lambda and temperature; the time includes the search and not
+    the model's forward pass."""
     queries, targets, base = (
         torch.cat([getattr(one, name) for one in contexts])
         for name in ("queries", "targets", "base")
@@ -108,7 +111,7 @@ def evaluation(datastore: Datastore, contexts: list[Contexts], dense: Tensor) ->
         knn = torch.cat([knn_target_log_prob(d, h, TEMPERATURE) for d, h, _ in parts])
         return interpolate(base, knn, LAM)
 
-    peer.search(queries[:BATCH])  # both sides once before the clock runs
+    peer.search(queries[:BATCH])  # one run before the time is measured
     datastore.search(queries[:BATCH].numpy(), K)
     seconds, mixed = timed(ours)
     search = timed(lambda: datastore.search(queries.numpy(), K))[0]
@@ -125,7 +128,7 @@ def evaluation(datastore: Datastore, contexts: list[Contexts], dense: Tensor) ->
 def the_grid(
     datastore: Datastore, peer: Straightforward, contexts: list[Contexts], dense: Tensor
 ) -> None:
-    """Every lambda and temperature, on a few tokens and then on all."""
+    """Compare the grid of all lambdas and temperatures, on a few tokens and then on all."""
     whole = contexts[0]
     cut = {field.name: getattr(whole, field.name)[:CELL_TOKENS] for field in fields(whole)}
     few = [Contexts(**cut)]
@@ -175,14 +178,14 @@ def the_grid(
 
 
 def building(lm: LanguageModel, corpus: Corpus, folder: Path) -> None:
-    """Tokens a second of a build, tokenizer to hashes, and of the model alone."""
+    """Compare the tokens a second of a whole build, from tokenizer to hashes, and of the model."""
     some = Corpus("some", corpus[:BUILD_PASSAGES])
     texts = [ids[:-1] for ids in lm.texts(some)]
     tokens, batches = sum(map(len, texts)), []
     hook = lm.model.base_model.register_forward_pre_hook(
         lambda _m, _a, named: batches.append(named["input_ids"]), with_kwargs=True
     )
-    lm.keys(texts)  # once before the clock runs, to learn the batches
+    lm.keys(texts)  # one run before the time is measured, to record the batches
     hook.remove()
 
     def bare() -> None:
@@ -209,7 +212,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         building(lm, corpus, Path(folder))
         datastore = build_datastore(corpus, Path(folder) / "whole", lm, progress=False)
-        seconds, contexts = timed(lambda: read(documents, lm, progress=False))
+        seconds, contexts = timed(lambda: contexts_of(documents, lm, progress=False))
         print(f"the model's own pass over the {ARTICLES} articles: {seconds:.2f} s")
         evaluation(datastore, contexts, distributions(lm, documents))
 

@@ -1,13 +1,14 @@
-"""RAG beside `transformers`' RAG: the same random checkpoint, the same documents, in one run.
+"""RAG compared with `transformers`' RAG: one random checkpoint, the same documents, in one run.
 
 `python benchmarks/rag.py` saves a random RAG checkpoint with a generator of BART-base's shape (6
 and 6 layers of width 768, 50,265 words), reads 5 MiniWiki passages with each of 8 questions and
-decodes with 4 beams. Each side runs in a process of its own, so that each has a peak of its own.
-It prints whether the losses, the answers and their scores are equal, the times, and their ratio.
+decodes with 4 beams. Each side runs in a process of its own, which gives its peak memory. The
+script prints whether the losses, the answers and their scores are equal, the times, and their
+ratio.
 
 The inputs are cut to one length, about 100 words and the question, because the peer's RAG-Sequence
-attends to padding when it generates: its answers are right only where there is none. `padded` as an
-argument gives the peer what its own retriever makes, inputs padded to 300 tokens.
+attends to padding when it generates, so that its answers are right only without padding. With the
+argument `padded` the peer gets inputs as its own retriever makes them, padded to 300 tokens.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from transformers.utils import logging
 
 QUESTIONS, N_DOCS, BEAMS, MAX_LENGTH = 8, 5, 4, 16
 CUT, PADDED = 160, 300
-PAD, START, END = 1, 101, 102  # of the embedded tokenizer, but for PAD: the peer fills up with END
-# where PAD is 0
+PAD, START, END = 1, 101, 102  # ids of the embedded tokenizer, except PAD: with 0 the peer pads
+# with END
 SIDES = ("transformers", "ragbook")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def checkpoint(folder: Path) -> None:
-    """A random RAG checkpoint as `transformers` saves it. Some of its answers end at once, some are
-    as long as they may be."""
+    """Save a random RAG checkpoint with `transformers`. Some of its answers end at once, others
+    have the maximum length."""
     torch.manual_seed(0)
     generator = BartConfig(
         encoder_layers=6,
@@ -54,14 +55,14 @@ def checkpoint(folder: Path) -> None:
         decoder_start_token_id=START,
         forced_eos_token_id=None,
         init_std=0.06,
-        tie_word_embeddings=False,  # tied, a random model says one token again and again
+        tie_word_embeddings=False,  # a random model with tied embeddings repeats one token
     )
     encoder = DPRConfig(num_hidden_layers=1, hidden_size=48, num_attention_heads=2)
     config = RagConfig.from_question_encoder_generator_configs(encoder, generator, n_docs=N_DOCS)
     config.pad_token_id, config.bos_token_id = PAD, None
     model: Any = RagSequenceForGeneration(config)
     with torch.no_grad():
-        model.rag.generator.lm_head.weight *= 3.0  # surer of its words than a random one is
+        model.rag.generator.lm_head.weight *= 3.0  # less uniform distributions
         model.rag.generator.final_logits_bias[0, END] = 14.0
     model.save_pretrained(folder)
 
@@ -81,14 +82,14 @@ def documents() -> tuple[list[Any], list[Any], torch.Tensor]:
 
 
 def layout(tokenizer: Any, questions: Any, passages: Any) -> Any:
-    """Every input cut to the same length."""
+    """Inputs that are all cut to the same length."""
     from ragbook.models.prompts import pair
 
     return pair(tokenizer, questions, passages, max_input=CUT)
 
 
 def ours(folder: Path) -> dict[str, Any]:
-    """Times, answers and scores of `ragbook`."""
+    """The times, answers and scores of `ragbook`."""
     from ragbook.methods.rag import RagSequence, RagToken
     from ragbook.models import SeqReader
     from ragbook.models.embedded import minilm_tokenizer
@@ -128,7 +129,7 @@ def ours(folder: Path) -> dict[str, Any]:
 
 
 def theirs(folder: Path, width: int) -> dict[str, Any]:
-    """The same of `transformers`, from inputs of `width` tokens."""
+    """The same from `transformers`, with inputs of `width` tokens."""
     from ragbook.models.embedded import minilm_tokenizer
 
     questions, found, scores = documents()
@@ -156,9 +157,9 @@ def theirs(folder: Path, width: int) -> dict[str, Any]:
             num_beams=BEAMS,
             num_return_sequences=1,
             min_length=2,  # no empty answers
-            max_length=MAX_LENGTH + 2,  # with the tokens of start and end
+            max_length=MAX_LENGTH + 2,  # with the start and end tokens
             length_penalty=0.0,
-            forced_eos_token_id=END,  # what has not ended is closed, as here
+            forced_eos_token_id=END,  # closes answers that have not ended, as ragbook does
         )
         seconds = time.perf_counter() - began
         with torch.no_grad():
@@ -178,7 +179,7 @@ def theirs(folder: Path, width: int) -> dict[str, Any]:
 
 
 def side(name: str, folder: Path, width: int) -> None:
-    """Measure one side and print it as JSON, its peak of memory with it."""
+    """Measure one side and print the result as JSON, with its peak memory."""
     logging.set_verbosity_error()
     results = ours(folder) if name == "ragbook" else theirs(folder, width)
     results["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -188,7 +189,7 @@ def side(name: str, folder: Path, width: int) -> None:
 
 
 def main() -> None:
-    """Run both sides on one checkpoint and print them beside each other."""
+    """Run both sides on one checkpoint and print the results side by side."""
     if len(sys.argv) == 4:
         side(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
         return

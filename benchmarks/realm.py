@@ -1,15 +1,15 @@
-"""REALM beside `transformers` 4's: the same random checkpoints, the same inputs.
+"""REALM compared with `transformers` 4's: the same random checkpoints, the same inputs.
 
-`transformers` 5 has no REALM. In an environment of its own stands one that has:
+`transformers` 5 has no REALM, so the benchmark needs another environment with version 4:
 
     python -m venv old && old/bin/pip install "transformers<4.40" "numpy<2" torch safetensors
     python benchmarks/realm.py old/bin/python
 
-The old side makes random checkpoints (two layers of width 64), saves them as it does, and computes
-with them: vectors and relevance scores, logits of hidden words, scores of all spans, and answers.
-This side loads what was saved and computes the same. It prints the largest difference of each and
-how many answers are equal. The peer's spans may reach into the [SEP] behind a passage; such an
-answer, which is no text, is counted and not compared.
+The old side makes and saves random checkpoints (two layers of width 64) and computes with them:
+vectors and relevance scores, logits of hidden words, scores of all spans, and answers. This side
+loads the checkpoints and computes the same. It prints the largest difference of each, and how many
+answers are equal. The peer's spans may include the [SEP] after a passage; such an answer is not
+text, and is counted but not compared.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PARTS = ("embedder", "scorer", "encoder", "openqa")
 
 
 def old_side(folder: Path) -> None:
-    """Run by the old environment: checkpoints and what they give, into `folder`."""
+    """Write checkpoints and their results into `folder`; this runs in the old environment."""
     import numpy as np
     import torch
     from safetensors.torch import save_file
@@ -100,8 +100,8 @@ def old_side(folder: Path) -> None:
 
 
 def compare(folder: Path) -> dict[str, float]:
-    """What this package makes of the checkpoints: the largest difference of each figure, and the
-    answers that are equal and that could be compared."""
+    """Compare this package's results with the stored ones: the largest difference of each figure,
+    and the numbers of answers that are equal and that could be compared."""
     import torch
     from safetensors.torch import load_file
 
@@ -154,7 +154,7 @@ def compare(folder: Path) -> dict[str, float]:
 
 
 def _best_span(reader: Any, retriever: Any, question: Any, k: int) -> list[int]:
-    """Tokens of the span of greatest score, its passage's relevance added."""
+    """The tokens of the span with the highest sum of its score and its passage's relevance."""
     import torch
 
     (found,) = retriever.retrieve([question], k)
@@ -167,7 +167,7 @@ def _best_span(reader: Any, retriever: Any, question: Any, k: int) -> list[int]:
 
 
 def main(python: str) -> None:
-    """Let `python`, of the old environment, make what is compared."""
+    """Run the old side with the interpreter `python`, compare and print."""
     import shutil
 
     from ragbook.corpus import miniwiki

@@ -1,8 +1,8 @@
 """Recall of the retrievers on MiniWiki: the table in its data card.
 
 `python benchmarks/recall.py [SPLIT]` prints recall@1, @5 and @20 of BM25, the dense retriever and
-their hybrid on the split's questions (test unless another is named), with 95 % half-widths of the
-normal approximation.
+their hybrid on the split's questions (by default test), with half the width of the 95 % interval
+by the normal approximation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ragbook.retrieval import BM25Retriever, DenseRetriever, HybridRetriever, Re
 
 
 def main(split: str = "test") -> None:
-    """Print one line a retriever."""
+    """Print one line for each retriever."""
     corpus, questions, encoder = miniwiki.corpus(), miniwiki.questions(split), load_encoder()
     index = build_index(corpus, Path("build/index"), encoder, progress=False)
     bm25, dense = BM25Retriever(corpus), DenseRetriever(index, encoder)

@@ -1,20 +1,22 @@
-"""An index as it grows: what it costs to build, to keep and to search, and what 21 million would.
+"""The costs of building, storing and searching indexes of growing size, and a prediction for the 21
+million passages of Wikipedia.
 
-`python benchmarks/scale.py FOLDER [SIZES]` builds indexes of synthetic passages in FOLDER, of as
-many as SIZES says (10000,30000,100000,300000,1000000 unless it is given), and prints and keeps in
-FOLDER/scale.json, for each kind of index: seconds and peak memory of the build, bytes a passage,
-recall@10 against exact search, questions a second at batch 1 and 64 beside bare Faiss, seconds to
-open and resident memory. What has been measured is not measured again. Then the prediction for
-DPR's Wikipedia, with its arithmetic.
+`python benchmarks/scale.py FOLDER [SIZES]` builds indexes of synthetic passages in FOLDER, with the
+numbers of passages in SIZES (by default 10000,30000,100000,300000,1000000). For each kind of index
+it prints, and stores in FOLDER/scale.json: seconds and peak memory of the build, bytes a passage,
+recall@10 compared with exact search, questions a second at batch 1 and 64 compared with bare Faiss,
+seconds to open and resident memory. Stored figures are not measured again. Then it prints the
+prediction for DPR's Wikipedia, with its arithmetic.
 
 `python benchmarks/scale.py --encode FOLDER [PASSAGES]` measures passages a second of the embedded
-encoder, in float32 and bfloat16, beside `sentence-transformers`' own `encode` with its defaults, in
-one run, in turns, and keeps the figures in FOLDER/encoding.json.
+encoder, in float32 and bfloat16, and of `sentence-transformers`' own `encode` with its defaults, in
+turns in one run, and stores the figures in FOLDER/encoding.json.
 
-The vectors are spread as MiniWiki's are: each is a passage of it moved by a draw with the
-covariance of the steps between its passages and their nearest neighbours; a question is a vector
-moved by a draw with the covariance of the steps between MiniWiki's questions and their gold
-passages. Every build and every search has a process of its own, or memory could not be told.
+The vectors are distributed like MiniWiki's: each is the vector of a MiniWiki passage plus a random
+step with the covariance of the steps from MiniWiki's passages to their nearest neighbours; a
+question is a passage's vector plus a random step with the covariance of the steps from MiniWiki's
+questions to their gold passages. Every build and every search runs in a process of its own, which
+gives its memory.
 """
 
 from __future__ import annotations
@@ -46,16 +48,16 @@ from ragbook.models import load_encoder
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 KINDS = ("flat", "hnsw", "ivf-pq")
-WIKIPEDIA = 21_015_324  # passages of DPR's split
+WIKIPEDIA = 21_015_324  # passages in DPR's split
 QUESTIONS, K, BATCH, SEED = 512, 10, 64, 0
 BLOCK = 1_000  # passages whose vectors are drawn together
-WORK_PASSAGES = 600  # of the encoding's measurement
+WORK_PASSAGES = 600  # passages whose encoding is measured
 ROUNDS, ENCODING_ROUNDS = 8, 3
 
 
 def kind_of(name: str, passages: int, dimension: int) -> str:
-    """The factory string of a kind of index for so many passages: `flat`, `hnsw`, or `ivf-pq`,
-    product codes of one byte for eight numbers, as a small budget chooses them."""
+    """The factory string of a kind of index for so many passages: `flat`, `hnsw`, or `ivf-pq`, with
+    product codes of one byte for eight numbers, as they are chosen for a small budget."""
     if name == "flat":
         return "Flat"
     if name == "hnsw":
@@ -66,11 +68,11 @@ def kind_of(name: str, passages: int, dimension: int) -> str:
             choice = choose_factory(passages, dimension, budget)
             if f",PQ{code}np" in choice.factory:
                 return choice.factory
-    raise InputError(f"{passages:,} passages are too few for product codes.")
+    raise InputError(f"{passages:,} passages are too few for product codes; give more.")
 
 
 class SyntheticEncoder:
-    """Vectors of numbered passages and of any question, drawn, with MiniWiki's spread."""
+    """Random vectors of numbered passages and of questions, distributed like MiniWiki's."""
 
     id, pooling, similarity, metric, score_scale = (
         "synthetic",
@@ -117,8 +119,9 @@ class SyntheticEncoder:
 
 
 def make_basis(folder: Path) -> dict[str, float]:
-    """MiniWiki's vectors and the two covariances, written to `basis.npz`; how near a passage's
-    nearest neighbour is, in MiniWiki and among as many synthetic passages."""
+    """Write MiniWiki's vectors and the two covariances into `basis.npz`; returns the mean
+    similarity of a passage and its nearest neighbour, in MiniWiki and among as many synthetic
+    passages."""
     path = folder / "basis.npz"
     encoder = load_encoder()
     corpus, questions = miniwiki.corpus(), miniwiki.questions("dev")
@@ -153,7 +156,7 @@ def _root(steps: np.ndarray) -> np.ndarray:
 
 
 def passages(n: int) -> Iterator[Passage]:
-    """Passages of 60 to 100 of MiniWiki's words, drawn."""
+    """Passages of 60 to 100 random words of MiniWiki."""
     words = sorted({word for passage in miniwiki.corpus() for word in passage.text.split()})
     rng = np.random.default_rng(SEED)
     for number in range(n):
@@ -165,7 +168,8 @@ def passages(n: int) -> Iterator[Passage]:
 
 
 def measure_build(folder: Path, name: str, n: int) -> dict[str, Any]:
-    """Seconds of a build, its recall measured, without the drawing of vectors; its peak memory."""
+    """Seconds of a build with the measurement of its recall, without the time to draw vectors, and
+    its peak memory."""
     encoder = SyntheticEncoder(folder)
     corpus = spool(folder / f"passages-{n}", f"synthetic-{n}", str(n), passages(n))
     assert isinstance(corpus, StoredPassages)
@@ -196,7 +200,7 @@ def measure_build(folder: Path, name: str, n: int) -> dict[str, Any]:
 
 
 def measure_search(folder: Path, name: str, n: int) -> dict[str, Any]:
-    """Opening, memory, speed and recall of an index that has been built."""
+    """Opening time, memory, speed and recall of an index that has been built."""
     encoder = SyntheticEncoder(folder)
     queries = encoder.encode_queries([f"question {i}" for i in range(QUESTIONS)])
     before = _resident()
@@ -213,8 +217,8 @@ def measure_search(folder: Path, name: str, n: int) -> dict[str, Any]:
     resident = _resident()
     bare = _bare(index)
     ours, theirs = [], []
-    # In turns, so that what else the machine does hits both, and each as often first: who comes
-    # second finds the vectors in the processor's cache.
+    # The two run in turns, so that other work of the machine slows both, and each is first equally
+    # often, as the second finds the vectors in the processor's cache.
     sides = [(ours, lambda batch: index.search(batch, K)), (theirs, bare)]
     for _ in range(ROUNDS):
         for batch in batches:
@@ -225,7 +229,7 @@ def measure_search(folder: Path, name: str, n: int) -> dict[str, Any]:
     shares = [np.isin(e, f).mean() for f, e in zip(found, truth, strict=True)]
     half = 1.96 * float(np.std(shares)) / math.sqrt(len(shares))
     return {
-        "first_open_seconds": opened_first,  # from the disk, if nothing has read it lately
+        "first_open_seconds": opened_first,  # from the disk, if the file is not in the cache
         "open_seconds": opened,
         "resident_mb_opened": after_opening - before,
         "resident_mb_searched": resident - before,
@@ -239,13 +243,13 @@ def measure_search(folder: Path, name: str, n: int) -> dict[str, Any]:
 
 
 def _stored(folder: Path, n: int, dimension: int) -> Vectors:
-    """All vectors, for the truth."""
+    """All vectors, for the exact search."""
     return Vectors([folder / f"truth-{n}.npy"], n, (n, dimension))
 
 
 def _bare(index: PassageIndex) -> Callable[[np.ndarray], Any]:
-    """The same search by Faiss alone: where there are codes, with its own second ranking by whole
-    vectors of as many candidates."""
+    """The same search by Faiss alone; an index of codes uses Faiss's own second ranking of as many
+    candidates by full vectors."""
     part = index.parts[0]
     if part.vectors is None:
         return lambda batch: part.index.search(batch, K)
@@ -261,7 +265,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def _peak() -> float:
-    """The most memory of this process so far, MB. (That of `getrusage` counts its parent's.)"""
+    """The peak memory of this process so far, MB. (`getrusage` would include its parent's.)"""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
@@ -275,8 +279,8 @@ def _resident() -> float:
 # --- all of them, and what follows ----------------------------------------------------------------
 
 
-def measure(folder: Path, sizes: tuple[int, ...]) -> dict[str, Any]:
-    """All that has not been measured yet; the whole of the results."""
+def measure_all(folder: Path, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """Measure all that has not been measured yet; returns all results."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scale.json"
     results = json.loads(path.read_text()) if path.is_file() else {"runs": {}}
@@ -306,15 +310,15 @@ def measure(folder: Path, sizes: tuple[int, ...]) -> dict[str, Any]:
 
 
 def growth(runs: list[dict[str, Any]], value: str) -> float:
-    """b of value ~ passages^b, least squares of the logarithms; 1 where it is less: what is
-    constant in small runs, as training is, hides what every passage costs."""
+    """b in value ~ passages^b, by least squares of the logarithms, but at least 1: constant costs,
+    such as training, would hide the cost of each passage in small runs."""
     x = np.log([run["passages"] for run in runs])
     y = np.log([run[value] for run in runs])
     return max(1.0, float(np.polyfit(x, y, 1)[0]))
 
 
 def predict(results: dict[str, Any], passages: int = WIKIPEDIA) -> list[str]:
-    """Lines of the prediction for so many passages, each with its arithmetic."""
+    """The lines of the prediction for so many passages, each with its arithmetic."""
     lines = []
     for name in KINDS:
         runs = [run for run in results["runs"].values() if run["kind"] == name]
@@ -340,7 +344,7 @@ def predict(results: dict[str, Any], passages: int = WIKIPEDIA) -> list[str]:
 
 
 def measure_encoding(folder: Path, count: int) -> dict[str, Any]:
-    """Passages a second of each way to encode the same MiniWiki passages, in turns."""
+    """Passages a second of each way to encode the same MiniWiki passages, measured in turns."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -359,7 +363,7 @@ def measure_encoding(folder: Path, count: int) -> dict[str, Any]:
         "ragbook float32": lambda: ours.encode_passages(some),
         "ragbook bfloat16": lambda: rounded.encode_passages(some),
     }
-    vectors = {name: way() for name, way in ways.items()}  # and the first run, which is slower
+    vectors = {name: way() for name, way in ways.items()}  # the first run is slower, so not timed
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ENCODING_ROUNDS):
         for name, way in ways.items():
@@ -395,7 +399,7 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(measure_encoding(Path(arguments[1]), count), indent=1))
     else:
         sizes = tuple(map(int, arguments[1].split(","))) if len(arguments) > 1 else SIZES
-        print("\n".join(predict(measure(Path(arguments[0]), sizes))))
+        print("\n".join(predict(measure_all(Path(arguments[0]), sizes))))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from experiments import figures
 
-from ragbook import figures, load_corpus, load_questions
+from ragbook import load_corpus, load_questions
 from ragbook.index import PassageIndex, build_index, verify
 from ragbook.models import load_encoder
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from experiments import figures
 from experiments.report import percent
 
-from ragbook import figures, load_corpus, load_questions
+from ragbook import load_corpus, load_questions
 from ragbook.corpus import Corpus
 from ragbook.evaluation import recall_at_k
 from ragbook.index import build_index

@@ -33,11 +33,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from experiments import figures
 from experiments.report import relative
 
-from ragbook import figures, load_corpus, load_questions
+from ragbook import load_corpus, load_questions
 from ragbook.corpus import Corpus, miniwiki
-from ragbook.evaluation.perplexity import look_up, prompted, read
+from ragbook.evaluation.perplexity import contexts_of, look_up, prompted
 from ragbook.index import build_index
 from ragbook.index.datastore import build_datastore
 from ragbook.methods import knn_lm
@@ -120,7 +121,7 @@ for lam in (0.0, tuned["lam"], 0.9):
 
 # %% mystnb={"figure": {"caption": "What the memory adds to the log-probability of each token of a held-out passage's beginning, in nats.", "alt": "Heat map of log-probabilities by token, of the model alone and with the memory"}}
 article = next(a for a in miniwiki.heldout("test") if a.family == "heldout-geography")
-(contexts,) = read([article.passages[0].text], lm, progress=False)
+(contexts,) = contexts_of([article.passages[0].text], lm, progress=False)
 ((distances, hits, _),) = look_up([contexts], datastore, 1024)
 neighbours = knn_lm.knn_target_log_prob(distances, hits, tuned["temperature"])
 with_memory = knn_lm.interpolate(contexts.base, neighbours, tuned["lam"])
@@ -176,7 +177,7 @@ for feature, weight in settings["weights"].items():
 
 # %%
 text = ["\n".join(p.text for p in article.passages)]
-one = read(text, lm, progress=False)
+one = contexts_of(text, lm, progress=False)
 ((distances, hits, _),) = look_up(one, datastore, 1024)
 knn = knn_lm.knn_target_log_prob(distances, hits, tuned["temperature"])
 ways = {
@@ -344,7 +345,7 @@ for lam in (0.0, manifest()["knn_lm"]["lam"]):
 question = questions[3]
 found = retriever.retrieve([question], 5)[0]
 tokens = lm.tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]
-stored = method.memory(found)
+stored = method.datastore(found)
 _, distances, hits = method.neighbours(question, tokens, stored)
 mass = knn_lm.passage_mass(distances, hits, stored[2], 5, method.temperature)
 print(question.text, "|", question.answers[0])

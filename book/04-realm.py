@@ -26,9 +26,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from experiments import figures
 from experiments.report import percent, points
 
-from ragbook import figures, load_corpus, load_questions
+from ragbook import load_corpus, load_questions
 from ragbook.corpus.salient import SalientSpans, sentences
 from ragbook.evaluation import exact_match
 from ragbook.index import build_index

@@ -28,13 +28,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from experiments import figures
 from experiments.report import percent, points
 
-from ragbook import figures, load_corpus, load_questions
+from ragbook import load_corpus, load_questions
 from ragbook.index import build_index
 from ragbook.methods import posterior, rag
 from ragbook.methods.base import doc_log_probs
 from ragbook.models import load_encoder, load_reader
+from ragbook.models.generator import labels_of
 from ragbook.retrieval import DenseRetriever
 
 corpus, encoder, reader = load_corpus("miniwiki"), load_encoder(), load_reader()
@@ -81,9 +83,8 @@ for given in (one_passage, one_token):
 question = questions[16]
 found = retriever.retrieve([question], 5)
 log_prior = doc_log_probs(found, retriever.score_scale)
-states, state_mask = reader.encode_documents([question], [found[0].passages])
-memory = reader.memory(states[0], state_mask[0])
-labels = reader.pad_labels(reader.answer_ids([question.answers[0]]))
+memory = reader.read([question], [found[0].passages])
+labels = labels_of(reader, [question.answers[0]])
 per_token = reader.token_log_probs(memory, labels.expand(5, -1))[None]  # [1, 5, T]
 given = per_token.sum(-1)
 after = posterior(log_prior, given)
@@ -231,10 +232,8 @@ factors = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 nll = {name: dict.fromkeys(factors, 0.0) for name in ("RAG-Sequence", "RAG-Token")}
 for asked in questions:
     (documents,) = retriever.retrieve([asked], 5)
-    memory = reader.memory(
-        *(one[0] for one in reader.encode_documents([asked], [documents.passages]))
-    )
-    target = reader.pad_labels(reader.answer_ids([asked.answers[0]]))
+    memory = reader.read([asked], [documents.passages])
+    target = labels_of(reader, [asked.answers[0]])
     per_token = reader.token_log_probs(memory, target.expand(len(documents.ids), -1))[None]
     scores = retriever.score_scale * torch.from_numpy(documents.scores)[None]
     for factor in factors:
@@ -267,8 +266,8 @@ checker, blind = methods("claims", task_reader("claims"), retriever, both)
 given_labels, blind_labels = classify(checker, claims), classify(blind, claims)
 for claim, given_label in list(zip(claims, given_labels, strict=True))[:4]:
     print(f"{given_label:<6} (is {claim.answers[0]})  {claim.text}")
-for name, labels_of in (("with passages", given_labels), ("without", blind_labels)):
-    right = sum(a == q.answers[0] for a, q in zip(labels_of, claims, strict=True))
+for name, said in (("with passages", given_labels), ("without", blind_labels)):
+    right = sum(a == q.answers[0] for a, q in zip(said, claims, strict=True))
     print(f"{name:<14} {right} of {len(claims)} right")
 
 # %% [markdown]

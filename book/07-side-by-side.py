@@ -20,11 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from experiments import figures
 from experiments.report import percent
 
-from ragbook import figures, load_corpus, load_questions, methods
+from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison, breakdown, compare
 from ragbook.explorer.pages import question_id
+from ragbook.figures import side_by_side
 from ragbook.index import build_index
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
@@ -38,7 +40,7 @@ readers = ["realm", "rag-sequence", "rag-token", "fid"]
 print(results["questions"]["n"], "questions, k =", results["k"])
 
 # %% mystnb={"figure": {"caption": "Exact match and F1 with 95 % bootstrap intervals. The dotted line is what retrieval allows: how often the gold passage was there. The four methods that read lie far from it, so reading and not retrieval is the bottleneck here.", "alt": "Exact match and F1 of closed-book, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals"}}
-figures.side_by_side(results)
+side_by_side(results)
 
 # %% [markdown]
 # ## What is held equal, and what is not
@@ -321,7 +323,10 @@ corpus, encoder = load_corpus("miniwiki"), load_encoder()
 index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 retriever = DenseRetriever(index, encoder)
 live = compare(
-    methods.load(methods.NAMES, retriever), questions.head(16), k=results["k"], progress=False
+    methods.load(methods.NAMES, retriever, verbatim=True),
+    questions.head(16),
+    k=results["k"],
+    progress=False,
 )
 same = [
     now["methods"][name]["text"] == then["methods"][name]["text"]

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from experiments import changed_knowledge as change
+from experiments import figures
 
-from ragbook import figures, load_corpus, methods
+from ragbook import load_corpus, methods
 from ragbook.corpus import Corpus, miniwiki
 from ragbook.models import load_encoder
 

@@ -30,8 +30,9 @@ from typing import cast
 import faiss
 import numpy as np
 import pandas as pd
+from experiments import figures
 
-from ragbook import figures, load_corpus, load_questions
+from ragbook import load_corpus, load_questions
 from ragbook.corpus.building import build_passages
 from ragbook.corpus.sources import open_source
 from ragbook.errors import InputError

@@ -66,7 +66,9 @@ encoder = load_encoder()
 index = build_index(load_corpus("miniwiki"), Path("../build/index"), encoder, progress=False)
 retriever = DenseRetriever(index, encoder)
 questions = load_questions("miniwiki", "dev").head(100)
-chosen = methods.load(["closed-book", "realm", "experiments.names_method:Names"], retriever)
+chosen = methods.load(
+    ["closed-book", "realm", "experiments.names_method:Names"], retriever, verbatim=True
+)
 comparison = compare(chosen, questions, k=5, progress=False)
 comparison
 

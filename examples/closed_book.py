@@ -2,7 +2,7 @@
 
     python examples/closed_book.py
 
-It is the baseline of every method that retrieves: what their passages add is the difference.
+It is the baseline of every method that retrieves: the difference to it is what passages add.
 """
 
 from ragbook import ClosedBook, Question, load_reader
@@ -15,7 +15,7 @@ QUESTIONS = [
 
 
 def main() -> None:
-    """Build the method from its part, ask three questions, print the answers."""
+    """Build the method from its reader, ask three questions, print the answers."""
     method = ClosedBook(load_reader(), beams=2, max_length=16)
 
     for answer in method.answer(QUESTIONS):

@@ -1,4 +1,4 @@
-"""RAG-Token (Lewis et al. 2020): every token of the answer sums over the passages anew.
+"""RAG-Token (Lewis et al. 2020): each token of the answer has a sum over the passages of its own.
 
     python examples/rag_token.py [INDEX]
 

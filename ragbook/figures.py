@@ -1,15 +1,14 @@
-"""The figures of the book: tidy data in, a checked figure out.
+"""The comparison's figure, and what makes any figure checked.
 
-Every figure is one function that returns a :class:`CheckedFigure`. A reader sees its picture;
-what a test compares is its text form, the plotted numbers read back from the picture's own artists.
-Figures are drawn without pyplot, so that nothing is displayed twice and nothing global changes.
+A figure is one function that returns a :class:`CheckedFigure`. A reader sees its picture; tests
+compare its text form, the plotted numbers read back from matplotlib's own objects. Figures are
+drawn without pyplot, so that nothing is displayed twice and no global state changes.
 """
 
 from __future__ import annotations
 
 import io
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
 from ragbook.evaluation.statistics import cut_off
-from ragbook.methods import NAMES
 
 DPI = 160
-# Okabe and Ito's colours, which colour-blind readers can tell apart, darkest first.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, darkest first.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
     "#0072b2",
     "#d55e00",
@@ -43,11 +41,11 @@ BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
     "#cc79a7",
     "#56b4e9",
 )
-COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
-MARKERS = ("o", "D", "s", "^", "v", "P")
+COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "#000000")
+MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 INK, FAINT = "#333333", "#d9d9d9"
 STYLE: Any = {
-    "font.family": "DejaVu Sans",  # the font that matplotlib itself brings: the same everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -64,7 +62,7 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-# What would make two identical pictures differ as files.
+# Metadata that would make the files of two identical pictures differ.
 METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
@@ -75,11 +73,12 @@ class CheckedFigure:
     """A matplotlib figure whose text form is the numbers it shows.
 
     A notebook displays the picture (``_repr_png_``); nbval compares ``repr``: for each axes its
-    title, labels and named ticks, then one line a series with the values that its artists hold,
-    rounded to 3 decimals. A changed number, a swapped label or a lost series changes the text.
+    title, labels and named ticks, then one line for each series with the values that its artists
+    hold, rounded to 3 decimals. A changed number, a swapped label or a lost series changes the
+    text.
 
-    Lines, points, bars, intervals (error bars), bands, images and texts are known; anything else
-    that draws raises ``TypeError`` rather than pass unread.
+    Lines, points, bars, intervals (error bars), bands, images and texts are known; any other
+    artist raises ``TypeError``, so that nothing drawn is left unchecked.
 
     Args:
         figure: a complete figure, made with ``matplotlib.figure.Figure``.
@@ -95,7 +94,7 @@ class CheckedFigure:
         return self._draw("png")
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture as PNG or PDF, by the path's suffix; the bytes repeat from run to run.
+        """Write the picture as PNG or PDF, by the path's suffix; every run gives the same bytes.
 
         Raises:
             ValueError: the suffix is neither ``.png`` nor ``.pdf``.
@@ -109,7 +108,7 @@ class CheckedFigure:
 
     def _draw(self, kind: str) -> bytes:
         buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):  # ticks are made, and styled, only when drawn
+        with matplotlib.rc_context(STYLE):  # ticks are created and styled only when drawn
             self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=METADATA[kind])
         return buffer.getvalue()
 
@@ -130,7 +129,7 @@ def _read_figure(figure: Figure) -> list[str]:
 
 
 def _read_axes(axes: Axes) -> list[str]:
-    """The text form of one axes: a heading, then one line a series, in drawing order."""
+    """The text form of one axes: a heading, then one line for each series, in drawing order."""
     title = axes.get_title("left") or axes.get_title("center") or axes.get_title("right")
     x, y = (_read_axis(axis) for axis in (axes.xaxis, axes.yaxis))
     if axes.get_label() == "<colorbar>":
@@ -152,12 +151,12 @@ def _read_axes(axes: Axes) -> list[str]:
 
 
 def _read_axis(axis: Axis) -> str:
-    """An axis's label, its scale where that isn't linear, and its ticks where they are named."""
+    """An axis's label, its scale if it is not linear, and its ticks if they have names."""
     parts = [axis.get_label_text()]
     if axis.get_scale() != "linear":
         parts.append(f"({axis.get_scale()})")
     formatter = axis.get_major_formatter()
-    # Named ticks at fixed places are a FuncFormatter in matplotlib, named bars another formatter.
+    # matplotlib has one formatter for named ticks (FuncFormatter) and another for named bars.
     if isinstance(formatter, FuncFormatter | StrCategoryFormatter):
         names = ((at, formatter(at)) for at in axis.get_majorticklocs())
         parts.append("{" + ", ".join(f"{_number(at)}: {name}" for at, name in names) + "}")
@@ -165,7 +164,7 @@ def _read_axis(axis: Axis) -> str:
 
 
 def _artists(container: Any) -> Iterable[Artist]:
-    """Every artist in a container, however deep (an error bar's are in tuples of tuples)."""
+    """Every artist in a container, also in nested tuples (as in error bars)."""
     for item in container:
         if isinstance(item, Artist):
             yield item
@@ -256,7 +255,7 @@ def _read_artist(artist: Artist) -> str:
 
 
 def _name(artist: Any) -> str:
-    """The label an artist was given, quoted, or nothing (matplotlib's own begin with ``_``)."""
+    """The artist's label in quotes; nothing without one (matplotlib's own begin with ``_``)."""
     label = str(artist.get_label() or "")
     return "" if not label or label.startswith("_") else f" {label!r}"
 
@@ -266,19 +265,19 @@ def _numbers(values: Iterable[float]) -> str:
 
 
 def _number(value: float) -> str:
-    """At most 3 decimals, no trailing zeros, no minus before a zero."""
+    """A number with at most 3 decimals, without trailing zeros and without a minus before 0."""
     text = f"{value:.3f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
-# --- the figures ----------------------------------------------------------------------------------
+# --- the comparison -------------------------------------------------------------------------------
 
 
 def side_by_side(results: Mapping[str, Any]) -> CheckedFigure:
     """Exact match and F1 of every method, each with its 95 % interval, in the results' order.
 
-    The dotted line, where all methods share one retriever, is its recall@k: how often a passage
-    that answers the question was there to be used.
+    If all methods share one retriever, a dotted line shows its recall@k: how often a passage that
+    answers the question was retrieved.
 
     Args:
         results: ``results.json`` as :func:`ragbook.compare` makes it; scores in 0..1 are shown as
@@ -329,263 +328,3 @@ def side_by_side(results: Mapping[str, Any]) -> CheckedFigure:
         figure.legend(loc="outside upper center", ncols=3)
         axes.set_title(f"{questions['name']} {questions['split']}, n = {questions['n']}, k = {k}")
     return CheckedFigure(figure)
-
-
-def recall_curve(recall: Mapping[str, Mapping[int, float]]) -> CheckedFigure:
-    """Recall@k against k, one line a retriever.
-
-    Args:
-        recall: for each retriever's name, recall@k (0..1) by k; shown as percentages.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-        axes = figure.subplots()
-        axes.grid()
-        for name, (colour, marker) in _looks(recall).items():
-            ks = sorted(recall[name])
-            percent = [100 * recall[name][k] for k in ks]
-            axes.plot(ks, percent, color=colour, marker=marker, markersize=5, label=name)
-        ticks = sorted({k for curve in recall.values() for k in curve})
-        axes.set_xscale("log")
-        axes.set_xticks(ticks, labels=[str(k) for k in ticks])
-        axes.minorticks_off()
-        axes.set_xlabel("k, passages retrieved")
-        axes.set_ylabel("recall@k (% of questions)")
-        axes.legend(loc="lower right")
-    return CheckedFigure(figure)
-
-
-def lines(
-    series: Mapping[str, Mapping[float, float]], xlabel: str, ylabel: str, log: bool = False
-) -> CheckedFigure:
-    """Several curves over the same quantity, one line each.
-
-    Args:
-        series: for each curve's name, y by x.
-        log: a logarithmic x axis, with ticks at the x of the data.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-        axes = figure.subplots()
-        axes.grid()
-        for name, (colour, marker) in _looks(series).items():
-            xs = sorted(series[name])
-            ys = [series[name][x] for x in xs]
-            axes.plot(xs, ys, color=colour, marker=marker, markersize=5, label=name)
-        if log:
-            ticks = sorted({x for curve in series.values() for x in curve})
-            axes.set_xscale("log")
-            axes.set_xticks(ticks, labels=[f"{x:g}" for x in ticks])
-            axes.minorticks_off()
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        if len(series) > 1:
-            axes.legend()
-    return CheckedFigure(figure)
-
-
-def bars(values: Mapping[str, float], xlabel: str) -> CheckedFigure:
-    """One horizontal bar a name, the first on top."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.2, 0.9 + 0.32 * len(values)), layout="constrained")
-        axes = figure.subplots()
-        axes.grid(axis="x")
-        axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
-        axes.invert_yaxis()
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(xlabel)
-    return CheckedFigure(figure)
-
-
-def heat_map(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str
-) -> CheckedFigure:
-    """A matrix as colours, light for small values, each cell's value written into it.
-
-    Args:
-        values: [len(rows), len(columns)].
-    """
-    with matplotlib.rc_context(STYLE):
-        size = (2.2 + 0.52 * len(columns), 1.3 + 0.36 * len(rows))
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots()
-        axes.imshow(values, cmap="Blues", aspect="auto")
-        middle = (np.nanmin(values) + np.nanmax(values)) / 2
-        for row, column in np.ndindex(*values.shape):
-            value = float(values[row, column])
-            colour = "white" if value > middle else INK
-            shown = f"{value:.2f}".replace("-0.00", "0.00")
-            axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=7)
-        axes.set_xticks(range(len(columns)), labels=list(columns), rotation=45, ha="right")
-        axes.set_yticks(range(len(rows)), labels=list(rows))
-        axes.set_title(label)
-        axes.tick_params(length=0)
-    return CheckedFigure(figure)
-
-
-def grouped(groups: Mapping[str, Mapping[str, Mapping[str, Any]]], xlabel: str) -> CheckedFigure:
-    """Means with their intervals, a row a group, the first on top, a colour a name.
-
-    Args:
-        groups: for each row's name, ``{name: {"mean": float, "ci95": (low, high)}}``; shares in
-            0..1 are shown as percentages. A name may be missing from a group.
-    """
-    names = list(dict.fromkeys(name for group in groups.values() for name in group))
-    step = 0.8 / max(len(names), 1)
-    with matplotlib.rc_context(STYLE):
-        size = (6.6, 1.2 + 0.17 * len(groups) * (len(names) + 1))
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots()
-        axes.grid(axis="x")
-        for number, (name, (colour, marker)) in enumerate(_looks(names).items()):
-            rows = [row for row, group in enumerate(groups.values()) if name in group]
-            entries = [group[name] for group in groups.values() if name in group]
-            at = np.array(rows) + (number - (len(names) - 1) / 2) * step
-            _intervals(axes, entries, at, colour, marker, name, across=True)
-        for row in range(1, len(groups)):
-            axes.axhline(row - 0.5, color=FAINT, linewidth=0.7)
-        axes.set_yticks(range(len(groups)), labels=list(groups))
-        axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"{xlabel} (%, 95 % intervals)")
-        figure.legend(loc="outside upper center", ncols=3)
-    return CheckedFigure(figure)
-
-
-def curves(
-    series: Mapping[str, Mapping[float, Mapping[str, Any]]],
-    xlabel: str,
-    ylabel: str,
-    log: bool = False,
-) -> CheckedFigure:
-    """Means with their intervals over the same quantity, one line each.
-
-    Args:
-        series: for each line's name, ``{x: {"mean": float, "ci95": (low, high)}}``; shares in 0..1
-            are shown as percentages.
-        log: a logarithmic x axis, with ticks at the x of the data.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.2, 3.6), layout="constrained")
-        axes = figure.subplots()
-        axes.grid()
-        ticks = sorted({x for curve in series.values() for x in curve})
-        for number, (name, (colour, marker)) in enumerate(_looks(series).items()):
-            xs = sorted(series[name])
-            entries = [series[name][x] for x in xs]
-            # A little beside each other, so that no interval hides another.
-            shift = (number - (len(series) - 1) / 2) * 0.012
-            at = np.array(xs) * 10**shift if log else np.array(xs) + shift * (ticks[-1] - ticks[0])
-            axes.plot(at, [100 * e["mean"] for e in entries], color=colour, linewidth=1)
-            _intervals(axes, entries, at, colour, marker, name, across=False)
-        if log:
-            axes.set_xscale("log")
-        axes.set_xticks(ticks, labels=[f"{x:g}" for x in ticks])
-        axes.minorticks_off()
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(f"{ylabel} (%, 95 % intervals)")
-        figure.legend(loc="outside upper center", ncols=3)
-    return CheckedFigure(figure)
-
-
-def trade_off(
-    points: Mapping[str, tuple[float, Mapping[str, Any]]], front: Sequence[str], xlabel: str
-) -> CheckedFigure:
-    """What accuracy costs: a point a method, and the line of those that no other beats.
-
-    Args:
-        points: for each name, the cost and ``{"mean": float, "ci95": (low, high)}`` of exact match
-            in 0..1, shown as a percentage.
-        front: names on the line, by cost.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.2, 3.4), layout="constrained")
-        axes = figure.subplots()
-        axes.grid()
-        for name, (colour, marker) in _looks(points).items():
-            cost, entry = points[name]
-            _intervals(axes, [entry], np.array([cost]), colour, marker, name, across=False)
-        axes.plot(
-            [points[name][0] for name in front],
-            [100 * points[name][1]["mean"] for name in front],
-            color=INK,
-            linestyle=":",
-            linewidth=1.2,
-            zorder=1,
-            label="beaten by none",
-        )
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel("exact match (%)")
-        figure.legend(loc="outside upper center", ncols=4)
-    return CheckedFigure(figure)
-
-
-def calibration(found: Mapping[str, Mapping[str, Any]]) -> CheckedFigure:
-    """Probability against the share that is right, a panel a method; on the diagonal it is honest.
-
-    Args:
-        found: for each method, what :func:`ragbook.evaluation.breakdown.calibration` found.
-    """
-    columns = min(3, len(found))
-    rows = -(-len(found) // columns)
-    with matplotlib.rc_context(STYLE):
-        size = (2.3 * columns + 0.4, 2.3 * rows + 0.3)
-        figure = Figure(figsize=size, layout="constrained")
-        panels = np.ravel(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
-        for panel, (name, entry) in zip(panels, found.items(), strict=False):
-            panel.grid()
-            panel.plot([0, 1], [0, 100], color=INK, linestyle=":", linewidth=1)
-            groups = entry["groups"]
-            at = np.array([group["probability"] for group in groups])
-            _intervals(panel, groups, at, BLUE, "o", None, across=False)
-            panel.set_title(f"{name}, error {entry['error']:.3f}")
-        for panel in panels[len(found) :]:
-            panel.set_visible(False)
-        figure.supxlabel("mean probability of the answers", fontsize=9)
-        figure.supylabel("right (%, 95 % intervals)", fontsize=9)
-    return CheckedFigure(figure)
-
-
-def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """A colour and a marker for each name, in their order.
-
-    A method has the same ones in every figure. Other names take what is left, in order; where there
-    are more than colours, these come again with other markers.
-    """
-    names = list(names)
-    free = (at for at in itertools.count() if at >= len(NAMES) or NAMES[at] not in names)
-    places = [NAMES.index(name) if name in NAMES else next(free) for name in names]
-    return {
-        name: (COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)])
-        for name, at in zip(names, places, strict=True)
-    }
-
-
-def _intervals(
-    axes: Axes,
-    entries: Sequence[Mapping[str, Any]],
-    at: np.ndarray,
-    colour: str,
-    marker: str,
-    label: str | None,
-    across: bool,
-) -> None:
-    """Points in percent with their intervals, along x if `across`, else along y."""
-    mean = 100 * np.array([entry["mean"] for entry in entries], float)
-    low, high = 100 * np.array([entry["ci95"] for entry in entries], float).reshape(-1, 2).T
-    error = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
-    axes.errorbar(
-        mean if across else at,
-        at if across else mean,
-        xerr=error if across else None,
-        yerr=None if across else error,
-        fmt=marker,
-        color=colour,
-        markersize=4.8,
-        elinewidth=1.2,
-        capsize=0,
-        label=label,
-    )

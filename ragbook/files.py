@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, their hashes, and safe names for them."""
+"""Files and folders that appear complete or not at all, their hashes, and safe names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def file_records(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """For each of the files named, its `sha256` in hexadecimal and its size in `bytes`."""
+    """For each of the named files its `sha256` in hexadecimal and its size in `bytes`."""
     return {
         name: {"sha256": sha256_of_file(folder / name), "bytes": (folder / name).stat().st_size}
         for name in names
@@ -28,16 +28,16 @@ def file_records(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]
 
 
 def is_bare_name(name: str) -> bool:
-    """Whether a name from outside, such as one in a manifest, can only mean a file that lies
-    directly in a folder: on every system it holds no separator, no drive and no NUL, and it is not
-    empty, `.` or `..`."""
+    """Whether a name from outside, such as one in a manifest, can only mean a file directly in a
+    folder: on every system it has no separator, no drive and no NUL, and it is not empty, `.` or
+    `..`."""
     return name not in ("", ".", "..") and "\0" not in name and PureWindowsPath(name).name == name
 
 
 def fsync(path: Path) -> None:
     """Ask the system to write a file, or a folder's list of names, to the disk now."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -50,9 +50,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     """For writers that take a path: yields a hidden path in the same folder, and renames the file
     that was written there to `path` when the block ends without an error.
 
-    A file that has the name `path` is replaced, or left as it was if the block fails. Several
-    processes and threads may write the same file at once; the last one to finish is kept. A process
-    that is killed leaves the hidden file; see `remove_unfinished`.
+    An existing file `path` is replaced, or left as it was if the block fails. Several processes and
+    threads may write the same file at once; the last one to finish is kept. A killed process leaves
+    the hidden file; see `remove_unfinished`.
     """
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
     try:
@@ -63,44 +63,44 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path, name: str = "*") -> None:
-    """Remove what killed writers of the file `name`, or of any file, have left in a folder. Nobody
-    else may be writing it now."""
+    """Remove what killed writers of the file `name`, or of any file, have left in a folder. No
+    other process may be writing it at the same time."""
     for unfinished in folder.glob(f".{name}.*.unfinished"):
         unfinished.unlink()
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """`whole_file` for writers that take an open binary file: calls `write(file)` once."""
+    """As `whole_file`, for writers that take an open binary file: calls `write(file)` once."""
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
         write(file)
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_whole` of a text in UTF-8; line ends stay as they are on every system."""
+    """Write a text in UTF-8, as `write_whole` does; line ends are not changed on any system."""
     write_whole(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """`write_whole` of a value as JSON, with a line end after it."""
+    """Write a value as JSON with a line end after it, as `write_whole` does."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 def replace_file(finished: Path, path: Path) -> None:
-    """Rename a finished file to `path`, on the same disk; a file that is there is replaced."""
+    """Rename a finished file to `path`, on the same disk; an existing file is replaced."""
     fsync(finished)
     os.replace(finished, path)
     fsync(path.parent)
 
 
 def replace_folder(finished: Path, out: Path) -> None:
-    """Rename a finished folder to `out`, on the same disk; a folder that is there is replaced.
+    """Rename a finished folder to `out`, on the same disk; an existing folder is replaced.
 
-    Between the renaming of the old folder and that of the new one, there is none at `out`.
+    Between the renaming of the old folder and that of the new one, there is no folder `out`.
     """
     for path in [*finished.rglob("*"), finished]:
         fsync(path)
     replaced = finished.with_name(f".{finished.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(replaced, ignore_errors=True)  # a killed process may have left one
     if out.exists():
         os.rename(out, replaced)
     os.rename(finished, out)

@@ -71,6 +71,9 @@ class RandomEncoder:
 
     score_scale = 20.0
 
+    def to(self, device: str):
+        return self  # it computes nothing
+
     def encode_passages(self, passages):
         vectors = np.random.default_rng(0).normal(size=(len(passages), 8)).astype(np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import shutil
@@ -6,16 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from ragbook.cli import main
+from ragbook.cli.parser import new_parser
 from ragbook.corpus import Corpus, Passage, load_corpus
 from ragbook.index.datastore import build_datastore
+from ragbook.machine import DEVICES, PRECISIONS
 from ragbook.methods.base import Answer, Evidence
 from ragbook.models import load_language_model
+from ragbook.models.devices import choose_device, choose_precision, name_of
 from ragbook.training import Run
 from tests.fakes import HashEncoder
 
@@ -64,7 +69,7 @@ class FakeMethod:
         return torch.full((len(questions),), -2.0)
 
 
-def fake_load(names, retriever, verbatim, reader):
+def fake_load(names, retriever, verbatim, reader, **how):
     made = [FakeMethod(name, None if name == "closed-book" else retriever) for name in names]
     for method in made:
         method.verbatim = None if method.retriever is None else verbatim
@@ -77,7 +82,8 @@ def encoders(monkeypatch, tmp_path):
     """No checkpoint is read: every encoder is a fake of that name, kept here by its name."""
     made: dict[str, HashEncoder] = {}
     monkeypatch.setattr(
-        "ragbook.models.load_encoder", lambda name: made.setdefault(name, HashEncoder(name))
+        "ragbook.models.load_encoder",
+        lambda name, **how: made.setdefault(name, HashEncoder(name)),
     )
     monkeypatch.setattr("ragbook.methods.load", fake_load)
     monkeypatch.setenv("RAGBOOK_CACHE", str(tmp_path / "cache"))
@@ -504,7 +510,7 @@ def test_ask(capsys, index):
     found = printed(capsys, "ask", question, "--index", index, "--k", 2, "--json")
     assert found["question"] == question
     assert list(found["methods"]) == [
-        "closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid"
+        "closed-book", "in-context", "knn-lm", "realm", "rag-sequence", "rag-token", "fid"
     ]  # fmt: skip
     assert found["methods"]["closed-book"] == {
         "text": "unknown",
@@ -583,7 +589,7 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
 
     monkeypatch.setattr("ragbook.evaluation.perplexity.perplexity", fake)
     monkeypatch.setattr(
-        "ragbook.cli.commands.load_language_model", lambda name, device: f"{name} on {device}"
+        "ragbook.cli.commands.load_language_model", lambda told: f"{told.lm} on {told.device}"
     )
     assert printed(capsys, "perplexity", "--json")["base"]["tokens"] == 1234
     assert seen["corpus"] == "miniwiki"
@@ -599,7 +605,7 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
     monkeypatch.setattr("ragbook.index.datastore.Datastore.open", lambda _: store)
     assert run("perplexity", "--text", text, "--datastore", tmp_path) == 0
     assert (seen["corpus"], seen["datastore"]) == ("stored", store)
-    assert (seen["lm"], seen["approximate"], "dev" in seen) == ("bundled on cpu", False, False)
+    assert (seen["lm"], seen["approximate"], "dev" in seen) == ("bundled on auto", False, False)
     options = ["--lm", "mine", "--device", "cuda", "--dev", text, "--approximate"]
     assert run("perplexity", *options, "--datastore", tmp_path) == 0
     assert "50.0 %" in capsys.readouterr().out
@@ -618,7 +624,7 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
 def test_datastore(capsys, encoders, monkeypatch, rivers, tmp_path):
     seen = []
     monkeypatch.setattr(
-        "ragbook.cli.commands.load_language_model", lambda name, device: f"{name} on {device}"
+        "ragbook.cli.commands.load_language_model", lambda told: f"{told.lm} on {told.device}"
     )
     monkeypatch.setattr(
         "ragbook.index.datastore.build_datastore",
@@ -626,7 +632,7 @@ def test_datastore(capsys, encoders, monkeypatch, rivers, tmp_path):
     )
     out = tmp_path / "datastore"
     assert run("datastore", "build", "--corpus", rivers, "--out", out) == 0
-    assert seen == [("rivers", out, "bundled on cpu")]
+    assert seen == [("rivers", out, "bundled on auto")]
     monkeypatch.setattr("ragbook.index.datastore.add_approximate", seen.append)
     assert run("datastore", "build", "--corpus", rivers, "--out", out, "--ivfpq") == 0
     assert seen[1:] == [seen[0], None]
@@ -649,7 +655,7 @@ def test_datastore_search(capsys, tmp_path):
     assert {one["passage_id"] for one in found} == {"d"}
     assert run(*asked) == 0
     assert "rises in the [black]  (d)" in capsys.readouterr().out
-    assert "no device 'nowhere'" in refusal(capsys, *asked, "--device", "nowhere")
+    assert "'nowhere'" in refusal(capsys, *asked, "--device", "nowhere")
 
 
 def test_train(capsys, monkeypatch, tmp_path):
@@ -669,6 +675,95 @@ def test_train(capsys, monkeypatch, tmp_path):
     assert run("train", "lm", "--out", tmp_path, *own) == 0
     corpus, questions = seen[-1].own
     assert (corpus.name, questions.split) == ("miniwiki", "train")
+
+
+def options_of(command: list[str]) -> dict[str, argparse.Action]:
+    """A command's options by their names."""
+    parser: Any = new_parser()
+    for name in command:
+        (group,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        parser = group.choices[name]
+    return {name: action for action in parser._actions for name in action.option_strings}
+
+
+COMPUTE = {
+    "train": "auto",
+    "index build": "float32",
+    "index search": "float32",
+    "datastore build": "float32",
+    "datastore search": "float32",
+    "perplexity": "float32",
+}
+
+
+@pytest.mark.parametrize(("command", "precision"), COMPUTE.items())
+def test_what_computes_says_where_and_how_precisely(command, precision):
+    options = options_of(command.split())
+    assert tuple(options["--device"].choices or ()) == DEVICES
+    assert tuple(options["--precision"].choices or ()) == PRECISIONS
+    assert (options["--device"].default, options["--precision"].default) == ("auto", precision)
+
+
+SLOW = "ragbook: bfloat16 is slow on a processor that does not multiply in it"
+
+
+def test_a_slow_format_is_used_and_said_to_be_slow(capsys, encoders, monkeypatch, rivers, tmp_path):
+    """On standard error, in one sentence, and only if it was asked for by name."""
+    monkeypatch.setattr("ragbook.models.devices.multiplies_bfloat16", lambda: False)
+    build = ["index", "build", "--corpus", rivers, "--device", "cpu", "--out"]
+    for precision, told in (("bfloat16", SLOW), ("auto", ""), ("float32", "")):
+        assert run(*build, tmp_path / precision, "--precision", precision) == 0
+        err = capsys.readouterr().err
+        assert err.startswith(told)
+        assert err.count("\n") == bool(told)
+        used = "bfloat16" if told else "float32"
+        assert encoders["minilm"].precision == used
+        manifest = printed(capsys, "index", "info", tmp_path / precision, "--json")
+        assert manifest["encoder"].get("precision", "float32") == used
+    seen = []
+    monkeypatch.setattr("ragbook.training.RECIPES", {"lm": seen.append})
+    train = ["train", "lm", "--out", tmp_path, "--device", "cpu"]
+    assert run(*train, "--precision", "bfloat16") == 0
+    assert capsys.readouterr().err.startswith(SLOW)
+    assert run(*train) == 0
+    assert capsys.readouterr().err == ""
+    assert [one.dtype for one in seen] == [torch.bfloat16, torch.float32]
+
+
+def test_a_device_that_is_not_there_is_refused(capsys, monkeypatch, rivers, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    out = ["--out", tmp_path / "new", "--device", "cuda"]
+    for command in (
+        ["index", "build", "--corpus", rivers, *out],
+        ["datastore", "build", "--corpus", rivers, *out],
+        ["train", "rag", *out],
+        ["perplexity", "--corpus", rivers, "--device", "cuda"],
+    ):
+        assert "no device 'cuda' here" in refusal(capsys, *command)
+    assert not (tmp_path / "new").exists()
+    told = refusal(capsys, "train", "rag", "--out", tmp_path / "new", "--precision", "float16")
+    assert "choose bfloat16" in told
+    assert not (tmp_path / "new").exists()
+    ray = ["index", "build", "--corpus", rivers, *out, "--engine", "ray", "--precision", "auto"]
+    assert "name --precision" in refusal(capsys, *ray)
+
+
+def test_what_is_stored_in_another_precision_says_so(capsys, rivers, tmp_path):
+    """It is nearly the same, and can be searched in float32: the model is the same one."""
+    build = ["datastore", "build", "--corpus", rivers, "--device", "cpu", "--out"]
+    kept = {}
+    for precision in ("float32", "bfloat16", "float16"):
+        assert run(*build, tmp_path / precision, "--precision", precision) == 0
+        made = printed(capsys, "datastore", "info", tmp_path / precision, "--json")
+        told = made["language_model"]
+        assert told.get("precision", "float32") == precision
+        kept[precision] = told["sha256"], np.load(tmp_path / precision / "keys.npy").astype(float)
+        search = ["datastore", "search", tmp_path / precision, "Danube. The Danube flows into the"]
+        assert printed(capsys, *search, "--json")[0]["token"] == "black"
+    for precision in ("bfloat16", "float16"):
+        assert kept[precision][0] == kept["float32"][0]
+        error = np.abs(kept[precision][1] - kept["float32"][1]).max()
+        assert 0 < error < 0.2
 
 
 def test_train_dpr_takes_a_similarity_and_a_loss(capsys, monkeypatch, tmp_path):
@@ -721,6 +816,10 @@ def test_doctor(capsys, monkeypatch, tmp_path):
     assert report["data at hand"][f"indexes kept in {tmp_path}"] == 0
     assert report["would need a download"]
     assert report["machine"]["cores"] == str(os.cpu_count())
+    device = choose_device()
+    assert report["machine"]["--device auto"] == device.type
+    if device.type == "cpu":
+        assert report["machine"]["--precision auto"] == name_of(choose_precision("auto", device))
     assert "mwparserfromhell" in report["optional"]
     assert run("doctor") == 0
     assert "MiniWiki" in capsys.readouterr().out
@@ -767,7 +866,7 @@ def test_index_build_by_budget_and_factory(capsys, encoders, tmp_path):
     assert run(*build, "--overwrite", "--factory", "HNSW8", "--parts", "2") == 0
     assert printed(capsys, "index", "search", out, "River 77", "--json")[0]["score"] > 0
     assert "not both" in refusal(capsys, *build, "--factory", "Flat", "--budget", "1GB")
-    assert "no size" in refusal(capsys, *build, "--budget", "much")
+    assert "not a size" in refusal(capsys, *build, "--budget", "much")
     assert "do not fit" in refusal(capsys, *build, "--budget", "1kB")
     assert {path.name for path in tmp_path.iterdir()} == {"many.jsonl", "index", ".index.passages"}
 

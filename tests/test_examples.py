@@ -1,7 +1,6 @@
 """The example scripts: each prints the answers and evidence that its method gives."""
 
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -33,19 +32,19 @@ def index(encoder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ragbook.methods.NAMES)
-def test_an_example_prints_what_its_method_answers(name, index, encoder):
+def test_an_example_prints_what_its_method_answers(name, index, encoder, monkeypatch, capsys):
     opened, folder = index
     script = EXAMPLES / f"{name.replace('-', '_')}.py"
-    run = subprocess.run(
-        [sys.executable, str(script), str(folder)], capture_output=True, text=True, check=True
-    )
+    monkeypatch.setattr("sys.argv", [str(script), str(folder)])
+    runpy.run_path(str(script), run_name="__main__")
+    printed = capsys.readouterr().out
     (method,) = ragbook.load_methods([name], ragbook.DenseRetriever(opened, encoder), verbatim=True)
     expected = []
     for answer in method.answer(QUESTIONS, k=5):
         expected.append(f"{answer.question} {answer.text} (log p = {answer.log_prob:.2f})")
         expected += [f"    {one.weight:.3f}  {one.passage_id}" for one in answer.evidence]
     assert len(expected) == (3 if name == "closed-book" else 18)
-    assert run.stdout.splitlines() == expected
+    assert printed.splitlines() == expected
 
 
 def test_every_method_has_an_example_and_every_example_a_method():

@@ -10,10 +10,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ragbook"
 ROOMS = (
-    "errors", "version", "files", "corpus", "models", "index", "retrieval", "methods", "training",
-    "evaluation", "figures", "explorer", "doctor", "cli",
+    "errors", "version", "machine", "files", "corpus", "models", "index", "retrieval", "methods",
+    "training", "evaluation", "figures", "explorer", "doctor", "cli",
 )  # fmt: skip
-HEAVY = ("torch", "transformers", "faiss", "pandas", "scipy", "matplotlib", "pyarrow", "bm25s")
+HEAVY = (
+    "torch", "transformers", "sentence_transformers", "faiss", "pandas", "scipy", "matplotlib",
+    "pyarrow", "bm25s",
+)  # fmt: skip
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -94,7 +97,26 @@ def test_nothing_heavy_is_imported_early(code):
 def test_nothing_is_unpickled():
     """No loader that could execute what a file says."""
     forbidden = re.compile(
-        r"import pickle|torch\.load\(|allow_pickle=True|trust_remote_code|(?<![\w.])(?:eval|exec)\("
+        r"import pickle|torch\.load\(|allow_pickle=True|(?<![\w.])(?:eval|exec)\("
     )
     for path in PACKAGE.rglob("*.py"):
         assert not forbidden.findall(path.read_text(encoding="utf-8")), path
+
+
+def test_no_code_of_a_model_is_run():
+    """Every loader is told so, or it asks the user on standard input whether to."""
+    found = 0
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            if name.endswith(".from_pretrained") and not name.startswith("nn."):
+                pass
+            elif name != "SentenceTransformer":
+                continue
+            found += 1
+            said = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert said.get("trust_remote_code") == "False", f"{path}, line {node.lineno}"
+        assert "trust_remote_code=True" not in path.read_text(encoding="utf-8"), path
+    assert found > 15

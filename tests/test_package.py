@@ -27,9 +27,9 @@ def test_an_unknown_name_is_refused_as_python_does():
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("load_reader", "ragbook.models.bundled"),
-        ("load_span_reader", "ragbook.models.bundled"),
-        ("load_language_model", "ragbook.models.bundled"),
+        ("load_reader", "ragbook.models.loading"),
+        ("load_span_reader", "ragbook.models.loading"),
+        ("load_language_model", "ragbook.models.loading"),
         ("ClosedBook", "ragbook.methods.closed_book"),
         ("KnnLM", "ragbook.methods.knn_lm.answers"),
         ("Realm", "ragbook.methods.realm"),

@@ -1,4 +1,4 @@
-"""What follows when the passages change and the weights do not.
+"""How answers change when the passages change and the weights do not.
 
 `python -m book.experiments.changed_knowledge book/results/change.json` measures what chapter 8
 plots, on MiniWiki's two editions with the bundled readers, in about ten minutes on two cores.
@@ -26,14 +26,15 @@ from ragbook.methods.base import Answer
 from ragbook.models import Encoder, load_encoder
 from ragbook.retrieval import DenseRetriever
 
-from .report import answered, measure
+from .report import answered, write_sections
 
 K = 5
 NEAR, FAR = 100, 60
-"""Unchanged questions asked of both editions: about articles that changed, and about others."""
+"""How many questions with the same answer in both editions are asked: about articles that changed,
+and about others."""
 
 FALSE = 150
-"""Test questions whose passages are given a false version."""
+"""How many test questions get a false passage."""
 
 Answers = dict[str, list[Answer]]
 
@@ -46,19 +47,19 @@ def edited(corpus: Corpus, without: set[str], added: Sequence[Passage], name: st
 def counterfeits(
     questions: Sequence[Question], corpus: Corpus
 ) -> tuple[list[Question], list[Passage], list[str]]:
-    """A false passage for each question: its gold passage with the answer exchanged.
+    """A false passage for each question: its gold passage with the answer replaced.
 
-    The false answer is that of the next question that asks alike (who, where, how many) for
-    something written alike (with a digit, or with a capital, or neither), if it is another; it
-    takes the place of every occurrence of the right one. A passage gets one false version, for the
-    first question about it, or the others would tell what this one denies. Questions are left out,
-    too, whose first answer does not stand in the passage as it is written, or for which there is no
-    such answer.
+    The false answer is the different answer of the next question that begins in the same way (who,
+    where, how many) and whose answer is written in the same way (with a digit, or with a capital,
+    or neither); it replaces every occurrence of the right one. A passage gets only one false
+    version, for the first question about it, as another version would still state the right answer.
+    Questions are left out if their first answer is not in the passage exactly as it is written, or
+    if there is no such false answer.
 
     Returns
     -------
-    The questions that have one, the false passages (the gold one's id with ``-false-`` and a number
-    behind it), and the false answers.
+    The questions that have a false passage, the false passages (with ``-false-`` and a number after
+    the gold passage's id), and the false answers.
     """
     kept: list[Question] = []
     passages: list[Passage] = []
@@ -87,7 +88,7 @@ def counterfeits(
 
 
 def _asked(question: Question) -> tuple[str, str]:
-    """What a question asks with, and how its answer is written: questions of one kind, roughly."""
+    """The question word and how the answer is written; equal for questions of roughly one kind."""
     found = re.search(r"\b(?:who|where|when|how \w+|what|which)", question.text.lower())
     word = "" if found is None else found[0].replace("which", "what")
     answer = question.answers[0]
@@ -99,28 +100,28 @@ def _asked(question: Question) -> tuple[str, str]:
 def answered_over(
     corpus: Corpus, encoder: Encoder, questions: Sequence[Question], names: Sequence[str] = NAMES
 ) -> Answers:
-    """Each method's answers with an index of the corpus, which is built for this and left."""
+    """Each method's answers with an index of the corpus, which is built for this only."""
     with tempfile.TemporaryDirectory() as folder:
         index = build_index(corpus, Path(folder) / "index", encoder, progress=False)
-        methods = load(names, DenseRetriever(index, encoder))
+        methods = load(names, DenseRetriever(index, encoder), verbatim=True)
         return answered({method.name: method for method in methods}, questions, K)
 
 
 def followed(
     answers: Mapping[str, Answers], questions: Mapping[str, Sequence[Question]]
 ) -> dict[str, Any]:
-    """Who says what the index says.
+    """How often each method's answers follow the index.
 
     Parameters
     ----------
-    answers: by edition of the index; two, the earlier first.
+    answers: the answers with each edition's index, by edition; two editions, the earlier first.
     questions: the same questions with each edition's answers.
 
     Returns
     -------
     For each method: ``right``, exact match by edition of the index and of the answer; ``follows``,
-    the share of the questions answered rightly with both indexes; ``same``, the share to which both
-    answers are the same.
+    the share of questions answered correctly with both indexes; ``same``, the share of questions
+    that get the same answer with both.
     """
     first, second = answers
     out = {}
@@ -140,8 +141,8 @@ def followed(
 
 
 def damage(before: Answers, after: Answers, questions: Sequence[Question]) -> dict[str, Any]:
-    """What a change does to questions whose answer did not change: for each method the share whose
-    answer is another (``moved``), exact match before and after, and the difference."""
+    """The effect of a change on questions whose right answer did not change: for each method the
+    share that gets another answer (``moved``), exact match before and after, and the difference."""
     out = {}
     for name in before:
         then, now = exact_matches(before[name], questions), exact_matches(after[name], questions)
@@ -156,8 +157,8 @@ def damage(before: Answers, after: Answers, questions: Sequence[Question]) -> di
 
 
 def deleted(before: Answers, after: Answers, questions: Sequence[Question]) -> dict[str, Any]:
-    """What is left when the passages that answer are gone: exact match before and after, and the
-    mean probability that a method gave its own answer."""
+    """The effect of removing the passages that answer: for each method exact match before and
+    after, and the mean probability that it gave its own answers."""
     out = {}
     for name in before:
         entry: dict[str, Any] = {}
@@ -177,7 +178,7 @@ def deceived(
     passages: Sequence[Passage],
     false: Sequence[str],
 ) -> dict[str, Any]:
-    """Whom a false passage beside the true one deceives: for each method the shares of answers that
+    """The effect of a false passage beside the true one: for each method the shares of answers that
     are ``true``, ``false`` and ``neither``, and the mean weight of the false passage."""
     out = {}
     for name, given in answers.items():
@@ -273,7 +274,7 @@ def main(out: str, limit: int | None = None) -> None:
             "build_whole": time.perf_counter() - encoded,
         }
 
-    measure(Path(out), {"seconds": seconds, "editions": editions, "false": false_passages})
+    write_sections(Path(out), {"seconds": seconds, "editions": editions, "false": false_passages})
 
 
 if __name__ == "__main__":

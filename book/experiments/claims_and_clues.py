@@ -1,17 +1,18 @@
 """How well the readers check claims and write clues, with and without passages.
 
-`python -m book.experiments.claims_and_clues TASK SPLIT [READER_DIR [METHODS [OUT]]]` measures what
-`experiments.claims_and_clues_training` taught, with TASK `claims` or `clues` and METHODS a
-comma-separated choice of `rag-sequence`, `rag-token` and `closed-book`, all three by
+`python -m book.experiments.claims_and_clues TASK SPLIT [READER_DIR [METHODS [OUT]]]` measures the
+readers that `experiments.claims_and_clues_training` trained, with TASK `claims` or `clues` and
+METHODS a comma-separated choice of `rag-sequence`, `rag-token` and `closed-book`, all three by
 default:
 
-* claims: how often the likelier label is right, for k = 1 and 5 passages, for true and false ones
-  apart; and how often the heaviest evidence is the passage that the claim is about;
+* claims: how often the likelier label is right, with k = 1 and 5 passages, for all claims and for
+  true and false ones separately; and how often the heaviest evidence is the passage that the claim
+  is about;
 * clues: nats a token of the reference questions, unigram F1 with them, and the round trip: how
-  often the bundled reader, given the written question, answers with the name that it was to ask
-  for. A question that tells the name fails.
+  often the bundled reader answers a written question with the name that the question should ask
+  for. A question that contains the name fails.
 
-With OUT, the figures stand in that JSON file as rows, in the place of the same command's old ones.
+With OUT, the figures are stored as rows of that JSON file and replace the same command's old ones.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from ragbook.corpus import Question, QuestionSet, miniwiki
 from ragbook.errors import InputError
 from ragbook.evaluation.metrics import exact_match, f1, has_answer
 from ragbook.evaluation.statistics import bootstrap_ci
-from ragbook.files import write_json
+from ragbook.files import sha256_of_file, write_json
 from ragbook.methods.base import Answer, Method
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.rag import RagSequence, RagToken
@@ -43,28 +45,43 @@ from . import claims_and_clues_data as tasks
 from .claims_and_clues_training import base, task_retriever
 from .report import percent
 
+STORED = Path(__file__).with_name("claims.safetensors")
+STORED_SHA256 = "914689b1206ce6c708bcf7099dba11b0b94c599772dcda80e7ed6505acf91ee5"
+"""The claims reader that the book uses, and the hash of its file."""
+
 LABEL_LENGTH, CLUE_LENGTH = 2, 48
-"""Longest targets in tokens, with room for a label and the end, and for the longest question."""
+"""Longest targets in tokens: a label with the end token, and the longest question."""
 
 _BATCH = 16
 _METHODS = {"rag-sequence": RagSequence, "rag-token": RagToken}
 
 
 def task_reader(task: str, reader: str = BUNDLED) -> SeqReader:
-    """The bundled reader as one of the tasks taught it: as it ships, or in a training's folder.
+    """The bundled reader after training on one of the tasks: the one that comes with the book, or
+    one from the folder of a training.
 
     Raises
     ------
-    InputError: the folder has no such file, or one that was trained on another reader.
+    InputError: the folder has no such file, or one that was trained from another reader.
     """
     name, folder = f"{task}.safetensors", weights_folder(reader)
     if folder is None:
-        raise InputError(f"{reader} holds no weights.json; name a folder a training wrote.")
-    changed = tensors(name, folder)
-    with safe_open(str(folder / name), "pt") as file:
+        raise InputError(f"{reader} holds no weights.json; name a folder that a training wrote.")
+    path = folder / name
+    if reader == BUNDLED:
+        path = STORED
+        if name != STORED.name or sha256_of_file(STORED) != STORED_SHA256:
+            raise InputError(
+                f"{STORED} is damaged or was trained on another task than {task}; name the folder "
+                "of a training."
+            )
+        changed = {key: value.float() for key, value in load_file(str(STORED)).items()}
+    else:
+        changed = tensors(name, folder)
+    with safe_open(str(path), "pt") as file:
         if (file.metadata() or {}).get("base") != base():
             raise InputError(
-                f"{folder / name} belongs to another reader than the bundled one; train it again."
+                f"{path} belongs to another reader than the bundled one; train it again."
             )
     model = reader_model()
     fill(model, changed)
@@ -74,7 +91,7 @@ def task_reader(task: str, reader: str = BUNDLED) -> SeqReader:
 def methods(
     task: str, reader: SeqReader, retriever: Retriever, names: Sequence[str]
 ) -> list[Method]:
-    """The named methods with the task's reader and the length of its targets."""
+    """The named methods with the task's reader and the maximum length of its targets."""
     length = LABEL_LENGTH if task == "claims" else CLUE_LENGTH
     return [
         ClosedBook(reader, max_length=length)
@@ -85,7 +102,7 @@ def methods(
 
 
 def label_log_probs(method: Method, claims: Sequence[Question], k: int) -> torch.Tensor:
-    """log p(label | claim) of "true" and "false", float32 [B, 2]."""
+    """log p(label | claim) of "true" and "false", nats, float32 [B, 2]."""
     labels = [method.log_prob(claims, [label] * len(claims), k) for label in tasks.LABELS]
     return torch.stack(labels, 1)
 
@@ -100,7 +117,7 @@ def _batches(questions: Sequence[Question]) -> list[Sequence[Question]]:
 
 
 def row(metric: str, values: Sequence[float], **what: Any) -> dict[str, Any]:
-    """One figure: the mean over its questions, how many they are, and the 95% interval."""
+    """One figure: the mean of one value for each question, their number, and the 95% interval."""
     low, high = bootstrap_ci(values)
     return {
         **what,
@@ -116,9 +133,9 @@ def _on_gold(answer: Answer, question: Question) -> bool:
 
 
 def measure_claims(checking: Sequence[Method], claims: QuestionSet, k: int) -> list[dict[str, Any]]:
-    """Accuracy, over all claims and over the true and false ones; evidence on the gold passage.
+    """Accuracy on all claims, on true and on false ones; evidence on the gold passage.
 
-    The methods take turns batch by batch, so that what they all read is encoded once.
+    All methods take one batch before the next, so that the pairs they share are encoded once.
     """
     right: dict[str, list[float]] = {method.name: [] for method in checking}
     gold: dict[str, list[float]] = {method.name: [] for method in checking if method.retriever}
@@ -142,7 +159,8 @@ def measure_claims(checking: Sequence[Method], claims: QuestionSet, k: int) -> l
 def round_trip(
     reader: Method, written: Sequence[str], names: Sequence[Sequence[str]]
 ) -> list[bool]:
-    """Does the reader answer each written question with one of its names? Never, if it tells it."""
+    """Whether the reader answers each written question with one of its names; False if the question
+    contains the name."""
     out: list[bool] = []
     for batch in _batches([Question(text or "?", ()) for text in written]):
         out += [
@@ -163,9 +181,10 @@ def names_of(clues: QuestionSet) -> list[tuple[str, ...]]:
 def measure_clues(
     writing: Sequence[Method], clues: QuestionSet, k: int, reader: Method, tokenizer: Any
 ) -> list[dict[str, Any]]:
-    """Nats a token, F1 and round trip of what each method writes; `reader` answers its questions.
+    """Nats a token, F1 and round trip of the questions that each method writes; `reader` answers
+    them.
 
-    The first question that asks for the name is the one whose tokens count; F1 takes the likest.
+    Nats are of the first question that asks for the name; F1 is with the most similar one.
     """
     nll: dict[str, list[float]] = {method.name: [] for method in writing}
     written: dict[str, list[str]] = {method.name: [] for method in writing}
@@ -192,7 +211,7 @@ def measure_clues(
 
 
 def record(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Put rows into a JSON file, in the place of those of the same commands."""
+    """Write rows into a JSON file, where they replace those of the same commands."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     commands = {new["command"] for new in rows}
     kept = [old for old in kept if old["command"] not in commands]
@@ -200,9 +219,9 @@ def record(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]], task: str) -> dict[str, dict[str, str]]:
-    """A task's figures as `record` keeps them, by model and passages, then by metric: shares in
-    percent, nats as they are, with their intervals. Parts of a metric ("accuracy, true claims") are
-    left out."""
+    """A task's figures from the rows of `record`, by model and number of passages, then by metric:
+    shares in percent, nats unchanged, with their intervals. Parts of a metric ("accuracy, true
+    claims") are left out."""
     out: dict[str, dict[str, str]] = {}
     for one in rows:
         if one["task"] == task and "," not in one["metric"]:
@@ -221,7 +240,7 @@ def main(
     names: str = "rag-sequence,rag-token,closed-book",
     out: str | None = None,
 ) -> None:
-    """Print one line a figure; with `out`, record them too."""
+    """Print one line for each figure; with `out`, record them too."""
     retriever = task_retriever(task)
     reader = task_reader(task, folder)
     answering = RagSequence(load_reader(method="rag-sequence"), task_retriever(), verbatim=True)

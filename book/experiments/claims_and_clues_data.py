@@ -1,17 +1,17 @@
 r"""Two more tasks from MiniWiki's own questions and passages: claims to check, clues to write.
 
-The RAG paper asks more of its models than answers (Lewis et al. 2020, sections 3.3 and 3.4): they
-write Jeopardy questions, and they check claims, which is a target of one token. Here both are
-ordinary questions, so that whatever answers questions takes them:
+The models of the RAG paper have two more tasks than to answer questions (Lewis et al. 2020,
+sections 3.3 and 3.4): they write Jeopardy questions, and they check claims, where the target is one
+token. Here both have the form of ordinary questions, so that every method can take them:
 
-* a claim is `Question(claim, ("true",) or ("false",), gold_passage)`. Its sentence is the passage's
-  own around an answer, or the question's own with the answer in the place of "who" or "which ...".
-  In a false claim stands another question's answer of the same kind, one as near as there is: a
-  year for a year, a sculptor for a sculptor;
-* a clue is `Question(answer, (question, ...), gold_passage)`: from a name, the question that asks
-  for it is to be written. Where several passages hold the name, the passage's title is told too.
+* a claim is `Question(claim, ("true",) or ("false",), gold_passage)`. Its sentence is the
+  passage's sentence that holds an answer, or the question itself with the answer in the place of
+  "who" or "which ...". In a false claim the answer is replaced by another question's answer of the
+  same kind, as similar as possible: a year for a year, a sculptor for a sculptor;
+* a clue is `Question(answer, (question, ...), gold_passage)`: given a name, a question that asks
+  for it is to be written. If several passages hold the name, the passage's title is given too.
 
-Everything is made from the questions of one split, and drawn by a seed.
+Both are made from the questions of one split, and drawn with a seed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ragbook.corpus.types import Passage, Question, QuestionSet
 
 LABELS = ("true", "false")
 NEAREST = 8
-"""How many of the likest other answers a false claim draws its own from."""
+"""From how many of the most similar other answers the one of a false claim is drawn."""
 
 WORDS = range(6, 31)
-"""How long a claim may be, in words: readers cut longer questions."""
+"""The most words of a claim: readers cut longer questions."""
 
 
 def _words(text: str) -> list[str]:
@@ -59,7 +59,7 @@ _ASKS_BACK = frozenset(
 
 
 def kind(answer: str) -> str | None:
-    """Is an answer a "year", a "date", a "number" or a "name"? None for plain words."""
+    """The kind of an answer: "year", "date", "number" or "name"; None for plain words."""
     if re.fullmatch(r"1\d{3}|20\d{2}", answer):
         return "year"
     if _DATE.fullmatch(answer):
@@ -74,14 +74,14 @@ def kind(answer: str) -> str | None:
 
 
 def _value(answer: str) -> float:
-    """Where a number, a year or a date stands among its like."""
+    """The value by which a number, a year or a date is compared with others."""
     if answer.lower() in _VALUES:
         return _VALUES[answer.lower()]
     return float(re.findall(r"\d[\d,]*(?:\.\d+)?", answer)[-1].replace(",", ""))
 
 
 def _form(answer: str) -> str:
-    """What stays of an answer without its figures and letters: its unit, or its capitals."""
+    """The form of an answer: its unit without the digits, or a name's pattern of capitals."""
     if kind(answer) == "name":
         return " ".join("Aa" if w[0].isupper() else w for w in answer.split())
     if answer.lower() in _VALUES:
@@ -90,7 +90,7 @@ def _form(answer: str) -> str:
 
 
 def _asked_for(question: str) -> str:
-    """What sort of thing a question asks for: a person, a place, or what stands after "which"."""
+    """The sort of thing a question asks for: a person, a place, or the word after "which"."""
     text = question.lower()
     if re.search(r"\b(?:who|whom|whose)\b", text):
         return "person"
@@ -100,7 +100,7 @@ def _asked_for(question: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a passage; initials and "St." end none."""
+    """The sentences of a passage; initials and "St." do not end one."""
     out: list[str] = []
     for piece in re.split(r"(?<=[.!?]) (?=[^a-z])", text):
         if out and _ABBREVIATED.search(out[-1]):
@@ -112,7 +112,7 @@ def sentences(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Made:
-    """A question made into a statement; `before + answer + after` is the claim."""
+    """A question turned into a statement; `before + answer + after` is the claim."""
 
     question: Question
     passage: Passage
@@ -122,8 +122,8 @@ class _Made:
     after: str
     kind: str
     form: str
-    sort: str  # what is asked for
-    article: bool  # stands "the" before it?
+    sort: str  # the sort of thing asked for
+    article: bool  # whether "the" comes before the answer
 
     def claim(self, answer: str) -> str:
         """The statement with this answer in its place."""
@@ -133,14 +133,14 @@ class _Made:
 
 @cache
 def _verbs() -> frozenset[str]:
-    """What follows "Who" in MiniWiki's questions: verbs that have it as their subject."""
+    """The words after "Who" in MiniWiki's questions: verbs of which it is the subject."""
     heads = (q.text.split()[:2] for split in miniwiki.SPLITS for q in miniwiki.questions(split))
     found = {head[1].lower() for head in heads if len(head) > 1 and head[0] == "Who"}
     return frozenset(found - _ASKS_BACK - {"really", "first", "once", "also"})
 
 
 def _after_subject(question: str) -> str | None:
-    """What a question says of "who" or "which ..." where that is its subject."""
+    """The rest of a question whose subject is "who" or "which ..."; None for other questions."""
     words = question.rstrip("?").split()
     if words[0] == "Who":
         return None if words[1].lower() in _ASKS_BACK else " ".join(words[1:])
@@ -148,7 +148,7 @@ def _after_subject(question: str) -> str | None:
         return None
     for at, word in enumerate(words[2:6], 2):
         if word.lower() in _ASKS_BACK or word in ("is", "was", "are", "were"):
-            return None  # the subject may come after it
+            return None  # the subject may come later
         if words[at - 1].endswith(("'s", "s'")):
             return None  # "which poet's daughter": the answer is not the subject
         if word in _verbs():
@@ -178,7 +178,8 @@ def _statement(
 
 
 def _made(question: Question, passage: Passage, family: str) -> _Made | None:
-    """The statement of a question, or of the sentence that answers it; None where neither fits."""
+    """The statement made from a question, or from the sentence that answers it; None if neither can
+    be used."""
     said = _after_subject(question.text)
     if said and len(said.split()) >= 5 and kind(question.answers[0]) == "name":
         return _statement(question, passage, family, question.answers[0], "", f" {said}.")
@@ -190,19 +191,19 @@ def _made(question: Question, passage: Passage, family: str) -> _Made | None:
                 if len(held) != 1 or len(clause.split()) not in WORDS or kind(alias) is None:
                     continue
                 if alias in title or title in alias:
-                    return None  # the title says which answer is right
+                    return None  # the title would tell which answer is right
                 before, after = clause[: held[0].start()], clause[held[0].end() :]
                 if before:
                     before = before[0].upper() + before[1:]
                 if title not in clause:
                     before = f"{title}: {before}"
-                if not re.search(r"\ban? $", before):  # which of the two depends on the answer
+                if not re.search(r"\ban? $", before):  # "a" or "an" depends on the answer
                     return _statement(question, passage, family, alias, before, after + ".")
     return None
 
 
 def _rivals(made: _Made, others: Sequence[_Made]) -> list[str]:
-    """The answers of the same kind that are likest to this one and that its passage lacks."""
+    """The most similar answers of the same kind that are not in the passage."""
     said = (made.passage.title, made.passage.text, made.question.text, *made.question.answers)
     known = set(_words(" ".join(said))) - _LOWER
     fitting: dict[str, tuple[float, ...]] = {}
@@ -221,7 +222,7 @@ def _rivals(made: _Made, others: Sequence[_Made]) -> list[str]:
             continue
         fitting[other.answer] = min(apart, fitting.get(other.answer, apart))
     answers = sorted(fitting)
-    random.Random(made.question.text).shuffle(answers)  # among those that are equally like, any
+    random.Random(made.question.text).shuffle(answers)  # random order among equally similar ones
     likest = sorted(answers, key=fitting.__getitem__)
     return list(islice((a for a in likest if not known & set(_words(a))), NEAREST))
 
@@ -244,9 +245,9 @@ def _statements(split: str) -> tuple[tuple[_Made, tuple[str, ...]], ...]:
 
 
 def claims(split: str = "test", seed: int = 0) -> QuestionSet:
-    """True and false claims in halves, one a question that can be made into one.
+    """Claims, half of them true and half false: one for each question that can be turned into one.
 
-    Another seed makes other claims of them false, and puts other answers into them.
+    With another seed other claims are false, with other answers.
 
     Raises
     ------

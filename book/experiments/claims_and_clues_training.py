@@ -1,13 +1,15 @@
-r"""Teaches the shared reader to check claims and to write clues, by RAG's own marginal likelihood.
+r"""Trains the shared reader to check claims and to write clues, by RAG's marginal likelihood.
 
-Nothing but the data differs from answering questions (Lewis et al. 2020, sections 2.4, 3.3, 3.4):
-the retriever finds passages for the claim or the name, each is read beside it, and
-\(\log p(y \mid x)\), the passages marginalised, is raised. A claim's label is one token, for which
-RAG-Sequence and RAG-Token are the same sum over passages; a clue is a sentence, for which they
-differ. First the one nearest passage is shown, which is cheap and mostly the right one, then five.
+Only the data differ from those for answering questions (Lewis et al. 2020, sections 2.4, 3.3, 3.4):
+the retriever finds passages for the claim or the name, each is read together with it, and
+\(\log p(y \mid x)\), marginalised over the passages, is maximised. A claim's label is one token,
+for which RAG-Sequence and RAG-Token are the same sum over passages; a clue is a sentence, for which
+they differ. First only the nearest passage is shown, which is cheap and mostly the right one, then
+five.
 
-Two things can move. The biases and layer norms of encoder and decoder (BitFit, Ben Zaken et al.
-2022) make a file of some 100 kB; the upper layers whole are as large as the reader's own files.
+Two sets of parameters can be trained. The biases and layer norms of encoder and decoder (BitFit,
+Ben Zaken et al. 2022) give a file of some 100 kB; the whole upper layers give files as large as the
+reader's own.
 
 `python -m book.experiments.claims_and_clues_training TASK OUT [OBJECTIVE [MOVES]]` trains with TASK
 `claims` or `clues`, OBJECTIVE `rag-sequence`, `rag-token` or `closed-book`, MOVES `biases` or
@@ -45,16 +47,17 @@ TASKS: dict[str, Callable[[], list[Question]]] = {
     "claims": lambda: [q for seed in range(1, 4) for q in tasks.claims("train", seed)],
     "clues": lambda: list(tasks.clues("train")),
 }
-"""What each task is taught from. Claims are drawn three times, each time other ones false."""
+"""The training questions of each task. Claims are drawn three times, and each time other ones are
+false."""
 
 OBJECTIVES = ("rag-sequence", "rag-token", "closed-book")
 MOVES = {"biases": 2e-3, "layers": 3e-4}
-"""What may move, with its peak learning rate."""
+"""The sets of parameters that can be trained, with their peak learning rates."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`steps` of `batch` targets, each with its `n_docs` nearest passages."""
+    """`steps` updates with `batch` targets, each with its `n_docs` nearest passages."""
 
     n_docs: int
     batch: int
@@ -65,10 +68,10 @@ STAGES = (Stage(1, 32, 250), Stage(5, 16, 100))
 
 
 def task_retriever(task: str = "claims", folder: Path = Path("build/index")) -> Retriever:
-    """What finds a task's passages: the embedded encoder for claims, BM25 for names.
+    """The retriever for a task: the embedded encoder for claims, BM25 for names.
 
-    An encoder of sentences knows little of a bare name, and BM25 needs to know nothing of it. The
-    encoder's index is built in `folder`, if it is not there.
+    An encoder of sentences knows little about a bare name, while BM25 only has to match it. The
+    encoder's index is built in `folder` if it is not there.
     """
     from ragbook.index import build_index
     from ragbook.retrieval import BM25Retriever, DenseRetriever
@@ -81,9 +84,9 @@ def task_retriever(task: str = "claims", folder: Path = Path("build/index")) -> 
 
 
 def own_tensors(model: Any, moves: str) -> dict[str, nn.Parameter]:
-    """What may move, by name: the biases and layer norms, or all of the upper layers.
+    """The trained parameters by name: biases and layer norms, or all of the upper layers.
 
-    The word embeddings stay, and so does the output layer's bias over the vocabulary.
+    The word embeddings and the output layer's bias are not trained.
     """
     if moves == "biases":
         parts = {"encoder": model.encoder, "decoder": model.decoder}
@@ -105,10 +108,10 @@ def log_likelihood(
     shown: Sequence[tuple[Question, Retrieved]],
     score_scale: float,
 ) -> Tensor:
-    """log p(first answer | question) under `objective`, float32 [B], with gradients.
+    """log p(first answer | question) under `objective`, nats, float32 [B], with gradients.
 
-    All questions show the same number of passages; the closed book shows none of them, which makes
-    it a sum over nothing.
+    All questions have the same number of passages. The closed book does not read them, so there is
+    no sum over passages.
     """
     questions = [question for question, _ in shown]
     if objective == "closed-book":
@@ -135,15 +138,17 @@ def train_task(
     objective: str = "rag-sequence",
     moves: str = "biases",
 ) -> dict[str, Tensor]:
-    """Train or resume `model` on one task; returns what moved, bfloat16, by the model's names.
+    """Train `model` on one task, or resume, as `run` says where and in which precision; returns the
+    trained tensors by name, bfloat16.
 
     Parameters
     ----------
     model: where training starts; changed in place.
-    questions: with the targets as their first answers.
+    questions: their first answers are the targets.
+    moves: a key of `MOVES`.
     """
     reader = SeqReader(model, minilm_tokenizer(), task)
-    quicken(model)
+    quicken(model, run.device, run.precision)
     for parameter in model.parameters():
         parameter.requires_grad = False
     own = own_tensors(model, moves)
@@ -158,7 +163,7 @@ def train_task(
         def batch_loss(
             step: int, number: int = number, stage: Stage = stage, pairs: Sequence = pairs
         ) -> tuple[Tensor, dict[str, float]]:
-            torch.manual_seed(step + 1_000_003 * run.seed)  # a resumed run drops out the same
+            torch.manual_seed(step + 1_000_003 * run.seed)  # the same dropout in a resumed run
             shown = random.Random(f"{run.seed}-{number}-{step}").sample(pairs, stage.batch)
             likelihood = log_likelihood(objective, reader, shown, retriever.score_scale)
             loss = -likelihood.mean()
@@ -180,21 +185,21 @@ def train_task(
 
 
 def base() -> str:
-    """Which shared reader the tasks' own tensors belong to: its files' hashes."""
+    """The hashes of the shared reader's files, which tell what reader the tensors belong to."""
     files = manifest()["files"]
     return " ".join(files[f"{part}.safetensors"]["sha256"] for part in ("encoder", "decoder"))
 
 
 def recipe(task: str, run: Run, objective: str = "rag-sequence", moves: str = "biases") -> None:
-    """From the bundled reader to `TASK.safetensors` in `run.out`.
+    """Train the bundled reader on a task and write `TASK.safetensors` into `run.out`.
 
     Raises
     ------
-    InputError: there is no such task, objective or choice of what moves.
+    InputError: there is no such task, objective or set of parameters.
     """
     for given, known in ((task, TASKS), (objective, OBJECTIVES), (moves, MOVES)):
         if given not in known:
-            raise InputError(f"{given!r} is none of {', '.join(known)}.")
+            raise InputError(f"{given!r} is unknown; choose from {', '.join(known)}.")
     run.begin()
     retriever = task_retriever(task, run.work / "index")
     own = train_task(task, reader_model(), TASKS[task](), retriever, run, objective, moves)

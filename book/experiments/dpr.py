@@ -1,9 +1,9 @@
-"""What DPR's training makes of the embedded encoder: similarities, losses, hard negatives.
+"""The effect of DPR's training on the embedded encoder: similarities, losses, hard negatives.
 
 `python -m book.experiments.dpr book/results/dpr.json` trains every variant into `build/dpr`, two
 minutes each on two cores, and measures recall on MiniWiki's dev and test questions.
-`python -m book.experiments.dpr OUT CORPUS TRAIN DEV` does so with passages and questions of one's
-own and the first variant.
+`python -m book.experiments.dpr OUT CORPUS TRAIN DEV` does so with your own passages and questions
+and the first variant.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ragbook.models.encoder import MANIFEST
 from ragbook.retrieval import BM25Retriever, DenseRetriever, Retriever
 from ragbook.training.dpr import SCALES, Recipe, pairs, train_dpr
 
-from .report import measure
+from .report import write_sections
 
 KS = (1, 5, 20)
 VARIANTS = {
@@ -34,11 +34,11 @@ VARIANTS = {
     "hinge, cosine": Recipe(epochs=1, loss="hinge"),
     "cross-entropy, cosine, in-batch negatives only": Recipe(epochs=1, hard_negatives=0),
 }
-"""Every question is shown once: what is compared has the same few minutes each."""
+"""Every question is shown once, so that all variants train for the same few minutes."""
 
 
 def recall(retriever: Retriever, splits: Mapping[str, QuestionSet]) -> dict[str, Any]:
-    """Recall@k for k of `KS`, and the number of questions, of every split."""
+    """Recall@k for every k of `KS`, and the number of questions, for every split."""
     out = {}
     for split, questions in splits.items():
         found = retriever.retrieve(questions, max(KS))
@@ -57,7 +57,7 @@ def untrained(similarity: str) -> Encoder:
 
 
 def trained(recipe: Recipe, corpus: Corpus, questions: QuestionSet, work: Path) -> Encoder:
-    """The encoder of a variant, trained into `work` if it is not there."""
+    """The encoder of a variant, trained into `work` or, if it is there already, loaded from it."""
     what = f"{recipe} {corpus.sha256} {questions.sha256}"
     folder = work / hashlib.sha256(what.encode()).hexdigest()[:12]
     if (folder / MANIFEST).is_file():
@@ -87,7 +87,7 @@ def main(out: str, *own: str) -> None:
         sections[f"untrained, {similarity}"] = partial(dense, partial(untrained, similarity))
     for name in list(VARIANTS)[: 1 if own else None]:
         sections[name] = partial(dense, partial(trained, VARIANTS[name], corpus, training, work))
-    measure(Path(out), sections)
+    write_sections(Path(out), sections)
 
 
 if __name__ == "__main__":

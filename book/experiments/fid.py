@@ -1,10 +1,10 @@
-"""What moves FiD: passages read, distractors, evidence, and a retriever that learns from it.
+"""FiD's ablations: passages read, distractors, evidence, and a retriever that learns from FiD.
 
 `python -m book.experiments.fid book/results/fid.json` measures what chapter 6 plots, on MiniWiki
-with the bundled readers, in about forty minutes on two cores that had other work too.
-`python -m book.experiments.fid OUT CORPUS TRAIN DEV READER` measures the reader of a folder with
-ten passages and with one, and distils it into the damaged retriever, on passages and questions of
-one's own.
+with the bundled readers, in about forty minutes on two cores that also had other work.
+`python -m book.experiments.fid OUT CORPUS TRAIN DEV READER` measures the reader in a folder with
+ten passages and with one, and distils it into the damaged retriever, on your own passages and
+questions.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from ragbook.retrieval import (
 from ragbook.training.distil import Recipe, distil
 
 from .rag import SAMPLE
-from .report import answered, measure
+from .report import answered, write_sections
 
 KS = (1, 2, 5, 10, 20, 50)
 RECALL_KS = (1, 5, 10, 20)
 DISTRACTORS = (0, 1, 4, 9, 19)
 BATCH = 16
 REDRAWN = (3, 4, 5)
-"""The layers of the embedded encoder, of six, that the damaged one has drawn anew."""
+"""The layers of the embedded encoder's six that are random in the damaged one."""
 FROM_DAMAGED = Recipe(rate=3e-4, frozen_layers=min(REDRAWN))
-"""What was drawn anew is trained, and quicker than what had been learned would be."""
+"""The random layers are trained, with a higher rate than already trained layers would need."""
 BRIEFLY = replace(FROM_DAMAGED, rounds=2, questions=320)
-"""The same on passages and questions of one's own."""
+"""The same for your own passages and questions."""
 
 
 def many_and_one(
@@ -67,8 +67,8 @@ def many_and_one(
 
 
 def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[str, Any]:
-    """Recall of the gold passage, exact match and seconds a question with k passages, k of `KS`;
-    and RAG-Sequence, decoded fast, with most."""
+    """Recall of the gold passage, exact match and seconds a question for every k of `KS`; and
+    RAG-Sequence with fast decoding for most of them."""
     method = FiD(load_reader(method="fid"), retriever, verbatim=True)
     rag = RagSequence(load_reader(method="rag-sequence"), retriever, verbatim=True, thorough=False)
     out: dict[str, Any] = {name: {} for name in ("recall", "fid", "seconds", "rag-sequence, fast")}
@@ -88,7 +88,7 @@ def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[s
 def distractors(
     corpus: Corpus, retriever: Retriever, questions: Sequence[Question]
 ) -> dict[str, Any]:
-    """Exact match with the gold passage and so many of the others that are retrieved."""
+    """Exact match with the gold passage and different numbers of other retrieved passages."""
     method = FiD(load_reader(method="fid"), OracleRetriever(corpus, retriever), verbatim=True)
     em = {
         str(count): mean_ci(
@@ -100,8 +100,8 @@ def distractors(
 
 
 def evidence(retriever: Retriever, questions: Sequence[Question], k: int = 5) -> dict[str, Any]:
-    """How often each kind of evidence is heaviest on the gold passage, of the questions for which
-    it is retrieved; what differs; and the right answers' log-likelihood under FiD and RAG."""
+    """For the questions whose gold passage is retrieved: how often each kind of evidence is highest
+    on it, and the differences; and the right answers' log-likelihood under FiD and RAG."""
     method, shared = FiD(load_reader(method="fid"), retriever, verbatim=True), load_reader()
     alike = [kind(shared, retriever) for kind in (FiD, RagSequence, RagToken)]
     hits: dict[str, list[float]] = {
@@ -144,8 +144,8 @@ def evidence(retriever: Retriever, questions: Sequence[Question], k: int = 5) ->
 
 
 def damaged(layers: Sequence[int] = REDRAWN, seed: int = 0) -> Encoder:
-    """The embedded encoder with some of its layers drawn anew, as they were before any training:
-    weights normal with deviation 0.02, biases 0, layer norms the identity."""
+    """The embedded encoder with some of its layers random, as before any training: weights normal
+    with standard deviation 0.02, biases 0, layer norms the identity."""
     whole = load_encoder()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -170,8 +170,8 @@ def distillation(
     work: Path,
     recipe: Recipe,
 ) -> dict[str, Any]:
-    """Recall before and after every round, FiD's exact match with five of the passages on a sample
-    of the first split, and what recall@5 gained from the first to the last."""
+    """Recall before and after every round, FiD's exact match with five retrieved passages on a
+    sample of the first split, and the gain in recall@5 from the first round to the last."""
     rounds: list[dict[str, Any]] = []
     hits: dict[str, list[list[float]]] = {split: [] for split in splits}
     for retriever in distil(reader, start, corpus, training, work, recipe):
@@ -219,7 +219,7 @@ def main(out: str, *own: str) -> None:
             "passages": lambda: passages_read(retriever, sample),
             "distractors": lambda: distractors(corpus, retriever, sample),
         }
-    measure(Path(out), sections)
+    write_sections(Path(out), sections)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Reading apart from retrieval: the bundled readers with the gold passage in hand.
+"""Reading without retrieval errors: the bundled readers are given the gold passage.
 
 `python -m book.experiments.gold_passage [SPLIT [READER_DIR]]` prints how often the seq2seq reader
-(through FiD, free and held to the passage's words) and REALM's span reader are right
+(in FiD, free and restricted to the passage's words) and REALM's span reader are right
 
-* on MiniWiki's questions with the gold passage alone, then among the 4 and 9 that the embedded
-  encoder takes for the nearest others; the first also by the questions' kind and by what they
-  ask for;
-* on invented worlds, whose names nobody has seen: one passage of one to six facts, then five.
+* on MiniWiki's questions with the gold passage alone, then together with the 4 and 9 others that
+  are nearest by the embedded encoder; the first also by the questions' kind and question word;
+* on invented worlds, whose names are always new: with one passage of one to six facts, then with
+  five.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from ragbook.training.reader import worlds
 from ragbook.training.reader.curriculum import vocabulary_words
 
 WORLDS, SEED = 500, 2026
-"""Invented questions a row, and their seed, which no recipe draws from."""
+"""The number of invented questions in a row of the table, and their seed, which no recipe uses."""
 
 
 class Shown:
-    """A retriever that finds what it was told to, with equal scores; the rest is never asked."""
+    """A retriever that returns given passages with equal scores."""
 
     name, score_scale = "shown", 1.0
 
@@ -44,7 +44,7 @@ class Shown:
         self.shown = shown
 
     def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
-        """What belongs to each question's gold passage."""
+        """The given passages, looked up by each question's gold passage."""
         return [self.shown[str(question.gold_passage)] for question in questions]
 
 
@@ -65,7 +65,7 @@ def invented(n_passages: int, words: list[str], count: int = WORLDS) -> tuple[Qu
 
 
 def readers(retriever: Retriever, name: str = BUNDLED) -> Sequence[Method]:
-    """The shared seq2seq reader, held to the passages and writing freely, and the span reader."""
+    """The shared seq2seq reader, restricted to the passages' words and free; the span reader."""
     seq = load_reader(name)
     held, free = FiD(seq, retriever, verbatim=True), FiD(seq, retriever)
     held.name, free.name = "seq2seq", "seq2seq, free"
@@ -78,7 +78,7 @@ _ASKED = ("how many", "how", "who", "whose", "when", "where", "which", "what")
 
 
 def asked_for(question: Question) -> str:
-    """What the question asks with: its first question word, "other" where it has none."""
+    """The question's first question word, "other" if it has none."""
     words = re.findall(r"[a-z]+", question.text.lower())
     text = " ".join(words)
     places = {word: f" {text} ".find(f" {word} ") for word in _ASKED}
@@ -89,7 +89,7 @@ def asked_for(question: Question) -> str:
 def exact_match_by(
     key: Callable[[Question], str], comparison: Comparison, questions: QuestionSet
 ) -> dict[str, dict[str, float]]:
-    """Exact match of each sort of question, and how many there are: sort -> method -> share."""
+    """Exact match on each sort of question, with their number: sort -> method -> share."""
     sorts: dict[str, list[dict[str, Any]]] = {}
     for prediction, question in zip(comparison.predictions, questions, strict=True):
         sorts.setdefault(key(question), []).append(prediction["methods"])
@@ -102,7 +102,7 @@ def exact_match_by(
 
 
 def main(split: str = "dev", reader: str = BUNDLED) -> None:
-    """Print one line a setting and reader."""
+    """Print one line for each setting and reader."""
     from ragbook.corpus import miniwiki
     from ragbook.index import build_index
     from ragbook.retrieval import DenseRetriever

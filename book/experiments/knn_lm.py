@@ -1,10 +1,10 @@
-"""What a memory does for a language model on held-out articles, and what moves it.
+"""The effect of a memory on a language model's perplexity on held-out articles, with ablations.
 
 `python -m book.experiments.knn_lm book/results/language.json` tunes lambda and temperature on
 MiniWiki's dev articles and fits the adaptive lambda to them, then measures the test articles once:
-perplexities, the relative difference of each to the base model with its interval over the articles,
-memories of other sizes, contexts that are whole articles, and what an approximate search costs. It
-takes about five minutes on two cores. On a text of one's own: `experiments.knn_lm_real_text`.
+perplexities, their relative differences to the base model with intervals over the articles,
+memories of other sizes, contexts that are whole articles, and the cost of an approximate search. It
+takes about five minutes on two cores. For your own text see `experiments.knn_lm_real_text`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ragbook.evaluation.perplexity import (
     Neighbours,
     Search,
     approximation,
+    contexts_of,
     look_up,
     prompted,
-    read,
 )
 from ragbook.index import neighbours
 from ragbook.index.datastore import Datastore, add_approximate, build_datastore
@@ -45,28 +45,28 @@ from ragbook.methods.knn_lm import (
 )
 from ragbook.models import LanguageModel, load_language_model
 
-from .report import measure as measure_sections
+from .report import write_sections
 
 RESAMPLES, K = 10_000, 1024
 
 KS = (1, 4, 16, 64, 256, 1024)
 SHARES = (1 / 64, 1 / 16, 1 / 4, 1.0)
-"""Neighbours of a context, and parts of a memory, whose perplexities are compared."""
+"""The numbers of neighbours, and the shares of the memory, whose perplexities are compared."""
 
 STORES = Path("build/datastores")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What held-out dev articles say about the weight of the memory."""
+    """The settings of the interpolation that were tuned on held-out dev articles."""
 
     lam: float
     temperature: float
     weigh: adaptive.AdaptiveLambda
-    dev: dict[str, float]  # perplexities on dev; of the adaptive weight, cross-fitted
+    dev: dict[str, float]  # perplexities on dev; with the adaptive weight, cross-fitted
 
     def described(self) -> dict[str, Any]:
-        """The settings as JSON, the adaptive weight's regression by feature."""
+        """The settings as JSON, with the weights of the adaptive lambda's regression by feature."""
         weights = zip(adaptive.FEATURES, self.weigh.weights.round(3).tolist(), strict=True)
         return {
             "lam": self.lam,
@@ -77,7 +77,7 @@ class Settings:
 
 
 def knn(found: Sequence[Neighbours], temperature: float) -> list[Tensor]:
-    """log p_kNN of every token of every document."""
+    """log p_kNN of every token: for each document a tensor [N], nats."""
     return [knn_target_log_prob(distances, hits, temperature) for distances, hits, _ in found]
 
 
@@ -87,7 +87,7 @@ def perplexity_of(log_probs: Sequence[Tensor]) -> float:
 
 
 def settle(base: Sequence[Tensor], found: Sequence[Neighbours]) -> Settings:
-    """Tune lambda and temperature by their grid, and fit the adaptive lambda at that temperature.
+    """Tune lambda and temperature on their grid, and fit the adaptive lambda at that temperature.
 
     Parameters
     ----------
@@ -119,11 +119,11 @@ def relative_difference(
 ) -> tuple[float, tuple[float, float]]:
     """The perplexity's relative difference to the base's, and its 95 % interval.
 
-    Articles are resampled, whole, and each resample's perplexities are taken over its tokens.
+    Whole articles are resampled, and each resample's perplexities are computed over its tokens.
 
     Returns
     -------
-    (difference, (low, high)): -0.1 is a perplexity 10 % lower.
+    (difference, (low, high)); -0.1 means that the perplexity is 10 % lower.
     """
     tokens = np.array([len(one) for one in base])
     gains = np.array(
@@ -135,19 +135,19 @@ def relative_difference(
     return float(np.exp(-gains.sum() / tokens.sum()) - 1), (float(low), float(high))
 
 
-def measure(
+def perplexities(
     base: Sequence[Tensor],
     found: Sequence[Neighbours],
     settings: Settings,
     in_context: Sequence[Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Perplexity of each way to use the memory, and its difference to the base with interval; the
-    adaptive weight's to the fixed one as well.
+    """Perplexity of each way to use the memory, and its relative difference to the base model with
+    an interval; for the adaptive weight also the difference to the fixed weight.
 
     Parameters
     ----------
     base, found: as in `settle`, of the test documents.
-    in_context: log p of their tokens with a retrieved passage in the prompt, where it was measured.
+    in_context: log p of their tokens with a retrieved passage in the prompt, if it was measured.
     """
     neighbours = knn(found, settings.temperature)
     ways: dict[str, Sequence[Tensor]] = {
@@ -172,19 +172,18 @@ def measure(
 
 
 def base_of(contexts: Sequence[Contexts]) -> list[Tensor]:
-    """log p_LM of every token of every document."""
+    """log p_LM of every token: for each document a tensor [N], nats."""
     return [one.base for one in contexts]
 
 
 def first_pairs(datastore: Datastore, passages: int) -> Search:
-    """Exact search among the pairs of the first passages only: the memory as it was when it held
-    no more of them."""
+    """Exact search among the pairs of the first passages only, as if the memory held no others."""
     keys = datastore.keys[: datastore.offsets[passages]]
     return lambda queries, k: neighbours.exact(keys, queries, k)
 
 
 def surface(base: Sequence[Tensor], found: Sequence[Neighbours]) -> dict[str, Any]:
-    """Perplexity for every lambda and temperature, and the least for each number of neighbours.
+    """Perplexity for every lambda and temperature, and the lowest for each number of neighbours.
 
     Parameters
     ----------
@@ -205,7 +204,7 @@ def surface(base: Sequence[Tensor], found: Sequence[Neighbours]) -> dict[str, An
 def growth(
     datastore: Datastore, dev: Sequence[Contexts], test: Sequence[Contexts]
 ) -> list[dict[str, Any]]:
-    """Memories of the first passages, SHARES of all; lambda and temperature tuned on dev for each.
+    """Memories of SHARES of the passages, with lambda and temperature tuned on dev for each.
 
     Returns
     -------
@@ -235,15 +234,15 @@ def growth(
 
 
 def shuffled(corpus: Corpus, seed: int = 0) -> Corpus:
-    """The passages in an order that says nothing of their subjects: the first n are a sample."""
+    """The passages in random order, so that the first n are a random sample."""
     passages = list(corpus)
     random.Random(seed).shuffle(passages)
     return Corpus(corpus.name, passages)
 
 
 def whole_articles(corpus: Corpus) -> Corpus:
-    """One passage for each run of passages of one title: every key then has what stands before its
-    own passage in its context."""
+    """One passage for each run of passages with the same title, so that the passages before it in
+    the article are part of a key's context."""
     runs = [list(run) for _, run in itertools.groupby(corpus, key=lambda passage: passage.title)]
     return Corpus(
         f"{corpus.name}-articles",
@@ -260,16 +259,16 @@ def report(
     stores: Path = STORES,
     probes: Sequence[int] = (4, neighbours.PROBES),
 ) -> None:
-    """Settle on dev, measure on test; every document is a text of running words.
+    """Tune on dev and measure on test; every document is one text.
 
     Parameters
     ----------
-    path: of the JSON file; what stands in it already is not measured again.
+    path: the JSON file; sections that it already holds are not measured again.
     corpus: the passages of the memory and of the prompts.
-    stores: folder of the datastores, which a run that was killed finds again.
+    stores: folder of the datastores, which a later run reuses after a kill.
     """
     datastore = build_datastore(shuffled(corpus), stores / corpus.name, lm)
-    dev_contexts, contexts = read(dev, lm), read(test, lm)
+    dev_contexts, contexts = contexts_of(dev, lm), contexts_of(test, lm)
     dev_base, base = base_of(dev_contexts), base_of(contexts)
     dev_found = look_up(dev_contexts, datastore, K)
     settings = settle(dev_base, dev_found)
@@ -286,10 +285,10 @@ def report(
 
     def tested() -> dict[str, Any]:
         found = look_up(contexts, datastore, K)
-        return measure(base, found, settings, prompted(test, corpus, lm))
+        return perplexities(base, found, settings, prompted(test, corpus, lm))
 
     def articles() -> dict[str, Any]:
-        """The settings stay; the difference is to the memory of passages."""
+        """With the same settings; the difference is to the memory of passages."""
         whole = whole_articles(corpus)
         store = build_datastore(whole, stores / whole.name, lm)
         ways = [
@@ -309,7 +308,7 @@ def report(
         store = add_approximate(datastore)
         return approximation(contexts, store, settings.lam, settings.temperature, K, probes)
 
-    measure_sections(
+    write_sections(
         path,
         {
             "settings": settled,
@@ -328,7 +327,7 @@ def heldout_texts(split: str) -> list[str]:
 
 
 def main(out: str) -> None:
-    """Measure everything and write it; what stands in the file already is not measured again."""
+    """Measure everything that `out` does not hold yet."""
     dev, test = map(heldout_texts, ("dev", "test"))
     report(Path(out), miniwiki.corpus(), dev, test, load_language_model())
 

@@ -1,15 +1,16 @@
-"""kNN-LM on real text: articles in a file, the bundled model with a memory of them, and adapted.
+"""kNN-LM on real text: the bundled model with a memory of a file's articles, and adapted to them.
 
 `python -m book.experiments.knn_lm_real_text FILE OUT.json` takes articles in any form that
-`load_corpus` reads (WikiText's, say). The last sixth of them is the test; all others are memory
-and training text, and the last twelfth of the file before the test is dev: lambda, temperature and
-the adaptive weight come from a memory, and a training, without it. Measured on the test:
+`load_corpus` reads (WikiText's, for instance). The last sixth of them is the test text; all others
+are memory and training text. The twelfth of the file before the test text is dev: lambda,
+temperature and the adaptive weight are tuned with a memory and a training that leave it out.
+Measured on the test text are
 
 * the bundled model, without and with a memory of the file's articles,
 * the same model trained on those articles, without and with the memory, and in context,
-* either text with the other's memory: the domain changes, nothing is trained.
+* each of the two texts with the other's memory: the domain changes and nothing is trained.
 
-Figures only are written, no text. The training is taken up again where it was left.
+Only figures are written, no text. An interrupted training is resumed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from ragbook.corpus import Corpus, load_corpus, miniwiki
 from ragbook.corpus.building import split_passages
 from ragbook.errors import InputError
-from ragbook.evaluation.perplexity import look_up, prompted, read
+from ragbook.evaluation.perplexity import contexts_of, look_up, prompted
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.models import LanguageModel, load_language_model
 from ragbook.training.lm import adapt_lm
@@ -34,23 +35,24 @@ from .knn_lm import (
     base_of,
     first_pairs,
     heldout_texts,
-    measure,
+    perplexities,
     relative_difference,
     settle,
     shuffled,
 )
-from .report import measure as measure_sections
+from .report import write_sections
 
 FEWEST_ARTICLES = 24
-"""Of a file: a twelfth of them, at least two, is dev, where a weight is fitted to all but one."""
+"""The fewest articles in a file: a twelfth of them is dev, which needs at least two, as a weight is
+fitted to all but one."""
 
 MORE_STEPS = 60
-"""The model that was settled on dev reads dev's articles too before it is tested, among the others:
-so many steps more."""
+"""Further steps of training after tuning on dev: the model now also reads dev's articles, among the
+others, before it is tested."""
 
 
 class Articles:
-    """A file's articles and what each of them is for."""
+    """A file's articles, divided into memory, dev and test."""
 
     def __init__(self, path: Path) -> None:
         articles = list(load_corpus(path))
@@ -66,28 +68,28 @@ class Articles:
 
 
 def bundled(articles: Articles, lm: LanguageModel, datastore: Datastore) -> dict[str, Any]:
-    """The bundled model with the articles as its memory, and what dev said."""
+    """The bundled model with the articles as its memory, and the settings tuned on dev."""
     without_dev = first_pairs(datastore, len(articles.earlier))
-    dev, test = (read(texts, lm) for texts in (articles.dev, articles.test))
+    dev, test = (contexts_of(texts, lm) for texts in (articles.dev, articles.test))
     settings = settle(base_of(dev), look_up(dev, datastore, K, without_dev))
-    measured = measure(base_of(test), look_up(test, datastore, K), settings)
+    measured = perplexities(base_of(test), look_up(test, datastore, K), settings)
     return {"pairs": len(datastore), "settings": settings.described(), "test": measured}
 
 
 def adapted(articles: Articles, work: Path, stores: Path) -> dict[str, Any]:
-    """The model trained on the articles, with them as its memory, and what dev said."""
+    """The model trained on the articles, with them as its memory, and the settings tuned on dev."""
     first = adapt_lm(Run(work / "lm-without-dev", resume=True), articles.earlier)
-    dev = read(articles.dev, first)
+    dev = contexts_of(articles.dev, first)
     store = build_datastore(articles.earlier, stores / "adapted-without-dev", first)
     settings = settle(base_of(dev), look_up(dev, store, K))
     lm = adapt_lm(Run(work / "lm", steps=MORE_STEPS, resume=True), articles.known, first)
-    test = read(articles.test, lm)
+    test = contexts_of(articles.test, lm)
     store = build_datastore(articles.known, stores / "adapted", lm)
     passages = Corpus("own-text", split_passages(articles.known))
     in_context = prompted(articles.test, passages, lm)
     base = base_of(test)
-    measured = measure(base, look_up(test, store, K), settings, in_context)
-    unadapted = base_of(read(articles.test, load_language_model()))
+    measured = perplexities(base, look_up(test, store, K), settings, in_context)
+    unadapted = base_of(contexts_of(articles.test, load_language_model()))
     return {
         "settings": settings.described(),
         "test": measured,
@@ -98,15 +100,16 @@ def adapted(articles: Articles, work: Path, stores: Path) -> dict[str, Any]:
 def crossed(
     texts: tuple[Sequence[str], Sequence[str]], lm: LanguageModel, memory: Datastore
 ) -> dict[str, Any]:
-    """(dev, test) documents of one domain with the memory of another, its weight tuned on dev."""
-    dev, test = (read(part, lm) for part in texts)
+    """Results on `texts`, (dev, test) documents of one domain, with the memory of another, whose
+    weight is tuned on dev."""
+    dev, test = (contexts_of(part, lm) for part in texts)
     settings = settle(base_of(dev), look_up(dev, memory, K))
-    measured = measure(base_of(test), look_up(test, memory, K), settings)
+    measured = perplexities(base_of(test), look_up(test, memory, K), settings)
     return {"pairs": len(memory), "settings": settings.described(), "test": measured}
 
 
 def main(path: str, out: str, work: str = "build/own-text") -> None:
-    """Measure everything and write it; what stands in the file already is not measured again."""
+    """Measure everything that `out` does not hold yet."""
     articles, lm = Articles(Path(path)), load_language_model()
     parts = {"memory": articles.known, "dev": articles.dev, "test": articles.test}
     own = build_datastore(articles.known, Path(work) / "bundled", lm)
@@ -114,7 +117,7 @@ def main(path: str, out: str, work: str = "build/own-text") -> None:
     wiki = build_datastore(corpus, STORES / corpus.name, lm)
     held_out = heldout_texts("dev"), heldout_texts("test")
     file = articles.dev, articles.test
-    measure_sections(
+    write_sections(
         Path(out),
         {
             "articles": lambda: {name: len(part) for name, part in parts.items()},

@@ -1,13 +1,13 @@
 r"""The worked example of chapter 10, a whole method: the answer is one of the passages' names.
 
-It is RAG (Lewis et al. 2020, section 2.1) with the smallest generator there is. Of a passage it
-says any of the names and dates in it, one as likely as another, but none that the question has:
+It is RAG (Lewis et al. 2020, section 2.1) with the simplest possible generator, which gives each
+name and date of a passage the same probability, except those that are in the question:
 
 \[ p(y \mid x) = \sum_z p(z \mid x)\, p(y \mid x, z), \qquad
    p(y \mid x, z) =
    \frac{\#\{\text{names of } z \text{ that read } y\}}{\#\{\text{names of } z\}}. \]
 
-Nothing is trained: what it gets right, retrieval and counting alone get right.
+Nothing is trained: its right answers come from retrieval and counting alone.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ragbook.retrieval import Retrieved, Retriever
 
 
 def names(question: str, passages: Sequence[Passage]) -> list[Counter[str]]:
-    """For each passage, how often each of its names and dates stands in it (the title does not
-    count), without those that the question holds."""
+    """For each passage, how often each name and date occurs in its text (not in its title), without
+    those that the question holds."""
     spans = SalientSpans(passage.text for passage in passages)
     out = []
     for passage in passages:
@@ -38,8 +38,8 @@ def names(question: str, passages: Sequence[Passage]) -> list[Counter[str]]:
 
 
 def name_log_probs(counted: Sequence[Counter[str]], answer: str) -> Tensor:
-    """log p(y | x, z) of one answer for each passage, float32 [n_docs]; -inf where none of the
-    passage's names reads so, whatever its case."""
+    """log p(y | x, z) of one answer for each passage, float32 [n_docs]; -inf where the answer is
+    not one of the passage's names (upper and lower case do not matter)."""
     shares = [
         sum(n for name, n in counts.items() if name.lower() == answer.lower())
         / max(counts.total(), 1)
@@ -58,7 +58,7 @@ class Names:
         self.retriever = retriever
 
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
-        """log p(answer | question), float32 [B]; -inf for what is no name in the passages."""
+        """log p(answer | question), float32 [B]; -inf if no passage has the answer as a name."""
         return torch.tensor(
             [
                 float((prior + name_log_probs(counted, answer)).logsumexp(-1))
@@ -69,8 +69,8 @@ class Names:
         )
 
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
-        """The most probable name, with the posterior over the passages as its evidence. Where they
-        hold no name there is no answer: an empty text of probability 0."""
+        """The most probable name, with the posterior over the passages as its evidence. If they
+        hold no name, the answer is an empty text of probability 0."""
         began = time.perf_counter()
         found: list[tuple[str, float, Retrieved, Tensor]] = []
         for retrieved, prior, counted in self._read(questions, k):

@@ -1,4 +1,4 @@
-"""What moves RAG: passages read, thorough or fast decoding, a question tower trained with it.
+"""RAG's ablations: passages read, thorough or fast decoding, a question tower trained with it.
 
 `python -m book.experiments.rag book/results/rag.json` measures what chapter 5 plots, on MiniWiki
 with the bundled readers, in about twenty minutes on two cores.
@@ -17,18 +17,18 @@ from ragbook.evaluation.metrics import exact_matches, hits_at_k
 from ragbook.evaluation.statistics import mean_ci, paired_test
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import load_encoder, load_reader
-from ragbook.models.bundled import load_joint
+from ragbook.models.loading import load_joint
 from ragbook.retrieval import DenseRetriever, Retriever
 
-from .report import answered, measure
+from .report import answered, write_sections
 
 KS = (1, 2, 5, 10, 20)
 SAMPLE = 200
-"""Dev questions that are read with up to 20 passages."""
+"""How many dev questions are read with up to 20 passages."""
 
 
 def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[str, Any]:
-    """Recall of the gold passage and exact match of both models with k passages, k of `KS`."""
+    """Recall of the gold passage and exact match of both models for every k of `KS`."""
     found = retriever.retrieve(questions, max(KS))
     methods = {
         name: kind(load_reader(method=name), retriever, verbatim=True)
@@ -45,10 +45,11 @@ def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[s
 def decoding(
     retriever: DenseRetriever, questions: Sequence[Question], k: int = 5
 ) -> dict[str, Any]:
-    """RAG-Sequence decoded thoroughly and fast, and with its question tower trained.
+    """RAG-Sequence with thorough and with fast decoding, and with its question tower trained.
 
-    Exact match and seconds a question of the two, and their agreement; recall and exact match with
-    the question tower frozen or trained together with the generator, and the differences.
+    Exact match and seconds a question of both ways to decode, and their agreement; recall and exact
+    match with the question tower frozen or trained together with the generator, and the
+    differences.
     """
     reader = load_reader(method="rag-sequence")
     ways = {
@@ -84,14 +85,14 @@ def decoding(
 
 
 def main(out: str) -> None:
-    """Measure everything and write it; what stands in the file already is not measured again."""
+    """Measure everything that `out` does not hold yet."""
     from ragbook.index import build_index
 
     encoder = load_encoder()
     index = build_index(miniwiki.corpus(), Path("build/index"), encoder, progress=False)
     retriever = DenseRetriever(index, encoder)
     dev, test = (list(miniwiki.questions(split)) for split in ("dev", "test"))
-    measure(
+    write_sections(
         Path(out),
         {
             "test": lambda: decoding(retriever, test),

@@ -1,9 +1,8 @@
-"""What moves REALM: refreshed or stale index, salient or random masks, one softmax or two.
+"""REALM's ablations: refreshed or stale index, salient or random masks, one softmax or two.
 
-`python -m book.experiments.realm book/results/realm.json` measures what chapter 4 plots: on
-MiniWiki, from a damaged retriever, every run from one warm start. What stands in the file
-already is not measured again, and a run that was killed goes on from its last checkpoint in
-`build/realm`.
+`python -m book.experiments.realm book/results/realm.json` measures what chapter 4 plots, on
+MiniWiki with a damaged retriever; every run has the same warm start. Sections that the file already
+holds are not measured again, and a killed run goes on from its last checkpoint in `build/realm`.
 """
 
 from __future__ import annotations
@@ -37,33 +36,33 @@ from ragbook.training.realm.cloze import ClozeRecipe
 from ragbook.training.realm.masked_reader import ReaderRecipe
 from ragbook.training.realm.masking import MASKS, Masked, masked_sentences
 from ragbook.training.realm.open_qa import QaRecipe
-from ragbook.training.realm.pretraining import RealmRecipe, read, train_realm
+from ragbook.training.realm.pretraining import RealmRecipe, retrieve_then_predict, train_realm
 from ragbook.training.realm.recipe import fine_tuned, mapped_encoder, warm_start
 
-from .report import answered, measure
+from .report import answered, write_sections
 
 KS = (1, 5, 20)
 SEED = 0
 SAMPLE = 800
-"""Test questions that are answered after fine-tuning."""
+"""How many test questions are answered after fine-tuning."""
 
 WHOLE_TOWER = 2e-5
-"""Peak learning rate of a question tower that is trained whole."""
+"""Peak learning rate of a question tower of which all layers are trained."""
 
 LATENT = 12
-"""Sentences whose prior and posterior are kept, before and after pre-training."""
+"""How many sentences' prior and posterior are stored, before and after pre-training."""
 
 
 DIMENSION = 64
-"""Length of the damaged retriever's vectors; the embedded encoder's are 384 long."""
+"""Length of the damaged retriever's vectors; the embedded encoder's have length 384."""
 
 
 def damaged_map(dimension: int = DIMENSION, seed: int = 0) -> Tensor:
-    """A random map to few numbers, each of them stretched or shrunk at random: float32
+    """A random linear map to fewer dimensions, each of which is scaled at random: float32
     [dimension, 384].
 
-    The factors are log-normal, so that a few of the numbers drown all others: a poor retriever, on
-    which what a training teaches can be seen.
+    The factors are log-normal, so that a few dimensions dominate all others. This makes a poor
+    retriever, with which the effect of training can be seen.
     """
     generator = torch.Generator().manual_seed(seed)
     hidden = minilm_model().config.hidden_size
@@ -72,13 +71,13 @@ def damaged_map(dimension: int = DIMENSION, seed: int = 0) -> Tensor:
 
 
 class Measurement:
-    """Passages, questions, masked sentences and the runs' folder, for all sections.
+    """The passages, questions, masked sentences and the folder of runs that all sections use.
 
     Parameters
     ----------
-    work: the folder.
-    corpus: the passages; the questions name their gold passages in it.
-    train, dev, test: questions to tune with, to watch a run with, and to measure with.
+    work: the folder of runs.
+    corpus: the passages; the questions' gold passages are among them.
+    train, dev, test: questions to fine-tune on, to monitor a run with, and to measure with.
     """
 
     def __init__(
@@ -94,13 +93,13 @@ class Measurement:
 
     @cached_property
     def masked(self) -> dict[str, list[tuple[Masked, ...]]]:
-        """The sentences with salient and with random masks."""
+        """The masked sentences, by kind of mask: salient or random."""
         return {
             masks: masked_sentences(minilm_tokenizer(), self.corpus, masks, SEED) for masks in MASKS
         }
 
     def start(self) -> tuple[MaskedReader, Encoder]:
-        """The warm start that every run has, trained at the first call."""
+        """The warm start of every run, trained at the first call."""
         every = [ways for masked in self.masked.values() for ways in masked]
         return warm_start(
             mapped_encoder(damaged_map(seed=SEED)),
@@ -114,14 +113,15 @@ class Measurement:
         )
 
     def hits(self, encoder: Encoder, index: PassageIndex) -> np.ndarray:
-        """Which test questions find their gold passage among the first k: bool [n, len(KS)]."""
+        """Whether the first k passages for each test question hold its gold passage: bool
+        [n, len(KS)]."""
         positions = self._search(encoder, index, self.test, max(KS))
         gold = np.array([self.corpus.position(q.gold_passage or "") for q in self.test])
         there = positions == gold[:, None]
         return np.stack([there[:, :k].any(1) for k in KS], 1)
 
     def dev_recall(self, encoder: Encoder) -> Callable[[PassageIndex], dict[str, float]]:
-        """For the log of a run: recall@5 on the dev questions."""
+        """A function that gives recall@5 on the dev questions, for the log of a run."""
         gold = [self.corpus.position(q.gold_passage or "") for q in self.dev]
 
         def recall(index: PassageIndex) -> dict[str, float]:
@@ -139,8 +139,8 @@ class Measurement:
 
 
 def beginnings(m: Measurement) -> dict[str, Any]:
-    """Recall of the damaged embedder before and after the inverse cloze task, and what there is to
-    mask."""
+    """Recall of the damaged embedder before and after the inverse cloze task, and the numbers of
+    masked sentences."""
     out: dict[str, Any] = {"questions": len(m.test), "passages": len(m.corpus)}
     for masks, ways in m.masked.items():
         out[masks] = {"sentences": len(ways), "masks": sum(map(len, ways))}
@@ -155,8 +155,8 @@ def beginnings(m: Measurement) -> dict[str, Any]:
 
 
 def pretraining(m: Measurement, name: str, masks: str, recipe: RealmRecipe) -> dict[str, Any]:
-    """One run from the warm start: its logs, the trained retriever's recall, and how much that is
-    above the start's, paired by question."""
+    """One run from the warm start: its logs, the trained retriever's recall, and the gain over the
+    start, paired by question."""
     reader, encoder = m.start()
     before = m.hits(encoder, PassageIndex.open(m.work / "cloze"))
     index = train_realm(
@@ -184,14 +184,15 @@ def pretraining(m: Measurement, name: str, masks: str, recipe: RealmRecipe) -> d
 
 
 def differences(m: Measurement, names: Sequence[str]) -> dict[str, Any]:
-    """Recall@5 of the first run minus each other's, on the same questions."""
+    """Recall@5 of the first run minus that of each other run, on the same questions."""
     hits = {name: np.load(m.work / name / "hits.npy")[:, KS.index(5)] for name in names}
     first, *others = names
     return {name: asdict(paired_test(hits[first], hits[name])) for name in others}
 
 
 def latent(m: Measurement, name: str, recipe: RealmRecipe) -> list[dict[str, Any]]:
-    """Candidates of a few masked sentences with prior, posterior and utility, before and after."""
+    """The candidates of a few masked sentences with prior, posterior and retrieval utility, before
+    and after pre-training."""
     reader, encoder = m.start()
     start = PassageIndex.open(m.work / "cloze")
     sentences = random.Random(SEED).sample(m.masked["salient"], LATENT)
@@ -206,9 +207,9 @@ def latent(m: Measurement, name: str, recipe: RealmRecipe) -> list[dict[str, Any
                 m.dev_recall(encoder), False,
             )  # fmt: skip
         with torch.no_grad():
-            found = read(reader, encoder, index, shown, recipe.k)
+            found = retrieve_then_predict(reader, encoder, index, shown, recipe.k)
         given = found.answer_log_probs
-        # The null document's own score is left out: these are the passages beside each other.
+        # The null document's learned score is left out: only passages are compared here.
         prior = found.log_prior[:, 1:].log_softmax(-1)
         after = posterior(prior, given[:, 1:])
         worth = retrieval_utility(given, given[:, 0])[:, 1:]
@@ -267,7 +268,7 @@ def _rows(path: Path) -> list[dict[str, float]]:
 
 
 def sections(m: Measurement) -> Mapping[str, Callable[[], Any]]:
-    """What is measured, by the name it has in the results, in the order in which it can be."""
+    """The measurements by their names in the results, in an order in which they can be made."""
     full = RealmRecipe()
 
     def pretrained() -> Encoder:
@@ -289,19 +290,23 @@ def sections(m: Measurement) -> Mapping[str, Callable[[], Any]]:
 
 
 def main(out: str, *arguments: str) -> None:
-    """Measure everything, or the sections named; or `own CORPUS TRAIN TEST READER`: fine-tuning on
-    passages and questions of one's own."""
+    """Measure everything, or the named sections; or with `own CORPUS TRAIN TEST READER` measure
+    fine-tuning on your own passages and questions."""
     work = Path("build/realm")
     if arguments[:1] == ("own",):
         corpus, train, test, reader = arguments[1:]
         tune, ask = (list(load_questions(name, "train")) for name in (train, test))
         own = Measurement(work / "own", load_corpus(corpus), tune, ask, ask)
         recipe = QaRecipe(query_rate=WHOLE_TOWER)
-        measure(Path(out), {"own": lambda: answering(own, load_encoder(), "qa", recipe, reader)})
+        write_sections(
+            Path(out), {"own": lambda: answering(own, load_encoder(), "qa", recipe, reader)}
+        )
         return
     train, dev, test = (miniwiki.questions(split) for split in ("train", "dev", "test"))
     every = sections(Measurement(work, miniwiki.corpus(), train, dev, test))
-    measure(Path(out), {n: one for n, one in every.items() if not arguments or n in arguments})
+    write_sections(
+        Path(out), {n: one for n, one in every.items() if not arguments or n in arguments}
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the modules that measure share: answers in batches, means with intervals, stored figures.
+"""What the experiments share: answers in batches, means with intervals, stored figures.
 
-What takes minutes to measure is kept in a JSON file, section by section.
+Measurements that take minutes are stored in a JSON file, section by section.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ragbook.methods import Answer, Method
 def answered(
     methods: Mapping[str, Method], questions: Sequence[Question], k: int = 5, batch: int = 16
 ) -> dict[str, list[Answer]]:
-    """Each method's answers, by the name it is given under, from k passages a question.
+    """Each method's answers from k passages a question, by the method's name in `methods`.
 
-    The methods take turns at every batch, so that the pairs they all read are encoded once.
+    All methods take one batch before the next, so that the pairs they share are encoded once.
     """
     out: dict[str, list[Answer]] = {name: [] for name in methods}
     for at in range(0, len(questions), batch):
@@ -32,28 +32,28 @@ def answered(
 
 
 def percent(value: Mapping[str, Any]) -> str:
-    """A share as `mean_ci` gives it, in percent with its interval, cut off and never rounded up."""
+    """A share as `mean_ci` returns it, in percent with its interval, cut off, never rounded up."""
     mean, low, high = (cut_off(share) for share in (value["mean"], *value["ci95"]))
     return f"{mean} [{low}, {high}]"
 
 
 def points(value: Mapping[str, Any]) -> str:
-    """A `paired_test`'s difference of shares, in points with its interval, cut off likewise."""
+    """A `paired_test`'s difference of shares, in percentage points with its interval, cut off."""
     mean, low, high = (cut_off(share, "+") for share in (value["difference"], *value["ci95"]))
     return f"{mean} [{low}, {high}]"
 
 
 def relative(difference: float, ci95: Sequence[float]) -> str:
-    """A relative difference in percent with its interval, cut off towards zero, so that neither a
-    gain nor a loss looks greater than it is."""
+    """A relative difference in percent with its interval, cut off towards zero, so that no gain or
+    loss looks greater than it is."""
     mean, low, high = (math.trunc(round(1000 * v, 6)) / 10 for v in (difference, *ci95))
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def measure(path: Path, sections: Mapping[str, Callable[[], Any]]) -> None:
+def write_sections(path: Path, sections: Mapping[str, Callable[[], Any]]) -> None:
     """Measure the sections that `path` does not hold yet, and write the file after each.
 
-    A section to be measured anew is deleted from the file first.
+    To measure a section again, delete it from the file first.
     """
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name, section in sections.items():

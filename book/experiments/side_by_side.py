@@ -1,8 +1,8 @@
-"""What moves all methods: passages read, the retriever, questions without an answer, memory.
+"""Ablations of all methods: passages read, the retriever, questions without an answer, memory.
 
-`python -m book.experiments.side_by_side book/results/sweep.json` measures what chapter 7 plots
-beside the comparison itself, on MiniWiki with the bundled readers, in about ten minutes
-on two cores.
+`python -m book.experiments.side_by_side book/results/sweep.json` measures what chapter 7 plots in
+addition to the comparison itself, on MiniWiki with the bundled readers, in about ten minutes on two
+cores.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ragbook.retrieval import (
     Retriever,
 )
 
-from .report import answered, measure
+from .report import answered, write_sections
 
 K = 5
 KS = (1, 2, 5, 10)
 SAMPLE = 200
-"""Dev questions that are answered at each setting."""
+"""How many dev questions are answered at each setting."""
 BATCH = 16
 INDEX = Path("build/index")
 
@@ -54,7 +54,7 @@ def setting(retriever: Retriever, questions: Sequence[Question], k: int) -> dict
 
 
 def unanswerable(retriever: Retriever, questions: Sequence[Question], k: int = K) -> dict[str, Any]:
-    """Every method's log p of its own answer to each question; None is probability 0."""
+    """Every method's log p of its own answer to each question; None stands for probability 0."""
     log_probs = {
         name: [round(a.log_prob, 4) if np.isfinite(a.log_prob) else None for a in answers]
         for name, answers in answered(loaded(retriever), questions, k).items()
@@ -64,18 +64,18 @@ def unanswerable(retriever: Retriever, questions: Sequence[Question], k: int = K
 
 def loaded(retriever: Retriever) -> dict[str, Method]:
     """All bundled methods over one retriever, by name."""
-    return {method.name: method for method in load(NAMES, retriever)}
+    return {method.name: method for method in load(NAMES, retriever, verbatim=True)}
 
 
 def asked_without_answer() -> list[Question]:
-    """MiniWiki's unanswerable questions about articles that no reader was trained on."""
+    """MiniWiki's unanswerable questions about articles that were not used to train readers."""
     trained = {p.id for a in miniwiki.articles() if a.split == "train" for p in a.passages}
     return [q for q in miniwiki.unanswerable() if q.rival_passage not in trained]
 
 
-def memory(names: Sequence[str], questions: int = BATCH) -> dict[str, float]:
-    """Peak memory of a fresh process that loads the index and one method and answers a batch of
-    dev questions, in MiB, for each method; `libraries` is a process that only loads the index."""
+def peak_memory(names: Sequence[str], questions: int = BATCH) -> dict[str, float]:
+    """For each method the peak memory in MiB of a new process that loads the index and the method
+    and answers a batch of dev questions; `libraries` is a process that only loads the index."""
     code = "from experiments.side_by_side import peak; print(peak"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     return {
@@ -93,16 +93,16 @@ def memory(names: Sequence[str], questions: int = BATCH) -> dict[str, float]:
 
 
 def peak(name: str, questions: int) -> float:
-    """This process's greatest resident memory in MiB once the method has answered."""
+    """This process's peak resident memory in MiB after the method has answered."""
     retriever = dense()
     if name:
-        (method,) = load([name], retriever)
+        (method,) = load([name], retriever, verbatim=True)
         method.answer(miniwiki.questions("dev")[:questions], K)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
 
 
 def dense() -> DenseRetriever:
-    """MiniWiki's index, built if need be, searched with the embedded encoder."""
+    """The dense retriever over MiniWiki's index, which is built if it does not exist."""
     from ragbook.index import build_index
     from ragbook.models import load_encoder
 
@@ -127,8 +127,8 @@ def main(out: str, sample: int = SAMPLE) -> None:
     for k in KS:
         sections[f"dense, k = {k}"] = partial(setting, retriever, questions, k)
     sections["unanswerable"] = partial(unanswerable, retriever, asked_without_answer()[:100])
-    sections["memory, MiB"] = partial(memory, NAMES)
-    measure(Path(out), sections)
+    sections["memory, MiB"] = partial(peak_memory, NAMES)
+    write_sections(Path(out), sections)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,15 @@ from ragbook.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status. `argv` is the command line without the program's name."""
-    # The models' libraries say what they do; what concerns the user is said here.
+    """Run a command; returns its exit status. `argv` is the command line without the program's
+    name."""
+    # The models' libraries print what they do; these messages do not concern the user.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without † must not end the run
+        sys.stdout.reconfigure(errors="replace")  # no error where a terminal cannot print †
     try:
         status = _run(argv)
         sys.stdout.flush()
@@ -32,16 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         return BROKEN_PIPE
     except OSError as error:
-        if not error.filename:  # it may be standard output, on a full disk
+        if not error.filename:  # the fault may be in standard output, on a full disk
             _discard_output()
         reason = error.strerror or str(error)
         return _refuse(f"{error.filename}: {reason}." if error.filename else f"{reason}.")
     except ModuleNotFoundError as error:
         if (error.name or "ragbook").split(".")[0] == "ragbook":
             raise
-        return _refuse(
-            f"The package {error.name} is missing; `ragbook doctor` lists what is there."
-        )
+        return _refuse(f"The package {error.name} is missing; install it (see `ragbook doctor`).")
     except KeyboardInterrupt:
         print("ragbook: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -50,13 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = new_parser().parse_args(argv)
-    except SystemExit:  # --help and --version have printed what they have to say
+    except SystemExit:  # --help or --version has printed its text
         return OK
     return arguments.run(arguments)
 
 
 def _discard_output() -> None:
-    """Python flushes standard output once more at its exit, where that must not fail again."""
+    """Send further output to nowhere: Python flushes standard output once more at its exit, and
+    this must not fail again."""
     with suppress(io.UnsupportedOperation):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,4 +1,4 @@
-"""What each command does, from its arguments to its exit status; what it is for, its help says."""
+"""The function of each command: it takes the arguments and returns the exit status."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import textwrap
 
 from ragbook.cli.parts import (
     cache_folder,
+    device_and_precision,
     load_encoder,
     load_language_model,
+    load_methods,
     make_retriever,
     method_names,
     open_passages,
@@ -22,19 +24,19 @@ from ragbook.errors import InputError
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """`ragbook compare`: every method on the same questions; print the table, store all."""
-    from ragbook import evaluation, explorer, methods
+    """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
+    from ragbook import evaluation, explorer
     from ragbook.corpus import load_questions, miniwiki
 
-    names = method_names(arguments.methods)
+    names = method_names(arguments.methods, arguments.reader)
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)  # found out now, not after an hour
+        arguments.out.mkdir(parents=True, exist_ok=True)  # fail now and not after an hour
     corpus, index = open_passages(arguments)
     source = arguments.questions
     if source is None:
         if corpus.name not in miniwiki.NAMES:
             raise InputError(
-                f"Corpus {corpus.name!r} has no questions of its own; name some with --questions."
+                f"Corpus {corpus.name!r} comes without questions; name some with --questions."
             )
         source = corpus.name
     questions = load_questions(source, arguments.split)
@@ -42,7 +44,7 @@ def compare(arguments: argparse.Namespace) -> int:
         questions = questions.head(arguments.limit)
     retriever, index = make_retriever(arguments, corpus, index)
     comparison = evaluation.compare(
-        methods.load(names, retriever, not arguments.free, arguments.reader),
+        load_methods(arguments, names, retriever, corpus, questions),
         questions,
         k=arguments.k,
         seed=arguments.seed,
@@ -60,7 +62,7 @@ def compare(arguments: argparse.Namespace) -> int:
         explorer.write(
             arguments.out / "explorer",
             comparison.predictions,
-            corpus,  # type: ignore[arg-type]  # stored passages stand for a corpus
+            corpus,  # type: ignore[arg-type]  # stored passages can be used as a corpus
             questions,
         )
         if not arguments.json:
@@ -70,16 +72,15 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def ask(arguments: argparse.Namespace) -> int:
     """`ragbook ask`: each method's answer to one question, and the passages that it relied on."""
-    from ragbook import methods
     from ragbook.corpus import Question
 
-    names = method_names(arguments.method)
+    names = method_names(arguments.method, arguments.reader)
     corpus, index = open_passages(arguments)
     retriever, _ = make_retriever(arguments, corpus, index)
     question = Question(arguments.question, ())
     answers = {
         method.name: method.answer([question], arguments.k)[0]
-        for method in methods.load(names, retriever, not arguments.free, arguments.reader)
+        for method in load_methods(arguments, names, retriever, corpus, [question])
     }
     if arguments.json:
         entries = {
@@ -115,9 +116,13 @@ def index_build(arguments: argparse.Namespace) -> int:
         raise InputError("Give --factory or --budget, not both: a budget chooses the factory.")
     factory = arguments.factory or EXACT
     budget = None if arguments.budget is None else parse_bytes(arguments.budget)
+    if arguments.engine == "ray" and arguments.device != "auto":
+        device, precision = arguments.device, _precision_of_ray(arguments.precision)
+    else:
+        device, precision = device_and_precision(arguments)
     with stored_corpus(arguments.corpus, arguments.out) as corpus:
-        encoder = load_encoder(arguments.encoder)
-        encoder.precision = arguments.precision
+        encoder = load_encoder(arguments)
+        encoder.precision = precision
         if budget is not None:
             choice = choose_factory(len(corpus), encoder.dimension, budget)
             print("\n".join(choice.reasons))
@@ -131,7 +136,7 @@ def index_build(arguments: argparse.Namespace) -> int:
             parts=arguments.parts,
             workers=arguments.workers,
             engine=arguments.engine,
-            device=arguments.device,
+            device=device,
         )
     recall = index.manifest["index"]["parameters"].get("recall")
     if recall is not None:
@@ -141,8 +146,17 @@ def index_build(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _precision_of_ray(name: str) -> str:
+    """The number format for a cluster, which this machine knows nothing of."""
+    if name == "auto":
+        raise InputError(
+            "What is fast on a cluster is not known here; name --precision bfloat16 or float32."
+        )
+    return name
+
+
 def index_info(arguments: argparse.Namespace) -> int:
-    """`ragbook index info`: what an index's manifest says of it."""
+    """`ragbook index info`: print what an index's manifest says."""
     from ragbook.index import PassageIndex
 
     index = PassageIndex.open(arguments.folder)
@@ -168,14 +182,14 @@ def index_info(arguments: argparse.Namespace) -> int:
 
 
 def index_verify(arguments: argparse.Namespace) -> int:
-    """`ragbook index verify`: check an index's files; status 0 where they are whole."""
+    """`ragbook index verify`: check an index's files; status 0 if all bytes are right."""
     from ragbook.index import verify
 
     return _verified(arguments, verify(arguments.folder))
 
 
 def _verified(arguments: argparse.Namespace, problems: list[str]) -> int:
-    """Print what is wrong with a folder; the exit status that says whether anything is."""
+    """Print the problems of a folder; returns the exit status."""
     if arguments.json:
         print_json({"whole": not problems, "problems": problems})
     else:
@@ -187,10 +201,14 @@ def index_search(arguments: argparse.Namespace) -> int:
     """`ragbook index search`: the best passages of an index for one question."""
     from ragbook.corpus import Question
     from ragbook.index import PassageIndex
+    from ragbook.models.devices import place
     from ragbook.retrieval import DenseRetriever
 
+    device, precision = device_and_precision(arguments)
     index = PassageIndex.open(arguments.folder)
-    encoder = load_encoder(arguments.encoder or index.manifest["encoder"]["id"])
+    encoder = load_encoder(arguments, index)
+    if (device, precision) != ("cpu", "float32"):  # where and how it was loaded
+        place(encoder.query_model, device, precision)
     retriever = DenseRetriever(index, encoder)
     (found,) = retriever.retrieve([Question(arguments.query, ())], arguments.k)
     rows = list(zip(found.passages, found.scores.tolist(), strict=True))
@@ -229,12 +247,12 @@ def perplexity(arguments: argparse.Namespace) -> int:
         ]
     else:
         documents = [read_text(arguments.text)]
-    # Stored passages stand for a corpus.
+    # Stored passages can be used as a corpus.
     found = perplexity(
         documents,
         corpus,  # type: ignore[arg-type]
         progress=True,
-        lm=load_language_model(arguments.lm, arguments.device),
+        lm=load_language_model(arguments),
         approximate=arguments.approximate,
         **options,
     )
@@ -301,7 +319,7 @@ def datastore_build(arguments: argparse.Namespace) -> int:
     from ragbook.index.datastore import add_approximate, build_datastore
 
     corpus, _ = open_passages(arguments)
-    lm = load_language_model(arguments.lm, arguments.device)
+    lm = load_language_model(arguments)
     datastore = build_datastore(corpus, arguments.out, lm, progress=True)
     if arguments.ivfpq:
         add_approximate(datastore)
@@ -310,7 +328,7 @@ def datastore_build(arguments: argparse.Namespace) -> int:
 
 
 def datastore_info(arguments: argparse.Namespace) -> int:
-    """`ragbook datastore info`: what a datastore's manifest says of it."""
+    """`ragbook datastore info`: print what a datastore's manifest says."""
     from ragbook.index.datastore import Datastore
 
     manifest = Datastore.open(arguments.folder).manifest
@@ -328,7 +346,7 @@ def datastore_search(arguments: argparse.Namespace) -> int:
     from ragbook.models.bundled import manifest
 
     datastore = Datastore.open(arguments.folder)
-    lm = load_language_model(arguments.lm, arguments.device)
+    lm = load_language_model(arguments)
     method = OpenKnnLM(lm, datastore, **manifest()["perplexity"])
     found = method.neighbours(arguments.text, arguments.k)
     if arguments.json:
@@ -345,7 +363,7 @@ def datastore_search(arguments: argparse.Namespace) -> int:
 
 
 def datastore_verify(arguments: argparse.Namespace) -> int:
-    """`ragbook datastore verify`: check a datastore; status 0 where it is whole."""
+    """`ragbook datastore verify`: check a datastore's files; status 0 if all bytes are right."""
     from ragbook.index.datastore import verify
 
     return _verified(arguments, verify(arguments.folder))
@@ -356,11 +374,16 @@ def train(arguments: argparse.Namespace) -> int:
     from ragbook.training import RECIPES, VARIED, Run
 
     if arguments.name not in RECIPES:
-        raise InputError(f"There is no recipe {arguments.name!r}; there are {', '.join(RECIPES)}.")
+        raise InputError(
+            f"There is no recipe {arguments.name!r}; choose from {', '.join(RECIPES)}."
+        )
     asked = arguments.questions
     reads_alone = arguments.name == "lm" and asked is None
     if (arguments.corpus is None) != (asked is None) and not reads_alone:
-        raise InputError("To go on with passages and questions, name --corpus and --questions.")
+        raise InputError(
+            "Training on your own data needs passages and questions; name both --corpus and "
+            "--questions."
+        )
     own = None
     if arguments.corpus is not None:
         from ragbook.corpus import load_corpus, load_questions
@@ -369,15 +392,29 @@ def train(arguments: argparse.Namespace) -> int:
     varied = {name: getattr(arguments, name) for name in VARIED}
     varied = {name: value for name, value in varied.items() if value is not None}
     for name in varied:
-        if VARIED[name] != arguments.name:
-            raise InputError(f"Only the recipe {VARIED[name]} takes --{name}; leave it out.")
-    run = Run(arguments.out, arguments.seed, arguments.steps, arguments.resume, own)
+        if arguments.name not in VARIED[name]:
+            takers, option = VARIED[name], name.replace("_", "-")
+            which = f"recipe {takers[0]} takes"
+            if len(takers) > 1:
+                which = f"recipes {' and '.join(takers)} take"
+            raise InputError(f"Only the {which} --{option}; leave it out.")
+    run = Run(
+        arguments.out,
+        arguments.seed,
+        arguments.steps,
+        arguments.resume,
+        own,
+        arguments.device,
+        arguments.precision,
+    )
+    _ = run.dtype  # or its refusal
+    device_and_precision(arguments)  # says which format is slow
     RECIPES[arguments.name](run, **varied)
     return OK
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """`ragbook export`: write a bundled model as a checkpoint that `transformers` reads."""
+    """`ragbook export`: write a bundled model as a checkpoint that `transformers` loads."""
     from ragbook.models.checkpoints.export import export
 
     export(arguments.name, arguments.out, arguments.reader)
@@ -385,7 +422,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """`ragbook doctor`: what is installed, and what would need a download."""
+    """`ragbook doctor`: print what is installed, and what would need a download."""
     from ragbook import doctor
 
     report = doctor.examine(cache_folder())

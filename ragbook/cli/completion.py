@@ -1,4 +1,4 @@
-"""Shell completion: `ragbook --print-completion SHELL` prints a script that the shell reads."""
+"""Shell completion: `ragbook --print-completion SHELL` prints a script for the shell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PrintCompletion(argparse.Action):
     """Prints the completion script of every command below the parser, and ends the program."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, *_: Any):
-        import shtab  # only this option needs it
+        import shtab  # imported here, as only this option needs it
 
         for action in _actions(parser):
             if _names_a_path(action):

@@ -5,32 +5,97 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ragbook.errors import InputError
 
 if TYPE_CHECKING:
-    from ragbook.corpus import Corpus
+    from ragbook.corpus import Corpus, Question
     from ragbook.index import PassageIndex
     from ragbook.index.passages import StoredPassages
+    from ragbook.methods import Method
     from ragbook.models import Encoder, LanguageModel
     from ragbook.retrieval import Retriever
 
 
-def method_names(wanted: Sequence[str] | None) -> list[str]:
-    """The methods asked for, all of them by default; InputError for a name that is none."""
-    from ragbook.methods import NAMES, check_names
+def method_names(wanted: Sequence[str] | None, reader: str = "bundled") -> list[str]:
+    """The methods asked for; by default all that the reader can serve, with a line on standard
+    error about the others. InputError for an unknown name."""
+    from ragbook.methods import NAMES, check_names, left_out
 
-    names = list(wanted or NAMES)
+    if wanted is None:
+        without = left_out(reader)
+        for name, reason in without.items():
+            print(f"without {name}: {reason}", file=sys.stderr)
+        return [name for name in NAMES if name not in without]
+    names = list(wanted)
     check_names(names)
     return names
 
 
+def load_methods(
+    arguments: argparse.Namespace,
+    names: Sequence[str],
+    retriever: Retriever,
+    corpus: Corpus,
+    asked: Sequence[Question],
+) -> list[Method]:
+    """The methods, with the reader, prompt, beam search, device and precision of the options."""
+    from ragbook import methods
+    from ragbook.index.factories import parse_bytes
+
+    how = {} if arguments.prompt is None else _prompt(arguments, corpus, asked)
+    device, precision = device_and_precision(arguments)
+    return methods.load(
+        names,
+        retriever,
+        not arguments.free,
+        arguments.reader,
+        lm=arguments.lm,
+        beams=arguments.beams,
+        max_length=arguments.max_length,
+        length_penalty=arguments.length_penalty,
+        lam=arguments.lam,
+        temperature=arguments.temperature,
+        device=device,
+        precision=precision,
+        memory=parse_bytes(arguments.memory),
+        **how,
+    )
+
+
+def _prompt(
+    arguments: argparse.Namespace, corpus: Corpus, asked: Sequence[Question]
+) -> dict[str, Any]:
+    """The template of --prompt, and its demonstrations."""
+    from ragbook.corpus import load_questions, miniwiki
+    from ragbook.models.templates import draw_demonstrations, load_template
+
+    template = load_template(arguments.prompt)
+    if not template.demonstrations:
+        return {"prompt": template}
+    source = arguments.demonstrations or getattr(arguments, "questions", None) or corpus.name
+    if arguments.demonstrations is None and source not in miniwiki.NAMES:
+        raise InputError(
+            "The prompt has demonstrations; name the questions to draw them from with "
+            "--demonstrations."
+        )
+    drawn = draw_demonstrations(
+        list(load_questions(source, "train" if source in miniwiki.NAMES else None)),
+        corpus,
+        template.demonstrations,
+        getattr(arguments, "seed", 0),
+        asked,
+    )
+    return {"prompt": template, "demonstrations": drawn}
+
+
 def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex | None]:
-    """The corpus that --corpus and --index name (MiniWiki by default), and --index opened."""
+    """The corpus that --corpus or --index names (MiniWiki by default), and the index of --index."""
     from ragbook.corpus import load_corpus
 
     if arguments.index is None:
@@ -46,19 +111,20 @@ def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex |
                 f"{index.corpus.name!r}, not the {len(corpus):,} of {corpus.name!r} that --corpus "
                 "names; leave --corpus out or build an index of it."
             )
-    return index.corpus, index  # type: ignore[return-value]  # stored passages stand for a corpus
+    return index.corpus, index  # type: ignore[return-value]  # stored passages serve as a corpus
 
 
 @contextmanager
 def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassages]:
-    """The corpus to build the index `out` of. A file is read as a stream and kept in a hidden
-    folder beside `out` until the index is there: all of Wikipedia need not fit into memory."""
+    """The corpus from which the index `out` is built. A file is read as a stream and kept in a
+    hidden folder beside `out` until the index exists, so that all of Wikipedia need not fit into
+    memory."""
     from ragbook.corpus import load_corpus, miniwiki, read_passages
     from ragbook.corpus.files import bare_name
 
     path = Path(name_or_path)
     if name_or_path in miniwiki.NAMES or not os.path.isfile(path):
-        yield load_corpus(name_or_path)  # or its refusal
+        yield load_corpus(name_or_path)  # raises InputError for an unknown name
         return
     from ragbook.index.passages import spool
 
@@ -73,20 +139,21 @@ def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassa
 def make_retriever(
     arguments: argparse.Namespace, corpus: Corpus, index: PassageIndex | None
 ) -> tuple[Retriever, PassageIndex | None]:
-    """The retriever of --retriever, and the index it searches (built once and kept, if need be)."""
+    """The retriever of --retriever, and the index it searches, built and kept if needed."""
     if arguments.retriever == "bm25":
         from ragbook.retrieval import BM25Retriever
 
         return BM25Retriever(corpus), index
     from ragbook.retrieval import DenseRetriever, HybridRetriever, OracleRetriever
 
-    built_with = "minilm" if index is None else index.manifest["encoder"]["id"]
-    encoder = load_encoder(arguments.encoder or built_with)
+    encoder = load_encoder(arguments, index)
     if index is None:
         from ragbook.index import build_index
+        from ragbook.index.index import encoder_record
+        from ragbook.index.manifest import short_name
 
-        name = f"index-{corpus.sha256[:16]}-{encoder.sha256[:16]}"
-        # In the cache nothing is anybody's work: a damaged index there is simply replaced.
+        name = f"index-{corpus.sha256[:16]}-{short_name(encoder_record(encoder))}"
+        # The cache holds nothing that cannot be built again, so a damaged index is replaced.
         index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
     dense = DenseRetriever(index, encoder)
     if arguments.retriever == "hybrid":
@@ -98,27 +165,60 @@ def make_retriever(
     return dense, index
 
 
-def load_encoder(name: str) -> Encoder:
-    """`ragbook.models.load_encoder`, whose heavy imports wait until an encoder is needed."""
+CONVENTIONS = ("pooling", "query_encoder", "similarity", "query_prompt", "passage_prompt")
+"""The options that say how an encoder is used."""
+
+
+def load_encoder(arguments: argparse.Namespace, index: PassageIndex | None = None) -> Encoder:
+    """The encoder of --encoder and its options; by default the one that built the index, used in
+    the same way, or `minilm`."""
     from ragbook.models import load_encoder
 
-    return load_encoder(name)
+    how = {key: getattr(arguments, key) for key in CONVENTIONS}
+    name = arguments.encoder
+    if name is None and index is not None:
+        built = index.manifest["encoder"]
+        name = built["id"]
+        prompts = {f"{role}_prompt": text for role, text in built.get("prompts", {}).items()}
+        for key, value in ({key: built.get(key) for key in CONVENTIONS} | prompts).items():
+            how[key] = value if how[key] is None else how[key]
+    given = {key: value for key, value in how.items() if value is not None}
+    return load_encoder(name or "minilm", **given)
 
 
-def load_language_model(name: str, device: str) -> LanguageModel:
-    """`ragbook.models.load_language_model`, on a device; InputError for one that is not there."""
+def load_language_model(arguments: argparse.Namespace) -> LanguageModel:
+    """The model of --lm, where --device says and in the precision of --precision; its hash is that
+    of its own weights."""
+    device, precision = device_and_precision(arguments)  # refuse a wrong one before it is loaded
     from ragbook.models import load_language_model
+    from ragbook.models.devices import placed_copy
 
-    lm = load_language_model(name)
-    try:
-        lm.model.to(device)
-    except (RuntimeError, AssertionError):  # what torch raises without CUDA
-        raise InputError(f"There is no device {device!r} here; leave --device out.") from None
-    return lm
+    lm = load_language_model(arguments.lm)
+    if (device, precision) == ("cpu", "float32"):  # where and how it was loaded
+        return lm
+    _ = lm.sha256  # taken now: rounded weights would have another
+    return placed_copy(lm, lm.model, device, precision)
+
+
+def device_and_precision(arguments: argparse.Namespace) -> tuple[str, str]:
+    """The names of the device and the number format that --device and --precision choose. If the
+    device is slow at a format that was asked for by name, standard error says so.
+
+    Raises
+    ------
+    InputError: there is no such device here.
+    """
+    from ragbook.models import devices
+
+    device = devices.choose_device(arguments.device)
+    dtype = devices.choose_precision(arguments.precision, device)
+    if (told := devices.warning(dtype, device)) is not None:
+        print(f"ragbook: {told}", file=sys.stderr)
+    return str(device), devices.name_of(dtype)
 
 
 def cache_folder() -> Path:
-    """Where indexes that nobody gave a place are kept: RAGBOOK_CACHE, or ~/.cache/ragbook."""
+    """The folder for indexes built without a path: RAGBOOK_CACHE, or ~/.cache/ragbook."""
     return Path(os.environ.get("RAGBOOK_CACHE") or Path.home() / ".cache" / "ragbook")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def _finite(value: Any) -> Any:
-    """`value` with None for the numbers that JSON does not have (log 0 is one)."""
+    """`value` with None for the numbers that JSON does not have (such as log 0)."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -19,15 +19,15 @@ def _finite(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """As indented JSON, null for what JSON has no number for."""
+    """Print a value as indented JSON, with null for numbers that JSON does not have."""
     print(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
 def print_table(table: Any) -> None:
-    """A table of `rich`."""
+    """Print a table of `rich`."""
     from rich.console import Console
 
-    # A file or a pipe has no width to fit into.
+    # A file or a pipe has no width that the table must fit into.
     console = Console(width=None if sys.stdout.isatty() else 200)
     with console.capture() as capture:
         console.print(table)
@@ -35,7 +35,7 @@ def print_table(table: Any) -> None:
 
 
 def print_pairs(pairs: Iterable[tuple[str, Any]], indent: str = "") -> None:
-    """A name and its value a line, the values below each other."""
+    """Print each name with its value on a line of its own, the values below each other."""
     rows = list(pairs)
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:

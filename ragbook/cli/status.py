@@ -1,7 +1,7 @@
-"""What the program exits with."""
+"""The program's exit statuses."""
 
 OK = 0
 DAMAGED = 1  # `index verify` found damage
-BAD_INPUT = 2  # one sentence on standard error says what
+BAD_INPUT = 2  # one sentence on standard error says what was wrong
 INTERRUPTED = 130
-BROKEN_PIPE = 141  # the reader of the output went away
+BROKEN_PIPE = 141  # the program that read the output has ended

@@ -1,4 +1,4 @@
-"""Passages and questions: MiniWiki, and readers of the formats that the field's files have."""
+"""Passages and questions: MiniWiki, and readers for the common file formats of the field."""
 
 from ragbook.corpus.questions import load_questions
 from ragbook.corpus.readers import load_corpus, read_passages

@@ -8,15 +8,15 @@ from ragbook.corpus.files import checked_text, read_lines
 from ragbook.corpus.types import Passage
 
 TITLE = re.compile(r" *= ([^=\s][^=]*) = *\r?\n?")
-"""The line that an article begins with; its sections' have more signs of equality."""
+"""The line that an article begins with; those of its sections have more equals signs."""
 
 
 def read_articles(path: Path) -> Iterator[tuple[int, Passage]]:
-    """(line, article) of a file whose first line with anything on it is a title; each article is
-    one passage, however long, with its line as its id.
+    """Yield (line, article) of a file whose first line that is not blank is a title. Each article
+    is one passage of any length, with its line number as its id.
 
-    What WikiText's tokenizer cut is put together again (``1 @,@ 000`` is ``1,000``), and ``<unk>``,
-    which stands where a rare word was taken out, is left out: it is no word of anybody's text.
+    Words that WikiText's tokenizer split are joined again (``1 @,@ 000`` becomes ``1,000``), and
+    ``<unk>``, which replaces rare words, is left out, as it was not in the original text.
 
     Raises InputError for an article without text.
     """

@@ -1,9 +1,8 @@
-"""From articles or passages of any length to a passage file that everything here reads.
+"""Builds a passage file from articles or passages of any length.
 
-The file is made in parts of PART articles or passages, in a hidden folder beside it whose name says
-what it is being built from. A build that was killed goes on after its last whole part, and since
-parts always have the same bounds, it ends with the bytes of one that was not. No more than a part
-is in memory.
+The file is built in parts of PART articles or passages, in a hidden folder beside it whose name
+identifies the source. A killed build goes on after its last complete part. As parts always have the
+same bounds, the file does not depend on when a build was killed. Only one part is in memory.
 """
 
 import gzip
@@ -35,11 +34,10 @@ _T = TypeVar("_T")
 
 
 def cut(passage: Passage, words: int = WORDS) -> list[Passage]:
-    """The pieces of a text of more than `words` words, `words` each and the last one shorter.
+    """Cut a passage of more than `words` words into pieces of `words` words, the last one shorter.
 
-    Pieces keep the title and get the ids ``<id>-1``, ``<id>-2``, ...; a text that is short enough
-    passes unchanged. Words are what white space separates; between the words of a piece stands one
-    blank.
+    Pieces keep the title and get the ids ``<id>-1``, ``<id>-2``, ...; a passage that is short
+    enough is not changed. Words are separated by white space, and in the pieces by single spaces.
     """
     tokens = passage.text.split()
     if len(tokens) <= words:
@@ -53,13 +51,14 @@ def cut(passage: Passage, words: int = WORDS) -> list[Passage]:
 def split_passages(passages: Iterable[Passage], words: int = WORDS) -> Iterator[Passage]:
     """:func:`cut` of all the passages of a source, in order.
 
-    Raises InputError where a piece's id is, or may be, also that of another passage.
+    Raises InputError if another passage has, or may have, the same id as a piece.
     """
     seen, numbers_cut = Ids(), Ids()
     for passage in passages:
         pieces = cut(passage, words)
         if is_number(passage.id):
-            # Pieces of numbered passages are not kept one by one: "12-3" is known by its "12".
+            # To save memory, ids of pieces of numbered passages are not stored: for "12-3" only
+            # "12" is.
             clashes = [piece.id for piece in pieces if piece.id in seen]
             if not seen.add(passage.id):
                 clashes.append(passage.id)
@@ -81,23 +80,26 @@ def split_passages(passages: Iterable[Passage], words: int = WORDS) -> Iterator[
 def build_passages(
     source: Source, out: Path, processes: int = 1, words: int = WORDS, progress: bool = True
 ) -> int:
-    """Write a source's passages as JSON lines (``.jsonl``, or ``.jsonl.gz``); how many there were.
+    """Write a source's passages as JSON lines (``.jsonl`` or ``.jsonl.gz``); returns their number.
 
-    The file appears under its name when it is whole. The same source gives the same bytes, with
-    any number of processes, and however often the build was killed and started again.
+    The file gets its name only when it is complete. The same source gives the same bytes, with any
+    number of processes, and however often the build was killed and started again.
 
     Parameters
     ----------
-    out: the file; one that is there is replaced.
-    processes: for the articles of a dump, whose wikitext takes the time.
-    words: the most words of a passage.
+    out: the file; an existing one is replaced.
+    processes: number of processes for the articles of a dump, whose wikitext takes most of the
+        time.
+    words: the most words in a passage.
 
     Raises
     ------
-    InputError: another suffix; a fault in the source, or two passages of one id.
+    InputError: `out` has another suffix, the source has a fault, or two passages have the same id.
     """
     if format_suffix(out) != ".jsonl":
-        raise InputError(f"{out} must end in .jsonl or .jsonl.gz, the format that is written.")
+        raise InputError(
+            f"{out} is written as JSON lines; let its name end in .jsonl or .jsonl.gz."
+        )
     zipped = out.suffix.lower() == ".gz"
     described = repr((source.identity, words, PART, zipped))
     parts = out.with_name(
@@ -130,7 +132,7 @@ def build_passages(
         replace_file(whole, out)
         shutil.rmtree(parts)
     finally:
-        if parts.exists() and not _finished(parts):  # nothing that could be taken up again
+        if parts.exists() and not _finished(parts):  # there is no part to go on from
             shutil.rmtree(parts)
     return sum(counts)
 
@@ -152,14 +154,14 @@ def _write_part(parts: Path, number: int, passages: list[Passage], zipped: bool)
         for p in passages
     )
     data = "".join(lines).encode()
-    if zipped:  # compressed parts in a row are one compressed file; without a time, bytes repeat
+    if zipped:  # gzip parts can be joined to one file; without a time stamp the bytes are the same
         data = gzip.compress(data, mtime=0)
     write_whole(path, lambda sink: sink.write(data))
 
 
 def _parts(source: Source, done: int, processes: int, words: int) -> Iterator[list[Passage]]:
     """The passages of every part after the first `done`."""
-    if source.article is None:  # cheap: what is done is read and checked again, not written
+    if source.article is None:  # reading is cheap, so finished parts are read and checked again
         pieces = split_passages(source.records(), words)
         yield from _blocks(islice(pieces, done * PART, None), PART)
         return
@@ -176,7 +178,7 @@ def _blocks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
 def _mapped(
     article: Callable[[_T], Passage | None], records: Iterator[_T], processes: int
 ) -> Iterator[Passage | None]:
-    """`map`, in several processes but with few records under way: a dump would not fit."""
+    """`map` in several processes, with few records in memory at a time, as a dump would not fit."""
     if processes == 1:
         yield from map(article, records)
         return

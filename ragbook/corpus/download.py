@@ -1,7 +1,7 @@
-"""Fetching large files: resumed where it was cut, checked against a checksum, with a bar.
+"""Downloads large files: an interrupted download is resumed, checksums are checked, a bar is shown.
 
-A file is fetched under the name `NAME.part`; beside it, `NAME.part.json` notes the address and what
-the server calls this version of it (its ETag or date), so that two versions are never joined.
+A file is first called `NAME.part`; beside it, `NAME.part.json` stores the address and the server's
+name for this version of the file (its ETag or date), so that two versions are never joined.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ from ragbook.version import __version__
 
 PIECE = 1 << 20  # bytes that are read and written at a time
 ATTEMPTS, PAUSE = 5, 1.0
-"""How often a connection may break without a byte more in between, and the seconds before another
-attempt, doubled at each."""
+"""How often in a row a connection may break before it has brought a byte, and the seconds before
+the next attempt, which are doubled each time."""
 
 
 def download(url: str, folder: Path, checksum: str | None = None, progress: bool = True) -> Path:
-    """Fetch a file into a folder; a file that is there and has the checksum is not fetched again.
+    """Download a file into a folder; returns its path. A file that exists there already and has the
+    checksum is not downloaded again.
 
     Parameters
     ----------
-    url: http or https.
-    checksum: `ALGORITHM:HEX`, of an algorithm of hashlib, as sha256 or sha1. Without it, a whole
-        file is one of the length that the server tells.
+    url: http or https address.
+    checksum: `ALGORITHM:HEX`, with an algorithm of hashlib such as sha256 or sha1. Without it, only
+        the length that the server gives is checked.
 
     Raises
     ------
-    InputError: the server refuses, or cannot be reached; what is there so far stays, and the same
-        call goes on from it. Or the file is not what the checksum says, and is removed.
+    InputError: the server refuses or cannot be reached; what was downloaded is kept, and the same
+        call goes on from there. Or the file does not have the checksum, and is removed.
     """
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
     if not is_bare_name(name):
-        raise InputError(f"{url} does not end in the name of a file.")
+        raise InputError(f"{url} does not end in the name of a file; give the address of a file.")
     if checksum is not None:
         _algorithm(checksum)
     path = folder / name
@@ -68,7 +69,7 @@ def download(url: str, folder: Path, checksum: str | None = None, progress: bool
 
 
 def check(path: Path, checksum: str) -> None:
-    """Raises InputError if a file's bytes are not those of the checksum `ALGORITHM:HEX`."""
+    """Raise InputError if a file does not have the checksum `ALGORITHM:HEX`."""
     algorithm, expected = _algorithm(checksum)
     try:
         with path.open("rb") as file:
@@ -77,8 +78,8 @@ def check(path: Path, checksum: str) -> None:
         raise InputError(f"There is no file {path}; check its name.") from None
     if found != expected:
         raise InputError(
-            f"{path} has the {algorithm} {found}, not {expected}; it is damaged, or another file "
-            "than was meant."
+            f"{path} has the {algorithm} {found}, not {expected}; it is damaged or not the file "
+            "that was meant: download it again or correct the checksum."
         )
 
 
@@ -88,7 +89,8 @@ def _algorithm(checksum: str) -> tuple[str, str]:
     fixed = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}
     if algorithm not in fixed or len(digits) != 2 * hashlib.new(algorithm).digest_size:
         raise InputError(
-            f"{checksum!r} is no checksum; write the algorithm and its digits, as sha256:0123...ef."
+            f"{checksum!r} is not a checksum; write the algorithm and its digits, as in "
+            "sha256:0123...ef."
         )
     return algorithm, digits
 
@@ -98,7 +100,7 @@ def _note(part: Path) -> Path:
 
 
 def _fetch(url: str, part: Path, progress: bool) -> None:
-    """Fetch what is missing of `part`, trying again where a connection breaks."""
+    """Download what is missing of `part`, and try again if a connection breaks."""
     failures = 0
     while True:
         had = part.stat().st_size if part.is_file() else 0
@@ -108,10 +110,11 @@ def _fetch(url: str, part: Path, progress: bool) -> None:
         except urllib.error.HTTPError as error:
             if error.code not in (408, 429, 500, 502, 503, 504):
                 raise InputError(
-                    f"{url} cannot be fetched: the server says {error.code} {error.reason}."
+                    f"{url} cannot be fetched: the server says {error.code} {error.reason}; check "
+                    "the address."
                 ) from None
             reason: Any = f"{error.code} {error.reason}"
-        except (OSError, http.client.HTTPException) as error:  # no network; cut connections
+        except (OSError, http.client.HTTPException) as error:  # no network, broken connections
             reason = getattr(error, "reason", None) or error
         has = part.stat().st_size if part.is_file() else 0
         failures = 1 if has > had else failures + 1
@@ -129,15 +132,17 @@ def _fetch_once(url: str, part: Path, progress: bool) -> None:
     had, version = _begun(url, part)
     if had:
         request.add_header("Range", f"bytes={had}-")
-        request.add_header("If-Range", version)  # another version comes from its beginning
+        request.add_header("If-Range", version)  # the server sends another version from its start
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
         if error.code == 416 and _total(error.headers.get("Content-Range")) == had:
-            return  # all of it was there
+            return  # the file was already complete
         if error.code == 416:
             part.unlink()
-            raise ConnectionError("the server has a shorter file than was begun") from error
+            raise ConnectionError(
+                "the server's file is shorter than what was downloaded"
+            ) from error
         raise
     with response:
         joined = response.status == 206
@@ -165,13 +170,14 @@ def _fetch_once(url: str, part: Path, progress: bool) -> None:
 
 
 def _version(headers: Any) -> str | None:
-    """What the server calls this version of the file, as far as it may be asked for in If-Range."""
+    """The server's name for this version of the file that may be used in If-Range: its strong ETag
+    or its date; None if there is neither."""
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
 
 
 def _begun(url: str, part: Path) -> tuple[int, str]:
-    """How many bytes there are of which version; 0 where they cannot be gone on from."""
+    """How many bytes were downloaded, and of which version; 0 if the download cannot be resumed."""
     try:
         note = json.loads(_note(part).read_text(encoding="utf-8"))
         if note["url"] == url and note["version"]:

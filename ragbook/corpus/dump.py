@@ -1,8 +1,8 @@
 """Wikimedia's XML dumps, page by page: `pages-articles.xml.bz2`, or the same as plain XML or gzip.
 
-The standard library's parser is fed as the file is decompressed, and every page is let go when it
-has been given, so memory does not grow with the dump. The layout of the lines plays no part, and a
-page's own id is told from those of its revisions and contributors by where it stands.
+The standard library's parser reads the file while it is decompressed, and every page is dropped
+after it was yielded, so that memory does not grow with the dump. The layout of the lines does not
+matter; a page's own id differs from those of its revisions and contributors by its parent element.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Page:
 
     Attributes
     ----------
-    id: the page's, which stays when it is renamed.
-    revision: id of the revision, the newest where the dump has several.
-    wikitext: of that revision.
-    without: this wiki's names, in lower case, of the namespaces whose links are no text.
+    id: the page's id, which stays the same when the page is renamed.
+    revision: id of the revision, the newest if the dump has several.
+    wikitext: wikitext of that revision.
+    without: this wiki's lower-case names of the namespaces whose links are not text.
     """
 
     id: str
@@ -51,32 +51,37 @@ def is_dump(path: Path) -> bool:
 
     Raises
     ------
-    InputError: it is one in 7z, which is not read.
+    InputError: it is compressed with 7z, which is not supported.
     """
     name = path.name.lower()
     if name.endswith(".xml.7z"):
-        raise InputError(f"{path} is in 7z; take the dump's .xml.bz2, or unpack it to .xml.")
+        raise InputError(
+            f"{path} is compressed with 7z; take the dump's .xml.bz2, or unpack it to .xml."
+        )
     return name.endswith((".xml", ".xml.bz2", ".xml.gz"))
 
 
 def read_pages(path: Path) -> Iterator[Page]:
-    """The articles of a dump in its order: pages of the main namespace that are wikitext and no
-    redirects. Disambiguation pages are among them, for only their wikitext tells.
+    """The articles of a dump in its order: pages of the main namespace that are wikitext and not
+    redirects. Disambiguation pages are included, as only their wikitext shows that they are some.
 
     Raises
     ------
-    InputError: the file is missing, no dump, damaged, cut short, or has a page twice.
+    InputError: the file is missing, not a dump, damaged, cut short, or has a page twice.
     """
     seen = Ids()
     without = FILES_AND_CATEGORIES
-    # The parser is ahead of the events: a page may already hold revisions that are not whole.
+    # The parser is ahead of the events: a page may already hold revisions that are not complete.
     current, newest = Element("page"), None
     try:
         with _opened(path) as file:
             events = iterparse(file, events=("start", "end"))
             root = next(events)[1]
             if _tag(root) != "mediawiki":
-                raise InputError(f"{path} is no MediaWiki dump: its XML begins with <{root.tag}>.")
+                raise InputError(
+                    f"{path} is not a MediaWiki dump, as its XML begins with <{root.tag}>; name "
+                    "another file."
+                )
             for event, element in events:
                 tag = _tag(element)
                 if event == "start" and tag == "page":
@@ -113,17 +118,17 @@ def article(page: Page) -> Passage | None:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """The file, decompressed as it is read; how, its first bytes say."""
+    """The open file, decompressed while it is read; its first bytes tell the compression."""
     with open(path, "rb") as raw:
         magic = raw.read(3)
     for beginning, opener in _OPENERS.items():
         if magic.startswith(beginning):
-            return opener(path, "rb")  # both go on through the streams of a multistream file
+            return opener(path, "rb")  # both read all streams of a multistream file
     return open(path, "rb")
 
 
 def _tag(element: Element) -> str:
-    """The tag without the namespace, which has the schema's version in it."""
+    """The tag without its XML namespace, which contains the schema's version."""
     return element.tag.rpartition("}")[2]
 
 
@@ -137,7 +142,7 @@ def _value(element: Element, tag: str) -> str:
 
 
 def _names(siteinfo: Element) -> frozenset[str]:
-    """What this wiki calls the namespaces of files and of categories, in lower case."""
+    """This wiki's lower-case names of the namespaces for files and for categories."""
     return frozenset(
         (space.text or "").lower()
         for space in siteinfo.iter()
@@ -146,7 +151,7 @@ def _names(siteinfo: Element) -> frozenset[str]:
 
 
 def _newer(page: Element, one: Element | None, other: Element) -> Element:
-    """The newer of two revisions; the page loses the other one, for a whole history is large."""
+    """The newer of two revisions; the other is removed from the page, as histories are large."""
     if one is None:
         return other
     newer, older = one, other
@@ -166,7 +171,7 @@ def _page(
         return None
     text = _value(newest, "text")
     if re.match(r"\s*#redirect\b", text, re.IGNORECASE):
-        return None  # dumps of other programs lack the element
+        return None  # dumps of other programs do not have the redirect element
     title, number = _value(element, "title").strip(), _value(element, "id").strip()
     if not title or not is_number(number):
         raise InputError(f"{path} has a page without title or id (title {title!r}, id {number!r}).")

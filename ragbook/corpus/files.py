@@ -1,8 +1,7 @@
-"""Text files line by line, plain or gzip, with every fault told by file and line.
+"""Reads text files line by line, plain or gzip; every error names the file and the line.
 
-The passage and question readers stand on these four functions. All stream except
-:func:`read_json`; none changes a character of the text (a byte order mark at the very start is
-dropped).
+The readers of passages and questions use these functions. All stream except :func:`read_json`; none
+changes a character of the text (except that a byte order mark at the very start is dropped).
 """
 
 import csv
@@ -20,16 +19,16 @@ _GZIP_MAGIC = b"\x1f\x8b"  # no UTF-8 text begins with these two bytes
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The file's lines with their terminators, split at line feeds only.
+    """The file's lines with their line ends, split at line feeds only.
 
-    Whether the file is gzip is seen from its first two bytes. Raises InputError for a file that
-    is missing, a folder, damaged or not UTF-8.
+    The first two bytes tell whether the file is gzip. Raises InputError for a file that is missing,
+    a folder, damaged or not UTF-8.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the file itself.")
     try:
         with open(path, "rb") as raw:
-            # GzipFile yields lines slowly; buffered, a whole Wikipedia of them is no trouble.
+            # GzipFile yields lines slowly without a buffer.
             zipped = raw.peek(2)[:2] == _GZIP_MAGIC
             stream = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if zipped else raw  # type: ignore[arg-type]
             for number, line in enumerate(stream, 1):
@@ -48,8 +47,8 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line where the row begins, its columns) of a tab-separated file with CSV quoting; blank
-    lines are passed over. Raises InputError where quotes do not close or are followed by text."""
+    """Yield (line where the row begins, its columns) of a tab-separated file with CSV quoting;
+    blank lines are skipped. Raises InputError if quotes do not close or are followed by text."""
     reader = csv.reader(read_lines(path), delimiter="\t", strict=True)
     while True:
         line = reader.line_num + 1
@@ -67,7 +66,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, object) of a JSON-lines file; blank lines are passed over. Raises InputError for a
+    """Yield (line, object) of a JSON-lines file; blank lines are skipped. Raises InputError for a
     line that is not one JSON object."""
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
@@ -92,7 +91,7 @@ def read_json(path: Path) -> Any:
 
 
 def format_suffix(path: Path) -> str:
-    """The suffix that tells the format, lower case, ``.gz`` left aside: ``.tsv`` for
+    """The lower-case suffix that tells the format, without ``.gz``: ``.tsv`` for
     ``psgs_w100.tsv.gz``."""
     bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return bare.suffix.lower()
@@ -106,7 +105,8 @@ def bare_name(path: Path) -> str:
 
 def text_field(where: str, value: dict[str, Any], key: str, may_be_empty: bool = False) -> str:
     """The string at `key` of a JSON object. Raises InputError, beginning with `where`, if it is
-    missing, not a string, empty, or holds half a surrogate pair (no text can)."""
+    missing, not a string, empty (unless it may be), or holds half a surrogate pair, which is not
+    valid Unicode."""
     if key not in value:
         raise InputError(f'{where}: the key "{key}" is missing.')
     return checked_text(where, f'"{key}"', value[key], may_be_empty)
@@ -121,5 +121,7 @@ def checked_text(where: str, what: str, text: Any, may_be_empty: bool = False) -
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError(f"{where}: {what} holds half a surrogate pair, no Unicode text.") from None
+        raise InputError(
+            f"{where}: {what} holds half a surrogate pair, which is not Unicode text; remove it."
+        ) from None
     return text

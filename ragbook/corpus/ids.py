@@ -1,4 +1,4 @@
-"""A set of ids that holds numbers as bits: Wikipedia's pages and DPR's passages are numbered."""
+"""A set of ids that stores numbers as bits: Wikipedia's pages and DPR's passages are numbered."""
 
 import re
 
@@ -6,7 +6,7 @@ _NUMBER = re.compile(r"0|[1-9]\d{0,8}")  # at most nine digits: a set of all of 
 
 
 class Ids:
-    """Ids seen so far; a number costs a bit up to the greatest, any other id its string."""
+    """A set of ids: one bit for each number up to the greatest, a string for each other id."""
 
     def __init__(self) -> None:
         self._bits = bytearray()
@@ -19,12 +19,12 @@ class Ids:
         return at < len(self._bits) and bool(self._bits[at] >> bit & 1)
 
     def add(self, id: str) -> bool:
-        """Add an id; whether it is new."""
+        """Add an id; returns whether it is new."""
         if id in self:
             return False
         if is_number(id):
             at, bit = divmod(int(id), 8)
-            if at >= len(self._bits):  # a little further than needed, for it is copied
+            if at >= len(self._bits):  # grow by more than needed, as growing copies
                 self._bits.extend(bytes(at + at // 8 + 1 - len(self._bits)))
             self._bits[at] |= 1 << bit
         else:
@@ -33,5 +33,5 @@ class Ids:
 
 
 def is_number(id: str) -> bool:
-    """Whether an id is a number as numbers are written, of nine digits at most."""
+    """Whether an id is a number without leading zeros, of at most nine digits."""
     return _NUMBER.fullmatch(id) is not None

@@ -1,25 +1,25 @@
 """MiniWiki, the encyclopaedia that ships with the book.
 
-Its source is the Markdown beside this module, one file a family of articles that are easily taken
-for one another; `MINIWIKI.md` is its data card and `CONTRIBUTING-MINIWIKI.md` says how to write for
-it. Each line is one thing:
+Its source is the Markdown beside this module, one file for each family of articles that are easily
+confused; `MINIWIKI.md` is its data card and `CONTRIBUTING-MINIWIKI.md` says how to write for it.
+Each line is one of these:
 
 ===================  ===============================================================================
 ``# Title``          begins an article
 any other text       a passage of the article
 ``Q: question?``     asks for a fact of the passage above
-``A: a | b``         its answer, which stands in the passage, and what else counts as right
-``Near: id``         ... and the passage `id` must be told apart from this one to answer it
+``A: a | b``         its answer, which is in the passage, and other answers that count as right
+``Near: id``         ... and the passage `id` is similar but does not answer it
 ``And: id``          ... and the passage `id` is needed too
-``U: question?``     asks about the passage's subject what no passage of MiniWiki answers
+``U: question?``     a question about the passage's subject that no passage of MiniWiki answers
 ``2012: text``       the passage as it reads in the edition of that year; one line an edition
 ``A 2012: a | b``    the answer that is right in that edition; one line an edition
 ``Title 2012: T``    the title in that edition, below the line ``# Title``
 ===================  ===============================================================================
 
 Two editions, of the end of 2012 and of the end of 2022, differ in the articles whose facts changed.
-Files named ``heldout-*`` hold running text without questions, which is in no index:
-language-modelling tests read it.
+Files named ``heldout-*`` hold running text without questions, which is in no index and serves to
+test language models.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from ragbook.errors import InputError
 SPLITS = ("train", "dev", "test")
 EDITIONS = ("2012", "2022")
 CURRENT = EDITIONS[-1]
-"""The edition that is meant where none is named."""
+"""The default edition."""
 
 _T = TypeVar("_T")
 _LINE = re.compile(r"(?:(Title|A) (\d{4})|(Q|A|Near|And|U)|(\d{4})): (.*)")
@@ -45,9 +45,12 @@ _LINE = re.compile(r"(?:(Title|A) (\d{4})|(Q|A|Near|And|U)|(\d{4})): (.*)")
 
 @dataclass(frozen=True)
 class Article:
-    """An article; `split` is "train", "dev", "test" or "heldout", `changes` whether its text is
-    another in another edition. `unanswerable` are questions without an answer: what they ask is
-    not in any passage, though their `rival_passage` seems to be about it."""
+    """An article.
+
+    `split` is "train", "dev", "test" or "heldout"; `changes` is whether its text differs between
+    editions. `unanswerable` are questions without an answer: no passage answers them, although
+    their `rival_passage` seems to.
+    """
 
     title: str
     family: str
@@ -59,12 +62,13 @@ class Article:
 
 
 def split_of(title: str, changes: bool = False) -> str:
-    """The split of an article's questions: by article, so that no split asks about a passage that
-    another asks about, and by the title's hash, so that a new article moves no other.
+    """The split of an article's questions. All questions of an article are in one split, so that no
+    two splits ask about the same passage. The title's hash decides, so that a new article does not
+    change the split of another.
 
-    The first 8 bytes of the title's SHA-256, read as a fraction of 1: below 0.70 train, below
-    0.80 dev, else test. An article that changes between editions is never in train (below 0.30
-    dev, else test), so that a reader cannot have learnt its answers by heart.
+    The first 8 bytes of the title's SHA-256 are read as a fraction of 1: below 0.70 is train, below
+    0.80 dev, else test. An article that changes between editions is never in train (below 0.30 is
+    dev, else test), so that a reader cannot have learned its answers by heart.
     """
     digest = hashlib.sha256(title.encode("utf-8")).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64
@@ -115,7 +119,7 @@ class _Draft:
         questions: list[Question] = []
         unanswerable: list[Question] = []
         for number, slot in enumerate(self.slots, 1):
-            # The id is of the current title, so that an edition replaces the other's passage.
+            # The id comes from the current title, so that a passage has one id in all editions.
             gold = f"{slug(self.title)}-{number}"
             passages.append(Passage(gold, title, _of_edition(slot.texts, edition, slot.where)))
             for q in slot.asked:
@@ -135,7 +139,7 @@ class _Draft:
 
 
 def _of_edition(lines: Mapping[str, _T], edition: str, where: str) -> _T:
-    """What stands in an edition, checking that it is said once for all or once for each."""
+    """The line for an edition, after checking that there is one line for all or one for each."""
     if set(lines) not in ({""}, set(EDITIONS)):
         raise InputError(
             f"{where}: give one line for all editions or one for each of {' and '.join(EDITIONS)}."
@@ -144,7 +148,7 @@ def _of_edition(lines: Mapping[str, _T], edition: str, where: str) -> _T:
 
 
 def parse(text: str, family: str, edition: str = CURRENT) -> tuple[Article, ...]:
-    """The articles of one source file. Raises InputError naming the line that does not fit."""
+    """The articles of one source file. Raises InputError that names the line with a fault."""
     drafts: list[_Draft] = []
     waiting: _Asked | None = None  # a question whose answer must come next
     for number, line in enumerate(text.split("\n"), 1):
@@ -156,7 +160,7 @@ def parse(text: str, family: str, edition: str = CURRENT) -> tuple[Article, ...]
             kind, year = match[1] or match[3] or "", match[2] or match[4] or ""
             value = match[5].strip()
         if waiting and kind != "A":
-            raise InputError(f"{where}: a line 'Q: ' must be followed at once by a line 'A: '.")
+            raise InputError(f"{where}: the line after a line 'Q: ' must be a line 'A: '.")
         if not line:
             continue
         if year and year not in EDITIONS:
@@ -165,7 +169,7 @@ def parse(text: str, family: str, edition: str = CURRENT) -> tuple[Article, ...]
             drafts.append(_Draft(line[2:].strip()))
             continue
         if not drafts:
-            raise InputError(f"{where}: a passage must stand below a line '# Title'.")
+            raise InputError(f"{where}: a passage must come after a line '# Title'.")
         draft = drafts[-1]
         slot = draft.slots[-1] if draft.slots else None
         if kind == "Title":
@@ -177,14 +181,14 @@ def parse(text: str, family: str, edition: str = CURRENT) -> tuple[Article, ...]
                 draft.slots.append(slot)
             slot.texts[year] = value
         elif slot is None:
-            raise InputError(f"{where}: a question must stand below its passage.")
+            raise InputError(f"{where}: a question must come after its passage.")
         elif kind == "Q":
             waiting = _Asked(value, where)
             slot.asked.append(waiting)
         elif kind == "U":
             slot.unanswerable.append(value)
         elif not slot.asked:
-            raise InputError(f"{where}: a line '{kind}: ' must stand below its question.")
+            raise InputError(f"{where}: a line '{kind}: ' must come after its question.")
         elif kind == "A":
             answers = tuple(answer.strip() for answer in value.split("|"))
             if not all(answers):
@@ -232,8 +236,8 @@ def corpus(edition: str = CURRENT) -> Corpus:
 
 
 def _mixed(questions: list[Question]) -> list[Question]:
-    """In the order of their texts' SHA-256: so the first n of them are a fair sample of all
-    families and not the first families' questions."""
+    """The questions in the order of their texts' SHA-256, so that the first n are a random sample
+    of all families."""
     return sorted(questions, key=lambda q: hashlib.sha256(q.text.encode("utf-8")).digest())
 
 
@@ -241,8 +245,8 @@ def _mixed(questions: list[Question]) -> list[Question]:
 def questions(split: str = "test", edition: str = CURRENT) -> QuestionSet:
     """The questions of a split, families mixed.
 
-    A question that needs passages of two splits belongs to the later of them (train, dev, test),
-    so that nothing a later split asks for is asked in an earlier one.
+    A question that needs passages of two splits belongs to the later of them (train, dev, test), so
+    that an earlier split never asks about a passage of a later one.
     """
     if split not in SPLITS:
         raise InputError(f"MiniWiki has the splits {', '.join(SPLITS)}, not {split!r}.")
@@ -259,8 +263,8 @@ def questions(split: str = "test", edition: str = CURRENT) -> QuestionSet:
 
 @cache
 def unanswerable() -> tuple[Question, ...]:
-    """Questions that no passage answers, families mixed: a method that knows what it does not know
-    finds little probability for any answer. They have no answers and are in no split."""
+    """Questions that no passage answers, families mixed. A good method gives little probability to
+    any answer. They have no answers and are in no split."""
     return tuple(_mixed([q for article in articles() for q in article.unanswerable]))
 
 

@@ -1,4 +1,4 @@
-"""Worker processes that end with the one that started them."""
+"""Worker processes that end with the process that started them."""
 
 import multiprocessing
 import os
@@ -12,7 +12,7 @@ from typing import Any
 def process_pool(
     processes: int, start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
 ) -> ProcessPoolExecutor:
-    """Spawned processes, not forked: a fork after torch or Faiss has run threads can hang.
+    """A pool of spawned processes: forked ones can hang if torch or Faiss has run threads before.
 
     Parameters
     ----------
@@ -29,7 +29,8 @@ def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> Non
 
 
 def _end_with_parent() -> None:
-    """A killed process cannot end its workers; left alone they would wait for ever, or write."""
+    """End this worker when its parent ends: a killed parent cannot do it, and the worker would wait
+    for ever or go on writing."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

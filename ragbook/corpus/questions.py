@@ -27,15 +27,16 @@ _FORMATS = (
     "or DPR CSV (.csv, .tsv; question, tab, ['answer', ...]), each also as .gz"
 )
 
-_Reader = Callable[[Path], Iterator[Question | None]]  # None is a question without an answer
+_Reader = Callable[[Path], Iterator[Question | None]]  # None stands for an unanswerable question
 
 
 def load_questions(name_or_path: str | os.PathLike[str], split: str | None = None) -> QuestionSet:
-    """The questions of ``"miniwiki"`` (``"miniwiki-2012"``: with the answers of its earlier
-    edition; `split` is train, dev or test, the default) or of a file.
+    """The questions of a bundled set or of a file.
 
-    A file holds one split: `split` only says which, for the record; without it, it is "all".
-    Questions that a SQuAD file marks unanswerable are left out and counted in ``skipped``.
+    The bundled sets are ``"miniwiki"`` and ``"miniwiki-2012"``, with the answers of the earlier
+    edition; `split` is train, dev or test, the default. A file has only one split: `split` only
+    names it in the results, and is "all" by default. Questions that a SQuAD file marks as
+    unanswerable are left out and counted in ``skipped``.
 
     Raises InputError if there is no such set, the format is unknown, an entry is malformed, or
     no question is left.
@@ -46,7 +47,7 @@ def load_questions(name_or_path: str | os.PathLike[str], split: str | None = Non
     if not os.path.exists(path):
         raise InputError(
             f"There is no file {path} and no question set of that name; the bundled questions "
-            f"are {' and '.join(map(repr, miniwiki.NAMES))}, and a file may be {_FORMATS}."
+            f"are {' and '.join(map(repr, miniwiki.NAMES))}, and a file can be {_FORMATS}."
         )
     entries = list(_reader(path)(path))
     questions = [question for question in entries if question is not None]
@@ -57,7 +58,7 @@ def load_questions(name_or_path: str | os.PathLike[str], split: str | None = Non
 
 
 def _reader(path: Path) -> _Reader:
-    """The reader that fits the file's suffix or, where that does not tell, its beginning."""
+    """The reader for the file's suffix or, if that does not tell the format, for its beginning."""
     suffix = format_suffix(path)
     if suffix == ".jsonl":
         return _read_jsonl
@@ -76,7 +77,7 @@ def _reader(path: Path) -> _Reader:
 
 
 def _is_question(line: str) -> bool:
-    """Is this line of a file one whole JSON object with a question?"""
+    """Whether this line of a file is a complete JSON object with a question."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -111,8 +112,8 @@ def _read_json(path: Path) -> Iterator[Question | None]:
 
 
 def _squad(path: Path, data: list[Any]) -> Iterator[Question | None]:
-    """SQuAD 1.1 and 2.0. The contexts are whole paragraphs, no passages of a corpus, so no gold
-    passage is known."""
+    """SQuAD 1.1 and 2.0. The contexts are whole paragraphs and not passages of a corpus, so that no
+    gold passage is known."""
     for a, article in enumerate(data, 1):
         for p, paragraph in enumerate(_list(f"{path}, article {a}", article, "paragraphs"), 1):
             place = f"{path}, article {a}, paragraph {p}"
@@ -140,7 +141,7 @@ def _dpr(path: Path, entries: list[Any]) -> Iterator[Question]:
         positives = entry.get("positive_ctxs") or [{}]
         if not isinstance(positives, list) or not isinstance(positives[0], dict):
             raise InputError(f'{where}: "positive_ctxs" must be a list of objects.')
-        # The Natural Questions files say passage_id, those of the other sets psg_id.
+        # The key is passage_id in the files for Natural Questions and psg_id in the others.
         gold = positives[0].get("passage_id", positives[0].get("psg_id"))
         yield Question(text, answers, None if gold in (None, "") else str(gold))
 
@@ -171,7 +172,7 @@ def _list(where: str, value: Any, key: str) -> list[Any]:
 
 
 def _answers(where: str, answers: Any) -> tuple[str, ...]:
-    """The answers without repetitions, the first first."""
+    """The answers in their order, without repetitions."""
     if not isinstance(answers, list) or not answers:
         raise InputError(f"{where}: the answers must be a list of at least one string.")
     return tuple(dict.fromkeys(checked_text(where, "an answer", answer) for answer in answers))

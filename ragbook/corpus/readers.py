@@ -43,23 +43,23 @@ def load_corpus(name_or_path: str | os.PathLike[str]) -> Corpus:
     if not os.path.exists(path):
         raise InputError(
             f"There is no file {path} and no corpus of that name; the bundled corpora "
-            f"are {' and '.join(map(repr, miniwiki.NAMES))}, and a file may be {_FORMATS}."
+            f"are {' and '.join(map(repr, miniwiki.NAMES))}, and a file can be {_FORMATS}."
         )
     return Corpus(bare_name(path), read_passages(path))
 
 
 def read_passages(path: str | os.PathLike[str]) -> Iterator[Passage]:
-    """The passages of a file, one at a time: only the ids stay in memory, numbers as bits, so
-    all of Wikipedia may pass through. Raises InputError as :func:`load_corpus` does, when it gets
-    there."""
+    """The passages of a file, one at a time. Only the ids stay in memory, numbers as bits, so that
+    all of Wikipedia can be read. Raises InputError as :func:`load_corpus` does, when it reaches the
+    fault."""
     path = Path(path)
     read = {".tsv": _read_tsv, ".jsonl": _read_jsonl}.get(format_suffix(path)) or _sniff(path)
     seen, count = Ids(), 0
     for line, passage in read(path):
         if not seen.add(passage.id):
             raise InputError(
-                f"{path}, line {line}: the passage id {passage.id!r} stands here a second time; "
-                "ids must be unique."
+                f"{path}, line {line}: the passage id {passage.id!r} is used a second time; ids "
+                "must be unique."
             )
         count += 1
         yield passage
@@ -68,7 +68,7 @@ def read_passages(path: str | os.PathLike[str]) -> Iterator[Passage]:
 
 
 def _sniff(path: Path) -> _Reader:
-    """The reader that fits the first line of a file whose name does not tell."""
+    """The reader for the first line of a file whose name does not tell the format."""
     first = next(islice((line for line in read_lines(path) if line.strip()), 1), "")
     if first.lstrip().startswith("{"):
         return _read_jsonl

@@ -1,19 +1,19 @@
 r"""Salient spans: the names and dates of a sentence, found by rules (Guu et al. 2020, section 3.4).
 
-The paper masks named entities, which a tagger finds, and dates, which a regular expression does:
-what they hide is in other texts and not in grammar. Rules find both here, so that no model and no
-download stands behind the data:
+The paper masks named entities, which a tagger finds, and dates, which a regular expression finds:
+to predict these, a model needs knowledge from other texts and not only grammar. Here rules find
+both, so that the data need no model and no download:
 
 * a **date** is a day with its month or a month with its year, in either order, a year from 1000 to
   2099, with or without BC or AD, a decade ("1920s") or a century ("the 19th century");
-* a **name** is a run of capitalised words, joined by such words as "of", "de" and "the" where these
-  stand between two of them. A word at the beginning of a sentence is capitalised anyway: it counts
-  unless the corpus writes it in lower case somewhere. Roman numerals and initials are part of the
-  name around them; months and days of the week by themselves are no names.
+* a **name** is a run of capitalised words, with words such as "of", "de" and "the" between them.
+  The first word of a sentence is always capitalised: it counts unless the corpus has it in lower
+  case somewhere. Roman numerals and initials are part of the name around them; months and days of
+  the week alone are not names.
 
-What the rules miss: names written in lower case (viruses, genes), and whether "Washington" is a
-town or a man, which nothing here asks. What they take too much: adjectives of nations ("Russian"),
-which the tagger that the paper used counts as entities too.
+The rules miss names written in lower case (viruses, genes). They do not tell whether "Washington"
+is a town or a man, which is not needed here. They include adjectives of nations ("Russian"), which
+the paper's tagger counts as entities too.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _END = re.compile(r"(?<=[\w)”’\"'%])[.!?]+(?=[\s]+[^\s\da-zà-öø-ÿ])")
 _ABBREVIATION = re.compile(r"(?:^|[\s(.])(?:[A-Z]|St|Mr|Mrs|Dr|Mt|No|Jr|Sr|vs|c|ca)\Z")
 
 Span = tuple[int, int]
-"""Begin and end of a span, in characters."""
+"""Begin and end of a span, in characters; the end is not included."""
 
 
 def sentences(text: str) -> list[Span]:
-    """Where the sentences of a text stand, without the spaces between them.
+    """The spans of the sentences of a text, without the spaces between them.
 
-    A full stop after an initial or one of a few abbreviations ends none.
+    A full stop after an initial or after one of a few abbreviations does not end a sentence.
     """
     spans, begin = [], 0
     for match in _END.finditer(text):
@@ -65,11 +65,12 @@ def sentences(text: str) -> list[Span]:
 
 
 class SalientSpans:
-    """Finds names and dates; what begins a sentence is judged by the texts it is given.
+    """Finds names and dates.
 
     Parameters
     ----------
-    texts: where the words are seen that also stand in lower case.
+    texts: a word that they have in lower case does not count as a name at the beginning of a
+        sentence.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -80,7 +81,7 @@ class SalientSpans:
     def __call__(self, sentence: str) -> list[Span]:
         """The salient spans of one sentence, from left to right; none overlaps another."""
         dates = [match.span() for match in _DATE.finditer(sentence)]
-        # Nothing of a date is a name: it stands there as a sign that ends one.
+        # A date is not part of a name: it is replaced by marks that end a name.
         rest = _DATE.sub(lambda match: "|" * len(match[0]), sentence)
         names = []
         for match in _NAME.finditer(rest):

@@ -23,11 +23,11 @@ class Source:
 
     Attributes
     ----------
-    name: what the progress bar and messages call it.
-    identity: differs where what is read differs.
-    records: the passages, or, where `article` is given, what it makes them of.
-    article: the passage of a record, None for a record that has none. It takes the time, so it is
-        called in other processes too, and not at all for records that are done with.
+    name: its name in the progress bar and in messages.
+    identity: a string that differs if the content differs.
+    records: yields the passages or, if `article` is given, the records that it turns into passages.
+    article: the passage of a record, or None for a record without one. It takes most of the time,
+        so it is also called in other processes, and not for records of finished parts.
     """
 
     name: str
@@ -37,27 +37,27 @@ class Source:
 
 
 def open_source(spec: str, downloads: Path, checksum: str | None = None) -> Source:
-    """The source that a name says.
+    """The source that `spec` names.
 
     Parameters
     ----------
     spec: the path of a passage file or of a MediaWiki dump (.xml, .xml.bz2, .xml.gz); the https
         address of one; or ``hf:NAME``, ``hf:NAME:CONFIGURATION`` or ``hf:NAME:CONFIGURATION:SPLIT``
         for a Hugging Face data set with the columns id, title and text.
-    downloads: folder in which what an address leads to is kept, in a folder of that address's own;
-        it is fetched anew when that folder is removed.
-    checksum: of the file, as `sha256:HEX`; of a local one too.
+    downloads: folder for downloaded files, each in a subfolder for its address; a file is
+        downloaded again if its subfolder is removed.
+    checksum: checksum of the file, local or downloaded, such as `sha256:HEX`.
 
     Raises
     ------
-    InputError: there is no such file, it could not be fetched or is not what the checksum says.
+    InputError: there is no such file, it could not be downloaded or does not have the checksum.
     """
     if spec.startswith("hf:"):
         if checksum is not None:
             raise InputError("A Hugging Face data set has no checksum; leave --checksum out.")
         return _hugging_face(spec)
     if spec.startswith(("http://", "https://")):
-        own = hashlib.sha256(spec.encode()).hexdigest()[:16]  # two addresses may end alike
+        own = hashlib.sha256(spec.encode()).hexdigest()[:16]  # two files may have the same name
         path = download(spec, downloads / own, checksum)
     else:
         path = Path(spec)
@@ -74,12 +74,12 @@ def open_source(spec: str, downloads: Path, checksum: str | None = None) -> Sour
 
 
 def _hugging_face(spec: str) -> Source:
-    """A data set as a stream: nothing is written to the disk but what the library keeps."""
+    """A data set as a stream: only the library's own cache is written to the disk."""
     name, _, rest = spec.removeprefix("hf:").partition(":")
     configuration, _, split = rest.partition(":")
     if not name:
         raise InputError(
-            "hf: names no data set; write one as hf:wikimedia/wikipedia:20231101.simple."
+            "hf: alone names no data set; write it as in hf:wikimedia/wikipedia:20231101.simple."
         )
     try:
         import datasets  # pyright: ignore[reportMissingImports]
@@ -92,7 +92,7 @@ def _hugging_face(spec: str) -> Source:
         rows = datasets.load_dataset(
             name, configuration or None, split=split or "train", streaming=True
         )
-    except Exception as error:  # the library raises whatever its own libraries raise
+    except Exception as error:  # the library does not say which errors it raises
         first = str(error).strip().partition("\n")[0]
         raise InputError(
             f"{spec} cannot be opened ({type(error).__name__}: {first}); check the name, the "
@@ -108,7 +108,7 @@ def _hugging_face(spec: str) -> Source:
             id = checked_text(where, "the id", str(row["id"]))
             title = checked_text(where, "the title", row["title"], may_be_empty=True)
             if not seen.add(id):
-                raise InputError(f"{where}: the id {id!r} stands here a second time.")
+                raise InputError(f"{where}: the id {id!r} is used a second time.")
             if isinstance(row["text"], str) and row["text"].strip():  # some articles are empty
                 yield Passage(id, title, checked_text(where, "the text", row["text"]))
 

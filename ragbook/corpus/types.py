@@ -1,4 +1,4 @@
-"""Passages and questions, and the ordered collections of them that everything else takes."""
+"""Passages and questions, and ordered collections of them."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, the answers that count as right (the canonical one first), and the id of the
-    passage that is known to answer it, where one is.
+    """A question, the answers that count as right (the canonical one first), and the id of its gold
+    passage, which answers it, if this is known.
 
-    Two kinds of question name a further passage. `rival_passage` says the same kind of thing about
-    something else and must be told apart from the gold one; `second_passage` holds the other fact
-    that the answer needs.
+    Two kinds of question name a further passage. `rival_passage` is similar to the gold passage but
+    about something else, and does not answer the question; `second_passage` holds another fact that
+    the answer needs.
     """
 
     text: str
@@ -46,8 +46,8 @@ class Question:
 def passages_sha256(passages: Iterable[Passage]) -> str:
     """SHA-256 (hex) over id, title and text of all passages in order.
 
-    Every field goes in as its length (8 bytes, big-endian) and its UTF-8 bytes, so that no two
-    different lists of passages can run together to the same bytes.
+    Every field is hashed as its length (8 bytes, big-endian) and its UTF-8 bytes, so that different
+    lists of passages never give the same bytes.
     """
     digest = hashlib.sha256()
     for passage in passages:
@@ -59,7 +59,7 @@ def passages_sha256(passages: Iterable[Passage]) -> str:
 
 
 class Corpus(Sequence[Passage]):
-    """Passages in a fixed order, which is the order of an index's positions, with unique ids.
+    """Passages with unique ids in a fixed order, which is the order of positions in an index.
 
     Raises InputError if two passages share an id.
     """
@@ -92,22 +92,22 @@ class Corpus(Sequence[Passage]):
         return f"Corpus({self.name!r}, {len(self)} passages)"
 
     def position(self, passage_id: str) -> int:
-        """Where the passage stands, from 0; KeyError if there is none of this id."""
+        """The passage's position, from 0; KeyError if there is no passage with this id."""
         return self._positions[passage_id]
 
     def get(self, passage_id: str) -> Passage:
-        """The passage of this id; KeyError if there is none."""
+        """The passage with this id; KeyError if there is none."""
         return self._passages[self._positions[passage_id]]
 
     @cached_property
     def sha256(self) -> str:
-        """:func:`passages_sha256` of these passages (the name plays no part)."""
+        """:func:`passages_sha256` of these passages (the name is not included)."""
         return passages_sha256(self._passages)
 
 
 class QuestionSet(Sequence[Question]):
-    """Questions in a fixed order. ``skipped`` counts those that the source had without an answer
-    and that were left out."""
+    """Questions in a fixed order. ``skipped`` is the number of questions of the source that were
+    left out because they have no answer."""
 
     def __init__(
         self, name: str, split: str, questions: Iterable[Question], skipped: int = 0

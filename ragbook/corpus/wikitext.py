@@ -1,9 +1,9 @@
 """The plain text of a Wikipedia article, from its wikitext (parsed by mwparserfromhell).
 
-What a reader of the page would read as running text stays: paragraphs, list items, the text of
-links, and of the few templates that stand for words in a sentence (`_TEMPLATES`). Tables,
-infoboxes, references, formulas, galleries, files, categories and headings go, and the closing
-sections that only list other works. No template is fetched or expanded.
+The running text of the page is kept: paragraphs, list items, the text of links, and of the few
+templates that stand for words in a sentence (`_TEMPLATES`). Tables, infoboxes, references,
+formulas, galleries, files, categories and headings are removed, and so are the closing sections
+that only list other works. No template is fetched or expanded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mwparserfromhell.wikicode import Wikicode  # pyright: ignore[reportMissingImports]
 
 FILES_AND_CATEGORIES = frozenset({"file", "image", "media", "category"})
-"""Namespaces whose links are no text, by their canonical names; a wiki has names of its own too."""
+"""Canonical names of the namespaces whose links are not text; a wiki has its own names as well."""
 
 
 def _listed(names: str) -> frozenset[str]:
@@ -31,7 +31,7 @@ _CLOSING = _listed(
     "literature | notes | notes and references | references | references and notes | see also | "
     "sources | works cited"
 )
-"""Sections left out with everything below them: they list what the article is not about."""
+"""Sections that are left out with everything below them: they only list sources and links."""
 
 _DROPPED_TAGS = _listed(
     "ce | chem | gallery | graph | hiero | imagemap | inputbox | mapframe | maplink | math | ref "
@@ -39,7 +39,7 @@ _DROPPED_TAGS = _listed(
     "templatestyles | timeline"
 )
 
-# Nothing in a page says that it is a disambiguation page but the template at its foot.
+# Only the template at its end shows that a page is a disambiguation page.
 _DISAMBIGUATION = _listed(
     "dab | disam | disamb | disambig | disambiguation | disambiguation page | geodis | hndis | "
     "mathdab | numberdis | schooldis | roaddis | shipindex | letter-number combination "
@@ -65,8 +65,8 @@ _BRACKET_CLOSING = re.compile(r"(?:\s*[;,])*\s*\)")
 _REPEATED_SEPARATORS = re.compile(r"([;,])(?:\s*[;,])+")
 _LITERAL = {ord(mark): 0xE000 + ord(mark) for mark in "<>{}[]|'_"}
 _MARKS = {hidden: mark for mark, hidden in _LITERAL.items()}
-"""Marks that a page shows as they are (from entities or <nowiki>) are hidden in the private
-use area until what is left of broken markup is gone."""
+"""Characters that a page shows as they are (from entities or <nowiki>) are replaced by characters
+of the private use area until the remains of broken markup have been removed."""
 _BEFORE_PUNCTUATION = re.compile(r"\s+([,.;:](?=\s|$))")
 
 
@@ -88,7 +88,7 @@ def parse(wikitext: str) -> Wikicode:
 
 
 def is_disambiguation(title: str, code: Wikicode) -> bool:
-    """Whether a page only lists what its title may mean: by its title or by its templates."""
+    """Whether a page only lists the meanings of its title, judged by title and templates."""
     if title.endswith("(disambiguation)"):
         return True
     if "__DISAMBIG__" in code:
@@ -98,13 +98,13 @@ def is_disambiguation(title: str, code: Wikicode) -> bool:
 
 
 def plain_text(code: Wikicode, without: Collection[str] = FILES_AND_CATEGORIES) -> str:
-    """The running text of parsed wikitext, its words separated by single blanks.
+    """The running text of parsed wikitext, its words separated by single spaces.
 
     Parameters
     ----------
     without: namespaces, in lower case, whose links are left out.
     """
-    kept, closing = [], 0  # the level of the closing section that is being left out, or 0
+    kept, closing = [], 0  # the level of the closing section that is left out now, or 0
     nodes: list[Any] = code.nodes
     for node in nodes:
         if type(node).__name__ == "Heading":
@@ -117,7 +117,7 @@ def plain_text(code: Wikicode, without: Collection[str] = FILES_AND_CATEGORIES) 
     text = _UNCLOSED_REFERENCE.sub(" ", "".join(kept))
     text = _TABLE_LINE.sub(" ", _UNCLOSED_TABLE.sub("\n", text))
     text = " ".join(_LEFTOVERS.sub(" ", text).split())
-    # A template that is gone leaves its brackets and commas behind: "Paris (; ) is".
+    # Removed templates leave brackets and commas: "Paris (; ) is".
     text = _REPEATED_SEPARATORS.sub(r"\1", text)
     text = _BRACKET_CLOSING.sub(")", _BRACKET_OPENING.sub("(", _EMPTY_BRACKETS.sub(" ", text)))
     return " ".join(_BEFORE_PUNCTUATION.sub(r"\1", text).translate(_MARKS).split())
@@ -128,7 +128,7 @@ def _text(code: Wikicode | None, without: Collection[str]) -> str:
 
 
 def _node(node: Any, without: Collection[str]) -> str:
-    """What a node of the parsed text reads as."""
+    """The running text of a node of the parsed wikitext."""
     match type(node).__name__:
         case "Text":
             return node.value
@@ -175,7 +175,7 @@ _Arguments = list[str]
 
 
 def _name(template: Any) -> str:
-    """A template's name in lower case, blanks for underscores."""
+    """A template's name in lower case, with spaces for underscores."""
     name = " ".join(re.sub(r"<!--.*?-->", "", str(template.name)).replace("_", " ").split()).lower()
     return name.removeprefix("template:")
 
@@ -188,7 +188,7 @@ def _template(node: Any, without: Collection[str]) -> str:
     render = _argument(0) if language else _TEMPLATES.get(name)
     if render is None:
         return ""
-    # By their names, not by their places: {{lang|1=fr|2=...}} is the same as {{lang|fr|...}}.
+    # Arguments are taken by name, as {{lang|1=fr|2=...}} is the same as {{lang|fr|...}}.
     given = {str(p.name).strip(): p.value for p in node.params}
     values = (given.get(str(number)) for number in range(1, len(given) + 1))
     return render(
@@ -200,7 +200,7 @@ def _template(node: Any, without: Collection[str]) -> str:
 
 
 def _argument(number: int) -> Callable[[_Arguments], str]:
-    """A template that reads as its argument of that number, from 0."""
+    """The rendering of a template as its argument of that number, from 0."""
     return lambda given: given[number] if number < len(given) else ""
 
 
@@ -209,7 +209,7 @@ def _last(given: _Arguments) -> str:
 
 
 def _convert(given: _Arguments) -> str:
-    """{{convert|5|to|10|km|mi}} is "5 to 10 km": what was measured, not what it converts to."""
+    """{{convert|5|to|10|km|mi}} becomes "5 to 10 km": the measure itself, not the converted one."""
     text, rest = "", list(given)
     while rest:
         text += rest.pop(0)
@@ -219,7 +219,7 @@ def _convert(given: _Arguments) -> str:
         if rest:
             text += f" {rest.pop(0)}"
         if len(rest) < 2 or not _NUMBER.fullmatch(rest[0]):
-            break  # else {{convert|6|ft|2|in|m}}: more of the same measure
+            break  # no second unit of the same measure, as in {{convert|6|ft|2|in|m}}
         text += " "
     return text
 
@@ -239,7 +239,7 @@ def _constant(text: str) -> Callable[[_Arguments], str]:
 
 
 def _after(text: str) -> Callable[[_Arguments], str]:
-    """A template that reads as `text` and its first argument."""
+    """The rendering of a template as `text` and its first argument."""
     return lambda given: text + (given[0] if given else "")
 
 

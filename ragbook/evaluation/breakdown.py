@@ -1,7 +1,7 @@
 r"""A comparison taken apart: by kind of question, method against method, and by probability.
 
 Everything here is computed from the lines of ``predictions.jsonl``, so that any stored comparison
-can be looked at from these sides without running a method again.
+can be studied in these ways without running a method again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Prediction = Mapping[str, Any]
 
 
 def right(predictions: Sequence[Prediction]) -> dict[str, np.ndarray]:
-    """For each method, which answers match exactly: bool [n]."""
+    """For each method, which of its answers match exactly: bool [n]."""
     return {
         name: np.array([line["methods"][name]["em"] for line in predictions], dtype=bool)
         for name in predictions[0]["methods"]
@@ -42,14 +42,14 @@ def by_kind(
     """Exact match of every method on each kind of question (`Question.kind`), most frequent kind
     first: ``{kind: {"n": int, "em": {method: {"mean", "ci95"}}}}``.
 
-    Raises InputError if a prediction is of a question that `questions` lacks.
+    Raises InputError if a prediction belongs to a question that `questions` lacks.
     """
     kinds_of = {question.text: question.kind for question in questions}
     missing = [p["question"] for p in predictions if p["question"] not in kinds_of]
     if missing:
         raise InputError(
-            f"The question {missing[0]!r} is not among the questions given; give the set that was "
-            "compared on."
+            f"The question {missing[0]!r} is not among the given questions; give the questions "
+            "that the comparison used."
         )
     kinds = np.array([kinds_of[line["question"]] for line in predictions])
     names, counts = np.unique(kinds, return_counts=True)
@@ -67,7 +67,7 @@ def by_kind(
 
 def by_evidence(predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
     """Exact match where the heaviest passage is the gold one, where it is another although the gold
-    one is there, and where the gold one was not retrieved; for each method that reads passages:
+    one was retrieved, and where the gold one was not; for each method that reads passages:
     ``{method: {"gold" | "another" | "not retrieved": {"n", "mean", "ci95"}}}``."""
     scores = right(predictions)
     out: dict[str, dict[str, Any]] = {}
@@ -87,8 +87,8 @@ def by_evidence(predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
 
 
 def agreement(predictions: Sequence[Prediction], names: Sequence[str]) -> np.ndarray:
-    """How often two methods give the same answer, normalized: float64 [M, M], ones on the
-    diagonal."""
+    """The share of questions to which two methods give the same normalized answer: float64 [M, M],
+    ones on the diagonal."""
     texts = [[normalize_answer(p["methods"][n]["text"]) for p in predictions] for n in names]
     return np.array(
         [[np.mean([a == b for a, b in zip(x, y, strict=True)]) for y in texts] for x in texts]
@@ -102,7 +102,8 @@ def kappa(predictions: Sequence[Prediction], names: Sequence[str]) -> np.ndarray
        p_e = \pi_a \pi_b + (1 - \pi_a)(1 - \pi_b), \]
 
     with \(p_o\) the share of questions on which both are right or both wrong, and \(\pi\) each
-    one's share of right answers (Cohen 1960). 1 where both are always right or always wrong.
+    method's share of right answers (Cohen 1960). It is 1 where both are always right or always
+    wrong.
     """
     values = right(predictions)
     out = np.empty((len(names), len(names)))
@@ -116,8 +117,8 @@ def kappa(predictions: Sequence[Prediction], names: Sequence[str]) -> np.ndarray
 
 
 def shared(predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str, Any]:
-    """Of the methods named: on how many questions each is right alone (``alone``), all are
-    (``all``), at least one is (``any``) and none is (``none``)."""
+    """Of the named methods: on how many questions each is the only one that is right (``alone``),
+    all are right (``all``), at least one is (``any``) and none is (``none``)."""
     values = right(predictions)
     table = np.array([values[name] for name in names])
     count = table.sum(axis=0)
@@ -131,12 +132,14 @@ def shared(predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str,
 
 
 def calibration(probability: ArrayLike, correct: ArrayLike, groups: int = 10) -> dict[str, Any]:
-    r"""Is a probability honest? Answers are sorted by it and cut into groups of equal size.
+    r"""How well probabilities agree with the share of right answers. Answers are sorted by
+    probability and cut into groups of equal size.
 
     Parameters
     ----------
-    probability: [n], in 0..1, what the method gave its answers.
-    correct: [n], whether they are right.
+    probability: [n], in 0..1, the method's probability of each of its answers.
+    correct: bool [n], whether they are right.
+    groups: number of groups.
 
     Returns
     -------
@@ -162,16 +165,20 @@ def calibration(probability: ArrayLike, correct: ArrayLike, groups: int = 10) ->
 
 
 def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
-    """How well a number tells two groups apart: the probability that one drawn from `positive` [n]
-    is greater than one drawn from `negative` [m], ties counting half (Mann and Whitney 1947)."""
+    """How well a number separates two groups: the probability that a value drawn from `positive`
+    [n] is greater than one drawn from `negative` [m], ties counting half (Mann and Whitney 1947).
+    """
     a, b = np.asarray(positive, float), np.sort(np.asarray(negative, float))
     below, upto = np.searchsorted(b, a, "left"), np.searchsorted(b, a, "right")
     return float(np.mean((below + upto) / 2) / len(b))
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Of (cost, score) by name, those that no other beats: none costs at most as much and scores at
-    least as well, one of the two strictly. In the order of cost."""
+    """The names of the (cost, score) points that no other beats, in the order of cost.
+
+    A point beats another if it costs no more and scores no less, and is better in at least one of
+    the two.
+    """
 
     def beaten(name: str) -> bool:
         cost, score = points[name]

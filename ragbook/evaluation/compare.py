@@ -32,7 +32,7 @@ _BATCH = 16  # questions given to a method at a time
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What :func:`compare` found.
+    """The result of :func:`compare`.
 
     `results` is the content of ``results.json``, `predictions` the lines of
     ``predictions.jsonl``: one dictionary a question.
@@ -59,7 +59,7 @@ class Comparison:
         rows = []
         for method, scores in self.results["methods"].items():
             for metric, value in scores.items():
-                if metric != "ci95":
+                if metric not in ("ci95", "device", "precision"):
                     low, high = scores["ci95"].get(metric, (None, None))
                     rows.append((method, metric, value, low, high))
         numbers = {"value": float, "low": float, "high": float}
@@ -78,9 +78,9 @@ class Comparison:
         return tables.terminal(self.results, timing)
 
     def save(self, out: str | os.PathLike[str]) -> None:
-        """Writes ``results.json``, ``predictions.jsonl``, ``table.md`` and ``table.tex`` into the
-        folder `out`, which is made if need be; each file appears whole or not at all. Raises
-        InputError if `out` cannot be such a folder."""
+        """Write ``results.json``, ``predictions.jsonl``, ``table.md`` and ``table.tex`` into the
+        folder `out`, which is created if it does not exist; each file appears whole or not at all.
+        Raises InputError if `out` cannot be created or written to."""
         out = Path(out)
         lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in self.predictions)
         texts = {
@@ -96,7 +96,7 @@ class Comparison:
         except OSError as error:
             raise InputError(
                 f"The results cannot be written to {out}: {error.strerror or error}; give a folder "
-                "that can be made or written to."
+                "that can be created or written to."
             ) from error
 
 
@@ -110,14 +110,14 @@ def compare(
 ) -> Comparison:
     """Every method answers every question from k passages.
 
-    `seed` draws the bootstrap's and the permutation test's samples. `index` is the passage index to
-    name in the results; without it, the one that a method's retriever searches. A progress bar
-    stands on standard error while that is a terminal.
+    `seed` is that of the bootstrap and of the permutation test. `index` is the passage index to
+    name in the results; without it, it is the one that a method's retriever searches. With
+    `progress`, a progress bar is drawn on standard error if that is a terminal.
 
-    ``verbatim`` says of a generative method whether its answers are held to the passages' words; it
-    is None for the others. Where some first answers have probability 0 under a method (REALM cannot
-    extract what was not retrieved), its ``answer_nll`` is None, and ``answer_nll_finite`` and
-    ``answer_nll_finite_n`` say the mean of the others and how many they are.
+    In the results, ``verbatim`` says whether a generative method's answers are restricted to the
+    passages' words; it is None for the others. Where some gold answers have probability 0 under a
+    method (REALM cannot extract what was not retrieved), its ``answer_nll`` is None, and
+    ``answer_nll_finite`` and ``answer_nll_finite_n`` give the mean and the number of the others.
 
     Raises InputError if there is no method, no question, a question without answers, two methods
     of one name, or k < 1.
@@ -132,7 +132,7 @@ def compare(
         raise InputError(f"The question set {questions.name!r} is empty; give at least 1 question.")
     for question in questions:
         if not question.answers:
-            raise InputError(f"The question {question.text!r} has no answer to score by; give one.")
+            raise InputError(f"The question {question.text!r} has no gold answer; give it one.")
     if k < 1:
         raise InputError(f"k, the number of passages, must be at least 1, not {k}.")
 
@@ -148,7 +148,7 @@ def compare(
                 found = retriever.retrieve(batch, k)
                 hits[key] += [is_hit(q, r, k) for q, r in zip(batch, found, strict=True)]
                 bar.update(len(batch))
-        # Batch by batch, so that methods that read the same pairs need not all encode them.
+        # All methods take one batch before the next, so that they can share encoded pairs.
         for batch in _batches(questions):
             first = [question.answers[0] for question in batch]
             for method in methods:
@@ -201,12 +201,27 @@ def compare(
                 "ci95": {metric: intervals[method.name, metric] for metric in ("em", "f1")},
                 "parameters": int(method.parameters),
                 "verbatim": getattr(method, "verbatim", None),
+                **_where(method),
             }
             for method in methods
         },
         "paired": _paired(names, scores, seed),
     }
     return Comparison(results, predictions)
+
+
+def _where(method: "Method") -> dict[str, str | None]:
+    """The device and precision of a method's model; None where it does not show one."""
+    holder = getattr(method, "reader", None) or getattr(method, "lm", None)
+    model = getattr(holder, "model", None) or getattr(
+        getattr(holder, "pairs", None), "encoder", None
+    )
+    if model is None:
+        return {"device": None, "precision": None}
+    from ragbook.models.devices import where
+
+    device, precision = where(model)
+    return {"device": device, "precision": precision}
 
 
 def _batches(questions: QuestionSet) -> list[Sequence[Question]]:
@@ -217,7 +232,7 @@ def _prediction(question: Question, answer: "Answer") -> dict[str, Any]:
     """One method's part of a line of ``predictions.jsonl``."""
     return {
         "text": answer.text,
-        # JSON has no infinity: None is an answer of probability 0.
+        # JSON has no infinity: None stands for an answer of probability 0.
         "log_prob": answer.log_prob if math.isfinite(answer.log_prob) else None,
         "em": int(exact_match(answer.text, question.answers)),
         "f1": f1(answer.text, question.answers),
@@ -229,9 +244,9 @@ def _prediction(question: Question, answer: "Answer") -> dict[str, Any]:
 
 
 def _answer_nll(name: str, log_probs: Sequence[float]) -> dict[str, float | int | None]:
-    """Nats an answer: the mean of -log p, if it is finite."""
+    """The mean of -log p, nats an answer; see `compare` for answers of probability 0."""
     if any(math.isnan(value) or value == math.inf for value in log_probs):
-        raise ValueError(f"the method {name!r} gave a log-probability that is none")
+        raise ValueError(f"the method {name!r} gave a log-probability that is NaN or +infinity")
     finite = [-value for value in log_probs if value > -math.inf]
     mean = math.fsum(finite) / len(finite) if finite else None
     if len(finite) == len(log_probs):
@@ -280,7 +295,7 @@ def _paired(
 def _index_entry(
     methods: Sequence["Method"], index: "PassageIndex | None"
 ) -> dict[str, Any] | None:
-    """Which passages the methods had; None where no index is known."""
+    """The entry of `results.json` about the passages; None where no index is known."""
     for method in methods:
         if index is None:
             index = getattr(method.retriever, "index", None)

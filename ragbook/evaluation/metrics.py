@@ -31,9 +31,9 @@ def exact_match(prediction: str, answers: Sequence[str]) -> bool:
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
-    """The harmonic mean of precision and recall of normalized words (as bags), of the answer that
-    fits best (Rajpurkar et al. 2016). Where either text normalizes to nothing, 1.0 if both do,
-    else 0.0, as in SQuAD 2.0."""
+    """The harmonic mean of precision and recall of normalized words (as bags), for the answer that
+    fits best (Rajpurkar et al. 2016). If either text is empty when normalized, it is 1.0 if both
+    are, else 0.0, as in SQuAD 2.0."""
     return max((_f1(prediction, answer) for answer in answers), default=0.0)
 
 
@@ -49,8 +49,8 @@ def _f1(prediction: str, answer: str) -> float:
 def is_hit(question: Question, retrieved: "Retrieved", k: int) -> bool:
     """Is a passage that answers the question among the first `k` retrieved?
 
-    That is its gold passage where one is known, else any whose text (the title does not count)
-    holds an answer.
+    If its gold passage is known, only that one counts; otherwise every passage whose text (without
+    the title) holds an answer.
     """
     if question.gold_passage is not None:
         return question.gold_passage in retrieved.ids[:k]

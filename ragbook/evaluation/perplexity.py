@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from ragbook.models import LanguageModel
 
 CONTEXT, STRIDE = 64, 64
-"""Tokens before the scored ones in a window, and tokens scored in it."""
+"""Context tokens before the scored ones in a window, and tokens scored in it."""
 
 PROMPT = 160
-"""Most tokens of a retrieved passage in the prompt."""
+"""The most tokens of a retrieved passage in the prompt."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,24 @@ def windows(lm: LanguageModel, document: str) -> Iterator[Window]:
 
 @dataclass(frozen=True)
 class Contexts:
-    """One document's N tokens as the model alone reads them."""
+    """What the model alone computes for one document's N tokens."""
 
     queries: Tensor  # float32 [N, d], the state before each token
     targets: Tensor  # int64 [N]
     base: Tensor  # float32 [N], log p_LM of the target
     entropy: Tensor  # float32 [N], of the model's distribution, nats
     expected: Tensor  # int64 [N], its most probable token
-    expectation: Tensor  # float32 [N], that one's log-probability
+    expectation: Tensor  # float32 [N], the log-probability of that token
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One document's N tokens, before lambda and temperature: cached for any number of them."""
+    """All that scoring one document's N tokens needs, except lambda, temperature and k."""
 
     base: Tensor  # float32 [N], log p_LM
     distances: Tensor  # float32 [N, k], squared L2 to the nearest keys, nearest first
     hits: Tensor  # bool [N, k], whether the neighbour's next token is the right one
-    features: Tensor  # float32 [N, F], what `ragbook.methods.knn_lm.adaptive` weighs the memory by
+    features: Tensor  # float32 [N, F], see `ragbook.methods.knn_lm.adaptive`
     in_context: Tensor  # float32 [N], log p_LM with a retrieved passage in the prompt
 
 
@@ -91,13 +91,15 @@ Neighbours = tuple[Tensor, Tensor, Tensor]
 """(distances, hits, features) of one document's tokens, as in `Scored`."""
 
 SEARCHED = 8192
-"""Contexts that are searched for in one pass over the keys."""
+"""How many contexts' neighbours are searched in one pass over the keys."""
 
 RECALLED = 256
-"""Contexts that are searched for exactly, to say what an approximate search misses."""
+"""How many contexts are also searched exactly, to measure the recall of an approximate search."""
 
 
-def read(documents: Sequence[str], lm: LanguageModel, progress: bool = True) -> list[Contexts]:
+def contexts_of(
+    documents: Sequence[str], lm: LanguageModel, progress: bool = True
+) -> list[Contexts]:
     """Run the model over the documents, without the passages."""
     out = []
     for document in tqdm(documents, desc="documents", disable=None if progress else True):
@@ -108,7 +110,7 @@ def read(documents: Sequence[str], lm: LanguageModel, progress: bool = True) -> 
             # The state before the first scored token predicts it; the last one predicts nothing.
             queries, log_probs = (part[0, :-1] for part in lm.forward(ids, last=len(target) + 1))
             expectation, expected = log_probs.max(-1)
-            # A token that a model rules out has no part in it: 0 times -inf is no number.
+            # nansum leaves out tokens of probability 0, for which 0 times -inf is NaN.
             entropy = -torch.nansum(log_probs.exp() * log_probs, -1)
             own = log_probs.gather(1, target[:, None])[:, 0]
             parts.append((queries, target, own, entropy, expected, expectation))
@@ -119,8 +121,8 @@ def read(documents: Sequence[str], lm: LanguageModel, progress: bool = True) -> 
 def prompted(
     documents: Sequence[str], corpus: Corpus, lm: LanguageModel, progress: bool = True
 ) -> list[Tensor]:
-    """log p of every token with the best passage for its window's context in the prompt: float32
-    [N] a document."""
+    """log p of every token, with the passage that BM25 finds for its window's context in the
+    prompt: for each document float32 [N], nats."""
     from ragbook.retrieval import BM25Retriever
 
     retriever = BM25Retriever(corpus)
@@ -146,12 +148,13 @@ def look_up(
 ) -> list[Neighbours]:
     """The neighbours of every token of every document: (distances, hits, features) as in `Scored`.
 
-    The documents are searched for together, SEARCHED tokens in one pass over the keys, which may be
-    more than fit into memory.
+    SEARCHED tokens of all documents are looked up in one pass over the keys, as these may not fit
+    into memory.
 
     Parameters
     ----------
-    search: exact by default.
+    k: neighbours of each token.
+    search: how neighbours are found; an exact search by default.
     """
     search = search or datastore.search
     names = ("queries", "targets", "entropy", "expected", "expectation")
@@ -162,7 +165,7 @@ def look_up(
             column[first : first + SEARCHED] for column in every
         )
         found, rows = search(queries.numpy(), k)
-        # A neighbour that is none (row -1, distance inf) gets no weight, whatever its token.
+        # Where there is no neighbour (row -1, distance inf), the weight is 0 with any token.
         distances, values = torch.from_numpy(found), torch.from_numpy(datastore.values[rows])
         parts.append(
             (
@@ -180,7 +183,8 @@ def look_up(
 def _memory(
     corpus: Corpus, lm: LanguageModel, datastore: Datastore | None, progress: bool
 ) -> Iterator[Datastore]:
-    """The datastore given, if it is the model's; else the corpus's, in a temporary folder."""
+    """The given datastore, checked to be the model's; without one, the corpus's datastore, built in
+    a temporary folder."""
     if datastore is not None:
         datastore.check_model(lm)
         yield datastore
@@ -203,9 +207,9 @@ def score(
     Parameters
     ----------
     corpus: passages for the prompts, and for the memory where no datastore is given.
-    k: neighbours of each context; all of them where the memory has fewer.
+    k: neighbours of each context; all pairs where the memory has fewer.
     datastore: the memory; None builds that of the corpus, in a temporary folder.
-    approximate: search through the datastore's approximate index, with the keys' own distances.
+    approximate: search with the datastore's approximate index; the distances are still exact.
 
     Raises
     ------
@@ -215,7 +219,7 @@ def score(
     if not documents:
         raise InputError("there is no text to measure perplexity on; give a file with some words")
     with _memory(corpus, lm, datastore, progress) as memory:
-        contexts = read(documents, lm, progress)
+        contexts = contexts_of(documents, lm, progress)
         search = partial(memory.search_approximately, recompute=True) if approximate else None
         found = look_up(contexts, memory, k, search)
     in_context = prompted(documents, corpus, lm, progress)
@@ -233,12 +237,13 @@ def approximation(
     k: int = 1024,
     probes: Sequence[int] = (PROBES,),
 ) -> dict[str, Any]:
-    """What the approximate search costs: its recall, and the perplexity beside the exact one's.
+    """What the approximate search costs: its recall, and its perplexity beside the exact search's.
 
     Parameters
     ----------
-    probes: how many cells are looked into; each is tried with the codes' distances, and with those
-        of the stored keys in their place.
+    lam, temperature, k: of the interpolation.
+    probes: numbers of cells to search; each is tried with the approximate distances of the codes,
+        and with the exact distances of the stored keys.
 
     Returns
     -------
@@ -297,12 +302,12 @@ def token_log_probs(
 
     Parameters
     ----------
-    lam, temperature: of kNN-LM; None takes the values tuned on held-out articles set aside for it.
+    lam, temperature: of kNN-LM; None takes the bundled values, tuned on other held-out articles.
     datastore, approximate: as in `score`.
 
     Returns
     -------
-    {name: [float64 [N] for each document that has words]}.
+    {name: [float64 [N], nats, for each document that has words]}.
 
     Raises
     ------
@@ -335,12 +340,12 @@ def perplexity(
     Parameters
     ----------
     corpus, k, datastore, approximate: as in `score`.
-    lm: the bundled one, or another.
+    lm: the language model; None takes the bundled one.
     dev: documents that lambda and temperature are tuned on; None takes the bundled model's values.
 
     Returns
     -------
-    {name: {"perplexity": float, "tokens": int}} with the names `base`, `knn-lm`, `in-context`; of
+    {name: {"perplexity": float, "tokens": int}} with the names `base`, `knn-lm`, `in-context`; for
     an approximate search also its "recall", on the first RECALLED tokens.
 
     Raises
@@ -356,7 +361,7 @@ def perplexity(
     with _memory(corpus, model, datastore, progress) as memory:
         settings: tuple[float, ...] = ()
         if dev is not None:
-            contexts = read(dev, model, progress)
+            contexts = contexts_of(dev, model, progress)
             distances, hits, _ = zip(*look_up(contexts, memory, k), strict=True)
             settings = tune(torch.cat([one.base for one in contexts]), distances, hits)[:2]
         found = token_log_probs(
@@ -379,8 +384,8 @@ def perplexity(
 
 
 def _recall(documents: Sequence[str], lm: LanguageModel, datastore: Datastore, k: int) -> float:
-    """The approximate search's, on the first RECALLED tokens: an exact search costs no more."""
+    """Recall of the approximate search on the first RECALLED tokens, as exact search is slow."""
     text = next(document for document in documents if document.strip())
     start = text[: 16 * RECALLED]  # no token of a text in words is longer than that on average
-    queries = read([start], lm, progress=False)[0].queries[:RECALLED].numpy()
+    queries = contexts_of([start], lm, progress=False)[0].queries[:RECALLED].numpy()
     return recall(datastore.search_approximately(queries, k)[1], datastore.search(queries, k)[1])

@@ -1,4 +1,5 @@
-r"""How sure a score and a difference of scores are, over the draw of the questions.
+r"""The uncertainty of a score, and of a difference of scores, that comes from the choice of the
+questions.
 
 Questions are resampled, methods are not: these intervals say what other questions of the same kind
 would give, not what another training run would.
@@ -41,26 +42,26 @@ def mean_ci(values: Sequence[float]) -> dict[str, Any]:
 
 
 def paired_test(a: ArrayLike, b: ArrayLike, resamples: int = 10_000, seed: int = 0) -> Paired:
-    """Compares the scores `a` [n] and `b` [n] of two methods on the same n questions.
+    """Compare the scores `a` [n] and `b` [n] of two methods on the same n questions.
 
-    The interval bootstraps the questions' differences; the p-value flips their signs at random,
-    as it might be if the methods did not differ (Fisher's randomization test). Raises ValueError
-    if the lengths differ, there is no value or one is not finite.
+    The interval bootstraps the questions' differences; the p-value comes from flipping their signs
+    at random, which changes nothing if the methods do not differ (Fisher's randomization test).
+    Raises ValueError if the lengths differ, there is no value or one is not finite.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape:
-        raise ValueError(f"paired scores must have one shape, not {a.shape} and {b.shape}")
+        raise ValueError(f"paired scores must have the same shape, not {a.shape} and {b.shape}")
     return paired_tests((a - b)[:, None], resamples, seed)[0]
 
 
 def bootstrap_intervals(values: np.ndarray, resamples: int = 10_000, seed: int = 0) -> np.ndarray:
-    """:func:`bootstrap_ci` of every column of `values` [n, m] over the same draws: [m, 2]."""
+    """:func:`bootstrap_ci` of every column of `values` [n, m], with the same resamples: [m, 2]."""
     n = _rows(values)
     rng = np.random.default_rng(seed)
     means = np.empty((resamples, values.shape[1]))
     for start, stop in _chunks(resamples, n):
         drawn = rng.integers(0, n, (stop - start, n))
-        # How often each question was drawn, one row a resample: [rows, n].
+        # How often each question was drawn, one row for each resample: [rows, n].
         drawn += n * np.arange(stop - start)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         means[start:stop] = counts @ values / n
@@ -72,8 +73,8 @@ def paired_tests(differences: np.ndarray, resamples: int = 10_000, seed: int = 0
 
     With \(T = \sum_i d_i\) and \(T^*_r\) the sum under the r-th of R random flips of signs,
     \[ p = \frac{1 + \#\{r : |T^*_r| \ge |T|\}}{1 + R}, \]
-    where the 1 counts the data themselves among the flips, so that p is never 0 and the test never
-    rejects too often.
+    where the 1 counts the data themselves as one of the flips, so that p is never 0 and the test
+    never rejects too often.
     """
     n = _rows(differences)
     rng = np.random.default_rng(seed)
@@ -81,7 +82,7 @@ def paired_tests(differences: np.ndarray, resamples: int = 10_000, seed: int = 0
     as_extreme = np.zeros(differences.shape[1], dtype=int)
     for start, stop in _chunks(resamples, n):
         signs = rng.integers(0, 2, (stop - start, n), dtype=np.int8) * 2.0 - 1.0
-        # Equal sums added up in another order may differ in their last digits.
+        # Equal sums may differ in their last digits if they were added in another order.
         as_extreme += (np.abs(signs @ differences) >= observed - 1e-9).sum(axis=0)
     return [
         Paired(float(difference), (float(low), float(high)), float(p))
@@ -95,8 +96,9 @@ def paired_tests(differences: np.ndarray, resamples: int = 10_000, seed: int = 0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted for there being several, in their own order (Holm 1979): rejecting
-    where the adjusted value is below 0.05 makes any false rejection at most 5% likely."""
+    """Adjust p-values for multiple testing, in their own order (Holm 1979): if all hypotheses with
+    an adjusted value below 0.05 are rejected, the probability of any false rejection is at most 5%.
+    """
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -112,7 +114,7 @@ def cut_off(share: float, sign: str = "") -> str:
 
 
 def _rows(values: np.ndarray) -> int:
-    """n of values [n, m], once they are fit to be averaged."""
+    """Check that values [n, m] are finite and not empty, and return n."""
     if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
         raise ValueError("scores must be finite numbers, one a question, of at least one question")
     return len(values)

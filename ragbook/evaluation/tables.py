@@ -1,7 +1,7 @@
 """``results.json`` as a table: Markdown, LaTeX, HTML, and on the terminal.
 
-All four render one list of cells. Seconds a question vary from run to run; where a table is
-compared with an earlier one (a notebook's output), leave them out with ``timing=False``.
+All four render one list of cells. Seconds a question vary from run to run; if a table is compared
+with an earlier one (a notebook's output), leave them out with ``timing=False``.
 """
 
 from collections.abc import Callable, Mapping
@@ -89,8 +89,8 @@ def html(results: Results, timing: bool = False) -> str:
 
 
 def terminal(results: Results, timing: bool = True) -> "Table":
-    """A rich table, its caption below. Details stand on lines of their own: so the table of a
-    comparison fits into 80 columns."""
+    """A rich table, its caption below. Details are on lines of their own, so that the table fits
+    into 80 columns."""
     from rich.table import Table
     from rich.text import Text
 
@@ -119,7 +119,7 @@ def terminal(results: Results, timing: bool = True) -> "Table":
 
 
 def caption(results: Results, timing: bool = True) -> str:
-    """What the table shows, on what, and what its marks mean."""
+    """The questions and settings of the table, its units, and the meaning of its marks."""
     questions = results["questions"]
     marks = [f"{FROM_BEST} differs from the best of its column"]
     if BASELINE in results["methods"]:
@@ -164,7 +164,7 @@ def _cells(results: Results, timing: bool) -> tuple[list[str], list[list[Cell]]]
 
 
 def _score_column(results: Results, metric: str) -> Callable[[str], Cell]:
-    """The column of a score with intervals and marks."""
+    """The column of a score, with intervals and marks: a cell for each method's name."""
     methods = results["methods"]
     best = max(methods, key=lambda name: methods[name][metric])
     tests = [test for test in results["paired"] if test["metric"] == metric]
@@ -202,7 +202,7 @@ def _count(parameters: int) -> str:
 def _nll(scores: Mapping[str, Any]) -> Cell:
     if scores["answer_nll"] is not None:
         return Cell(f"{scores['answer_nll']:.2f}")
-    # Some answers have probability 0: the mean is infinite, the finite ones' mean is not.
+    # Some answers have probability 0, so the mean is infinite; show that of the others as well.
     mean, n = scores["answer_nll_finite"], scores["answer_nll_finite_n"]
     return Cell("∞", f"({mean:.2f} on {n})" if n else "")
 

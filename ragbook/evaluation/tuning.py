@@ -1,6 +1,6 @@
-"""The settings of kNN-LM, tuned on dev data only, and the list of the bundled weights' files.
+"""Tunes the settings of kNN-LM on dev data only, and lists the bundled weights' files.
 
-`python -m ragbook.evaluation.tuning FOLDER` is the last step of a retraining: it reads the language
+`python -m ragbook.evaluation.tuning FOLDER` is the last step of a retraining: it loads the language
 model in the folder, tunes lambda and temperature, and writes `weights.json` with every file's hash.
 """
 
@@ -20,7 +20,7 @@ from ragbook.models.bundled import write_manifest
 
 
 def tune_answers(lm: LanguageModel, k: int = 5) -> dict[str, float]:
-    """Lambda and temperature of the highest mean log-probability of dev answers' tokens."""
+    """Lambda and temperature that give the dev answers' tokens the highest mean log-probability."""
     from ragbook.index import build_index
     from ragbook.retrieval import DenseRetriever
 
@@ -31,8 +31,8 @@ def tune_answers(lm: LanguageModel, k: int = 5) -> dict[str, float]:
     method = KnnLM(lm, retriever, lam=0.0, temperature=1.0)
     parts = []
     for question, found in zip(questions, retriever.retrieve(questions, k), strict=True):
-        ids = lm.tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]
-        parts.append(method.neighbours(question, [*ids, lm.end], method.memory(found)))
+        tokens = lm.answer_ids(question.answers[0])
+        parts.append(method.neighbours(question, tokens, method.datastore(found)))
     lam, temperature, _ = tune(
         torch.cat([own for own, _, _ in parts]),
         [distances for _, distances, _ in parts],
@@ -42,7 +42,7 @@ def tune_answers(lm: LanguageModel, k: int = 5) -> dict[str, float]:
 
 
 def tune_text(lm: LanguageModel) -> dict[str, float]:
-    """Lambda and temperature of the lowest perplexity on the held-out articles set aside for it."""
+    """Lambda and temperature that give the lowest perplexity on the held-out dev articles."""
     documents = ["\n".join(p.text for p in a.passages) for a in miniwiki.heldout("dev")]
     found = score(documents, miniwiki.corpus(), lm)
     lam, temperature, _ = tune(
@@ -54,7 +54,8 @@ def tune_text(lm: LanguageModel) -> dict[str, float]:
 
 
 def main(folder: Path) -> None:
-    """Write `weights.json` of the folder: files first, so that the language model can be read."""
+    """Write `weights.json` of the folder: first with the files only, so that the language model can
+    be loaded, then with the tuned settings."""
     write_manifest(folder)
     lm = load_language_model(str(folder))
     settings = {"knn_lm": tune_answers(lm), "perplexity": tune_text(lm)}

@@ -1,10 +1,10 @@
-"""The explorer: every question of a comparison with all answers beside each other, as web pages.
+"""The explorer: web pages that show each question of a comparison with all answers side by side.
 
-:func:`write` makes a folder of static files from what :func:`ragbook.compare` found:
-``explorer.html`` opens from the disk in any browser, without a server and without a network. Data
-are scripts, as a browser reads no other file beside a page that it opened from the disk. One,
+:func:`write` makes a folder of static files from the results of :func:`ragbook.compare`:
+``explorer.html`` opens from the disk in any browser, without a server and without a network. The
+data are scripts, because a page opened from the disk may load no other kind of file. One,
 ``questions.js``, holds what the list and its filters need; the answers, weights and passages are in
-parts of :data:`PART` questions, ``answers-0.js`` and so on, each read when it is first looked into.
+parts of :data:`PART` questions, ``answers-0.js`` and so on, each loaded when it is first needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ragbook.evaluation.metrics import normalize_answer
 from ragbook.files import write_text
 
 PART = 25
-"""Questions in one file of answers: some 100 kB."""
+"""How many questions are in one file of answers: some 100 kB."""
 ASSETS = ("explorer.html", "explorer.js", "explorer.css")
 
 Prediction = Mapping[str, Any]
@@ -35,13 +35,13 @@ def write(
     corpus: Corpus,
     questions: Sequence[Question] = (),
 ) -> list[Path]:
-    """Write the explorer into the folder `out`, which is made if need be.
+    """Write the explorer into the folder `out`, which is created if it does not exist.
 
     Parameters
     ----------
     predictions: lines of ``predictions.jsonl``, with at least one question.
     corpus: holds every passage that an answer relied on.
-    questions: the questions asked; they say which are confusable or need two passages.
+    questions: the questions of the comparison; they tell which are confusable or need two passages.
 
     Returns
     -------
@@ -67,12 +67,13 @@ def write(
 def index(
     predictions: Sequence[Prediction], known: Mapping[str, Question] | None = None
 ) -> dict[str, Any]:
-    """What the list and its filters need, one list of values a question, in the order of `fields`.
+    """The data for the list and its filters: for each question one list of values, in the order of
+    `fields`.
 
-    ``reading`` are the places of the methods that rely on passages. ``id`` names the question in an
-    address, whatever stands before it; ``right`` has a 1 for each method that is right and a 0 for
-    each other; ``agree`` says whether all methods that read passages gave one answer, ``found``
-    whether the gold passage was among their passages.
+    ``reading`` are the positions of the methods that rely on passages. ``id`` identifies the
+    question in an address; ``right`` has a 1 for each method that is right and a 0 for each other;
+    ``agree`` is whether all methods that read passages gave the same answer, ``found`` whether the
+    gold passage was among their passages.
     """
     if not predictions:
         raise InputError("There is no prediction to explore; compare on at least one question.")
@@ -89,7 +90,7 @@ def index(
         ids = {e["passage_id"] for m in reading for e in entries[m]["evidence"]}
         rows.append(
             [
-                key if seen[key] == 1 else f"{key}-{seen[key]}",  # a question may stand twice
+                key if seen[key] == 1 else f"{key}-{seen[key]}",  # a question may occur twice
                 line["question"],
                 " | ".join(line["answers"]),
                 question.kind if question else "plain",
@@ -110,8 +111,8 @@ def index(
 def detail(
     prediction: Prediction, corpus: Corpus, question: Question | None = None
 ) -> dict[str, Any]:
-    """One question's answers and passages: those relied on, by their mean weight, heaviest first,
-    then the gold passage if it is not among them. Weights point at passages by place."""
+    """One question's answers and passages: first the passages that answers relied on, by their mean
+    weight, then the gold passage if it is not among them. Weights name passages by position."""
     weights: dict[str, float] = {}
     for entry in prediction["methods"].values():
         for each in entry["evidence"]:
@@ -141,7 +142,7 @@ def detail(
 
 
 def question_id(text: str) -> str:
-    """What names a question in an address: the first 8 digits of its text's SHA-256."""
+    """The question's id in addresses: the first 8 digits of its text's SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
@@ -151,7 +152,7 @@ def _passage(corpus: Corpus, passage_id: str, mark: str, used: bool) -> dict[str
     except KeyError:
         raise InputError(
             f"Corpus {corpus.name!r} has no passage {passage_id!r}, which an answer relied on; "
-            "give the corpus that was compared on."
+            "give the corpus that the comparison used."
         ) from None
     entry = {"id": passage.id, "title": passage.title, "text": passage.text}
     return entry | {"mark": mark, "used": int(used)}
@@ -162,6 +163,6 @@ def _asset(name: str) -> str:
 
 
 def _script(name: str, value: Any) -> str:
-    """A script that puts the value where the page looks for it."""
+    """A script that stores the value where the page finds it."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return f"(self.RAGBOOK ??= {{answers: []}}).{name} = {text};\n"

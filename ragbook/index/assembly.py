@@ -1,9 +1,10 @@
-"""Faiss files from encoded vectors: trained on a sample, filled block by block, put together on
-the disk.
+"""Makes Faiss files from encoded vectors: trained on a sample, filled block by block, merged on the
+disk.
 
-No more than a block of vectors and the training sample is in memory, but for a graph (HNSW), which
-is made there. Inverted lists are filled a block at a time into files, `stage/NNNNN-NNNNN.block`,
-and these are merged into one file on the disk; a killed build goes on after its last whole block.
+Only a block of vectors and the training sample are in memory, except for a graph (HNSW), which is
+built in memory as a whole. Inverted lists are filled a block at a time into files,
+`stage/NNNNN-NNNNN.block`, and these are merged into one file on the disk; a killed build goes on
+after its last complete block.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ragbook.index.parts import FLAT, VECTORS_FILE, faiss_file, lists_file, part
 
 BLOCK = 131_072  # vectors added at a time, and those of one block of inverted lists
 _WHOLE = (*FLAT.values(), "IndexHNSWFlat")
-"""Indexes that hold the vectors themselves and give them back without further memory."""
+"""Types of index that hold the full vectors and return them without further memory."""
 
 
 def write_faiss_files(
@@ -36,8 +37,12 @@ def write_faiss_files(
 
     Parameters
     ----------
-    folder: of the index.
-    stage: folder for what a killed build can take up again: the trained index and whole blocks.
+    folder: folder of the index.
+    stage: folder for what a killed build can reuse: the trained index and complete blocks.
+    vectors: all vectors, float32 [n, d].
+    metric: `inner_product` or `l2`.
+    factory: Faiss's factory string.
+    parts: number of Faiss files.
 
     Returns
     -------
@@ -72,8 +77,8 @@ def write_faiss_files(
 
 
 def write_flat(path: Path, kind: str, vectors: Vectors, first: int, last: int) -> None:
-    """Faiss's exact index of the rows first to last, without holding them: the file is a header
-    that an empty index shows, with two lengths in it, and the numbers."""
+    """Write Faiss's exact index of the rows first to last, without holding them in memory: the file
+    is the header of an empty index, with two lengths changed, and then the numbers."""
     import faiss
 
     empty = faiss.serialize_index(getattr(faiss, kind)(vectors.shape[1])).tobytes()
@@ -87,7 +92,7 @@ def write_flat(path: Path, kind: str, vectors: Vectors, first: int, last: int) -
 
 
 def _trained(stage: Path, vectors: Vectors, metric: str, factory: str) -> tuple[Any, int]:
-    """The trained index without any vectors, and how many vectors it has learnt from."""
+    """The trained index without any vectors, and how many vectors it was trained on."""
     import faiss
 
     index = make_index(factory, vectors.shape[1], metric, len(vectors))
@@ -103,7 +108,7 @@ def _trained(stage: Path, vectors: Vectors, metric: str, factory: str) -> tuple[
 
 
 def _write_index(path: Path, index: Any) -> None:
-    """A Faiss file that appears under its name when it is whole."""
+    """Write a Faiss file that gets its name only when it is complete."""
     import faiss
 
     with whole_file(path) as unfinished:
@@ -123,7 +128,7 @@ def _is_mergeable(index: Any) -> bool:
 def _write_lists(
     path: Path, lists: Path, stage: Path, vectors: Vectors, number: int, first: int, last: int
 ) -> None:
-    """A part's inverted lists, block by block, and merged into the file `lists`."""
+    """Write a part's inverted lists block by block, and merge them into the file `lists`."""
     import faiss
     from faiss.contrib.ondisk import merge_ondisk
 
@@ -140,8 +145,8 @@ def _write_lists(
     merged = faiss.read_index(str(stage / "trained.index"))
     with _silent():
         merge_ondisk(merged, blocks, str(lists))
-    # The name is written into the index; the index may be moved, and its bytes must not depend on
-    # where it was made.
+    # Faiss writes the path of the lists into the index, but the index may be moved, and its bytes
+    # must not depend on where it was made. So only the file's name is written.
     on_disk: Any = faiss.downcast_InvertedLists(inverted_file(merged).invlists)
     on_disk.filename = lists.name
     faiss.write_index(merged, str(path))
@@ -149,7 +154,7 @@ def _write_lists(
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Faiss tells C's standard output how long the merged file is; nobody asked."""
+    """Silence the message about the merged file that Faiss prints on C's standard output."""
     libc = ctypes.CDLL(None)
     libc.fflush(None)
     kept = os.dup(1)
@@ -164,7 +169,7 @@ def _silent() -> Iterator[None]:
 
 
 def clear_other_stages(working: Path, stage: Path) -> None:
-    """Remove what builds of other kinds of index have left, and make this one's folder."""
+    """Remove what builds of other kinds of index have left, and create the folder of this one."""
     for other in working.glob("stage-*"):
         if other != stage:
             shutil.rmtree(other)

@@ -1,15 +1,15 @@
 """Building the passage index: encode in shards, assemble, rename into place.
 
-Everything is made in a hidden folder beside the index, `.NAME.building`:
+Everything is built in a hidden folder beside the index, `.NAME.building`:
 
     state.json          what is being encoded: corpus, encoder, batch and shard size
     shards/00000.npy    vectors of the first `shard_passages` passages, and so on
     stage-.../          a trained index and filled blocks of it (`ragbook.index.assembly`)
     index/              the finished folder, renamed to its place when all of it is on the disk
 
-A build that was killed goes on from its last whole shard and block, if the state says that it was
-the same build. Shards always have the same bounds, so the vectors do not depend on where the kill
-came.
+A killed build goes on after its last complete shard and block, if the state says that it was the
+same build. Shards always have the same bounds, so the vectors do not depend on when a build was
+killed.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from ragbook.corpus import Corpus
     from ragbook.models import Encoder
 
-DEVICES = ("cpu", "cuda")
+DEVICES = ("cpu", "cuda", "mps")
 SHARD_PASSAGES, MANY = 256, 100_000
-"""Passages in a shard; sixteen times as many in one of a corpus of more than MANY, or a folder
-would hold a hundred thousand files."""
+"""Passages in a shard. Corpora of more than MANY passages have shards sixteen times as large, so
+that a folder does not hold a hundred thousand files."""
 
 
 ENGINES = ("local", "ray")
@@ -75,22 +75,23 @@ def build_index(
 ) -> PassageIndex:
     """Encode a corpus and write its index as the folder `out`.
 
-    An index of the same corpus, encoder and kind that stands there is returned as it is; a build
-    that was killed is taken up again. The same inputs give the same bytes, but for a graph (HNSW)
-    that several threads made.
+    If `out` already holds an index of the same corpus, encoder and kind, that index is returned; a
+    killed build is resumed. The same inputs give the same bytes, except for a graph (HNSW) that
+    several threads made.
 
     Parameters
     ----------
     batch_size: passages in one forward pass of the encoder.
-    progress: show a bar, on a terminal.
+    progress: whether to show a bar, on a terminal.
     overwrite: replace an index of other inputs, or a damaged one, instead of refusing.
-    shard_passages: passages in one shard, what a kill can cost at most; chosen by the corpus's
-        size where it is not given.
-    factory: Faiss's factory string. Other than the exact index, it is trained on a sample, its
-        recall is measured, and what it proposes is ranked again by whole vectors.
-    parts: Faiss files of consecutive passages, which several machines can serve.
+    shard_passages: passages in one shard, which is the most that is lost if a build is killed; by
+        default it depends on the corpus's size.
+    factory: Faiss's factory string. An index other than the exact one is trained on a sample, its
+        recall is measured, and its candidates are ranked again by their full vectors.
+    parts: number of Faiss files of consecutive passages, which several machines can serve.
     workers: processes that encode.
-    device: `cpu`, or `cuda`: for one process the GPU, for several one each, as many as there are.
+    device: `cpu`, for wherever the encoder is; `mps`; or `cuda`, with which each process uses a GPU
+        of its own, if there are enough.
     engine: `local`, or `ray` for actors of a Ray cluster that shares the disk with this machine.
 
     Raises
@@ -110,11 +111,13 @@ def build_index(
         raise InputError(f"There is no engine {engine!r}; choose {' or '.join(ENGINES)}.")
     if device not in DEVICES:
         raise InputError(f"There is no device {device!r}; choose {' or '.join(DEVICES)}.")
-    if device != "cpu" and engine == "local" and not _has_gpu():
-        raise InputError("No GPU is at hand that PyTorch can use; encode on the device cpu.")
+    if device != "cpu" and engine == "local":
+        from ragbook.models.devices import choose_device
+
+        choose_device(device)  # or its refusal
     if not 1 <= parts <= len(corpus):
         raise InputError(f"An index of {len(corpus):,} passages cannot have {parts} parts.")
-    if factory != EXACT:  # found out now, not after the encoding
+    if factory != EXACT:  # refuse a wrong one now and not after the encoding
         make_index(factory, encoder.dimension, encoder.metric, len(corpus))
     if shard_passages is None:
         shard_passages = SHARD_PASSAGES if len(corpus) <= MANY else 16 * SHARD_PASSAGES
@@ -134,7 +137,7 @@ def build_index(
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(working):
         if (standing := _standing(out, corpus, encoder, kind, overwrite)) is not None:
-            return standing  # another process has built it in between
+            return standing  # another process has built it in the meantime
         take_up(working, state, "shards")
         shards = ShardEncoder(
             corpus, encoder, working / "shards", batch_size, shard_passages, device
@@ -149,7 +152,7 @@ def build_index(
 
 
 def _writer(engine: str) -> WriteShards:
-    """What encodes the shards under that engine."""
+    """The function that encodes the shards with that engine."""
     if engine == "local":
         return write_by_processes
     from ragbook.index.ray.encoding import write_by_ray
@@ -157,15 +160,9 @@ def _writer(engine: str) -> WriteShards:
     return write_by_ray
 
 
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def precision_record(encoder: Encoder) -> Manifest:
-    """The precision of the encoder's arithmetic as the manifest tells it: only where it is not the
-    usual one. An encoder of somebody's own need not have any."""
+    """The manifest's entry about the precision of the encoder's arithmetic: empty for the usual
+    one, and for an encoder of your own without this attribute."""
     precision = getattr(encoder, "precision", "float32")
     return {} if precision == "float32" else {"precision": precision}
 
@@ -177,7 +174,7 @@ def _standing(
     kind: tuple[str, int],
     overwrite: bool,
 ) -> PassageIndex | None:
-    """The index at `out` if it is the one asked for; None if `out` is free or may be replaced."""
+    """The index at `out` if it is the requested one; None if `out` is free or may be replaced."""
     if not out.exists() or is_empty(out):
         return None
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
@@ -193,8 +190,8 @@ def _standing(
             problem = f"{out} holds an index of another corpus, {index.corpus.name!r}"
         elif stands != kind:
             problem = (
-                f"{out} holds an index of another kind, {stands[0]} in parts: {stands[1]}, than "
-                f"{kind[0]} in parts: {kind[1]}"
+                f"{out} holds an index of another kind ({stands[0]} in parts: {stands[1]}) than "
+                f"was asked for ({kind[0]} in parts: {kind[1]})"
             )
         else:
             return index
@@ -223,8 +220,8 @@ def _assemble(
     factory: str,
     parts: int,
 ) -> None:
-    """Write the files of the index; the manifest last."""
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed build had begun
+    """Write the files of the index, the manifest last."""
+    shutil.rmtree(folder, ignore_errors=True)  # a killed build may have left one
     folder.mkdir()
     write_passages(folder / PASSAGES_FILE, corpus)
     kind, parameters = write_faiss_files(folder, stage, vectors, encoder.metric, factory, parts)

@@ -9,10 +9,11 @@ Khandelwal et al. 2020, section 2. A folder with
     ivfpq.faiss      the approximate index of the keys, if one was trained
     manifest.json    corpus, language model, and every file's size and SHA-256
 
-It is made in a hidden folder beside it (`ragbook.index.working`): first the tokens of the whole
-corpus, which says how large the datastore will be, then the keys, appended a chunk of passages at a
-time. A build that was killed goes on from its last whole chunk; chunks always have the same bounds,
-so the keys do not depend on where the kill came. No more than a chunk is ever in memory.
+It is built in a hidden folder beside it (`ragbook.index.working`): first the tokens of the whole
+corpus, whose number tells how large the datastore will be, then the keys, appended a chunk of
+passages at a time. A killed build goes on after its last complete chunk; chunks always have the
+same bounds, so the keys do not depend on when a build was killed. No more than a chunk is ever in
+memory.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ FORMAT_VERSION = 2
 KEYS, VALUES, OFFSETS = "keys.npy", "values.npy", "offsets.npy"
 PASSAGES, APPROXIMATE = "passages.arrow", "ivfpq.faiss"
 FILES = (KEYS, VALUES, OFFSETS, PASSAGES)
-PROGRESS = "progress.json"  # while building: passages whose keys are on the disk
+PROGRESS = "progress.json"  # during a build: how many passages' keys are on the disk
 CHUNK_PASSAGES = 256
 
 
@@ -77,8 +78,8 @@ class Datastore:
     keys: float16 [N, d], memory-mapped.
     values: int32 [N], memory-mapped.
     offsets: int64 [passages + 1].
-    passages: what the keys were made of, read as they are asked for.
-    manifest: what `manifest.json` says.
+    passages: the passages that the keys were made from, read from the disk when they are used.
+    manifest: the content of `manifest.json`.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -96,7 +97,7 @@ class Datastore:
 
         Raises
         ------
-        InputError: the folder is no datastore, or one of another version, or a file of it is
+        InputError: the folder is not a datastore, or one of another version, or a file of it is
             missing or has another size.
         """
         path = Path(path)
@@ -110,21 +111,22 @@ class Datastore:
         return len(self.values)
 
     def check_model(self, lm: LanguageModel) -> None:
-        """Raises InputError if another language model than `lm` made the keys."""
+        """Raise InputError if another language model than `lm` made the keys."""
         made = self.manifest["language_model"]
         if made["sha256"] != lm.sha256:
             raise InputError(
-                f"{self.path} holds the keys of the language model {made['name']!r}, which those "
-                f"of {lm.name!r} cannot be compared with; use {made['name']!r} or build another."
+                f"{self.path} holds the keys of the language model {made['name']!r}, which cannot "
+                f"be compared with those of {lm.name!r}; use {made['name']!r} or build another "
+                "datastore."
             )
 
     def passage_of(self, rows: np.ndarray) -> np.ndarray:
-        """The position in `passages` of the passage that each row is from, int64, rows' shape."""
+        """The position in `passages` of each row's passage: int64, of the shape of `rows`."""
         return np.searchsorted(self.offsets, rows, side="right") - 1
 
     @cached_property
     def _approximate(self) -> Any:
-        """The approximate index, on the disk but for what a search reads of it."""
+        """The approximate index; a search reads from the disk only what it needs."""
         import faiss
 
         if APPROXIMATE not in self.manifest["files"]:
@@ -140,7 +142,7 @@ class Datastore:
         Parameters
         ----------
         queries: float32 [N, d].
-        k: neighbours of each; all pairs where there are fewer.
+        k: neighbours of each query; all pairs where there are fewer.
 
         Returns
         -------
@@ -156,12 +158,13 @@ class Datastore:
         *,
         recompute: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`search` through the approximate index.
+        """`search` with the approximate index.
 
         Parameters
         ----------
-        probes: cells that are looked into.
-        recompute: replace the codes' distances by those of the stored keys; the neighbours stay.
+        probes: number of cells to search.
+        recompute: replace the approximate distances of the codes by the exact ones of the stored
+            keys, and order the same neighbours by these.
 
         Raises
         ------
@@ -178,13 +181,15 @@ def build_datastore(
 
     Each passage is read by itself from its start, title first, a long one in windows that overlap
     (`LanguageModel.windows`): that is a key's whole context. So a passage's pairs depend on nothing
-    else in the corpus, and are the same in every memory; for longer contexts give whole articles as
-    passages (chapter 3 measures both). A datastore of the same corpus and
-    model that stands there is returned as it is; a build that was killed is taken up again.
+    else in the corpus, and are the same in every datastore; for longer contexts give whole articles
+    as passages (chapter 3 measures both). If `out` already holds a datastore of the same corpus and
+    model, that datastore is returned; a killed build is resumed.
 
     Parameters
     ----------
-    progress: tell the size before the model is run, and show a bar, on a terminal.
+    lm: the model, on any device. One that was placed in another precision than float32 after its
+        hash was taken makes a datastore of the same model, whose manifest says the precision.
+    progress: whether to print the size before the model is run, and to show a bar, on a terminal.
 
     Raises
     ------
@@ -201,6 +206,7 @@ def build_datastore(
             "sha256": lm.sha256,
             "dimension": lm.dimension,
             "window": lm.window,
+            **_precision_record(lm),
         },
     }
     working = beside(out)
@@ -211,11 +217,11 @@ def build_datastore(
         return standing
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(working):
-        if out.exists() and not is_empty(out):  # another process has built it in between
+        if out.exists() and not is_empty(out):  # another process has built it in the meantime
             return _standing(out, described)
         take_up(working, state, "store")
         store = working / "store"
-        if not (store / MANIFEST).is_file():  # else a kill came just before the renaming
+        if not (store / MANIFEST).is_file():  # it is there after a kill just before the renaming
             offsets = _write_tokens(corpus, store, lm, progress)
             _check_room(store, int(offsets[-1]), lm.dimension, progress)
             _write_keys(store, offsets, lm, progress)
@@ -228,10 +234,18 @@ def build_datastore(
     return Datastore.open(out)
 
 
-def add_approximate(datastore: Datastore) -> Datastore:
-    """Train the approximate index of a datastore's keys, write it beside them, and open it anew.
+def _precision_record(lm: LanguageModel) -> Manifest:
+    """The manifest's entry about the precision of the model's weights: empty for the usual one, and
+    for a model of your own without this attribute."""
+    precision = getattr(lm, "precision", "float32")
+    return {} if precision == "float32" else {"precision": precision}
 
-    An index that is there stays. A kill leaves the datastore as it was.
+
+def add_approximate(datastore: Datastore) -> Datastore:
+    """Train the approximate index of a datastore's keys, write it beside them, and return the
+    datastore, opened again.
+
+    If there is such an index already, it is kept. A kill leaves the datastore as it was.
 
     Raises
     ------
@@ -253,11 +267,11 @@ def add_approximate(datastore: Datastore) -> Datastore:
 
 
 def verify(path: Path | str) -> list[str]:
-    """Every file of a datastore that is missing or is not as it was written, one sentence each.
+    """One sentence for every file of a datastore that is missing or whose bytes have changed.
 
     Raises
     ------
-    InputError: the folder is no datastore.
+    InputError: the folder is not a datastore.
     """
     manifest = _read_manifest(Path(path))
     return size_problems(Path(path), manifest) or hash_problems(Path(path), manifest)
@@ -270,7 +284,7 @@ def _read_manifest(path: Path) -> Manifest:
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
-            f"{path} is not a whole datastore; build one with `ragbook datastore build`."
+            f"{path} is not a complete datastore; build one with `ragbook datastore build`."
         ) from None
     if (version := manifest.get("format_version")) != FORMAT_VERSION:
         raise InputError(
@@ -287,7 +301,7 @@ def _write_manifest(folder: Path, described: Manifest, names: Sequence[str]) -> 
 
 
 def _standing(out: Path, described: Manifest) -> Datastore:
-    """The datastore at `out` if it is the one asked for."""
+    """The datastore at `out` if it is the requested one; otherwise InputError."""
     try:
         datastore = Datastore.open(out)
     except InputError as error:
@@ -300,7 +314,7 @@ def _standing(out: Path, described: Manifest) -> Datastore:
 
 
 def _write_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
-    """The header of a .npy file; numpy leaves room in it for the length to grow."""
+    """Write the header of a .npy file; numpy leaves room in it for the length to grow."""
     file.seek(0)
     described = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, described)
@@ -309,8 +323,8 @@ def _write_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
 def _write_tokens(
     corpus: Corpus | StoredPassages, store: Path, lm: LanguageModel, progress: bool
 ) -> np.ndarray:
-    """Write every passage's tokens but its first as the values; where each passage's begin."""
-    if (store / OFFSETS).is_file():  # written last
+    """Write every passage's tokens except its first as the values; returns the offsets."""
+    if (store / OFFSETS).is_file():  # it is written last
         return np.load(store / OFFSETS, allow_pickle=False)
     lengths = []
     with (
@@ -331,7 +345,7 @@ def _write_tokens(
 
 
 def _check_room(store: Path, pairs: int, dimension: int, progress: bool) -> None:
-    """Tell what the keys will take, which is nearly all of it, and refuse what does not fit."""
+    """Print the size of the keys, which take nearly all the space; refuse if they do not fit."""
     written = (store / KEYS).stat().st_size if (store / KEYS).is_file() else 0
     size = pairs * dimension * np.dtype(np.float16).itemsize
     if progress:
@@ -367,7 +381,7 @@ def _write_keys(store: Path, offsets: np.ndarray, lm: LanguageModel, progress: b
         file.seek(0, os.SEEK_END)
         for first in range(done, passages, CHUNK_PASSAGES):
             last = min(first + CHUNK_PASSAGES, passages)
-            # A text is its opening token and its values; the last of these has no successor.
+            # A text is the start token and the values, without the last, which needs no key.
             texts = [
                 [lm.start, *values[offsets[p] : offsets[p + 1] - 1].tolist()]
                 for p in range(first, last)
@@ -376,8 +390,8 @@ def _write_keys(store: Path, offsets: np.ndarray, lm: LanguageModel, progress: b
                 half = key.numpy().astype(np.float16)
                 if not np.isfinite(half).all():
                     raise InputError(
-                        f"the language model {lm.name!r} gave a key that is not finite in float16; "
-                        "a datastore cannot hold its keys."
+                        f"the language model {lm.name!r} gave a key that is not finite in float16, "
+                        "which a datastore cannot hold; use another language model."
                     )
                 file.write(half.data)
             file.flush()

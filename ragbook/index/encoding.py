@@ -1,7 +1,7 @@
-"""Encoding a corpus in shards: `NNNNN.npy`, written whole as each is done, by one process or many.
+"""Encodes a corpus in shards: files `NNNNN.npy`, written by one process or by many.
 
-Whoever encodes, it is `ShardEncoder` that does it, and shards have the same bounds: so it makes no
-difference to the vectors which process wrote which, nor how often a build was killed.
+Every process encodes with a `ShardEncoder`, and shards always have the same bounds. So the vectors
+do not depend on which process wrote which shard, nor on how often a build was killed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class ShardEncoder:
-    """Encodes shards of a corpus by their number, and knows which are there.
+    """Encodes shards of a corpus by their number, and finds out which exist already.
 
     Attributes
     ----------
     folder: where the shards are written.
     batch_size: passages in one forward pass.
     shard_passages: passages in a shard.
-    device: `cpu`, or `cuda` for a GPU of each process's own, as far as there are enough.
+    device: `cpu`, for wherever the encoder is; `mps`; or `cuda`, with which each process uses a GPU
+        of its own, if there are enough.
     """
 
     corpus: Corpus | StoredPassages
@@ -49,14 +50,16 @@ class ShardEncoder:
         return -(-len(self.corpus) // self.shard_passages)
 
     def move(self, rank: int) -> None:
-        """Make ready to encode as the worker of that rank: on a GPU of its own, or on the CPU with
-        one thread, for the workers are there to use the cores."""
+        """Prepare to encode as the worker of that rank: on a GPU of its own, or on the CPU with one
+        thread, as the workers together use all cores."""
         import torch
 
         if self.device == "cpu":
             torch.set_num_threads(1)
-        else:
+        elif self.device == "cuda":
             self.encoder.to(f"cuda:{rank % torch.cuda.device_count()}")
+        else:
+            self.encoder.to(self.device)
 
     def path(self, number: int) -> Path:
         """The file of the shard with this number, counted from 0."""
@@ -67,7 +70,7 @@ class ShardEncoder:
         return min(self.shard_passages, len(self.corpus) - number * self.shard_passages)
 
     def is_whole(self, number: int) -> bool:
-        """Whether a shard is there and readable (a power cut can leave an empty file)."""
+        """Whether the shard's file exists and is readable (a power cut can leave an empty file)."""
         try:
             vectors = np.load(self.path(number), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -76,7 +79,7 @@ class ShardEncoder:
         return vectors.shape == shape and vectors.dtype == np.float32
 
     def write(self, number: int) -> None:
-        """Encode a shard and write it whole.
+        """Encode a shard and write its file, which appears only when it is complete.
 
         Raises
         ------
@@ -90,25 +93,25 @@ class ShardEncoder:
         shape = (len(passages), self.encoder.dimension)
         if vectors.shape != shape or not np.isfinite(vectors).all():
             raise InputError(
-                f"Encoder {self.encoder.id} gave vectors of shape {vectors.shape} or not finite "
-                f"for passages {start} to {start + len(passages) - 1} of {self.corpus.name!r}, "
-                f"expected finite ones of shape {shape}."
+                f"Encoder {self.encoder.id} gave vectors of shape {vectors.shape}, or some that "
+                f"are not finite, for passages {start} to {start + len(passages) - 1} of "
+                f"{self.corpus.name!r}; use an encoder that gives finite ones of shape {shape}."
             )
-        # Two workers may write the same shard at once: one seemed dead, and another was given it.
+        # Two workers may write one shard at once, if the first seemed dead and a second got it too.
         write_whole(self.path(number), lambda file: np.save(file, vectors))
 
 
 WriteShards = Callable[[ShardEncoder, Sequence[int], int], Iterator[int]]
-"""(shards, numbers of the missing ones, workers) -> their numbers, as they are done."""
+"""(shards, numbers of the missing ones, workers) -> these numbers, each when it is done."""
 
 
 def encode(shards: ShardEncoder, workers: int, write: WriteShards, progress: bool) -> Vectors:
-    """Encode the shards that are not there yet; the vectors of all.
+    """Encode the shards that do not exist yet, and return the vectors of all.
 
     Parameters
     ----------
     workers: how many processes or actors encode at once.
-    write: `write_by_processes` here, or what a cluster has in its place.
+    write: `write_by_processes`, or a function that encodes on a cluster.
     """
     missing = [number for number in range(len(shards)) if not shards.is_whole(number)]
     done = len(shards.corpus) - sum(map(shards.passages, missing))
@@ -139,7 +142,7 @@ def _write_here(shards: ShardEncoder, missing: Sequence[int]) -> Iterator[int]:
 # --- several processes ----------------------------------------------------------------------------
 
 _mine: ShardEncoder | None = None
-"""What a worker process encodes with, made once."""
+"""The `ShardEncoder` of a worker process, received once."""
 
 
 def _start(shards: ShardEncoder, ranks: multiprocessing.Queue) -> None:
@@ -155,7 +158,7 @@ def _write(number: int) -> int:
 
 
 def write_by_processes(shards: ShardEncoder, missing: Sequence[int], workers: int) -> Iterator[int]:
-    """Encode shards here, or with several `workers` in as many processes of this machine.
+    """Encode shards in this process or, with several `workers`, in as many on this machine.
 
     Raises
     ------
@@ -172,17 +175,17 @@ def write_by_processes(shards: ShardEncoder, missing: Sequence[int], workers: in
             yield from pool.map(_write, missing)
         except BrokenProcessPool:
             raise InputError(
-                "A process that was encoding has died, of too little memory perhaps; the shards "
+                "A process that was encoding has died, perhaps because memory was full; the shards "
                 "that are done are kept, and the same command goes on from them."
             ) from None
 
 
-# --- what was encoded -----------------------------------------------------------------------------
+# --- the encoded vectors --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """The vectors of all shards, float32 [n, d], read from the disk as they are asked for."""
+    """The vectors of all shards, float32 [n, d], read from the disk when they are used."""
 
     shards: list[Path]
     shard_passages: int
@@ -197,7 +200,7 @@ class Vectors:
             yield self.rows(np.arange(at, min(at + size, last)))
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """The vectors at ascending positions."""
+        """The vectors at ascending positions, float32 [len(positions), d]."""
         taken = np.empty((len(positions), self.shape[1]), np.float32)
         number = positions // self.shard_passages
         for shard in np.unique(number):

@@ -1,4 +1,4 @@
-"""Which Faiss index: made from its factory string, or chosen to fit into so much memory."""
+"""Makes a Faiss index from its factory string, or chooses one that fits into a given memory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from ragbook.errors import InputError
 
 EXACT = "Flat"
-"""The exact index, the one that is built unless another is asked for."""
+"""The exact index, which is the default."""
 
 FEWEST_PER_CENTROID = 39
-"""Training vectors for each centroid, below which Faiss does not trust what k-means finds."""
+"""The fewest training vectors for each centroid; with fewer Faiss warns about k-means."""
 
 _SCAN = 200_000  # passages up to which comparing a question with all of them is quick enough
-_LINKS = 2 * 32 * 4 + 20  # bytes of HNSW32's graph a vector: its links, level and offset
-_LIST = 24  # bytes of an inverted list before anything is in it
+_LINKS = 2 * 32 * 4 + 20  # bytes of HNSW32's graph for a vector: its links, level and offset
+_LIST = 24  # bytes of an empty inverted list
 _WALK = 160  # candidates when a vector is linked; with Faiss's 40 large graphs miss neighbours
-_OPQ_ROUNDS = 4  # Faiss's 50 take minutes and change the codes little after the first few
+_OPQ_ROUNDS = 4  # Faiss's 50 take minutes, and after the first few the codes change little
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -29,8 +29,8 @@ class Choice:
     Attributes
     ----------
     factory: Faiss's factory string.
-    memory: bytes of the index, which a search is quick for while they are in memory.
-    reasons: one line for every kind that was weighed, the chosen one's last.
+    memory: size of the index in bytes; a search is fast while all of it is in memory.
+    reasons: one line for every kind that was considered, the chosen one last.
     """
 
     factory: str
@@ -43,25 +43,26 @@ def parse_bytes(text: str) -> int:
 
     Raises
     ------
-    InputError: it is no size.
+    InputError: the text is not a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
     if match is None or float(match[1]) == 0 or (match[3] and not match[2]):
-        raise InputError(f"{text!r} is no size; write one as 8GB, 500MB or 16GiB.")
+        raise InputError(f"{text!r} is not a size; write one as 8GB, 500MB or 16GiB.")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]])
 
 
 def choose_factory(passages: int, dimension: int, budget: int) -> Choice:
-    """The index of highest recall that fits into `budget` bytes.
+    """The index with the highest recall that fits into `budget` bytes.
 
-    They are weighed in this order: the exact one, while it is also quick; HNSW, a graph over the
-    whole vectors; inverted lists with a byte for each number; inverted lists with product codes of
-    fewer and fewer bytes, after a rotation that is learnt for them (OPQ).
+    The kinds are tried in this order: the exact one, if it is also fast enough; HNSW, a graph over
+    the full vectors; inverted lists with a byte for each number; inverted lists with product codes
+    of fewer and fewer bytes, after a learned rotation (OPQ).
 
     Parameters
     ----------
-    passages, dimension: how many vectors, of how many numbers.
-    budget: bytes. The texts, and the vectors that candidates are ranked again by, stay on the disk.
+    passages, dimension: number of vectors, and of numbers in each.
+    budget: memory in bytes. The texts, and the full vectors by which candidates are ranked again,
+        stay on the disk and do not count.
 
     Raises
     ------
@@ -108,8 +109,9 @@ def _readable(size: int) -> str:
 
 
 def inverted_lists(vectors: int) -> int:
-    """How many inverted lists suit so many vectors: about four times their square root, a power of
-    two, as Faiss's authors advise, with enough vectors to train each; 0 where they are too few."""
+    """A good number of inverted lists for so many vectors: a power of two, about four times the
+    square root of their number, as Faiss's authors advise, with enough vectors to train each; 0 if
+    there are too few vectors."""
     most = min(int(4 * vectors**0.5), vectors // FEWEST_PER_CENTROID)
     return 1 << most.bit_length() - 1 if most >= 16 else 0
 
@@ -117,13 +119,13 @@ def inverted_lists(vectors: int) -> int:
 def make_index(factory: str, dimension: int, metric: str, passages: int) -> Any:
     """The empty, untrained Faiss index of a factory string.
 
-    Product codes are trained plainly (`np`): Faiss would otherwise also sort them for a search by
-    Hamming distance, which takes ten times as long and which nothing here uses.
+    Product codes are trained with `np`, without sorting: otherwise Faiss would also sort them for a
+    search by Hamming distance, which takes ten times as long and is not used here.
 
     Parameters
     ----------
     metric: `inner_product` or `l2`.
-    passages: how many will be indexed, to learn from.
+    passages: how many will be indexed, which are also those to train on.
 
     Raises
     ------
@@ -138,7 +140,7 @@ def make_index(factory: str, dimension: int, metric: str, passages: int) -> Any:
     except (RuntimeError, MemoryError) as error:
         reason = str(error).rpartition(": ")[2].strip()
         raise InputError(
-            f"Faiss makes no index {factory!r} of {dimension} dimensions ({reason}); write one as "
+            f"Faiss makes no index {factory!r} of {dimension} dimensions ({reason}); name one like "
             "Flat, HNSW32, IVF1024,SQ8 or OPQ48,IVF1024,PQ48."
         ) from None
     name = type(index).__name__
@@ -146,13 +148,13 @@ def make_index(factory: str, dimension: int, metric: str, passages: int) -> Any:
         index.hnsw.efConstruction = _WALK
     if any(word in name for word in ("Refine", "IDMap", "IVFPQR", "Binary")):
         raise InputError(
-            f"{factory!r} is a {name}, which is not built here; leave that part out, for "
-            "candidates are ranked again by whole vectors in any case."
+            f"{factory!r} is a {name}, which ragbook does not build; leave that part out, as "
+            "candidates are ranked again by their full vectors in any case."
         )
     needed = _fewest(index)
     if passages < needed:
         raise InputError(
-            f"{factory!r} takes {needed:,} passages to learn from, and there are {passages:,}; "
+            f"{factory!r} needs {needed:,} passages to train on, and there are {passages:,}; "
             "choose fewer lists or shorter codes, or the exact index (Flat)."
         )
     if name == "IndexPreTransform":
@@ -176,7 +178,7 @@ def _lists(index: Any) -> int:
 
 
 def _codes(index: Any) -> int:
-    """Values that a product code's byte has, which are learnt; 0 for other codes."""
+    """How many learned values a byte of a product code has; 0 for other codes."""
     import faiss
 
     inner: Any = faiss.downcast_index(inverted_file(index) or index)
@@ -186,11 +188,11 @@ def _codes(index: Any) -> int:
 
 
 def _fewest(index: Any) -> int:
-    """The passages that an index must have to be trained."""
+    """The fewest passages that an index can be trained on."""
     return FEWEST_PER_CENTROID * max(_lists(index), _codes(index))
 
 
 def training_size(index: Any, passages: int) -> int:
     """How many passages an index is trained on: 64 for each list and 256 for each value of a code,
-    where there are so many."""
+    or all if there are fewer."""
     return min(passages, max(64 * _lists(index), 256 * _codes(index), 65_536))

@@ -1,11 +1,11 @@
 r"""The passage index: a search over the passages' vectors (Faiss, Johnson et al. 2017), exact or
-approximate, of one part or of several.
+approximate, in one part or in several.
 
-The score of passage z for query x, of the vectors \(p = E_P(z)\) and \(q = E_Q(x)\), is greater
-for the better passage under every similarity (Karpukhin et al. 2020, equation 1 and section 5.2):
+The score of passage z for query x, from the vectors \(p = E_P(z)\) and \(q = E_Q(x)\), is higher
+for better passages with every similarity (Karpukhin et al. 2020, equation 1 and section 5.2):
 
 * `dot`: \(q \cdot p\), DPR's own;
-* `cosine`: the same, of vectors that the encoder has scaled to length 1;
+* `cosine`: the same, with vectors that the encoder has scaled to length 1;
 * `l2`: \(-\lVert q - p \rVert^2\).
 """
 
@@ -20,7 +20,9 @@ import numpy as np
 from ragbook.errors import InputError
 from ragbook.index.manifest import (
     MANIFEST,
+    UNSAID,
     Manifest,
+    conventions,
     hash_problems,
     manifest_as_written,
     read_manifest,
@@ -41,10 +43,10 @@ class PassageIndex:
     Attributes
     ----------
     path: the folder.
-    manifest: what `manifest.json` says.
-    digest: SHA-256 of `manifest.json`, the index's name in results.
-    corpus: the passages, mapped from the disk; position i of a search is `corpus[i]`.
-    parts: the Faiss files, opened, in the corpus's order.
+    manifest: the content of `manifest.json`.
+    digest: SHA-256 of `manifest.json`, which identifies the index in results.
+    corpus: the passages, memory-mapped; a position i that a search returns means `corpus[i]`.
+    parts: the opened Faiss files, in the corpus's order.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class PassageIndex:
 
     @classmethod
     def open(cls, path: Path | str) -> PassageIndex:
-        """Open an index folder. Sizes, version and shapes are checked, hashes are `verify`'s.
+        """Open an index folder. Sizes, version and shapes are checked; `verify` checks the hashes.
 
         Raises
         ------
@@ -119,33 +121,35 @@ class PassageIndex:
         """Refuse an encoder whose vectors mean something else than this index's.
 
         The weights decide, not the name they go by: one checkpoint at two paths is one encoder. Of
-        two towers it is the passages': any query tower that was trained to it may search.
+        two towers it is the passages': any query tower that was trained to it may search, after a
+        prompt of its own. Pooling, prompts, the most tokens and the similarity must be the same.
 
         Raises
         ------
         InputError: the encoders differ; the sentence names both.
         """
         built, given = self.manifest["encoder"], encoder_record(encoder)
-        if any(built[key] != given[key] for key in given.keys() - {"id"}):
+        if not means_the_same(built, encoder):
             raise InputError(
                 f"The index at {self.path} was built with encoder {_described(built)}, not with "
                 f"{_described(given)}; search with its own encoder or build another index."
             )
 
     def search(self, query_vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k passages with the greatest scores, best first: exactly, or as far as an approximate
-        index finds them. The scores are exact in either.
+        """The k passages with the highest scores, best first. An approximate index may miss some of
+        them; the scores are exact in both cases.
 
         Parameters
         ----------
         query_vectors: float32 [B, d].
-        k: how many; at most as many as there are passages come back, k' = min(k, len).
+        k: how many passages; k' = min(k, number of passages) are returned.
 
         Returns
         -------
         scores: float32 [B, k'], inner products or negative squared distances.
-        positions: int64 [B, k'], into `corpus`; equal scores stand in the corpus's order, at the
-            edge too. -1, after all others, stands where an approximate index found no k'-th.
+        positions: int64 [B, k'], into `corpus`; of passages with equal scores the first in the
+            corpus comes first, also where the list is cut. If an approximate index finds fewer than
+            k', the list ends with -1.
 
         Raises
         ------
@@ -167,7 +171,7 @@ class PassageIndex:
         return found[0] if len(found) == 1 else best(found, k)
 
     def _searched(self, queries: np.ndarray, k: int) -> list[Found]:
-        """What every part finds."""
+        """The results of every part."""
         return [part.search(queries, k) for part in self.parts]
 
     def vectors(self, positions: np.ndarray) -> np.ndarray:
@@ -179,7 +183,7 @@ class PassageIndex:
 
         Raises
         ------
-        InputError: a position is none of a passage.
+        InputError: a position does not belong to a passage.
         """
         rows = np.ascontiguousarray(positions, dtype=np.int64)
         if rows.ndim != 1 or ((rows < 0) | (rows >= len(self))).any():
@@ -195,15 +199,34 @@ class PassageIndex:
 
 
 def encoder_record(encoder: Encoder) -> Manifest:
-    """The manifest's entry of an encoder: what its passage vectors depend on, and its name."""
+    """The manifest's entry about an encoder: its name, and what its passage vectors depend on.
+    Settings with their usual values are left out; an encoder of your own need not have them."""
     names = ("id", "sha256", "pooling", "dimension", "similarity", "metric")
-    return {name: getattr(encoder, name) for name in names}
+    record = {name: getattr(encoder, name) for name in names}
+    for name in ("prompts", "max_tokens"):
+        value = getattr(encoder, name, UNSAID[name])
+        if value != UNSAID[name]:
+            record[name] = value
+    query = getattr(encoder, "query_id", None)
+    return record if query is None else record | {"query_encoder": query}
+
+
+def means_the_same(record: Manifest, encoder: Encoder) -> bool:
+    """Whether an encoder may search vectors made with the encoder of a manifest's entry. If it has
+    a separate query tower, the query prompt belongs to that tower and may differ."""
+    built, given = conventions(record), conventions(encoder_record(encoder))
+    if getattr(encoder, "query_sha256", encoder.sha256) != encoder.sha256:
+        for entry in (built, given):
+            entry["prompts"] = {k: text for k, text in entry["prompts"].items() if k != "query"}
+    return built == given
 
 
 def _described(record: Manifest) -> str:
+    said = conventions(record)
+    prompts = ", ".join(f"{role} after {text!r}" for role, text in said["prompts"].items())
     return (
         f"{record['id']} ({record['pooling']} pooling, {record['similarity']}, "
-        f"weights {record['sha256'][:12]})"
+        f"{prompts or 'no prompts'}, {said['max_tokens']} tokens, weights {record['sha256'][:12]})"
     )
 
 
@@ -212,11 +235,11 @@ def verify(path: Path | str) -> list[str]:
 
     Returns
     -------
-    One sentence for each problem; an empty list when the index is whole.
+    One sentence for each problem; an empty list if there is none.
 
     Raises
     ------
-    InputError: `path` is not an index, or an index of a version that this code does not read.
+    InputError: `path` is not an index, or an index of another version.
     """
     path = Path(path)
     parts = (path / PASSAGES_FILE, *path.glob("faiss*.index"))
@@ -225,8 +248,8 @@ def verify(path: Path | str) -> list[str]:
     try:
         manifest = read_manifest(path)
     except InputError as error:
-        # A manifest that is as it was written is of another version or of something else; one that
-        # is not, and lies beside an index's files, is a damaged one.
+        # A manifest with the right hash belongs to another version or to something else. One with a
+        # wrong hash beside an index's files is damaged.
         if (
             (path / MANIFEST).is_file()
             and not manifest_as_written(path)

@@ -1,4 +1,4 @@
-"""The manifest: the file that says what an index folder holds, written last and checked first.
+"""The manifest: the file that lists what an index folder holds, written last and checked first.
 
 `manifest.json` names the corpus, the encoder, the kind of index and every file's size and SHA-256.
 Its own key `sha256` covers the rest of it, so that a damaged manifest is found as well.
@@ -20,9 +20,15 @@ FORMAT_VERSION = 1
 
 Manifest = dict[str, Any]
 
+UNSAID: Manifest = {"similarity": "cosine", "prompts": {}, "max_tokens": 256}
+"""The values of settings that an encoder's entry leaves out; old entries have none of them."""
+WITHOUT_EFFECT = ("id", "query_encoder", "precision")
+"""Keys of an encoder's entry that do not affect its passage vectors."""
+
 
 def serialize(manifest: Manifest) -> bytes:
-    """The one byte form of a manifest; its own hash is taken over the other keys."""
+    """The manifest as bytes, always in the same form; its key `sha256` is the hash of the other
+    keys."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     plain = json.dumps(body, sort_keys=True, ensure_ascii=False).encode()
     whole = body | {"sha256": hashlib.sha256(plain).hexdigest()}
@@ -32,12 +38,13 @@ def serialize(manifest: Manifest) -> bytes:
 def write_manifest(
     folder: Path, *, corpus: Manifest, encoder: Manifest, index: Manifest, files: list[str]
 ) -> None:
-    """Write `folder/manifest.json` over files that are already on the disk.
+    """Write `folder/manifest.json`, which lists files that are already on the disk.
 
     Parameters
     ----------
     corpus: `name`, `passages` (how many) and `sha256`.
-    encoder: `id`, `sha256`, `pooling`, `dimension`, `similarity` and `metric`.
+    encoder: `id`, `sha256`, `pooling`, `dimension`, `similarity` and `metric`; `prompts` and
+        `max_tokens`, if they differ from `UNSAID`; and `query_encoder`, if there is one.
     index: `type` and `parameters`.
     files: names inside the folder; their sizes in bytes and SHA-256 are taken from the disk.
     """
@@ -50,6 +57,21 @@ def write_manifest(
         "files": file_records(folder, files),
     }
     write_whole(folder / MANIFEST, lambda file: file.write(serialize(manifest)))
+
+
+def conventions(encoder: Manifest) -> Manifest:
+    """The part of an encoder's entry that must be equal for two encoders' vectors to be comparable:
+    the passage tower's weights, pooling, prompts, number of tokens read, and similarity."""
+    return UNSAID | {key: value for key, value in encoder.items() if key not in WITHOUT_EFFECT}
+
+
+def short_name(encoder: Manifest) -> str:
+    """A short name for an encoder's vectors: the hash of its weights and, if it is not used in the
+    same way as the embedded encoder, a hash of how it is used."""
+    said, name = conventions(encoder), encoder["sha256"][:16]
+    if said == said | UNSAID | {"pooling": "mean"}:
+        return name
+    return f"{name}-{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -67,10 +89,13 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest = json.loads(path.read_bytes().decode())
-    except ValueError as error:  # both of JSON and of UTF-8
+    except ValueError as error:  # wrong JSON or wrong UTF-8
         raise InputError(f"{path} is damaged ({error}); build the index again.") from None
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise InputError(f"{path} is not the manifest of a passage index, or it is damaged.")
+        raise InputError(
+            f"{path} is not the manifest of a passage index, or it is damaged; build the index "
+            "again or name another folder."
+        )
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise InputError(
@@ -78,15 +103,15 @@ def read_manifest(folder: Path) -> Manifest:
             f"{FORMAT_VERSION}; build the index again or use the ragbook that wrote it."
         )
     if isinstance(manifest.get("encoder"), dict):
-        # Before encoders could choose, each compared by the cosine and no manifest said so.
-        manifest["encoder"].setdefault("similarity", "cosine")
+        # Older manifests name no similarity: every encoder used the cosine then.
+        manifest["encoder"].setdefault("similarity", UNSAID["similarity"])
     if not _well_formed(manifest):
         raise InputError(f"{path} is damaged (an entry is missing); build the index again.")
     return manifest
 
 
 def manifest_as_written(folder: Path) -> bool:
-    """Whether the bytes of the manifest are those that `write_manifest` wrote."""
+    """Whether the manifest's bytes are still those that `write_manifest` wrote."""
     raw = (folder / MANIFEST).read_bytes()
     try:
         manifest = json.loads(raw.decode())
@@ -96,7 +121,7 @@ def manifest_as_written(folder: Path) -> bool:
 
 
 def size_problems(folder: Path, manifest: Manifest) -> list[str]:
-    """Every file that is missing or has another size than the manifest says, one sentence each."""
+    """One sentence for every file that is missing or has another size than the manifest says."""
     problems = []
     for name, record in manifest["files"].items():
         path = folder / name
@@ -108,7 +133,7 @@ def size_problems(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def hash_problems(folder: Path, manifest: Manifest) -> list[str]:
-    """Every file, the manifest included, whose bytes are not the ones that were written."""
+    """One sentence for every file, the manifest included, whose bytes have changed."""
     problems = []
     if not manifest_as_written(folder):
         problems.append(f"{folder / MANIFEST} is not as it was written (its own SHA-256 differs)")
@@ -139,6 +164,8 @@ def _well_formed(manifest: Manifest) -> bool:
             and all(isinstance(part.get(key), kind) for key, kind in entries.items())
             for section, entries in shape.items()
         )
+        and isinstance(prompts := manifest["encoder"].get("prompts", {}), dict)
+        and all(isinstance(text, str) for text in prompts.values())
         and isinstance(files, dict)
         and all(
             is_bare_name(name)  # a manifest must not lead out of its folder

@@ -1,8 +1,8 @@
 """The nearest keys of a query by squared L2: exactly, or by Faiss's inverted file with codes.
 
-Exact search goes through the keys in blocks, so that keys of any size stay on the disk. Neighbours
-come nearest first, ties in the order of their rows, at the edge too: keys that are equal (every
-text begins with the same one) give the same neighbours on every machine.
+Exact search goes through the keys in blocks, so that any number of keys can stay on the disk. The
+nearest neighbour comes first, and of equal ones the first row, also where the list is cut. So even
+equal keys (every text begins with the same one) give the same neighbours on every machine.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ragbook.index.factories import (
 )
 
 QUERIES, KEYS = 256, 32_768
-"""Rows of a block of distances, and its columns: 32 MB of float32."""
+"""Rows and columns of a block of distances: 32 MB of float32."""
 
 CODE_BYTES, PROBES = 64, 32
-"""Of the approximate index: bytes of a key's code, and the lists that a search looks into."""
+"""For the approximate index: bytes of a key's code, and the number of lists that a search reads."""
 
 FEWEST = FEWEST_PER_CENTROID * 256
-"""Keys below which Faiss does not trust the 256 values of a code that it would learn from them."""
+"""The fewest keys to train on; with fewer Faiss warns about the 256 values of a code's byte."""
 
 NONE = -1
-"""The row of a neighbour that is none; its distance is inf."""
+"""The row given where there is no neighbour; the distance there is inf."""
 
 
 def exact(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +48,7 @@ def exact(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np
     """
     k = min(k, len(keys))
     asked = torch.from_numpy(queries)
-    distances = np.empty((len(queries), 0), np.float32)  # without the query's own square
+    distances = np.empty((len(queries), 0), np.float32)  # without the term ||q||^2
     rows = np.empty((len(queries), 0), np.int64)
     for first in range(0, len(keys), KEYS):
         block = torch.from_numpy(np.array(keys[first : first + KEYS])).float()
@@ -64,13 +64,14 @@ def exact(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np
         chosen = _nearest(distances, min(k, distances.shape[1]))
         distances = np.take_along_axis(distances, chosen, 1)
         rows = np.take_along_axis(rows, chosen, 1)
-    order = np.argsort(distances, axis=1, kind="stable")  # rows ascend so far
+    order = np.argsort(distances, axis=1, kind="stable")  # until here the rows ascend
     distances = np.take_along_axis(distances, order, 1) + np.square(queries).sum(1, keepdims=True)
     return np.maximum(distances, 0), np.take_along_axis(rows, order, 1)
 
 
 def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
-    """The columns of the k smallest of each row [N, M], ascending, the first of those that tie."""
+    """The columns of the k smallest numbers of each row [N, M], ascending: int64 [N, k]; of equal
+    numbers the first ones."""
     edge = np.partition(distances, k - 1, axis=1)[:, k - 1 : k]
     inside = distances <= edge
     spare = np.count_nonzero(inside, axis=1) - k
@@ -84,8 +85,8 @@ def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
 def recomputed(
     keys: np.ndarray, queries: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours that an approximate search found, with the squared distances of the keys
-    themselves, in their order: (distances float32 [N, k], rows int64 [N, k])."""
+    """The neighbours of an approximate search, ordered by the exact squared distances of their
+    keys: (distances float32 [N, k], rows int64 [N, k])."""
     distances = np.full(rows.shape, np.inf, np.float32)
     for number, (query, own) in enumerate(zip(queries, rows, strict=True)):
         there = own != NONE
@@ -96,20 +97,21 @@ def recomputed(
 
 
 def train_ivfpq(keys: np.ndarray) -> Any:
-    """A Faiss inverted file over the keys: cells by squared L2, and in each a code for each key.
+    """A Faiss inverted file over the keys: cells by squared L2, and in them a code for each key.
 
-    Cells and training are those of a passage index (`factories`); a code has up to CODE_BYTES
-    bytes. Memory: the codes, and the keys to train on, which are drawn by a fixed seed.
+    The number of cells and the training are as for a passage index (`factories`); a code has up to
+    CODE_BYTES bytes. In memory are the codes and the keys to train on, which are drawn with a fixed
+    seed.
 
     Raises
     ------
-    InputError: there are fewer keys than a code has values.
+    InputError: there are fewer than FEWEST keys.
     """
     count, dimension = keys.shape
     if count < FEWEST:
         raise InputError(
-            f"{count:,} keys are too few to train an approximate index, which takes {FEWEST:,}; "
-            "exact search is fast on so few."
+            f"{count:,} keys are too few to train an approximate index, which needs {FEWEST:,}; "
+            "use exact search for so few."
         )
     code = max(m for m in range(1, CODE_BYTES + 1) if dimension % m == 0)
     index = make_index(f"IVF{inverted_lists(count)},PQ{code}", dimension, "l2", count)
@@ -125,7 +127,7 @@ def approximate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest keys by their codes: (squared distances float32 [N, k], rows int64 [N, k]).
 
-    Where the cells looked into hold fewer than k, the rest is inf and NONE.
+    If the cells that are searched hold fewer than k keys, the rest is inf and NONE.
     """
     index.nprobe = min(probes, index.nlist)
     distances, rows = index.search(queries, min(k, index.ntotal))

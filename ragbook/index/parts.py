@@ -1,9 +1,9 @@
-"""Searching a part of an index, and putting the parts' findings together.
+"""Searches a part of an index, and merges the results of several parts.
 
-A part holds consecutive passages in one Faiss file. Whatever that file is, the scores that come out
-are those of whole vectors: an index of codes proposes `CANDIDATES` times as many passages as are
-asked for, and the stored vectors rank these again. So a score means the same in every index, as the
-methods need it that make probabilities of scores.
+A part holds consecutive passages in one Faiss file. With every type of index, scores are computed
+from full vectors: an index of codes proposes `CANDIDATES` times as many passages as are asked for,
+and these are ranked again by the stored vectors. So a score means the same in every index, which
+methods need that turn scores into probabilities.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from ragbook.index.factories import inverted_file
 from ragbook.index.manifest import Manifest
 
 CANDIDATES = 10
-"""Passages that an index of codes proposes for each one asked for."""
+"""How many passages an index of codes proposes for each one that is asked for."""
 
 FLAT = {"inner_product": "IndexFlatIP", "l2": "IndexFlatL2"}
 """Faiss's exact index of each metric."""
 
 VECTORS_FILE = "vectors.index"
-"""All vectors as Faiss's exact index, beside files that hold only codes of them."""
+"""The file with all vectors as Faiss's exact index, beside files that hold only their codes."""
 
 Found = tuple[np.ndarray, np.ndarray]
-"""Scores float32 [B, k], greatest first, and positions int64 [B, k], -1 where there is none."""
+"""Scores float32 [B, k], highest first, and positions int64 [B, k], -1 where there is no result."""
 
 
 def part_bounds(passages: int, parts: int) -> list[tuple[int, int]]:
-    """First passage and the one after the last of each part, of nearly equal sizes."""
+    """For each part, the position of its first passage and the one after its last; the sizes are
+    nearly equal."""
     edges = [passages * number // parts for number in range(parts + 1)]
     return list(pairwise(edges))
 
@@ -53,10 +54,10 @@ class Part:
 
     Attributes
     ----------
-    index: Faiss's.
+    index: the Faiss index.
     first: position of its first passage.
     metric: `inner_product` or `l2`.
-    vectors: Faiss's exact index of all parts' vectors, mapped, where `index` has only codes.
+    vectors: Faiss's exact index of all parts' vectors, memory-mapped, if `index` has only codes.
     """
 
     index: Any
@@ -66,11 +67,11 @@ class Part:
 
     @classmethod
     def open(cls, folder: Path, manifest: Manifest, number: int) -> Part:
-        """Map a part of an index folder whose manifest has been checked.
+        """Memory-map a part of an index folder whose manifest has been checked.
 
         Raises
         ------
-        RuntimeError, MemoryError: the file is no Faiss index, or it is damaged.
+        RuntimeError, MemoryError: the file is not a Faiss index, or it is damaged.
         """
         import faiss
 
@@ -80,8 +81,8 @@ class Part:
         first, _ = part_bounds(manifest["corpus"]["passages"], parts)[number]
         lists = folder / lists_file(number, parts)
         if lists.name in manifest["files"]:
-            # Mapping such a file by Faiss's own flags crashes in the search; its lists are mapped
-            # here, where they lie, whatever the folder was called when it was written.
+            # With Faiss's own flags for mapping, a search of such a file crashes. So the lists are
+            # mapped here, from the folder's present path and not from the one it was written to.
             index: Any = faiss.read_index(
                 str(path), faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_IVF_DATA
             )
@@ -89,7 +90,7 @@ class Part:
             mapped.filename, mapped.read_only = str(lists), True
             mapped.do_mmap()
         else:
-            # Mapped, not read: opening is instant, and processes share the pages.
+            # The file is mapped and not read, so that it opens at once and processes share memory.
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         vectors = None
         if VECTORS_FILE in manifest["files"]:
@@ -103,11 +104,11 @@ class Part:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the Faiss index compares with every vector, whole."""
+        """Whether the Faiss index compares queries with every full vector."""
         return type(self.index).__name__ in FLAT.values()
 
     def look_into(self, effort: int | None) -> None:
-        """Set how much of an approximate index a search looks into: see `effort_name`."""
+        """Set how much of an approximate index a search goes through; see `effort_name`."""
         name = effort_name(self.index)
         if effort is not None and name == "nprobe":
             inverted_file(self.index).nprobe = effort
@@ -115,7 +116,7 @@ class Part:
             self.index.hnsw.efSearch = effort
 
     def search(self, queries: np.ndarray, k: int) -> Found:
-        """The k best of this part's passages for each query, as `PassageIndex.search` has them."""
+        """The k best of this part's passages for each query; see `PassageIndex.search`."""
         k = min(k, len(self))
         if self.is_exact:
             return self._exactly(queries, k)
@@ -130,17 +131,19 @@ class Part:
         asked = min(k + 1, len(self))
         while True:
             scores, rows = self.index.search(queries, asked)
-            # Of equal scores at the edge Faiss keeps any: all of them must be seen to choose.
+            # If several passages have the k-th score, Faiss may return any of them. All must be
+            # found to choose the first ones.
             cut = (scores[:, k - 1] == scores[:, -1]) & (rows[:, k - 1] >= 0)
             if asked == len(self) or not cut.any():
                 break
             asked = min(2 * asked, len(self))
         if self.metric == "l2":
-            scores = -scores  # Faiss gives squared distances, least first
+            scores = -scores  # Faiss gives squared distances, smallest first
         return best([(scores, np.where(rows < 0, rows, rows + self.first))], k)
 
     def _scores(self, queries: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """What Faiss's exact index gives of the candidates float32 [B, C] at these positions."""
+        """The candidates' inner products or squared distances by their full vectors, float32
+        [B, C], for their positions int64 [B, C]."""
         from faiss import swig_ptr
 
         scores, positions = np.empty(positions.shape, np.float32), np.ascontiguousarray(positions)
@@ -154,33 +157,35 @@ class Part:
         return scores
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """The vectors float32 [n, d] of passages by their place in this part."""
+        """The vectors float32 [n, d] of the passages at these rows [n] of this part."""
         if self.vectors is not None:
             return self.vectors.reconstruct_batch(rows + self.first)
         return self.index.reconstruct_batch(rows)
 
 
 def effort_name(index: Any) -> str | None:
-    """What sets how much of an index a search looks into: `nprobe`, the inverted lists of a search,
-    or `efSearch`, the candidates of a walk through the graph; None where all is looked into."""
+    """The setting for how much of an index a search goes through: `nprobe`, the number of inverted
+    lists, or `efSearch`, the number of candidates in a graph; None if a search always goes through
+    all of it."""
     if inverted_file(index) is not None:
         return "nprobe"
     return "efSearch" if hasattr(index, "hnsw") else None
 
 
 def best(found: list[Found], k: int) -> Found:
-    """The k greatest of what several parts found; of equal scores the one first in the corpus.
+    """The k results with the highest scores of several parts; of equal scores the first in the
+    corpus comes first.
 
-    Greater is better for every metric here. Faiss's own merging takes the least unless it is told
-    otherwise, which of inner products leaves the worst.
+    Higher scores are better here for every metric. (Faiss's own function for merging keeps the
+    lowest by default, which for inner products are the worst.)
     """
     scores = np.concatenate([each[0] for each in found], axis=1)
     positions = np.concatenate([each[1] for each in found], axis=1)
     scores = np.where(positions < 0, np.float32(-np.inf), scores)
     if scores.shape[1] > k:
-        # Sorting is what takes long, so only those that can be among the best are sorted.
+        # Sorting takes most of the time, so only those that can be among the best are sorted.
         inside = scores >= np.partition(scores, -k, axis=1)[:, -k, None]
-        if np.count_nonzero(inside) == k * len(scores):  # else some are equal at the edge
+        if np.count_nonzero(inside) == k * len(scores):  # no passages tie with the k-th
             columns = np.flatnonzero(inside).reshape(-1, k)
             scores, positions = scores.ravel()[columns], positions.ravel()[columns]
     order = np.lexsort((positions, -scores), axis=1)[:, :k]

@@ -23,7 +23,7 @@ SCHEMA = pa.schema([(column, pa.string()) for column in ("id", "title", "text")]
 
 def write_passages(path: Path, passages: Iterable[Passage]) -> None:
     """Write passages as an uncompressed Arrow IPC file, the same bytes for the same passages. They
-    are read as a stream; no more than BATCH of them are held."""
+    are read as a stream; no more than BATCH of them are in memory."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         stream = iter(passages)
         while block := list(islice(stream, BATCH)):
@@ -32,13 +32,14 @@ def write_passages(path: Path, passages: Iterable[Passage]) -> None:
 
 
 def spool(folder: Path, name: str, identity: str, passages: Iterable[Passage]) -> StoredPassages:
-    """Passages of a source that is too large to hold, in a file of a folder made for it.
+    """Write the passages of a source that is too large for memory into a folder, and open them.
 
     Parameters
     ----------
-    name: of the corpus.
-    identity: differs where the passages do. A folder of the same one is taken as it is: the source
-        is not read again.
+    folder: a folder for these passages alone; what else is in it is removed.
+    name: name of the corpus.
+    identity: a string that differs if the passages do. If the folder holds passages with the same
+        one, these are opened and the source is not read again.
     """
     path, note = folder / "passages.arrow", folder / "source.json"
     with suppress(OSError, ValueError, KeyError, InputError):
@@ -58,14 +59,14 @@ def spool(folder: Path, name: str, identity: str, passages: Iterable[Passage]) -
 
 
 class StoredPassages(Sequence[Passage]):
-    """The passages of an index, read from the mapped file as they are asked for.
+    """The passages of an index, read from the mapped file when they are used.
 
-    It has a `Corpus`'s names (`name`, `sha256`, `position`, `get`, indexing, iteration), so it goes
-    wherever a corpus does.
+    It has the interface of a `Corpus` (`name`, `sha256`, `position`, `get`, indexing, iteration),
+    and can be used in its place.
 
     Parameters
     ----------
-    path: file that `write_passages` wrote.
+    path: a file that `write_passages` wrote.
     name, sha256: the corpus's name and digest, as the index's manifest has them.
 
     Raises
@@ -80,16 +81,16 @@ class StoredPassages(Sequence[Passage]):
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             if reader.schema != SCHEMA:
-                raise InputError(f"{path} has columns of its own; build the index again.")
+                raise InputError(f"{path} has unknown columns; build the index again.")
             self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        except (pa.ArrowException, OSError) as error:  # Arrow reports either for bad bytes
+        except (pa.ArrowException, OSError) as error:  # Arrow raises either for damaged bytes
             raise InputError(f"{path} cannot be read ({error}); build the index again.") from None
         self._length = sum(batch.num_rows for batch in self._batches)
         if any(batch.num_rows != BATCH for batch in self._batches[:-1]):
             raise InputError(f"{path} is damaged (a batch is not full); build the index again.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process maps the same file."""
+        """Pickle only the arguments: another process maps the same file."""
         return StoredPassages, (self._path, self.name, self.sha256)
 
     def __len__(self) -> int:
@@ -102,13 +103,13 @@ class StoredPassages(Sequence[Passage]):
     def __getitem__(self, index: int | slice) -> Passage | tuple[Passage, ...]:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
-        position = range(len(self))[index]  # negative ones, and IndexError beyond the ends
+        position = range(len(self))[index]  # resolves negative numbers and raises IndexError
         batch, row = self._batches[position // BATCH], position % BATCH
         try:
             return Passage(*(batch.column(i)[row].as_py() for i in range(len(SCHEMA))))
         except UnicodeDecodeError:
             raise InputError(
-                f"{self._path} is damaged (passage {position} is no text); build the index again."
+                f"{self._path} is damaged (passage {position} is not text); build the index again."
             ) from None
 
     def __iter__(self) -> Iterator[Passage]:
@@ -116,7 +117,7 @@ class StoredPassages(Sequence[Passage]):
             try:
                 columns = [column.to_pylist() for column in batch.columns]
             except UnicodeDecodeError:
-                yield from self[number * BATCH :]  # one of them refuses, and names itself
+                yield from self[number * BATCH :]  # the damaged one raises an error with its number
                 raise
             yield from map(Passage, *columns)
 
@@ -126,9 +127,9 @@ class StoredPassages(Sequence[Passage]):
         return {passage_id: position for position, passage_id in enumerate(ids)}
 
     def position(self, passage_id: str) -> int:
-        """Where the passage stands, from 0; KeyError if there is none of this id."""
+        """The passage's position, from 0; KeyError if there is no passage with this id."""
         return self._positions[passage_id]
 
     def get(self, passage_id: str) -> Passage:
-        """The passage of this id; KeyError if there is none."""
+        """The passage with this id; KeyError if there is none."""
         return self[self.position(passage_id)]

@@ -1,7 +1,7 @@
-"""How much an approximate index finds of what an exact one would, measured when it is built.
+"""The recall of an approximate index compared with an exact one, measured when it is built.
 
-Nobody's questions are known then. A question is made of a passage instead: some words of it in a
-row, as the inverse cloze task makes them (Lee et al. 2019), encoded by the question's tower.
+Real questions are not known at that time. Instead, a question is made from a passage: a run of its
+words, as in the inverse cloze task (Lee et al. 2019), encoded by the question tower.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 QUESTIONS, WORDS, K = 200, 12, 10
 TARGET = 0.95
-"""The recall at which an index looks no further; where none reaches it, it looks as far as the last
-of these:"""
+"""The recall that is enough: the least of the EFFORTS that reaches it is chosen, or the greatest if
+none does."""
 
 EFFORTS = {"nprobe": (1, 2, 4, 8, 16, 32, 64, 128), "efSearch": (16, 32, 64, 128, 256)}
 _BLOCK = 65_536
@@ -31,13 +31,14 @@ _BLOCK = 65_536
 def measured_recall(
     parts: list[Part], vectors: Vectors, passages: Sequence[Passage], encoder: Encoder
 ) -> dict[str, Any]:
-    """Recall@10 of an index on questions made of its own passages, at every effort of `EFFORTS`
-    that it has the lists for; and the least effort that reaches `TARGET`, or the greatest.
+    """Recall@10 of an index on questions made from its own passages, with rising `EFFORTS` until
+    one reaches `TARGET`.
 
     Returns
     -------
-    `effort` (not for an index that always looks at all it has) and `recall`: `k`, `questions`,
-    `candidates` and `at`, the mean share of the exact k that is found, for every effort.
+    A dictionary with `effort`, the last one tried (left out if a search always goes through the
+    whole index), and `recall`: `k`, `questions`, `candidates` and `at`, the mean share of the exact
+    k best that is found, for every effort tried.
     """
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(passages), min(QUESTIONS, len(passages)), replace=False)
@@ -62,7 +63,8 @@ def measured_recall(
 
 
 def _efforts(part: Part) -> list[int | None]:
-    """The efforts to try, rising; of inverted lists no more than there are. None: there is none."""
+    """The efforts to try, rising, none greater than the number of inverted lists; [None] for an
+    index without such a setting."""
     name = effort_name(part.index)
     if name is None:
         return [None]
@@ -77,7 +79,7 @@ def share_found(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def search_exactly(vectors: Vectors, queries: np.ndarray, k: int, metric: str) -> Found:
-    """The exact k best of vectors on the disk, a block at a time."""
+    """The exact k best of vectors on the disk, which are read a block at a time."""
     import faiss
 
     faiss_metric = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT

@@ -1,7 +1,7 @@
-"""The hidden folder beside a result, `.NAME.building`, in which the result is made.
+"""The hidden folder beside a result, `.NAME.building`, in which the result is built.
 
-It holds `state.json`, which says what is being built and of what. A build that was killed is taken
-up again where the state says that it was the same build; any other's remains are cleared away.
+It holds `state.json`, which says what is being built and from what. A killed build is resumed if
+the state says that it was the same build; what another build has left is removed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def beside(out: Path) -> Path:
 
 @contextmanager
 def locked(working: Path) -> Iterator[None]:
-    """Make the working folder, keep other processes out of it, and remove it when the block has
+    """Create the working folder, keep other processes out of it, and remove it when the block has
     ended without an error.
 
-    The lock is the operating system's, on a file in the folder: it ends with its process, so one
-    that is killed keeps nobody out.
+    The lock is the operating system's, on a file in the folder. It ends with its process, so a
+    killed process does not keep others out.
 
     Raises
     ------
@@ -55,32 +55,32 @@ def locked(working: Path) -> Iterator[None]:
     finally:
         lock.release()
         if os.name == "nt":
-            with suppress(OSError):  # if something is left in it, the folder stays
+            with suppress(OSError):  # a folder that is not empty is kept
                 (working / LOCK).unlink(missing_ok=True)
                 working.rmdir()
 
 
 def _clear(working: Path) -> None:
-    """Remove the folder's contents, then its state, so that the state still tells what a process
-    that is killed meanwhile has left; then the lock and the folder."""
+    """Remove the folder's contents, then its state, then the lock and the folder. In this order the
+    state still describes what is left if the process is killed meanwhile."""
     for path in working.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name not in (STATE, LOCK):
             path.unlink()
     (working / STATE).unlink(missing_ok=True)
-    if os.name != "nt":  # Windows removes no file that is open
+    if os.name != "nt":  # Windows cannot remove an open file
         (working / LOCK).unlink()
         working.rmdir()
 
 
 def _is_bare(working: Path) -> bool:
-    """Whether there is a working folder that holds no more than a lock."""
+    """Whether there is a working folder that holds only a lock."""
     return working.is_dir() and {path.name for path in working.iterdir()} <= {LOCK}
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether there is a folder with nothing in it."""
+    """Whether the folder exists and is empty."""
     return folder.is_dir() and not any(folder.iterdir())
 
 
@@ -89,18 +89,19 @@ def _state_bytes(state: dict[str, Any]) -> bytes:
 
 
 def _is_of(working: Path, state: dict[str, Any]) -> bool:
-    """Whether a working folder is that of the build which `state` describes."""
+    """Whether the working folder belongs to the build that `state` describes."""
     path = working / STATE
     return path.is_file() and path.read_bytes() == _state_bytes(state)
 
 
 def take_up(working: Path, state: dict[str, Any], parts: str) -> None:
-    """Keep the folder `parts` of a killed build of the same inputs; clear away any other's."""
+    """Keep the folder `parts` if a killed build of the same inputs left it; otherwise empty it."""
     if _is_of(working, state):
-        (working / parts).mkdir(exist_ok=True)  # a kill can come in the clearing up
+        (working / parts).mkdir(exist_ok=True)  # a process may be killed while it clears up
         remove_unfinished(working / parts)
         return
-    # The state goes first and comes last: parts must never stand beside a state of other inputs.
+    # The state is removed first and written last: parts must never be beside a state of other
+    # inputs.
     (working / STATE).unlink(missing_ok=True)
     shutil.rmtree(working / parts, ignore_errors=True)
     (working / parts).mkdir()
@@ -108,7 +109,7 @@ def take_up(working: Path, state: dict[str, Any], parts: str) -> None:
 
 
 def clear_remains(working: Path, state: dict[str, Any]) -> None:
-    """Remove what a kill after the renaming has left of a build that is in its place."""
+    """Remove the working folder of a finished build that was killed after the renaming."""
     if _is_of(working, state) or _is_bare(working):
         with suppress(InputError, OSError), locked(working):
             pass

@@ -10,13 +10,26 @@ from ragbook.errors import InputError
 
 if TYPE_CHECKING:
     from ragbook.methods.base import Answer, Evidence, Method, posterior
+    from ragbook.models import LanguageModel
+    from ragbook.models.generator import Generator
     from ragbook.retrieval import Retriever
 
-NAMES = ("closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid")
-"""The methods of the book, in the order of every table. One that is not among them is named by the
-place of its code, `module:attribute`, wherever a name is asked for; see :func:`load`."""
+NAMES = (
+    "closed-book",
+    "in-context",
+    "knn-lm",
+    "realm",
+    "rag-sequence",
+    "rag-token",
+    "fid",
+)
+"""The methods of the book, in the order of every table. A method of your own is named by the place
+of its code, `module:attribute`, wherever a name is expected; see :func:`load`."""
 
-__all__ = ["NAMES", "Answer", "Evidence", "Method", "load", "posterior"]
+TUNED_WIDTH = 384
+"""Width of the keys for which kNN-LM's bundled temperature was tuned."""
+
+__all__ = ["NAMES", "Answer", "Evidence", "Method", "left_out", "load", "posterior"]
 
 
 def __getattr__(name: str) -> object:
@@ -28,7 +41,7 @@ def __getattr__(name: str) -> object:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises InputError for a name that is no method's, and for none at all."""
+    """Raise InputError for a name that belongs to no method, and for an empty list."""
     unknown = [name for name in names if name not in NAMES and ":" not in name]
     if unknown or not names:
         what = f"there is no method {unknown[0]!r}" if unknown else "no method is named"
@@ -39,45 +52,118 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def load(
-    names: Sequence[str], retriever: Retriever, verbatim: bool = True, reader: str = "bundled"
+    names: Sequence[str],
+    retriever: Retriever,
+    verbatim: bool = False,
+    reader: str | Generator[Any] = "bundled",
+    *,
+    lm: str | LanguageModel | None = None,
+    beams: int = 2,
+    max_length: int = 16,
+    length_penalty: float = 0.0,
+    lam: float | None = None,
+    temperature: float | None = None,
+    **how: Any,
 ) -> list[Method]:
-    """The named methods with the bundled readers, all over one retriever, in the order of `NAMES`.
+    """The named methods, all over one retriever, in the order of `NAMES`.
 
-    A name `module:attribute` is somebody's own method: the attribute, a class or a function, is
-    called with the retriever and gives a `Method`. These come last, in the order named.
+    A name `module:attribute` is a method of your own: the attribute, a class or a function, is
+    called with the retriever and returns a `Method`. These come last, in the order named.
 
     Parameters
     ----------
     verbatim: every generative method's answers are runs of words of the retrieved passages, as
-        REALM's are; see `ragbook.methods.decoding.Verbatim`. Else they write freely.
-    reader: folder of readers that `ragbook train reader` wrote, in place of the bundled ones.
+        REALM's are; see `ragbook.methods.decoding.Verbatim`. By default they write freely, as the
+        methods' classes do; the command line only lets them with `--free`.
+    reader: `bundled`, a folder that `ragbook train reader` wrote, a seq2seq or causal model of
+        `transformers` by path or hub name, or a generator that is loaded already.
+    lm: kNN-LM's language model, by name or loaded; by default the reader if it is causal, else the
+        bundled one.
+    beams, max_length, length_penalty: of the beam search of every generative method; see
+        `ragbook.methods.decoding.beam_search`.
+    lam, temperature: kNN-LM's; by default those that were tuned for the bundled language model on
+        MiniWiki's dev split. The temperature is then scaled by the width of the model's keys, as
+        their squared distances grow with it.
+    how: prompt, demonstrations, device, precision and memory, as in `ragbook.models.load_reader`.
 
     Raises
     ------
-    InputError: a name is unknown, or bundled weights are missing or damaged.
+    InputError: a name is unknown, weights are missing or damaged, or the reader cannot serve one of
+        the methods; see `left_out`.
     """
     check_names(names)
     from ragbook import models
-    from ragbook.methods import closed_book, fid, knn_lm, rag, realm
-    from ragbook.models.bundled import manifest
+    from ragbook.methods import closed_book, fid, in_context, knn_lm, rag, realm
 
-    held: dict[str, Any] = {"verbatim": verbatim}
+    for name, reason in left_out(reader).items():
+        if name in names:
+            raise InputError(f"{name} cannot use {_called(reader)}: {reason}")
+    search = {"beams": beams, "max_length": max_length, "length_penalty": length_penalty}
+    held: dict[str, Any] = {"verbatim": verbatim, **search}
+    where = {key: how[key] for key in ("device", "precision") if key in how}
+
+    def generator(method: str | None = None) -> Any:
+        return models.load_reader(reader, method, **how) if isinstance(reader, str) else reader
+
     make: dict[str, Callable[[], Any]] = {
-        "closed-book": lambda: closed_book.ClosedBook(models.load_reader(reader)),
+        "closed-book": lambda: closed_book.ClosedBook(generator(), **search),
+        "in-context": lambda: in_context.InContext(generator(), retriever, **held),
         "knn-lm": lambda: knn_lm.KnnLM(
-            models.load_language_model(), retriever, **manifest()["knn_lm"], **held
+            language_model(), retriever, *_interpolation(language_model(), lam, temperature), **held
         ),
-        "realm": lambda: realm.Realm(models.load_span_reader(reader, "realm"), retriever),
-        "rag-sequence": lambda: rag.RagSequence(
-            models.load_reader(reader, "rag-sequence"), retriever, **held
+        "realm": lambda: realm.Realm(
+            models.load_span_reader(str(reader), "realm", **where), retriever
         ),
-        "rag-token": lambda: rag.RagToken(
-            models.load_reader(reader, "rag-token"), retriever, **held
-        ),
-        "fid": lambda: fid.FiD(models.load_reader(reader, "fid"), retriever, **held),
+        "rag-sequence": lambda: rag.RagSequence(generator("rag-sequence"), retriever, **held),
+        "rag-token": lambda: rag.RagToken(generator("rag-token"), retriever, **held),
+        "fid": lambda: fid.FiD(generator("fid"), retriever, **held),
     }
+
+    def language_model() -> Any:
+        if lm is not None and not isinstance(lm, str):
+            return lm
+        if lm is None and isinstance(reader, str) and models.is_local(reader):
+            return models.load_language_model(**where)
+        if lm is not None and models.is_local(lm):
+            return models.load_language_model(lm, **where)
+        chosen = generator() if lm is None else models.load_reader(lm, **how)
+        if isinstance(chosen, models.CausalReader):
+            return chosen
+        if lm is not None:
+            raise InputError(
+                f"{lm} is not a decoder-only model, which kNN-LM needs; name one with --lm"
+            )
+        return models.load_language_model(**where)
+
     own = [_own(name)(retriever) for name in dict.fromkeys(names) if ":" in name]
     return [make[name]() for name in NAMES if name in names] + own
+
+
+def left_out(reader: str | Generator[Any] = "bundled") -> dict[str, str]:
+    """The methods that a reader cannot serve, each with the reason, as half a sentence."""
+    from ragbook import models
+
+    if isinstance(reader, str) and models.is_local(reader):
+        return {}
+    return {"realm": "it needs a span reader, which `ragbook train reader` writes"}
+
+
+def _called(reader: str | Generator[Any]) -> str:
+    return reader if isinstance(reader, str) else reader.name
+
+
+def _interpolation(
+    lm: LanguageModel, lam: float | None, temperature: float | None
+) -> tuple[float, float]:
+    """Lambda and temperature, each by its default if it is not given."""
+    from ragbook.models.bundled import BUNDLED, manifest
+
+    tuned = manifest()["knn_lm"]
+    width = 1.0 if lm.name == BUNDLED else lm.dimension / TUNED_WIDTH
+    return (
+        tuned["lam"] if lam is None else lam,
+        tuned["temperature"] * width if temperature is None else temperature,
+    )
 
 
 def _own(name: str) -> Callable[[Retriever], Method]:
@@ -88,5 +174,5 @@ def _own(name: str) -> Callable[[Retriever], Method]:
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
             f"There is no method {name!r}: {error}; name a class or a function as "
-            "module:attribute, in a module that Python finds from here."
+            "module:attribute, in a module that Python can import."
         ) from error

@@ -12,8 +12,9 @@ from torch import Tensor
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.methods.decoding import Hypothesis, Verbatim
-from ragbook.models import LanguageModel, SeqReader
-from ragbook.models.prompts import detokenize
+from ragbook.models import LanguageModel
+from ragbook.models.answers import detokenize
+from ragbook.models.generator import Generator
 from ragbook.retrieval import Retrieved, Retriever
 
 
@@ -41,7 +42,10 @@ class Answer:
 
 
 class Method(Protocol):
-    """What every method answers to."""
+    """The interface of every method.
+
+    `name` stands for the method in every table; `parameters` is the number of its model's weights.
+    """
 
     name: str
     parameters: int
@@ -85,11 +89,16 @@ def doc_log_probs(retrieved: Sequence[Retrieved], score_scale: float) -> Tensor:
     r"""log p(z | x) over each question's retrieved passages (Lewis et al. 2020, section 2.2).
 
     A softmax of `score_scale` times the retriever's scores; the scale is the one the encoder was
-    trained with. Questions with fewer passages than others are filled up with -inf.
+    trained with.
+
+    Parameters
+    ----------
+    retrieved: the passages and scores of B questions, n_docs passages at most.
+    score_scale: factor of the scores; see `Retriever`.
 
     Returns
     -------
-    float32 [B, n_docs].
+    float32 [B, n_docs], nats; a row with fewer passages ends with -inf.
 
     Raises
     ------
@@ -106,7 +115,7 @@ def doc_log_probs(retrieved: Sequence[Retrieved], score_scale: float) -> Tensor:
 
 
 def check(questions: Sequence[Question], k: int) -> None:
-    """Raises InputError for an empty question or k < 1."""
+    """Raise InputError for an empty question or k < 1."""
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}")
     for number, question in enumerate(questions, 1):
@@ -115,16 +124,20 @@ def check(questions: Sequence[Question], k: int) -> None:
 
 
 def evidence(retrieved: Retrieved, weights: Tensor) -> tuple[Evidence, ...]:
-    """Pair the passages with their weights, heaviest first; `weights` is [>= n_docs]."""
+    """Pair the passages with their weights, heaviest first.
+
+    `weights` is float [n], with n at least the number of passages; the rest of it is ignored.
+    """
     pairs = zip(retrieved.ids, weights.tolist(), strict=False)
     return tuple(Evidence(*pair) for pair in sorted(pairs, key=lambda p: -p[1]))
 
 
 def held_to(
-    model: SeqReader | LanguageModel, shown: Sequence[Sequence[Passage]], verbatim: bool
+    model: Generator[Any] | LanguageModel, shown: Sequence[Sequence[Passage]], verbatim: bool
 ) -> list[Verbatim] | None:
-    """For `beam_search`: if `verbatim`, each row's answer is held to the passages it is shown."""
-    return [Verbatim(model.tokenizer, p, model.end) for p in shown] if verbatim else None
+    """The argument `allowed` of `beam_search`: with `verbatim`, each row's answer may only be taken
+    from the passages that `shown` lists for that row; otherwise None."""
+    return [Verbatim(model.runs, p, model.end) for p in shown] if verbatim else None
 
 
 def written_answer(
@@ -135,7 +148,10 @@ def written_answer(
     tokenizer: Any,
     seconds: float,
 ) -> Answer:
-    """A generated answer, spelled as the passage that it relies on most spells it."""
+    """A generated answer, spelled as in the heaviest passage that contains it.
+
+    `weights` is float [n], the weight of each retrieved passage; see `evidence`.
+    """
     weighed = evidence(retrieved, weights)
     by_id = dict(zip(retrieved.ids, retrieved.passages, strict=True))
     passages = [by_id[one.passage_id] for one in weighed]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +11,13 @@ from torch import Tensor
 from ragbook.corpus import Passage
 from ragbook.models.prompts import passage_text
 
+Runs = Callable[[str], Sequence[tuple[Sequence[int], Sequence[bool], Sequence[bool]]]]
+
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A finished answer: its tokens without start and end, and log-probability, end included."""
+    """A finished answer: its tokens without start and end, and its log-probability in nats, with
+    that of the end token."""
 
     tokens: tuple[int, ...]
     log_prob: float
@@ -28,29 +30,29 @@ class Hypothesis:
 class Verbatim:
     """Which tokens may follow a prefix so that the answer is a run of whole words of a passage.
 
-    A small reader that copies a long name now and then drops a piece of it. Held to the passages it
-    cannot, as REALM's spans cannot; what it believes (its log-probabilities) stays as it was.
+    A small reader that copies a long name sometimes drops a piece of it. With this restriction it
+    cannot, just as REALM's spans cannot. The log-probabilities themselves are not changed.
 
     Parameters
     ----------
-    tokenizer: the reader's fast tokenizer.
-    passages: where the answer may stand, titles included. Without a word in any of them the answer
-        is free.
+    runs: gives the runs of words of a text, as a model's tokens; see `Generator.runs`.
+    passages: where the answer may be found, titles included. If none of them holds a word, the
+        answer is not restricted.
     end: token id that closes an answer.
     """
 
-    def __init__(self, tokenizer: Any, passages: Sequence[Passage], end: int) -> None:
+    def __init__(self, runs: Runs, passages: Sequence[Passage], end: int) -> None:
         self.end = end
-        self.read: list[tuple[list[int], list[bool]]] = []  # tokens; does a word end with it?
-        self.starts: dict[int, list[tuple[int, int]]] = {}  # first token -> (passage, place)
-        for number, passage in enumerate(passages):
-            encoded = tokenizer(passage_text(passage), add_special_tokens=False)
-            tokens, words = encoded["input_ids"], [*encoded.word_ids(), None]
-            ends = [words[i] != words[i + 1] for i in range(len(tokens))]
-            self.read.append((tokens, ends))
-            for i, token in enumerate(tokens):
-                if i == 0 or ends[i - 1]:
-                    self.starts.setdefault(token, []).append((number, i))
+        self.read: list[
+            tuple[Sequence[int], Sequence[bool]]
+        ] = []  # tokens, and whether each ends a word
+        self.starts: dict[int, list[tuple[int, int]]] = {}  # first token -> (piece, position)
+        for passage in passages:
+            for tokens, begins, ends in runs(passage_text(passage)):
+                for i, token in enumerate(tokens):
+                    if begins[i]:
+                        self.starts.setdefault(token, []).append((len(self.read), i))
+                self.read.append((tokens, ends))
 
     def __call__(self, prefix: Sequence[int]) -> list[int]:
         """The tokens that may come next, in ascending order; an empty list allows all."""
@@ -60,7 +62,7 @@ class Verbatim:
         for number, start in self.starts.get(wanted[0], ()):
             tokens, ends = self.read[number]
             stop = start + len(wanted)
-            if tokens[start:stop] == wanted:
+            if list(tokens[start:stop]) == wanted:
                 after.update(tokens[stop : stop + 1])
                 if ends[stop - 1]:
                     after.add(self.end)
@@ -82,21 +84,23 @@ def beam_search(
     Hypotheses are compared by log-probability / length ** `length_penalty`; the empty answer is not
     proposed. A prefix ends only where its end is among the `beams` best continuations. A question
     is done when its best open prefix, at its present length, no longer beats the worst of `beams`
-    finished hypotheses; without a penalty nothing better can follow, for log-probabilities only
-    fall as a prefix grows. These are the rules of `transformers`, `early_stopping=False`.
+    finished hypotheses. Without a penalty nothing better can follow, because log-probabilities only
+    fall as a prefix grows. These are the rules of `transformers` with `early_stopping=False`.
 
     Parameters
     ----------
     next_log_probs: (prefixes int64 [R, t] with the start token first, rows int64 [R]: the question
-        each prefix belongs to, parents int64 [R]: which prefix of the call before it continues) ->
-        float [R, V], log p(next token). So a model can keep what it knows of a prefix. The rows
-        ascend, and every question that is not done has the same number of prefixes.
+        each prefix belongs to, parents int64 [R]: which prefix of the last call it continues) ->
+        float [R, V], log p(next token). With the parents a model can reuse what it computed for
+        the last call. The rows ascend, and every question that is not done has the same number of
+        prefixes.
     batch: number of questions B.
     start, end: token ids that open and close a sequence.
     beams: prefixes kept for each question.
-    max_length: longest answer in tokens; what has not ended by then is closed with the end token.
-    allowed: for each question, prefix (without the start token) -> tokens that may follow, none
-        named meaning all; see `Verbatim`. Scores are not renormalised over them.
+    max_length: longest answer in tokens; a longer one is cut there and closed with the end token.
+    allowed: for each question a function from a prefix (without the start token) to the tokens that
+        may follow; an empty list allows all (see `Verbatim`). The log-probabilities of the allowed
+        tokens are not renormalised.
     length_penalty: 0 compares log-probabilities, 1 their mean over tokens; above 0 longer answers
         win more often.
 
@@ -151,7 +155,7 @@ def _forbid(
     allowed: Sequence[Callable[[Sequence[int]], Sequence[int]]],
     prefixes: Tensor,
 ) -> None:
-    """Set to -inf, in place, what may not follow each prefix [R, t]."""
+    """Set log_probs [R, V] to -inf, in place, where a token may not follow its prefix [R, t]."""
     for at, prefix in enumerate(prefixes.tolist()):
         tokens = torch.tensor(allowed[at](prefix[1:]))
         if len(tokens):
@@ -163,7 +167,7 @@ def _forbid(
 def _finish(
     finished: list[Hypothesis], prefixes: list[list[int]], log_probs: Sequence[float]
 ) -> None:
-    """Add the hypotheses that are possible at all."""
+    """Add the prefixes as finished hypotheses, except those with probability 0."""
     for prefix, log_prob in zip(prefixes, log_probs, strict=True):
         if log_prob > float("-inf"):
             finished.append(Hypothesis(tuple(prefix), log_prob))
@@ -172,7 +176,7 @@ def _finish(
 def _can_improve(
     finished: Sequence[Hypothesis], open_best: float, length: int, beams: int, penalty: float
 ) -> bool:
-    """Whether an open prefix of `length` tokens may still come among the `beams` best."""
+    """Whether an open prefix of `length` tokens may still become one of the `beams` best."""
     done = sorted((h.score(penalty) for h in finished), reverse=True)[:beams]
     if open_best == float("-inf"):
         return False

@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +23,7 @@ from torch import Tensor
 from ragbook.corpus import Question
 from ragbook.methods.base import Answer, check, doc_log_probs, held_to, posterior, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
-from ragbook.models import SeqReader
-from ragbook.models.seq2seq import Memory
+from ragbook.models.generator import Generator, Memory, labels_of, pad_labels
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
 
@@ -36,13 +36,12 @@ def _answer_log_probs(token_log_probs: Tensor, mask: Tensor) -> Tensor:
 def sequence_log_prob(token_log_probs: Tensor, doc_log_probs: Tensor, mask: Tensor) -> Tensor:
     r"""log p_Sequence(y | x): the sum over passages stands outside the product over tokens.
 
-    The prior is counted once for each passage whatever the target's length, a target of one token
-    included.
+    Each passage's prior is counted once, however many tokens the target has.
 
     Parameters
     ----------
     token_log_probs: [B, n_docs, T], log p(y_t | x, z, y_<t) of the target's tokens, nats.
-    doc_log_probs: [B, n_docs], log p(z | x), normalised over the passages; -inf for no passage.
+    doc_log_probs: [B, n_docs], log p(z | x), normalised over the passages; -inf on padding.
     mask: [B, T], 1 (or True) on the target's tokens, 0 on padding, whose values are ignored.
 
     Returns
@@ -99,7 +98,8 @@ def elbo(q: Tensor, doc_log_probs: Tensor, answer_log_probs: Tensor) -> Tensor:
 
 
 def elbo_gap(q: Tensor, doc_log_probs: Tensor, answer_log_probs: Tensor) -> Tensor:
-    """KL(q || p(z | x, y)) [B], nats, what `elbo` lacks of log p(y | x); parameters as there."""
+    """KL(q || p(z | x, y)) [B], nats, the difference between log p(y | x) and `elbo`; parameters as
+    in `elbo`."""
     log_posterior = torch.log_softmax(doc_log_probs + answer_log_probs, dim=-1)
     return torch.where(q > 0, q * (q.log() - log_posterior), 0.0).sum(-1)
 
@@ -118,15 +118,17 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """What was retrieved for B questions and encoded once, n passages each."""
+class _PerPassage:
+    """What was retrieved for B questions and read once, n passages each."""
 
     retrieved: list[Retrieved]
     log_prior: Tensor  # log p(z | x), float32 [B, n]; -inf where a question has fewer passages
     memory: Memory  # of B * n inputs
 
 
-def _token_log_probs(reader: SeqReader, read: _Read, labels: Tensor, owner: Tensor) -> Tensor:
+def _token_log_probs(
+    reader: Generator[Any], read: _PerPassage, labels: Tensor, owner: Tensor
+) -> Tensor:
     """log p(y_t | x, z, y_<t), [C, n, T], of labels [C, T] under every passage of the question that
     `owner`, int64 [C], names."""
     n = read.log_prior.shape[1]
@@ -136,25 +138,14 @@ def _token_log_probs(reader: SeqReader, read: _Read, labels: Tensor, owner: Tens
 
 
 class _Rag(ABC):
-    """What both models share: retrieve, encode each (question, passage) once, weigh by Bayes.
-
-    Parameters
-    ----------
-    reader: the generator, any seq2seq model.
-    retriever: gives the passages and their prior.
-    beams: prefixes kept for each question (RAG-Token) or each of its passages (RAG-Sequence).
-    max_length: longest answer in tokens.
-    verbatim: an answer is a run of words of a passage: of the one whose beam proposes it in
-        RAG-Sequence, of any in RAG-Token.
-    length_penalty: of the beam search; see `beam_search`.
-    """
+    """What both models share: retrieve, read each (question, passage) once, weigh by Bayes."""
 
     name: str
     _marginal: Callable[[Tensor, Tensor, Tensor], Tensor]
 
     def __init__(
         self,
-        reader: SeqReader,
+        reader: Generator[Any],
         retriever: Retriever,
         beams: int = 2,
         max_length: int = 16,
@@ -168,27 +159,25 @@ class _Rag(ABC):
 
     @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
-        """log p(answer | question), float32 [B]."""
+        """log p(answer | question), nats, float32 [B]."""
         check(questions, k)
         if not questions:
             return torch.zeros(0)
-        if not questions:
-            return torch.zeros(0)
         read = self._read(questions, k)
-        labels = self.reader.pad_labels(self.reader.answer_ids(answers))
+        labels = labels_of(self.reader, answers)
         each = _token_log_probs(self.reader, read, labels, torch.arange(len(labels)))
         return self._marginal(each, read.log_prior, labels != -100)
 
     @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The most probable candidate, with p(z | x, y) as its evidence."""
-        began = self.reader.pairs.clock()
+        began = self.reader.clock()
         if not questions:
             return []
         read = self._read(questions, k)
         best = [candidates[0] for candidates in self._candidates(read, 1)]
         weights = posterior(read.log_prior, torch.stack([one.given for one in best]))
-        seconds = (self.reader.pairs.clock() - began) / len(questions)
+        seconds = (self.reader.clock() - began) / len(questions)
         return [
             written_answer(
                 q, Hypothesis(one.tokens, one.log_prob), r, w, self.reader.tokenizer, seconds
@@ -202,31 +191,40 @@ class _Rag(ABC):
     ) -> list[list[Candidate]]:
         """For each question up to `num_return_sequences` different answers, best first.
 
-        `k` is the number of passages, which may differ from call to call. Fewer come back where the
-        beams found fewer.
+        `k` is the number of passages, which may differ from call to call. There are fewer answers
+        where the beam search found fewer.
         """
         if not questions:
             return []
         return self._candidates(self._read(questions, k), num_return_sequences)
 
-    def _read(self, questions: Sequence[Question], k: int) -> _Read:
+    def _read(self, questions: Sequence[Question], k: int) -> _PerPassage:
         check(questions, k)
         retrieved = self.retriever.retrieve(questions, k)
         log_prior = doc_log_probs(retrieved, self.retriever.score_scale)
-        states, mask = self.reader.encode_documents(questions, [r.passages for r in retrieved])
-        memory = self.reader.memory(states.flatten(0, 1), mask.flatten(0, 1))
-        return _Read(retrieved, log_prior, memory)
+        memory = self.reader.read(questions, [r.passages for r in retrieved])
+        return _PerPassage(retrieved, log_prior, memory)
 
     @abstractmethod
-    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
+    def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         """Each question's `count` best candidates, best first, at least one."""
 
 
 class RagSequence(_Rag):
     """RAG-Sequence (section 2.5): every passage has a beam search of its own.
 
-    *Thorough* decoding scores every candidate of the union under every passage. *Fast* decoding
+    *Thorough* decoding scores the candidates of all beams under every passage. *Fast* decoding
     takes p(y | x, z) as 0 where the beam of z did not propose y, and scores nothing again.
+
+    Parameters
+    ----------
+    reader: the generator.
+    retriever: gives the passages and their prior.
+    beams: prefixes kept for each passage.
+    max_length: longest answer in tokens.
+    verbatim: an answer is a run of words of the passage whose beam proposes it.
+    length_penalty: of the beam search; see `beam_search`.
+    thorough: whether decoding is thorough; otherwise it is fast.
     """
 
     name = "rag-sequence"
@@ -234,7 +232,7 @@ class RagSequence(_Rag):
 
     def __init__(
         self,
-        reader: SeqReader,
+        reader: Generator[Any],
         retriever: Retriever,
         beams: int = 2,
         max_length: int = 16,
@@ -245,9 +243,9 @@ class RagSequence(_Rag):
         super().__init__(reader, retriever, beams, max_length, verbatim, length_penalty)
         self.thorough = thorough
 
-    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
+    def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
-        real = (~torch.isneginf(read.log_prior)).flatten().nonzero().squeeze(-1)  # not filled up
+        real = (~torch.isneginf(read.log_prior)).flatten().nonzero().squeeze(-1)  # no padding
         shown = [[read.retrieved[at // n].passages[at % n]] for at in real.tolist()]
         following = self.reader.continuation(read.memory)
         proposals = beam_search(
@@ -276,7 +274,7 @@ class RagSequence(_Rag):
             best.append(sorted(scored, key=lambda c: -c.log_prob)[:count])
         return best
 
-    def _complete(self, read: _Read, given: list[dict[tuple[int, ...], Tensor]]) -> None:
+    def _complete(self, read: _PerPassage, given: list[dict[tuple[int, ...], Tensor]]) -> None:
         """Fill in log p(y | x, z) of the passages whose beam did not propose y."""
         n = read.log_prior.shape[1]
         missing = [
@@ -288,7 +286,7 @@ class RagSequence(_Rag):
         ]
         if not missing:
             return
-        labels = self.reader.pad_labels([[*one[0], self.reader.end] for one in missing])
+        labels = pad_labels([[*one[0], self.reader.end] for one in missing])
         rows = torch.tensor([row for _, _, _, row in missing])
         scores = self.reader.token_log_probs(read.memory, labels, rows).sum(-1)
         for (_, own, z, _), score in zip(missing, scores, strict=True):
@@ -296,12 +294,22 @@ class RagSequence(_Rag):
 
 
 class RagToken(_Rag):
-    """RAG-Token: an ordinary beam search on the marginal next-token distribution (section 2.5)."""
+    """RAG-Token: an ordinary beam search on the marginal next-token distribution (section 2.5).
+
+    Parameters
+    ----------
+    reader: the generator.
+    retriever: gives the passages and their prior.
+    beams: prefixes kept for each question.
+    max_length: longest answer in tokens.
+    verbatim: an answer is a run of words of one of the passages.
+    length_penalty: of the beam search; see `beam_search`.
+    """
 
     name = "rag-token"
     _marginal = staticmethod(token_log_prob)
 
-    def _candidates(self, read: _Read, count: int) -> list[list[Candidate]]:
+    def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         following = self.reader.continuation(read.memory)
         width = 1
@@ -334,10 +342,11 @@ class RagToken(_Rag):
             held_to(self.reader, [r.passages for r in read.retrieved], self.verbatim),
             self.length_penalty,
         )
-        # Their probabilities by passage, and under the definition, whatever the beams compared.
+        # Score the answers by the definition, as the beams may have compared other scores (with a
+        # length penalty, say), and under each passage by itself.
         owner = torch.tensor([b for b, each in enumerate(found) for _ in each[:count]])
         tokens = [one.tokens for each in found for one in each[:count]]
-        labels = self.reader.pad_labels([[*one, self.reader.end] for one in tokens])
+        labels = pad_labels([[*one, self.reader.end] for one in tokens])
         each = _token_log_probs(self.reader, read, labels, owner)
         log_probs = token_log_prob(each, read.log_prior[owner], labels != -100).tolist()
         given = _answer_log_probs(each, labels != -100)

@@ -62,13 +62,13 @@ def masked_log_prob(
       \(\sum_j \log \sum_z p(z \mid x)\, p(y_j \mid z, x)\). (The code then divides by the number
       of hidden tokens in the batch; this does not.)
 
-    One hidden token, or one passage, and they are the same.
+    With one hidden token, or with one passage, the two are the same.
 
     Parameters
     ----------
     token_log_probs: [B, n_docs, T], log p(y_j | z, x), nats.
     doc_log_probs: [B, n_docs], log p(z | x), normalised.
-    mask: [B, T], true for an answer's own tokens.
+    mask: bool [B, T], true on the hidden tokens, false on padding.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def masked_log_prob(
 
     Raises
     ------
-    InputError: there is no such form.
+    InputError: `form` is neither `answer` nor `token`.
     """
     if form not in FORMS:
         raise InputError(f"there is no marginal {form!r}; choose from {', '.join(FORMS)}")
@@ -87,26 +87,31 @@ def masked_log_prob(
 
 
 def score_gradient(answer_log_probs: Tensor, doc_log_probs: Tensor) -> Tensor:
-    r"""The gradient of log p(y | x) to each passage's score f(x, z) (appendix A of the paper):
+    r"""The gradient of log p(y | x) by each passage's score f(x, z) (appendix A of the paper):
 
     \[ r(z) = \left[\frac{p(y \mid z, x)}{p(y \mid x)} - 1\right] p(z \mid x)
            = p(z \mid x, y) - p(z \mid x). \]
 
-    A passage is pulled up where it predicts better than the passages do on average, and the parts
-    sum to 0. Parameters as in `marginal_log_prob`; returns [B, n_docs].
+    It is positive for a passage that predicts the answer better than the passages do on average,
+    and the gradients of one question sum to 0. Parameters as in `marginal_log_prob`; returns
+    [B, n_docs].
     """
     log_prob = marginal_log_prob(answer_log_probs, doc_log_probs)[:, None]
     return ((answer_log_probs - log_prob).exp() - 1) * doc_log_probs.exp()
 
 
 def retrieval_utility(answer_log_probs: Tensor, null_log_prob: Tensor) -> Tensor:
-    """RU(z | x) = log p(y | z, x) - log p(y | null, x), nats (section 4.4): what a passage is worth
-    beside none.
+    """RU(z | x) = log p(y | z, x) - log p(y | null, x), nats (section 4.4): how much likelier a
+    passage makes the answer than the null document does.
 
     Parameters
     ----------
-    answer_log_probs: [B, n_docs].
-    null_log_prob: [B], with the null document.
+    answer_log_probs: [B, n_docs], log p(y | z, x).
+    null_log_prob: [B], log p(y | null, x).
+
+    Returns
+    -------
+    [B, n_docs].
     """
     return answer_log_probs - null_log_prob[:, None]
 
@@ -119,12 +124,12 @@ def joint(span_scores: Tensor, doc_scores: Tensor) -> tuple[Tensor, Tensor]:
        = p(s \mid z, x)\; p'(z \mid x), \qquad
        p'(z \mid x) \propto e^{f(x, z)} \sum_s e^{g(x, z, s)}. \]
 
-    REALM's \(p(z \mid x)\) knows what the retriever says; this one also how high the passage's
-    spans score, so that a passage in which nothing looks like an answer counts less.
+    REALM's \(p(z \mid x)\) depends on the retriever alone; \(p'(z \mid x)\) also on the scores of
+    the passage's spans, so that a passage in which nothing looks like an answer counts less.
 
     Parameters
     ----------
-    span_scores: [B, n_docs, S], g; -inf for what is no span.
+    span_scores: [B, n_docs, S], g; -inf where there is no span.
     doc_scores: [B, n_docs], f, up to a constant for each question.
 
     Returns
@@ -149,8 +154,10 @@ class Realm:
 
     Parameters
     ----------
-    orqa: one softmax over passages and spans, for a reader that was trained with it (see `joint`);
-        "the answer is not here" is then no span.
+    reader: scores the spans of each passage.
+    retriever: gives the passages and their prior.
+    orqa: one softmax over passages and spans, for a reader that was trained with it (see `joint`).
+        The span at [CLS], "the answer is not here", is then left out.
     """
 
     name = "realm"
@@ -163,7 +170,7 @@ class Realm:
     def _read(self, questions: Sequence[Question], k: int) -> _Read:
         """For each question and passage: p(y | z, x) of every string y, and how y is written.
 
-        The last call's result is kept, for questions that are answered and then scored.
+        The last call's result is kept, as the same questions are often answered and then scored.
         """
         check(questions, k)
         key = (tuple(questions), k)
@@ -181,7 +188,7 @@ class Realm:
             scores[:, 0, 0] = float("-inf")
             there = log_prior.isfinite()
             wide = torch.full((*there.shape, scores[0].numel()), float("-inf"))
-            wide[..., 0] = 0.0  # of the passages that fill up a row; their prior is 0
+            wide[..., 0] = 0.0  # for the padding of a row with fewer passages; its prior is 0
             wide[there] = scores.flatten(1)
             log_probs, log_prior = joint(wide, log_prior)
             log_probs = log_probs[there].reshape(scores.shape)
@@ -219,7 +226,7 @@ class Realm:
     def _answer_log_probs(
         strings: list[list[Strings]], keys: Sequence[tuple[int, ...]], n: int
     ) -> Tensor:
-        """log p(y | z, x), [B, n]."""
+        """log p(y | z, x) of one string for each question, float32 [B, n]."""
         out = torch.full((len(strings), n), float("-inf"))
         for b, (per_passage, key) in enumerate(zip(strings, keys, strict=True)):
             for z, mass in enumerate(per_passage):
@@ -229,7 +236,7 @@ class Realm:
 
     @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
-        """log p(answer | question), float32 [B]; -inf where no passage holds the answer."""
+        """log p(answer | question), nats, float32 [B]; -inf where no passage holds the answer."""
         check(questions, k)
         if not questions:
             return torch.zeros(0)

@@ -1,16 +1,24 @@
-"""Where checkpoints come from, and what the methods use them through."""
+"""The models: how they are loaded, and the interfaces through which the methods use them."""
 
-from ragbook.models.bundled import load_language_model, load_reader, load_span_reader
+from ragbook.models.causal import CausalReader
 from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel
+from ragbook.models.loading import (
+    is_local,
+    load_language_model,
+    load_reader,
+    load_span_reader,
+)
 from ragbook.models.seq2seq import SeqReader
 from ragbook.models.span import SpanReader
 
 __all__ = [
+    "CausalReader",
     "Encoder",
     "LanguageModel",
     "SeqReader",
     "SpanReader",
+    "is_local",
     "load_encoder",
     "load_language_model",
     "load_reader",

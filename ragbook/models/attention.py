@@ -1,9 +1,9 @@
 """Cross-attention of many prefixes to one input, without a copy of its keys and values for each.
 
-A beam search continues several prefixes from every input. Every implementation of attention takes
-as many keys as queries, so that the keys and values of an input are copied for each of its prefixes
-and moved whenever prefixes swap places. Here the prefixes of one input attend as if they were one
-longer query.
+A beam search continues several prefixes from every input. The attention functions of `transformers`
+need one row of keys for each row of queries, so that an input's keys and values would be copied for
+each of its prefixes and moved whenever prefixes change their order. Here the prefixes of one input
+attend as if they were one longer query.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.masking_utils import eager_mask
+
+from ragbook.errors import InputError
 
 NAME = "ragbook_shared"
 
 _RECORDS: list[list[Tensor]] = []
-"""Where `shared_attention` leaves its scores: one list for each open `recorded_scores`."""
+"""Where `shared_attention` stores its scores: one list for each open `recorded_scores`."""
 
 
 def shared_attention(
@@ -32,6 +34,7 @@ def shared_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     position_bias: Tensor | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention (Vaswani et al. 2017, equation 1) for R queries on S keys.
@@ -39,12 +42,14 @@ def shared_attention(
     Parameters
     ----------
     query: [R, heads, t, d]; rows i * R / S to (i + 1) * R / S - 1 attend to key row i.
-    key, value: [S, heads, L, d], R a multiple of S.
+    key, value: [S, heads, L, d], R a multiple of S; or fewer heads, each of them read by as many
+        neighbouring heads of the query (Ainslie et al. 2023).
     attention_mask: additive, [S or 1, 1, t or 1, L]; where R > S it must not depend on t.
     scaling: factor of the scores; 1 / sqrt(d) by default.
-    dropout: of the weights, in training.
-    position_bias: T5's, added to the scores, [1, heads, t, L]; zero in cross-attention, but in
-        checkpoints of before `transformers` 4.
+    dropout: probability of dropping a weight, in training.
+    position_bias: T5's, added to the scores, [1 or S, heads, t, L]; zero in cross-attention, except
+        in checkpoints made before `transformers` 4.
+    softcap: Gemma's: scores s become softcap * tanh(s / softcap).
 
     Returns
     -------
@@ -53,9 +58,13 @@ def shared_attention(
     R, heads, t, d = query.shape
     S, length = key.shape[0], key.shape[2]
     group = R // S
+    if key.shape[1] != heads:
+        key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
     factor = d**-0.5 if scaling is None else scaling
     folded = query.reshape(S, group, heads, t, d).transpose(1, 2).reshape(S, heads, group * t, d)
     scores = torch.matmul(folded, key.transpose(2, 3)) * factor
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
     if position_bias is not None:
         scores = scores + position_bias.repeat(1, 1, group, 1)
     for record in _RECORDS:
@@ -72,10 +81,28 @@ def shared_attention(
     return unfold(torch.matmul(weights, value)).transpose(1, 2), unfold(weights)
 
 
+class PackedCache(DynamicCache):
+    """Cross-attention's keys and values, which know whose they are where padding was left out.
+
+    `owner`, int64 [S, L], names the passage of each key, -1 on padding; None where the S inputs
+    are read as they are.
+    """
+
+    def __init__(self, owner: Tensor | None = None) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows, int64 [S']."""
+        super().batch_select_indices(indices)
+        self.owner = None if self.owner is None else self.owner[indices]
+
+
 @contextmanager
 def recorded_scores() -> Iterator[list[Tensor]]:
-    """The scores [S, heads, R / S * t, L] of every `shared_attention` within, in the order they are
-    computed: scaled and with the position's bias, before the mask and the softmax."""
+    """Record the scores [S, heads, R / S * t, L] of every `shared_attention` inside the block, in
+    the order they are computed: scaled and with the position bias, before the mask and the
+    softmax."""
     record: list[Tensor] = []
     _RECORDS.append(record)
     try:
@@ -85,7 +112,19 @@ def recorded_scores() -> Iterator[list[Tensor]]:
 
 
 def share_cross_attention(decoder: Any) -> None:
-    """Let a Hugging Face decoder use `shared_attention`; its weights can be read, too."""
+    """Let a Hugging Face decoder use `shared_attention`, which can also return its weights.
+
+    Raises
+    ------
+    InputError: it has an attention of its own, which takes no other's place.
+    """
     AttentionInterface.register(NAME, shared_attention)
     AttentionMaskInterface.register(NAME, eager_mask)
-    decoder.set_attn_implementation(NAME)
+    if hasattr(decoder, "set_attn_implementation"):
+        decoder.set_attn_implementation(NAME)  # which only warns where it cannot
+        if decoder.config._attn_implementation == NAME:
+            return
+    raise InputError(
+        f"{type(decoder).__name__} has an attention of its own, in which prefixes cannot share an "
+        "input's keys; read with another model, such as BART, Pegasus, T5 or two BERTs"
+    )

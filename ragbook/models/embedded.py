@@ -1,4 +1,4 @@
-"""The embedded encoder: all-MiniLM-L6-v2 as a Python package carries it, its hash checked."""
+"""The embedded encoder: all-MiniLM-L6-v2 as installed by a Python package, its hash checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 @cache
 def minilm_path() -> Path:
-    """Folder of the embedded encoder.
+    """The folder of the embedded encoder.
 
     Raises
     ------
@@ -45,7 +45,9 @@ def minilm_model() -> Any:
     from transformers import BertConfig, BertModel
 
     path = minilm_path()
-    model = BertModel(BertConfig.from_pretrained(str(path)), add_pooling_layer=False)
+    model = BertModel(
+        BertConfig.from_pretrained(str(path), trust_remote_code=False), add_pooling_layer=False
+    )
     weights = load_file(str(path / "model.safetensors"))
     model.load_state_dict(
         {k: v for k, v in weights.items() if not k.startswith("pooler.")}, strict=False
@@ -58,4 +60,4 @@ def minilm_tokenizer() -> Any:
     """The embedded encoder's tokenizer: lower-cased WordPiece, 30,522 pieces."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(minilm_path()))
+    return AutoTokenizer.from_pretrained(str(minilm_path()), trust_remote_code=False)

@@ -1,12 +1,14 @@
 """Causal language models with the memory keys of kNN-LM.
 
 The bundled one is the embedded encoder turned into a left-to-right model (`BertLMHeadModel`, a
-standard class): its word embeddings stay, its upper layers were trained to predict the next token.
+standard class): its word embeddings are unchanged, its upper layers were trained to predict the
+next token.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -17,6 +19,9 @@ from transformers import BertConfig, BertLMHeadModel, DynamicCache
 
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
+from ragbook.models.answers import word_runs
+from ragbook.models.cached import Steps, check_steps
+from ragbook.models.devices import least_precise, name_of
 from ragbook.models.embedded import minilm_model
 from ragbook.models.prompts import MAX_QUESTION, passage_text
 
@@ -24,8 +29,9 @@ MAX_PASSAGE = 256
 """Tokens of a passage in a prompt or a training text; the rest is dropped."""
 
 WINDOW, OVERLAP = 256, 128
-"""Tokens that a memory's text is read in at a time, and how many of them a window repeats from the
-one before: every key but those of a text's beginning has at least OVERLAP tokens of context."""
+"""A memory's text is read in windows of WINDOW tokens, each of which repeats OVERLAP tokens of the
+window before. So every key has at least OVERLAP tokens of context, except at the beginning of a
+text."""
 
 BATCH_TOKENS = 4096
 """Tokens in one forward pass over a memory's text, padding included."""
@@ -43,12 +49,12 @@ def new_lm_model() -> BertLMHeadModel:
 
 
 FEED_FORWARD = ("mlp", "ffn", "feed_forward", "fc1", "intermediate", "block_sparse_moe")
-"""What a block's feed-forward network is called, or the first layer of it, in `transformers`."""
+"""Names in `transformers` of a block's feed-forward network, or of its first layer."""
 
 
 def key_module(model: Any) -> nn.Module:
-    """The last block's feed-forward network: what comes into it is the key (Khandelwal et al. 2020,
-    section 5), after the layer norm that stands before it.
+    """The last block's feed-forward network. Its input is the key (Khandelwal et al. 2020, section
+    5): the output of the layer norm before it.
 
     | architecture | network | the norm whose output is the key |
     |---|---|---|
@@ -61,16 +67,16 @@ def key_module(model: Any) -> nn.Module:
     | BLOOM | `transformer.h[-1].mlp` | `post_attention_layernorm` |
     | MPT | `transformer.blocks[-1].ffn` | `norm_2` |
     | OPT | `model.decoder.layers[-1].fc1` | `final_layer_norm` |
-    | OPT-350m, whose norms come after | `model.decoder.layers[-1].fc1` | `self_attn_layer_norm` |
+    | OPT-350m (norms after blocks) | `model.decoder.layers[-1].fc1` | `self_attn_layer_norm` |
     | BART's decoder | `model.decoder.layers[-1].fc1` | `self_attn_layer_norm` |
     | BERT's decoder | `bert.encoder.layer[-1].intermediate` | `attention.output.LayerNorm` |
 
-    Any other model whose blocks are a list and name their network one of `FEED_FORWARD` is served
-    the same way.
+    Any other model works too if its blocks are a list and their network has a name from
+    `FEED_FORWARD`.
 
     Raises
     ------
-    InputError: there is no such block.
+    InputError: the model has no such block.
     """
     for blocks in model.base_model.modules():
         if isinstance(blocks, nn.ModuleList) and len(blocks):
@@ -83,14 +89,29 @@ def key_module(model: Any) -> nn.Module:
     )
 
 
+DISTANCES_ONLY = ("bloom", "mpt", "roformer")
+"""Types of models that take no positions: they know only how far apart tokens stand."""
+
+
+def first_position(model: nn.Module) -> int:
+    """The number of a text's first place, 0 but in RoBERTa and its kin, which count on from the id
+    of the padding token."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
 class _KeySeen(Exception):
-    """Ends a forward pass at the key: what comes after it has no part in a datastore."""
+    """Ends a forward pass at the key: a datastore does not need what comes after it."""
 
 
 class Continuation:
-    """Next-token distributions of growing prefixes after prompts, with keys and values kept.
+    """Next-token distributions of growing prefixes after prompts; the attention's keys and values
+    are kept between calls.
 
-    Prompts of different lengths are padded on the left and masked; positions count real tokens.
+    Prompts of different lengths are padded on the left and masked; positions count real tokens. A
+    model that cannot be told them wants prompts of one length (`LanguageModel.padded`).
     """
 
     def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
@@ -98,7 +119,7 @@ class Continuation:
         longest = max(len(prompt) for prompt in prompts)
         self.ids = torch.tensor([[lm.end] * (longest - len(p)) + list(p) for p in prompts])
         self.mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        self.cache = DynamicCache()
+        self.cache = DynamicCache()  # of all that was read: where a window slides, the mask knows
 
     @torch.no_grad()
     def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,43 +127,87 @@ class Continuation:
 
         Parameters
         ----------
-        prefixes: int64 [R, t], a start token, which the model is not shown, and the answer so far,
-            one token longer than at the last call.
+        prefixes: int64 [R, t], a start token, which is not given to the model, and the answer so
+            far, one token longer than at the last call.
         rows: int64 [R], the prompt each prefix continues.
         parents: int64 [R], which prefix of the last call each one continues; not used at the first.
         """
         written = prefixes.shape[1] - 1
         mask = torch.cat([self.mask[rows], torch.ones_like(prefixes[:, 1:])], dim=1)
-        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        positions = (mask.cumsum(1) - 1).clamp_min(0) + self.lm.first_position
         if written:
             self.cache.batch_select_indices(parents)
             ids, positions = prefixes[:, -1:], positions[:, -1:]
         else:
             ids = self.ids[rows]
+        given: dict[str, Any] = {"position_ids": positions} if self.lm.takes_positions else {}
         keys, log_probs = self.lm.forward(
-            ids, mask, last=1, position_ids=positions, past_key_values=self.cache, use_cache=True
+            ids, mask, last=1, past_key_values=self.cache, use_cache=True, **given
         )
         return keys[:, -1], log_probs[:, -1]
+
+
+class ContinuationByLength:
+    """The same, for a model that cannot be told positions: prompts of each length by themselves."""
+
+    def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        self.parts: list[tuple[Tensor, Continuation]] = []  # numbers of its prompts, ascending
+        for length in lengths.unique():
+            own = (lengths == length).nonzero()[:, 0]
+            self.parts.append((own, Continuation(lm, [prompts[at] for at in own.tolist()])))
+        self.places = torch.empty(0, dtype=torch.long)  # of the last call's prefixes in their part
+
+    def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Continuation`."""
+        order, found, places = [], [], torch.zeros_like(rows)
+        for own, part in self.parts:
+            at = torch.isin(rows, own).nonzero()[:, 0]
+            if not len(at):
+                continue
+            before = self.places[parents[at]] if len(self.places) else parents[at]
+            found.append(part(prefixes[at], torch.searchsorted(own, rows[at]), before))
+            places[at] = torch.arange(len(at))
+            order.append(at)
+        self.places = places
+        back = torch.cat(order).argsort()
+        keys, log_probs = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
+        return keys, log_probs
 
 
 class LanguageModel:
     """A causal language model with its tokenizer; inference only, float32 results on the CPU.
 
-    The model may stand on another device (`lm.model.to("cuda")`): what it reads goes there, what it
-    finds comes back.
+    The model may be on another device (`lm.model.to("cuda")`): inputs are moved there, and results
+    are moved back.
+
+    Parameters
+    ----------
+    model: any Hugging Face causal language model that `key_module` knows.
+    tokenizer: its fast tokenizer.
+    name: how tables and datastores name it.
+    checked: whether it is known to say the same through a cache as without one; where it is not,
+        the first continuation finds out.
+
+    Raises
+    ------
+    InputError: the model has no feed-forward layer that `key_module` finds.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str, checked: bool = True) -> None:
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.start, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
-        if self.start is None:  # GPT-2 and its kin open and close a text with one token
+        if self.start is None:  # GPT-2 and models like it have one token for start and end
             self.end = tokenizer.eos_token_id
             self.start = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         self.vocab_size: int = model.config.vocab_size
         self.dimension: int = model.config.hidden_size
         self.parameters = sum(p.numel() for p in model.parameters())
+        self.first_position = first_position(model)
+        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self.padded = self.takes_positions or model.config.model_type in DISTANCES_ONLY
         self._key: Tensor | None = None
-        self._only_keys = False
+        self._only_keys, self._checked = False, checked
         key_module(model).register_forward_pre_hook(self._keep, with_kwargs=True)
 
     @cached_property
@@ -154,6 +219,11 @@ class LanguageModel:
             digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    @property
+    def precision(self) -> str:
+        """The number format of the weights, the least precise one where there are several."""
+        return name_of(least_precise(self.model.parameters()))
+
     def _there(self, tensor: Tensor) -> Tensor:
         """A tensor on the model's device."""
         return tensor.to(next(self.model.parameters()).device)
@@ -164,7 +234,8 @@ class LanguageModel:
             raise _KeySeen
 
     def _seen(self, ids: Tensor) -> Tensor:
-        """The keys of the forward pass that has just been, float32 [N, L, d]; OPT flattens them."""
+        """The keys of the last forward pass, float32 [N, L, d], for ids [N, L]. (OPT flattens the
+        first two dimensions.)"""
         assert self._key is not None
         return self._key.reshape(*ids.shape, -1).float().cpu()
 
@@ -180,7 +251,7 @@ class LanguageModel:
         mask: int64 [N, L], 1 on real tokens; None where there is no padding.
         last: how many positions from the end are wanted; 0 for all. The output layer over a whole
             vocabulary costs more than the rest of a small model.
-        kwargs: for the model; without any it keeps no cache.
+        kwargs: passed to the model; without any it keeps no cache.
 
         Returns
         -------
@@ -192,11 +263,48 @@ class LanguageModel:
             logits_to_keep=last,
             **{n: self._there(v) if isinstance(v, Tensor) else v for n, v in given.items()},
         ).logits
-        return self._seen(ids)[:, -last:], logits.float().log_softmax(-1).cpu()
+        return self._seen(ids)[:, -last:], logits[:, -last:].float().log_softmax(-1).cpu()
 
-    def continuation(self, questions: Sequence[str]) -> Continuation:
-        """What a beam search over the questions' answers asks for the next token."""
-        return Continuation(self, [self.prompt_ids(question) for question in questions])
+    def key_continuation(self, questions: Sequence[str]) -> Continuation | ContinuationByLength:
+        """The keys and next-token distributions for a beam search over the questions' answers."""
+        return self.after([self.prompt_ids(question) for question in questions])
+
+    def after(self, prompts: Sequence[Sequence[int]]) -> Continuation | ContinuationByLength:
+        """The same after prompts' token ids, of any lengths.
+
+        Raises
+        ------
+        InputError: the model cannot be read through a cache; see `ragbook.models.cached`.
+        """
+        kind = Continuation if self.padded else ContinuationByLength
+        if not self._checked:
+            asked = ([5, 6, 7, 8], [9, 10])
+
+            def plainly(prefixes: Tensor, rows: Tensor, _: Tensor) -> Tensor:
+                whole = [
+                    torch.tensor([[*asked[row], *prefix[1:]]])
+                    for row, prefix in zip(rows.tolist(), prefixes.tolist(), strict=True)
+                ]
+                return torch.cat([self.forward(ids, last=1)[1][:, -1] for ids in whole])
+
+            def begin() -> Steps:
+                following = kind(self, asked)
+                return lambda *given: following(*given)[1]
+
+            check_steps(self.name, self.start, self.model.dtype, begin, plainly)
+            self._checked = True
+        return kind(self, prompts)
+
+    def answer_ids(self, text: str) -> list[int]:
+        """An answer's token ids as they follow the prompt, the end token last."""
+        return [
+            *self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
+            self.end,
+        ]
+
+    def runs(self, text: str) -> list[tuple[list[int], list[bool], list[bool]]]:
+        """Every run of whole words of a text, as an answer's tokens; see `word_runs`."""
+        return word_runs(self.tokenizer, text)
 
     def passage_ids(self, passage: Passage) -> list[int]:
         """A passage as the model reads it: start, title and text, end."""
@@ -214,7 +322,7 @@ class LanguageModel:
 
     def texts(self, passages: Sequence[Passage]) -> list[list[int]]:
         """Passages as a memory reads them, whole: start, title and text, end."""
-        if not passages:  # which a tokenizer does not take
+        if not passages:  # tokenizers refuse an empty list
             return []
         ids = self.tokenizer(
             [passage_text(p) for p in passages], add_special_tokens=False, verbose=False
@@ -223,14 +331,19 @@ class LanguageModel:
 
     @property
     def window(self) -> int:
-        """Tokens that a memory's text is read in at a time: WINDOW, or all the model has places
-        for."""
-        return min(WINDOW, getattr(self.model.config, "max_position_embeddings", WINDOW))
+        """How many tokens of a memory's text are read at a time: WINDOW, or the model's number of
+        positions if that is smaller."""
+        config = self.model.config
+        places = [getattr(config, n, WINDOW) for n in ("max_position_embeddings", "max_seq_len")]
+        return min(WINDOW, *(place - self.first_position for place in places))
 
     def windows(self, ids: Sequence[int]) -> list[tuple[list[int], int]]:
-        """Cut a text whose every token wants a key: (a window's ids, how many of them repeat).
+        """Cut a text into windows that together give every token one key.
 
-        A later window opens as a text does and repeats the last tokens before its own.
+        Returns
+        -------
+        For each window its token ids, and how many tokens at its beginning get no key: each window
+        but the first begins with the start token and repeats the last tokens of the one before.
         """
         repeated = min(OVERLAP, self.window // 2)
         out = [(list(ids[: self.window]), 0)]
@@ -243,8 +356,8 @@ class LanguageModel:
     def keys(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
         """The key of every token of every text, float32 [T, d] each.
 
-        Windows of like length are read together, at most BATCH_TOKENS at a time, and no further
-        than the key; padding stands on the right, where a causal model does not look.
+        Windows of similar length are read together, at most BATCH_TOKENS tokens at a time, and the
+        forward pass ends at the key. Padding is on the right, where a causal model does not look.
         """
         cut = [(number, *w) for number, ids in enumerate(texts) for w in self.windows(ids)]
         found: list[Tensor] = [torch.empty(0)] * len(cut)
@@ -269,10 +382,10 @@ class LanguageModel:
             parts[number].append(keys)
         return [torch.cat(part) for part in parts]
 
-    def memory(self, passages: Sequence[Passage]) -> list[tuple[Tensor, Tensor]]:
+    def key_values(self, passages: Sequence[Passage]) -> list[tuple[Tensor, Tensor]]:
         """The (key, next token) pairs of each passage: (float32 [T, d], int64 [T]).
 
-        A key's context is its own passage from the start, or the window of it.
+        A key's context is its own passage from the start or, in a long passage, its window.
         """
         texts = self.texts(passages)
         keys = self.keys([ids[:-1] for ids in texts])

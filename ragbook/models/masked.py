@@ -1,7 +1,8 @@
-r"""REALM's knowledge-augmented encoder: what a masked sentence hides, given a passage.
+r"""REALM's knowledge-augmented encoder: it predicts the masked tokens of a sentence, given a
+passage.
 
 Guu et al. 2020, section 3.2: sentence and passage are read together, and each masked token is
-predicted from the state at its place,
+predicted from the state at its position,
 
 \[ p(y_j \mid z, x) \propto
    \exp\bigl(w_{y_j}^\top \mathrm{BERT}_{\mathrm{MASK}(j)}(\mathrm{join}(x, z))\bigr), \qquad
@@ -25,14 +26,14 @@ from ragbook.corpus import Passage
 from ragbook.models.prompts import Inputs, pair
 
 MAX_JOINT, MAX_SENTENCE = 160, 72
-"""Tokens of sentence and passage together, and of the sentence in it."""
+"""Most tokens of sentence and passage together, and of the sentence alone."""
 
 CHUNK = 16
-"""Pairs that are read at once."""
+"""How many pairs are read at once."""
 
 NULL = Passage("", "", "")
-"""The null document: an empty passage, read and embedded as any other. It takes the prior of
-sentences that no passage helps with (section 3.4)."""
+"""The null document: an empty passage, read and embedded like any other. It can take the prior
+where no passage helps to predict a sentence's tokens (section 3.4)."""
 
 
 def untitled(passages: Sequence[Passage | None]) -> list[Passage | None]:
@@ -67,9 +68,14 @@ class MaskedHead(nn.Module):
 
 
 class MaskedReader:
-    """Encoder and head with their tokenizer; gradients reach whatever parameters ask for them.
+    """Encoder and head with their tokenizer; all parameters that require gradients get them.
 
-    `titles` is whether passages are read with their titles; the original checkpoints' are not.
+    Parameters
+    ----------
+    model: a BERT encoder.
+    head: gives logits over the vocabulary from its states.
+    tokenizer: its fast tokenizer.
+    titles: whether passages are read with their titles; the original checkpoints read none.
     """
 
     def __init__(self, model: Any, head: MaskedHead, tokenizer: Any, titles: bool = True) -> None:
@@ -88,15 +94,16 @@ class MaskedReader:
         Parameters
         ----------
         texts: masked sentences, with the tokenizer's mask token for each hidden token.
-        options: what else the model is asked for, as `output_attentions`.
+        options: other arguments of the model's `forward`, such as `output_attentions`.
 
         Returns
         -------
-        (the inputs int64 [N, L], which of their tokens are the passage's bool [N, L], the model's
-        output, whose last states are [N, L, d]).
+        (the inputs int64 [N, L]; bool [N, L], true on the passage's tokens, both on the CPU; the
+        model's output, on its device, whose last states are [N, L, d]).
         """
         read = self._read(texts, passages)
-        return read.tensors, read.passage_mask, self.model(**read.tensors, **options)
+        out = self.model(**self._there(read.tensors), **options)
+        return read.tensors, read.passage_mask, out
 
     def token_log_probs(
         self,
@@ -109,22 +116,25 @@ class MaskedReader:
         Parameters
         ----------
         texts: B masked sentences.
-        answers: the tokens that each hides, as many as it has mask tokens, at most T.
-        passages: n for each sentence; `NULL` for none.
+        answers: the token ids that each sentence hides, as many as it has mask tokens, at most T.
+        passages: n for each sentence; `NULL` is the empty one.
 
         Returns
         -------
-        (float32 [B, n, T], nats, 0 after an answer's end; bool [B, T], the answers' own tokens).
+        (float32 [B, n, T], nats, 0 after an answer's end; bool [B, T], the answers' own tokens),
+        on the model's device.
         """
         B, n = len(texts), len(passages[0])
         flat = [passage for found in passages for passage in found]
         read = self._read([text for text in texts for _ in range(n)], flat)
         places = self.places(read.tensors, read.passage_mask)
-        # Inputs of like lengths are read together: a null document's are a third of the others'.
+        # Inputs of similar length are read together: those with the null document are only a third
+        # as long as the others.
         hidden, order = [], []
         for rows in torch.argsort(read.mask.sum(1), stable=True).split(CHUNK):
             longest = int(read.mask[rows].sum(1).max())
             piece = {name: value[rows, :longest] for name, value in read.tensors.items()}
+            piece = self._there(piece)
             at = places[rows, :longest].nonzero()
             hidden.append(self.model(**piece).last_hidden_state[at[:, 0], at[:, 1]])
             order.append(rows[at[:, 0]] * places.shape[1] + at[:, 1])
@@ -133,16 +143,22 @@ class MaskedReader:
         ]  # [hidden tokens of all rows, d]
         logits = self.head(states, self.words)
         targets = torch.tensor([token for answer in answers for _ in range(n) for token in answer])
+        targets = targets.to(logits.device)
         given = -nn.functional.cross_entropy(logits, targets, reduction="none")
         lengths = torch.tensor([len(answer) for answer in answers])
         own = torch.arange(int(lengths.max()))[None] < lengths[:, None]  # [B, T]
+        own = own.to(logits.device)
         wide = own[:, None].expand(B, n, -1)
-        return torch.zeros(wide.shape).masked_scatter(wide, given), own
+        return given.new_zeros(wide.shape).masked_scatter(wide, given), own
+
+    def _there(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs on the model's device."""
+        return {name: value.to(self.words.device) for name, value in inputs.items()}
 
     def _read(self, texts: Sequence[str], passages: Sequence[Passage]) -> Inputs:
         shown = passages if self.titles else untitled(passages)
         return pair(self.tokenizer, texts, shown, MAX_JOINT, MAX_SENTENCE)
 
     def places(self, inputs: dict[str, Tensor], inside: Tensor) -> Tensor:
-        """bool [N, L]: where a sentence hides a token."""
+        """bool [N, L]: the positions of the sentences' mask tokens (not those of the passages)."""
         return (inputs["input_ids"] == self.tokenizer.mask_token_id) & ~inside

@@ -1,4 +1,4 @@
-"""Encodes (question, passage) pairs, each by itself, and does not encode the same pairs twice."""
+"""Encodes (question, passage) pairs, each by itself, and reuses the result for the same pairs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ragbook.models.prompts import Inputs, Layout, pair
 class PairEncoder:
     """An encoder with its tokenizer, which keeps the states of its last call.
 
-    Methods that stand on one encoder read the same pairs one after the other. Each of them would
-    have had to do that work alone, so `clock` charges for what was found done.
+    Methods that share one encoder read the same pairs one after the other, and only the first
+    computes the states. So that the methods' times stay comparable, `clock` adds the time that the
+    reused states took to compute.
 
     Parameters
     ----------
@@ -33,18 +34,19 @@ class PairEncoder:
         self._seconds = self._reused = 0.0
 
     def clock(self) -> float:
-        """Seconds, to be subtracted from each other: they run as if nothing was ever found done."""
+        """A time in seconds, as if kept states were computed again whenever they are reused; only
+        differences between two calls have a meaning."""
         return time.perf_counter() + self._reused
 
     def forget(self) -> None:
-        """Drop the kept states, so that the next call encodes whatever it is given."""
+        """Drop the kept states, so that the next call encodes its pairs in any case."""
         self._key = self._read = None
 
     @torch.no_grad()
     def __call__(
         self, questions: Sequence[str], passages: Sequence[Passage | None]
     ) -> tuple[Inputs, Tensor]:
-        """The pairs as they were read, and the encoder's states, float32 [N, L, d]."""
+        """The tokenised pairs and the encoder's states, float32 [N, L, d]."""
         key = (tuple(questions), tuple(passages))
         if self._read is not None and self._key == key:
             self._reused += self._seconds
@@ -57,10 +59,10 @@ class PairEncoder:
 
 
 def padded_states(encoder: Any, inputs: Inputs, chunk: int = 32) -> Tensor:
-    """The encoder's states of all inputs, [N, L, d], computed in chunks of like lengths.
+    """The encoder's states of all inputs, float32 [N, L, d], computed in chunks of similar length.
 
-    Sorting by length and cutting each chunk to its own longest input leaves most of the padding
-    uncomputed; the states of padding are zero.
+    Inputs are sorted by length and each chunk is cut to its longest input, so that little padding
+    is computed; the states of padding are zero.
     """
     lengths = inputs.mask.sum(1)
     order = torch.argsort(lengths, stable=True)

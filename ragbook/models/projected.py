@@ -4,8 +4,8 @@ r"""REALM's embedder: BERT's pooled [CLS] state, projected and normalised (secti
    W\, \mathrm{BERT}_{\mathrm{CLS}}(\mathrm{join}(z_{\text{title}}, z_{\text{body}})), \qquad
    f(x, z) = \mathrm{Embed}_{\text{input}}(x)^\top \mathrm{Embed}_{\text{doc}}(z). \]
 
-The released code pools with BERT's own layer (a linear map and tanh) and ends in a layer norm; so
-does `ProjectedTower`. `NarrowTower` has the same map over an encoder that stays as it is.
+The released code pools with BERT's own layer (a linear map and tanh) and ends with a layer norm; so
+does `ProjectedTower`. `NarrowTower` has the same projection over an encoder that is not trained.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from transformers import BertConfig, BertModel
 from transformers.modeling_outputs import BaseModelOutput
 
 KEPT_TEXTS = 65_536
-"""Texts whose vectors a `NarrowTower` keeps, those used last: 100 MB of MiniLM's in float32."""
+"""How many texts' vectors a `NarrowTower` keeps, those used last: 100 MB of MiniLM's in float32."""
 
 
 class ProjectedTower(nn.Module):
-    """A tower for `Encoder` with `cls` pooling: its one state is the projected vector.
+    """A tower for `Encoder` with `cls` pooling: its only state is the projected vector.
 
     Parameters
     ----------
@@ -44,16 +44,16 @@ class ProjectedTower(nn.Module):
         return BaseModelOutput(last_hidden_state=projected[:, None])
 
     def set_attn_implementation(self, name: str) -> None:
-        """As of `BertModel`."""
+        """As in `BertModel`."""
         self.bert.set_attn_implementation(name)
 
 
 class NarrowTower(nn.Module):
-    """The vectors of an encoder that is never trained, through a linear map that is.
+    """A frozen encoder (the body) and a linear map of its vectors, which is trained.
 
     The body's vectors of the last `KEPT_TEXTS` different texts are kept, so that training the map,
-    and indexing with it again and again, reads every text once. A tower for `Encoder` with `cls`
-    pooling: its one state is the mapped vector.
+    and indexing with it again and again, encodes each text only once. It is a tower for `Encoder`
+    with `cls` pooling: its only state is the mapped vector.
 
     Parameters
     ----------
@@ -79,7 +79,8 @@ class NarrowTower(nn.Module):
                 means = (states.last_hidden_state * weights).sum(1) / weights.sum(1)
             kept = functional.normalize(means, dim=-1)
             self._kept.update((keys[n], vector) for n, vector in zip(new, kept, strict=True))
-        vectors = torch.stack([self._kept[key] for key in keys])
+        device = ids.device  # the tower may have been moved since
+        vectors = torch.stack([self._kept[key].to(device) for key in keys])
         for key in keys:
             self._kept.move_to_end(key)
         while len(self._kept) > KEPT_TEXTS:
@@ -88,12 +89,13 @@ class NarrowTower(nn.Module):
         return BaseModelOutput(last_hidden_state=mapped[:, None])
 
     def set_attn_implementation(self, name: str) -> None:
-        """As of `BertModel`."""
+        """As in `BertModel`."""
         self.body.set_attn_implementation(name)
 
 
 def new_tower(config: Any) -> nn.Module:
-    """The tower that a configuration describes, without weights: a bare BERT, or one of these."""
+    """The tower that a configuration describes, with untrained weights: a plain BERT or a tower of
+    this module."""
     if getattr(config, "retriever_proj_size", None) is None:
         return BertModel(config, add_pooling_layer=False)
     return NarrowTower(config) if getattr(config, "frozen_body", False) else ProjectedTower(config)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from tokenizers.decoders import WordPiece
 from torch import Tensor
 
 from ragbook.corpus import Passage
 
 MAX_INPUT, MAX_QUESTION = 208, 48
-"""Tokens of one input, and of the question in it. A hundred words of Wikipedia are about 140."""
+"""Most tokens of one input, and of the question in it. A hundred words of Wikipedia are about 140
+tokens."""
 
 
 @dataclass
@@ -35,7 +35,8 @@ class Inputs:
 
 
 Layout = Callable[[Any, Sequence[str], Sequence[Passage | None]], Inputs]
-"""(tokenizer, questions, passages) -> one input for each pair; None is no passage."""
+"""(tokenizer, questions, passages) -> one input for each pair; a passage None means the question
+alone."""
 
 
 def passage_text(passage: Passage) -> str:
@@ -46,7 +47,7 @@ def passage_text(passage: Passage) -> str:
 def shorten(tokenizer: Any, question: str, max_tokens: int = MAX_QUESTION) -> str:
     """The question's beginning, at most `max_tokens` tokens of it.
 
-    A character of several tokens (a Hangul syllable, say) of which not all fit is left out.
+    A character of several tokens (a Hangul syllable, say) is left out if not all of them fit.
     """
     offsets = tokenizer(
         question, add_special_tokens=False, return_offsets_mapping=True, verbose=False
@@ -65,10 +66,10 @@ def pair(
     max_input: int = MAX_INPUT,
     max_question: int = MAX_QUESTION,
 ) -> Inputs:
-    """Tokenise (question, passage) pairs; None for a question that is shown alone.
+    """Tokenise (question, passage) pairs; the passage is None for a question alone.
 
-    A long question keeps its first `max_question` tokens, a long passage what then fits into
-    `max_input`. Either all questions have a passage or none has.
+    A long question keeps its first `max_question` tokens, a long passage as many as then fit into
+    `max_input`. Either all questions have a passage or none has one.
     """
     short = [shorten(tokenizer, question, max_question) for question in questions]
     texts = [passage_text(passage) if passage else "" for passage in passages]
@@ -113,9 +114,9 @@ class SlashLayout:
             shown = f"{passage.title}{self.title_sep}{passage.text}" if passage else ""
             before = f"{self.prefix}{shown}{self.doc_sep}" if passage else self.prefix
             span = (len(self.prefix), len(self.prefix) + len(shown))
-            rows.append(_cut(tokenizer, before + asked, span, self.max_input))
+            rows.append(cut_input(tokenizer, before + asked, span, self.max_input))
             texts.append(shown)
-        return _padded(tokenizer, rows, texts)
+        return padded_inputs(tokenizer, rows, texts)
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class FidLayout:
     Grave 2021, section 3).
 
     A long passage is cut at its end; the question keeps up to half of `max_input` tokens.
-    `special` is whether an input gets the tokenizer's special tokens, T5's end token: those that
-    the original checkpoints were trained on had none.
+    `special` is whether inputs end with T5's end token; the original checkpoints were trained
+    without it.
     """
 
     max_input: int = 250
@@ -140,16 +141,71 @@ class FidLayout:
             shown = f"title: {passage.title} context: {passage.text}" if passage else ""
             text = f"{asked} {shown}" if passage else asked
             span = (len(asked) + 1, len(text)) if passage else (len(text), len(text))
-            rows.append(_cut(tokenizer, text, span, self.max_input, self.special))
+            rows.append(cut_input(tokenizer, text, span, self.max_input, self.special))
             texts.append(shown)
-        return _padded(tokenizer, rows, texts)
+        return padded_inputs(tokenizer, rows, texts)
 
 
-def _cut(
+def widened(layout: Any, max_input: int) -> Layout:
+    """The same layout with room for inputs of `max_input` tokens."""
+    return (
+        partial(pair, max_input=max_input)
+        if layout is pair
+        else replace(layout, max_input=max_input)
+    )
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several passages joined to one, the best one last; `starts` are the positions in its text
+    where they begin, in characters, and `numbers` the numbers of these passages."""
+
+    passage: Passage
+    starts: tuple[int, ...]
+    numbers: tuple[int, ...]
+
+    def owner(self, inputs: Inputs, row: int) -> Tensor:
+        """The passage of each token of an input that holds these: int64 [L], -1 elsewhere."""
+        shown = inputs.texts[row]
+        shift = max(shown.find(self.passage.text), 0)  # a layout may add words before the text
+        begins = inputs.offsets[row, :, 0] - shift
+        at = torch.searchsorted(torch.tensor(self.starts), begins, right=True) - 1
+        numbers = torch.tensor(self.numbers)[at.clamp_min(0)]
+        return torch.where(inputs.passage_mask[row], numbers, -1)
+
+
+def together(tokenizer: Any, passages: Sequence[Passage], max_tokens: int) -> Together:
+    """Join passages to one, the best one last, for a model that reads them in one input.
+
+    Parameters
+    ----------
+    passages: best first, at least one.
+    max_tokens: the most tokens of all together. Passages that do not fit are left out, the worst
+        first; the best one is always kept.
+    """
+    shown: list[str] = []
+    spare = max_tokens
+    for passage in passages:
+        text = passage_text(passage)
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        if shown and len(ids) > spare:
+            break
+        shown.append(text)
+        spare -= len(ids)
+    numbers = range(len(shown) - 1, -1, -1)
+    starts, at = [], 0
+    for z in numbers:
+        starts.append(at)
+        at += len(shown[z]) + 1
+    text = " ".join(shown[z] for z in numbers)
+    return Together(Passage(passages[0].id, "", text), tuple(starts), tuple(numbers))
+
+
+def cut_input(
     tokenizer: Any, text: str, span: tuple[int, int], max_input: int, special: bool = True
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids of an input whose passage stands at the characters `span`, and each token's
-    characters in the passage or (-1, -1)."""
+    """Token ids of an input, cut to `max_input`, whose passage takes the characters `span`; and for
+    each token its characters in the passage, or (-1, -1) outside it."""
     read = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     ids, offsets = read["input_ids"], read["offset_mapping"]
     added = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
@@ -158,7 +214,7 @@ def _cut(
         (a - first, b - first) if not extra and first <= a and b <= last else (-1, -1)
         for (a, b), extra in zip(offsets, added, strict=True)
     ]
-    # The last tokens of the passage make room; what separates it from the question stays.
+    # Only the last tokens of the passage are dropped; the words around it are kept.
     spare = len(ids) - max_input
     own = [at for at, place in enumerate(places) if place[0] >= 0]
     cut = set(own[-spare:]) if spare > 0 else set()
@@ -166,10 +222,10 @@ def _cut(
     return [ids[at] for at in kept], [places[at] for at in kept]
 
 
-def _padded(
+def padded_inputs(
     tokenizer: Any, rows: Sequence[tuple[list[int], list[tuple[int, int]]]], texts: list[str]
 ) -> Inputs:
-    """Inputs of what `_cut` gave, padded to the longest."""
+    """The results of `cut_input` as inputs, padded to the longest."""
     width = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), width), tokenizer.pad_token_id)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -179,33 +235,3 @@ def _padded(
         offsets[at, : len(own)] = torch.tensor(places)
     inside = offsets[:, :, 0] >= 0
     return Inputs({"input_ids": ids, "attention_mask": mask}, inside, offsets.clamp_min(0), texts)
-
-
-def find(tokens: Sequence[int], piece: Sequence[int]) -> int:
-    """First place where `piece` stands in `tokens`, -1 if nowhere."""
-    wanted = list(piece)
-    for start in range(len(tokens) - len(wanted) + 1):
-        if list(tokens[start : start + len(wanted)]) == wanted:
-            return start
-    return -1
-
-
-def detokenize(tokenizer: Any, tokens: Sequence[int], passages: Sequence[Passage] = ()) -> str:
-    """Text of an answer's tokens, special ones left out.
-
-    It is spelled as the first of `passages` that holds these tokens spells it: an uncased tokenizer
-    knows neither capitals nor accents, but whoever copies a name copies them too. What no passage
-    holds is joined from its pieces. WordPiece keeps no spaces, so joining writes "bourke - white"
-    and "8. 13"; what stood inside a word or a number is closed up again.
-    """
-    for text in map(passage_text, passages):
-        read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        at = find(read["input_ids"], tokens) if tokens else -1
-        if at >= 0:
-            offsets = read["offset_mapping"]
-            return text[offsets[at][0] : offsets[at + len(tokens) - 1][1]].strip()
-    text = tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
-    if isinstance(tokenizer.backend_tokenizer.decoder, WordPiece):
-        text = re.sub(r"(?<=\w) ?([-'’/]) ?(?=\w)", r"\1", text)
-        text = re.sub(r"(?<=\d) ?([.,:]) ?(?=\d)", r"\1", text)
-    return text

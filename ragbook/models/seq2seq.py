@@ -8,92 +8,84 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
-    BertConfig,
-    BertLMHeadModel,
     DynamicCache,
     EncoderDecoderCache,
-    EncoderDecoderModel,
 )
 from transformers.modeling_outputs import BaseModelOutput
 
 from ragbook.corpus import Passage, Question
-from ragbook.models.attention import recorded_scores, share_cross_attention
-from ragbook.models.embedded import minilm_model
+from ragbook.errors import InputError
+from ragbook.models.answers import detokenize, word_runs
+from ragbook.models.attention import PackedCache, recorded_scores, share_cross_attention
+from ragbook.models.fusion import pack, passage_sums
 from ragbook.models.pairs import PairEncoder
-from ragbook.models.prompts import Layout, detokenize, pair
+from ragbook.models.prompts import MAX_QUESTION, Layout, pair, together, widened
 
-DECODER_LAYERS = 2
-
-
-def new_reader_model() -> Any:
-    """The bundled reader before training, an `EncoderDecoderModel`.
-
-    Its encoder is the embedded one, its decoder is fresh.
-
-    The decoder reads and writes through the encoder's word embeddings, which stay frozen, so a
-    name that no question ever asked for still has its place in input and output.
-    """
-    encoder = minilm_model()
-    shape = encoder.config
-    config = BertConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        num_attention_heads=shape.num_attention_heads,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=DECODER_LAYERS,
-        max_position_embeddings=64,
-        type_vocab_size=1,
-        is_decoder=True,
-        add_cross_attention=True,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    decoder = BertLMHeadModel(config)
-    words = encoder.embeddings.word_embeddings
-    decoder.bert.embeddings.word_embeddings = words
-    decoder.cls.predictions.decoder.weight = words.weight
-    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
-    model.config.decoder_start_token_id = 101  # [CLS]
-    model.config.eos_token_id = 102  # [SEP]
-    model.config.pad_token_id = 0
-    return model
+MAX_TOGETHER, BETWEEN = 1024, 12
+"""The most tokens of an input that holds several passages, and how many of them a layout may add
+around question and passages."""
 
 
 def _setting(model: Any, name: str) -> int:
-    """A special token's id, which stands in the model's configuration or its generation one."""
-    places = (getattr(model.config, name, None), getattr(model.generation_config, name, None))
-    return next(value for value in places if value is not None)
+    """A special token's id, from the model's configuration or its generation configuration."""
+    for place in (model.config, model.generation_config):
+        if getattr(place, name, None) is not None:
+            return getattr(place, name)
+    raise InputError(f"{type(model).__name__} has no {name}; write it into its config.json")
 
 
-class Memory:
-    """What a decoder attends to: inputs' states, and its cross-attention's keys and values of them.
+class SeqMemory:
+    """What a decoder attends to: the inputs' states, and the keys and values that its
+    cross-attention computes from them.
 
-    These are computed once; beam search continues from them and rescoring reads them again.
+    The keys and values are computed once, when they are first needed, and used by both beam search
+    and scoring.
 
     Parameters
     ----------
-    reader: whose decoder.
+    reader: the reader whose decoder attends.
     states, mask: float32 [S, L, d] and int64 [S, L], 1 on real tokens.
+    n: passages of each question; S is B * n, or B if they are fused or there are none.
+    owner: for a fused memory, int64 [S, L]: the passage of each token, -1 on padding.
     """
 
+    def __init__(
+        self,
+        reader: SeqReader,
+        states: Tensor,
+        mask: Tensor,
+        n: int = 1,
+        owner: Tensor | None = None,
+    ) -> None:
+        self.reader, self.states, self.mask, self.n, self.owner = reader, states, mask, n, owner
+
+    @cached_property
     @torch.no_grad()
-    def __init__(self, reader: SeqReader, states: Tensor, mask: Tensor) -> None:
-        self.states, self.mask = states, mask
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        start = torch.full((len(states), 1), reader.start, device=states.device)
-        reader.forward(states, mask, start, past_key_values=cache, use_cache=True)
-        self.cross = cache.cross_attention_cache  # keys and values [S, heads, L, d] a layer
+    def cross(self) -> DynamicCache:
+        """The decoder's cross-attention keys and values, [S, heads, L, d] a layer."""
+        cache = EncoderDecoderCache(DynamicCache(), PackedCache(self.owner))
+        start = torch.full((len(self.states), 1), self.reader.start, device=self.states.device)
+        self.reader.forward(self.states, self.mask, start, past_key_values=cache, use_cache=True)
+        return cache.cross_attention_cache
+
+    def fused(self) -> SeqMemory:
+        """The n passages of each question packed into one row; see `ragbook.models.fusion.pack`."""
+        apart = (states.unflatten(0, (-1, self.n)) for states in (self.states, self.mask))
+        states, mask, owner = pack(*apart)
+        return SeqMemory(self.reader, states, mask, self.n, owner)
 
     def cache(self, rows: Tensor | None = None) -> EncoderDecoderCache:
-        """A cache that has read these rows, int64 [S'], or all, and written nothing yet.
+        """A decoder's cache with the keys and values of these rows, int64 [S'], or of all rows, and
+        no answer tokens yet.
 
-        One of all rows in their order holds the memory's own keys and values, which nobody changes
-        in place, and no copy: for many long inputs they are the greatest tensors there are.
+        A cache of all rows in their order holds the memory's own keys and values, which are never
+        changed in place, and not a copy: for many long inputs they are the largest tensors of all.
         """
         cross = copy(self.cross)
         cross.layers = [copy(layer) for layer in self.cross.layers]
@@ -102,11 +94,40 @@ class Memory:
             cross.batch_select_indices(rows)
         return EncoderDecoderCache(DynamicCache(), cross)
 
-    def masked(self, mask: Tensor) -> Memory:
-        """The same memory under another mask [S, L], its keys and values not copied."""
+    def masked(self, hidden: Tensor) -> SeqMemory:
+        """The same fused memory without the passages where `hidden` [B, n] is true; keys and values
+        are not copied."""
+        assert self.owner is not None  # fused
+        self.cross  # noqa: B018  (computed now, so that all masked memories share it)
         other = copy(self)
-        other.mask = mask
+        left_out = hidden.to(self.owner.device).gather(1, self.owner.clamp_min(0))
+        other.mask = self.mask * ~left_out
         return other
+
+    def attention(self, labels: Tensor) -> Tensor:
+        """The share of each passage in cross-attention, float32 [B, n]; see
+        `SeqReader.cross_attention`."""
+        return self._shares(self.reader.cross_attention(self, labels))
+
+    def first_token_scores(self) -> Tensor:
+        """Cross-attention's scores before the softmax at an answer's first token, averaged over
+        heads, layers and each passage's tokens (Izacard & Grave 2021b, section 3).
+
+        Returns
+        -------
+        float32 [B, n], of any sign; -inf where a question has fewer than n passages.
+        """
+        assert self.owner is not None  # fused
+        scores, owner = self.reader.first_token_scores(self).cpu(), self.owner.cpu()
+        tokens = passage_sums(torch.ones_like(scores), owner, self.n)
+        means = passage_sums(scores, owner, self.n) / tokens.clamp_min(1)
+        return means.masked_fill(tokens == 0, float("-inf"))
+
+    def _shares(self, weights: Tensor) -> Tensor:
+        """The tokens' weights [B, L] summed over each passage and normalised: float32 [B, n]."""
+        assert self.owner is not None  # fused
+        sums = passage_sums(weights, self.owner, self.n).cpu()
+        return sums / sums.sum(-1, keepdim=True)
 
 
 class Continuation:
@@ -116,11 +137,11 @@ class Continuation:
     values (see `shared_attention`), which is moved only when a row is done.
     """
 
-    def __init__(self, reader: SeqReader, memory: Memory) -> None:
+    def __init__(self, reader: SeqReader, memory: SeqMemory) -> None:
         self.reader, self.memory = reader, memory
         self.cache: EncoderDecoderCache | None = None
         self.read = torch.empty(0, dtype=torch.long)  # the memory's rows that the cache holds
-        self.written = 0  # tokens of the prefixes that it holds
+        self.written = 0  # how many tokens of each prefix the cache holds
 
     @torch.no_grad()
     def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
@@ -148,7 +169,7 @@ class Continuation:
             inputs = prefixes[:, self.written :]
         self.read, self.written = own, prefixes.shape[1]
         out = self.reader.forward(
-            self.memory.states[:1],  # only there to say that there are keys and values
+            self.memory.states[:1],  # only tells the model to attend to the cached keys and values
             self.memory.mask[own],
             inputs,
             past_key_values=self.cache,
@@ -164,11 +185,11 @@ class SeqReader:
     ----------
     model: any Hugging Face encoder-decoder with a language-model head.
     tokenizer: its fast tokenizer.
-    name: what tables call it.
+    name: how tables name it.
     layout: how question and passage become one input; see `ragbook.models.prompts`.
-    opening: tokens that stand before every answer, after the decoder's start token; by default
-        those that the tokenizer puts there (BART's `<s>`). They are given, not predicted: no
-        probability counts them.
+    opening: tokens before every answer, after the decoder's start token; by default those that the
+        tokenizer puts there (BART's `<s>`). They are given, not predicted, so they do not count in
+        any probability.
     """
 
     def __init__(
@@ -193,6 +214,19 @@ class SeqReader:
         self.parameters = sum(p.numel() for p in model.parameters())
         self.pairs = PairEncoder(model.get_encoder(), tokenizer, layout)
 
+    @property
+    def places(self) -> int:
+        """The most tokens of one input: as many as the encoder has positions for, but at most
+        MAX_TOGETHER, which is also the limit if positions are relative."""
+        positions = getattr(self.model.get_encoder().config, "max_position_embeddings", None)
+        return min(positions or MAX_TOGETHER, MAX_TOGETHER)
+
+    @cached_property
+    def wide(self) -> PairEncoder:
+        """Encodes a question with several passages in one input, at most `places` tokens."""
+        layout = widened(self.pairs.layout, self.places)
+        return PairEncoder(self.pairs.encoder, self.tokenizer, layout)
+
     def encode_questions(self, questions: Sequence[Question]) -> tuple[Tensor, Tensor]:
         """Questions alone: (states float32 [B, L, d], mask int64 [B, L])."""
         inputs, states = self.pairs([q.text for q in questions], [None] * len(questions))
@@ -201,7 +235,7 @@ class SeqReader:
     def encode_documents(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
     ) -> tuple[Tensor, Tensor]:
-        """Each (question, passage) pair apart, once.
+        """Encode each (question, passage) pair by itself.
 
         Returns
         -------
@@ -213,7 +247,7 @@ class SeqReader:
         inputs, flat = self.pairs(
             [questions[b].text for b, _ in rows], [passages[b][i] for b, i in rows]
         )
-        if len(rows) == len(passages) * n:  # as they are, without a copy
+        if len(rows) == len(passages) * n:  # no padding, so no copy is needed
             shape = (len(passages), n, flat.shape[1])
             return flat.reshape(*shape, -1), inputs.mask.to(flat.device).reshape(shape)
         states = flat.new_zeros(len(passages), n, *flat.shape[1:])
@@ -222,23 +256,46 @@ class SeqReader:
         states[at], mask[at] = flat, inputs.mask.to(flat.device)
         return states, mask
 
-    def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
-        """Token ids of each answer, the end token last."""
-        ids = self.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-        return [[*one, self.end] for one in ids]
+    def read(
+        self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]] | None = None
+    ) -> SeqMemory:
+        """Encode each (question, passage) pair, or each question alone; see `Generator.read`."""
+        if passages is None:
+            return SeqMemory(self, *self.encode_questions(questions))
+        states, mask = self.encode_documents(questions, passages)
+        return SeqMemory(self, states.flatten(0, 1), mask.flatten(0, 1), states.shape[1])
 
-    def pad_labels(self, answers: Sequence[Sequence[int]]) -> Tensor:
-        """int64 [B, T], padded with -100."""
-        rows = [torch.tensor(one) for one in answers]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
+    def read_together(
+        self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
+    ) -> SeqMemory:
+        """Encode each question with all of its passages as one; see `Generator.read_together`."""
+        room = self.places - MAX_QUESTION - BETWEEN
+        shown = [together(self.tokenizer, found, room) for found in passages]
+        inputs, states = self.wide([q.text for q in questions], [one.passage for one in shown])
+        n = max(len(found) for found in passages)
+        owner = torch.stack([one.owner(inputs, row) for row, one in enumerate(shown)])
+        return SeqMemory(self, states, inputs.mask.to(states.device), n, owner.to(states.device))
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Token ids of an answer, the end token last."""
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return [*ids, self.end]
+
+    def runs(self, text: str) -> list[tuple[list[int], list[bool], list[bool]]]:
+        """Every run of whole words of a text as an answer's tokens; see `Generator.runs`."""
+        return word_runs(self.tokenizer, text)
+
+    def clock(self) -> float:
+        """Seconds to be subtracted from each other; see `PairEncoder.clock`."""
+        return self.pairs.clock()
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an answer's tokens."""
         return detokenize(self.tokenizer, tokens)
 
-    def memory(self, states: Tensor, mask: Tensor) -> Memory:
-        """What the decoder attends to when it reads these inputs: see `Memory`."""
-        return Memory(self, states, mask)
+    def memory(self, states: Tensor, mask: Tensor) -> SeqMemory:
+        """The memory of these inputs: states [S, L, d], mask [S, L]; see `SeqMemory`."""
+        return SeqMemory(self, states, mask)
 
     def opened(self, inputs: Tensor) -> Tensor:
         """Decoder inputs [R, t] with `opening` after the start token, [R, t + len(opening)]."""
@@ -255,8 +312,8 @@ class SeqReader:
         inputs: int64 [R, t], decoder inputs, the start token first.
         **kwargs: go to the model's `forward`.
         """
-        # Additive and of four dimensions, so that no model makes one of its own: there may be more
-        # prefixes than inputs.
+        # The mask is additive and has four dimensions, so that no model builds its own, which would
+        # fail where there are more prefixes than inputs.
         unread = torch.zeros_like(mask, dtype=states.dtype)
         unread = unread.masked_fill(mask == 0, torch.finfo(states.dtype).min)
         return self.model(
@@ -267,14 +324,14 @@ class SeqReader:
         )
 
     def teacher_forcing(self, labels: Tensor) -> Tensor:
-        """Decoder inputs [N, len(opening) + T] under which it predicts labels [N, T]."""
+        """The decoder inputs [N, len(opening) + T] from which it predicts labels [N, T]."""
         start = torch.full_like(labels[:, :1], self.start)
         inputs = torch.cat([start, labels[:, :-1]], dim=1)
         return self.opened(inputs.masked_fill(inputs == -100, self.end))
 
     @torch.no_grad()
     def token_log_probs(
-        self, memory: Memory, labels: Tensor, rows: Tensor | None = None, chunk: int = 64
+        self, memory: SeqMemory, labels: Tensor, rows: Tensor | None = None, chunk: int = 64
     ) -> Tensor:
         """log p(y_t | states, y_<t) of each label token, float32 [N, T]; 0 on padding (-100).
 
@@ -282,9 +339,8 @@ class SeqReader:
         ----------
         memory: of S inputs.
         labels: int64 [N, T].
-        rows: int64 [N], the memory's row each label is read from; None where S = N and each has its
-            own.
-        chunk: labels read at a time.
+        rows: int64 [N], the memory's row for each label; None where S = N and each has its own.
+        chunk: how many labels are scored at a time.
         """
         rows = torch.arange(len(labels)) if rows is None else rows
         lengths = (labels != -100).sum(1)
@@ -297,22 +353,22 @@ class SeqReader:
         for first in range(0, len(order), size):
             own = order[first : first + size]
             width = max(len(asked[row]) for row in own)
-            # As many labels for every row, so that they share its keys and values; where there are
-            # fewer, one of them is read again.
+            # Every row needs the same number of labels, so that they can share its keys and values;
+            # a row with fewer repeats its first one.
             at = torch.tensor([[*asked[row], *asked[row][:1] * width][:width] for row in own])
             at = at.flatten()
             out[at, : int(lengths[at].max())] = self._scored(memory, torch.tensor(own), labels[at])
         return out
 
-    def _scored(self, memory: Memory, own: Tensor, labels: Tensor) -> Tensor:
+    def _scored(self, memory: SeqMemory, own: Tensor, labels: Tensor) -> Tensor:
         """`token_log_probs` of the same number of labels for each of the rows `own`, without the
-        padding that all of them have. A prefix that several labels of a row share is predicted from
-        once."""
+        padding that all of them have. The output layer computes the distribution after a prefix
+        once, even if several labels of a row begin with it."""
         labels = labels[:, : int((labels != -100).sum(1).max())]
         per_row = len(labels) // len(own)
         numbers: dict[tuple[int, ...], int] = {}  # (row, *prefix) -> its number
-        places: list[tuple[int, int]] = []  # where each stands
-        prefix = torch.zeros_like(labels)  # the number of the one each token follows
+        places: list[tuple[int, int]] = []  # the label and position where each prefix ends
+        prefix = torch.zeros_like(labels)  # the number of the prefix before each token
         for n, tokens in enumerate(labels.tolist()):
             for t in range(len(tokens) - tokens.count(-100)):
                 key = (n // per_row, *tokens[:t])
@@ -322,7 +378,8 @@ class SeqReader:
                 prefix[n, t] = numbers[key]
         device = memory.states.device
         own, at = own.to(device), torch.tensor(places, device=device).unbind(1)
-        # The output layer, the widest there is, sees only these.
+        cache = memory.cache(own)
+        # The output layer, the largest of all, computes only these positions.
         hook = self.model.get_output_embeddings().register_forward_pre_hook(
             lambda _, given: (given[0][at][None],)
         )
@@ -331,7 +388,7 @@ class SeqReader:
                 memory.states[:1],
                 memory.mask[own],
                 self.teacher_forcing(labels.to(device)),
-                past_key_values=memory.cache(own),
+                past_key_values=cache,
                 use_cache=True,
             )
         finally:
@@ -341,18 +398,18 @@ class SeqReader:
         chosen -= logits.logsumexp(-1)[prefix.to(device)]
         return chosen.cpu().masked_fill(labels == -100, 0.0)
 
-    def continuation(self, memory: Memory) -> Continuation:
-        """What a beam search over answers from this memory asks for the next token."""
+    def continuation(self, memory: SeqMemory) -> Continuation:
+        """The next-token distribution for a beam search over answers from this memory."""
         return Continuation(self, memory)
 
     @torch.no_grad()
-    def cross_attention(self, memory: Memory, labels: Tensor) -> Tensor:
+    def cross_attention(self, memory: SeqMemory, labels: Tensor) -> Tensor:
         """Attention of the decoder's last layer, averaged over heads and the answer's tokens.
 
         Parameters
         ----------
         memory: of N inputs.
-        labels: int64 [N, T], the end token last, which points nowhere and is left out.
+        labels: int64 [N, T], the end token last; it points to no passage and is left out.
 
         Returns
         -------
@@ -367,16 +424,16 @@ class SeqReader:
         return (attention * valid[:, :, None]).sum(1) / valid.sum(1, keepdim=True)
 
     @torch.no_grad()
-    def first_token_scores(self, memory: Memory) -> Tensor:
-        """Cross-attention's scores before the softmax, averaged over heads and layers, at the place
-        that writes an answer's first token: float32 [N, L], of padding too."""
+    def first_token_scores(self, memory: SeqMemory) -> Tensor:
+        """Cross-attention's scores before the softmax, averaged over heads and layers, at the
+        position that predicts an answer's first token: float32 [N, L], padding included."""
         start = torch.full((len(memory.mask), 1), self.start)
         with recorded_scores() as recorded:
             self._read(memory, self.opened(start))
-        cross = recorded[1::2]  # in every layer self-attention comes first
+        cross = recorded[1::2]  # each layer has self-attention first, then cross-attention
         return torch.stack([scores[:, :, -1].float().mean(1) for scores in cross]).mean(0)
 
-    def _read(self, memory: Memory, inputs: Tensor, **kwargs: Any) -> Any:
+    def _read(self, memory: SeqMemory, inputs: Tensor, **kwargs: Any) -> Any:
         """The decoder's output on inputs [N, t], one for each row of the memory."""
         return self.forward(
             memory.states[:1],

@@ -1,9 +1,9 @@
 """One thread at a time uses the models.
 
-Loaded models are shared: methods read with one encoder, their tokenizers remember how they were
-last asked to pad and cut, and what one of them has read another finds done. None of that can be
-used by two threads at once, and one answer keeps all cores busy anyway. Whatever uses a model
-therefore waits for its turn; a function that has it may call others that need it.
+Loaded models are shared: several methods use one encoder and the states that it keeps, and a
+tokenizer stores the padding and truncation it was last asked for. Two threads cannot use these at
+once, and one answer keeps all cores busy anyway. A function that uses a model therefore waits for
+its turn; during its turn it may call others that need one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _TURN = threading.RLock()
 
 
 def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, run by one thread at a time, and by none while another function of this kind
-    is run by another thread."""
+    """Decorate a function so that a thread waits while another thread runs it, or runs any other
+    function with this decorator."""
 
     @wraps(function)
     def in_turn(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -47,8 +47,9 @@ class SpanScorer(nn.Module):
         Parameters
         ----------
         states: [B, L, d], the encoder's states.
-        allowed: bool [B, L], true for the passage's own tokens; a span lies wholly inside them.
-            Position 0 ([CLS]) stands for "the answer is not here" and is allowed as a span of one.
+        allowed: bool [B, L], true on the passage's own tokens; a span lies wholly inside them.
+            Position 0 ([CLS]) stands for "the answer is not here" and is allowed as a span of one
+            token.
 
         Returns
         -------

@@ -1,6 +1,6 @@
-"""Retrievers: dense, BM25, hybrid, oracle, random; all answer `retrieve(questions, k)`.
+"""Retrievers: dense, BM25, hybrid, oracle, random, Milvus; all have `retrieve(questions, k)`.
 
-Names are imported when they are first used: BM25 alone needs no Faiss, and the dense one no BM25.
+Names are imported when they are first used, so that BM25 needs no Faiss and the dense one no BM25.
 """
 
 from typing import TYPE_CHECKING, Any

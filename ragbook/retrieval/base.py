@@ -1,4 +1,4 @@
-r"""What every retriever gives: passages with scores, best first.
+r"""The interface of retrievers: they give passages with scores, best first.
 
 A retriever's scores become the prior over passages that RAG and REALM marginalize over (Lewis et
 al. 2020, section 2.2; Guu et al. 2020, section 3.2):
@@ -19,7 +19,7 @@ from ragbook.corpus import Passage, Question
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Retrieved:
-    """The passages retrieved for one question, best first.
+    """The k' passages retrieved for one question, best first.
 
     Attributes
     ----------
@@ -39,21 +39,21 @@ class Retriever(Protocol):
     Attributes
     ----------
     name: `dense`, `bm25`, `hybrid`, `oracle` or `random`.
-    score_scale: factor of the scores under the softmax of p(z | x).
+    score_scale: factor of the scores in the softmax that gives p(z | x).
     """
 
     @property
     def name(self) -> str:
-        """What the retriever is called in tables."""
+        """The retriever's name in tables."""
         ...
 
     @property
     def score_scale(self) -> float:
-        """The factor of the scores under the softmax of p(z | x)."""
+        """The factor of the scores in the softmax that gives p(z | x)."""
         ...
 
     def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
-        """The k best passages of each question; all of them where there are fewer than k.
+        """The k best passages for each question, or all passages if there are fewer than k.
 
         Raises
         ------

@@ -3,8 +3,8 @@ r"""Lexical retrieval: Okapi BM25 (Robertson and Zaragoza 2009, equation 3.15) i
 \[ \text{score}(q, z) = \sum_{w \in q} \ln\!\left(1 + \frac{N - n_w + 1/2}{n_w + 1/2}\right)
    \frac{f_{w,z}}{f_{w,z} + k_1 (1 - b + b\, |z| / \overline{|z|})}, \]
 
-with \(N\) passages, \(n_w\) of them holding the term \(w\), \(f_{w,z}\) times in passage \(z\) of
-\(|z|\) terms. A term that the question repeats counts each time.
+with \(N\) passages, of which \(n_w\) hold the term \(w\); passage \(z\) has \(|z|\) terms and holds
+\(w\) \(f_{w,z}\) times. A term that occurs several times in the question counts each time.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ B = 0.75
 
 
 def terms(texts: Sequence[str]) -> list[list[str]]:
-    """The terms of texts, for passages and questions alike: the two must never differ.
+    """The terms of texts, for passages and questions in the same way.
 
-    Lower-cased words, of one letter too (Henry V is not Henry VIII), without English stop words,
-    cut to their stems by the Snowball stemmer.
+    They are the lower-cased words, also those of one letter (Henry V is not Henry VIII), without
+    English stop words, reduced to their stems by the Snowball stemmer.
     """
     return bm25s.tokenize(  # type: ignore[return-value]  # a list, as no ids are asked for
         list(texts),
@@ -48,8 +48,8 @@ def terms(texts: Sequence[str]) -> list[list[str]]:
 class BM25Retriever:
     """BM25 over titles and texts of a corpus, its inverted lists held in memory.
 
-    Equal scores stand in the corpus's order; a question without a known term gets the corpus's
-    first passages, all at score 0.
+    Passages with equal scores are in the corpus's order; a question without a known term gets the
+    corpus's first passages, all with score 0.
 
     Raises
     ------
@@ -63,7 +63,9 @@ class BM25Retriever:
         self.corpus = corpus
         documents = terms([f"{passage.title} {passage.text}" for passage in corpus])
         if not any(documents):
-            raise InputError(f"Corpus {corpus.name!r} has no words for BM25 to index.")
+            raise InputError(
+                f"Corpus {corpus.name!r} has no words for BM25 to index; choose another retriever."
+            )
         self._bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
         self._bm25.index(documents, show_progress=len(corpus) > 100_000 and sys.stderr.isatty())
 
@@ -73,14 +75,14 @@ class BM25Retriever:
 
     @one_at_a_time
     def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
-        """The k passages of greatest BM25 score for each question; see `Retriever`."""
+        """The k passages with the highest BM25 score for each question; see `Retriever`."""
         if k < 1:
             raise InputError(f"k must be 1 or more, not {k}.")
         return [self._top(self.scores(question.text), k) for question in questions]
 
     def _top(self, scores: np.ndarray, k: int) -> Retrieved:
         k = min(k, len(scores))
-        # All that reach the k-th best score, so that ties at the edge go by position, not by luck.
+        # Take all that reach the k-th best score, so that of equal ones the corpus's first win.
         threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
         candidates = np.flatnonzero(scores >= threshold)
         best = candidates[np.argsort(-scores[candidates], kind="stable")[:k]]

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class DenseRetriever:
-    """Searches a passage index with the encoder that built it, or another query tower of it.
+    """Searches a passage index with the encoder that built it, or with another query tower that was
+    trained with its passage tower.
 
     Raises
     ------
@@ -30,10 +31,10 @@ class DenseRetriever:
         self.score_scale = encoder.score_scale
 
     def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
-        """The k passages of greatest score for each question; see `Retriever`.
+        """The k passages with the highest score for each question; see `Retriever`.
 
-        An approximate index may find fewer than k, and gives -1 for each that it lacks: those
-        places stay empty, or the corpus's last passage would be read for them.
+        An approximate index may find fewer than k and gives -1 for the rest. These are left out, as
+        -1 would otherwise mean the corpus's last passage.
         """
         if not questions:
             return []

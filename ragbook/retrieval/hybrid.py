@@ -1,8 +1,8 @@
-r"""Two retrievers as one: reciprocal rank fusion (Cormack, Clarke and Büttcher 2009),
+r"""Several retrievers as one: reciprocal rank fusion (Cormack, Clarke and Büttcher 2009),
 
 \[ \text{score}(x, z) = \sum_r \frac{1}{60 + \text{rank}_r(x, z)}, \]
 
-the sum over the retrievers that found \(z\) among their best. Only ranks count, so scores of
+with the sum over the retrievers that have \(z\) among their best. Only ranks count, so scores of
 different kinds (inner products and BM25's) need no common scale.
 """
 
@@ -16,24 +16,24 @@ from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.retrieval.base import Retrieved, Retriever
 
-CONSTANT = 60  # the paper's
+CONSTANT = 60  # as in the paper
 DEPTH = 100
-"""How many passages each retriever is asked for, at least: one that both rank low can still win."""
+"""The least number of passages that each retriever is asked for: a passage that all of them rank
+low can still win."""
 
 
 class HybridRetriever:
     """Fuses the ranks of other retrievers over one corpus.
 
-    Passages of equal scores stand in the order in which the first retriever has them, then the
-    second's.
+    Passages with equal scores are in the first retriever's order, then in that of the second.
 
     Parameters
     ----------
     retrievers: two or more.
-    score_scale: the factor of the fused scores before the softmax that makes p(z | x) of them. It
-        belongs to a corpus and its retrievers: the default is what makes the gold passages of
-        MiniWiki's dev questions likeliest among the 5 best (600 to 1,000 differ little). Fit it to
-        questions of your own where p(z | x) matters to you.
+    score_scale: the factor of the fused scores in the softmax that gives p(z | x). The best value
+        depends on the corpus and the retrievers: the default makes the gold passages of MiniWiki's
+        dev questions likeliest among the 5 best (600 to 1,000 differ little). Fit it to your own
+        questions if p(z | x) matters to you.
 
     Raises
     ------
@@ -44,11 +44,11 @@ class HybridRetriever:
 
     def __init__(self, *retrievers: Retriever, score_scale: float = 800.0) -> None:
         if len(retrievers) < 2:
-            raise InputError("A hybrid retriever fuses at least two; give another one.")
+            raise InputError("A hybrid retriever needs at least two retrievers; give another one.")
         self.retrievers, self.score_scale = retrievers, score_scale
 
     def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
-        """The k passages of greatest fused score for each question; see `Retriever`."""
+        """The k passages with the highest fused score for each question; see `Retriever`."""
         if k < 1:
             raise InputError(f"k must be 1 or more, not {k}.")
         rankings = [r.retrieve(questions, max(k, DEPTH)) for r in self.retrievers]

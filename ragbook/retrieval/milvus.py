@@ -1,8 +1,8 @@
-"""Dense retrieval from a Milvus collection, for those who run one: passages and vectors together.
+"""Dense retrieval from a Milvus collection, which holds both passages and vectors.
 
-An address such as `http://localhost:19530` leads to a server; the path of a file ending in .db
-opens Milvus Lite in this process, which searches by brute force whatever index it is told to build.
-A collection says what it holds, so another encoder is refused as an index refuses it.
+An address such as `http://localhost:19530` connects to a server; the path of a file ending in .db
+opens Milvus Lite in this process, which always searches by brute force, with any index type. A
+collection describes its content, so another encoder is refused, as by a passage index.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
+from ragbook.index.index import means_the_same
+from ragbook.index.manifest import WITHOUT_EFFECT
 from ragbook.retrieval.base import Retrieved
 
 if TYPE_CHECKING:
@@ -23,10 +25,10 @@ if TYPE_CHECKING:
     from ragbook.models import Encoder
 
 BATCH = 1_000  # passages in one request
-_FIELD_BYTES = 65_535  # the most that Milvus keeps in a field of text
+_FIELD_BYTES = 65_535  # the most that Milvus stores in a text field
 _METRICS = {"inner_product": "IP", "l2": "L2"}
 _TEXTS = ("id", "title", "text")
-_NOTE = "ragbook"  # the key under which a collection says what it holds
+_NOTE = "ragbook"  # the key of a collection's description of its content
 
 
 class MilvusRetriever:
@@ -34,15 +36,15 @@ class MilvusRetriever:
 
     Parameters
     ----------
-    uri: of the server, or a file of Milvus Lite.
-    collection: its name.
-    encoder: whose passage tower made the vectors.
-    token: of the server, where it wants one.
+    uri: address of the server, or a file of Milvus Lite.
+    collection: name of the collection.
+    encoder: the encoder whose passage tower made the vectors.
+    token: token for the server, if it requires one.
 
     Raises
     ------
-    InputError: pymilvus is not installed, nothing answers, the collection is missing or not whole,
-        or another encoder made it.
+    InputError: pymilvus is not installed, no server answers, the collection is missing or not
+        complete, or another encoder made it.
     """
 
     name = "milvus"
@@ -53,9 +55,9 @@ class MilvusRetriever:
         described = _described(self._client, collection)
         if described is None:
             raise InputError(
-                f"{uri} has no collection {collection!r} of ragbook's; fill one first."
+                f"{uri} has no collection {collection!r} made by ragbook; fill one first."
             )
-        if described["encoder"] != _encoder(encoder):
+        if not means_the_same(described["encoder"], encoder):
             raise InputError(
                 f"The collection {collection!r} was made with encoder {described['name']}, not "
                 f"with {encoder.id}; search with its own encoder or fill another collection."
@@ -63,7 +65,7 @@ class MilvusRetriever:
         if (count := _count(self._client, collection)) != described["passages"]:
             raise InputError(
                 f"The collection {collection!r} has {count:,} of {described['passages']:,} "
-                "passages; fill it again, which goes on from there."
+                "passages; fill it again, which adds the missing ones."
             )
         self.encoder = encoder
         self.score_scale = encoder.score_scale
@@ -72,12 +74,14 @@ class MilvusRetriever:
     def retrieve(
         self, questions: Sequence[Question], k: int, titles: Sequence[str] | None = None
     ) -> list[Retrieved]:
-        """The k passages of greatest score for each question, the first in the corpus of equal
-        ones (but for those that tie with the last and were not given); see `Retriever`.
+        """The k passages with the highest score for each question; see `Retriever`.
+
+        Passages with equal scores are in the corpus's order. If several have the k-th score, Milvus
+        chooses which of them are returned.
 
         Parameters
         ----------
-        titles: only passages of these.
+        titles: if given, only passages with one of these titles are searched.
         """
         if k < 1:
             raise InputError(f"k must be 1 or more, not {k}.")
@@ -118,24 +122,24 @@ def fill_collection(
 ) -> None:
     """Put the passages of an index and their vectors into a collection.
 
-    One that was cut short is gone on with; one that is whole stays as it is.
+    If an earlier call was interrupted, only the missing passages are added.
 
     Parameters
     ----------
     uri, collection, token: see `MilvusRetriever`.
-    kind: Milvus's index type; exact unless another is asked for (a server's HNSW, IVF_FLAT, ...).
+    kind: Milvus's index type; exact by default (a server also has HNSW, IVF_FLAT, ...).
 
     Raises
     ------
-    InputError: pymilvus is not installed, nothing answers, the collection holds something else, or
-        a passage is longer than Milvus can hold.
+    InputError: pymilvus is not installed, no server answers, the collection holds something else,
+        or a passage is longer than Milvus can hold.
     """
     manifest = index.manifest
     describes = {
         "corpus": manifest["corpus"]["sha256"],
         "passages": manifest["corpus"]["passages"],
         "name": manifest["encoder"]["id"],
-        "encoder": {key: manifest["encoder"][key] for key in _ENCODER},
+        "encoder": {k: v for k, v in manifest["encoder"].items() if k not in WITHOUT_EFFECT},
     }
     client = _connect(uri, token)
     try:
@@ -169,13 +173,6 @@ def fill_collection(
         client.close()
 
 
-_ENCODER = ("sha256", "pooling", "dimension", "similarity", "metric")
-
-
-def _encoder(encoder: Encoder) -> dict[str, Any]:
-    return {key: getattr(encoder, key) for key in _ENCODER}
-
-
 def _texts(passage: Passage) -> dict[str, str]:
     texts = {key: getattr(passage, key) for key in _TEXTS}
     for key, text in texts.items():
@@ -200,20 +197,23 @@ def _connect(uri: str, token: str) -> Any:
         return MilvusClient(uri, token=token)
     except (MilvusException, OSError, ValueError) as error:
         raise InputError(
-            f"No Milvus answers at {uri} ({' '.join(str(error).split())}); a file of Milvus Lite "
-            "can be open in one process only."
+            f"No Milvus answers at {uri} ({' '.join(str(error).split())}); check the address, and "
+            "that no other process has a file of Milvus Lite open."
         ) from error
 
 
 def _described(client: Any, collection: str) -> dict[str, Any] | None:
-    """What a collection says it holds; None if there is none, InputError if it is not ours."""
+    """A collection's description of its content; None if there is no such collection, InputError if
+    ragbook did not make it."""
     if not client.has_collection(collection):
         return None
     try:
         told = client.describe_collection(collection)
         described = json.loads(told["properties"].get(_NOTE) or told["description"])[_NOTE]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"The collection {collection!r} is not ragbook's; name another.") from None
+        raise InputError(
+            f"The collection {collection!r} was not made by ragbook; name another."
+        ) from None
     client.load_collection(collection)
     return described
 
@@ -236,7 +236,7 @@ def _create(
         schema=schema,
         index_params=parameters,
         consistency_level="Strong",
-        properties={_NOTE: described},  # Milvus Lite forgets descriptions
+        properties={_NOTE: described},  # Milvus Lite does not keep descriptions
     )
 
 

@@ -1,4 +1,4 @@
-"""The oracle: the gold passage first, to see what a method makes of perfect retrieval."""
+"""The oracle: it puts the gold passage first, to test methods with perfect retrieval."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class OracleRetriever:
-    """The question's gold passage, then the fallback's others in their order.
+    """The question's gold passage, then the other passages of a fallback retriever in its order.
 
-    The others keep the fallback's scores. The gold passage has its own, if the fallback found it,
-    and in any case at least one nat of prior more than the best other: its score is at least
-    `best + 1 / score_scale`.
+    The others keep the fallback's scores. The gold passage has the fallback's score too, if it was
+    found, but at least `best + 1 / score_scale`, where `best` is the highest score of the others:
+    its log prior is higher by at least 1 nat.
 
     Parameters
     ----------
     corpus: holds every gold passage.
-    fallback: retriever over the same corpus that fills the places after the first.
+    fallback: a retriever over the same corpus, for the passages after the first.
     """
 
     name = "oracle"
@@ -59,8 +59,7 @@ class OracleRetriever:
         except KeyError:
             raise InputError(
                 f"The gold passage {question.gold_passage!r} of the question {question.text!r} is "
-                f"not in corpus {self.corpus.name!r}; use the corpus that the questions were made "
-                "for."
+                f"not in corpus {self.corpus.name!r}; use the corpus that belongs to the questions."
             ) from None
 
     def _gold_first(self, position: int, found: Retrieved) -> Retrieved:

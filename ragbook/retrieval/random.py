@@ -1,4 +1,4 @@
-"""Passages drawn by lot: what a method makes of retrieval that finds nothing."""
+"""Random passages, to test methods with retrieval that finds nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class RandomRetriever:
-    """k different passages of the corpus, every set as likely as any other, all of score 0.
+    """k different random passages of the corpus, all with score 0; all sets are equally likely.
 
-    What is drawn depends on the seed and the question's text alone, so that a question has the same
-    passages in every batch; the first of a longer draw need not be those of a shorter one.
+    The passages depend only on the seed, the question's text and k, so that a question gets the
+    same ones in every batch; with another k they may all differ.
     """
 
     name = "random"

@@ -36,7 +36,7 @@ def _realm(run: Run, **varied: bool) -> None:
 def _reader(run: Run) -> None:
     from ragbook.training.reader import recipe
 
-    recipe.readers(run)
+    recipe.recipe(run)
 
 
 def _lm(run: Run) -> None:
@@ -52,16 +52,20 @@ RECIPES: dict[str, Callable[..., None]] = {
     "reader": _reader,
     "lm": _lm,
     "realm": _realm,
-    "fid": _reader,  # it stands on the one reader
+    "fid": _reader,  # FiD's reader is trained together with the others
 }
-"""Recipe by name: (run) -> None, some also with what `VARIED` says. Each begins its run itself,
-once it has found nothing wrong with it."""
+"""Recipe by name: (run) -> None; some take further arguments, see `VARIED`. Each begins its run
+itself, after it has checked its input."""
 
 VARIED = {
-    "similarity": "dpr",
-    "loss": "dpr",
-    "reader": "distil",
-    "encoder": "distil",
-    "background": "realm",
+    "similarity": ("dpr",),
+    "loss": ("dpr",),
+    "reader": ("distil",),
+    "encoder": ("dpr", "distil"),
+    "pooling": ("dpr", "distil"),
+    "query_encoder": ("dpr", "distil"),
+    "query_prompt": ("dpr", "distil"),
+    "passage_prompt": ("dpr", "distil"),
+    "background": ("realm",),
 }
-"""What a run of one recipe may vary: name -> the recipe's."""
+"""The further arguments that recipes take: name of the argument -> names of its recipes."""

@@ -2,25 +2,25 @@ r"""Distils the reader into the retriever: FiD-KD (Izacard & Grave 2021b, "Disti
 reader to retriever for question answering").
 
 A reader that has read the passages knows which of them it needed. Its cross-attention score of
-passage i, before the softmax and averaged over heads, layers and the passage's tokens, \(G_i\)
-(`FiD.first_token_scores`, their section 3.2), becomes what the retriever should have said of the
-passages that it found:
+passage i, before the softmax and averaged over heads, layers and the passage's tokens, is \(G_i\)
+(`FiD.first_token_scores`, their section 3.2). The retriever is trained so that its scores of the
+passages that it found agree with it:
 
 \[ \mathrm{KL}(\tilde G \,\|\, \tilde S), \quad
    \tilde G_i = \frac{\exp(G_i / T)}{\sum_j \exp(G_j / T)}, \quad
    \tilde S_i = \frac{\exp(\alpha s_i)}{\sum_j \exp(\alpha s_j)}, \]
 
 where \(s_i\) is the retriever's score, \(\alpha\) the scale under which it is trained, and T a
-temperature. Nobody says which passage is right, and no answer is looked at: questions are enough.
+temperature. Neither gold passages nor answers are used: questions are enough.
 
-The paper compares the passages of each question alone, a hundred of them. Of the ten or so that a
-CPU can read, the retriever would learn the order and let all others drift into sight. So the
-passages of a batch's other questions stand in the sum below \(\tilde S\) too, with no share in
-\(\tilde G\), as DPR's negatives do (Karpukhin et al. 2020, section 3.2).
+The paper compares only the passages of each question, a hundred of them. From the ten or so that a
+CPU can read, the retriever would learn their order, while the scores of all other passages could
+rise unchecked. So the passages of the batch's other questions are part of the sum in \(\tilde S\)
+too, with no share in \(\tilde G\), as negatives are in DPR (Karpukhin et al. 2020, section 3.2).
 
-A round is: retrieve, let the reader score what was found, train the encoder, build its index. The
-next one starts from passages that are better (their section 3.4). The reader stays as it is; the
-paper trains it anew on each round's passages.
+A round is: retrieve, let the reader score the passages found, train the encoder, build its index.
+The next round starts from better passages (their section 3.4). The reader is not changed; the paper
+trains it again on each round's passages.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,37 +42,39 @@ from ragbook.files import write_json
 from ragbook.index import build_index
 from ragbook.methods.fid import FiD
 from ragbook.models import SeqReader, load_encoder, load_reader
+from ragbook.models.devices import choose_precision, device_of, name_of, placed_copy, products_in
 from ragbook.models.encoder import Encoder, save_encoder, weights_sha256
 from ragbook.models.prompts import passage_text
 from ragbook.retrieval import DenseRetriever, Retrieved
-from ragbook.training.dpr import epoch_batches, prepare
+from ragbook.training.dpr import epoch_batches, freeze_lower_layers
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.run import Run
 
 PART = 64
-"""Questions whose passages are read before their scores are written down."""
+"""How many questions' scores are written into one file."""
 CHUNK = 32
-"""Passages that the encoder reads at a time."""
+"""How many passages the encoder reads at a time."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a distillation can vary; the defaults are those of `ragbook train distil`.
+    """The settings of a distillation; the defaults are those of `ragbook train distil`.
 
     Parameters
     ----------
-    rounds: of reading, training and indexing.
-    questions: that each round shows, others than the rounds before while there are any.
-    k: passages of each question. Only passages that were found are compared.
+    rounds: rounds of reading, training and indexing.
+    questions: how many questions each round uses; new ones in each round, as long as there are any.
+    k: passages found for each question, which are the ones compared.
     epochs: how often a round's questions are shown in training.
-    steps: cuts each round to so many updates, to try it.
+    steps: the most updates of a round, to try the recipe; None sets no limit.
     batch: questions in one update.
     rate: peak learning rate.
-    frozen_layers: layers from the bottom that stay as they are, as the embeddings do.
-    temperature: T of the reader's scores, in units of their own.
+    frozen_layers: layers from the bottom that are not trained; the embeddings are not either.
+    temperature: T, in the units of the reader's scores.
     in_batch: whether the passages of a batch's other questions count as well; False is the paper's
-        loss, for k that are large.
-    dtype: what reader and towers compute in; `float32` where `bfloat16` is emulated.
+        loss, for a large k.
+    dtype: what reader and towers compute in: `bfloat16`, `float32`, or `auto` for the faster of the
+        two.
     """
 
     rounds: int = 3
@@ -87,17 +87,16 @@ class Recipe:
     frozen_layers: int = 2
     temperature: float = 0.5
     in_batch: bool = True
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Where the reader computes."""
-        dtype = getattr(torch, self.dtype)
-        return torch.autocast("cpu", dtype, enabled=dtype is not torch.float32)
+    def on(self, device: torch.device) -> Recipe:
+        """The same recipe with the `dtype` that `auto` is on that device."""
+        return replace(self, dtype=name_of(choose_precision(self.dtype, device)))
 
 
 @dataclass(frozen=True)
 class Target:
-    """A question, what was found for it, and the reader's score of each of these passages."""
+    """A question, the passages found for it, and the reader's score of each of them."""
 
     question: Question
     passages: tuple[Passage, ...]
@@ -107,13 +106,13 @@ class Target:
 def divergence(scores: Tensor, targets: Tensor) -> Tensor:
     r"""\(\mathrm{KL}(\tilde G \| \tilde S)\), averaged over the questions: a scalar.
 
-    Its gradient to the retriever's scores is \(\tilde S - \tilde G\), over B.
+    Its gradient by the retriever's scores is \((\tilde S - \tilde G) / B\).
 
     Parameters
     ----------
     scores: float [B, P], \(\alpha s\); -inf where a passage does not count for a question.
-    targets: float [B, P], G / T, constants; -inf where the reader has given nothing, and wherever
-        the scores are.
+    targets: float [B, P], G / T, constants; -inf where the reader has given no score, and wherever
+        `scores` are -inf.
     """
     given = targets > float("-inf")
     teacher, student = targets.log_softmax(-1), scores.log_softmax(-1)
@@ -121,7 +120,7 @@ def divergence(scores: Tensor, targets: Tensor) -> Tensor:
     return (teacher.exp() * gap).sum(-1).mean()
 
 
-def read(
+def reader_targets(
     reader: SeqReader,
     retriever: DenseRetriever,
     questions: Sequence[Question],
@@ -129,12 +128,14 @@ def read(
     recipe: Recipe = Recipe(),
     fingerprint: str = "",
 ) -> list[Target]:
-    """The reader's scores of what is found for each question.
+    """The reader's scores of the passages found for each question.
 
-    They are kept in `folder`, `PART` questions to a file, and those that stand there under the same
+    They are kept in `folder`, `PART` questions to a file; scores that are there with the same
     fingerprint are not computed again.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    device = device_of(reader.model)
+    dtype = choose_precision(recipe.dtype, device)
     out = []
     for at in range(0, len(questions), PART):
         part = questions[at : at + PART]
@@ -145,8 +146,8 @@ def read(
             rows = []
             for first in range(0, len(part), recipe.batch):
                 own = slice(first, first + recipe.batch)
-                with recipe.autocast():
-                    method = FiD(reader, _Found(found[own]))
+                with products_in(dtype, device):
+                    method = FiD(reader, _Given(found[own]))
                     scores = method.first_token_scores(part[own], recipe.k).tolist()
                 rows += [row[: len(f.ids)] for row, f in zip(scores, found[own], strict=True)]
             write_json(path, {"fingerprint": fingerprint, "scores": rows}, indent=None)
@@ -160,8 +161,8 @@ def read(
 def batch_loss(
     encoder: Encoder, targets: Sequence[Target], recipe: Recipe
 ) -> tuple[Tensor, dict[str, float]]:
-    """The divergence of a batch, and the share of its questions on whose first passage retriever
-    and reader agree."""
+    """The divergence of a batch, and figures to log: also the share of its questions for which
+    retriever and reader agree on the best passage."""
     passages = list(dict.fromkeys(p for target in targets for p in target.passages))
     passages.sort(key=lambda passage: len(passage_text(passage)))  # little padding
     column = {passage: at for at, passage in enumerate(passages)}
@@ -173,6 +174,7 @@ def batch_loss(
     parts = (passages[first : first + CHUNK] for first in range(0, len(passages), CHUNK))
     vectors = torch.cat([encoder.passage_vectors(part) for part in parts])
     scores = encoder.score_scale * encoder.scores(queries, vectors)
+    wanted = wanted.to(scores.device)
     read = wanted > float("-inf")
     own_scores = scores.masked_fill(~read, float("-inf"))
     loss = divergence(scores if recipe.in_batch else own_scores, wanted)
@@ -189,17 +191,18 @@ def train_round(
     fingerprint: str = "",
     progress: bool | None = None,
 ) -> Encoder:
-    """Train or resume a copy of `encoder` towards the reader's scores, write it into `out` and load
-    it. Where one tower reads questions and passages, one is trained.
+    """Train a copy of `encoder` towards the reader's scores, or resume this training, write it into
+    `out` and load it. If one tower reads both questions and passages, the copy has one too.
 
     Raises
     ------
     InputError: `out` holds a run with other settings.
     """
     trained, whole = _copy(encoder), _copy(encoder)
+    dtype = choose_precision(recipe.dtype, device_of(encoder.passage_model))
     towers = {id(t): t for t in (trained.passage_model, trained.query_model)}.values()
     for tower in towers:
-        prepare(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
+        freeze_lower_layers(tower, recipe.frozen_layers, dtype)
     per_epoch = len(epoch_batches(targets, recipe.batch, seed, 0))
     steps = recipe.epochs * per_epoch
     if recipe.steps is not None:
@@ -224,7 +227,7 @@ def train_round(
         (trained.passage_model, whole.passage_model),
         (trained.query_model, whole.query_model),
     ):
-        # What was frozen may have been rounded too, but only for the run.
+        # The frozen tensors were only rounded during the run; the copy keeps the exact ones.
         changed = {n: p.detach().float() for n, p in tower.named_parameters() if p.requires_grad}
         kept.load_state_dict(changed, strict=False)
     save_encoder(out, whole)
@@ -241,15 +244,15 @@ def distil(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Iterator[DenseRetriever]:
-    """Run or resume the rounds; the retriever before the first and after each of them.
+    """Run the rounds, or resume them; yields the retriever before the first and after each round.
 
     Parameters
     ----------
-    reader: any seq2seq model that was taught to read passages.
-    encoder: what is to be taught; it stays as it is, its copies are trained.
-    questions: answers and gold passages are not looked at.
-    out: the index of the start in `start`, each round's encoder in `round-1`, ..., with its index
-        in `index`, and checkpoints in `work`.
+    reader: any seq2seq model that was trained to read passages.
+    encoder: the encoder to start from; it is not changed, copies of it are trained, where it is.
+    questions: their answers and gold passages are not used.
+    out: the first index is in `start`, each round's encoder in `round-1`, ..., with its index in
+        `index` and checkpoints in `work`.
     seed: of the order in which questions are shown.
 
     Raises
@@ -259,6 +262,8 @@ def distil(
     asked = list(questions)
     if not asked:
         raise InputError("there is no question to distil with; name a file that has some")
+    device = device_of(encoder.passage_model)
+    recipe = recipe.on(device)  # so that the settings of a run say what it computes in
     order = random.Random(f"{seed}-distil").sample(range(len(asked)), len(asked))
     read_by = weights_sha256(reader.model)
     shown = progress is not False
@@ -273,33 +278,41 @@ def distil(
         fingerprint = json.dumps(
             [repr(recipe), seed, read_by, index.digest, encoder.query_sha256, _sha256(own)]
         )
-        targets = read(reader, retriever, own, folder / "work", recipe, fingerprint)
+        targets = reader_targets(reader, retriever, own, folder / "work", recipe, fingerprint)
         encoder = train_round(encoder, targets, folder, recipe, seed, fingerprint, progress)
+        encoder.to(str(device))
         index = build_index(corpus, folder / "index", encoder, progress=shown, overwrite=True)
         retriever = DenseRetriever(index, encoder)
         yield retriever
 
 
-def recipe(run: Run, *, reader: str = "bundled", encoder: str = "minilm") -> None:
-    """`ragbook train distil`: an encoder in `run.out`, for `--encoder`, of MiniWiki's train
-    questions or of one's own, and each round's encoder and index beside it."""
+def recipe(
+    run: Run, *, reader: str = "bundled", encoder: str = "minilm", **conventions: str
+) -> None:
+    """`ragbook train distil`: writes an encoder into `run.out`, for `--encoder`, and each round's
+    encoder and index into `run.work`. It learns from MiniWiki's train questions or your own.
+    `conventions` are further arguments of `load_encoder`."""
+    start = load_encoder(encoder, **conventions)
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
+    teacher = load_reader(reader, "fid")
+    teacher = placed_copy(teacher, teacher.model, run.device)
     rounds = distil(
-        load_reader(reader, "fid"),
-        load_encoder(encoder),
+        teacher,
+        start.to(str(run.where)),
         corpus,
         questions,
         run.work,
-        Recipe(steps=run.steps),
+        Recipe(steps=run.steps, dtype=name_of(run.dtype)),
         run.seed,
     )
     *_, last = rounds
     save_encoder(run.out, last.encoder)
 
 
-class _Found:
-    """A retriever that found what it did: its vectors are not to be rounded as the reader's are."""
+class _Given:
+    """A retriever that returns passages found before, because the encoder must not compute in the
+    reader's lower precision."""
 
     name, score_scale = "found", 1.0
 
@@ -311,30 +324,19 @@ class _Found:
 
 
 def _copy(encoder: Encoder) -> Encoder:
-    """The encoder with towers of its own; where one read both, one does."""
+    """A copy of the encoder and its towers; one tower for both stays one."""
     passage_model, query_model = deepcopy((encoder.passage_model, encoder.query_model))
-    return Encoder(
-        passage_model,
-        encoder.tokenizer,
-        encoder.id,
-        encoder.sha256,
-        encoder.score_scale,
-        query_model=query_model,
-        query_sha256=encoder.query_sha256,
-        pooling=encoder.pooling,
-        similarity=encoder.similarity,
-        passage_form=encoder.passage_form,
-    )
+    return encoder.changed(passage_model=passage_model, query_model=query_model)
 
 
 def _standing(path: Path, fingerprint: str) -> list[list[float]] | None:
-    """The scores in a file, if they are of this run."""
+    """The scores in a file of this run; None if there is no file."""
     if not path.is_file():
         return None
     content = json.loads(path.read_text())
     if content["fingerprint"] != fingerprint:
         raise InputError(
-            f"{path} is of a run with other settings; name another folder or delete it"
+            f"{path} belongs to a run with other settings; name another folder or delete it"
         )
     return content["scores"]
 

@@ -1,13 +1,14 @@
 r"""Trains a dual encoder: DPR (Karpukhin et al. 2020, section 3).
 
-Two towers start from the embedded encoder, one to read questions and one to read passages. A batch
+Two towers start from an encoder, one to read questions and one to read passages. A batch
 shows B questions with their right passages and, for each, a passage that BM25 ranks high and that
 holds no answer (a hard negative). Every question is scored with every passage of the batch, and the
-loss asks that its own one leads: the passages of the others are its negatives at no cost.
+loss is lowest when its own passage has the highest score. So the passages of the other questions
+serve as negatives at no cost.
 
-The right passage is the question's gold one; where none is known, the first of BM25's best that
-holds an answer (distant supervision, section 4.2). A passage of the batch that holds an answer to
-another's question is no negative of it, nor is the second one that a question needs.
+The right passage is the question's gold one; where none is known, it is the first of BM25's best
+that holds an answer (distant supervision, section 4.2). A passage of the batch is no negative for a
+question whose answer it holds, or for which it is the second gold passage.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import json
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +29,9 @@ from torch import Tensor
 from ragbook.corpus import Corpus, Passage, Question, miniwiki
 from ragbook.corpus.answers import has_answer
 from ragbook.errors import InputError
+from ragbook.models.devices import choose_precision, device_of, name_of
 from ragbook.models.encoder import Encoder, load_encoder, save_encoder
+from ragbook.models.towers import SCORE_SCALES
 from ragbook.retrieval import BM25Retriever
 from ragbook.training.contrastive import LOSSES, accuracy
 from ragbook.training.loop import MasterAdamW, train
@@ -36,18 +40,21 @@ from ragbook.training.run import Run
 _T = TypeVar("_T")
 
 DEPTH = 100
-"""How many of BM25's best are looked through for a hard negative or, without a gold passage, for a
-right one, as in the paper."""
+"""How many of BM25's best passages are searched for a hard negative or, without a gold passage, for
+a right one, as in the paper."""
 
 
-SCALES = {"cosine": 20.0, "dot": 1.0, "l2": 1.0}
-"""Factors of the scores in the loss: the cosine's as the embedded encoder was trained, the others'
-1, as DPR was; the towers choose the lengths of their vectors."""
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|block|h|albert_layers)\.(\d+)\.")
+_EMBEDDINGS = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe|shared)\.")
+"""Names in transformers' models of their layers, and of the modules below the first layer."""
+
+SCALES = SCORE_SCALES
+"""Factors of the scores in the loss."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run of DPR's training can vary; the defaults are those of `ragbook train dpr`.
+    """The settings of DPR's training; the defaults are those of `ragbook train dpr`.
 
     Parameters
     ----------
@@ -55,12 +62,12 @@ class Recipe:
     loss: `cross-entropy` or `hinge`.
     hard_negatives: passages of BM25 for each question, 0 or more.
     epochs: how often every question is shown.
-    steps: cuts the run to so many updates, to try it.
+    steps: the most updates, to try the recipe; None sets no limit.
     batch: questions in one update; 32 and their passages take about 1.5 GB.
     rate: peak learning rate.
-    frozen_layers: layers from the bottom that stay as they are, as the embeddings do.
-    dtype: what the towers compute in; `float32` where `bfloat16` is emulated, as on CPUs without
-        instructions for it, and then many times slower.
+    frozen_layers: layers from the bottom that are not trained; the embeddings are not either.
+    dtype: what the towers compute in: `bfloat16`, `float32`, or `auto` for the faster of the two.
+        In float32 the encoder's file is twice as large.
     """
 
     similarity: str = "cosine"
@@ -71,17 +78,17 @@ class Recipe:
     batch: int = 32
     rate: float = 1e-4
     frozen_layers: int = 2
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
 
     @property
     def score_scale(self) -> float:
-        """Factor of the scores in the loss; the encoder keeps it for p(z | x)."""
+        """Factor of the scores in the loss; the encoder stores it, as p(z | x) needs it."""
         return SCALES[self.similarity]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A question with its right passage and its hard negatives, the one BM25 ranks best first."""
+    """A question with its right passage and its hard negatives, in BM25's order."""
 
     question: Question
     passage: Passage
@@ -89,7 +96,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Batch:
+class QuestionBatch:
     """B questions and the P different passages of their batch."""
 
     questions: list[str]
@@ -99,16 +106,16 @@ class Batch:
 
 
 def answers_question(passage: Passage, question: Question) -> bool:
-    """May this passage answer the question? Then it must not be pushed away from it."""
+    """Whether the passage may answer the question, so that it must not be used as a negative."""
     if passage.id in (question.gold_passage, question.second_passage):
         return True
     return has_answer(passage.text, question.answers)
 
 
 def pairs(corpus: Corpus, questions: Iterable[Question], hard_negatives: int = 1) -> list[Pair]:
-    """The questions that can be trained on, each with its passages.
+    """The questions that can be used in training, each with its passages.
 
-    A question that names no gold passage and for which BM25 finds none with an answer is left out.
+    A question is left out if it names no gold passage and BM25 finds none with an answer.
 
     Raises
     ------
@@ -129,8 +136,8 @@ def pairs(corpus: Corpus, questions: Iterable[Question], hard_negatives: int = 1
             except KeyError:
                 raise InputError(
                     f"The gold passage {question.gold_passage!r} of the question "
-                    f"{question.text!r} is not in corpus {corpus.name!r}; name the corpus that the "
-                    "questions were made for."
+                    f"{question.text!r} is not in corpus {corpus.name!r}; name the corpus that "
+                    "belongs to the questions."
                 ) from None
         wrong = [p for p in best if p.id != passage.id and not answers_question(p, question)]
         out.append(Pair(question, passage, tuple(wrong[:hard_negatives])))
@@ -142,8 +149,8 @@ def pairs(corpus: Corpus, questions: Iterable[Question], hard_negatives: int = 1
     return out
 
 
-def batch_of(shown: Sequence[Pair]) -> Batch:
-    """The batch of these pairs; a passage that several of them show stands in it once."""
+def batch_of(shown: Sequence[Pair]) -> QuestionBatch:
+    """The batch of these pairs; a passage that several of them have is in it once."""
     passages = dict.fromkeys(p for pair in shown for p in (pair.passage, *pair.negatives))
     column = {passage: at for at, passage in enumerate(passages)}
     gold = torch.tensor([column[pair.passage] for pair in shown])
@@ -153,33 +160,45 @@ def batch_of(shown: Sequence[Pair]) -> Batch:
             for pair in shown
         ]
     )
-    return Batch([pair.question.text for pair in shown], list(passages), gold, negatives)
+    return QuestionBatch([pair.question.text for pair in shown], list(passages), gold, negatives)
 
 
 def epoch_batches(shown: Sequence[_T], size: int, seed: int, epoch: int) -> list[list[_T]]:
-    """All examples in batches of `size`, in an order of this epoch's own; what does not fill a
-    batch waits for another epoch."""
+    """The examples in batches of `size`, shuffled differently in every epoch; examples that do not
+    fill the last batch are left out in this epoch."""
     order = random.Random(f"{seed}-dpr-{epoch}").sample(range(len(shown)), len(shown))
     whole = max(1, len(shown) // size)
     return [[shown[at] for at in order[n * size : (n + 1) * size]] for n in range(whole)]
 
 
-def prepare(tower: Any, frozen_layers: int, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Quicken a tower and freeze what stays as it is."""
-    tower.set_attn_implementation("eager")  # on CPUs it trains faster at these lengths
+def freeze_lower_layers(tower: Any, frozen_layers: int, dtype: torch.dtype) -> None:
+    """Put a tower into the format that it is trained in, choose quick attention, and freeze what
+    stays as it is: the embeddings, `frozen_layers` layers from the bottom, but never the last one,
+    and what is frozen already. What stands above the layers is trained, and so is all of a tower
+    without layers."""
+    transformer = getattr(tower, "transformers_model", None) or tower  # of a SentenceTransformer
+    if hasattr(transformer, "set_attn_implementation"):
+        transformer.set_attn_implementation("eager")  # on CPUs it trains faster at these lengths
     tower.to(dtype)
+    layers = {name: _LAYER.search(name) for name, _ in tower.named_parameters()}
+    numbers = {name: int(layer[1]) for name, layer in layers.items() if layer is not None}
+    frozen_layers = min(frozen_layers, max(numbers.values(), default=0))
     for name, parameter in tower.named_parameters():
-        layer = re.match(r"encoder\.layer\.(\d+)\.", name)
-        parameter.requires_grad = layer is not None and int(layer[1]) >= frozen_layers
+        below = _EMBEDDINGS.search(name) is not None and bool(numbers)
+        if numbers.get(name, -1 if below else frozen_layers) < frozen_layers or below:
+            parameter.requires_grad = False
 
 
-def batch_loss(encoder: Encoder, batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch, and the share of its questions whose right passage leads."""
+def batch_loss(
+    encoder: Encoder, batch: QuestionBatch, recipe: Recipe
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of a batch, and figures to log: loss and accuracy."""
     queries = encoder.query_vectors(batch.questions)
     passages = encoder.passage_vectors(batch.passages)
     scores = recipe.score_scale * encoder.scores(queries, passages)
-    loss = LOSSES[recipe.loss](scores, batch.gold, batch.negatives)
-    right = accuracy(scores.detach(), batch.gold, batch.negatives)
+    gold, negatives = batch.gold.to(scores.device), batch.negatives.to(scores.device)
+    loss = LOSSES[recipe.loss](scores, gold, negatives)
+    right = accuracy(scores.detach(), gold, negatives)
     return loss, {"loss": loss.item(), "accuracy": right}
 
 
@@ -189,24 +208,30 @@ def train_dpr(
     recipe: Recipe = Recipe(),
     seed: int = 0,
     progress: bool | None = None,
+    start: Encoder | None = None,
 ) -> Encoder:
-    """Train or resume a dual encoder from the embedded one, write it into `out` and load it.
+    """Train a dual encoder, or resume its training, write it into `out` and load it.
 
     Parameters
     ----------
-    shown: what it is trained on (`pairs`).
-    out: folder of the encoder; checkpoints and the log lie in its `work`.
-    recipe: what the run is.
+    shown: the training examples (see `pairs`).
+    out: folder of the encoder; checkpoints and the log are in its subfolder `work`.
+    recipe: the settings.
     seed: of the order in which questions are shown.
+    start: the encoder that is trained, the embedded one if none is given; it stays as it is. The
+        training runs where it is.
 
     Raises
     ------
     InputError: `out` holds a run with other settings.
     """
-    encoder = _from_embedded(recipe, str(out))
+    start = load_encoder() if start is None else start
+    dtype = choose_precision(recipe.dtype, device_of(start.passage_model))
+    recipe = replace(recipe, dtype=name_of(dtype))
+    encoder = _two_towers(start, recipe, str(out))
     towers = (encoder.passage_model, encoder.query_model)
     for tower in towers:
-        prepare(tower, recipe.frozen_layers, getattr(torch, recipe.dtype))
+        freeze_lower_layers(tower, recipe.frozen_layers, dtype)
     per_epoch = len(epoch_batches(shown, recipe.batch, seed, 0))
     steps = recipe.epochs * per_epoch
     if recipe.steps is not None:
@@ -227,42 +252,59 @@ def train_dpr(
         steps,
         out / "work",
         warmup=max(1, steps // 10),
-        fingerprint=json.dumps([repr(recipe), seed, _sha256(shown)]),
+        fingerprint=json.dumps(
+            [repr(recipe), seed, _sha256(shown), start.sha256, start.query_sha256]
+        ),
         progress=progress,
     )
-    trained = _from_embedded(recipe, str(out))
+    trained = _two_towers(start, recipe, str(out))
     for tower, whole in zip(towers, (trained.passage_model, trained.query_model), strict=True):
-        # What was frozen may have been rounded too, but only for the run.
+        # The frozen tensors were only rounded during the run; the encoder keeps the exact ones.
         changed = {n: p.detach().float() for n, p in tower.named_parameters() if p.requires_grad}
         whole.load_state_dict(changed, strict=False)
     save_encoder(out, trained)
     return load_encoder(str(out))
 
 
-def _from_embedded(recipe: Recipe, name: str) -> Encoder:
-    """Two towers as the embedded encoder has its one, float32, compared as the recipe says."""
-    one, other = load_encoder(), load_encoder()
-    return Encoder(
-        one.model,
-        one.tokenizer,
-        name,
-        one.sha256,
-        recipe.score_scale,
-        query_model=other.model,
+def _two_towers(start: Encoder, recipe: Recipe, name: str) -> Encoder:
+    """An encoder with two copies of the tower or towers, and the recipe's similarity."""
+    return start.changed(
+        passage_model=deepcopy(start.passage_model),
+        query_model=deepcopy(start.query_model),
+        id=name,
         similarity=recipe.similarity,
+        score_scale=recipe.score_scale,
     )
 
 
-def recipe(run: Run, **varied: Any) -> None:
-    """`ragbook train dpr`: an encoder in `run.out`, for `--encoder`, of MiniWiki's train questions
-    or of one's own. `varied` may name a `similarity` and a `loss`."""
+def recipe(
+    run: Run,
+    *,
+    encoder: str = "minilm",
+    similarity: str | None = None,
+    loss: str = "cross-entropy",
+    **conventions: str,
+) -> None:
+    """`ragbook train dpr`: writes an encoder into `run.out`, for `--encoder`. It learns from
+    MiniWiki's train questions or your own.
+
+    Parameters
+    ----------
+    encoder: the encoder to start from; `conventions` are further arguments of `load_encoder`.
+    similarity: similarity of the trained encoder, by default the same.
+    loss: see `Recipe`.
+    """
+    start = load_encoder(encoder, **conventions)
     run.begin()
+    similarity, dtype = similarity or start.similarity, name_of(run.dtype)
+    chosen = Recipe(similarity, loss, steps=run.steps, dtype=dtype)
+    start.to(str(run.where))
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
-    chosen = Recipe(**varied, steps=run.steps)
-    train_dpr(pairs(corpus, questions, chosen.hard_negatives), run.out, chosen, run.seed)
+    shown = pairs(corpus, questions, chosen.hard_negatives)
+    train_dpr(shown, run.out, chosen, run.seed, start=start)
 
 
 def _sha256(shown: Sequence[Pair]) -> str:
-    """Hash of what is trained on."""
+    """A hash of the training examples."""
     said = repr([(p.question, p.passage.id, [n.id for n in p.negatives]) for p in shown])
     return hashlib.sha256(said.encode()).hexdigest()

@@ -1,11 +1,11 @@
 """Trains kNN-LM's base model: the embedded encoder, turned into a left-to-right language model.
 
-It reads MiniWiki's train articles, a third of the time with a neighbouring passage in front (so
-that it learns to use a passage in its prompt), train questions with their answers, and invented
-worlds told in the same two forms, whose passages teach the shape of sentences and not their facts.
+It reads MiniWiki's train articles, a third of the time after a neighbouring passage (so that it
+learns to use a passage in its prompt), train questions with their answers, and invented worlds in
+the same two forms, whose passages teach how sentences are built and not their facts.
 
-With passages or articles of one's own it goes on from the bundled model instead, on windows drawn
-from them, and writes a whole checkpoint.
+With your own passages or articles, the bundled model is trained further on windows of them, and a
+whole checkpoint is written.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from transformers import BertLMHeadModel
 from ragbook.corpus import Corpus, miniwiki
 from ragbook.errors import InputError
 from ragbook.models import load_encoder, load_language_model
+from ragbook.models.devices import place
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.training.loop import MasterAdamW, train, write_tensors
 from ragbook.training.reader import worlds
@@ -37,7 +38,7 @@ FROZEN_LAYERS = 2
 STEPS, BATCH = 350, 24
 
 OWN_BATCH, OWN_WINDOW, EPOCHS = 12, 128, 2
-"""Of an adaptation to one's own text: windows in a step, their tokens, times that it is read."""
+"""For an adaptation to your own text: windows in a step, tokens in a window, and epochs."""
 
 
 def _trained(model: BertLMHeadModel) -> list[tuple[list[nn.Parameter], float]]:
@@ -53,12 +54,13 @@ def _trained(model: BertLMHeadModel) -> list[tuple[list[nn.Parameter], float]]:
 
 
 def train_lm(run: Run) -> dict[str, Tensor]:
-    """Train or resume; returns the trained tensors in bfloat16."""
+    """Train the bundled model, or resume its training; returns the trained tensors, bfloat16
+    whatever they were trained in."""
     torch.manual_seed(run.seed)
-    encoder = load_encoder()
-    model = new_lm_model()
+    encoder = load_encoder().to(str(run.where))
+    model = place(new_lm_model(), run.device, run.precision)
     model.set_attn_implementation("eager")
-    lm = LanguageModel(model.bfloat16(), encoder.tokenizer, "lm")
+    lm = LanguageModel(model, encoder.tokenizer, "lm")
     groups = _trained(model)
     words = vocabulary_words(encoder.tokenizer)
     articles = [a for a in miniwiki.articles() if a.split == "train"]
@@ -68,7 +70,7 @@ def train_lm(run: Run) -> dict[str, Tensor]:
     neighbours = (keys @ keys.T).topk(4).indices.tolist()
 
     def draw(rng: random.Random) -> tuple[list[int], int]:
-        """(token ids, how many of them are only context)."""
+        """One text: its token ids, and how many of them are only context and not predicted."""
         kind = rng.random()
         if kind < 0.45:
             at = rng.randrange(len(passages))
@@ -94,8 +96,9 @@ def train_lm(run: Run) -> dict[str, Tensor]:
         labels = ids.masked_fill(ids == 0, -100)
         for row, (_, context) in enumerate(rows):
             labels[row, :context] = -100
+        ids, labels = ids.to(run.where), labels.to(run.where)
         states = model.bert(input_ids=ids, attention_mask=(ids != 0).long(), use_cache=False)[0]
-        asked = labels[:, 1:] != -100  # the vocabulary is wide: no logits where none are asked for
+        asked = labels[:, 1:] != -100  # logits are costly: compute only those that have labels
         logits = model.cls(states[:, :-1][asked])
         loss = functional.cross_entropy(logits.float(), labels[:, 1:][asked])
         return loss, {"loss": loss.item()}
@@ -117,27 +120,28 @@ def train_lm(run: Run) -> dict[str, Tensor]:
 
 
 def adapt_lm(run: Run, corpus: Corpus, start: LanguageModel | None = None) -> LanguageModel:
-    """Train a model further on a corpus, or resume; the model, float32.
+    """Train a model further on a corpus, or resume this training; returns the model, float32 and on
+    the CPU.
 
     A step reads windows of OWN_WINDOW tokens that begin anywhere in the passages, which may be
-    whole articles; after EPOCHS times as many tokens as there are it ends.
+    whole articles. Training ends when EPOCHS times as many tokens as there are were read.
 
     Parameters
     ----------
-    start: the bundled model, or one that came of it; it stays as it is.
+    start: the bundled model, or one that was trained from it; it is not changed.
 
     Raises
     ------
     InputError: the corpus is empty, or `run.out` holds the checkpoint of another run.
     """
     start = start or load_language_model()
-    lm = LanguageModel(deepcopy(start.model).bfloat16(), start.tokenizer, str(run.out))
-    model = lm.model
+    model = place(deepcopy(start.model), run.device, run.precision)
+    lm = LanguageModel(model, start.tokenizer, str(run.out))
     model.set_attn_implementation("eager")
     texts = lm.texts(list(corpus))
     ends = list(accumulate(len(ids) - 1 for ids in texts))
     if not texts:
-        raise InputError(f"Corpus {corpus.name!r} has no passages to train on.")
+        raise InputError(f"Corpus {corpus.name!r} has no passages; give a corpus with some.")
 
     def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = random.Random(f"{run.seed}-own-{step}")
@@ -150,6 +154,7 @@ def adapt_lm(run: Run, corpus: Corpus, start: LanguageModel | None = None) -> La
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
         lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()  # token 0 may be a word
+        ids, mask = ids.to(run.where), mask.to(run.where)
         states = model.bert(input_ids=ids, attention_mask=mask, use_cache=False)[0]
         asked = mask[:, 1:].bool()
         logits = model.cls(states[:, :-1][asked])
@@ -167,13 +172,13 @@ def adapt_lm(run: Run, corpus: Corpus, start: LanguageModel | None = None) -> La
         save_every=50,
         fingerprint=json.dumps([start.sha256, corpus.sha256, length, OWN_BATCH, run.seed]),
     )
-    model.float().requires_grad_(False)
+    place(model).requires_grad_(False)
     return lm
 
 
 def write_checkpoint(lm: LanguageModel, run: Run) -> None:
-    """The model and its tokenizer as `transformers` writes them, into `run.out`; `config.json`
-    comes last, without which there is no checkpoint."""
+    """Write the model and its tokenizer into `run.out`, as `transformers` does. `config.json` comes
+    last, so that an unfinished folder is not taken for a checkpoint."""
     partial = run.work / "checkpoint"
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     lm.model.save_pretrained(partial)
@@ -183,14 +188,14 @@ def write_checkpoint(lm: LanguageModel, run: Run) -> None:
 
 
 def recipe(run: Run) -> None:
-    """`ragbook train lm`: train and write `lm.safetensors` into `run.out`; with passages of one's
-    own, adapt the bundled model to them and write a checkpoint that `--lm` takes."""
+    """`ragbook train lm`: train and write `lm.safetensors` into `run.out`; or, with your own
+    passages, adapt the bundled model to them and write a checkpoint that `--lm` takes."""
     if run.own is None:
         run.begin()
         write_tensors(run.out / "lm.safetensors", train_lm(run))
         return
     corpus, questions = run.own
     if next(iter(questions), None) is not None:
-        raise InputError("The recipe lm reads passages alone; leave --questions out.")
+        raise InputError("The recipe lm learns from passages alone; leave --questions out.")
     run.begin()
     write_checkpoint(adapt_lm(run, corpus), run)

@@ -1,9 +1,11 @@
-"""The loop every recipe shares: bfloat16 arithmetic, float32 masters, resumable, seeded.
+"""The loop that every recipe shares: float32 masters, in bfloat16 too, resumable, seeded.
 
-Weights stand in bfloat16 in forward and backward, because that is what CPUs and GPUs multiply
-fastest; the optimiser keeps a float32 master of each, or small updates would be rounded away.
-A recipe gives `batch_loss(step)`; all it draws must come from `step` and the seed, so a run that
-was killed goes on from its last checkpoint exactly as if nothing had happened.
+Forward and backward passes use the model's own weights, on the model's device: in bfloat16 where
+that is multiplied fastest. The optimiser keeps a float32 master of each weight, as small updates
+would otherwise be rounded away. A recipe gives `batch_loss(step)`, whose random numbers may depend
+only on `step` and the seed, so that a killed run goes on from its last checkpoint exactly as if
+nothing had happened: on the same kind of device, that is. A run may go on on another device, whose
+sums are rounded in another order, but not in another precision.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from tqdm import tqdm
 
 from ragbook.errors import InputError
 from ragbook.files import remove_unfinished, whole_file
+from ragbook.models.devices import least_precise, name_of
 
 
 class MasterAdamW:
-    """AdamW over float32 masters of (possibly bfloat16) parameters.
+    """AdamW over float32 masters of (possibly bfloat16) parameters, on their device.
 
     Parameters
     ----------
@@ -56,7 +59,8 @@ class MasterAdamW:
         self.adam = torch.optim.AdamW(torch_groups, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
     def step(self, scale: float, clip: float = 1.0) -> float:
-        """One update at `scale` times the peak rates; the gradient's norm before clipping."""
+        """Do one update at `scale` times the peak rates, with the gradient's norm clipped to
+        `clip`; returns the norm before clipping."""
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             grad = parameter.grad
             master.grad = torch.zeros_like(master) if grad is None else grad.float()
@@ -81,26 +85,28 @@ class MasterAdamW:
         return out
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` gave."""
+        """Restore the state that `tensors` returned."""
         with torch.no_grad():
             for number, master in enumerate(self.masters):
                 master.copy_(tensors[f"master.{number}"])
                 self.parameters[number].copy_(master)
                 self.adam.state[master] = {
-                    key: tensors[f"{key}.{number}"].clone()
+                    key: tensors[f"{key}.{number}"].to(master.device, copy=True)
                     for key in ("step", "exp_avg", "exp_avg_sq")
                     if f"{key}.{number}" in tensors
                 }
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
-    """A file of tensors, with what is to be said of them, that stands whole or not at all."""
+    """Write a file of tensors, from any device, with metadata; it appears whole or not at all."""
+    here = {name: tensor.cpu() for name, tensor in tensors.items()}
     with whole_file(path) as unfinished:
-        save_file(tensors, str(unfinished), metadata or None)
+        save_file(here, str(unfinished), metadata or None)
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then a cosine down to 5 % of the peak. `step` counts from 0."""
+    """The factor of the learning rate: linear warm-up, then a cosine down to 5 % of the peak.
+    `step` counts from 0."""
     if step < warmup:
         return (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
@@ -120,28 +126,36 @@ def train(
     evaluate_every: int = 0,
     progress: bool | None = None,
 ) -> None:
-    """Run or resume `steps` updates; checkpoints and a log lie in `work`.
+    """Run `steps` updates, or resume them; checkpoints and a log are written into `work`.
 
     Parameters
     ----------
     batch_loss: step -> (scalar loss, figures to log); must depend on nothing but the step and
         the model.
-    fingerprint: what the run was started with; a checkpoint of another run is refused.
-    progress: a bar on standard error; None draws one on terminals only.
+    warmup: updates over which the learning rate rises.
+    save_every: updates between two checkpoints.
+    fingerprint: identifies the settings of the run; a checkpoint with another one is refused.
+    evaluate: step -> further figures to log, called every `evaluate_every` updates.
+    progress: whether to draw a bar on standard error; None draws one on terminals only.
 
     Raises
     ------
-    InputError: `work` holds the checkpoint of a run that was started otherwise.
+    InputError: `work` holds the checkpoint of a run with other settings or another precision.
     """
     work.mkdir(parents=True, exist_ok=True)
     state, log = work / f"{name}.state.safetensors", work / f"{name}.log.jsonl"
     remove_unfinished(work, state.name)  # of a run that was killed
-    start = 0
+    start, precision = 0, name_of(least_precise(optimizer.parameters))
     if state.exists():
         from safetensors import safe_open
 
         with safe_open(str(state), "pt") as file:
             meta = file.metadata()
+        if (before := meta.get("precision", precision)) != precision:
+            raise InputError(
+                f"{state} is the checkpoint of a run in {before}, and this one computes in "
+                f"{precision}; go on with --precision {before} or name another folder"
+            )
         if meta["fingerprint"] != fingerprint:
             raise InputError(
                 f"{state} is the checkpoint of a run with other settings; "
@@ -151,7 +165,8 @@ def train(
         start = int(meta["step"])
 
     def save(step: int) -> None:
-        write_tensors(state, optimizer.tensors(), step=str(step), fingerprint=fingerprint)
+        told = {"step": str(step), "fingerprint": fingerprint, "precision": precision}
+        write_tensors(state, optimizer.tensors(), **told)
 
     clock, sums, count = time.perf_counter(), {}, 0
     bar = tqdm(

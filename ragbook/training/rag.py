@@ -1,12 +1,12 @@
-r"""Trains RAG's two ends together (Lewis et al. 2020, section 2.4).
+r"""Trains RAG's question tower and generator together (Lewis et al. 2020, section 2.4).
 
 The loss is the negative marginal log-likelihood of the answers, \(-\log p(y \mid x)\), over the
 passages that the question tower finds at that step: it trains the question tower through the prior
-\(p(z \mid x)\) and the generator through \(p(y_t \mid x, z, y_{<t})\). Nobody says which passage is
-right. The gradient to a passage's score is its posterior minus its prior, so a question moves
-towards the passages that gave its answer a higher probability than the others did. The passage
-tower and the index stay as they are, as in the paper: encoding them anew at every step would cost
-more than everything else together, and was not needed.
+\(p(z \mid x)\) and the generator through \(p(y_t \mid x, z, y_{<t})\). Gold passages are not used.
+The gradient of the log-likelihood by a passage's score is its posterior minus its prior, so a
+question moves towards the passages that gave its answer a higher probability than the others did.
+The passage tower and the index do not change, as in the paper: encoding all passages again and
+again would cost more than everything else together, and was not needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from ragbook.index import PassageIndex, build_index
 from ragbook.methods import rag
 from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
 from ragbook.models.bundled import WEIGHTS, write_manifest
+from ragbook.models.devices import place
 from ragbook.models.encoder import save_encoder
+from ragbook.models.generator import pad_labels
 from ragbook.training.loop import MasterAdamW, train, write_tensors
 from ragbook.training.run import Run
 
@@ -40,19 +42,19 @@ MAX_ANSWER = 32
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run of RAG's training can vary; the defaults are those of `ragbook train rag`.
+    """The settings of RAG's training; the defaults are those of `ragbook train rag`.
 
     Parameters
     ----------
-    k: passages of each question. Only passages that were found can pull a question or push it
-        away: with few of them it learns to order those, and may lose others.
-    batch: questions of an update.
-    parts: forward passes that an update is divided into, where memory is short: gradients add up.
-    steps: updates.
-    query_rate, reader_rate: peak learning rates of question tower and generator; 0 freezes.
+    k: passages found for each question. Only these have an effect on the question tower: with few
+        of them it learns their order, and may no longer find others.
+    batch: questions in one update.
+    parts: forward passes that one update is divided into, to save memory; their gradients add up.
+    steps: number of updates.
+    query_rate, reader_rate: peak learning rates of question tower and generator; 0 freezes it.
     biases: train only biases and layer norms, of the question tower and of the generator's decoder
-        (BitFit, Ben Zaken et al. 2022), which leaves files of a few kilobytes; else everything, as
-        in the paper.
+        (BitFit, Ben Zaken et al. 2022), which gives files of a few kilobytes; otherwise train
+        everything, as in the paper.
     """
 
     k: int = 20
@@ -64,7 +66,7 @@ class Recipe:
     biases: bool = True
 
 
-def retrieve(
+def trainable_prior(
     encoder: Encoder, index: PassageIndex, questions: Sequence[str], k: int
 ) -> tuple[Tensor, Tensor]:
     """The k best passages of the index and their scores, with gradients to the question tower.
@@ -89,9 +91,9 @@ def log_likelihood(
     questions: Sequence[Question],
     k: int,
 ) -> Tensor:
-    """log p(first answer | question) of RAG-Sequence or RAG-Token, float32 [B], with gradients to
-    the question tower and the generator, wherever their parameters ask for them."""
-    log_prior, positions = retrieve(encoder, index, [q.text for q in questions], k)
+    """log p(first answer | question) of RAG-Sequence or RAG-Token, nats, float32 [B], with
+    gradients to all parameters of question tower and generator that require them."""
+    log_prior, positions = trainable_prior(encoder, index, [q.text for q in questions], k)
     passages = [[index.corpus[at] for at in found] for found in positions.tolist()]
     return marginal_log_likelihood(method, reader, questions, passages, log_prior)
 
@@ -103,10 +105,10 @@ def marginal_log_likelihood(
     passages: Sequence[Sequence[Passage | None]],
     log_prior: Tensor,
 ) -> Tensor:
-    """log p(first answer | question) over the passages given, float32 [B], with gradients to the
-    generator and to `log_prior`, log p(z | x), float32 [B, n].
+    """log p(first answer | question) over the given passages, nats, float32 [B], with gradients to
+    the generator and to `log_prior`, log p(z | x), float32 [B, n].
 
-    All questions have n passages. None is no passage: the question alone is read.
+    All questions have n passages. For a passage None, the question is read alone.
     """
     B, n = log_prior.shape
     device = next(reader.model.parameters()).device
@@ -116,12 +118,8 @@ def marginal_log_likelihood(
         [passage for found in passages for passage in found],
     )
     tensors = {name: value.to(device) for name, value in inputs.tensors.items()}
-    labels = reader.pad_labels(
-        [
-            [*one[:-1][: MAX_ANSWER - 1], reader.end]
-            for one in reader.answer_ids([q.answers[0] for q in questions])
-        ]
-    ).to(device)
+    answers = [reader.answer_ids(q.answers[0])[:-1] for q in questions]
+    labels = pad_labels([[*one[: MAX_ANSWER - 1], reader.end] for one in answers]).to(device)
     states = reader.model.get_encoder()(**tensors).last_hidden_state
     wide = labels.repeat_interleave(n, 0)
     logits = reader.forward(states, tensors["attention_mask"], reader.teacher_forcing(wide)).logits
@@ -142,16 +140,18 @@ def train_rag(
     seed: int = 0,
     progress: bool | None = None,
 ) -> None:
-    """Train or resume `reader` and `encoder.query_model` in place, from any seq2seq checkpoint.
+    """Train `reader` and `encoder.query_model` in place, or resume their training.
 
     Parameters
     ----------
-    method: `rag-sequence` or `rag-token`, whose likelihood is raised.
-    reader: the generator. Its parameters may be bfloat16.
+    method: `rag-sequence` or `rag-token`, whose likelihood is maximised.
+    reader: the generator, any seq2seq model. Its parameters may be bfloat16, and on another device.
     encoder: its question tower must not be its passage tower; see `Encoder.untied`.
-    index: of the encoder's passage tower.
-    questions: with at least one answer each; gold passages are not looked at.
+    index: built with the encoder's passage tower.
+    questions: each has at least one answer; gold passages are not used.
     work: folder of checkpoints and the log.
+    recipe: the settings.
+    seed: of the order in which questions are shown.
 
     Raises
     ------
@@ -199,8 +199,8 @@ def _parts(
 
 
 def small_parameters(model: Any) -> dict[str, nn.Parameter]:
-    """Biases and layer norms by name; the output layer's bias, which could learn answers by heart,
-    is not among them."""
+    """Biases and layer norms by name, without the output layer's bias, which could learn answers by
+    heart."""
     return {
         name: parameter
         for name, parameter in model.named_parameters()
@@ -211,7 +211,7 @@ def small_parameters(model: Any) -> dict[str, nn.Parameter]:
 def _trained(
     reader: SeqReader, encoder: Encoder, recipe: Recipe
 ) -> list[tuple[list[nn.Parameter], float]]:
-    """What is trained with which peak rate; everything else is frozen."""
+    """Freeze all other parameters, and return the trained ones with their peak rates."""
     for model in (reader.model, encoder.query_model):
         model.eval().requires_grad_(False)
     if recipe.biases:
@@ -230,20 +230,30 @@ def _trained(
 
 
 def recipe(run: Run) -> None:
-    """`ragbook train rag`: both methods from the bundled reader and encoder, over an index in
-    `run.out`, on MiniWiki's train questions or on one's own.
+    """`ragbook train rag`: trains both methods from the bundled reader and encoder, over an index
+    in `run.out`, on MiniWiki's train questions or your own.
 
-    Each method gets a folder that `--reader` and `--encoder` both take.
+    It writes a folder for each method, which both `--reader` and `--encoder` accept.
     """
     run.begin()
     torch.manual_seed(run.seed)
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
-    index = build_index(corpus, run.out / "index", load_encoder(), overwrite=True)
+    encoder = load_encoder().to(str(run.where))
+    index = build_index(corpus, run.out / "index", encoder, overwrite=True)
     chosen = Recipe()
     chosen = replace(chosen, steps=run.cut(chosen.steps))
     for method in MARGINALS:
         work, folder = run.work / method, run.out / method
-        reader, encoder = trained_pair(method, index, list(questions), work, chosen, run.seed)
+        reader, encoder = trained_pair(
+            method,
+            index,
+            list(questions),
+            work,
+            chosen,
+            run.seed,
+            device=run.device,
+            precision=run.precision,
+        )
         folder.mkdir(exist_ok=True)
         for file in ("encoder", "decoder", "span"):
             shutil.copy(WEIGHTS / f"{file}.safetensors", folder)
@@ -262,15 +272,18 @@ def trained_pair(
     recipe: Recipe = Recipe(),
     seed: int = 0,
     progress: bool | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
 ) -> tuple[SeqReader, Encoder]:
     """The bundled reader and the embedded encoder, trained together; parameters as in `train_rag`.
 
-    They are trained in bfloat16; what was not trained comes back as it was.
+    They are trained on `device` and in `precision`, and come back float32 and on the CPU; tensors
+    that were not trained keep their exact values.
     """
     readers = [_copy(load_reader()) for _ in range(2)]
     encoders = [load_encoder().untied() for _ in range(2)]
     for model in (readers[0].model, encoders[0].query_model):
-        model.bfloat16()
+        place(model, device, precision)
     train_rag(method, readers[0], encoders[0], index, questions, work, recipe, seed, progress)
     for rounded, whole in (
         (readers[0].model, readers[1].model),
@@ -282,7 +295,7 @@ def trained_pair(
 
 
 def _copy(reader: SeqReader) -> SeqReader:
-    """The reader with a model of its own; it reads inputs and opens answers as the first does."""
+    """A copy of the reader and its model, with the same layout and opening tokens."""
     model = deepcopy(reader.model)
     return SeqReader(model, reader.tokenizer, reader.name, reader.pairs.layout, reader.opening)
 

@@ -1,4 +1,4 @@
-"""What a recipe is asked for: every recipe takes one `Run`."""
+"""The arguments that every recipe takes: a `Run`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from ragbook.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from ragbook.corpus import Corpus, Question
 
 
@@ -19,11 +21,12 @@ class Run:
 
     Parameters
     ----------
-    out: folder of the weights.
-    seed: of everything that is drawn.
-    steps: cuts every stage to this many steps, to try the recipe.
-    resume: go on from what is in `out`.
-    own: passages and questions of one's own, to go on with from the bundled models.
+    out: folder for the weights.
+    seed: of all random numbers.
+    steps: the most steps of every stage, to try the recipe; None sets no limit.
+    resume: go on with the run in `out`.
+    own: your own passages and questions, on which the bundled models are trained further.
+    device, precision: where it computes, and in which number format; see `ragbook.models.devices`.
     """
 
     out: Path
@@ -31,14 +34,39 @@ class Run:
     steps: int | None = None
     resume: bool = False
     own: tuple[Corpus, Iterable[Question]] | None = None
+    device: str = "auto"
+    precision: str = "auto"
 
     @property
     def work(self) -> Path:
         """Folder of checkpoints and logs."""
         return self.out / "work"
 
+    @property
+    def where(self) -> torch.device:
+        """The device; InputError if there is no such."""
+        from ragbook.models.devices import choose_device
+
+        return choose_device(self.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights in forward and backward passes; InputError if there is
+        no such, or training cannot use it."""
+        from ragbook.models.devices import choose_precision, name_of
+
+        dtype = choose_precision(self.precision, self.where)
+        if name_of(dtype) == "float16":
+            raise InputError(
+                "Small gradients vanish in float16, so nothing is trained in it; choose bfloat16, "
+                "float32 or auto."
+            )
+        return dtype
+
     def begin(self) -> None:
-        """Make the folder; InputError if a run stands in it that was not meant to go on."""
+        """Create the folder; InputError if it holds a run already and `resume` is not set, or there
+        is no such device or precision."""
+        _ = self.dtype
         if self.work.exists() and not self.resume:
             raise InputError(
                 f"{self.out} holds a run already; go on with --resume or name another folder."
@@ -46,5 +74,5 @@ class Run:
         self.out.mkdir(parents=True, exist_ok=True)
 
     def cut(self, length: int) -> int:
-        """How many steps of a stage of `length` are taken."""
+        """How many steps of a stage of `length` steps are taken."""
         return length if self.steps is None else min(self.steps, length)

@@ -140,7 +140,7 @@ def test_several_processes_write_the_same_bytes(tmp_path, monkeypatch):
 def test_no_passage_is_refused(tmp_path):
     with pytest.raises(InputError, match="no passage"):
         build_passages(Source("s", "1", lambda: iter(numbered(4)[3:]), upper), tmp_path / "p.jsonl")
-    with pytest.raises(InputError, match="must end in"):
+    with pytest.raises(InputError, match="let its name end in"):
         build_passages(Source("s", "1", lambda: iter(())), tmp_path / "p.tsv")
     assert list(tmp_path.iterdir()) == []
 

@@ -148,7 +148,7 @@ def test_no_markup_is_too_broken(pieces):
         (bz2.compress(HARD_CASES.encode())[:-30], "cannot be read to its end"),
         (bz2.compress(HARD_CASES.encode())[:200] + b"\0" * 900, "cannot be read to its end"),
         (gzip.compress(HARD_CASES.encode())[:-30], "cannot be read to its end"),
-        (b"<html></html>", "no MediaWiki dump"),
+        (b"<html></html>", "not a MediaWiki dump"),
         (b"not XML at all", "not well-formed"),
         (b"<mediawiki><page><ns>0</ns><id>1</id><revision><text>x</text></revision></page></mediawiki>",
          "without title or id"),

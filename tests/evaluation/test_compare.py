@@ -357,7 +357,7 @@ def test_bad_input_is_refused(retriever):
         compare([method], QuestionSet("none", "dev", []))
     with pytest.raises(InputError, match="at least 1"):
         compare([method], QUESTIONS, k=0)
-    with pytest.raises(InputError, match="'Why\\?' has no answer"):
+    with pytest.raises(InputError, match="'Why\\?' has no gold answer"):
         compare([method], QuestionSet("q", "dev", [Question("Why?", ())]))
 
 

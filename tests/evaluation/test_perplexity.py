@@ -13,10 +13,10 @@ from ragbook.evaluation.perplexity import (
     CONTEXT,
     STRIDE,
     approximation,
+    contexts_of,
     look_up,
     perplexity,
     prompted,
-    read,
     token_log_probs,
     windows,
 )
@@ -75,7 +75,7 @@ def test_knn_is_the_formula_over_the_whole_corpus(found):
     lm, tuned = load_language_model(), module.manifest()["perplexity"]
     ids = [lm.start, *lm.tokenizer("A lake.", add_special_tokens=False)["input_ids"]]
     keys, log_probs = lm.forward(torch.tensor([ids]))
-    memory = lm.memory(list(CORPUS))
+    memory = lm.key_values(list(CORPUS))
     pairs = [  # a datastore holds keys in half precision
         (k, int(v)) for ks, vs in memory for k, v in zip(ks.half().double(), vs, strict=True)
     ]
@@ -131,7 +131,7 @@ def test_a_datastore_on_the_disk_is_the_same_memory(found, stored):
 
 
 def test_searching_a_few_tokens_at_a_time_changes_nothing(stored, monkeypatch):
-    contexts = read([TEXT, "A lake."], load_language_model(), progress=False)
+    contexts = contexts_of([TEXT, "A lake."], load_language_model(), progress=False)
     whole = look_up(contexts, stored, 8)
     monkeypatch.setattr(module, "SEARCHED", 5)
     for one, other in zip(whole, look_up(contexts, stored, 8), strict=True):
@@ -142,7 +142,7 @@ def test_searching_a_few_tokens_at_a_time_changes_nothing(stored, monkeypatch):
 
 def test_contexts_hold_the_models_own_distribution():
     lm = load_language_model()
-    (one,) = read(["A lake."], lm, progress=False)
+    (one,) = contexts_of(["A lake."], lm, progress=False)
     ids = torch.tensor([[lm.start, *one.targets.tolist()]])
     log_probs = lm.forward(ids)[1][0, :-1].double()
     entropy = -(log_probs.exp() * log_probs).sum(-1)
@@ -155,7 +155,7 @@ def test_contexts_hold_the_models_own_distribution():
 
 def test_what_an_approximate_search_costs(stored, monkeypatch):
     """A search that misses every second neighbour has a recall of one half."""
-    contexts = read([TEXT], load_language_model(), progress=False)
+    contexts = contexts_of([TEXT], load_language_model(), progress=False)
 
     asked = []
 
@@ -193,7 +193,7 @@ def test_dev_text_tunes(stored):
     """To the grid's best on that text, here the same that is measured."""
     dev = ["Nothing of this kind."]
     own = perplexity(dev, CORPUS, k=8, datastore=stored, dev=dev, progress=False)
-    contexts = read(dev, load_language_model(), progress=False)
+    contexts = contexts_of(dev, load_language_model(), progress=False)
     ((distances, hits, _),) = look_up(contexts, stored, 8)
     best = module.tune(contexts[0].base, [distances], [hits])[2]
     assert own["knn-lm"]["perplexity"] == pytest.approx(math.exp(-best), rel=1e-4)

@@ -38,7 +38,7 @@ def test_the_end_of_an_answer_is_tuned_for_too(monkeypatch):
         def __init__(self, *_, **__):
             pass
 
-        def memory(self, found):
+        def datastore(self, found):
             return found
 
         def neighbours(self, question, tokens, _):

@@ -85,7 +85,10 @@ def test_where_only_the_label_counts_both_rag_models_are_one():
     whole = [m(reader, Fixed()) for m in (RagSequence, RagToken)]
     sequence, token = (label_log_probs(method, list(CLAIMS), 2) for method in whole)
     assert not torch.allclose(sequence, token)
-    assert reader.answer_ids(tasks.LABELS) == [[ids[0], reader.end], [ids[1], reader.end]]
+    assert [reader.answer_ids(label) for label in tasks.LABELS] == [
+        [ids[0], reader.end],
+        [ids[1], reader.end],
+    ]
 
 
 def test_the_likelier_label_is_the_claims():

@@ -98,5 +98,5 @@ def test_training_raises_the_likelihood_and_goes_on_where_it_was(moves, tmp_path
 )
 def test_what_there_is_not_is_said(given, tmp_path):
     task, *rest = given
-    with pytest.raises(InputError, match="is none of"):
+    with pytest.raises(InputError, match="is unknown"):
         training.recipe(task, Run(Path(tmp_path) / "out"), *rest)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from experiments import dpr
-from experiments.report import measure
+from experiments.report import write_sections
 
 from ragbook.corpus import load_corpus, load_questions
 from ragbook.evaluation.metrics import recall_at_k
@@ -69,8 +69,8 @@ def test_sections_are_measured_once_and_kept_when_a_later_one_fails(tmp_path):
         return mean_ci([1.0, 0.0, 1.0, 1.0])
 
     with pytest.raises(ZeroDivisionError):
-        measure(out, {"first": first, "second": lambda: 1 / 0})
-    measure(out, {"first": first, "second": lambda: 2})
+        write_sections(out, {"first": first, "second": lambda: 1 / 0})
+    write_sections(out, {"first": first, "second": lambda: 2})
     figures = json.loads(out.read_text())
     assert calls == ["first"]
     assert figures["second"] == 2

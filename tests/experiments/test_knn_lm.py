@@ -8,8 +8,8 @@ import torch
 from experiments.knn_lm import (
     first_pairs,
     knn,
-    measure,
     mixed,
+    perplexities,
     perplexity_of,
     relative_difference,
     report,
@@ -43,7 +43,7 @@ def documents(n: int, seed: int):
 def test_dev_settles_and_test_is_measured_with_what_it_settled():
     settings = settle(*documents(5, 0))
     base, found = documents(8, 1)
-    result = measure(base, found, settings, base)
+    result = perplexities(base, found, settings, base)
     assert list(result) == ["base", "knn-lm", "adaptive", "in-context"]
     knn = [knn_target_log_prob(d, h, settings.temperature) for d, h, _ in found]
     fixed = torch.cat([interpolate(b, n, settings.lam) for b, n in zip(base, knn, strict=True)])

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from experiments.report import answered, measure, percent, points, relative
+from experiments.report import answered, percent, points, relative, write_sections
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,5 +67,5 @@ def test_stored_sections_are_kept_when_a_later_one_fails(tmp_path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        measure(out, {"first": fails, "second": lambda: 2, "third": fails})
+        write_sections(out, {"first": fails, "second": lambda: 2, "third": fails})
     assert json.loads(out.read_text()) == {"first": 1, "second": 2}

@@ -5,7 +5,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
-from experiments import side_by_side as sweep
+from experiments import side_by_side
 
 from ragbook.corpus import Corpus, Question, miniwiki
 from ragbook.methods.base import Answer
@@ -36,29 +36,31 @@ class Third:
 
 @pytest.fixture(autouse=True)
 def two_methods(monkeypatch):
-    monkeypatch.setattr(sweep, "load", lambda names, retriever: [Third(n, retriever) for n in "ab"])
-    monkeypatch.setattr(sweep, "BATCH", 4)  # the last batch is not a whole one
+    monkeypatch.setattr(
+        side_by_side, "load", lambda names, retriever: [Third(n, retriever) for n in "ab"]
+    )
+    monkeypatch.setattr(side_by_side, "BATCH", 4)  # the last batch is not a whole one
 
 
 def test_a_setting_counts_hits_and_right_answers():
     retriever = FixedRetriever(CORPUS, range(6, 0, -1))
-    out = sweep.setting(retriever, QUESTIONS, 3)
+    out = side_by_side.setting(retriever, QUESTIONS, 3)
     assert (out["n"], out["k"]) == (6, 3)
     assert out["recall"]["mean"] == pytest.approx(3 / 6)
     assert set(out["methods"]) == {"a", "b"}
     assert out["methods"]["a"]["em"]["mean"] == pytest.approx(1 / 6)
     assert out["methods"]["a"]["seconds_per_question"] == 0.25
-    assert sweep.setting(retriever, QUESTIONS, 2)["methods"]["b"]["em"]["mean"] == 0
+    assert side_by_side.setting(retriever, QUESTIONS, 2)["methods"]["b"]["em"]["mean"] == 0
 
 
 def test_an_impossible_answer_is_none():
     retriever = FixedRetriever(CORPUS, range(6, 0, -1))
-    assert sweep.unanswerable(retriever, QUESTIONS, 3)["log_probs"]["a"] == [-1.5] * 6
-    assert sweep.unanswerable(retriever, QUESTIONS, 1)["log_probs"]["b"] == [None] * 6
+    assert side_by_side.unanswerable(retriever, QUESTIONS, 3)["log_probs"]["a"] == [-1.5] * 6
+    assert side_by_side.unanswerable(retriever, QUESTIONS, 1)["log_probs"]["b"] == [None] * 6
 
 
 def test_questions_without_answer_are_about_articles_kept_from_training():
-    questions = sweep.asked_without_answer()
+    questions = side_by_side.asked_without_answer()
     trained = {q.gold_passage for q in miniwiki.questions("train")}
     assert len(questions) >= 100
     assert not [q for q in questions if q.answers or q.rival_passage in trained]
@@ -67,9 +69,9 @@ def test_questions_without_answer_are_about_articles_kept_from_training():
 def test_memory_is_in_mebibytes(monkeypatch):
     """The system counts in kibibytes."""
     used = SimpleNamespace(ru_maxrss=2048)
-    monkeypatch.setattr(sweep, "dense", lambda: None)
-    monkeypatch.setattr(sweep.resource, "getrusage", lambda _: used)
-    assert sweep.peak("", 1) == 2.0
+    monkeypatch.setattr(side_by_side, "dense", lambda: None)
+    monkeypatch.setattr(side_by_side.resource, "getrusage", lambda _: used)
+    assert side_by_side.peak("", 1) == 2.0
 
 
 def test_the_measuring_process_finds_its_module_from_anywhere(monkeypatch, tmp_path):
@@ -80,6 +82,6 @@ def test_the_measuring_process_finds_its_module_from_anywhere(monkeypatch, tmp_p
                         env=options["env"], check=True))  # fmt: skip
         return SimpleNamespace(stdout="1.5")
 
-    monkeypatch.setattr(sweep.subprocess, "run", import_only)
-    assert sweep.memory([]) == {"libraries": 1.5}
+    monkeypatch.setattr(side_by_side.subprocess, "run", import_only)
+    assert side_by_side.peak_memory([]) == {"libraries": 1.5}
     assert len(seen) == 1

@@ -97,7 +97,7 @@ def test_the_manifest_names_what_was_built_and_verify_finds_damage(built, tmp_pa
     with pytest.raises(InputError, match=r"values\.npy has 0 bytes"):
         Datastore.open(built.path)
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError, match="not a whole datastore"):
+        with pytest.raises(InputError, match="not a complete datastore"):
             Datastore.open(folder)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from ragbook.methods.knn_lm import KnnLM
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
 from ragbook.models import load_language_model
+from ragbook.models.answers import word_runs
 from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.generator import labels_of
 from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
 
 ANSWERS = ["Danube", "the Elbe"]
@@ -96,13 +99,11 @@ def test_one_document_is_the_plain_reader_under_every_method(reader):
     logits = reader.model(
         encoder_outputs=(states[:, 0],),
         attention_mask=mask[:, 0],
-        labels=reader.pad_labels(reader.answer_ids(ANSWERS)).masked_fill(
-            reader.pad_labels(reader.answer_ids(ANSWERS)) == -100, -100
-        ),
+        labels=labels_of(reader, ANSWERS).masked_fill(labels_of(reader, ANSWERS) == -100, -100),
     )
     assert logits.loss is not None
     plain = reader.token_log_probs(
-        reader.memory(states[:, 0], mask[:, 0]), reader.pad_labels(reader.answer_ids(ANSWERS))
+        reader.memory(states[:, 0], mask[:, 0]), labels_of(reader, ANSWERS)
     ).sum(-1)
     for name, log_probs in found.items():
         torch.testing.assert_close(log_probs, plain, rtol=1e-5, atol=1e-5, msg=name)
@@ -110,7 +111,7 @@ def test_one_document_is_the_plain_reader_under_every_method(reader):
 
 def test_plain_reader_is_the_models_own_cross_entropy(reader):
     states, mask = reader.encode_documents(QUESTIONS[:1], [[PASSAGES[0]]])
-    labels = reader.pad_labels(reader.answer_ids(ANSWERS[:1]))
+    labels = labels_of(reader, ANSWERS[:1])
     with torch.no_grad():
         loss = reader.model(
             input_ids=None,
@@ -173,7 +174,7 @@ def test_lambda_zero_is_the_language_model(language_model, tokenizer):
 def test_keys_are_the_input_of_the_last_feed_forward_block(language_model):
     """GPT-2: the output of `ln_2` in the last block, computed here from the block's own parts."""
     ids = torch.tensor([language_model.passage_ids(PASSAGES[0])])
-    (keys, values) = language_model.memory(PASSAGES[:1])[0]
+    (keys, values) = language_model.key_values(PASSAGES[:1])[0]
     seen = {}
     block = language_model.model.transformer.h[-1]
     hook = block.ln_2.register_forward_hook(lambda _m, _i, out: seen.update(key=out))
@@ -278,7 +279,7 @@ def test_verbatim_writes_every_run_of_words_and_nothing_else(texts, rng):
     """A random walk ends at a run of whole words; every run of whole words can be walked."""
     tokenizer = minilm_tokenizer()
     passages = [Passage(str(i), "", text) for i, text in enumerate(texts)]
-    follow = Verbatim(tokenizer, passages, end=102)
+    follow = Verbatim(partial(word_runs, tokenizer), passages, end=102)
     runs = set()
     for text in texts:
         encoded = tokenizer(text, add_special_tokens=False)
@@ -365,7 +366,7 @@ def test_a_continued_prompt_is_the_model_run_from_the_start(language_model, bund
     """As above for the causal model: prompts of two lengths, padded on the left."""
     lm = load_language_model() if bundled else language_model
     texts = ["Which river passes through Vienna?", "Where is it?"]
-    following = lm.continuation(texts)
+    following = lm.key_continuation(texts)
     prefixes = torch.full((2, 1), lm.end)
     for rows, parents in (
         ([0, 1], [0, 1]),
@@ -404,7 +405,7 @@ def test_labels_that_share_states_are_scored_as_if_each_had_its_own(reader, chun
     states, mask = states.flatten(1, 2), mask.flatten(1, 2)
     rows = torch.tensor([1, 0, 1, 1, 0, 1])
     answers = ["the Danube", "the Danube", "the Danube at Ulm", "the", "x", "the Danube"]
-    labels = reader.pad_labels(reader.answer_ids(answers))
+    labels = labels_of(reader, answers)
     torch.testing.assert_close(
         reader.token_log_probs(reader.memory(states, mask), labels, rows, chunk=chunk),
         reader.token_log_probs(reader.memory(states[rows], mask[rows]), labels),

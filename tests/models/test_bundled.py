@@ -19,6 +19,7 @@ from ragbook.models import (
     load_span_reader,
 )
 from ragbook.models.embedded import MINILM_SHA256
+from ragbook.models.loading import load_joint
 
 PASSAGE = Passage(
     "x-1", "Lake Velm", "Lake Velm lies in Ordania. It was first charted by Ilsa Brenkov in 1873."
@@ -47,7 +48,6 @@ def test_all_shipped_weights_fit_into_45_megabytes():
             "fid.safetensors",
             "rag-joint.safetensors",
             "query.safetensors",
-            "claims.safetensors",
         }
     )
     assert sum(path.stat().st_size for path in on_disk.values()) <= 45_000_000
@@ -80,7 +80,7 @@ def test_missing_weights_are_named(tmp_path):
 def test_a_model_that_is_nowhere_is_named_in_one_sentence(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # asks no host
     for load in (load_reader, load_language_model):
-        with pytest.raises(InputError, match="there is no model at 'no-such/model'"):
+        with pytest.raises(InputError, match="there is no model 'no-such/model'"):
             load("no-such/model")
     with pytest.raises(InputError, match="there is no encoder 'other'"):
         load_encoder("other")
@@ -149,7 +149,7 @@ def test_the_language_model_knows_nothing_of_the_future():
 def test_padding_does_not_change_a_memory():
     lm = load_language_model()
     long = Passage("y", "Long", "word " * 60)
-    together, alone = lm.memory([PASSAGE, long])[0], lm.memory([PASSAGE])[0]
+    together, alone = lm.key_values([PASSAGE, long])[0], lm.key_values([PASSAGE])[0]
     torch.testing.assert_close(together[0], alone[0], rtol=1e-4, atol=1e-4)
     assert torch.equal(together[1], alone[1])
 
@@ -157,7 +157,7 @@ def test_padding_does_not_change_a_memory():
 def test_the_question_tower_trained_with_rag_searches_the_embedded_encoders_indexes():
     """Its passages are the embedded encoder's, its questions near theirs and yet others."""
     plain = load_encoder()
-    _, encoder = bundled.load_joint()
+    _, encoder = load_joint()
     assert encoder.sha256 == plain.sha256
     assert encoder.query_sha256 != plain.query_sha256
     (a,), (b,) = (e.encode_queries([QUESTION.text]) for e in (plain, encoder))

@@ -96,7 +96,7 @@ def language_model(name: str, tokenizer) -> LanguageModel:
 def test_keys_are_the_output_of_the_norm_before_the_last_feed_forward_network(name, tokenizer):
     """Of each passage alone, by a hook of the test's own and through the whole model."""
     lm = language_model(name, tokenizer)
-    together = lm.memory(PASSAGES)  # of different lengths, padded
+    together = lm.key_values(PASSAGES)  # of different lengths, padded
     seen = {}
     norm = lm.model.get_submodule(ARCHITECTURES[name][1])
     norm.register_forward_hook(lambda _m, _i, out: seen.update(key=out))
@@ -223,7 +223,7 @@ def test_all_that_a_model_reads_is_sent_to_its_device(tokenizer, monkeypatch):
     assert (keys.device.type, keys.shape[:2]) == ("meta", ids.shape)
     assert log_probs.shape == (*ids.shape, 30522)
     assert [len(key) for key in lm.keys(ids.tolist())] == [ids.shape[1]]
-    following = lm.continuation(["Where is it?"])
+    following = lm.key_continuation(["Where is it?"])
     rows = torch.tensor([0])
     for prefix in ([[5]], [[5, 6]]):
         assert following(torch.tensor(prefix), rows, rows)[1].shape == (1, 30522)
@@ -242,5 +242,5 @@ def test_texts_are_whole_where_a_prompt_is_cut():
     lm = load_language_model()
     long = Passage("y", "Long", "word " * 400)
     assert len(lm.texts([long])[0]) > len(lm.passage_ids(long))
-    assert lm.memory([]) == []
+    assert lm.key_values([]) == []
     assert lm.texts(PASSAGES) == [lm.passage_ids(p) for p in PASSAGES]

@@ -6,8 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ragbook.corpus import Passage
+from ragbook.models.answers import detokenize
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.prompts import detokenize, pair, passage_text, shorten
+from ragbook.models.prompts import pair, passage_text, shorten
 
 PASSAGE = Passage("a", "Title", "Some text. " * 200)
 

@@ -17,9 +17,10 @@ from ragbook.methods.fid import FiD
 from ragbook.models import Encoder, SeqReader, load_encoder
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.encoder import weights_sha256
+from ragbook.models.inspection import quiet
 from ragbook.retrieval import DenseRetriever
 from ragbook.training import distil as module
-from ragbook.training.distil import Recipe, Target, batch_loss, distil, divergence, read
+from ragbook.training.distil import Recipe, Target, batch_loss, distil, divergence, reader_targets
 from tests.methods.conftest import PASSAGES, QUESTIONS, seq_model, tower
 
 CORPUS = Corpus("four", PASSAGES)
@@ -34,11 +35,18 @@ ASKED = [
 ]
 
 
-@pytest.fixture(params=["tied", "two towers"])
-def ends(request):
-    """(reader, encoder of one tower or of two)."""
+@pytest.fixture(params=["tied", "two towers", "sentence-transformers"])
+def ends(request, tmp_path_factory):
+    """(reader, encoder of one tower, of two, or of one that is loaded by its name)."""
     torch.manual_seed(4)
     one, other = tower(), tower()
+    if request.param == "sentence-transformers":
+        folder = tmp_path_factory.mktemp("plain")
+        with quiet():
+            one.save_pretrained(folder)
+            minilm_tokenizer().save_pretrained(folder)
+        encoder = load_encoder(folder).changed(score_scale=5.0)
+        return SeqReader(seq_model("bart"), minilm_tokenizer(), "bart"), encoder
     encoder = Encoder(
         one,
         minilm_tokenizer(),
@@ -80,16 +88,16 @@ def test_what_is_read_are_the_readers_own_scores_and_they_are_kept(ends, tmp_pat
     reader, encoder = ends
     index = build_index(CORPUS, tmp_path / "index", encoder, progress=False)
     retriever = DenseRetriever(index, encoder)
-    targets = read(reader, retriever, ASKED, tmp_path / "work", SMALL, "first")
+    targets = reader_targets(reader, retriever, ASKED, tmp_path / "work", SMALL, "first")
     wanted = FiD(reader, retriever).first_token_scores(ASKED, 3)
     found = retriever.retrieve(ASKED, 3)
     for row, (target, one) in enumerate(zip(targets, found, strict=True)):
         assert target.passages == one.passages
         np.testing.assert_allclose(target.scores, wanted[row], rtol=1e-4, atol=1e-5)
     nobody = SeqReader(seq_model("t5"), minilm_tokenizer(), "t5")
-    assert read(nobody, retriever, ASKED, tmp_path / "work", SMALL, "first") == targets
+    assert reader_targets(nobody, retriever, ASKED, tmp_path / "work", SMALL, "first") == targets
     with pytest.raises(InputError, match="other settings"):
-        read(reader, retriever, ASKED, tmp_path / "work", SMALL, "second")
+        reader_targets(reader, retriever, ASKED, tmp_path / "work", SMALL, "second")
 
 
 def test_rounding_what_the_reader_computes_leaves_what_was_found_alone(ends, tmp_path):
@@ -97,7 +105,7 @@ def test_rounding_what_the_reader_computes_leaves_what_was_found_alone(ends, tmp
     index = build_index(CORPUS, tmp_path / "index", encoder, progress=False)
     retriever = DenseRetriever(index, encoder)
     exact, rounded = (
-        read(reader, retriever, ASKED, tmp_path / dtype, replace(SMALL, dtype=dtype))
+        reader_targets(reader, retriever, ASKED, tmp_path / dtype, replace(SMALL, dtype=dtype))
         for dtype in ("float32", "bfloat16")
     )
     assert [t.passages for t in exact] == [t.passages for t in rounded]
@@ -150,7 +158,7 @@ def test_rounds_teach_and_leave_the_start_as_it_was(ends, tmp_path):
         assert (loaded.passage_model is loaded.query_model) == tied
         assert loaded.query_sha256 == retriever.encoder.query_sha256
         PassageIndex.open(folder / "index").check_encoder(loaded)
-    scored = read(reader, retrievers[0], ASKED, tmp_path / "again", recipe)
+    scored = reader_targets(reader, retrievers[0], ASKED, tmp_path / "again", recipe)
     with torch.no_grad():
         losses = [batch_loss(r.encoder, scored, recipe)[0].item() for r in retrievers[:2]]
     assert losses[1] < losses[0] / 2
@@ -213,8 +221,8 @@ def test_the_command_writes_an_encoder_that_the_others_take(tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["train", "distil", *own]) == 2
     assert "holds a run already" in capsys.readouterr().err
-    assert cli.main(["train", "dpr", *own, "--encoder", "minilm"]) == 2
-    assert "Only the recipe distil takes --encoder" in capsys.readouterr().err
+    assert cli.main(["train", "rag", *own, "--encoder", "minilm"]) == 2
+    assert "Only the recipes dpr and distil take --encoder" in capsys.readouterr().err
     assert cli.main(["train", "distil", *own, "--loss", "hinge"]) == 2
     assert "Only the recipe dpr takes --loss" in capsys.readouterr().err
 
@@ -224,6 +232,8 @@ def test_a_passage_without_words_is_read_like_any_other(ends, tmp_path):
     reader, encoder = ends
     corpus = Corpus("two", [PASSAGES[0], Passage("p9", "Empty", "It.")])
     index = build_index(corpus, tmp_path / "index", encoder, progress=False)
-    (target,) = read(reader, DenseRetriever(index, encoder), ASKED[:1], tmp_path / "work", SMALL)
+    (target,) = reader_targets(
+        reader, DenseRetriever(index, encoder), ASKED[:1], tmp_path / "work", SMALL
+    )
     assert len(target.passages) == len(target.scores) == 2
     assert np.isfinite(target.scores).all()

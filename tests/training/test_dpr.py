@@ -1,7 +1,9 @@
 """DPR's training: what is shown, what is no negative, and that a run resumes and is kept."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from ragbook.models.encoder import SIMILARITIES, Encoder
 from ragbook.training import dpr
 from ragbook.training.dpr import Pair, Recipe, batch_of, epoch_batches, pairs, train_dpr
 from ragbook.training.run import Run
+from tests.models.tiny_encoders import dense, model, write_plain, write_sentence
 
 VELM = Passage("velm", "Lake Velm", "Lake Velm lies in Ordania and was charted in 1873.")
 SORN = Passage("sorn", "Lake Sorn", "Lake Sorn lies in Tavia and was charted in 1890.")
@@ -110,7 +113,7 @@ def shown_pairs() -> list[Pair]:
     return pairs(CORPUS, [WHEN, WHERE, RIVER], 1)
 
 
-SMALL = Recipe(epochs=4, batch=3, frozen_layers=5, rate=1e-3)
+SMALL = Recipe(epochs=4, batch=3, frozen_layers=5, rate=1e-3, dtype="bfloat16")
 
 
 def test_float32_computes_what_bfloat16_nearly_does(tmp_path):
@@ -130,8 +133,8 @@ def test_both_losses_reach_both_towers_under_every_similarity(similarity, loss):
         one.model, one.tokenizer, "x", one.sha256, 1.0,
         query_model=other.model, similarity=similarity,
     )  # fmt: skip
-    dpr.prepare(one.model, 5)
-    dpr.prepare(other.model, 5)
+    dpr.freeze_lower_layers(one.model, 5, torch.bfloat16)
+    dpr.freeze_lower_layers(other.model, 5, torch.bfloat16)
     batch = batch_of(shown_pairs())
     # Each is asked for another's passage, so that whatever the vectors, some question is wrong.
     gold = batch.gold.roll(1)
@@ -185,14 +188,113 @@ def test_training_teaches_what_it_shows(tmp_path):
     assert figures["accuracy"] == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [
+        ("BertModel", "encoder.layer.1."),
+        ("DistilBertModel", "transformer.layer.1."),
+        ("RobertaModel", "encoder.layer.1."),
+        ("MPNetModel", "encoder.layer.1."),
+        ("GPT2Model", "h.1."),
+        ("T5EncoderModel", "encoder.block.1."),
+    ],
+)
+def test_of_every_layout_the_upper_layers_are_trained(kind, last):
+    """And what stands above them. Of two layers, one at most is frozen."""
+    tower = model(kind)
+    dpr.freeze_lower_layers(tower, 5)
+    above = ("encoder.relative_attention_bias.", "ln_f.", "encoder.final_layer_norm.", "pooler.")
+    for name, parameter in tower.named_parameters():
+        assert parameter.requires_grad == name.startswith((last, *above)), name
+        assert parameter.dtype == torch.bfloat16
+
+
+def test_what_was_frozen_before_stays_so():
+    tower = model("BertModel")
+    kept = tower.encoder.layer[1].output.dense.weight.requires_grad_(False)
+    dpr.freeze_lower_layers(tower, 1)
+    assert not kept.requires_grad
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_named_encoder_is_trained_and_loads_again(tmp_path, capsys, tied):
+    """What its files say of it stays; its embeddings do, and its upper layer learns."""
+    prompts = {"query": "query: ", "document": "passage: "}
+    write_sentence(tmp_path / "st", "cls", dense(), prompts=prompts, similarity_fn_name="dot")
+    start, extra = load_encoder(tmp_path / "st"), []
+    if not tied:
+        write_sentence(tmp_path / "q", "mean", dense(), seed=1, similarity_fn_name="dot")
+        extra = ["--query-encoder", str(tmp_path / "q")]
+        start = load_encoder(tmp_path / "st", query_encoder=str(tmp_path / "q"))
+    passages, asked = write_lakes(tmp_path)
+    own = ["--corpus", passages, "--questions", asked, "--encoder", str(tmp_path / "st"), *extra]
+    out = str(tmp_path / "out")
+    assert cli.main(["train", "dpr", *own, "--out", out]) == 0, capsys.readouterr().err
+    encoder = load_encoder(out)
+    assert (encoder.pooling, encoder.similarity, encoder.score_scale) == ("cls", "dot", 1.0)
+    assert encoder.prompts == start.prompts
+    assert encoder.passage_model is not encoder.query_model
+    for before, after in (
+        (start.passage_model, encoder.passage_model),
+        (start.query_model, encoder.query_model),
+    ):
+        changed = {
+            name
+            for (name, one), other in zip(
+                before.state_dict().items(), after.state_dict().values(), strict=True
+            )
+            if not torch.equal(one, other)
+        }
+        assert {re.sub(r"^0\.model\.", "", name).split(".")[0] for name in changed} == {
+            "encoder", "2",
+        }  # fmt: skip
+        assert not any("layer.0" in name for name in changed)
+    folder = str(tmp_path / "index")
+    build = ["index", "build", "--corpus", passages, "--out", folder, "--encoder", out]
+    assert cli.main(build) == 0
+    assert cli.main(["index", "search", folder, WHERE.text]) == 0
+    assert cli.main(["train", "dpr", *own, "--out", out, "--resume"]) == 0
+    assert load_encoder(out).sha256 == encoder.sha256
+    other = [*own[:4], "--encoder", "minilm", "--out", out, "--resume"]
+    capsys.readouterr()
+    assert cli.main(["train", "dpr", *other]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_a_plain_encoder_is_trained_as_it_is_to_be_read(tmp_path):
+    """With what was said of its pooling, its prompts and the similarity."""
+    plain = str(write_plain(tmp_path / "plain", "DistilBertModel"))
+    said = {"pooling": "last", "query_prompt": "query: "}
+    own = CORPUS, [WHEN, WHERE, RIVER]
+    run = Run(tmp_path / "out", steps=1, own=own)
+    dpr.recipe(run, encoder=plain, similarity="l2", **said)
+    encoder = load_encoder(tmp_path / "out")
+    assert (encoder.pooling, encoder.similarity) == ("last", "l2")
+    assert encoder.prompts == {"query": "query: "}
+    with pytest.raises(InputError, match="pooling of its own"):
+        dpr.recipe(Run(tmp_path / "no", own=own), pooling="cls")
+    assert not (tmp_path / "no").exists()
+
+
+def write_lakes(folder: Path) -> tuple[str, str]:
+    """Passages and questions as files."""
+    passages, asked = folder / "lakes.jsonl", folder / "asked.jsonl"
+    rows = [{"id": p.id, "title": p.title, "text": p.text} for p in CORPUS]
+    passages.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [
+        {"question": q.text, "answer": [*q.answers], "gold_passage": q.gold_passage}
+        for q in (WHEN, WHERE, RIVER)
+    ]
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(passages), str(asked)
+
+
 def test_the_commands_take_what_the_recipe_writes(tmp_path, capsys):
     own = CORPUS, [WHEN, WHERE, RIVER]
     dpr.recipe(Run(tmp_path / "encoder", steps=1, own=own), similarity="l2", loss="hinge")
-    passages = tmp_path / "lakes.jsonl"
-    rows = [{"id": p.id, "title": p.title, "text": p.text} for p in CORPUS]
-    passages.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    passages, _ = write_lakes(tmp_path)
     folder, encoder = str(tmp_path / "index"), str(tmp_path / "encoder")
-    build = ["index", "build", "--corpus", str(passages), "--out", folder, "--encoder", encoder]
+    build = ["index", "build", "--corpus", passages, "--out", folder, "--encoder", encoder]
     assert cli.main(build) == 0
     assert PassageIndex.open(folder).manifest["index"]["type"] == "IndexFlatL2"
     assert cli.main(["index", "search", folder, WHERE.text, "--json", "--k", "1"]) == 0

@@ -1,5 +1,6 @@
 """The language model's recipe on passages of one's own."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +22,7 @@ LAKES = Corpus(
 
 def test_a_language_model_of_ones_own(tmp_path):
     """Three steps: a checkpoint that loads, knows more of the text, and moved only what it may."""
-    run = Run(tmp_path / "lm", steps=3, own=(LAKES, ()))
+    run = Run(tmp_path / "lm", steps=3, own=(LAKES, ()), precision="bfloat16")
     recipe(run)
     own, bundled = load_language_model(str(run.out)), load_language_model()
     ids = torch.tensor([lm_ids[:14] for lm_ids in bundled.texts(list(LAKES))])
@@ -38,10 +39,13 @@ def test_a_language_model_of_ones_own(tmp_path):
     }
     assert any("layer.5." in name for name in moved)
     assert not any("embeddings.word" in name or "layer.1." in name for name in moved)
-    again = adapt_lm(Run(run.out, steps=3, resume=True), LAKES)  # its training is not done anew
+    later = replace(run, resume=True, own=None)
+    again = adapt_lm(later, LAKES)  # its training is not done anew
     torch.testing.assert_close(again.forward(ids)[1], own.forward(ids)[1], rtol=1e-3, atol=1e-3)
     with pytest.raises(InputError, match="other settings"):
-        adapt_lm(Run(run.out, steps=3, resume=True), Corpus("others", list(LAKES)[:5]))
+        adapt_lm(later, Corpus("others", list(LAKES)[:5]))
+    with pytest.raises(InputError, match="go on with --precision bfloat16"):
+        adapt_lm(replace(later, precision="float32"), LAKES)
 
 
 def test_no_questions_and_some_passages(tmp_path):
@@ -103,14 +107,12 @@ def test_a_state_is_taught_the_token_after_it(monkeypatch, tmp_path):
     encoder = module.load_encoder()
     models = []
     monkeypatch.setattr(module, "new_lm_model", lambda: models.append(new_lm_model()) or models[0])
-    monkeypatch.setattr(
-        module,
-        "load_encoder",
-        lambda: SimpleNamespace(
-            tokenizer=encoder.tokenizer,
-            encode_passages=lambda passages: torch.eye(len(passages)).numpy(),
-        ),
+    fake = SimpleNamespace(
+        to=lambda device: fake,
+        tokenizer=encoder.tokenizer,
+        encode_passages=lambda passages: torch.eye(len(passages)).numpy(),
     )
+    monkeypatch.setattr(module, "load_encoder", lambda: fake)
 
     def train():
         train_lm(Run(tmp_path / "lm"))

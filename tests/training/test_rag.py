@@ -11,10 +11,11 @@ from ragbook.methods.base import doc_log_probs
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
 from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.generator import pad_labels
 from ragbook.models.prompts import SlashLayout
 from ragbook.retrieval import DenseRetriever
 from ragbook.training import rag as module
-from ragbook.training.rag import Recipe, log_likelihood, recipe, retrieve, train_rag
+from ragbook.training.rag import Recipe, log_likelihood, recipe, train_rag, trainable_prior
 from ragbook.training.run import Run
 from tests.methods.conftest import PASSAGES, QUESTIONS, seq_model, tower
 
@@ -52,12 +53,12 @@ def test_a_question_moves_by_posterior_minus_prior(ends):
     log_likelihood("rag-sequence", reader, encoder, index, QUESTIONS[:1], 3).sum().backward()
     found = DenseRetriever(index, encoder).retrieve(QUESTIONS[:1], 3)
     prior = doc_log_probs(found, encoder.score_scale)
-    answers = reader.answer_ids([QUESTIONS[0].answers[0]])
+    answers = [reader.answer_ids(QUESTIONS[0].answers[0])]
     states, mask = reader.encode_documents(QUESTIONS[:1], [found[0].passages])
-    labels = reader.pad_labels(answers).expand(3, -1)
+    labels = pad_labels(answers).expand(3, -1)
     given = reader.token_log_probs(reader.memory(states[0], mask[0]), labels).sum(-1)[None]
     weight = encoder.score_scale * (posterior(prior, given) - prior.exp())  # [1, 3]
-    _, positions = retrieve(encoder, index, texts, 3)
+    _, positions = trainable_prior(encoder, index, texts, 3)
     passages = torch.from_numpy(index.vectors(positions[0].numpy()))
     pull = passages if encoder.similarity == "dot" else 2 * (passages - query.detach())
     assert query.grad is not None
@@ -120,10 +121,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(ends, tmp_path):
             calls = iter(range(10_000))
 
             class Dying(SeqReader):
-                def answer_ids(self, answers, calls=calls, dies=dies, attempt=attempt):
+                def answer_ids(self, text, calls=calls, dies=dies, attempt=attempt):
                     if dies is not None and attempt == 0 and next(calls) == dies:
                         raise KeyboardInterrupt
-                    return super().answer_ids(answers)
+                    return super().answer_ids(text)
 
             dying = Dying(reader.model, reader.tokenizer, "dying")
             try:

@@ -1,1 +1,1 @@
-"""Encoding and serving on a Ray cluster; imported only where `ray` is asked for by name."""
+"""Encoding and serving on a Ray cluster; imported only if the engine `ray` is chosen."""

@@ -1,8 +1,8 @@
 """Encoding by the actors of a Ray cluster, with Ray Data.
 
-What goes through Ray are the numbers of shards; every actor holds the encoder, reads the passages
-and writes `NNNNN.npy` itself, under another name until it is whole. So the disk of the build must
-be one that all machines have at the same place (NFS and the like). Ray's own writers are not used:
+Only the numbers of shards go through Ray; every actor holds the encoder, reads the passages and
+writes `NNNNN.npy` itself, under another name until it is complete. So all machines must see the
+folder of the build at the same path (NFS, for instance). Ray's own writers are not used: if they
 run again, they write other files beside the first ones. An actor that dies is started again by Ray,
 and its shard is encoded again.
 """
@@ -20,13 +20,13 @@ from ragbook.index.encoding import ShardEncoder
 
 
 def start_ray() -> Any:
-    """The module ray, connected: to the cluster that RAY_ADDRESS names, or to one of this machine.
+    """The module ray, connected to the cluster that RAY_ADDRESS names, or to one on this machine.
 
     Raises
     ------
     InputError: ray is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports to its makers
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
@@ -45,7 +45,7 @@ class _Actor:
         import ray  # pyright: ignore[reportMissingImports]
 
         self.shards: ShardEncoder = ray.get(shards[0])  # pyright: ignore[reportAttributeAccessIssue]
-        # Ray shows an actor its own GPUs only, as the first ones.
+        # Ray shows an actor only its own GPUs, numbered from 0.
         self.shards.move(0)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -55,23 +55,23 @@ class _Actor:
                 if not self.shards.is_whole(number):
                     self.shards.write(number)
                 refused.append("")
-            except InputError as error:  # as data, for Ray wraps what is raised
+            except InputError as error:  # returned as data, because Ray wraps raised errors
                 refused.append(str(error))
         return batch | {"refused": refused}
 
 
 def write_by_ray(shards: ShardEncoder, missing: Sequence[int], workers: int) -> Iterator[int]:
-    """Encode shards with `workers` actors; their numbers, as they are done.
+    """Encode shards with `workers` actors; yields the number of each shard when it is done.
 
     Raises
     ------
-    InputError: ray is not installed, or an actor raised it.
+    InputError: ray is not installed, an actor raised one, or Ray gave up.
     """
     if not missing:
         return
     ray = start_ray()
     import_module("ray.data")
-    # What concerns the user is said here, and there is a bar already.
+    # Ray's own messages and bars are switched off: errors are reported here, and there is a bar.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     numbers = ray.data.from_items(
@@ -79,7 +79,7 @@ def write_by_ray(shards: ShardEncoder, missing: Sequence[int], workers: int) -> 
     )
     done = numbers.map_batches(
         _Actor,
-        fn_constructor_args=([ray.put(shards)],),  # in a list, or Ray would resolve it
+        fn_constructor_args=([ray.put(shards)],),  # in a list, so that Ray does not resolve it
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_gpus=0 if shards.device == "cpu" else 1,

@@ -1,8 +1,8 @@
 """An index whose parts are searched by the actors of a Ray cluster.
 
-The parts are the files that `build_index(parts=...)` wrote, on a disk that all machines share: each
-actor maps one of them, and what they find is put together as on one machine. An actor that dies is
-started again by Ray and asked again; a search waits for it and never does without it.
+The parts are the files that `build_index(parts=...)` wrote, on a disk that all machines share. Each
+actor maps one of them, and their results are merged as on one machine. An actor that dies is
+started and asked again by Ray; a search waits for it and never leaves out its part.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class _PartActor:
 
 
 class ServedIndex(PassageIndex):
-    """A `PassageIndex` that searches by Ray actors, one for each part; `serve_index` opens it.
+    """A `PassageIndex` that searches with Ray actors, one for each part; `serve_index` opens it.
 
     Attributes
     ----------
-    actors: their handles, in the order of the parts.
+    actors: the actors' handles, in the order of the parts.
     """
 
     actors: list[Any]
@@ -49,7 +49,7 @@ class ServedIndex(PassageIndex):
         except ray.exceptions.RayError as error:
             raise InputError(
                 f"A part of the index {self.path} is not served any more ({type(error).__name__}); "
-                "see that the cluster has its machines, and serve the index again."
+                "check the cluster's machines, and serve the index again."
             ) from error
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class ServedIndex(PassageIndex):
 
 
 def serve_index(path: Path | str) -> ServedIndex:
-    """Open an index folder and have every part of it held by an actor of the cluster.
+    """Open an index folder, with an actor of the cluster for each of its parts.
 
     Raises
     ------

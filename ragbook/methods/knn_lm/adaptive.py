@@ -1,8 +1,8 @@
-r"""kNN-LM with a weight of the memory for each context, instead of one for all.
+r"""kNN-LM with a weight of its own for each context, instead of one weight for all.
 
-The memory is right where a near neighbour was found and its neighbours agree; elsewhere the model
-is. A logistic regression on what is known before the next token is (He et al. 2021 use a small
-network),
+The memory deserves weight where near neighbours were found and agree on the next token; elsewhere
+the model does. A logistic regression on features that do not depend on the next token (He et al.
+2021 use a small network),
 
 \[ \lambda(x) = \sigma(w \cdot f(x) + b), \]
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 NEAREST, TEMPERATURE = 32, 10.0
-"""Neighbours that the features look at, and the temperature of their weights there."""
+"""How many neighbours the features use, and the temperature of their weights there."""
 
 FEATURES = (
     "log of the squared distance to the nearest key",
@@ -35,29 +35,33 @@ FEATURES = (
 )
 
 PENALTY = 0.03
-"""Default weight of half the squared weights, in nats a token. It keeps lambda near one fixed value
-where there are few tokens. This value was the best of 0.001 to 0.3 on MiniWiki's dev articles,
-cross-fitted; with a text of your own, compare some values by `cross_fitted`."""
+"""Default factor of half the squared weights in the loss, nats a token. It keeps lambda near one
+fixed value where there are few tokens. This value was the best of 0.001 to 0.3 on MiniWiki's dev
+articles, cross-fitted; with a text of your own, compare some values by `cross_fitted`."""
 
 
 def features(
     distances: Tensor, values: Tensor, entropy: Tensor, expected: Tensor, expectation: Tensor
 ) -> Tensor:
-    """What is known of N contexts before their next tokens are: float32 [N, len(FEATURES)].
+    """The `FEATURES` of N contexts, none of which depends on the next token.
 
     Parameters
     ----------
-    distances: [N, k], squared L2 of the neighbours, nearest first.
-    values: [N, k], the token that followed each.
+    distances: [N, k], squared L2 distances of the neighbours, nearest first.
+    values: int64 [N, k], the token that followed each.
     entropy: [N], of the model's distribution, nats.
-    expected: int64 [N], its most probable token.
-    expectation: [N], that one's log-probability.
+    expected: int64 [N], the token that the model finds most probable.
+    expectation: [N], the log-probability of that token, nats.
+
+    Returns
+    -------
+    float32 [N, len(FEATURES)].
     """
     near, named = distances[:, :NEAREST], values[:, :NEAREST]
-    near = near.clamp_max(torch.finfo(near.dtype).max)  # neighbours that are none
+    near = near.clamp_max(torch.finfo(near.dtype).max)  # padding has the distance inf
     weights = torch.softmax(-near / TEMPERATURE, -1)
     same = named[:, :, None] == named[:, None, :]
-    # A neighbour is the first of its token if it is like none before it.
+    # True for a neighbour whose token no nearer neighbour has.
     first = ~(same & torch.ones_like(same[0]).tril(-1)).any(-1)
     columns = (
         near[:, 0].log1p(),
@@ -74,7 +78,7 @@ def features(
 
 @dataclass(frozen=True)
 class AdaptiveLambda:
-    """A fitted regression: called with features [N, F], it gives a weight each, float32 [N]."""
+    """A fitted regression: called with features [N, F], it gives their weights, float32 [N]."""
 
     mean: np.ndarray  # float64 [F], of the features it was fitted on
     scale: np.ndarray  # float64 [F], their standard deviations
@@ -99,19 +103,21 @@ def fit(
     Parameters
     ----------
     features: [N, F].
-    lm_log_probs, knn_log_probs: [N], of the tokens that did follow; -inf is allowed in the second.
-    penalty: of half the squared weights of the standardized features.
+    lm_log_probs, knn_log_probs: [N], log p_LM and log p_kNN of the tokens that did follow, nats;
+        -inf is allowed in the second.
+    penalty: factor of half the squared weights (of the standardized features) in the loss.
     """
     from scipy.optimize import minimize
 
     raw = features.double().numpy()
     mean, scale = raw.mean(0), np.maximum(raw.std(0), 1e-6)
     standard = (raw - mean) / scale
-    # p_kNN / p_LM; a token that the model holds for nearly impossible cannot rule alone.
+    # p_kNN / p_LM, bounded so that one token that the model finds nearly impossible cannot decide
+    # the fit alone.
     ratio = (knn_log_probs - lm_log_probs).double().clamp_max(50).exp().numpy()
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean of -log(p / p_LM) with its gradient, and the penalty's."""
+        """The mean of -log(p / p_LM) plus the penalty, and the gradient of both."""
         weights, bias = parameters[:-1], parameters[-1]
         lam = _sigmoid(standard @ weights + bias)
         gain = 1 - lam + lam * ratio

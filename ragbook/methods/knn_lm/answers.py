@@ -10,9 +10,9 @@ representation \(q\) (equations 2 and 3)
 \[ p(y \mid x) = (1 - \lambda)\, p_{\text{LM}}(y \mid x)
    + \lambda\, p_{\text{kNN}}(y \mid x). \]
 
-Nothing but the target token's own probability is needed to measure perplexity, and it takes the k
-neighbours alone (`knn_target_log_prob`): the vocabulary is never written out. Their distances, and
-whether each has the token, serve every lambda, temperature and k (`grid`).
+To measure perplexity only the target token's probability is needed, and the k neighbours are enough
+to compute it (`knn_target_log_prob`), without a distribution over the vocabulary. Their distances,
+and whether each has the token, serve for every lambda, temperature and k (`grid`).
 
 The paper searches the neighbours among all contexts. `KnnLM` answers questions from the same
 passages as the other methods, so it searches among the contexts of the k retrieved passages;
@@ -37,10 +37,10 @@ from ragbook.retrieval import Retrieved, Retriever
 
 LAMS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 TEMPERATURES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-"""The grid that lambda and temperature are tuned on, where no other is named."""
+"""The grid that lambda and temperature are tuned on by default."""
 
 KEPT_PASSAGES = 1024
-"""Passages whose keys are kept between questions; about 200 MB of the bundled model's."""
+"""How many passages' keys are kept between questions: about 200 MB with the bundled model."""
 
 
 def knn_log_probs(
@@ -50,7 +50,7 @@ def knn_log_probs(
 
     Parameters
     ----------
-    distances: [N, k], squared L2 distances of the neighbours; inf for a neighbour that is none.
+    distances: [N, k], squared L2 distances of the neighbours; inf where there is no neighbour.
     values: int64 [N, k], the token that followed each neighbour.
     vocab_size: V.
     temperature: divides the distances; 1 is the paper's formula.
@@ -65,12 +65,12 @@ def knn_log_probs(
 
 
 def knn_target_log_prob(distances: Tensor, hits: Tensor, temperature: float = 1.0) -> Tensor:
-    """log p_kNN of one token a row, without the distribution over the vocabulary: O(N k).
+    """log p_kNN of one target token a row, without a distribution over the vocabulary: O(N k).
 
     Parameters
     ----------
     distances: [N, k], squared L2.
-    hits: bool [N, k], whether the neighbour's token is the row's.
+    hits: bool [N, k], whether the neighbour's token is the row's target.
     temperature: as in `knn_log_probs`.
 
     Returns
@@ -89,7 +89,7 @@ def knn_target_log_probs(
     Parameters
     ----------
     distances, hits: as in `knn_target_log_prob`, nearest first.
-    ks: how many neighbours are looked at, ascending; the rest of each row is not.
+    ks: numbers of nearest neighbours to use, ascending; the rest of each row is ignored.
 
     Returns
     -------
@@ -121,11 +121,12 @@ def grid(
     ----------
     lm_log_probs: [N], log p_LM of every target token.
     distances, hits: as in `knn_target_log_probs`, in pieces that together have N rows.
-    ks: ascending.
+    lams, temperatures: the values to try.
+    ks: the numbers of neighbours to try, ascending.
 
     Returns
     -------
-    float64 [len(ks), len(temperatures), len(lams)].
+    float64 [len(ks), len(temperatures), len(lams)], nats a token.
     """
     out = torch.empty(len(ks), len(temperatures), len(lams), dtype=torch.float64)
     for t, temperature in enumerate(temperatures):
@@ -148,7 +149,7 @@ def tune(
 
     Parameters
     ----------
-    lm_log_probs, distances, hits: as in `grid`.
+    lm_log_probs, distances, hits, lams, temperatures: as in `grid`.
 
     Returns
     -------
@@ -165,8 +166,12 @@ def interpolate(lm_log_probs: Tensor, knn_log_probs: Tensor, lam: float | Tensor
 
     Parameters
     ----------
-    lm_log_probs, knn_log_probs: log-probabilities of one shape; -inf is allowed.
+    lm_log_probs, knn_log_probs: log-probabilities of the same shape, nats; -inf is allowed.
     lam: weight of the memory in [0, 1]; a tensor is broadcast (a weight for each row, say).
+
+    Returns
+    -------
+    log p(y | x), of the shape and dtype of `lm_log_probs`.
     """
     weight = torch.as_tensor(lam, dtype=lm_log_probs.dtype)
     return torch.logaddexp(torch.log1p(-weight) + lm_log_probs, weight.log() + knn_log_probs)
@@ -175,13 +180,16 @@ def interpolate(lm_log_probs: Tensor, knn_log_probs: Tensor, lam: float | Tensor
 def passage_mass(
     distances: Tensor, hits: Tensor, source: Tensor, n: int, temperature: float
 ) -> Tensor:
-    """The evidence of kNN-LM: what the neighbours from each passage gave to the tokens, summed over
-    them; where none gave anything, their weights.
+    """The evidence of kNN-LM: the share of p_kNN that the neighbours from each passage gave to the
+    answer's tokens, summed over the tokens. If no neighbour has one of them, it is the weight of
+    all neighbours from each passage.
 
     Parameters
     ----------
     distances, hits: [T, k], as in `knn_target_log_prob`.
     source: int64 [k] or [T, k], which of the n passages each neighbour is from.
+    n: number of passages.
+    temperature: as in `knn_log_probs`.
 
     Returns
     -------
@@ -210,7 +218,10 @@ class KnnLM:
     lm: the language model.
     retriever: finds the passages whose contexts are the memory.
     lam, temperature: of the interpolation; the bundled values were tuned on MiniWiki's dev split.
+    beams: prefixes kept for each question.
+    max_length: longest answer in tokens.
     verbatim: an answer is a run of words of one of the passages.
+    length_penalty: of the beam search; see `beam_search`.
     """
 
     name = "knn-lm"
@@ -224,18 +235,21 @@ class KnnLM:
         beams: int = 2,
         max_length: int = 16,
         verbatim: bool = False,
+        length_penalty: float = 0.0,
     ) -> None:
+        self.length_penalty = length_penalty
         self.lm, self.retriever, self.lam, self.temperature = lm, retriever, lam, temperature
         self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
         self.parameters = lm.parameters
         self._pairs: dict[Passage, tuple[Tensor, Tensor]] = {}
 
-    def memory(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
-        """(keys [M, d], values [M], which passage each pair is from [M])."""
+    def datastore(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
+        """The M pairs of the passages: (keys float32 [M, d], values int64 [M], which passage each
+        pair is from int64 [M])."""
         if len(self._pairs) > KEPT_PASSAGES:
             self._pairs.clear()
         new = [passage for passage in retrieved.passages if passage not in self._pairs]
-        self._pairs.update(zip(new, self.lm.memory(new), strict=True))
+        self._pairs.update(zip(new, self.lm.key_values(new), strict=True))
         pairs = [self._pairs[passage] for passage in retrieved.passages]
         source = torch.cat([torch.full((len(v),), z) for z, (_, v) in enumerate(pairs)])
         return torch.cat([k for k, _ in pairs]), torch.cat([v for _, v in pairs]), source
@@ -243,7 +257,7 @@ class KnnLM:
     def neighbours(
         self, question: Question, tokens: Sequence[int], memory: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the formula needs to score `tokens` as the answer, before lam and temperature.
+        """What the formula needs to score `tokens` as the answer, except lam and temperature.
 
         Returns
         -------
@@ -259,7 +273,8 @@ class KnnLM:
         return own, distances, values[None, :] == target[:, None]
 
     def _mix(self, queries: Tensor, log_probs: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """The interpolated distribution, [N, V], of contexts with those keys and log p_LM."""
+        """The interpolated distribution, log p [N, V], after contexts whose representations are
+        `queries` [N, d] and whose log p_LM is `log_probs` [N, V]."""
         neighbours = knn_log_probs(
             squared_distances(queries, keys),
             values.expand(len(queries), -1),
@@ -275,29 +290,28 @@ class KnnLM:
         memory: tuple[Tensor, Tensor, Tensor],
         n: int,
     ) -> tuple[float, Tensor]:
-        """log p(tokens | question), and the mass each passage's neighbours gave to them [n]."""
+        """log p(tokens | question), and each passage's evidence [n]; see `passage_mass`."""
         source = memory[2]
         log_probs, distances, hits = self.neighbours(question, tokens, memory)
         mixed = interpolate(
             log_probs, knn_target_log_prob(distances, hits, self.temperature), self.lam
         )
-        own = slice(len(hits) - 1 or None)  # the end token says nothing of its source
+        own = slice(len(hits) - 1 or None)  # not the end token, which every passage has
         mass = passage_mass(distances[own], hits[own], source, n, self.temperature)
         return float(mixed.sum()), mass
 
     @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
-        """log p(answer | question), float32 [B]."""
+        """log p(answer | question), nats, float32 [B]."""
         check(questions, k)
         if not questions:
             return torch.zeros(0)
-        ids = self.lm.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         out = []
-        for question, found, one in zip(
-            questions, self.retriever.retrieve(questions, k), ids, strict=True
+        for question, found, answer in zip(
+            questions, self.retriever.retrieve(questions, k), answers, strict=True
         ):
-            memory = self.memory(found)
-            out.append(self._score(question, [*one, self.lm.end], memory, len(found.ids))[0])
+            memory, tokens = self.datastore(found), self.lm.answer_ids(answer)
+            out.append(self._score(question, tokens, memory, len(found.ids))[0])
         return torch.tensor(out)
 
     @one_at_a_time
@@ -308,8 +322,8 @@ class KnnLM:
         if not questions:
             return []
         retrieved = self.retriever.retrieve(questions, k)
-        memories = [self.memory(found) for found in retrieved]
-        following = self.lm.continuation([question.text for question in questions])
+        memories = [self.datastore(found) for found in retrieved]
+        following = self.lm.key_continuation([question.text for question in questions])
 
         def mixed(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
             queries, log_probs = following(prefixes, rows, parents)
@@ -322,7 +336,16 @@ class KnnLM:
 
         end = self.lm.end
         held = held_to(self.lm, [found.passages for found in retrieved], self.verbatim)
-        searched = beam_search(mixed, len(questions), end, end, self.beams, self.max_length, held)
+        searched = beam_search(
+            mixed,
+            len(questions),
+            end,
+            end,
+            self.beams,
+            self.max_length,
+            held,
+            self.length_penalty,
+        )
         answers = []
         for question, found, memory, (best, *_) in zip(
             questions, retrieved, memories, searched, strict=True

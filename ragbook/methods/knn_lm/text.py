@@ -1,7 +1,7 @@
-"""kNN-LM as its paper has it: the neighbours of a text's every token among all of a datastore's.
+"""kNN-LM as in its paper: the neighbours of a context are searched in a whole datastore.
 
-`ragbook.methods.knn_lm.answers` answers questions from the retrieved passages, beside the other
-methods; this continues any text, and shows which stored contexts voted for the next token.
+`ragbook.methods.knn_lm.answers` answers questions from the retrieved passages, as the other methods
+do; this module continues any text, and shows which stored contexts voted for the next token.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ragbook.methods.base import Evidence
 from ragbook.methods.decoding import beam_search
 from ragbook.methods.knn_lm.answers import interpolate, knn_log_probs, passage_mass
 from ragbook.models import LanguageModel
-from ragbook.models.lm import Continuation
 from ragbook.models.sharing import one_at_a_time
 
 SHOWN = 12
-"""Tokens of a neighbour's context that are told."""
+"""How many tokens of a neighbour's context are shown."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A stored context near to a text's end, and what followed it there.
+    """A stored context near the end of a text, and the token that followed it there.
 
-    `weight` is its share of p_kNN: of all k neighbours' they sum to 1.
+    `distance` is the squared L2 distance of the two keys; `weight` is the neighbour's share of
+    p_kNN. The weights of all k neighbours sum to 1.
     """
 
     passage: Passage
@@ -43,8 +43,8 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Written:
-    """What followed a text, its log-probability in nats, and the passages whose neighbours said
-    it, heaviest first; their weights sum to 1."""
+    """A continuation of a text, its log-probability in nats, and the passages whose neighbours gave
+    probability to it, heaviest first; their weights sum to 1."""
 
     text: str
     log_prob: float
@@ -56,8 +56,10 @@ class OpenKnnLM:
 
     Parameters
     ----------
+    lm: the language model that made the datastore.
+    datastore: the memory.
     lam, temperature: of the interpolation.
-    k: neighbours of each context; all pairs where there are fewer.
+    k: how many neighbours each context gets; all pairs where there are fewer.
 
     Raises
     ------
@@ -77,7 +79,7 @@ class OpenKnnLM:
         self.lam, self.temperature = lam, temperature
 
     def _ids(self, text: str, room: int = 0) -> list[int]:
-        """The text's end as the model reads it, with room for more tokens in its window."""
+        """The text's last tokens as the model reads them, with `room` more left in its window."""
         ids = self.lm.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not ids:
             raise InputError("the text is empty; give it some words")
@@ -91,7 +93,12 @@ class OpenKnnLM:
 
     @one_at_a_time
     def neighbours(self, text: str, shown: int = 10) -> list[Neighbour]:
-        """The nearest stored contexts of what comes after the text, nearest first."""
+        """The stored contexts nearest to the text's end, nearest first, at most `shown`.
+
+        Raises
+        ------
+        InputError: the text is empty.
+        """
         queries = self.lm.forward(torch.tensor([self._ids(text)]), last=1)[0][0]
         distances, rows, values = self._search(queries)
         weights = torch.softmax(-distances / self.temperature, -1)[0].tolist()
@@ -113,12 +120,21 @@ class OpenKnnLM:
 
     @one_at_a_time
     def write(self, text: str, length: int = 16, beams: int = 2) -> Written:
-        """Go on with a text by a beam search on the interpolated distribution, equation 3.
+        """Continue a text by a beam search on the interpolated distribution, equation 3.
 
-        Keys and values of the text's tokens are kept between steps.
+        The attention's keys and values of the text's tokens are kept between steps.
+
+        Parameters
+        ----------
+        length: longest continuation in tokens.
+        beams: prefixes kept.
+
+        Raises
+        ------
+        InputError: the text is empty.
         """
         prompt, end = self._ids(text, length), self.lm.end
-        following = Continuation(self.lm, [prompt])
+        following = self.lm.after([prompt])
 
         def mixed(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
             queries, log_probs = following(prefixes, rows, parents)

@@ -1,1 +1,1 @@
-"""Checkpoints of the original implementations, in; the bundled models as standard ones, out."""
+"""Loads checkpoints of the original implementations, and exports the bundled models."""

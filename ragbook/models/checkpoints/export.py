@@ -1,6 +1,6 @@
-"""The bundled models as whole checkpoints, which `transformers` loads without this package.
+"""Exports the bundled models as whole checkpoints, which `transformers` loads without this package.
 
-In `weights/` lies only what training changed. An exported folder holds everything, under the
+The folder `weights/` holds only what training changed. An exported folder holds everything, for the
 standard classes:
 
 * a seq2seq reader is an `EncoderDecoderModel` (`AutoModelForSeq2SeqLM.from_pretrained(folder)`),
@@ -20,16 +20,11 @@ from transformers import EncoderDecoderModel
 
 from ragbook.errors import InputError
 from ragbook.files import replace_folder
-from ragbook.models.bundled import (
-    BUNDLED,
-    load_language_model,
-    load_reader,
-    load_span_reader,
-    weights_folder,
-)
+from ragbook.models.bundled import BUNDLED, weights_folder
+from ragbook.models.loading import load_language_model, load_reader, load_span_reader
 
 EXPORTS = ("reader", "rag-sequence", "rag-token", "fid", "realm", "lm")
-"""What can be exported: the shared reader, each method's own, the language model."""
+"""What can be exported: the shared reader, each method's version of it, the language model."""
 
 
 def export(name: str, folder: Path, reader: str = BUNDLED) -> None:
@@ -38,7 +33,7 @@ def export(name: str, folder: Path, reader: str = BUNDLED) -> None:
     Parameters
     ----------
     name: one of `EXPORTS`.
-    folder: must not exist; it is written under another name and renamed when whole.
+    folder: must not exist; it is written under another name and renamed when it is complete.
     reader: folder of readers that `ragbook train reader` wrote, in place of the bundled ones.
 
     Raises

@@ -1,14 +1,19 @@
 """FiD checkpoints as facebookresearch/FiD saves them: a T5 whose encoder is wrapped.
 
-The wrap stands in the tensors' names only: `encoder.encoder.block.0.module.layer...` is T5's
-`encoder.block.0.layer...`. Whoever unwrapped the encoder before saving left plain T5 names; these
+The wrapper changes only the tensors' names: `encoder.encoder.block.0.module.layer...` is T5's
+`encoder.block.0.layer...`. Checkpoints saved after unwrapping the encoder have plain T5 names and
 load too.
 
-The original checkpoints come from `transformers` 3.0, which differs from today's in two ways, and
-bring the mark of it along, a position bias in the decoder's cross-attention:
+The original checkpoints come from `transformers` 3.0, which differs from today's in three ways.
+They are recognised by the first, a relative position bias in the decoder's cross-attention:
 
-* That bias was added to the scores of the first tokens of the first passage, as many as the answer
-  has so far, and alike to all others. It was trained, so it stays.
+* This bias is computed in the first layer, by T5's rule for a decoder, and added in all layers: for
+  the answer's token i and the input's token j the distance is max(i - j, 0). So it differs only for
+  the first tokens of the first passage, as many as the answer has so far, and has one value for all
+  others. It was trained, so it is kept. Today's T5 counts i from the wrong position when it uses a
+  cache; `add_cross_bias` counts it correctly.
+* Every passage was padded to the same number of tokens, and j counts this padding. Here the keys do
+  not include the padding, so their original positions are computed (`places`).
 * Inputs had no end token.
 """
 
@@ -16,30 +21,32 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from ragbook.errors import InputError
 from ragbook.models.prompts import FidLayout
 from ragbook.models.seq2seq import SeqReader
 
-CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
+CONFIG, TENSORS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 TOKENIZERS = ("tokenizer.json", "spiece.model")
 WRAPPED = "encoder.encoder."
 CROSS_BIAS = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
 
 def load_fid(name: str) -> SeqReader:
-    """A FiD checkpoint's reader, which reads "question: ... title: ... context: ...".
+    """A FiD checkpoint's reader, whose inputs are "question: ... title: ... context: ...".
 
     Parameters
     ----------
     name: a local folder with config.json, model.safetensors and the tokenizer (the original
-        checkpoints come without one: they read and write T5's).
+        checkpoints come without one: theirs is T5's).
 
     Raises
     ------
@@ -48,14 +55,14 @@ def load_fid(name: str) -> SeqReader:
     folder = Path(name)
     if not (folder / CONFIG).is_file():
         raise InputError(f"there is no FiD checkpoint at {name!r}: it has no {CONFIG}")
-    if not (folder / WEIGHTS).is_file():
+    if not (folder / TENSORS).is_file():
         if (folder / PICKLED).is_file():
             raise InputError(
-                f"{folder / PICKLED} would have to be unpickled, which can run code; where you "
-                f"trust it, read it once with torch.load (weights_only=True) and write its tensors "
-                f"as {WEIGHTS} with safetensors.torch.save_file, each one cloned"
+                f"{folder / PICKLED} is a pickle, which can run code and is not read; if you trust "
+                f"it, read it once with torch.load (weights_only=True) and write its tensors as "
+                f"{TENSORS} with safetensors.torch.save_file, each one cloned"
             )
-        raise InputError(f"there is no FiD checkpoint at {name!r}: it has no {WEIGHTS}")
+        raise InputError(f"there is no FiD checkpoint at {name!r}: it has no {TENSORS}")
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise InputError(
             f"{name} has no tokenizer; save T5's there, for instance with "
@@ -63,9 +70,12 @@ def load_fid(name: str) -> SeqReader:
         )
     from transformers import AutoTokenizer
 
-    model, original = _model(folder)
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    return SeqReader(model, tokenizer, name, FidLayout(special=not original), opening=())
+    model, bias = _model(folder)
+    layout = FidLayout(special=bias is None)
+    if bias is not None:
+        add_cross_bias(model, bias, layout.max_input)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    return SeqReader(model, tokenizer, name, layout, opening=())
 
 
 def is_fid(name: str) -> bool:
@@ -77,7 +87,7 @@ def is_fid(name: str) -> bool:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if "FiDT5" in (config.get("architectures") or ()):
             return True
-        with safe_open(str(folder / WEIGHTS), framework="pt") as file:
+        with safe_open(str(folder / TENSORS), framework="pt") as file:
             # An EncoderDecoderModel of two BERTs has an `encoder.encoder.layer`.
             return any(key.startswith(f"{WRAPPED}block.") for key in list(file.keys()))
     except (OSError, ValueError, SafetensorError):
@@ -85,32 +95,103 @@ def is_fid(name: str) -> bool:
 
 
 def unwrapped(key: str) -> str:
-    """T5's name of a tensor of a wrapped one."""
+    """The name in a plain T5 of a tensor of the wrapped one."""
     if not key.startswith(WRAPPED):
         return key
     inner = key.removeprefix(WRAPPED)
     return "encoder." + re.sub(r"^(block\.\d+)\.module\.", r"\1.", inner)
 
 
-def _model(folder: Path) -> tuple[Any, bool]:
-    """The T5, float32, and whether its cross-attention has the bias of before `transformers` 4."""
+def places(owner: Tensor, real: Tensor, padded: int) -> Tensor:
+    """The positions that packed keys would have if each passage were padded to `padded` tokens.
+
+    Parameters
+    ----------
+    owner: int64 [S, L], the passage of each key, -1 on padding; the keys of a passage follow each
+        other, from its first token on.
+    real: bool [S, L], whether a key is used. A passage without any used key is left out, and the
+        passages after it move forward.
+    padded: at least as many tokens as any passage has.
+
+    Returns
+    -------
+    int64 [S, L], counted from 0; without meaning where a key is not used.
+    """
+    at = torch.arange(owner.shape[1], device=owner.device).expand_as(owner)
+    opens = owner.diff(dim=1, prepend=torch.full_like(owner[:, :1], -1)) != 0
+    within = at - (at * opens).cummax(1).values
+    return ((opens & real).cumsum(1) - 1) * padded + within
+
+
+def add_cross_bias(model: Any, weight: Tensor, padded: int) -> None:
+    """Give a T5 the relative bias in cross-attention that it has in `transformers` 3.
+
+    Parameters
+    ----------
+    model: a `T5ForConditionalGeneration`; its first layer holds the bias, which all layers add.
+    weight: the trained bias, float32 [buckets, heads].
+    padded: how many tokens the original padded every passage to.
+    """
+    attention = model.decoder.block[0].layer[1].EncDecAttention
+    attention.has_relative_attention_bias = True
+    attention.relative_attention_bias = nn.Embedding.from_pretrained(weight)
+    attention.register_forward_pre_hook(partial(_with_bias, padded=padded), with_kwargs=True)
+
+
+def _with_bias(
+    attention: Any, inputs: tuple[Tensor, ...], named: dict[str, Any], padded: int
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """The arguments of T5's cross-attention, with the bias [S or 1, heads, t, L] added. (With a
+    cache, T5 itself would compute the bias for wrong positions of the queries.)"""
+    cache, t = named.get("past_key_values"), inputs[0].shape[1]
+    # Self-attention comes first and has already added these queries' own tokens to the cache.
+    before = 0 if cache is None else cache.get_seq_length(attention.layer_idx) - t
+    owner = getattr(getattr(cache, "cross_attention_cache", None), "owner", None)
+    if owner is None:
+        at = torch.arange(named["key_value_states"].shape[1], device=inputs[0].device)[None]
+    else:
+        at = places(owner, named["mask"][:, 0, 0] == 0, padded)
+    queries = torch.arange(before, before + t, device=at.device)
+    buckets = attention._relative_position_bucket(
+        at[:, None, :] - queries[:, None],
+        bidirectional=False,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    bias = attention.relative_attention_bias(buckets)  # [S or 1, t, L, heads]
+    return inputs, {**named, "position_bias": bias.permute(0, 3, 1, 2)}
+
+
+def _model(folder: Path) -> tuple[Any, Tensor | None]:
+    """The T5, float32, and the bias of its cross-attention, float32 [buckets, heads], or None for a
+    checkpoint made with `transformers` 4 or newer."""
     from transformers import T5Config, T5ForConditionalGeneration
 
-    config = T5Config.from_pretrained(str(folder))
+    config = T5Config.from_pretrained(str(folder), trust_remote_code=False)
     kind: Any = T5ForConditionalGeneration
     try:
-        state = {unwrapped(k): v.float() for k, v in load_file(str(folder / WEIGHTS)).items()}
+        state = {unwrapped(k): v.float() for k, v in load_file(str(folder / TENSORS)).items()}
         bias = state.pop(CROSS_BIAS, None)
         model, info = kind.from_pretrained(
-            None, config=config, state_dict=state, output_loading_info=True
+            None,
+            config=config,
+            state_dict=state,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (SafetensorError, RuntimeError) as error:  # damaged, or other shapes
-        raise InputError(f"{folder / WEIGHTS} is damaged or does not fit {CONFIG}") from error
+        raise InputError(
+            f"{folder / TENSORS} is damaged or does not fit {CONFIG}; save the checkpoint again"
+        ) from error
     wrong = sorted([*info["missing_keys"], *info["unexpected_keys"]])
     if wrong:
-        raise InputError(f"{folder / WEIGHTS} is no whole T5: {', '.join(wrong[:3])}")
-    if bias is not None:
-        attention = model.decoder.block[0].layer[1].EncDecAttention
-        attention.has_relative_attention_bias = True
-        attention.relative_attention_bias = nn.Embedding.from_pretrained(bias)
-    return model, bias is not None
+        raise InputError(
+            f"{folder / TENSORS} is not a whole T5: {', '.join(wrong[:3])} are missing or unknown; "
+            "save the checkpoint again"
+        )
+    shape = (config.relative_attention_num_buckets, config.num_heads)
+    if bias is not None and bias.shape != shape:
+        raise InputError(
+            f"{folder / TENSORS} is damaged or does not fit {CONFIG}; save the checkpoint again"
+        )
+    return model, bias

@@ -1,7 +1,7 @@
-"""RAG checkpoints as `transformers` saves them, as facebook/rag-sequence-nq and rag-token-nq.
+"""RAG checkpoints as `transformers` saves them: facebook/rag-sequence-nq and rag-token-nq.
 
 One folder or hub name holds a generator, a question tower and the tokenizers of both. The passage
-tower, which is not in it, is that of the DPR pair it was trained with.
+tower is not part of it: it is that of the DPR pair that the checkpoint was trained with.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from ragbook.models.seq2seq import SeqReader
 
 
 def load_rag(name: str, passages: Encoder) -> tuple[SeqReader, Encoder]:
-    """A RAG checkpoint's generator, and an encoder of its question tower and another's passages.
+    """A RAG checkpoint's generator, and an encoder made of its question tower and the passage tower
+    of another encoder.
 
     Parameters
     ----------
@@ -31,26 +32,16 @@ def load_rag(name: str, passages: Encoder) -> tuple[SeqReader, Encoder]:
     tower = model.rag.question_encoder.question_encoder.bert_model
     if tower.config.hidden_size != passages.dimension:
         raise InputError(
-            f"{name} gives questions {tower.config.hidden_size} dimensions, {passages.id} gives "
-            f"passages {passages.dimension}; name the encoder that the checkpoint was trained with"
+            f"the question vectors of {name} have {tower.config.hidden_size} dimensions, the "
+            f"passage vectors of {passages.id} have {passages.dimension}; name the encoder that "
+            "the checkpoint was trained with"
         )
     if _tokenizer(name, "question_encoder_tokenizer").get_vocab() != passages.tokenizer.get_vocab():
         raise InputError(
-            f"{name} and {passages.id} read different tokens; name the encoder that the checkpoint "
-            "was trained with"
+            f"{name} and {passages.id} have different tokenizers; name the encoder that the "
+            "checkpoint was trained with"
         )
-    encoder = Encoder(
-        passages.passage_model,
-        passages.tokenizer,
-        passages.id,
-        passages.sha256,
-        passages.score_scale,
-        query_model=tower,
-        query_sha256=weights_sha256(tower),
-        pooling=passages.pooling,
-        similarity=passages.similarity,
-        passage_form=passages.passage_form,
-    )
+    encoder = passages.changed(query_model=tower.eval(), query_sha256=weights_sha256(tower))
     return _reader(name, model), encoder
 
 
@@ -60,8 +51,8 @@ def load_rag_reader(name: str) -> SeqReader:
 
 
 def _reader(name: str, model: Any) -> SeqReader:
-    """The generator, which reads as it was trained to; nothing stands before its answers, as in
-    the peer's `generate`."""
+    """The generator with the input form it was trained on. No token is forced at the beginning of
+    an answer, as in `transformers`' `generate`."""
     config, generator = model.config, model.rag.generator
     layout = SlashLayout(
         config.title_sep,
@@ -76,11 +67,13 @@ def _model(name: str) -> Any:
     from transformers import RagSequenceForGeneration  # RAG-Token's tensors have the same names
 
     try:
-        return RagSequenceForGeneration.from_pretrained(name, use_safetensors=True).eval()
+        return RagSequenceForGeneration.from_pretrained(
+            name, use_safetensors=True, trust_remote_code=False
+        ).eval()
     except (OSError, ValueError) as error:
         raise InputError(
-            f"there is no RAG checkpoint with safetensors at {name!r}: neither a folder here nor "
-            "one that the hub's cache or the network gives; check the name, or download it first"
+            f"there is no RAG checkpoint with safetensors at {name!r}: it is neither a local "
+            "folder nor in the hub's cache or on the network; check the name, or download it first"
         ) from error
 
 
@@ -88,6 +81,6 @@ def _tokenizer(name: str, part: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, subfolder=part)
+        return AutoTokenizer.from_pretrained(name, subfolder=part, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{name} has no {part}; save the tokenizer there") from error

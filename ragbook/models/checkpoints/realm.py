@@ -10,18 +10,18 @@ BERTs with heads. A folder or hub name holds `config.json`, the tokenizer's `voc
 | `cls.dense`, `cls.LayerNorm` | `ProjectedTower.dense`, `.norm` (embedder) |
 | `cls.predictions.transform.*` | `MaskedHead.dense`, `.norm` (encoder) |
 | `cls.predictions.bias` | `MaskedHead.bias` |
-| `cls.predictions.decoder.*` | none: it is the word vectors again, and the bias |
+| `cls.predictions.decoder.*` | none: it repeats the word vectors and the bias |
 | `embedder.*` | the embedder above (scorer, openqa) |
-| `query_embedder.*` | the sentences' own tower, where it differs (scorer) |
+| `query_embedder.*` | the tower of the sentences, where it is a second one (scorer) |
 | `reader.realm.*` | `BertModel` of the span reader (openqa) |
 | `reader.qa_outputs.dense_intermediate` | `SpanScorer.start` (first half), `.end` (second) |
 | `reader.qa_outputs.layer_normalization` | `SpanScorer.norm` |
 | `reader.qa_outputs.dense_output` | `SpanScorer.out` |
 | `block_emb` | the vectors of the checkpoint's own passages |
 
-Heads that a part carries and never uses (an embedder's predictions, a reader's pooler) are dropped.
-The hub's files are pickles (`pytorch_model.bin`), which are not read: convert them, where
-`transformers` 4 is, with `RealmEmbedder.from_pretrained(NAME).save_pretrained(FOLDER)`.
+Heads that a part holds and never uses (an embedder's predictions, a reader's pooler) are dropped.
+The hub's files are pickles (`pytorch_model.bin`), which are not read: with `transformers` 4
+installed, convert them by `RealmEmbedder.from_pretrained(NAME).save_pretrained(FOLDER)`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from ragbook.models.projected import ProjectedTower
 from ragbook.models.prompts import Inputs, pair
 from ragbook.models.span import SpanReader, SpanScorer
 
-WEIGHTS, BLOCKS = "model.safetensors", "block_emb"
+TENSORS, BLOCKS = "model.safetensors", "block_emb"
 
 Tensors = dict[str, Tensor]
 
@@ -53,7 +53,8 @@ Tensors = dict[str, Tensor]
 def load_realm_embedder(name: str) -> Encoder:
     """The encoder of an embedder, a scorer or an open QA checkpoint.
 
-    Scores are inner products without a factor; title and text are segments of their own type.
+    Scores are inner products without a factor; title and text are two segments with different token
+    types.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def load_realm_encoder(name: str) -> MaskedReader:
 def save_realm_encoder(folder: Path | str, reader: MaskedReader) -> None:
     """Write a knowledge-augmented encoder as `transformers` 4 did, for `load_realm_encoder`.
 
-    The file gets its name when it is whole.
+    The file gets its name only when it is complete.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def save_realm_encoder(folder: Path | str, reader: MaskedReader) -> None:
     reader.tokenizer.save_pretrained(folder)
     config = reader.model.config.to_dict() | {"model_type": "realm"}
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    with whole_file(folder / WEIGHTS) as unfinished:
+    with whole_file(folder / TENSORS) as unfinished:
         save_file({n: v.float().contiguous() for n, v in tensors.items()}, str(unfinished))
 
 
@@ -127,8 +128,8 @@ def load_realm_open_qa(name: str) -> tuple[Encoder, SpanReader, Tensor]:
     """An open QA checkpoint: its embedder, its span reader, and the vectors of its own passages,
     float32 [passages, retriever_proj_size], whose texts the checkpoint holds in a file of its own.
 
-    The reader reads passages without their titles. Its spans and passages share one softmax:
-    `Realm(reader, retriever, orqa=True)`.
+    The reader reads passages without their titles. It was trained with one softmax over spans and
+    passages together: use it as `Realm(reader, retriever, orqa=True)`.
 
     Raises
     ------
@@ -142,14 +143,16 @@ def load_realm_open_qa(name: str) -> tuple[Encoder, SpanReader, Tensor]:
     scorer.norm.eps = config.reader_layer_norm_eps
     own = _part(tensors, "reader.qa_outputs.")
     if BLOCKS not in tensors or "dense_intermediate.weight" not in own:
-        raise InputError(f"{name} has no reader and {BLOCKS}; it is no open QA checkpoint of REALM")
+        raise InputError(
+            f"{name} has no reader or no {BLOCKS}; name an open QA checkpoint of REALM"
+        )
     starts, ends = own["dense_intermediate.weight"].chunk(2)
     _fill(
         name,
         scorer,
         {
             "start.weight": starts,
-            # The two halves only ever add up.
+            # The checkpoint has one bias and ours has two, which are only used as a sum.
             "start.bias": own["dense_intermediate.bias"].reshape(2, -1).sum(0),
             "end.weight": ends,
             **_part(own, "layer_normalization.", to="norm."),
@@ -174,15 +177,17 @@ def _open(name: str) -> tuple[BertConfig, Tensors]:
 
     try:
         settings = json.loads(Path(str(cached_file(name, "config.json"))).read_bytes())
-        weights = str(cached_file(name, WEIGHTS))
+        weights = str(cached_file(name, TENSORS))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"there is no REALM checkpoint with {WEIGHTS} at {name!r}, neither a folder here nor "
-            "one that the hub's cache or the network gives; pytorch_model.bin is a pickle and is "
-            "not read: convert it first (see ragbook.models.checkpoints.realm)"
+            f"there is no REALM checkpoint with {TENSORS} at {name!r}, neither in a local folder "
+            "nor in the hub's cache or on the network; pytorch_model.bin is a pickle and is not "
+            "read: convert it first (see ragbook.models.checkpoints.realm)"
         ) from error
     if settings.get("model_type") != "realm":
-        raise InputError(f"{name} is a checkpoint of {settings.get('model_type')!r}, not of REALM")
+        raise InputError(
+            f"{name} is a checkpoint of {settings.get('model_type')!r}; name one of REALM"
+        )
     config = BertConfig(**{**DEFAULTS, **settings, "model_type": "bert"})
     return config, {key: value.float() for key, value in load_file(weights).items()}
 
@@ -195,11 +200,12 @@ DEFAULTS = {
     "reader_layer_norm_eps": 1e-3,
     "reader_seq_len": 320,
 }
-"""What a configuration leaves out where it is as in `transformers`' `RealmConfig`."""
+"""The defaults of `transformers`' `RealmConfig`, which a configuration leaves out."""
 
 
 def _part(tensors: Tensors, prefix: str, to: str = "", without: str = " ") -> Tensors:
-    """The tensors whose names begin so, under the rest of their names behind `to`."""
+    """The tensors whose names begin with `prefix`, which is replaced by `to`; names that begin with
+    `without` are left out."""
     short = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
     return {to + key: value for key, value in short.items() if not key.startswith(without)}
 
@@ -219,7 +225,7 @@ def _tower(name: str, config: BertConfig, tensors: Tensors) -> ProjectedTower:
 
 
 def _fill(name: str, module: nn.Module, tensors: Tensors) -> None:
-    """Put tensors in place; every place must get one, of its shape."""
+    """Copy tensors into the module; all of its tensors must be there, with the same shapes."""
     places = module.state_dict()
     given = {key: value for key, value in tensors.items() if not key.endswith("position_ids")}
     wrong = [
@@ -229,14 +235,14 @@ def _fill(name: str, module: nn.Module, tensors: Tensors) -> None:
     ]
     if wrong:
         raise InputError(
-            f"{name} has not the tensors of {type(module).__name__}: {', '.join(wrong[:3])} are "
-            "missing, left over or of another shape; name another checkpoint of REALM"
+            f"{name} does not have the tensors of {type(module).__name__}: {', '.join(wrong[:3])} "
+            "are missing, left over or of another shape; name another checkpoint of REALM"
         )
     module.load_state_dict(given)
 
 
 def _tokenizer(name: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(name, tokenizer_type="bert")
+        return AutoTokenizer.from_pretrained(name, tokenizer_type="bert", trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{name} has no tokenizer; save its vocab.txt there") from error

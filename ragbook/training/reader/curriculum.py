@@ -1,4 +1,4 @@
-"""What readers are shown, in which order: the stages of their training."""
+"""The stages of the readers' training: which examples are shown, and in which order."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def vocabulary_words(tokenizer: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the curriculum: `draw` gives (examples a step, one example's maker).
+    """A part of the curriculum: `draw` gives (examples in a step, a function that makes one).
 
-    `dropout` is that of the trained layers' outputs. Invented worlds never come twice and need
-    none; four thousand real questions would soon be known by heart. `source` is a hash of the
-    questions and passages that are drawn from, so that a run goes on only with the data it began
-    with. `warmup` is in steps; the first stage, whose decoder is fresh, takes longer.
+    `dropout` is applied to the trained layers' outputs. Invented worlds are never repeated and need
+    none, while four thousand real questions would soon be learned by heart. `source` is a hash of
+    the questions and passages, so that a run is only resumed with the data it began with. `warmup`
+    is in steps; it is longer in the first stage, whose decoder is new.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Stage:
 
 
 def fine_tuning(tokenizer: Any, source: GoldExamples) -> list[Stage]:
-    """For readers that can read already: questions of one's own, with some invented worlds."""
+    """The stage for readers that are already trained: your questions, and some invented worlds."""
     words = vocabulary_words(tokenizer)
 
     def own(rng: random.Random) -> tuple[int, Callable[[], Example]]:
@@ -55,8 +55,8 @@ def fine_tuning(tokenizer: Any, source: GoldExamples) -> list[Stage]:
 
 
 def curriculum(tokenizer: Any, source: GoldExamples) -> list[Stage]:
-    """Short invented contexts, long and many invented ones, MiniWiki mixed with them, then more
-    passages at a time, up to ten, with runs of words to restore between them.
+    """First short invented passages, then longer ones and several at a time, then MiniWiki mixed
+    with these, then up to ten passages at a time, with infilling examples between them.
     """
     words = vocabulary_words(tokenizer)
 
@@ -74,7 +74,9 @@ def curriculum(tokenizer: Any, source: GoldExamples) -> list[Stage]:
         if kind < 0.50:
             return (
                 32,
-                lambda: source.cloze(rng) if rng.random() < 0.2 else source.example(rng, 1, 0.2),
+                lambda: (
+                    source.cloze_example(rng) if rng.random() < 0.2 else source.example(rng, 1, 0.2)
+                ),
             )
         if kind < 0.80:
             return 8, lambda: source.example(rng, 5, 0.05)

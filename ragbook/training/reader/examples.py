@@ -1,8 +1,8 @@
-"""Draws what readers are taught from: a corpus's questions with their passages, and its sentences.
+"""Draws the readers' training examples from a corpus: from its questions and from its sentences.
 
 Three kinds of examples need nothing but passages and questions: a question with its gold passage
 and distractors, a sentence with one salient span asked for (REALM's pre-training task, section 3.4,
-with the passage itself as evidence), and a run of words to be restored from what is left of it
+with the passage itself as evidence), and a run of words to be restored after some were masked
 (the text infilling of BART, Lewis et al. 2020).
 """
 
@@ -21,7 +21,7 @@ from ragbook.errors import InputError
 from ragbook.training.reader.worlds import Example
 
 LEAST_PASSAGES = 12
-"""Passages that a corpus needs, so that ten can be shown beside one that is kept back."""
+"""The least number of passages in a corpus: ten are shown at a time, and one may be left out."""
 
 _SALIENT = re.compile(
     r"\b\d{1,2} [A-Z][a-z]+ \d{4}\b"  # dates
@@ -31,15 +31,15 @@ _SALIENT = re.compile(
 
 
 def _words(text: str) -> str:
-    """Lower-case words and numbers, single-spaced: what "stands in the passage" is asked of."""
+    """Lower-case words and numbers, single-spaced, to test whether a passage holds an answer."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def cloze(rng: random.Random, passage: Passage) -> Question | None:
+def cloze_question(rng: random.Random, passage: Passage) -> Question | None:
     """A sentence of the passage with one salient span (a name, a date, a number) asked for.
 
-    The first word of the sentence is never asked, for its capital says nothing; a third of the
-    other words is dropped, so that sentence and question do not simply match.
+    The first word of the sentence is never asked for, as its capital does not show that it is a
+    name; a third of the other words is dropped, so that sentence and question do not simply match.
     """
     sentence = rng.choice(re.split(r"(?<=[.!?]) ", passage.text))
     spans = [m for m in _SALIENT.finditer(sentence) if m.start() > 0]
@@ -58,8 +58,8 @@ def cloze(rng: random.Random, passage: Passage) -> Question | None:
 def infilling(rng: random.Random, passage: Passage) -> Question | None:
     """A run of 3 to 8 words of the passage, half of them masked, that is to be restored.
 
-    With the passage beside it this asks for copying what a longer stretch of text says, word for
-    word, from whatever part of it is known.
+    With the passage beside it, this teaches to find a longer run of words from a part of it, and to
+    copy it word for word.
     """
     words = passage.text.split()
     length = rng.randint(3, 8)
@@ -73,10 +73,10 @@ def infilling(rng: random.Random, passage: Passage) -> Question | None:
 
 
 def exchange(rng: random.Random, passage: Passage, answer: str, others: Sequence[str]) -> str:
-    """One of `others` that may stand in the passage in the answer's place, or the answer itself.
+    """One of `others` that can replace the answer in the passage, or else the answer itself.
 
-    Exchanged in passage and answer alike, it leaves the question answerable, and what was learned
-    by heart wrong.
+    With both the passage and the answer changed, the question can still be answered from the
+    passage, but not by heart.
     """
     word = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)")
     if not word.search(passage.text) or word.search(passage.title):
@@ -86,18 +86,19 @@ def exchange(rng: random.Random, passage: Passage, answer: str, others: Sequence
 
 
 def _form(question: Question) -> tuple[str, ...]:
-    """How a question begins and what its answer looks like: answers of one form are exchanged."""
+    """How a question begins and what its answer looks like; answers to questions of the same form
+    can replace each other."""
     answer = question.answers[0]
     looks = re.sub(r"[^\W\d_]+", lambda m: "Aa" if m.group()[0].isupper() else "a", answer)
     return (*question.text.lower().split()[:2], re.sub(r"\d", "0", looks))
 
 
 @dataclass(frozen=True)
-class Found:
-    """A question with what the embedded encoder's retrieval finds for it.
+class RetrievedQuestion:
+    """A question with the passages that the embedded encoder's retriever finds for it.
 
-    `scores` are the retriever's, times their scale: their softmax is p(z | x). `holder` is the
-    first passage that holds the answer.
+    `scores` are the retriever's times their scale: their softmax is p(z | x). `holder` is the
+    position of the first passage that holds the answer.
     """
 
     question: Question
@@ -109,41 +110,42 @@ class Found:
 class GoldExamples:
     """Draws questions with gold, retrieved and distracting passages.
 
-    Any passage of the corpus may stand beside the gold one, as it does when the reader is used. The
-    passage that must be told apart is among the distractors, and the second one that a question
-    needs is shown whenever there is room for two.
+    Any passage of the corpus can be shown beside the gold one, as happens when the reader is used.
+    A question's rival passage is among the distractors, and its second gold passage, if it needs
+    one, is shown whenever there is room for two.
 
     Parameters
     ----------
     corpus: where gold passages and distractors come from.
-    questions: what is asked. A question whose gold passage holds none of its answers is left out;
-        else the first that it holds is what is taught.
+    questions: a question whose gold passage holds none of its answers is left out; otherwise the
+        first answer that it holds is the target.
+    device: where the corpus is encoded, to find what the retriever finds.
 
     Raises
     ------
     InputError: no question is left, or there are too few passages to draw distractors from.
     """
 
-    def __init__(self, corpus: Corpus, questions: Iterable[Question]) -> None:
+    def __init__(self, corpus: Corpus, questions: Iterable[Question], device: str = "cpu") -> None:
         from ragbook.models import load_encoder
 
         self.corpus = corpus
         self.questions = [taught for q in questions if (taught := self._taught(q))]
         if not self.questions:
             raise InputError(
-                f"No question has a gold passage in {corpus.name!r} that holds its answer; "
-                "readers are taught from questions with gold passages."
+                f"No question has a gold passage in {corpus.name!r} that holds its answer; give "
+                "questions with gold passages, from which readers learn."
             )
         if len(corpus) < LEAST_PASSAGES:
             raise InputError(
-                f"{corpus.name!r} has {len(corpus)} passages; to draw distractors from, readers "
-                f"need at least {LEAST_PASSAGES}."
+                f"{corpus.name!r} has {len(corpus)} passages; readers need at least "
+                f"{LEAST_PASSAGES} to draw distractors from, so give a larger corpus."
             )
         asked = repr([(q.text, q.answers, q.gold_passage) for q in self.questions])
         self.sha256 = hashlib.sha256((corpus.sha256 + asked).encode()).hexdigest()
         gold = {q.gold_passage for q in self.questions}
         self.passages = [p for p in corpus if p.id in gold]
-        encoder = load_encoder()
+        encoder = load_encoder().to(device)
         keys = torch.from_numpy(encoder.encode_passages(list(self.corpus)))
         queries = torch.from_numpy(encoder.encode_queries([q.text for q in self.questions]))
         scores, places = (queries @ keys.T).topk(min(40, len(corpus)))
@@ -165,7 +167,8 @@ class GoldExamples:
             self.alike.setdefault(_form(question), []).append(question.answers[0])
 
     def _taught(self, question: Question) -> Question | None:
-        """The question with the first of its answers that its gold passage holds in front."""
+        """The question with its answers in a new order: the first that its gold passage holds comes
+        first. None if the gold passage holds none."""
         if question.gold_passage is None:
             return None
         text = f" {_words(self.corpus.get(question.gold_passage).text)} "
@@ -179,7 +182,7 @@ class GoldExamples:
     def example(self, rng: random.Random, n: int, negative: float) -> Example:
         """One question with n passages; with probability `negative` the gold one is left out.
 
-        In every third example the answer is exchanged for another of its form.
+        In every third example the answer is replaced by another of the same form.
         """
         at = rng.randrange(len(self.questions))
         question, others = self.questions[at], self.distractors[at]
@@ -196,8 +199,8 @@ class GoldExamples:
         rng.shuffle(shown)
         return Example(question, tuple(shown), shown.index(gold))
 
-    def found(self, n: int) -> list[Found]:
-        """The questions whose answer stands in one of the n passages that retrieval finds.
+    def found(self, n: int) -> list[RetrievedQuestion]:
+        """The questions whose answer is in one of the n best passages of the retriever.
 
         Raises
         ------
@@ -211,7 +214,9 @@ class GoldExamples:
             wanted = f" {_words(question.answers[0])} "
             holds = [wanted in f" {_words(passage.text)} " for passage in passages]
             if any(holds):
-                out.append(Found(question, passages, tuple(scores[:n]), holds.index(True)))
+                out.append(
+                    RetrievedQuestion(question, passages, tuple(scores[:n]), holds.index(True))
+                )
         if not out:
             raise InputError(
                 f"Retrieval finds no answer to any question among the {n} best passages of "
@@ -219,12 +224,12 @@ class GoldExamples:
             )
         return out
 
-    def cloze(self, rng: random.Random) -> Example:
+    def cloze_example(self, rng: random.Random) -> Example:
         """A cloze question on a train passage, with that passage."""
-        return self._alone(rng, cloze)
+        return self._alone(rng, cloze_question)
 
     def infilling(self, rng: random.Random) -> Example:
-        """A run of words to be restored, with the train passage that it stands in."""
+        """A run of words to be restored, with the train passage that it is taken from."""
         return self._alone(rng, infilling)
 
     def _alone(

@@ -1,19 +1,21 @@
 r"""Each method's own objective: a small change of the shared reader, trained on retrieved passages.
 
-The shared reader was taught with passages that somebody chose. At last every method is shown what
-its retriever finds, and raises the likelihood that it will be judged by:
+The shared reader was trained with passages that were chosen for it. Afterwards each method is
+trained on the passages that the retriever finds, and maximises the likelihood that it uses to
+answer:
 
 * RAG-Sequence and RAG-Token the marginal \(\log p(y \mid x)\) (Lewis et al. 2020, section 2.4);
 * FiD \(\log p(y \mid x, z_1, \dots, z_n)\) over the fused passages;
 * REALM the marginal over passages and spans (Guu et al. 2020, section 3.3).
 
-A marginal says nothing of passages that do not hold the answer: they give it no probability, so no
-gradient reaches them, and whatever spans they then propose may win. REALM's objective therefore
-asks each of them, as the shared reader's did, to say that the answer is not there.
+The marginal does not train the spans of passages that do not hold the answer: these give it no
+probability and get no gradient, so that one of their wrong spans may win in the end. REALM's
+objective therefore also asks the reader, as in the shared reader's training, to put the probability
+of such a passage on "the answer is not here".
 
-The encoder stays as it is, so all methods go on reading the same states. Of the decoder only the
-biases and layer norms move (BitFit, Ben Zaken et al. 2022), the output layer's bias, which could
-learn answers by heart, excepted; of the span reader the scorer.
+The encoder does not change, so all methods still share its states. In the decoder only biases and
+layer norms are trained (BitFit, Ben Zaken et al. 2022), except the output layer's bias, which could
+learn answers by heart; in the span reader only the scorer.
 """
 
 from __future__ import annotations
@@ -27,22 +29,24 @@ import torch
 from torch import Tensor, nn
 
 from ragbook.methods import rag, realm
+from ragbook.models.devices import device_of
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
-from ragbook.training.reader.examples import Found
-from ragbook.training.reader.train import Batch, collate, set_dropout, shift_right
+from ragbook.training.reader.examples import RetrievedQuestion
+from ragbook.training.reader.train import ReaderBatch, collate, set_dropout, shift_right
 from ragbook.training.reader.worlds import Example
 from ragbook.training.run import Run
 
 METHODS = ("realm", "rag-sequence", "rag-token", "fid")
 STEPS, BATCH, N_DOCS, RATE = 150, 16, 5, 2e-4
 IMPOSSIBLE = -1e3
-"""log p of a span that does not read the answer: finite, so that its gradient is 0 and not NaN."""
+"""log p given to a span that is not the answer: finite, so that its gradient is 0 and not NaN."""
 
 
 def own_tensors(method: str, model: Any, scorer: SpanScorer) -> dict[str, nn.Parameter]:
-    """What `method` may change, by name: the scorer, or the decoder's biases and layer norms."""
+    """The parameters that `method` trains, by name: those of the scorer, or the decoder's biases
+    and layer norms."""
     if method == "realm":
         return dict(scorer.named_parameters())
     return {
@@ -52,8 +56,8 @@ def own_tensors(method: str, model: Any, scorer: SpanScorer) -> dict[str, nn.Par
     }
 
 
-def answer_spans(batch: Batch, max_span: int) -> Tensor:
-    """Which spans of each passage read the answer: bool [B * n, L, max_span], as the scores."""
+def answer_spans(batch: ReaderBatch, max_span: int) -> Tensor:
+    """Which spans of each passage are the answer: bool [B * n, L, max_span], like the scores."""
     ids = batch.inputs["input_ids"]
     out = torch.zeros(*ids.shape, max_span, dtype=torch.bool)
     for row, own in enumerate((ids * batch.passage_mask).tolist()):
@@ -67,9 +71,9 @@ def answer_spans(batch: Batch, max_span: int) -> Tensor:
 
 
 def log_likelihood(
-    method: str, model: Any, scorer: SpanScorer, batch: Batch, log_prior: Tensor
+    method: str, model: Any, scorer: SpanScorer, batch: ReaderBatch, log_prior: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """How probable answers and silences are under `method`, with gradients.
+    """The log-likelihoods of the answers, and of "not here" in REALM, with gradients.
 
     Parameters
     ----------
@@ -78,16 +82,18 @@ def log_likelihood(
 
     Returns
     -------
-    (log p(y | x) float32 [B], log p(not here | x, z) float32 [B, n]); the latter is 0 where the
-    passage holds the answer, and in the methods that generate.
+    (log p(y | x) float32 [B], log p(not here | x, z) float32 [B, n]), nats, on the model's device;
+    the latter is 0 where the passage holds the answer, and in the methods that generate.
     """
+    read, device = batch, device_of(model)
+    batch, log_prior = batch.to(device), log_prior.to(device)
     with torch.no_grad():
         states = model.encoder(**batch.inputs).last_hidden_state
     rows, length, width = states.shape
     n, B = batch.n, rows // batch.n
     if method == "realm":
         spans = scorer(states, batch.passage_mask).flatten(1).log_softmax(-1)
-        reads = answer_spans(batch, scorer.max_span).flatten(1)
+        reads = answer_spans(read, scorer.max_span).flatten(1).to(device)
         given = spans.masked_fill(~reads, IMPOSSIBLE).logsumexp(-1).reshape(B, n)
         not_here = spans[:, 0] * ~reads.any(-1)  # the span of [CLS]
         return realm.marginal_log_prob(given, log_prior), not_here.reshape(B, n)
@@ -106,25 +112,27 @@ def log_likelihood(
     token_log_probs = log_probs.gather(-1, labels.clamp_min(0)[:, :, None]).squeeze(-1)
     own = batch.labels != -100
     if method == "fid":
-        return (token_log_probs * own).sum(-1), torch.zeros(B, n)
+        return (token_log_probs * own).sum(-1), torch.zeros(B, n, device=device)
     marginal = rag.sequence_log_prob if method == "rag-sequence" else rag.token_log_prob
-    return marginal(token_log_probs.reshape(B, n, -1), log_prior, own), torch.zeros(B, n)
+    found = marginal(token_log_probs.reshape(B, n, -1), log_prior, own)
+    return found, torch.zeros(B, n, device=device)
 
 
 def train_objectives(
-    model: Any, scorer: SpanScorer, found: Sequence[Found], source: str, run: Run
+    model: Any, scorer: SpanScorer, found: Sequence[RetrievedQuestion], source: str, run: Run
 ) -> dict[str, dict[str, Tensor]]:
-    """Train or resume each method's own tensors, every one from the shared reader: file -> tensors.
+    """Train each method's own tensors, each starting from the shared reader, or resume this
+    training; returns file -> tensors.
 
     Parameters
     ----------
-    model, scorer: the shared reader, as `train_reader` left it; it is put back as it was.
-    found: questions with what was retrieved for them.
-    source: hash of the data `found` comes from.
+    model, scorer: the shared reader, as `train_reader` left it; its values are restored at the end.
+    found: questions with the passages that were retrieved for them.
+    source: hash of the data that `found` comes from.
     """
     tokenizer = minilm_tokenizer()
 
-    def draw(step: int) -> tuple[Batch, Tensor]:
+    def draw(step: int) -> tuple[ReaderBatch, Tensor]:
         shown = random.Random(f"{run.seed}-{step}").choices(found, k=BATCH)
         examples = [Example(f.question, f.passages, f.holder) for f in shown]
         scores = torch.tensor([f.scores for f in shown])
@@ -142,7 +150,7 @@ def train_objectives(
 
         def batch_loss(step: int, method: str = method) -> tuple[Tensor, dict[str, float]]:
             likelihood, not_here = log_likelihood(method, model, scorer, *draw(step))
-            nll = -likelihood.clamp_min(IMPOSSIBLE / 2).mean()  # an answer no span reads: no grad
+            nll = -likelihood.clamp_min(IMPOSSIBLE / 2).mean()  # no gradient if no span is right
             silence = -not_here.sum(-1).mean()
             return nll + silence, {"nll": nll.item(), "silence": silence.item()}
 

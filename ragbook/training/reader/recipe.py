@@ -1,13 +1,12 @@
-"""From nothing to the files of `ragbook/models/weights`, or from those to one's own."""
+"""The recipe that makes the files of `ragbook/models/weights`, or adapts them to your own data."""
 
 from __future__ import annotations
 
 import torch
 
 from ragbook.corpus import miniwiki
-from ragbook.models.bundled import reader_model, span_scorer, write_manifest
+from ragbook.models.bundled import new_reader_model, reader_model, span_scorer, write_manifest
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import write_tensors
 from ragbook.training.reader.curriculum import curriculum, fine_tuning
@@ -17,17 +16,19 @@ from ragbook.training.reader.train import train_reader
 from ragbook.training.run import Run
 
 
-def readers(run: Run) -> None:
-    """`ragbook train reader`: the shared reader's files, then each method's own, into `run.out`.
+def recipe(run: Run) -> None:
+    """`ragbook train reader`: write the shared reader's files, then each method's own, into
+    `run.out`.
 
-    Without `run.own`, from the embedded encoder to the bundled readers. With it, from the bundled
-    readers to such as know one's own passages and questions. `weights.json` comes last: a folder
-    without it is not whole.
+    Without `run.own`, the embedded encoder is trained to become the bundled readers. With it, the
+    bundled readers are trained further on your own passages and questions. `weights.json` comes
+    last: a folder without it is not complete.
     """
     run.begin()
     torch.manual_seed(run.seed)
     tokenizer = minilm_tokenizer()
-    source = GoldExamples(*(run.own or (miniwiki.corpus(), miniwiki.questions("train"))))
+    corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
+    source = GoldExamples(corpus, questions, str(run.where))
     found = source.found(N_DOCS)
     if run.own is None:
         model, scorer = new_reader_model(), SpanScorer(384)

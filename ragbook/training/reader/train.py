@@ -1,17 +1,16 @@
-"""Teaches the bundled readers: RAG's and FiD's seq2seq reader and REALM's span reader, together.
+"""Trains the bundled readers: RAG's and FiD's seq2seq reader and REALM's span reader, together.
 
-Both stand on one encoder, the embedded one with its upper layers fine-tuned, so that what differs
-between the methods is the way the evidence is used and nothing else. A step shows questions with
-n passages each and adds up
+Both share one encoder, the embedded one with its upper layers fine-tuned, so that the methods
+differ only in how they use the evidence. A step shows questions with n passages each; its loss adds
 
-* the answer's cross-entropy, the passages fused as FiD fuses them (n = 1 is the plain reader);
-* a pointer loss: the mean cross-attention of the decoder's last layer should lie on the token of
-  the passage that is being written. Copying is learned from it within a few hundred steps, where
+* the answer's cross-entropy, with the passages fused as in FiD (n = 1 is the plain reader);
+* a pointer loss: the mean cross-attention of the decoder's last layer should be on the token of
+  the passage that is being written. With it the reader learns to copy within a few hundred steps;
   from the answers alone it takes many thousand;
 * the span loss of REALM's reader on each passage by itself; [CLS] stands for "not here".
 
-A passage that does not hold the answer has the empty answer as its target, so the reader's
-p(y | x, z) is low where z says nothing, which the marginalisations of RAG and REALM live on.
+If the passages do not hold the answer, the target is the empty answer. So the reader's p(y | x, z)
+is low where z does not answer the question, which the sums over passages in RAG and REALM need.
 """
 
 from __future__ import annotations
@@ -27,8 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ragbook.models.answers import find
+from ragbook.models.devices import device_of, place
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.prompts import find, pair
+from ragbook.models.prompts import pair
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.reader.curriculum import Stage
@@ -36,26 +37,33 @@ from ragbook.training.reader.worlds import Example
 from ragbook.training.run import Run
 
 FROZEN_LAYERS = 2
-"""Layers of the embedded encoder, from the bottom, that stay as they are, as its embeddings do."""
+"""Layers of the embedded encoder, from the bottom, that are not trained; its embeddings are not
+either."""
 
 TRAIN_INPUT, MAX_ANSWER = 176, 16
-"""Longest input and answer in training, in tokens; rarely reached."""
+"""Longest input and longest answer in training, in tokens; few are longer and get cut."""
 
 
 @dataclass
-class Batch:
+class ReaderBatch:
     """One step's tensors: B questions, n passages each, L input tokens, T answer tokens."""
 
     inputs: dict[str, Tensor]  # int64 [B * n, L] each
     passage_mask: Tensor  # bool [B * n, L]: the passage's own tokens
     labels: Tensor  # int64 [B, T]: answer tokens and [SEP], padded with -100
-    pointer: Tensor  # bool [B, T, n * L]: where the token to be written stands in the passages
+    pointer: Tensor  # bool [B, T, n * L]: the positions in the passages of the token to be written
     spans: Tensor  # int64 [B * n]: start * max_span + width - 1 of the answer's span, 0 for none
     n: int
 
+    def to(self, device: torch.device) -> ReaderBatch:
+        """The same batch with its tensors on a device."""
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        rest = (self.passage_mask, self.labels, self.pointer, self.spans)
+        return ReaderBatch(inputs, *(tensor.to(device) for tensor in rest), self.n)
 
-def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> Batch:
-    """Tensors of examples that all show the same number of passages; none shown = closed book."""
+
+def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> ReaderBatch:
+    """The tensors of examples that have the same number of passages; 0 passages is closed book."""
     n = max(1, len(examples[0].passages))
     rows = [(e.question.text, p) for e in examples for p in (e.passages or (None,))]
     read = pair(tokenizer, [q for q, _ in rows], [p for _, p in rows], max_input=TRAIN_INPUT)
@@ -84,7 +92,7 @@ def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> Batch
                 pointer[number, t, example.gold * length + position + t] = True
             if len(answer) <= max_span:
                 spans[row] = position * max_span + len(answer) - 1
-    return Batch(read.tensors, read.passage_mask, labels, pointer, spans, n)
+    return ReaderBatch(read.tensors, read.passage_mask, labels, pointer, spans, n)
 
 
 def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
@@ -93,8 +101,9 @@ def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
     return inputs.masked_fill(inputs == -100, pad)
 
 
-def losses(model: Any, scorer: SpanScorer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """The step's loss: answer + pointer / 2 + span / 2 (module docstring), and its parts."""
+def losses(model: Any, scorer: SpanScorer, batch: ReaderBatch) -> tuple[Tensor, dict[str, float]]:
+    """The step's loss, answer + pointer / 2 + span / 2 (see the module), and its parts."""
+    batch = batch.to(device_of(model))
     states = model.encoder(**batch.inputs).last_hidden_state
     rows, length, width = states.shape
     B = rows // batch.n
@@ -108,7 +117,7 @@ def losses(model: Any, scorer: SpanScorer, batch: Batch) -> tuple[Tensor, dict[s
     logits = out.logits.float()
     loss = functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
     right = (logits.argmax(-1) == batch.labels) | (batch.labels == -100)
-    # Greedy decoding writes an answer where each token is the likeliest after those before it.
+    # Greedy decoding gives the gold answer if each of its tokens is the likeliest at its position.
     figures = {"answer": loss.item(), "greedy_em": float(right.all(-1).float().mean())}
     pointed = batch.pointer.any(-1)
     if pointed.any():
@@ -124,20 +133,24 @@ def losses(model: Any, scorer: SpanScorer, batch: Batch) -> tuple[Tensor, dict[s
     return loss, figures
 
 
-def quicken(model: Any) -> None:
-    """Put a model into bfloat16 and choose the attention that trains faster."""
-    for module in model.modules():  # the encoder's layers hold a configuration of their own
+def quicken(model: Any, device: str = "cpu", precision: str = "auto") -> None:
+    """Move a model to where it is trained, put it into that precision, and choose the attention
+    that trains faster."""
+    for module in model.modules():  # the encoder's layers have a configuration of their own
         if hasattr(module, "config"):
-            # Its backward takes a third of the fused kernel's time on CPUs at these lengths, and
-            # it gives the weights that the pointer loss asks for.
+            # Its backward pass takes a third of the fused kernel's time on CPUs at these lengths,
+            # and it returns the attention weights that the pointer loss needs.
             module.config._attn_implementation = "eager"
-    model.bfloat16()
+    place(model, device, precision)
 
 
-def prepare(model: Any, scorer: SpanScorer) -> None:
-    """Quicken the reader, its scorer in bfloat16 too, and freeze what stays as it is."""
-    quicken(model)
-    scorer.bfloat16()
+def quicken_and_freeze(
+    model: Any, scorer: SpanScorer, device: str = "cpu", precision: str = "auto"
+) -> None:
+    """Prepare the reader and its scorer for training there, and freeze the embeddings and the
+    encoder's lower layers."""
+    quicken(model, device, precision)
+    place(scorer, device, precision)
     for name, parameter in model.encoder.named_parameters():
         layer = re.match(r"encoder\.layer\.(\d+)\.", name)
         parameter.requires_grad = layer is not None and int(layer[1]) >= FROZEN_LAYERS
@@ -145,7 +158,7 @@ def prepare(model: Any, scorer: SpanScorer) -> None:
 
 
 def set_dropout(model: Any, p: float) -> None:
-    """Training mode, with dropout on the outputs of the trained layers only."""
+    """Switch to training mode, with dropout on the outputs of the trained layers only."""
     model.train()
     for name, module in model.named_modules():
         if isinstance(module, nn.Dropout):
@@ -156,7 +169,8 @@ def set_dropout(model: Any, p: float) -> None:
 def train_reader(
     model: Any, scorer: SpanScorer, stages: Sequence[Stage], run: Run
 ) -> dict[str, dict[str, Tensor]]:
-    """Train or resume encoder, decoder and span scorer; returns their trained tensors (bfloat16).
+    """Train encoder, decoder and span scorer, or resume their training; returns their trained
+    tensors by file, bfloat16 whatever they were trained in.
 
     Parameters
     ----------
@@ -164,10 +178,10 @@ def train_reader(
     stages: the curriculum.
     """
     tokenizer = minilm_tokenizer()
-    prepare(model, scorer)
+    quicken_and_freeze(model, scorer, run.device, run.precision)
     fresh = [*model.decoder.parameters(), *scorer.parameters()]
     tuned = [p for p in model.encoder.parameters() if p.requires_grad]
-    group = 4  # batches of like lengths are cut from this many batches' examples
+    group = 4  # the examples of so many batches are sorted by length and cut into batches
 
     for stage in stages:
         set_dropout(model, stage.dropout)
@@ -175,7 +189,7 @@ def train_reader(
         pools: dict[int, list[list[Example]]] = {}
 
         def batch_loss(step: int, stage: Stage = stage, pools: dict = pools):
-            torch.manual_seed(step + 1_000_003 * run.seed)  # a resumed run drops out the same
+            torch.manual_seed(step + 1_000_003 * run.seed)  # the same dropout in a resumed run
             number = step // group
             if number not in pools:
                 pools.clear()
@@ -205,7 +219,7 @@ def train_reader(
 
 
 def trained_tensors(model: Any, scorer: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """What training changed, by file: the encoder's upper layers, the decoder, the span scorer."""
+    """The trained tensors, by file: the encoder's upper layers, the decoder, the span scorer."""
     encoder = {n: p for n, p in model.encoder.named_parameters() if p.requires_grad}
     decoder = {n: p for n, p in model.decoder.named_parameters() if p.requires_grad}
     span = dict(scorer.named_parameters())

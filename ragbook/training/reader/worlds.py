@@ -1,10 +1,11 @@
-"""Invented worlds: random entities and facts, told in many wordings, that teach reading itself.
+"""Invented worlds: random entities and facts, told in many wordings, from which readers learn to
+read.
 
-A small corpus cannot teach a reader to copy a name it has never seen: the names it knows are few
-and it may as well learn them by heart. In an invented world every name is new, so the only way to
-answer is to find the fact in the passage and say what stands there. Each world is one subject of
-one kind (a river, a battle, a composer, ...), a handful of facts about it, and a question about
-one of them; the other passages tell the same kind of facts about other subjects.
+A small corpus cannot teach a reader to copy a name it has never seen: it has few names, which can
+be learned by heart. In an invented world every name is new, so the only way to answer is to find
+the fact in the passage and to copy it. Each world is one subject of one kind (a river, a battle, a
+composer, ...), a few facts about it, and a question about one of them; the other passages tell the
+same kind of facts about other subjects.
 
 Everything is drawn from one `random.Random`, so a seed gives the same worlds on every machine.
 """
@@ -27,17 +28,17 @@ _MONTHS, _NUMBERS = _WORDS["months"], _WORDS["numbers"]
 _NOUNS, _GIVEN, _TRADES = _WORDS["nouns"], _WORDS["given"], _WORDS["trades"]
 _MATERIALS, _COLOURS = _WORDS["materials"], _WORDS["colours"]
 _BEFORE, _AFTER = _TABLE["places"]["before"], _TABLE["places"]["after"]
-_CODAS = ["", "", "", *_WORDS["codas"]]  # most syllables end in their vowel
+_CODAS = ["", "", "", *_WORDS["codas"]]  # most syllables shall end in their vowel
 
 
 class Names:
-    """Draws invented names and values; `words` widens them with a tokenizer's own vocabulary.
+    """Draws invented names and values.
 
     Parameters
     ----------
     rng: the only source of randomness.
-    words: real words that may stand as names ("Castle", "Norwegian"); with them every piece of a
-        vocabulary is copied at some time, not only those that syllables make.
+    words: real words that can also be names ("Castle", "Norwegian"), from a tokenizer's vocabulary.
+        With them readers learn to copy all tokens, not only those that invented syllables give.
     """
 
     def __init__(self, rng: random.Random, words: list[str] | None = None) -> None:
@@ -159,7 +160,7 @@ class Names:
         return self.rng.choice(_COLOURS)
 
     def people(self) -> str:
-        """The name of a people or of what is theirs."""
+        """The name of a people, or its adjective."""
         return self.proper() + self.rng.choice(["ish", "ian", "ese", "ans", "i"])
 
 
@@ -185,7 +186,7 @@ class Kind:
 
 
 def _kinds() -> dict[str, Kind]:
-    """The table in `worlds.toml`."""
+    """The kinds that the table in `worlds.toml` lists."""
     return {
         kind: Kind(
             entry["name"],
@@ -200,7 +201,7 @@ def _kinds() -> dict[str, Kind]:
 
 
 KINDS = _kinds()
-"""What worlds can be about, by name."""
+"""The kinds of subjects that worlds can have, by name."""
 
 _OPENERS = ("", "", "", "", "In fact, ", "Today, ", "As is well known, ", "According to records, ")
 _FILLERS = (
@@ -217,9 +218,9 @@ _FILLERS = (
 
 @dataclass(frozen=True)
 class Example:
-    """A question, the passages shown for it (one of them holds the answer), and which one does.
+    """A question, the passages shown for it, and the position of the one that holds the answer.
 
-    `gold` is None when no passage holds the answer, and then the right output is to say nothing.
+    `gold` is None when no passage holds the answer; the right output is then the empty answer.
     """
 
     question: Question
@@ -271,14 +272,15 @@ def example(
     Parameters
     ----------
     rng: source of randomness; the same state gives the same example.
-    n_passages: how many passages are shown; the others tell of other subjects, most of one kind.
-    facts: least and most facts a passage tells.
+    n_passages: how many passages are shown; all but one are about other subjects, most of which are
+        of the same kind.
+    facts: the least and the most facts in a passage.
     unanswerable: probability that the passage with the answer is left out.
     words: see `Names`.
 
     Returns
     -------
-    An `Example` whose answer stands in exactly one of the passages, verbatim, exactly once.
+    An `Example` whose answer is in exactly one of the passages, verbatim and exactly once.
     """
     if n_passages < 1:
         raise ValueError(f"n_passages must be at least 1, not {n_passages}")
@@ -292,7 +294,7 @@ def example(
         gold_passage, subject, told = articles[0]
         relation, answer = rng.choice(told)
         everything = " ".join(f"{p.title} {p.text}" for p, _, _ in articles)
-        # Once and only once, and asked only where no other told fact fits the same question.
+        # The answer must occur exactly once, and no other fact told may fit the same question.
         same_kind = [a for r, a in told if r.value == relation.value and r.asked == relation.asked]
         if everything.lower().count(answer.lower()) != 1 or len(same_kind) != 1:
             continue

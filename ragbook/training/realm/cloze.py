@@ -1,10 +1,10 @@
 """The inverse cloze task: a sentence should find the passage it was taken from (ORQA, section 5).
 
-REALM's retriever starts from it (Guu et al. 2020, section 3.4). A retriever that finds nothing
-useful teaches nobody: no passage raises the likelihood, the gradient has no direction, and reader
-and retriever settle on passing the passages by. Here the sentence is the question, what is left of
-its passage is the right passage, and those of the rest of the batch are wrong. One time in ten the
-sentence stays in its passage, so that matching words are learnt as well.
+REALM's retriever starts from it (Guu et al. 2020, section 3.4). With a retriever that finds nothing
+useful, pre-training cannot begin: no passage raises the likelihood, the gradient has no direction,
+and the reader learns to ignore the passages. Here the sentence is the question, the rest of its
+passage is the right passage, and the passages of the other sentences of the batch are wrong. One
+time in ten the sentence stays in its passage, so that matching words is learned as well.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ KEPT = 0.1
 
 @dataclass(frozen=True)
 class ClozeRecipe:
-    """What a warm start of the retriever can vary: sentences of an update, updates, peak rate.
+    """The settings of the retriever's warm start: sentences in an update, updates, peak rate.
 
-    The rate suits a projection; a whole tower wants a thirtieth of it.
+    The rate suits a projection; a whole tower needs a thirtieth of it.
     """
 
     batch: int = 24
@@ -50,7 +50,7 @@ def train_cloze(
     seed: int = 0,
     progress: bool | None = None,
 ) -> None:
-    """Train or resume an encoder's towers in place, whose parameters may be bfloat16.
+    """Train an encoder's towers in place, or resume; their parameters may be bfloat16.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def train_cloze(
             "needs; take longer passages."
         )
     size = min(recipe.batch, len(usable))
-    prepare(encoder)
+    freeze_bodies(encoder)
 
     def batch_loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = random.Random(f"{seed}-cloze-{step}")
@@ -71,8 +71,8 @@ def train_cloze(
         queries = encoder.query_vectors([sentence for sentence, _ in pairs])
         passages = encoder.passage_vectors([passage for _, passage in pairs])
         scores = encoder.score_scale * encoder.scores(queries, passages)
-        gold = torch.arange(size)
-        wrong = ~torch.eye(size, dtype=torch.bool)
+        gold = torch.arange(size, device=scores.device)
+        wrong = ~torch.eye(size, dtype=torch.bool, device=scores.device)
         loss = cross_entropy(scores, gold, wrong)
         return loss, {"loss": loss.item(), "accuracy": accuracy(scores.detach(), gold, wrong)}
 
@@ -89,7 +89,7 @@ def train_cloze(
 
 
 def taken_out(passage: Passage, rng: random.Random) -> tuple[str, Passage]:
-    """A sentence of the passage, and the passage, most often without it."""
+    """A sentence of the passage, and the passage, nine times in ten without it."""
     spans = sentences(passage.text)
     first, last = rng.choice(spans)
     sentence = passage.text[first:last]
@@ -99,8 +99,9 @@ def taken_out(passage: Passage, rng: random.Random) -> tuple[str, Passage]:
     return sentence, Passage(passage.id, passage.title, rest)
 
 
-def prepare(encoder: Encoder) -> None:
-    """Choose what trains faster on CPUs; everything but embeddings and frozen bodies is trained."""
+def freeze_bodies(encoder: Encoder) -> None:
+    """Prepare the towers for training, the faster way on CPUs: everything is trained but embeddings
+    and frozen bodies."""
     for tower in towers(encoder):
         tower.set_attn_implementation("eager")
         for name, parameter in tower.named_parameters():
@@ -108,11 +109,11 @@ def prepare(encoder: Encoder) -> None:
 
 
 def towers(encoder: Encoder) -> Sequence[Any]:
-    """The encoder's towers, the one tower once."""
+    """The encoder's towers: two, or the one that reads both."""
     both = (encoder.passage_model, encoder.query_model)
     return both[:1] if both[0] is both[1] else both
 
 
 def parameters(encoder: Encoder) -> list[torch.nn.Parameter]:
-    """What is trained of the towers."""
+    """The towers' trained parameters."""
     return [p for tower in towers(encoder) for p in tower.parameters() if p.requires_grad]

@@ -1,15 +1,16 @@
-r"""The masked reader's warm start: it learns to look for what is hidden in the passage beside it.
+r"""The masked reader's warm start: it learns to find the hidden words in the passage beside it.
 
 In the paper the knowledge-augmented encoder starts from BERT, whose head predicts masked tokens
-already. The embedded encoder was published without a head, so it gets one and learns first, apart
-from the retriever: each masked sentence is shown with one passage, and the loss is the hidden
-tokens' cross-entropy. The passage is the sentence's own or another that holds the answer, mostly,
-and now and then a strange one or none, so that the reader does not copy whatever it is shown. (The
-retriever learns nothing of this, and afterwards the sentence's own passage is never shown again.)
+already. The embedded encoder was published without a head, so it gets a new one and is trained
+first without the retriever: each masked sentence is shown with one passage, and the loss is the
+hidden tokens' cross-entropy. Most often the passage is the sentence's own or another that holds the
+answer; sometimes it is a random one or the null document, so that the reader learns not to copy in
+every case. (The retriever is not trained here, and later the sentence's own passage is never shown
+again.)
 
 A pointer loss is added, as in `ragbook.training.reader.train`: the mean attention of the last layer
-from a hidden token should lie where the passage has it. Copying is learnt from it in a few hundred
-steps; from the words alone it takes many thousand.
+from a hidden token should be on that token in the passage. With it the reader learns to copy in a
+few hundred steps; from the words alone it takes many thousand.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ from torch.nn import functional
 
 from ragbook.corpus import Corpus, Passage
 from ragbook.models import load_reader
+from ragbook.models.answers import find
 from ragbook.models.masked import NULL, MaskedHead, MaskedReader
-from ragbook.models.prompts import find
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.realm.masking import Masked, sha256_of_masked
 
 SHOWN = {"own": 0.4, "holder": 0.4, "other": 0.1, "null": 0.1}
-"""How often a sentence is shown with its own passage, another that holds the answer, any, none."""
+"""How often a sentence is shown with its own passage, with another that holds the answer, with a
+random one, and with the null document."""
 
 
 @dataclass(frozen=True)
 class ReaderRecipe:
-    """What a warm start of the reader can vary: sentences of an update, updates, peak rates of the
-    encoder's upper layers and of the head, layers from the bottom that stay as they are."""
+    """The settings of the reader's warm start: sentences in an update, updates, peak rates of the
+    encoder's upper layers and of the head, layers from the bottom that are not trained."""
 
     batch: int = 24
     steps: int = 700
@@ -59,10 +61,10 @@ def new_masked_reader(seed: int = 0) -> MaskedReader:
 
 
 def freeze(reader: MaskedReader, frozen_layers: int) -> None:
-    """Only the encoder's layers from `frozen_layers` on are trained, and the head."""
-    for module in reader.model.modules():  # its layers hold a configuration of their own
+    """Freeze all but the head and the encoder's layers from `frozen_layers` on."""
+    for module in reader.model.modules():  # its layers have a configuration of their own
         if hasattr(module, "config"):
-            module.config._attn_implementation = "eager"  # trains faster, and gives its weights
+            module.config._attn_implementation = "eager"  # faster, and returns attention weights
     for name, parameter in reader.model.named_parameters():
         layer = re.match(r"encoder\.layer\.(\d+)\.", name)
         parameter.requires_grad = layer is not None and int(layer[1]) >= frozen_layers
@@ -78,7 +80,7 @@ def train_masked_reader(
     seed: int = 0,
     progress: bool | None = None,
 ) -> None:
-    """Train or resume a reader in place, whose parameters may be bfloat16.
+    """Train a reader in place, or resume its training; its parameters may be bfloat16.
 
     Raises
     ------
@@ -105,7 +107,8 @@ def train_masked_reader(
 
 
 def passage_beside(corpus: Corpus, masked: Masked, rng: random.Random) -> Passage:
-    """The passage that a sentence is shown with; of the holders first those of its own article."""
+    """The passage that a sentence is shown with, drawn as in `SHOWN`. Passages of its own article
+    are preferred among those that hold the answer."""
     (kind,) = rng.choices(list(SHOWN), list(SHOWN.values()))
     if kind == "null":
         return NULL
@@ -125,7 +128,7 @@ def loss(
     inputs, inside, out = reader.states([m.text for m in shown], passages, output_attentions=True)
     places = reader.places(inputs, inside)
     logits = reader.head(out.last_hidden_state[places], reader.words)
-    targets = torch.tensor([token for m in shown for token in m.answer])
+    targets = torch.tensor([token for m in shown for token in m.answer]).to(logits.device)
     words = functional.cross_entropy(logits, targets)
     right = (logits.argmax(-1) == targets).float().mean().item()
     figures = {"words": words.item(), "right": right}

@@ -1,11 +1,10 @@
 """Masked sentences: what REALM is pre-trained on (Guu et al. 2020, section 3.4).
 
-Every sentence of the corpus hides one span. It stands behind its article's title, as passages do,
-or "he" and "it" would have nobody to point to; what the title says is never hidden. And only such
-spans are hidden as another passage can tell: the passage that the sentence comes from is never
-shown with it, so the span must stand in another one, of the same article or with another name of
-the sentence. (In all of Wikipedia nearly every fact is told more than once; in a small corpus few
-are.)
+Every sentence of the corpus hides one span. The article's title comes before it, as in passages,
+because otherwise "he" and "it" would refer to nothing; words of the title are never hidden. A span
+is hidden only if another passage can tell it: the passage that the sentence comes from is never
+shown with it, so the span must be in another one, of the same article or with another name of the
+sentence. (In all of Wikipedia nearly every fact is told more than once; in a small corpus few are.)
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ MAX_TOKENS = 64
 """Longest sentence with its title, in tokens; longer ones are left out."""
 
 RANDOM_WORDS = 3
-"""A random mask hides one to so many words, as most names and dates have."""
+"""A random mask hides one to three words, as many as most names and dates have."""
 
 
 @dataclass(frozen=True)
 class Masked:
     """A sentence with a hidden span: x and y of the paper.
 
-    `text` has one mask token for each token of `answer`; `holders` are the positions of the other
-    passages that can tell it.
+    `text` has one mask token for each token of `answer`; `source` is the position in the corpus of
+    the sentence's own passage, `holders` the positions of the other passages that can tell it.
     """
 
     text: str
@@ -47,7 +46,7 @@ class Masked:
 
 
 class Tokens:
-    """The corpus's passages as tokens, and which of them hold a run of whole words."""
+    """The corpus's passages as tokens, to find those that hold a run of whole words."""
 
     def __init__(self, tokenizer: Any, corpus: Sequence[Passage]) -> None:
         texts = [passage_text(passage) for passage in corpus]
@@ -66,13 +65,14 @@ class Tokens:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def may_hide(self, answer: Sequence[int], title: str) -> bool:
-        """Whether it is short and known enough to be predicted, and not said by the title."""
+        """Whether the answer can be hidden: it is short enough, has no unknown token and is not in
+        the title."""
         known = self._tokenizer.unk_token_id not in answer
         told = self._join(answer) in self._join(self.of(title))
         return 0 < len(answer) <= MAX_SPAN and known and not told
 
     def holders(self, run: Sequence[int]) -> tuple[int, ...]:
-        """Positions of the passages in which the run stands, ascending."""
+        """Positions of the passages that hold the run of tokens, ascending."""
         wanted = self._join(run)
         rarest = min((self._with.get(token, set()) for token in run), key=len, default=set())
         return tuple(sorted(at for at in rarest if wanted in self._joined[at]))
@@ -85,12 +85,12 @@ class Tokens:
 def masked_sentences(
     tokenizer: Any, corpus: Corpus, masks: str = "salient", seed: int = 0
 ) -> list[tuple[Masked, ...]]:
-    """For each sentence that has any: the ways to mask it.
+    """The ways to mask each sentence, for all sentences that have any.
 
     Parameters
     ----------
-    masks: `salient` hides names and dates, `random` as many runs of words of that sentence, drawn
-        with `seed`.
+    masks: `salient` hides names and dates, `random` the same number of random runs of words of the
+        sentence, drawn with `seed`.
 
     Raises
     ------
@@ -164,5 +164,5 @@ def random_spans(sentence: str, count: int, rng: random.Random) -> list[Span]:
 
 
 def sha256_of_masked(masked: Sequence[Sequence[Masked]]) -> str:
-    """What a training that shows these sentences is known by: a hash of all that they hold."""
+    """A hash of the masked sentences, which identifies a training on them."""
     return hashlib.sha256(repr(masked).encode()).hexdigest()

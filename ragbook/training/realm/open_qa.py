@@ -1,18 +1,18 @@
 r"""REALM's fine-tuning on open question answering (Guu et al. 2020, section 4.3; ORQA, section 6).
 
-The passages' vectors stay as they are, and so does the index; the question tower and the span
-scorer are trained, from pairs of question and answer. Two sums of the loss teach them:
+The passages' vectors and the index do not change; the question tower and the span scorer are
+trained from pairs of question and answer. The loss has two terms:
 
 * the reader's: the likelihood of the answer among the spans of the k best passages, either
   REALM's \(\sum_z p(z \mid x) \sum_s p(s \mid z, x)\) or ORQA's one softmax over passages and spans
   (`methods.realm.joint`);
-* the retriever's: \(-\log \sum_{z \ni y} p(z \mid x)\) over many more passages, those that hold the
-  answer against all. It costs no reading, and tells the question tower where to go as long as the
-  reader's k passages seldom hold the answer.
+* the retriever's: \(-\log \sum_{z \ni y} p(z \mid x)\), the probability of the passages that hold
+  the answer among many more passages. It needs no reading, and trains the question tower even while
+  the reader's k passages rarely hold the answer.
 
-A sum without a single right term is left out. In REALM's form a passage that does not hold the
-answer is asked to say so besides, as in `training.reader.objectives`; in ORQA's the softmax asks
-it.
+A term is left out for a question if none of the passages holds the answer. In REALM's form the
+reader is also trained to say "not here" for a passage that does not hold the answer, as in
+`training.reader.objectives`; in ORQA's form the common softmax does this.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ragbook.methods.realm import joint, marginal_log_prob
 from ragbook.models import Encoder
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
-from ragbook.training.rag import retrieve
+from ragbook.training.rag import trainable_prior
 from ragbook.training.reader.objectives import IMPOSSIBLE, answer_spans
 from ragbook.training.reader.train import collate
 from ragbook.training.reader.worlds import Example
@@ -45,16 +45,16 @@ from ragbook.training.realm import cloze
 
 @dataclass(frozen=True)
 class QaRecipe:
-    """What fine-tuning can vary; the defaults are those of `ragbook train realm`.
+    """The settings of fine-tuning; the defaults are those of `ragbook train realm`.
 
     Parameters
     ----------
     objective: `realm` or `orqa`, how the reader's sum is normalised.
     k: passages that are read for each question.
-    wide: passages whose scores the retriever's sum is over; the paper has 5,000 of 13 million.
-    batch: questions of an update.
-    steps: updates.
-    query_rate, scorer_rate: peak learning rates. The first suits a projection; a whole tower wants
+    wide: passages in the retriever's term; the paper has 5,000 of 13 million.
+    batch: questions in one update.
+    steps: number of updates.
+    query_rate, scorer_rate: peak learning rates. The first suits a projection; a whole tower needs
         a hundredth of it.
     """
 
@@ -69,7 +69,11 @@ class QaRecipe:
 
 @dataclass(frozen=True)
 class Terms:
-    """The sums of B questions: each float32 [B], at most 0, and 0 where it is left out."""
+    """The log-likelihoods of B questions: each float32 [B], at most 0, and 0 where it is left out.
+
+    `reader` and `retriever` are the two terms of the module's loss without their minus; `silence`
+    is log p(not here), summed over the passages that do not hold the answer.
+    """
 
     reader: Tensor
     retriever: Tensor
@@ -77,7 +81,7 @@ class Terms:
 
     @property
     def loss(self) -> Tensor:
-        """Of all, averaged over the questions."""
+        """Minus the sum of all three, averaged over the questions: a scalar."""
         return -(self.reader + self.retriever + self.silence).mean()
 
 
@@ -90,14 +94,15 @@ def terms(
     questions: Sequence[Question],
     recipe: QaRecipe,
 ) -> Terms:
-    """The loss's terms, with gradients to the question tower and the scorer.
+    """The terms of the loss, with gradients to the question tower and the scorer.
 
     Parameters
     ----------
-    model: the span reader's encoder, called without gradients.
+    model: the span reader's encoder, called without gradients; on one device with the others.
+    encoder: retrieves from `index` with its question tower.
     """
     wide = max(recipe.wide, recipe.k)
-    log_prior, positions = retrieve(encoder, index, [q.text for q in questions], wide)
+    log_prior, positions = trainable_prior(encoder, index, [q.text for q in questions], wide)
     found = [[index.corpus[at] for at in row] for row in positions.tolist()]
     holds = torch.tensor(
         [
@@ -105,8 +110,9 @@ def terms(
             for q, row in zip(questions, found, strict=True)
         ]
     )
-    right = log_prior.masked_fill(~holds, IMPOSSIBLE).logsumexp(-1)
-    retriever = right.where(holds.any(-1), 0.0)
+    device = log_prior.device
+    right = log_prior.masked_fill(~holds.to(device), IMPOSSIBLE).logsumexp(-1)
+    retriever = right.where(holds.any(-1).to(device), 0.0)
 
     n = min(recipe.k, log_prior.shape[1])
     narrow = log_prior[:, :n].log_softmax(-1)
@@ -116,10 +122,11 @@ def terms(
         for question, row, gold in zip(questions, found, first, strict=True)
     ]
     batch = collate(tokenizer, examples, scorer.max_span)
+    reads = answer_spans(batch, scorer.max_span).to(device)
+    batch = batch.to(device)
     with torch.no_grad():
         states = model(**batch.inputs).last_hidden_state.float()
     scores = scorer(states, batch.passage_mask)
-    reads = answer_spans(batch, scorer.max_span)
     reader, silence = OBJECTIVES[recipe.objective](scores, reads, narrow)
     any_reads = reads.flatten(1).any(-1).reshape(-1, n).any(-1)
     return Terms(reader.where(any_reads, 0.0), retriever, silence)
@@ -135,13 +142,14 @@ def _realm(scores: Tensor, reads: Tensor, prior: Tensor) -> tuple[Tensor, Tensor
 
 
 def _orqa(scores: Tensor, reads: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-    """ORQA's sum: [CLS] is no span, and what does not read the answer is in the softmax anyway."""
+    """ORQA's sum, without the span at [CLS]. The second result is 0, as the common softmax already
+    trains all other spans to score low."""
     scores = scores.clone()
     scores[:, 0, 0] = float("-inf")
     spans, weighed = joint(scores.reshape(*prior.shape, -1), prior)
     right = reads.reshape(spans.shape)
     given = spans.masked_fill(~right, IMPOSSIBLE).logsumexp(-1)
-    return marginal_log_prob(given, weighed), torch.zeros(len(prior))
+    return marginal_log_prob(given, weighed), torch.zeros_like(prior[:, 0])
 
 
 OBJECTIVES = {"realm": _realm, "orqa": _orqa}
@@ -160,14 +168,15 @@ def train_open_qa(
     seed: int = 0,
     progress: bool | None = None,
 ) -> None:
-    """Train or resume `scorer` and `encoder.query_model` in place.
+    """Train `scorer` and `encoder.query_model` in place, or resume their training.
 
     Parameters
     ----------
-    model: the span reader's encoder, which stays as it is.
+    model: the span reader's encoder, which is not changed.
     encoder: its question tower must not be its passage tower; see `Encoder.untied`.
-    index: of the encoder's passage tower.
-    questions: with at least one answer each; gold passages are not looked at.
+    index: built with the encoder's passage tower.
+    questions: each has at least one answer; gold passages are not used.
+    work: folder of checkpoints and the log.
 
     Raises
     ------
@@ -179,7 +188,7 @@ def train_open_qa(
             f"there is no objective {recipe.objective!r}; choose from {', '.join(OBJECTIVES)}"
         )
     index.check_encoder(encoder)
-    cloze.prepare(encoder)
+    cloze.freeze_bodies(encoder)
     encoder.passage_model.requires_grad_(False)
     query = [p for p in encoder.query_model.parameters() if p.requires_grad]
     scorer.requires_grad_(True)

@@ -1,15 +1,15 @@
 r"""REALM's pre-training (Guu et al. 2020, section 3): retriever and masked reader, end to end.
 
-A step shows masked sentences. The retriever finds k passages of each in the index as it stands, the
-passage that the sentence comes from left out, and a null document is put beside them. Retriever and
-reader then give, over these candidates,
+A step shows masked sentences. The retriever finds k passages for each in the current index, except
+the passage that the sentence comes from, and a null document is added to them. Retriever and reader
+then give, over these candidates,
 
 \[ \log p(y \mid x) = \log \sum_z p(y \mid z, x)\, p(z \mid x), \]
 
-whose gradient trains both. Nobody says which passage is right: a passage's score rises where it
+whose gradient trains both. It is not given which passage is right: a passage's score rises where it
 predicts the hidden span better than the candidates do on average (`methods.realm.score_gradient`).
-The passages' vectors are computed anew for the candidates, with gradients; only the search uses the
-index, which is made anew every `refresh` updates, in the trainer or beside it (`refresh`).
+The candidates' vectors are computed again, with gradients; only the search uses the index, which is
+built again every `refresh` updates, in the trainer or in a second process (see `refresh`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ragbook.index import PassageIndex
 from ragbook.methods.base import posterior
 from ragbook.methods.realm import FORMS, masked_log_prob, retrieval_utility
 from ragbook.models import Encoder
+from ragbook.models.devices import device_of, least_precise, name_of
 from ragbook.models.masked import NULL, MaskedReader
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.realm import cloze, masked_reader
@@ -38,24 +39,24 @@ from ragbook.training.realm.masking import Masked, sha256_of_masked
 from ragbook.training.realm.refresh import Builder, Refresher
 
 PROBE = 200
-"""Masked sentences whose best passages tell how far a new index moves them."""
+"""How many masked sentences' best passages are compared between an old index and a new one."""
 
 
 @dataclass(frozen=True)
 class RealmRecipe:
-    """What pre-training can vary; the defaults are those of `ragbook train realm`.
+    """The settings of pre-training; the defaults are those of `ragbook train realm`.
 
     Parameters
     ----------
-    k: passages of each sentence, the null document not counted: 7 as in the paper.
-    batch: sentences of an update.
-    steps: updates.
+    k: passages for each sentence, not counting the null document: 7 as in the paper.
+    batch: sentences in one update.
+    steps: number of updates.
     form: `answer`, the paper's likelihood, or `token`, the released code's (`masked_log_prob`).
     refresh: updates between two indexes; 0 keeps the first.
     background: a second process builds the indexes while training goes on.
-    retriever_rate, reader_rate, null_rate: peak learning rates, the last of the null document's
-        own score. The first suits a projection; a whole tower wants a hundredth of it.
-    frozen_layers: of the reader, from the bottom.
+    retriever_rate, reader_rate, null_rate: peak learning rates; the last is for the null document's
+        learned score. The first suits a projection; a whole tower needs a hundredth of it.
+    frozen_layers: layers of the reader, from the bottom, that are not trained.
     """
 
     k: int = 7
@@ -71,9 +72,9 @@ class RealmRecipe:
 
 
 @dataclass(frozen=True)
-class Read:
-    """What retriever and reader say of B masked sentences, with gradients; column 0 of n + 1 is the
-    null document."""
+class Prediction:
+    """The results of retriever and reader for B masked sentences, with gradients; column 0 of the
+    n + 1 is the null document."""
 
     positions: np.ndarray  # int64 [B, n]: the passages that were found
     log_prior: Tensor  # float32 [B, n + 1], log p(z | x)
@@ -93,8 +94,8 @@ class Read:
 def candidates(
     index: PassageIndex, queries: np.ndarray, shown: Sequence[Masked], k: int
 ) -> np.ndarray:
-    """The k best passages of each sentence but the one it comes from: int64 [B, k'], best first,
-    k' = min(k, passages - 1)."""
+    """The k best passages for each sentence, without the one it comes from: positions int64
+    [B, k'], best first, k' = min(k, passages - 1)."""
     _, found = index.search(queries, k + 1)
     rows = [
         [at for at in row if at != one.source][: min(k, len(index) - 1)]
@@ -103,37 +104,42 @@ def candidates(
     return np.array(rows, dtype=np.int64)
 
 
-def read(
+def retrieve_then_predict(
     reader: MaskedReader,
     encoder: Encoder,
     index: PassageIndex,
     shown: Sequence[Masked],
     k: int,
     null_score: Tensor | float = 0.0,
-) -> Read:
+) -> Prediction:
     """Retrieve for masked sentences, then predict what they hide.
 
     Parameters
     ----------
-    index: is searched only; scores are of the encoder's towers as they are.
-    null_score: added to the score of the null document, under the softmax; learned.
+    index: is only searched; the scores are computed again with the encoder's current towers.
+    null_score: a learned number, added to the score of the null document before the softmax.
     """
-    prior, positions = retrieve(encoder, index, shown, k, null_score)
+    prior, positions = masked_prior(encoder, index, shown, k, null_score)
     passages = [[NULL, *(index.corpus[at] for at in row)] for row in positions.tolist()]
     given, mask = reader.token_log_probs(
         [one.text for one in shown], [one.answer for one in shown], passages
     )
-    return Read(positions, prior, given, mask)
+    return Prediction(positions, prior, given, mask)
 
 
-def retrieve(
+def masked_prior(
     encoder: Encoder,
     index: PassageIndex,
     shown: Sequence[Masked],
     k: int,
     null_score: Tensor | float = 0.0,
 ) -> tuple[Tensor, np.ndarray]:
-    """(log p(z | x) float32 [B, n + 1], positions int64 [B, n]) of masked sentences; see `read`."""
+    """The prior of masked sentences over the passages found for them, the null document first.
+
+    Returns
+    -------
+    (log p(z | x) float32 [B, n + 1], positions int64 [B, n]); see `retrieve_then_predict`.
+    """
     texts = [one.text for one in shown]
     queries = encoder.query_vectors(texts)
     positions = candidates(index, queries.detach().float().cpu().numpy(), shown, k)
@@ -141,7 +147,8 @@ def retrieve(
     vectors = encoder.passage_vectors([NULL, *(index.corpus[at] for at in distinct)])
     column = {at: number for number, at in enumerate(distinct, 1)}
     columns = torch.tensor([[0, *(column[at] for at in row)] for row in positions.tolist()])
-    scores = encoder.score_scale * encoder.scores(queries, vectors).gather(1, columns).float()
+    every = encoder.scores(queries, vectors)
+    scores = encoder.score_scale * every.gather(1, columns.to(every.device)).float()
     null = torch.zeros_like(scores[:1])
     null[0, 0] = 1.0
     return (scores + null_score * null).log_softmax(-1), positions
@@ -155,21 +162,22 @@ def train_realm(
     work: Path,
     recipe: RealmRecipe = RealmRecipe(),
     seed: int = 0,
-    measure: Callable[[PassageIndex], dict[str, float]] | None = None,
+    evaluate: Callable[[PassageIndex], dict[str, float]] | None = None,
     progress: bool | None = None,
 ) -> PassageIndex:
-    """Train or resume `reader` and `encoder` in place, whose parameters may be bfloat16.
+    """Train `reader` and `encoder` in place, or resume; both are on one device, and their
+    parameters may be bfloat16.
 
-    A run that was killed goes on as if nothing had happened, but for one whose indexes are built in
-    the background: when they come depends on the machine.
+    A killed run goes on as if nothing had happened, unless its indexes are built in the background:
+    the time when these are ready depends on the machine.
 
     Parameters
     ----------
-    encoder: with one tower for sentences and passages, or two; either is trained.
-    masked: for each sentence, the ways to mask it (`masking`).
+    encoder: has one tower for sentences and passages, or two; all are trained.
+    masked: for each sentence, the ways to mask it (see `masking`).
     work: folder of checkpoints, indexes and logs: `realm.log.jsonl` of the updates, and
         `refresh.jsonl` of the indexes.
-    measure: what is to be logged of each index.
+    evaluate: gives further figures to log about each index.
 
     Returns
     -------
@@ -183,13 +191,16 @@ def train_realm(
     if recipe.form not in FORMS:
         raise InputError(f"there is no marginal {recipe.form!r}; choose from {', '.join(FORMS)}")
     if len(corpus) < 2:
-        raise InputError("REALM shows a sentence other passages than its own; give at least two.")
-    cloze.prepare(encoder)
+        raise InputError("REALM never shows a sentence its own passage; give at least 2 passages.")
+    cloze.freeze_bodies(encoder)
     masked_reader.freeze(reader, recipe.frozen_layers)
     probe = [ways[0] for ways in random.Random("probe").sample(masked, min(PROBE, len(masked)))]
     work.mkdir(parents=True, exist_ok=True)
     folder = work / "indexes"
-    with Builder(folder) if recipe.background else nullcontext() as builder:
+    device = device_of(encoder.passage_model)
+    precision = name_of(least_precise(encoder.passage_model.parameters()))
+    background = Builder(folder, str(device), precision) if recipe.background else nullcontext()
+    with background as builder:
         refresher = Refresher(
             folder,
             encoder,
@@ -197,19 +208,19 @@ def train_realm(
             recipe.refresh,
             builder,
             ([one.text for one in probe], recipe.k),
-            measure,
+            evaluate,
             work / "refresh.jsonl",
         )
 
-        null_score = torch.nn.Parameter(torch.zeros(()))
-        if not (work / "realm.state.safetensors").exists():  # else its checkpoint has it
+        null_score = torch.nn.Parameter(torch.zeros((), device=device_of(reader.model)))
+        if not (work / "realm.state.safetensors").exists():  # otherwise the checkpoint has it
             null_score.data += on_a_par(encoder, refresher.at(0), probe[:50], recipe.k)
 
         def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
             index = refresher.at(step)
             rng = random.Random(f"{seed}-realm-{step}")
             shown = [rng.choice(rng.choice(masked)) for _ in range(recipe.batch)]
-            found = read(reader, encoder, index, shown, recipe.k, null_score)
+            found = retrieve_then_predict(reader, encoder, index, shown, recipe.k, null_score)
             loss = -found.log_prob(recipe.form).mean()
             return loss, {"nll": loss.item(), **figures(found, shown)}
 
@@ -236,20 +247,21 @@ def train_realm(
 
 @torch.no_grad()
 def on_a_par(encoder: Encoder, index: PassageIndex, shown: Sequence[Masked], k: int) -> Tensor:
-    """What the null document's score lacks, on average, to the best passage's.
+    """The mean difference between the best passage's score and the null document's: a scalar.
 
-    An embedder that has only seen texts puts the empty one far from every sentence. Its prior would
-    be nothing, and so would be the gradient that could raise it.
+    An embedder that was trained on texts only puts the empty one far from every sentence. Without
+    adding this difference to its score, its prior would be almost 0, and so would be the gradient
+    that could raise it.
     """
-    prior, _ = retrieve(encoder, index, shown, k)
+    prior, _ = masked_prior(encoder, index, shown, k)
     return (prior[:, 1] - prior[:, 0]).mean()
 
 
 @torch.no_grad()
-def figures(found: Read, shown: Sequence[Masked]) -> dict[str, float]:
-    """What is logged of a step, averages over its sentences: the retrieval utility of the best
-    passage found, nats; the null document's prior and posterior; and how often the posterior's
-    heaviest passage is one in which the answer stands, of the sentences for which one was found."""
+def figures(found: Prediction, shown: Sequence[Masked]) -> dict[str, float]:
+    """The figures logged at a step, averaged over its sentences: the retrieval utility of the best
+    passage found, nats; the null document's prior and posterior; how often a passage that holds the
+    answer was found, and the posterior of such passages."""
     given = found.answer_log_probs
     utility = retrieval_utility(given, given[:, 0])[:, 1]
     after = posterior(found.log_prior, given)
@@ -261,6 +273,6 @@ def figures(found: Read, shown: Sequence[Masked]) -> dict[str, float]:
         "null_prior": found.log_prior[:, 0].exp().mean().item(),
         "null_posterior": after[:, 0].mean().item(),
         "holder_found": holds.any(1).float().mean().item(),
-        "holder_posterior": (after[:, 1:] * holds).sum(1).mean().item(),
+        "holder_posterior": (after[:, 1:] * holds.to(after.device)).sum(1).mean().item(),
     }
     return out

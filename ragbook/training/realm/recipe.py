@@ -1,8 +1,8 @@
-"""`ragbook train realm`: from a retriever and a corpus to answers.
+"""`ragbook train realm`: pre-training and fine-tuning of REALM on a corpus.
 
-Each stage can be resumed. Masked sentences give the reader its start; pre-training lets retriever
-and reader teach each other; then the passages' vectors are fixed, and pairs of question and answer
-train the question tower and the span scorer.
+Each stage can be resumed. First the reader is trained on masked sentences; then pre-training trains
+retriever and reader together; then the passages' vectors are fixed, and pairs of question and
+answer train the question tower and the span scorer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ragbook.index import PassageIndex, build_index
 from ragbook.models import Encoder, load_encoder, load_span_reader
 from ragbook.models.bundled import BUNDLED, WEIGHTS, write_manifest
 from ragbook.models.checkpoints.realm import save_realm_encoder
+from ragbook.models.devices import choose_device, place
 from ragbook.models.embedded import minilm_model, minilm_tokenizer
 from ragbook.models.encoder import save_encoder, weights_sha256
 from ragbook.models.masked import MaskedReader
@@ -39,14 +40,14 @@ from ragbook.training.realm.pretraining import RealmRecipe, train_realm
 from ragbook.training.run import Run
 
 WHOLE_MAP = 1e-4
-"""Peak learning rate of a map that starts from a good retriever, and has that to lose."""
+"""Peak learning rate of a map that starts from a good retriever: low, so as not to spoil it."""
 
 
 def mapped_encoder(weight: Tensor) -> Encoder:
     """The embedded encoder's vectors through a linear map, which is quick to train.
 
-    The map is the projection that REALM's embedder ends in (section 3.2). The encoder under it is
-    rounded to bfloat16 and stays as it is.
+    The map is the projection at the end of REALM's embedder (section 3.2). The encoder below it is
+    rounded to bfloat16 and is not trained.
 
     Parameters
     ----------
@@ -78,20 +79,25 @@ def warm_start(
     reading: ReaderRecipe,
     seed: int = 0,
     progress: bool | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
 ) -> tuple[MaskedReader, Encoder]:
-    """Train or resume what REALM starts from, or take it from `work` where it is done: a masked
-    reader in bfloat16, and the retriever, after the inverse cloze task where it needs that.
+    """Train the models that REALM's pre-training starts from, or resume: a masked reader, and the
+    retriever, with the inverse cloze task if it needs that. If they are already trained, they are
+    taken from `work`.
 
     Parameters
     ----------
     encoder: the retriever to start from, as `mapped_encoder` makes it; changed in place.
-    masked: what the reader learns from; the more kinds of masks the better.
+    masked: the sentences that the reader learns from; the more kinds of masks the better.
     cloze: the inverse cloze task (section 3.4), for a retriever that cannot find anything yet;
         None for one that can.
+    device, precision: of both, from here on; only the encoder's map stays float32.
     """
     reader = new_masked_reader(seed)
+    encoder.to(str(choose_device(device)))
     for module in (encoder.passage_model.body, reader.model, reader.head):
-        module.bfloat16()
+        place(module, device, precision)
     if cloze is not None:
         train_cloze(encoder, corpus, work, cloze, seed, progress)
     train_masked_reader(reader, corpus, masked, work, reading, seed, progress)
@@ -107,51 +113,47 @@ def fine_tuned(
     seed: int = 0,
     progress: bool | None = None,
     reader: str = BUNDLED,
+    device: str = "cpu",
+    precision: str = "auto",
 ) -> tuple[SpanReader, Encoder]:
-    """REALM's span reader and the encoder, tuned to questions over the encoder's index.
+    """REALM's span reader and the encoder, fine-tuned on questions over the encoder's index; both
+    come back float32 and on the CPU.
 
-    The encoder's passage tower is the one given, and so is the encoder of the reader, the bundled
-    one or that of a folder that `ragbook train reader` wrote.
+    The encoder's passage tower is not changed; neither is the encoder of the reader. `reader` is
+    the bundled one or a folder that `ragbook train reader` wrote. `device` and `precision` are of
+    the training; the scorer, which is small, is float32 in any.
     """
     bundled = load_span_reader(reader, "realm")
-    model = deepcopy(bundled.pairs.encoder).bfloat16()  # it is not trained; here it only reads
-    scorer, tuned = deepcopy(bundled.scorer), encoder.untied()
-    tuned.query_model.bfloat16()
+    model = place(deepcopy(bundled.pairs.encoder), device, precision)  # not trained, only encodes
+    scorer, tuned = place(deepcopy(bundled.scorer), device), encoder.untied()
+    place(tuned.query_model, device, precision)
     train_open_qa(
         model, scorer, bundled.tokenizer, tuned, index, questions, work, recipe, seed, progress
     )
-    whole = Encoder(
-        encoder.passage_model,
-        encoder.tokenizer,
-        encoder.id,
-        encoder.sha256,
-        encoder.score_scale,
-        query_model=tuned.query_model.float(),
+    whole = encoder.changed(
+        query_model=place(tuned.query_model),
         query_sha256=weights_sha256(tuned.query_model),
-        pooling=encoder.pooling,
-        similarity=encoder.similarity,
-        passage_form=encoder.passage_form,
     )
-    return SpanReader(bundled.pairs.encoder, scorer, bundled.tokenizer, "realm"), whole
+    return SpanReader(bundled.pairs.encoder, place(scorer), bundled.tokenizer, "realm"), whole
 
 
 def whole_reader(reader: MaskedReader) -> MaskedReader:
-    """The same reader in float32."""
-    model, head = deepcopy(reader.model).float(), deepcopy(reader.head).float()
+    """The same reader in float32, on the CPU."""
+    model, head = place(deepcopy(reader.model)), place(deepcopy(reader.head))
     return MaskedReader(model.eval(), head.eval(), reader.tokenizer, reader.titles)
 
 
 def recipe(run: Run, background: bool = False) -> None:
-    """`ragbook train realm`, on MiniWiki and its train questions or on one's own.
+    """`ragbook train realm`, on MiniWiki and its train questions or on your own data.
 
-    The retriever starts as the embedded encoder, whose vectors pass through a map that is trained.
+    The retriever starts as the embedded encoder, followed by a linear map that is trained.
 
-    With `background`, a second process builds the refreshed indexes while pre-training goes on;
-    without it pre-training waits for each, and the run can be repeated bit by bit.
+    With `background`, a second process builds the new indexes while pre-training goes on; without
+    it pre-training waits for each, and the run can be repeated bit by bit.
 
-    In `run.out` stand `pretrained` (the encoder, and in `reader` the knowledge-augmented encoder in
-    the original layout), `index` (of that encoder), and `realm`, a folder that `--encoder` and
-    `--reader` both take.
+    It writes into `run.out` the folders `pretrained` (the encoder, and in `reader` the
+    knowledge-augmented encoder in the original layout), `index` (of that encoder), and `realm`,
+    which both `--encoder` and `--reader` accept.
     """
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
@@ -168,16 +170,27 @@ def recipe(run: Run, background: bool = False) -> None:
         None,
         replace(reading, steps=run.cut(reading.steps)),
         run.seed,
+        device=run.device,
+        precision=run.precision,
     )
     realm = replace(realm, steps=run.cut(realm.steps), background=background)
     train_realm(reader, encoder, corpus, masked, run.work, realm, run.seed)
     pretrained = run.out / "pretrained"
     save_encoder(pretrained, encoder)
     save_realm_encoder(pretrained / "reader", whole_reader(reader))
-    encoder = load_encoder(str(pretrained))
+    encoder = load_encoder(str(pretrained)).to(str(run.where))
     index = build_index(corpus, run.out / "index", encoder, overwrite=True)
     qa = replace(qa, steps=run.cut(qa.steps))
-    span_reader, encoder = fine_tuned(encoder, index, list(questions), run.work, qa, run.seed)
+    span_reader, encoder = fine_tuned(
+        encoder.to("cpu"),
+        index,
+        list(questions),
+        run.work,
+        qa,
+        run.seed,
+        device=run.device,
+        precision=run.precision,
+    )
 
     folder = run.out / "realm"
     folder.mkdir(exist_ok=True)

@@ -1,17 +1,19 @@
-"""The index of a retriever that is being trained, made anew from time to time (REALM, section 3.3).
+"""The index of a retriever that is being trained, built again from time to time (REALM, section
+3.3).
 
-Vectors grow old: an index holds what the passage tower said when it was built, while the tower goes
-on learning. Training looks for candidates in the index as it is and scores those it found with the
-tower as it is, so an old index costs good candidates and not exactness. In a folder stand
+An index grows stale: it holds the vectors that the passage tower gave when it was built, while the
+tower goes on learning. Training searches for candidates in the current index, and scores them with
+the current tower. So a stale index may miss good candidates, but all scores are exact. A folder
+holds
 
-    index-00040       the passage index that the tower gave after 40 updates
-    CURRENT           the name of the one to be searched
-    tower-00080       a tower whose index is wanted, until it is built
+    index-00040       the passage index of the tower after 40 updates
+    CURRENT           the name of the index to search
+    tower-00080       a tower that waits for its index to be built
 
-`CURRENT` is replaced in one operation, once the index it names is whole: whoever reads it, at any
-time and from any process, finds a whole index. Building goes on in the trainer (`publish`) or
-beside it, in a second process (`Builder`), which is
-`python -m ragbook.training.realm.refresh FOLDER`.
+`CURRENT` is replaced in one operation, after the index that it names is complete. So it names a
+complete index at any time, for every process that reads it. Indexes are built in the trainer
+(`publish`) or in a second process (`Builder`), which is
+`python -m ragbook.training.realm.refresh FOLDER DEVICE PRECISION`.
 """
 
 from __future__ import annotations
@@ -34,26 +36,28 @@ from ragbook.files import replace_folder, write_text
 from ragbook.index import PassageIndex, build_index
 from ragbook.index.passages import StoredPassages
 from ragbook.models import Encoder, load_encoder
+from ragbook.models.devices import place
 from ragbook.models.encoder import save_encoder, weights_sha256
 
 CURRENT = "CURRENT"
 PAUSE = 0.1
-"""Seconds between two looks of the building process for a new tower."""
+"""Seconds after which the building process looks for a new tower again."""
 
 
 def current(folder: Path) -> tuple[int, PassageIndex] | None:
-    """The index to be searched and the update it was built after; None before the first."""
+    """The number of the update after which the current index was built, and the index; None before
+    the first."""
     while (name := _named(folder)) is not None:
         try:
             return _number(name), PassageIndex.open(folder / name)
         except Exception:
-            if _named(folder) == name:  # else it was replaced, and removed, in between
+            if _named(folder) == name:  # otherwise it was replaced and removed in between
                 raise
     return None
 
 
 def current_step(folder: Path) -> int | None:
-    """The update after which the index to be searched was built, without opening it."""
+    """The number of the update after which the current index was built; it is not opened."""
     name = _named(folder)
     return None if name is None else _number(name)
 
@@ -61,53 +65,47 @@ def current_step(folder: Path) -> int | None:
 def publish(
     folder: Path, encoder: Encoder, corpus: Corpus | StoredPassages, step: int
 ) -> PassageIndex:
-    """Build the encoder's index and let `CURRENT` name it; older ones are removed."""
+    """Build the encoder's index and let `CURRENT` name it; older indexes are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"index-{step:05d}"
     index = build_index(corpus, folder / name, as_it_is(encoder), progress=False, overwrite=True)
     write_text(folder / CURRENT, name)
     for other in folder.glob("index-*"):
         if other.name != name:
-            shutil.rmtree(other, ignore_errors=True)  # who has it open keeps it
+            shutil.rmtree(other, ignore_errors=True)  # a process that has it open can still use it
     return index
 
 
 def as_it_is(encoder: Encoder) -> Encoder:
-    """The same towers under the hashes that their weights have now."""
-    return Encoder(
-        encoder.passage_model,
-        encoder.tokenizer,
-        encoder.id,
-        weights_sha256(encoder.passage_model),
-        encoder.score_scale,
-        query_model=encoder.query_model,
+    """The same towers, with the hashes of their current weights."""
+    return encoder.changed(
+        sha256=weights_sha256(encoder.passage_model),
         query_sha256=weights_sha256(encoder.query_model),
-        pooling=encoder.pooling,
-        similarity=encoder.similarity,
-        passage_form=encoder.passage_form,
     )
 
 
 def overlap(old: PassageIndex, new: PassageIndex, queries: np.ndarray, k: int) -> float:
-    """The share, in 0..1, of each query's k best passages that two indexes have in common: 1 minus
-    how far the top k moved when the index was made anew."""
+    """The mean share, in 0..1, of a query's k best passages that two indexes have in common."""
     one, other = (index.search(queries, k)[1].tolist() for index in (old, new))
     same = [len(set(a) & set(b)) / len(a) for a, b in zip(one, other, strict=True)]
     return float(np.mean(same))
 
 
 class Builder:
-    """A second process that builds the index of each tower it is given; the newest goes first.
+    """A second process that builds the index of the newest tower it was given, on that device and
+    in that precision.
 
-    The first index must stand in the folder: its passages are encoded anew. A `with` block's end
-    ends the process, at once; what it had begun is taken up or cleared away by the next one.
+    The folder must already hold a first index, whose passages are encoded again. The process is
+    stopped at the end of the `with` block, at once; the next one completes or removes an unfinished
+    index.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, device: str, precision: str) -> None:
+        self.folder, self.device, self.precision = folder, device, precision
 
     def __enter__(self) -> Builder:
-        self._process = subprocess.Popen([sys.executable, "-m", __name__, str(self.folder)])
+        given = (str(self.folder), self.device, self.precision)
+        self._process = subprocess.Popen([sys.executable, "-m", __name__, *given])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,19 +113,21 @@ class Builder:
         self._process.wait()
 
     def want(self, encoder: Encoder, step: int) -> None:
-        """Ask for the index of the encoder as it is now, and return.
+        """Ask for the index of the encoder in its current state, without waiting for it.
 
         Raises
         ------
-        RuntimeError: the process has ended by itself; it said why on standard error.
+        RuntimeError: the process has ended by itself; its standard error says why.
         """
         if self._process.poll() is not None:
-            raise RuntimeError(f"the index's process ended with status {self._process.returncode}")
+            raise RuntimeError(
+                f"the process that builds indexes ended with status {self._process.returncode}"
+            )
         unfinished = self.folder / "tower.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         save_encoder(unfinished, encoder)
         wanted = self.folder / f"tower-{step:05d}"
-        replace_folder(unfinished, wanted)  # there may be one of a run that was killed
+        replace_folder(unfinished, wanted)  # a killed run may have left one
 
 
 class Refresher:
@@ -135,15 +135,15 @@ class Refresher:
 
     Parameters
     ----------
-    folder: of the indexes.
-    encoder: the one in training.
-    corpus: what is indexed.
+    folder: holds the indexes.
+    encoder: the encoder in training.
+    corpus: the passages to index.
     every: updates between two indexes; 0 keeps the first.
-    builder: who builds, if not the trainer.
-    probe: texts whose best passages are compared, and how many of these.
-    measure: what else is to be logged of an index.
-    log: file of one JSON object a line: `step` of the training, `index` the update it was built
-        after, `overlap` with the one before, 0..1, and what `measure` gave.
+    builder: builds the indexes; None lets the trainer build them.
+    probe: texts whose best passages are compared, and how many passages of each.
+    evaluate: gives further figures to log about an index.
+    log: file of one JSON object a line: `step` of the training, `index` the update after which the
+        index was built, `overlap` with the one before, 0..1, and the figures of `evaluate`.
     """
 
     def __init__(
@@ -154,17 +154,17 @@ class Refresher:
         every: int,
         builder: Builder | None,
         probe: tuple[Sequence[str], int],
-        measure: Callable[[PassageIndex], dict[str, float]] | None,
+        evaluate: Callable[[PassageIndex], dict[str, float]] | None,
         log: Path,
     ) -> None:
         self.folder, self.encoder, self.corpus = folder, encoder, corpus
         self.every, self.builder, self.probe = every, builder, probe
-        self.measure, self.log = measure, log
+        self.evaluate, self.log = evaluate, log
         self._open: tuple[int, PassageIndex] | None = None
 
     def at(self, step: int) -> PassageIndex:
-        """The index for update number `step`, from 0. Where the trainer builds, it depends on
-        nothing but the tower at the last multiple of `every`."""
+        """The index for update number `step`, from 0. If the trainer builds the indexes, it depends
+        only on the tower at the last multiple of `every`."""
         standing = current_step(self.folder)
         due = self.every and step % self.every == 0 and standing != step
         if standing is None or (due and self.builder is None):
@@ -180,7 +180,7 @@ class Refresher:
         return self._open[1]
 
     def publish(self, step: int) -> PassageIndex:
-        """Build the index of the encoder as it is, here and now."""
+        """Build the index of the encoder in its current state, in this process."""
         known = current_step(self.folder) == step
         before, self._open = (
             self._open,
@@ -197,15 +197,20 @@ class Refresher:
         if before is not None:
             texts, k = self.probe
             row["overlap"] = overlap(before, index, self.encoder.encode_queries(texts), k)
-        if self.measure is not None:
-            row |= self.measure(index)
+        if self.evaluate is not None:
+            row |= self.evaluate(index)
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
 
-def build_newest(folder: Path) -> int | None:
-    """Build the index of the newest tower that waits, and drop it and those before it; the update
-    it is of, or None if none waits."""
+def build_newest(folder: Path, device: str, precision: str) -> int | None:
+    """Build the index of the newest waiting tower, and remove it and the older ones; returns the
+    number of its update, or None if no tower waits.
+
+    Parameters
+    ----------
+    device, precision: of the tower while it encodes, as in training.
+    """
     waiting = sorted(folder.glob("tower-*"))
     found = current(folder)
     if not waiting or found is None:
@@ -213,7 +218,7 @@ def build_newest(folder: Path) -> int | None:
     tower, (_, index) = waiting[-1], found
     encoder = load_encoder(str(tower))
     for model in {encoder.passage_model, encoder.query_model}:
-        model.bfloat16()  # as in training, and three times as fast
+        place(model, device, precision)
     publish(folder, encoder, index.corpus, _number(tower.name))
     for done in waiting:
         shutil.rmtree(done, ignore_errors=True)
@@ -231,14 +236,14 @@ def _number(name: str) -> int:
     return int(re.findall(r"\d+", name)[0])
 
 
-def main(folder: Path) -> None:
-    """Build whatever waits until the process that started this one has ended."""
-    torch.set_num_threads(1)  # the trainer wants the others
+def main(folder: Path, device: str, precision: str) -> None:
+    """Build the indexes of waiting towers until the process that started this one has ended."""
+    torch.set_num_threads(1)  # leaves the other cores to the trainer
     parent = os.getppid()
     while os.getppid() == parent:
-        if build_newest(folder) is None:
+        if build_newest(folder, device, precision) is None:
             time.sleep(PAUSE)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -10,7 +10,7 @@ def test_the_end_token_is_no_evidence(language_model):
     """Every passage ends, so that its end says nothing of where an answer came from."""
     method = KnnLM(language_model, FixedRetriever(), lam=0.5, temperature=10.0)
     (found,) = method.retriever.retrieve(QUESTIONS[:1], 4)
-    pairs = method.memory(found)
+    pairs = method.datastore(found)
     word = int(pairs[1][pairs[2] == 1][0])  # the first word of the second passage
     _, mass = method._score(QUESTIONS[0], [word, language_model.end], pairs, len(found.ids))
     _, distances, hits = method.neighbours(QUESTIONS[0], [word, language_model.end], pairs)

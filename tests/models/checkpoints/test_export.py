@@ -10,6 +10,7 @@ from ragbook.errors import InputError
 from ragbook.models import load_language_model, load_reader, load_span_reader
 from ragbook.models.bundled import fill
 from ragbook.models.checkpoints.export import EXPORTS, export
+from ragbook.models.generator import labels_of
 from ragbook.models.span import SpanScorer
 
 PASSAGE = Passage("x", "Lake Velm", "Lake Velm was first charted by Ilsa Brenkov in 1873.")
@@ -32,7 +33,7 @@ def test_a_reader_reads_without_this_package(tmp_path, name):
     scores = []
     for reader in (again, own):
         states, mask = reader.encode_documents([QUESTION], [[PASSAGE]])
-        labels = reader.pad_labels(reader.answer_ids(["Ilsa Brenkov in 1873"]))
+        labels = labels_of(reader, ["Ilsa Brenkov in 1873"])
         scores.append(reader.token_log_probs(reader.memory(states[:, 0], mask[:, 0]), labels))
     torch.testing.assert_close(*scores)
 

@@ -174,7 +174,7 @@ def test_what_opens_every_answer_is_given_and_not_predicted(reader):
     reader = SeqReader(reader.model, reader.tokenizer, "opened", opening=(FORCED,))
     states, mask = reader.encode_documents(QUESTIONS[:1], [PASSAGES[:1]])
     states, mask = states[0], mask[0]
-    (answer,) = reader.answer_ids(ANSWERS[:1])
+    answer = reader.answer_ids(ANSWERS[0])
     found = reader.token_log_probs(reader.memory(states, mask), torch.tensor([answer]))
     with torch.no_grad():
         logits = reader.model(

@@ -251,7 +251,7 @@ def test_what_is_no_checkpoint_of_realm_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"dense\.bias"):
         load_realm_embedder(name)
     (folder / "config.json").write_text(json.dumps(SETTINGS | {"model_type": "bert"}))
-    with pytest.raises(InputError, match="'bert', not of REALM"):
+    with pytest.raises(InputError, match="'bert'; name one of REALM"):
         load_realm_encoder(name)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"\x80")

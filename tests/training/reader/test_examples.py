@@ -6,7 +6,7 @@ import pytest
 
 from ragbook.corpus import Corpus, Passage, Question, miniwiki
 from ragbook.errors import InputError
-from ragbook.training.reader.examples import GoldExamples, cloze, exchange, infilling
+from ragbook.training.reader.examples import GoldExamples, cloze_question, exchange, infilling
 from tests.fakes import RandomEncoder
 
 DANUBE = Passage("d", "Danube", "In Vienna the Danube is wide. Ludwig Bemelmans saw it in 1931.")
@@ -14,7 +14,7 @@ DANUBE = Passage("d", "Danube", "In Vienna the Danube is wide. Ludwig Bemelmans 
 
 def test_cloze_asks_for_a_name_or_number_of_the_passage():
     rng = random.Random(3)
-    drawn = [cloze(rng, DANUBE) for _ in range(60)]
+    drawn = [cloze_question(rng, DANUBE) for _ in range(60)]
     found = {question.answers[0] for question in drawn if question}
     assert found <= {"Vienna", "1931", "Danube"} | {"Ludwig Bemelmans"}
     assert "1931" in found

@@ -12,7 +12,7 @@ from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
 from ragbook.models import load_reader, load_span_reader
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.training.reader.examples import Found
+from ragbook.training.reader.examples import RetrievedQuestion
 from ragbook.training.reader.objectives import (
     METHODS,
     answer_spans,
@@ -94,7 +94,7 @@ def test_training_raises_the_likelihood_and_leaves_the_shared_reader(tmp_path):
     model, scorer = deepcopy(load_reader().model), deepcopy(load_span_reader().scorer)
     before = {n: p.clone() for n, p in [*model.named_parameters(), *scorer.named_parameters()]}
     found = [
-        Found(question, SHOWN, tuple(row), 0)
+        RetrievedQuestion(question, SHOWN, tuple(row), 0)
         for question, row in zip(ASKED, SCORES.tolist(), strict=True)
     ]
     files = train_objectives(model, scorer, found, "few", Run(tmp_path, steps=8))
@@ -117,7 +117,11 @@ def test_an_answer_that_no_span_reads_does_no_harm(tmp_path):
     long = "Ilsa Brenkov charted Velm in 1873. Ilsa Brenkov drew it"
     asked = Question("What happened?", (long,), "a")
     files = train_objectives(
-        model, scorer, [Found(asked, SHOWN, (0.3, 0.2, 0.1), 0)], "long", Run(tmp_path, steps=2)
+        model,
+        scorer,
+        [RetrievedQuestion(asked, SHOWN, (0.3, 0.2, 0.1), 0)],
+        "long",
+        Run(tmp_path, steps=2),
     )
     for name, parameter in scorer.named_parameters():
         torch.testing.assert_close(files["realm"][name].float(), parameter, atol=0.01, rtol=0.02)

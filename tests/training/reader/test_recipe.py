@@ -7,10 +7,10 @@ import torch
 
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
-from ragbook.models import load_reader, load_span_reader
+from ragbook.models import load_reader, load_span_reader, loading
 from ragbook.models.bundled import manifest
 from ragbook.training.reader.objectives import METHODS
-from ragbook.training.reader.recipe import readers
+from ragbook.training.reader.recipe import recipe
 from ragbook.training.run import Run
 from tests.fakes import RandomEncoder
 
@@ -31,7 +31,7 @@ def test_a_reader_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
     rivers = [Passage(str(i), f"River {i}", f"River {i} rises at Vel{i}.") for i in range(12)]
     asked = [Question(f"Where does river {i} rise?", (f"Vel{i}",), str(i)) for i in range(12)]
-    readers(Run(tmp_path, steps=2, own=(Corpus("rivers", rivers), asked)))
+    recipe(Run(tmp_path, steps=2, own=(Corpus("rivers", rivers), asked)))
     reader, span = load_reader(str(tmp_path)), load_span_reader(str(tmp_path))
     assert span.pairs is reader.pairs
     assert reader.name == str(tmp_path)
@@ -57,9 +57,9 @@ def test_a_reader_of_ones_own(tmp_path, monkeypatch):
     assert realm.pairs is reader.pairs
     assert not torch.equal(realm.scorer.out.weight, span.scorer.out.weight)
     with pytest.raises(InputError, match="a run with other settings"):
-        readers(Run(tmp_path, steps=2, resume=True, own=(Corpus("rivers", rivers), asked[:11])))
+        recipe(Run(tmp_path, steps=2, resume=True, own=(Corpus("rivers", rivers), asked[:11])))
     (tmp_path / "span.safetensors").write_bytes(b"cut")
-    load_span_reader.__wrapped__.cache_clear()
+    loading._span_reader.__wrapped__.cache_clear()
     with pytest.raises(InputError, match="missing or damaged"):
         load_span_reader(str(tmp_path))
     with pytest.raises(InputError, match=r"holds no weights\.json"):

@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from ragbook.corpus import Passage, Question
+from ragbook.models.bundled import new_reader_model
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.seq2seq import new_reader_model
 from ragbook.models.span import SpanScorer
-from ragbook.training.reader.train import collate, losses, prepare, set_dropout, shift_right
+from ragbook.training.reader.train import (
+    collate,
+    losses,
+    quicken_and_freeze,
+    set_dropout,
+    shift_right,
+)
 from ragbook.training.reader.worlds import Example, example
 
 DANUBE = Passage("d", "Danube", "In Vienna the Danube is wide. Ludwig Bemelmans saw it in 1931.")
@@ -63,7 +69,7 @@ def test_shift_right():
 def test_attention_is_unfused_everywhere_and_the_lower_layers_are_frozen():
     """The fused kernel gives no weights to the pointer loss, and is slow to train on CPUs."""
     model, scorer = new_reader_model(), SpanScorer(384)
-    prepare(model, scorer)
+    quicken_and_freeze(model, scorer, precision="bfloat16")
     asked = {m.config._attn_implementation for m in model.modules() if hasattr(m, "config")}
     assert asked == {"eager"}
     trained = {n for n, p in model.named_parameters() if p.requires_grad}

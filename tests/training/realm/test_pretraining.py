@@ -23,7 +23,12 @@ from ragbook.training.realm import pretraining as realm
 from ragbook.training.realm.cloze import ClozeRecipe, taken_out, train_cloze
 from ragbook.training.realm.masked_reader import ReaderRecipe, passage_beside, train_masked_reader
 from ragbook.training.realm.masking import Masked, masked_sentences
-from ragbook.training.realm.pretraining import RealmRecipe, candidates, read, train_realm
+from ragbook.training.realm.pretraining import (
+    RealmRecipe,
+    candidates,
+    retrieve_then_predict,
+    train_realm,
+)
 from ragbook.training.realm.recipe import mapped_encoder, recipe
 from ragbook.training.run import Run
 
@@ -101,7 +106,7 @@ def test_the_likelihood_is_that_of_pairs_read_one_by_one(masked, tmp_path, kind)
     index = index_of(encoder, tmp_path / "i")
     some = shown(masked)
     with torch.no_grad():
-        found = read(reader, encoder, index, some, 3, null_score=0.5)
+        found = retrieve_then_predict(reader, encoder, index, some, 3, null_score=0.5)
     for b, one in enumerate(some):
         passages = [NULL, *(CORPUS[at] for at in found.positions[b])]
         query = torch.from_numpy(encoder.encode_queries([one.text]))[0]
@@ -128,7 +133,7 @@ def test_the_likelihood_is_that_of_pairs_read_one_by_one(masked, tmp_path, kind)
 def test_gradients_reach_both_towers_and_are_the_closed_form(masked, tmp_path):
     encoder, reader = new_encoder("untied"), new_reader()
     index = index_of(encoder, tmp_path / "i")
-    found = read(reader, encoder, index, shown(masked), 3)
+    found = retrieve_then_predict(reader, encoder, index, shown(masked), 3)
     found.log_prior.retain_grad()
     found.log_prob().sum().backward()
     prior = found.log_prior.detach()
@@ -162,9 +167,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(masked, tmp_path, monke
                     def dying(*arguments, calls=calls, dies=dies, **named):
                         if next(calls) == dies:
                             raise KeyboardInterrupt
-                        return read(*arguments, **named)
+                        return retrieve_then_predict(*arguments, **named)
 
-                    patch.setattr(realm, "read", dying)
+                    patch.setattr(realm, "retrieve_then_predict", dying)
                 try:
                     train_realm(
                         reader, encoder, CORPUS, masked, tmp_path / folder, SMALL, progress=False
@@ -188,12 +193,12 @@ def test_the_index_is_made_anew_and_its_moves_are_logged(masked, tmp_path, refre
     )
     seen: list[str] = []
 
-    def measure(index) -> dict[str, float]:
+    def evaluate(index) -> dict[str, float]:
         seen.append(index.digest)
         return {"passages": len(index)}
 
     index = train_realm(
-        reader, encoder, CORPUS, masked, tmp_path, chosen, measure=measure, progress=False
+        reader, encoder, CORPUS, masked, tmp_path, chosen, evaluate=evaluate, progress=False
     )
     rows = [json.loads(line) for line in (tmp_path / "refresh.jsonl").read_text().splitlines()]
     assert [row["index"] for row in rows] == wanted
@@ -224,7 +229,7 @@ def test_training_raises_the_likelihood(masked, tmp_path):
 
     def mean():
         with torch.no_grad():
-            return read(reader, encoder, index, some, 3).log_prob().mean().item()
+            return retrieve_then_predict(reader, encoder, index, some, 3).log_prob().mean().item()
 
     before = mean()
     chosen = RealmRecipe(
@@ -237,7 +242,7 @@ def test_training_raises_the_likelihood(masked, tmp_path):
 def test_bad_input_is_named(masked, tmp_path):
     with pytest.raises(InputError, match="choose from answer, token"):
         train_realm(new_reader(), new_encoder(), CORPUS, masked, tmp_path, RealmRecipe(form="sum"))
-    with pytest.raises(InputError, match="at least two"):
+    with pytest.raises(InputError, match="at least 2"):
         train_realm(new_reader(), new_encoder(), Corpus("one", [CORPUS[0]]), masked, tmp_path)
 
 
@@ -309,7 +314,7 @@ def test_the_recipe_starts_from_the_encoder_as_it_is(monkeypatch, tmp_path):
 
     begun = []
 
-    def stop(encoder, *_):
+    def stop(encoder, *_, **__):
         begun.append(encoder)
         raise InputError("far enough")
 

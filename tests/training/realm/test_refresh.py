@@ -118,13 +118,13 @@ def refresher(folder, encoder, builder=None, every=2):
 def test_the_newest_tower_is_built_and_older_ones_are_dropped(tmp_path):
     encoder = new_encoder()
     publish(tmp_path, encoder, CORPUS, 0)
-    waiting: Any = Builder(tmp_path)
+    waiting: Any = Builder(tmp_path, "cpu", "bfloat16")
     waiting._process = SimpleNamespace(poll=lambda: None)  # the test builds
     waiting.want(encoder, 2)
     shift(encoder)
     waiting.want(encoder, 4)
-    assert build_newest(tmp_path) == 4
-    assert build_newest(tmp_path) is None
+    assert build_newest(tmp_path, "cpu", "bfloat16") == 4
+    assert build_newest(tmp_path, "cpu", "bfloat16") is None
     step, index = current(tmp_path) or pytest.fail("no index")
     assert step == 4
     here = publish(tmp_path / "here", encoder, CORPUS, 4)
@@ -135,7 +135,7 @@ def test_the_newest_tower_is_built_and_older_ones_are_dropped(tmp_path):
 
 def test_a_second_process_builds_while_the_trainer_goes_on(tmp_path):
     encoder = new_encoder()
-    with Builder(tmp_path) as builder:
+    with Builder(tmp_path, "cpu", "bfloat16") as builder:
         live = refresher(tmp_path, encoder, builder)
         old = live.at(0)
         shift(encoder)
@@ -159,7 +159,7 @@ def test_a_second_process_builds_while_the_trainer_goes_on(tmp_path):
 
 def test_an_ended_process_is_noticed(tmp_path):
     publish(tmp_path, new_encoder(), CORPUS, 0)
-    with Builder(tmp_path) as builder:
+    with Builder(tmp_path, "cpu", "bfloat16") as builder:
         builder._process.kill()
         builder._process.wait()
         with pytest.raises(RuntimeError, match="ended with status"):
@@ -170,5 +170,5 @@ def test_the_building_process_ends_with_its_parent(tmp_path, monkeypatch):
     parents = iter([1, 1, 1, 2])
     monkeypatch.setattr(refresh.os, "getppid", lambda: next(parents))
     monkeypatch.setattr(refresh, "PAUSE", 0.0)
-    refresh.main(tmp_path)
+    refresh.main(tmp_path, "cpu", "bfloat16")
     assert next(parents, None) is None

@@ -4,8 +4,7 @@ import re
 
 import numpy as np
 import pytest
-
-from ragbook import figures
+from experiments import figures
 
 GIVEN = {"mean": 0.25, "ci95": (0.2, 0.4)}
 MORE = {"mean": 0.5, "ci95": (0.5, 0.625)}

@@ -1,0 +1,231 @@
+"""What a causal model has read of prompts: the keys and values of their pieces, joined to rows.
+
+See `ragbook.models.causal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from ragbook.errors import InputError
+from ragbook.models.fusion import passage_sums
+
+BATCH_TOKENS = 4096
+"""The most tokens in one forward pass, padding included."""
+
+Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values of each layer, [..., heads, L, d]."""
+
+
+@dataclass(frozen=True)
+class PassageStates:
+    """What the model computes for one piece of a prompt, L tokens that follow the beginning."""
+
+    ids: tuple[int, ...]
+    layers: Layers  # [heads, L, d] each
+    keys: Tensor  # float32 [L, d]: what kNN-LM stores; see `ragbook.models.lm.key_module`
+    seconds: float  # the time it took to read the piece
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return self.keys.nbytes + sum(k.nbytes + v.nbytes for k, v in self.layers)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A piece of a prompt in a row of a memory: its states, and the passage of each token."""
+
+    states: PassageStates
+    owner: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Keys and values of S rows, up to the last token before an answer, with padding anywhere."""
+
+    layers: Layers  # [S, heads, L, d] each
+    positions: Tensor  # int64 [S, L]
+    real: Tensor  # bool [S, L]
+    owner: Tensor  # int64 [S, L], the passage of each token; -1 for other tokens
+    after: Tensor  # int64 [S], the position of the next token
+
+
+def cache_of(layers: Layers) -> DynamicCache:
+    """A cache with these keys and values, [R, heads, L, d] for each layer."""
+    cache = DynamicCache()
+    for number, (keys, values) in enumerate(layers):
+        cache.update(keys, values, number)
+    return cache
+
+
+class Reads(Protocol):
+    """The parts of its model that a memory uses; see `ragbook.models.causal.CausalReader`."""
+
+    name: str
+    end: int
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model is on."""
+        ...
+
+    def run(
+        self, ids: Tensor, cache: DynamicCache, positions: Tensor, real: Tensor, logits: int
+    ) -> Tensor:
+        """Run the model on new tokens that follow those of a cache."""
+        ...
+
+    def last_attention(self, memory: CausalMemory, labels: Tensor) -> Tensor:
+        """The last layer's attention while answers are written."""
+        ...
+
+
+class CausalMemory:
+    """What a causal model has read; see `ragbook.models.generator.Memory`.
+
+    The passages are read already; the questions are read when the rows are first needed.
+
+    Parameters
+    ----------
+    reader: the model.
+    asked: each question's tokens, without the last token before its answer.
+    shown: the pieces of each row. There are B * n rows, question by question, or B.
+    n: passages of each question.
+    beginning: the beginning of every prompt.
+    """
+
+    def __init__(
+        self,
+        reader: Reads,
+        asked: Sequence[Sequence[int]],
+        shown: Sequence[Sequence[Shown]],
+        n: int,
+        beginning: PassageStates,
+    ) -> None:
+        self.reader, self.asked, self.shown, self.n = reader, asked, shown, n
+        self.beginning = beginning
+
+    def fused(self) -> CausalMemory:
+        """The n passages of each question end to end in one row."""
+        every = [
+            [piece for row in self.shown[at : at + self.n] for piece in row]
+            for at in range(0, len(self.shown), self.n)
+        ]
+        numbered = [
+            [Shown(one.states, (z,) * len(one.owner)) for z, one in enumerate(row)] for row in every
+        ]
+        return CausalMemory(self.reader, self.asked, numbered, self.n, self.beginning)
+
+    def masked(self, hidden: Tensor) -> CausalMemory:
+        """The same fused memory without the passages where `hidden` [B, n] is true; the questions
+        are read again."""
+        kept = [
+            [piece for piece in row if not one[piece.owner[0]]]
+            for row, one in zip(self.shown, hidden.tolist(), strict=True)
+        ]
+        return CausalMemory(self.reader, self.asked, kept, self.n, self.beginning)
+
+    def attention(self, labels: Tensor) -> Tensor:
+        """The share of each passage in the last layer's attention, float32 [B, n]; see
+        `ragbook.models.generator.Memory.attention`."""
+        weights = self.reader.last_attention(self, labels)
+        owner = self.rows.owner.to(weights.device)
+        sums = passage_sums(weights, owner, self.n).cpu()
+        # If the window of sliding attention reaches no passage, all get the same share.
+        tokens = passage_sums(torch.ones_like(weights), owner, self.n).cpu()
+        sums = torch.where(sums.sum(-1, keepdim=True) > 0, sums, (tokens > 0).float())
+        return sums / sums.sum(-1, keepdim=True)
+
+    def first_token_scores(self) -> Tensor:
+        """Not defined for a decoder-only model.
+
+        Raises
+        ------
+        InputError: always.
+        """
+        raise InputError(
+            f"{self.reader.name} is a decoder-only model and has no cross-attention, from whose "
+            "scores a retriever could be distilled; name an encoder-decoder"
+        )
+
+    @cached_property
+    @torch.no_grad()
+    def rows(self) -> Rows:
+        """The keys and values of every row, with those of its question."""
+        reader, S = self.reader, len(self.shown)
+        start = self.beginning
+        first = len(start.ids)
+        per_question = S // len(self.asked)
+        widths = [sum(len(piece.owner) for piece in row) for row in self.shown]
+        asked = [ids for ids in self.asked for _ in range(per_question)]
+        before, longest = first + max(widths, default=0), max(map(len, asked))
+        L = before + longest
+        positions = torch.zeros(S, L, dtype=torch.long)
+        real = torch.zeros(S, L, dtype=torch.bool)
+        owner = torch.full((S, L), -1)
+        ids = torch.full((S, longest), reader.end)
+        positions[:, :first] = torch.arange(first)
+        real[:, :first] = True
+        after = torch.full((S,), first)
+        layers = [
+            (k.new_zeros(S, k.shape[0], L, k.shape[2]), v.new_zeros(S, v.shape[0], L, v.shape[2]))
+            for k, v in start.layers
+        ]
+        for (k, v), (own_k, own_v) in zip(layers, start.layers, strict=True):
+            k[:, :, :first], v[:, :, :first] = own_k, own_v
+        for s, (row, tokens) in enumerate(zip(self.shown, asked, strict=True)):
+            at = first
+            for piece in row:
+                end = at + len(piece.owner)
+                for (k, v), (own_k, own_v) in zip(layers, piece.states.layers, strict=True):
+                    k[s, :, at:end], v[s, :, at:end] = own_k, own_v
+                positions[s, at:end] = torch.arange(first, first + end - at)
+                owner[s, at:end] = torch.tensor(piece.owner)
+                real[s, at:end] = True
+                after[s] = max(int(after[s]), first + end - at)
+                at = end
+            ids[s, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+            real[s, before : before + len(tokens)] = True
+            positions[s, before:] = after[s] + torch.arange(longest)
+            after[s] += len(tokens)
+        rows = Rows(layers, positions, real, owner, after)
+        if longest:
+            size = max(1, BATCH_TOKENS // longest)
+            for part in torch.arange(S).split(size):
+                cache = cache_of([(k[part, :, :before], v[part, :, :before]) for k, v in layers])
+                reader.run(ids[part], cache, positions[part], real[part], logits=0)
+                for (k, v), layer in zip(layers, cache.layers, strict=True):
+                    k[part, :, before:] = layer.keys[:, :, before:]
+                    v[part, :, before:] = layer.values[:, :, before:]
+        return rows
+
+
+class CausalContinuation:
+    """Next-token distributions of growing answers; see `ragbook.models.generator.NextLogProbs`."""
+
+    def __init__(self, reader: Reads, memory: CausalMemory) -> None:
+        self.reader, self.memory = reader, memory
+        self.cache: DynamicCache | None = None
+
+    @torch.no_grad()
+    def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
+        """log p(next token | what was read, prefix), float32 [R, V]. The start token of every
+        prefix is the prompt's last token before the answer."""
+        read, t = self.memory.rows, prefixes.shape[1]
+        if self.cache is None:
+            self.cache = cache_of([(k[rows], v[rows]) for k, v in read.layers])
+        else:
+            self.cache.batch_select_indices(parents.to(self.reader.device))
+        written = read.after[rows, None] + torch.arange(t)
+        positions = torch.cat([read.positions[rows], written], 1)
+        real = torch.cat([read.real[rows], torch.ones_like(written, dtype=torch.bool)], 1)
+        logits = self.reader.run(prefixes[:, -1:], self.cache, positions, real, logits=1)
+        return logits[:, -1].float().log_softmax(-1)

@@ -1,0 +1,501 @@
+"""Checks a folder in Hugging Face's or sentence-transformers' layout before anything is loaded from
+it.
+
+No code from such a folder is executed: neither the classes that `auto_map` or `modules.json` name,
+nor a pickle. A model that cannot be an encoder is refused in one sentence that says what can be.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ragbook.errors import InputError
+
+FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+"""The files that are taken from the hub: settings, vocabularies and weights, never a pickle."""
+MODULES = "modules.json"
+OWN_MODULES = (
+    "Transformer", "StaticEmbedding", "Pooling", "WeightedLayerPooling", "CNN", "LSTM", "Dense",
+    "LayerNorm", "Dropout", "Normalize",
+)  # fmt: skip
+"""The classes of sentence-transformers that a `modules.json` may name: those that read text, import
+nothing that a file names, and store their weights as safetensors."""
+_OWN_TYPE = re.compile(
+    r"sentence_transformers\.(models|base\.modules|sentence_transformer\.modules)(\.[a-z_]+)?\."
+    rf"({'|'.join(OWN_MODULES)})"
+)
+_WITH_WEIGHTS = ("StaticEmbedding", "WeightedLayerPooling", "CNN", "LSTM", "Dense", "LayerNorm")
+_ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation|linear)\.\w+")
+_TRANSFORMER_SETTINGS = {
+    "max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name",
+    "processing_kwargs", "unpad_inputs", "query_length", "document_length",
+}  # fmt: skip
+"""Settings of a `Transformer` module that say how text is read. Others name more things to load."""
+_METHODS = ("forward", "get_text_features")
+_CLASSIFIER = re.compile(
+    r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
+    r"NextSentencePrediction)$"
+)
+_SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+
+
+_WOULD_DO = {
+    "encoder": "'minilm', a sentence-transformers or BERT-like model, a folder that `ragbook train "
+    "dpr` wrote, or a DPR pair, by the name that contains 'ctx_encoder'",
+    "model": "'bundled', a folder that `ragbook train` wrote, or a seq2seq or causal model",
+}
+SEQ2SEQ, CAUSAL, RAG = "seq2seq", "causal", "rag"
+
+
+@dataclass(frozen=True)
+class GeneratorFiles:
+    """A checkpoint of a model that can generate: its name, its folder, and the kind of model that
+    its configuration describes."""
+
+    name: str
+    folder: Path
+    kind: str
+    architecture: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The content of a folder.
+
+    Attributes
+    ----------
+    folder: the local folder.
+    modules: the classes that `modules.json` names, in order; empty if there is no such file.
+    transformer: the folder with the transformer's own files; None for `StaticEmbedding`.
+    """
+
+    folder: Path
+    modules: tuple[str, ...]
+    transformer: Path | None
+
+
+def inspect_folder(name: str, pooling: str | None = None) -> Layout:
+    """Check a folder, or a checkpoint of the hub, that is named as an encoder.
+
+    Parameters
+    ----------
+    name: a local folder or a hub name.
+    pooling: the pooling that was asked for; a causal language model needs one to be an encoder.
+
+    Raises
+    ------
+    InputError: there is nothing with that name, or it is not an encoder that can be loaded safely.
+    """
+    folder = checkpoint_folder(name)
+    refuse_code(name, folder)
+    if not (folder / MODULES).is_file():
+        check_transformer(name, folder)
+        _check_kind(name, folder, pooling)
+        return Layout(folder, (), folder)
+    modules = _modules(name, folder)
+    transformer = None
+    for kind, path in modules:
+        if kind == "Transformer":
+            transformer = path
+            _check_settings(name, path)
+            check_transformer(name, path)
+            _check_kind(name, path, pooling, described=True)
+        elif kind in _WITH_WEIGHTS and not (path / "model.safetensors").is_file():
+            raise _no_weights(name, path)
+        if kind == "Dense":
+            activation = _json(name, path / "config.json").get("activation_function")
+            if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
+                raise InputError(
+                    f"{name} has a Dense layer with the activation {activation!r}, which is not "
+                    "from torch.nn; name an encoder of sentence-transformers' own modules"
+                )
+    return Layout(folder, tuple(kind for kind, _ in modules), transformer)
+
+
+def inspect_generator(name: str) -> GeneratorFiles:
+    """Check a folder, or a checkpoint of the hub, that is named as a reader or language model.
+
+    Raises
+    ------
+    InputError: there is nothing with that name, or it cannot generate or cannot be loaded safely.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    )
+
+    folder = checkpoint_folder(name, "model")
+    refuse_code(name, folder)
+    config = _config(name, folder)
+    architecture = (config.architectures or [""])[0]
+    what, kind = architecture or config.model_type, type(config)
+    if config.model_type == "rag":
+        return GeneratorFiles(name, folder, RAG, what)
+    if _CLASSIFIER.search(architecture):
+        raise InputError(
+            f"{name} is a classifier ({what}), which cannot write answers; name a seq2seq or "
+            "causal model, such as the one that it was trained from"
+        )
+    decoder = getattr(config, "is_decoder", False) or architecture.endswith("LMHeadModel")
+    if architecture.endswith("EncoderModel"):
+        raise InputError(
+            f"{name} is only the encoder of a seq2seq model ({what}), which cannot write; name "
+            "the whole model, or use this one as an --encoder"
+        )
+    if config.is_encoder_decoder and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        found = SEQ2SEQ
+    elif kind in MODEL_FOR_CAUSAL_LM_MAPPING and (
+        decoder or kind not in MODEL_FOR_MASKED_LM_MAPPING
+    ):
+        found = CAUSAL
+    else:
+        raise InputError(
+            f"{name} ({what}) is not a model that writes text; name a seq2seq model such as T5 or "
+            "BART or a causal one such as GPT-2 or Llama"
+            + ("; it may be an --encoder" if kind in MODEL_FOR_MASKED_LM_MAPPING else "")
+        )
+    check_transformer(name, folder)
+    return GeneratorFiles(name, folder, found, what)
+
+
+def loaded(found: GeneratorFiles) -> tuple[Any, Any]:
+    """The model of a checkpoint that was looked through, float32, and its fast tokenizer.
+
+    Raises
+    ------
+    InputError: a tensor is missing, unknown or of another shape, or there is no fast tokenizer; the
+        message names it.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    name, folder = found.name, str(found.folder)
+    kind: Any = AutoModelForCausalLM if found.kind == CAUSAL else AutoModelForSeq2SeqLM
+    try:
+        with quiet():
+            model, info = kind.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+                trust_remote_code=False,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"{name} is damaged or not a complete checkpoint of {found.architecture} "
+            f"({' '.join(str(error).split())[:200]}); save it again with save_pretrained"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise InputError(f"{name} lacks tensors of its model: {_some(missing)}; download it again")
+    if unexpected := sorted(info["unexpected_keys"]):
+        raise InputError(
+            f"{name} holds tensors that its model does not have: {_some(unexpected)}; its "
+            "config.json is that of another model or damaged: download it again"
+        )
+    if mismatched := sorted(str(key[0]) for key in info.get("mismatched_keys", ())):
+        raise InputError(
+            f"{name} holds tensors of another shape: {_some(mismatched)}; download it again"
+        )
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"{name} has no fast tokenizer; with sentencepiece installed, write its tokenizer.json "
+            "by AutoTokenizer's save_pretrained"
+        )
+    return model, tokenizer
+
+
+def check_tensors(name: str, folder: Path, model: Any) -> None:
+    """Refuse weights that do not belong to the model: all of its tensors must be in the file, with
+    the same shapes, and no others.
+
+    A pooler may be missing, as its states are not used, and the head of the task that a checkpoint
+    was trained on may be there.
+
+    Parameters
+    ----------
+    folder: folder of the transformer's files.
+    model: the `PreTrainedModel` loaded from them.
+
+    Raises
+    ------
+    InputError: tensors are missing or do not fit; the message names them.
+    """
+    _, found = type(model).from_pretrained(
+        str(folder),
+        config=model.config,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    if missing := sorted(n for n in found["missing_keys"] if not n.startswith("pooler.")):
+        raise InputError(f"{name} lacks tensors of its model: {_some(missing)}; download it again")
+    if mismatched := sorted(name for name, *_ in found["mismatched_keys"]):
+        raise InputError(
+            f"{name} holds tensors of other shapes than its config.json says: {_some(mismatched)}; "
+            "download it again"
+        )
+    if unexpected := sorted(found["unexpected_keys"] - _of_heads(model.config)):
+        raise InputError(
+            f"{name} holds tensors that its model does not have: {_some(unexpected)}; its "
+            "config.json is that of another model or damaged: download it again"
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the bars and reports of transformers' loading; their important parts are checked here
+    and reported in one sentence."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def checkpoint_folder(name: str, wanted: str = "encoder") -> Path:
+    """The folder of that name, or the folder of the hub's cache with that checkpoint.
+
+    Raises
+    ------
+    InputError: there is neither; the message says what can be named for what is `wanted`.
+    """
+    folder = Path(name)
+    if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        from huggingface_hub import snapshot_download
+
+        with suppress(OSError, ValueError):  # it is neither in the cache nor on the network
+            folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
+    if not any((folder / file).is_file() for file in (MODULES, "config.json")):
+        raise InputError(
+            f"there is no {wanted} {name!r}: it is neither a local folder nor a checkpoint in the "
+            f"hub's cache or on the network; choose {_WOULD_DO[wanted]}"
+        )
+    return folder
+
+
+def _json(name: str, path: Path) -> Any:
+    """The content of a file of settings; an empty dictionary if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_bytes().decode())
+    except ValueError as error:
+        raise InputError(f"{path} of {name} is damaged ({error}); download it again") from None
+
+
+def refuse_code(name: str, folder: Path) -> None:
+    """Refuse a folder whose configuration names code to be run (`auto_map`).
+
+    Raises
+    ------
+    InputError: it does; the message names the file.
+    """
+    for pattern in ("*config.json", "*/*config.json"):
+        for path in sorted(folder.glob(pattern)):
+            settings = _json(name, path)
+            if isinstance(settings, dict) and settings.get("auto_map"):
+                raise InputError(
+                    f"{name} brings code of its own (auto_map in {path.name}), which ragbook never "
+                    "runs; name a model whose class is part of transformers"
+                )
+
+
+def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
+    """The class and folder of each module that `modules.json` names, in order."""
+    said = _json(name, folder / "config_sentence_transformers.json").get("model_type")
+    if said not in (None, "SentenceTransformer"):
+        raise InputError(
+            f"{name} is a {said} of sentence-transformers, which does not give each text a single "
+            "vector; name a SentenceTransformer"
+        )
+    found = []
+    try:
+        for entry in _json(name, folder / MODULES):
+            kind, path = entry["type"], entry["path"]
+            if not (match := _OWN_TYPE.fullmatch(kind)):
+                raise InputError(
+                    f"{name} has the module {kind!r}, and only sentence-transformers' own "
+                    f"{', '.join(OWN_MODULES)} are loaded; name another encoder"
+                )
+            if os.path.isabs(path) or ".." in Path(path).parts:
+                raise InputError(
+                    f"{folder / MODULES} names {path!r}, which is outside its folder; name another "
+                    "encoder"
+                )
+            found.append((match[3], folder / path))
+    except (KeyError, TypeError):
+        found = []
+    if not found or found[0][0] not in ("Transformer", "StaticEmbedding"):
+        raise InputError(
+            f"{folder / MODULES} does not begin with a module that reads text, or it is damaged; "
+            "download the model again"
+        )
+    return found
+
+
+def _check_settings(name: str, folder: Path) -> None:
+    """Refuse settings of a `Transformer` module that would load anything but its own files."""
+    for path in sorted(folder.glob("sentence_*_config.json")):
+        settings = _json(name, path)
+        odd = sorted(key for key in settings.keys() - _TRANSFORMER_SETTINGS if settings[key])
+        if odd:
+            raise InputError(
+                f"{path} of {name} has settings that ragbook does not read: {_some(odd)}; remove "
+                "them if the model works without, or name another encoder"
+            )
+        for entry in (settings.get("modality_config") or {}).values():
+            if entry.get("method") not in _METHODS:
+                raise InputError(
+                    f"{path} of {name} calls the method {entry.get('method')!r}, and ragbook calls "
+                    f"only {' and '.join(_METHODS)}; name another encoder"
+                )
+
+
+def check_transformer(name: str, folder: Path) -> None:
+    """Refuse a folder without weights or without a tokenizer in a form that can be read.
+
+    Raises
+    ------
+    InputError: something is missing; the message names it and says what to do.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{name} is an adapter without its base model; merge the two (peft's "
+            "merge_and_unload), save the result and name that folder"
+        )
+    if not any(
+        (folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")
+    ):
+        raise _no_weights(name, folder)
+    there = {file for file in (*_SENTENCEPIECE, *_VOCABULARIES) if (folder / file).is_file()}
+    if "tokenizer.json" not in there and there & set(_SENTENCEPIECE):
+        raise InputError(
+            f"{name} has a SentencePiece model ({min(there & set(_SENTENCEPIECE))}) and no fast "
+            "tokenizer; with sentencepiece installed, write its tokenizer.json by AutoTokenizer's "
+            "save_pretrained"
+        )
+    if not there:
+        raise InputError(
+            f"{name} has no tokenizer (none of {', '.join(_VOCABULARIES)}); save the tokenizer "
+            "that the model was trained with into the same folder"
+        )
+
+
+def _no_weights(name: str, folder: Path) -> InputError:
+    others = sorted(
+        path.name
+        for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.gguf", "*.h5", "*.onnx")
+        for path in folder.glob(pattern)
+    )
+    only = f" (only {_some(others)})" if others else ""
+    return InputError(
+        f"{name} has no model.safetensors{only} in {folder.name}, and ragbook reads no other "
+        "weights; load the model once with transformers or sentence-transformers and write it with "
+        "save_pretrained"
+    )
+
+
+def _check_kind(name: str, folder: Path, pooling: str | None, described: bool = False) -> None:
+    """Refuse a model that does not turn text into states that can be pooled.
+
+    Parameters
+    ----------
+    described: whether a `modules.json` says how states are pooled; then every kind of model may be
+        an encoder.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+        MODEL_MAPPING,
+    )
+
+    config = _config(name, folder)
+    architecture = (config.architectures or [""])[0]
+    what = architecture or config.model_type
+    if _CLASSIFIER.search(architecture):
+        raise InputError(
+            f"{name} is a classifier ({what}), which gives scores and no vectors; name an encoder, "
+            "such as the model that it was trained from"
+        )
+    if config.model_type == "dpr":
+        raise InputError(
+            f"{name} is one half of a DPR pair; put both into folders whose names differ in "
+            "'ctx_encoder' and 'question_encoder', and name one of them"
+        )
+    seq2seq = config.is_encoder_decoder and not architecture.endswith("EncoderModel")
+    if seq2seq and not described:
+        raise InputError(
+            f"{name} is a seq2seq model ({what}), which can be a --reader and not an encoder; name "
+            "'minilm', a sentence-transformers or a BERT-like model"
+        )
+    model = MODEL_MAPPING.get(type(config), None)
+    reads = getattr(model, "main_input_name", None) == "input_ids"
+    if not reads or not hasattr(config, "vocab_size"):
+        raise InputError(f"{name} ({what}) is not a model for text only; name an encoder of text")
+    kind = type(config)
+    causal = getattr(config, "is_decoder", False) or (
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
+    )
+    if causal and not described and pooling not in ("last", "mean"):
+        raise InputError(
+            f"{name} is a causal language model ({what}), which can be a --reader or --lm; if it "
+            "was trained to embed texts, give its pooling with --pooling last or mean, else name "
+            "an encoder such as 'minilm'"
+        )
+
+
+def _config(name: str, folder: Path) -> Any:
+    """The configuration in `config.json`, as transformers reads it."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{name} has a config.json that transformers cannot read "
+            f"({' '.join(str(error).split())[:200]}); name another model"
+        ) from error
+
+
+def _of_heads(config: Any) -> set[str]:
+    """The names of all tensors of the architectures that a checkpoint was saved from."""
+    import torch
+    import transformers
+
+    names: set[str] = set()
+    for architecture in config.architectures or []:
+        kind = getattr(transformers, architecture, None)
+        if inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel):
+            with torch.device("meta"):  # only the names are needed, no numbers
+                names |= kind(config).state_dict().keys()
+    return names
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,231 @@
+"""Loads readers and language models: the bundled ones, and any that `transformers` can read.
+
+A checkpoint's configuration tells whether it is an encoder-decoder or a decoder-only model. Its
+files are checked before they are used (`ragbook.models.inspection`): no code from them is executed,
+nothing is unpickled, and missing or unknown tensors are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ragbook.errors import InputError
+from ragbook.models.bundled import (
+    BUNDLED,
+    WEIGHTS,
+    fill,
+    manifest,
+    reader_model,
+    span_scorer,
+    tensors,
+    weights_folder,
+)
+from ragbook.models.cached import check_left_to_right, check_reader
+from ragbook.models.causal import BUDGET, CausalReader
+from ragbook.models.checkpoints.fid import is_fid, load_fid
+from ragbook.models.checkpoints.rag import load_rag_reader
+from ragbook.models.devices import place
+from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.encoder import Encoder, load_encoder
+from ragbook.models.inspection import CAUSAL, RAG, inspect_generator, loaded
+from ragbook.models.lm import LanguageModel, new_lm_model
+from ragbook.models.prompts import pair
+from ragbook.models.seq2seq import SeqReader
+from ragbook.models.sharing import one_at_a_time
+from ragbook.models.span import SpanReader
+from ragbook.models.templates import TEMPLATES, Demonstration, Template, TemplateLayout
+
+T5_LIKE = ("t5", "mt5", "umt5", "longt5", "t5gemma")
+"""Encoder-decoders that were trained to answer questions from `question: ... context: ...`."""
+
+
+def load_reader(
+    name: str = BUNDLED,
+    method: str | None = None,
+    *,
+    prompt: Template | None = None,
+    demonstrations: Sequence[Demonstration] = (),
+    device: str = "cpu",
+    precision: str = "float32",
+    memory: int = BUDGET,
+) -> SeqReader | CausalReader:
+    """A generator: the reader of the closed book, in-context retrieval, RAG and FiD.
+
+    Calls with the same arguments return the same object, which is loaded once.
+
+    Parameters
+    ----------
+    name: the bundled reader, a folder that `ragbook train reader` wrote, or any seq2seq or causal
+        model that `transformers` loads from a path or the hub. This includes the generator of a RAG
+        checkpoint and, from a folder, an original FiD checkpoint
+        (`ragbook.models.checkpoints.fid`).
+    method: load the reader as tuned to this method's objective, if there is such a version. All
+        versions share one encoder, and pairs that one of them has encoded are not encoded again by
+        the others.
+    prompt: the template of prompts, by default one that fits the model; see
+        `ragbook.models.templates`.
+    demonstrations: answered questions in every prompt.
+    device, precision: see `ragbook.models.devices`.
+    memory: bytes of passages' keys and values that a causal model keeps between calls.
+
+    Raises
+    ------
+    InputError: there is no such model, it is of a kind that cannot be a reader, its weights are
+        missing or damaged, or it was trained on a prompt of its own and another was given.
+    """
+    return _reader(name, method, prompt, tuple(demonstrations), device, precision, memory)
+
+
+@one_at_a_time
+@cache
+def _reader(
+    name: str,
+    method: str | None,
+    prompt: Template | None,
+    demonstrations: tuple[Demonstration, ...],
+    device: str,
+    precision: str,
+    memory: int,
+) -> SeqReader | CausalReader:
+    folder = weights_folder(name)
+    how = (prompt, demonstrations, device, precision, memory)
+    if method is not None:
+        shared = _reader(name, None, *how)
+        if folder is None or f"{method}.safetensors" not in manifest(folder)["files"]:
+            return shared
+        own = tensors(f"{method}.safetensors", folder)
+        parameters = shared.model.named_parameters()
+        kept = {id(p): p for name, p in parameters if name.removeprefix("decoder.") not in own}
+        model = deepcopy(shared.model, kept)  # copies nothing but what changes
+        fill(model.decoder, own)
+        reader = SeqReader(model, shared.tokenizer, name)
+        reader.pairs = shared.pairs  # type: ignore[union-attr]  # the bundled one is a SeqReader
+        return reader
+    trained = folder is not None or is_fid(name)
+    kind = None if trained else inspect_generator(name).kind
+    if (trained or kind == RAG) and (prompt is not None or demonstrations):
+        raise InputError(
+            f"{name} was trained on a prompt of its own; leave --prompt and --demonstrations out"
+        )
+    if folder is not None:
+        made: Any = SeqReader(reader_model(folder), minilm_tokenizer(), name)
+    elif trained:
+        made = load_fid(name)
+    elif kind == RAG:
+        made = load_rag_reader(name)
+    else:
+        made = _any_reader(name, prompt, demonstrations, memory)
+    place(made.model, device, precision)
+    return made
+
+
+def _any_reader(
+    name: str,
+    prompt: Template | None,
+    demonstrations: tuple[Demonstration, ...],
+    memory: int,
+) -> SeqReader | CausalReader:
+    found = inspect_generator(name)
+    model, tokenizer = loaded(found)
+    if found.kind == CAUSAL:
+        reader = CausalReader(model, tokenizer, name, prompt, demonstrations, memory)
+        check_left_to_right(name, lambda ids: reader.forward(ids)[1])
+        reader.check()
+        return reader
+    if prompt is None and model.config.model_type in T5_LIKE:
+        prompt = TEMPLATES["t5"]
+    if prompt is None and demonstrations:
+        prompt = TEMPLATES["base"]
+    layout = pair if prompt is None else TemplateLayout(prompt, demonstrations)
+    reader = SeqReader(model, tokenizer, name, layout)
+    check_reader(reader)
+    return reader
+
+
+def load_joint() -> tuple[SeqReader, Encoder]:
+    """RAG-Sequence's reader and question tower as `ragbook train rag` trained them together; the
+    encoder can search every index that was built with the embedded one."""
+    reader = load_reader(method="rag-joint")
+    assert isinstance(reader, SeqReader)
+    return reader, load_encoder(str(WEIGHTS))
+
+
+def load_span_reader(
+    name: str = BUNDLED,
+    method: str | None = None,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> SpanReader:
+    """REALM's span reader. It shares its encoder with the seq2seq reader, and pairs that one of the
+    two has encoded are not encoded again by the other. The arguments are as in `load_reader`.
+
+    Raises
+    ------
+    InputError: the name is neither `bundled` nor a folder that `ragbook train reader` wrote, or
+        weights are missing or damaged.
+    """
+    return _span_reader(name, method, device, precision)
+
+
+@one_at_a_time
+@cache
+def _span_reader(name: str, method: str | None, device: str, precision: str) -> SpanReader:
+    folder = weights_folder(name)
+    if folder is None:
+        raise InputError(f"{name} holds no weights.json; name a folder `ragbook train` wrote")
+    reader = load_reader(name, device=device, precision=precision)
+    assert isinstance(reader, SeqReader)
+    encoder = reader.model.get_encoder()
+    scorer = span_scorer(encoder.config.hidden_size, folder)
+    if method is not None and f"{method}.safetensors" in manifest(folder)["files"]:
+        fill(scorer, tensors(f"{method}.safetensors", folder))
+    place(scorer, device)  # its input states are float32 in every precision
+    span_reader = SpanReader(encoder, scorer, reader.tokenizer, name)
+    span_reader.pairs = reader.pairs
+    return span_reader
+
+
+def load_language_model(
+    name: str = BUNDLED, *, device: str = "cpu", precision: str = "float32"
+) -> LanguageModel:
+    """A language model that reads plain text, for perplexity and datastores: the bundled one, a
+    folder with `weights.json` and `lm.safetensors` that `ragbook train lm` wrote, or any causal
+    model that `transformers` loads from a path or the hub.
+
+    Raises
+    ------
+    InputError: there is no such model, it is not causal, or weights are missing or damaged.
+    """
+    return _language_model(name, device, precision)
+
+
+@one_at_a_time
+@cache
+def _language_model(name: str, device: str, precision: str) -> LanguageModel:
+    folder = weights_folder(name)
+    if folder is None or (name != BUNDLED and "lm.safetensors" not in manifest(folder)["files"]):
+        found = inspect_generator(name)
+        if found.kind != CAUSAL:
+            raise InputError(
+                f"{name} is an encoder-decoder ({found.architecture}), which can be a --reader and "
+                "not an --lm; name a decoder-only model such as GPT-2 or Llama"
+            )
+        lm = LanguageModel(*loaded(found), name, checked=False)
+        check_left_to_right(name, lambda ids: lm.forward(ids)[1])
+    else:
+        model = new_lm_model()
+        fill(model, tensors("lm.safetensors", folder))
+        lm = LanguageModel(model, minilm_tokenizer(), name)
+    place(lm.model, device, precision)
+    return lm
+
+
+def is_local(name: str) -> bool:
+    """Whether a name is `bundled` or a folder that `ragbook train` wrote, which also has a reader
+    for REALM."""
+    return name == BUNDLED or (Path(name) / "weights.json").is_file()
