@@ -113,6 +113,7 @@ def in_child(work: Callable[[], dict[str, Any]], seconds: float) -> dict[str, An
     if not child:
         try:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             nowhere = os.open(os.devnull, os.O_RDWR)
             for stream in range(3):
@@ -264,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     CACHE.parent.mkdir(exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no child is left behind
     preload()
     reach = reached()
     drawn: list[Mutant] = []
