@@ -267,6 +267,23 @@ def test_save_writes_four_whole_files(comparison, tmp_path):
     comparison.save(out)  # again, over the files that are there
 
 
+def test_other_scripts_are_stored_as_they_are(comparison, tmp_path):
+    """Not as escapes: people read and search the file."""
+    lines = [{**comparison.predictions[0], "question": "Où est l'Øresund, 京都?"}]
+    Comparison(comparison.results, lines).save(tmp_path)
+    assert "Où est l'Øresund, 京都?" in (tmp_path / "predictions.jsonl").read_text("utf-8")
+
+
+def test_a_comparison_says_what_it_compared(comparison):
+    assert repr(comparison) == "Comparison(closed-book, realm, fid: 40 questions of numbers)"
+
+
+def test_five_passages_are_read_where_no_number_is_given():
+    retriever = FakeRetriever()
+    assert compare([FakeMethod("fid", 1, retriever)], QUESTIONS).results["k"] == 5
+    assert {k for _, k in retriever.calls} == {5}
+
+
 def test_a_failing_save_leaves_the_old_file_and_no_rest(comparison, tmp_path, monkeypatch):
     comparison.save(tmp_path)
     before = (tmp_path / "results.json").read_bytes()

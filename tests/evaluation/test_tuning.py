@@ -1,14 +1,16 @@
-"""Tuning kNN-LM: which model, which tokens, whose questions."""
+"""Tuning kNN-LM: which model, which tokens, whose questions, which text."""
 
 import json
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from ragbook.corpus import miniwiki
 from ragbook.evaluation import tuning
+from ragbook.methods.knn_lm import LAMS, TEMPERATURES, interpolate, knn_target_log_prob
 from ragbook.models import load_language_model
 
 
@@ -34,10 +36,7 @@ def test_the_end_of_an_answer_is_tuned_for_too(monkeypatch):
     lm = load_language_model()
     scored = []
 
-    class Recorded:
-        def __init__(self, *_, **__):
-            pass
-
+    class Recorded(tuning.KnnLM):
         def memory(self, found):
             return found
 
@@ -56,3 +55,43 @@ def test_the_end_of_an_answer_is_tuned_for_too(monkeypatch):
     assert tuning.tune_answers(lm) == {"lam": 0.1, "temperature": 2.0}
     ids = [lm.tokenizer(q.answers[0], add_special_tokens=False)["input_ids"] for q in questions]
     assert scored == [[*one, lm.end] for one in ids]
+
+
+def test_text_is_tuned_on_the_articles_set_aside_for_it(monkeypatch):
+    """On none of those that perplexity is reported on, and to the best of the whole grid."""
+    generator = torch.Generator().manual_seed(0)
+    seen = []
+
+    def scored(documents, corpus, lm):
+        seen.append((documents, corpus.name, lm))
+        return [
+            SimpleNamespace(
+                base=-5 * torch.rand(n, generator=generator),
+                distances=30 * torch.rand(n, 6, generator=generator),
+                hits=torch.rand(n, 6, generator=generator) < 0.5,
+            )
+            for n in (3, 4)
+        ]
+
+    monkeypatch.setattr(tuning, "score", scored)
+    found = tuning.tune_text("the model")  # type: ignore[arg-type]
+    ((documents, corpus, lm),) = seen
+    assert (corpus, lm) == (miniwiki.corpus().name, "the model")
+    assert [text.split("\n") for text in documents] == [
+        [passage.text for passage in article.passages] for article in miniwiki.heldout("dev")
+    ]
+    generator.manual_seed(0)
+    parts = scored(documents, miniwiki.corpus(), lm)
+    means = {
+        (lam, temperature): interpolate(
+            torch.cat([one.base for one in parts]),
+            torch.cat([knn_target_log_prob(one.distances, one.hits, temperature) for one in parts]),
+            lam,
+        )
+        .mean()
+        .item()
+        for lam in LAMS
+        for temperature in TEMPERATURES
+    }
+    assert set(found) == {"lam", "temperature"}
+    assert means[found["lam"], found["temperature"]] == pytest.approx(max(means.values()))

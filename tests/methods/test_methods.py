@@ -1,5 +1,6 @@
 """What every method promises, and the identities between them, on tiny random models."""
 
+import inspect
 import itertools
 import math
 
@@ -14,6 +15,7 @@ from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.decoding import Verbatim, beam_search
 from ragbook.methods.fid import FiD
 from ragbook.methods.knn_lm import KnnLM
+from ragbook.methods.knn_lm.text import OpenKnnLM
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
 from ragbook.models import load_language_model
@@ -424,3 +426,19 @@ def test_labels_that_share_states_are_scored_as_if_each_had_its_own(reader, chun
             labels=alone[None],
         )
         assert own.sum().item() == pytest.approx(-out.loss.item() * len(alone), abs=1e-3)
+
+
+def test_all_methods_are_asked_in_the_same_way_where_nothing_is_said():
+    """The same number of passages, beams and tokens: else a comparison compares those."""
+    kinds = (ClosedBook, KnnLM, Realm, RagSequence, RagToken, FiD)
+    for kind in kinds:
+        for call in (kind.answer, kind.log_prob):
+            assert inspect.signature(call).parameters["k"].default == 5
+    for kind in (kind for kind in kinds if kind is not Realm):
+        settings = inspect.signature(kind).parameters
+        assert (settings["beams"].default, settings["max_length"].default) == (2, 16)
+    for kind in (KnnLM, RagSequence, RagToken, FiD):
+        assert inspect.signature(kind).parameters["verbatim"].default is False
+    for kind in (RagSequence, RagToken, FiD):
+        assert inspect.signature(kind).parameters["length_penalty"].default == 0.0
+    assert inspect.signature(OpenKnnLM).parameters["k"].default == 1024  # kNN-LM's paper

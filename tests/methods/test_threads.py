@@ -69,6 +69,7 @@ def test_a_model_is_loaded_once_however_many_ask_for_it():
 @pytest.mark.parametrize("name", methods.NAMES)
 def test_no_question_has_no_log_probability(retriever, name):
     (method,) = methods.load([name], retriever)
+    assert method.name == name
     found = method.log_prob([], [])
     assert found.dtype == torch.float32
     assert found.shape == (0,)

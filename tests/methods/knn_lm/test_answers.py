@@ -1,8 +1,11 @@
-"""kNN-LM's answers: what counts as evidence."""
+"""kNN-LM's answers: what counts as evidence, and what is tuned."""
+
+import itertools
 
 import torch
 
-from ragbook.methods.knn_lm import KnnLM, passage_mass
+from ragbook.methods.knn_lm import LAMS, TEMPERATURES, KnnLM, passage_mass
+from ragbook.models.bundled import manifest
 from tests.methods.conftest import QUESTIONS, FixedRetriever
 
 
@@ -19,3 +22,17 @@ def test_the_end_token_is_no_evidence(language_model):
     both = passage_mass(distances, hits, pairs[2], len(found.ids), 10.0)
     torch.testing.assert_close(mass, own)
     assert (own - both).abs().max() > 1e-3
+
+
+def test_the_grid_steps_evenly_and_holds_what_was_tuned():
+    """Temperatures by half a power of ten; the model alone is among the weights, the memory alone
+    is not, for it knows most tokens not at all."""
+    assert TEMPERATURES[0] == 1
+    for below, above in itertools.pairwise(TEMPERATURES):
+        assert round(above / below, 2) in (3.0, 3.33)
+    assert LAMS[0] == 0
+    assert all(0 < above - below <= 0.1001 for below, above in itertools.pairwise(LAMS))
+    assert LAMS[-1] < 1
+    for tuned in (manifest()["knn_lm"], manifest()["perplexity"]):
+        assert tuned["lam"] in LAMS
+        assert tuned["temperature"] in TEMPERATURES
