@@ -98,7 +98,13 @@ def test_latex():
     ]
     assert [re.sub(r"\\textbf{(.*?)}", r"\1", row) for row in rows] == expected
     assert text.count(r"\textbf{40.0}") == 2
-    assert r"\begin{tabular}{lrrrrrrr}" in text
+    frame = [line for line in text.splitlines() if not line.endswith(r"\\")]
+    assert frame.pop(3).startswith(r"\caption{nq\_dev (all), 300 questions")
+    assert frame == [
+        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering",
+        r"\begin{tabular}{lrrrrrrr}", r"\toprule", r"\midrule", r"\bottomrule",
+        r"\end{tabular}", r"\end{table}",
+    ]  # fmt: skip
     assert r"nq\_dev (all)" in text
     assert r"Scores in \%" in text
     assert text.isascii()
@@ -163,7 +169,9 @@ def test_the_terminal_table():
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=85)
-    console.print(COMPARISON.table())
+    table = COMPARISON.table()
+    assert [column.justify for column in table.columns] == ["left"] + ["right"] * 7
+    console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     lines = [line.split() for line in text.splitlines() if line.strip()]
     assert lines[0] == HEADER

@@ -31,30 +31,50 @@ def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
 
 
 def test_the_end_of_an_answer_is_tuned_for_too(monkeypatch):
-    """A model must say that an answer is over, as well as what it is."""
-    questions = list(miniwiki.questions("dev"))[:3]
+    """A model must say that an answer is over, as well as what it is; every question is read with
+    its own passages, the five best of all MiniWiki."""
+    questions = {"dev": list(miniwiki.questions("dev"))[:3]}
     lm = load_language_model()
-    scored = []
+    scored, tuned = [], []
 
     class Recorded(tuning.KnnLM):
-        def memory(self, found):
-            return found
+        def memory(self, retrieved):
+            return retrieved
 
-        def neighbours(self, question, tokens, _):
+        def neighbours(self, question, tokens, memory):
+            assert self.lm is lm
+            assert memory == f"{question.text}: 5 of an index of {len(miniwiki.corpus())}"
             scored.append(list(tokens))
-            zeros = torch.zeros(len(tokens), 2)
-            return zeros[:, 0], zeros, zeros.bool()
+            distances = torch.full((len(tokens), 2), float(len(scored)))
+            return distances[:, 0] - 9, distances, distances > 1
 
-    retriever = SimpleNamespace(retrieve=lambda questions, k: [None] * len(questions))
+    class Retriever(SimpleNamespace):
+        def retrieve(self, questions, k):
+            return [f"{question.text}: {k} of an {self.index}" for question in questions]
+
+    def build(corpus, out, encoder, overwrite):
+        assert (encoder, overwrite) == ("an encoder", True)
+        return f"index of {len(corpus)}"
+
+    def dense(index, encoder):
+        assert encoder == "an encoder"
+        return Retriever(index=index)
+
     monkeypatch.setattr(tuning, "KnnLM", Recorded)
-    monkeypatch.setattr(tuning, "tune", lambda *_: (0.1, 2.0, np.nan))
-    monkeypatch.setattr(tuning.miniwiki, "questions", lambda split: questions)
-    monkeypatch.setattr(tuning, "load_encoder", lambda: None)
-    monkeypatch.setattr("ragbook.index.build_index", lambda *_, **__: None)
-    monkeypatch.setattr("ragbook.retrieval.DenseRetriever", lambda *_: retriever, raising=False)
+    monkeypatch.setattr(tuning, "tune", lambda *given: tuned.append(given) or (0.1, 2.0, np.nan))
+    monkeypatch.setattr(tuning.miniwiki, "questions", questions.__getitem__)
+    monkeypatch.setattr(tuning, "load_encoder", lambda: "an encoder")
+    monkeypatch.setattr("ragbook.index.build_index", build)
+    monkeypatch.setattr("ragbook.retrieval.DenseRetriever", dense, raising=False)
     assert tuning.tune_answers(lm) == {"lam": 0.1, "temperature": 2.0}
-    ids = [lm.tokenizer(q.answers[0], add_special_tokens=False)["input_ids"] for q in questions]
+    texts = [question.answers[0] for question in questions["dev"]]
+    ids = lm.tokenizer(texts, add_special_tokens=False)["input_ids"]
     assert scored == [[*one, lm.end] for one in ids]
+    ((base, distances, hits),) = tuned
+    assert base.tolist() == [n - 9 for n, one in enumerate(ids, 1) for _ in range(len(one) + 1)]
+    for n, (own, said) in enumerate(zip(distances, hits, strict=True), 1):
+        assert (own == n).all()
+        assert (said == (n > 1)).all()
 
 
 def test_text_is_tuned_on_the_articles_set_aside_for_it(monkeypatch):

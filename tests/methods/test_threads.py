@@ -74,3 +74,12 @@ def test_no_question_has_no_log_probability(retriever, name):
     assert found.dtype == torch.float32
     assert found.shape == (0,)
     assert method.answer([]) == []
+
+
+@pytest.mark.parametrize("verbatim", [True, False])
+def test_every_method_that_writes_freely_can_be_held_to_the_passages(retriever, verbatim):
+    found = methods.load(methods.NAMES, retriever, verbatim)
+    assert [method.name for method in found] == list(methods.NAMES)
+    held = {method.name: getattr(method, "verbatim", None) for method in found}
+    writing = dict.fromkeys(("knn-lm", "rag-sequence", "rag-token", "fid"), verbatim)
+    assert held == writing | {"closed-book": None, "realm": None}

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from ragbook.methods.knn_lm import LAMS, TEMPERATURES, KnnLM, passage_mass
+from ragbook.methods.knn_lm import LAMS, TEMPERATURES, KnnLM, answers, passage_mass
 from ragbook.models.bundled import manifest
 from tests.methods.conftest import QUESTIONS, FixedRetriever
 
@@ -36,3 +36,27 @@ def test_the_grid_steps_evenly_and_holds_what_was_tuned():
     for tuned in (manifest()["knn_lm"], manifest()["perplexity"]):
         assert tuned["lam"] in LAMS
         assert tuned["temperature"] in TEMPERATURES
+
+
+def test_no_more_passages_are_kept_than_there_is_room_for(language_model, monkeypatch):
+    """What is kept is not computed anew, and what was dropped is computed as it was."""
+    read = []
+
+    def counted(passages):
+        read.extend(passages)
+        return lm_memory(passages)
+
+    lm_memory = language_model.memory
+    monkeypatch.setattr(language_model, "memory", counted)
+    monkeypatch.setattr(answers, "KEPT_PASSAGES", 2)
+    method = KnnLM(language_model, FixedRetriever(), lam=0.5, temperature=10.0)
+    one, three = (FixedRetriever().retrieve(QUESTIONS[:1], k)[0] for k in (1, 3))
+    first = method.memory(one)
+    method.memory(one)
+    assert len(read) == 1
+    method.memory(three)
+    assert len(read) == 3
+    for again, before in zip(method.memory(one), first, strict=True):
+        torch.testing.assert_close(again, before)
+    assert len(read) == 4  # the three were dropped
+    assert len(method._pairs) == 1
