@@ -67,6 +67,14 @@ def test_the_answer_has_the_probability_it_says(method):
     assert found.shape == (2,)
 
 
+def test_a_method_has_the_parameters_of_its_model(method):
+    modules = [method.lm.model] if method.name == "knn-lm" else []
+    if method.name == "realm":
+        modules = [method.reader.pairs.encoder, method.reader.scorer]
+    counted = sum(p.numel() for m in modules or [method.reader.model] for p in m.parameters())
+    assert method.parameters == counted > 0
+
+
 def test_questions_do_not_touch_each_other(method):
     together = method.log_prob(QUESTIONS, ANSWERS, k=2)
     turned = method.log_prob(QUESTIONS[:1], ANSWERS[:1], k=2)
