@@ -1,6 +1,7 @@
 """The language-modelling task on tiny text, against the definition."""
 
 import inspect
+import logging
 import math
 import sys
 
@@ -63,6 +64,22 @@ def test_windows_overlap_and_cover_the_document():
         assert window.scored - 1 == min(CONTEXT, number * STRIDE)
         scored += window.ids[window.scored :]
     assert scored == ids
+
+
+def test_a_long_document_is_no_cause_for_alarm(monkeypatch):
+    """It is cut into windows, and the tokenizer need not say that it is too long for the model."""
+    lm, said = load_language_model(), []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", said.append)
+    monkeypatch.setattr(lm.tokenizer, "deprecation_warnings", {})  # it would say so only once
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        assert len(list(windows(lm, "word " * 600))) == 10
+        assert not said
+        lm.tokenizer("word " * 600)
+        assert said
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
 
 
 def test_base_is_the_models_own_likelihood(found):
