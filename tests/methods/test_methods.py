@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
+from ragbook.methods.base import Method
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.decoding import Verbatim, beam_search
 from ragbook.methods.fid import FiD
@@ -439,7 +440,7 @@ def test_labels_that_share_states_are_scored_as_if_each_had_its_own(reader, chun
 def test_all_methods_are_asked_in_the_same_way_where_nothing_is_said():
     """The same number of passages, beams and tokens: else a comparison compares those."""
     kinds = (ClosedBook, KnnLM, Realm, RagSequence, RagToken, FiD)
-    for kind in kinds:
+    for kind in (Method, *kinds):
         for call in (kind.answer, kind.log_prob):
             assert inspect.signature(call).parameters["k"].default == 5
     for kind in (kind for kind in kinds if kind is not Realm):
