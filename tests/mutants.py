@@ -78,18 +78,16 @@ def mutants(path: str, source: str) -> list[Mutant]:
     found: list[Mutant] = []
     seen: dict[str, int] = {}
     for owner, statement, function in _walk(tree):
-        lines = _lines(statement)
-        before = _text(statement)
         for field, at, value in _changes(owner):
-            one = Mutant(path, function, lines, before, "", 0, tree, owner, field, at, value)
-            one.swap()
-            # A statement that is taken out is no longer its block's.
-            taken_out = isinstance(value, ast.Pass)
-            one.after = "pass" if taken_out else _text(statement)
-            one.swap()
-            if taken_out:
-                gone = getattr(owner, field)[at]
-                one.lines, one.before = _lines(gone), _text(gone)
+            own, where = statement, function
+            if isinstance(value, ast.Pass):  # a statement of the owner's block is taken out
+                own, where = getattr(owner, field)[at], _inside(owner, function)
+            before = _text(own)
+            one = Mutant(path, where, _lines(own), before, "pass", 0, tree, owner, field, at, value)
+            if own is statement:
+                one.swap()
+                one.after = _text(statement)
+                one.swap()
             if one.after == before:  # two equal arguments changed places
                 continue
             one.number = seen[one.name] = seen.get(one.name, -1) + 1
@@ -109,15 +107,19 @@ def _walk(
 ) -> Iterator[tuple[ast.AST, Any, str]]:
     """Every part that may be changed, with its statement and the function it is in."""
     yield node, statement, function
-    inside = function
-    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-        inside = f"{function}.{node.name}".lstrip(".")
     for field, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST) or field in NEVER or _left_alone(child):
                 continue
             own = child if isinstance(child, ast.stmt) else statement
-            yield from _walk(child, own, inside if field == "body" else function)
+            yield from _walk(child, own, _inside(node, function) if field == "body" else function)
+
+
+def _inside(node: ast.AST, function: str) -> str:
+    """Where the statements of a node are that is itself in `function`."""
+    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        return f"{function}.{node.name}".lstrip(".")
+    return function
 
 
 def _left_alone(node: ast.AST) -> bool:
