@@ -1,5 +1,7 @@
 """Every method computes on a GPU what it computes on the CPU; no tensor is left behind."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -25,9 +27,9 @@ CORPUS = Corpus("four", PASSAGES)
 ANSWERS = [q.answers[0] for q in QUESTIONS]
 
 
-def causal_model(kind: str):
+def causal_model(kind: str) -> Any:
     torch.manual_seed(3)
-    special = {"vocab_size": 30522, "bos_token_id": 101, "eos_token_id": 102}
+    special: dict[str, Any] = {"vocab_size": 30522, "bos_token_id": 101, "eos_token_id": 102}
     if kind == "gpt2":
         config = GPT2Config(
             n_embd=16, n_layer=2, n_head=2, n_positions=256, initializer_range=0.3, **special
@@ -46,16 +48,17 @@ def causal_model(kind: str):
     return LlamaForCausalLM(config)
 
 
-def generator(kind: str, tokenizer, device: str | torch.device):
+def generator(kind: str, tokenizer, device: str | torch.device) -> Any:
     if kind in ("bart", "t5"):
-        return SeqReader(seq_model(kind).to(device), tokenizer, kind)
+        model: Any = seq_model(kind)
+        return SeqReader(model.to(device), tokenizer, kind)
     return CausalReader(causal_model(kind).to(device), tokenizer, kind)
 
 
 def generated(kind: str, tokenizer, device: str | torch.device) -> dict[str, list]:
     """What every generative method says, with its figures."""
     reader, retriever = generator(kind, tokenizer, device), FixedRetriever()
-    options = {"beams": 2, "max_length": 4}
+    options: dict[str, Any] = {"beams": 2, "max_length": 4}
     methods = {
         "closed-book": ClosedBook(reader, **options),
         "in-context": InContext(reader, retriever, **options),
