@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ragbook.corpus import miniwiki
-from ragbook.evaluation.perplexity import windows
+from ragbook.evaluation.windows import windows
 from ragbook.models import load_language_model
 from ragbook.models.prompts import passage_text
 

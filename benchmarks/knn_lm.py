@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Corpus, miniwiki
-from ragbook.evaluation.perplexity import Contexts, contexts_of, look_up, windows
+from ragbook.evaluation.perplexity import look_up
+from ragbook.evaluation.windows import Contexts, contexts_of, windows
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.methods.knn_lm import grid, interpolate, knn_target_log_prob
 from ragbook.models import LanguageModel, load_language_model

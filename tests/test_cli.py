@@ -1,5 +1,6 @@
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -278,6 +279,14 @@ def test_module_and_exit_status():
         (["compare", "--frobnicate"], "nrecognized arguments: --frobnicate"),
         (["index", "search", "nowhere", " "], "QUERY: it is empty"),
         (["perplexity", "--text", "nowhere.txt"], "nowhere.txt"),
+        (["perplexity", "--lambda", "1.01"], "--lambda: it must be from 0 to 1, not 1.01"),
+        (["perplexity", "--lambda", "nan"], "--lambda: 'nan' is not a number"),
+        (["perplexity", "--temperature", "0"], "--temperature: it must be more than 0, not 0"),
+        (["perplexity", "--window", "0"], "--window: it must be 1 or more, not 0"),
+        (["perplexity", "--window", "all"], "--window: 'all' is not a whole number"),
+        (["perplexity", "--stride", "0"], "--stride: it must be 1 or more, not 0"),
+        (["perplexity", "--stride", "129"], "cannot have 129 that are scored"),
+        (["perplexity", "--window", "353"], "more than the 512 tokens that bundled can read"),
         (["corpus", "info", "nowhere.tsv"], "nowhere.tsv"),
         (["corpus", "build", "nowhere.tsv", "--out", "x.jsonl"], "nowhere.tsv"),
         (["corpus", "build", "wiki.xml.bz2", "--out", "x.jsonl"], "no file wiki.xml.bz2"),
@@ -581,26 +590,44 @@ def test_corpus_build_refuses_ids_that_collide(capsys, tmp_path):
 
 
 def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
-    seen, known = {}, {"perplexity": 20.5, "tokens": 1234, "recall": 0.5}
+    text_of = {"tokens": 1234, "words": 1001, "bytes": 5678}
+    known = {"perplexity": 20.5, "word_perplexity": 4.5e67, "bits_per_byte": 1.25, **text_of}
+    seen, known = {}, {**known, "recall": 0.5}
 
     def fake(documents, corpus, progress=True, **options):
         seen.update(documents=documents, corpus=corpus.name, **options)
-        return {"base": {"perplexity": 21.5, "tokens": 1234}, "knn-lm": known}
+        base = {"perplexity": 21.5, "word_perplexity": 87.5, "bits_per_byte": math.inf, **text_of}
+        return {"base": base, "knn-lm": known}
 
     monkeypatch.setattr("ragbook.evaluation.perplexity.perplexity", fake)
     monkeypatch.setattr(
         "ragbook.cli.commands.load_language_model", lambda told: f"{told.lm} on {told.device}"
     )
-    assert printed(capsys, "perplexity", "--json")["base"]["tokens"] == 1234
+    base = printed(capsys, "perplexity", "--json")["base"]
+    assert base == {"perplexity": 21.5, "word_perplexity": 87.5, "bits_per_byte": None, **text_of}
     assert seen["corpus"] == "miniwiki"
     assert "k" not in seen
+    settings = ("lam", "temperature", "window", "stride")
+    assert [seen[name] for name in settings] == [None, None, 128, 64]
     assert all(len(document.split()) > 60 for document in seen["documents"])
     text = tmp_path / "text.txt"
     text.write_text("Some text.\nMore of it.\n")
     assert run("perplexity", "--text", text, "--corpus", rivers, "--k", 8) == 0
     assert seen["documents"] == ["Some text.\nMore of it.\n"]
     assert (seen["corpus"], seen["k"]) == ("rivers", 8)
-    assert "21.500" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["perplexity", "by", "word", "bits", "per", "byte", "tokens"]
+    assert lines[1].split() == ["base", "21.500", "87.500", "inf", "1,234"]
+    assert lines[2].split() == ["knn-lm", "20.500", "4.500e+67", "1.2500", "1,234"]
+    assert len(set(map(len, lines[:3]))) == 1
+    assert lines[3:] == [
+        "scored: documents 1, tokens 1,234, words 1,001, bytes 5,678; window 128, stride 64; first "
+        "tokens not scored: none"
+    ]
+    own = ["--lambda", 0, "--temperature", 2.5, "--window", 1024, "--stride", 512]
+    assert run("perplexity", "--text", text, *own) == 0
+    assert [seen[name] for name in settings] == [0, 2.5, 1024, 512]
+    assert "window 1,024, stride 512;" in capsys.readouterr().out
     store = SimpleNamespace(passages=SimpleNamespace(name="stored"))
     monkeypatch.setattr("ragbook.index.datastore.Datastore.open", lambda _: store)
     assert run("perplexity", "--text", text, "--datastore", tmp_path) == 0
@@ -739,7 +766,7 @@ def test_a_device_that_is_not_there_is_refused(capsys, monkeypatch, rivers, tmp_
         ["train", "rag", *out],
         ["perplexity", "--corpus", rivers, "--device", "cuda"],
     ):
-        assert "no device 'cuda' here" in refusal(capsys, *command)
+        assert "no device 'cuda'" in refusal(capsys, *command)
     assert not (tmp_path / "new").exists()
     told = refusal(capsys, "train", "rag", "--out", tmp_path / "new", "--precision", "float16")
     assert "choose bfloat16" in told

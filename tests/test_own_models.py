@@ -134,3 +134,16 @@ def test_bad_input_is_one_sentence(capsys, files, options, sentence):
     assert out == ""
     assert sentence in err
     assert len([line for line in err.splitlines() if not line.startswith("without")]) == 1
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("reader", ["llama", "t5"])
+def test_another_precision_says_nearly_the_same(capsys, files, reader, precision):
+    options = ["--reader", files / reader, "--methods", "in-context,rag-token,fid"]
+    exact, _ = compared(capsys, files, *options)
+    rounded, _ = compared(capsys, files, *options, "--precision", precision, "--device", "cpu")
+    for name, entry in rounded["methods"].items():
+        assert (entry["device"], entry["precision"]) == ("cpu", precision)
+        wanted = exact["methods"][name]["answer_nll"]
+        assert entry["answer_nll"] != wanted
+        assert entry["answer_nll"] == pytest.approx(wanted, rel=0.05)

@@ -18,7 +18,7 @@ from ragbook.cli.parts import (
     read_text,
     stored_corpus,
 )
-from ragbook.cli.printing import flat, print_json, print_pairs, print_table
+from ragbook.cli.printing import flat, print_json, print_pairs, print_perplexities, print_table
 from ragbook.cli.status import DAMAGED, OK
 from ragbook.errors import InputError
 
@@ -172,6 +172,7 @@ def index_info(arguments: argparse.Namespace) -> int:
             ("encoder", f"{encoder['id']}, {encoder['pooling']} pooling"),
             ("encoder SHA-256", encoder["sha256"]),
             ("vectors", f"{encoder['dimension']} dimensions, {encoder['similarity']}"),
+            *((f"{role} prompt", repr(text)) for role, text in encoder.get("prompts", {}).items()),
             ("index", kind["type"]),
             *flat(kind["parameters"], "index."),
             *((name, f"{file['bytes']:,} bytes") for name, file in manifest["files"].items()),
@@ -224,8 +225,10 @@ def perplexity(arguments: argparse.Namespace) -> int:
     """`ragbook perplexity`: base model, kNN-LM and in-context retrieval on held-out text."""
     from ragbook.corpus import miniwiki
     from ragbook.evaluation.perplexity import perplexity
+    from ragbook.evaluation.windows import STRIDE, WINDOW
 
     options = {} if arguments.k is None else {"k": arguments.k}
+    options |= {"window": arguments.window or WINDOW, "stride": arguments.stride or STRIDE}
     if arguments.dev is not None:
         options["dev"] = [read_text(arguments.dev)]
     if arguments.approximate and arguments.datastore is None:
@@ -254,14 +257,14 @@ def perplexity(arguments: argparse.Namespace) -> int:
         progress=True,
         lm=load_language_model(arguments),
         approximate=arguments.approximate,
+        lam=arguments.lam,
+        temperature=arguments.temperature,
         **options,
     )
     if arguments.json:
         print_json(found)
     else:
-        print(f"{'':<12}{'perplexity':>12}{'tokens':>10}")
-        for name, entry in found.items():
-            print(f"{name:<12}{entry['perplexity']:>12.3f}{entry['tokens']:>10,}")
+        print_perplexities(found, len(documents), options["window"], options["stride"])
         if arguments.approximate:
             print(f"the search found {100 * found['knn-lm']['recall']:.1f} % of the neighbours")
     return OK

@@ -42,6 +42,27 @@ def print_pairs(pairs: Iterable[tuple[str, Any]], indent: str = "") -> None:
         print(f"{indent}{name:<{width}}  {value}")
 
 
+def print_perplexities(
+    found: dict[str, dict[str, float | int]], documents: int, window: int, stride: int
+) -> None:
+    """Print what `ragbook.evaluation.perplexity.perplexity` returns, a line for each model, and the
+    text that was scored, which is the same for all of them."""
+    print(f"{'':<12}{'perplexity':>12}{'by word':>12}{'bits per byte':>15}{'tokens':>10}")
+    for name, entry in found.items():
+        token, word = (
+            f"{value:.3f}" if value < 1e6 else f"{value:.3e}"  # 1.234e+56 keeps its column
+            for value in (entry["perplexity"], entry["word_perplexity"])
+        )
+        bits = f"{entry['bits_per_byte']:.4f}"
+        print(f"{name:<12}{token:>12}{word:>12}{bits:>15}{entry['tokens']:>10,}")
+    every = found["base"]
+    print(
+        f"scored: documents {documents:,}, tokens {every['tokens']:,}, words {every['words']:,}, "
+        f"bytes {every['bytes']:,}; window {window:,}, stride {stride:,}; first tokens not scored: "
+        "none"
+    )
+
+
 def flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """The leaves of nested dictionaries with dotted names."""
     rows: list[tuple[str, Any]] = []

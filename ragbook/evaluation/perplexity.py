@@ -1,14 +1,28 @@
 r"""The language-modelling task: one model, one held-out text, with and without the passages.
 
-Perplexity is \(\exp(-\frac{1}{N} \sum_t \log p(w_t \mid w_{<t}))\) over the tokens of the model's
-own tokenizer. A document is read in windows that overlap, so that every scored token (but the first
-ones of a document) has at least `CONTEXT` tokens before it. The two ways to give the model the
-passages are scored on exactly the same tokens:
+The two ways to give the model the passages are scored on exactly the same tokens as the model
+alone:
 
 * `knn-lm` searches the neighbours of every context among all contexts of the corpus, exactly, and
   interpolates (Khandelwal et al. 2020, equation 3);
 * `in-context` retrieves one passage for each window, with the window's context as the query, and
   puts it into the prompt (Ram et al. 2023).
+
+The text that is scored is that of all documents with some words in them, each from its first
+character to its last as it was given. All N tokens that the model's own tokenizer cuts it into are
+scored, once each: the first one of a document too, after the start token alone, but no start or end
+token, which are not text. `ragbook.evaluation.windows` says what each has before it. From the log
+probabilities of the tokens in nats come
+
+\[ \text{perplexity} = \exp\!\left(-\frac{1}{N} \sum_t \log p(w_t \mid w_{<t})\right), \quad
+   \text{by word} = \exp\!\left(-\frac{1}{W} \sum_t \log p(w_t \mid w_{<t})\right), \quad
+   \text{bits per byte} = -\frac{1}{B \ln 2} \sum_t \log p(w_t \mid w_{<t}) \]
+
+where the same text has W words, split on white space, and B bytes in UTF-8, white space included.
+Models with different tokenizers can be compared by word and by byte, and not by token, as long as
+their tokenizers keep the whole text. The bundled model's does not: it drops upper case, accents and
+how much white space there is, which it then need not predict, so its figures are too low beside
+those of a model that has to.
 """
 
 from __future__ import annotations
@@ -25,52 +39,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ragbook.corpus import Corpus, Question
+from ragbook.corpus import Corpus
 from ragbook.errors import InputError
+from ragbook.evaluation.windows import (
+    STRIDE,
+    WINDOW,
+    Contexts,
+    check_windows,
+    contexts_of,
+    prompted,
+    with_tokens,
+)
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.index.neighbours import PROBES, recall
-from ragbook.methods.knn_lm import adaptive, interpolate, knn_target_log_prob, tune
+from ragbook.methods.knn_lm import (
+    LAMS,
+    TEMPERATURES,
+    adaptive,
+    interpolate,
+    knn_target_log_prob,
+    tune,
+)
 from ragbook.models import load_language_model
 from ragbook.models.bundled import BUNDLED, manifest
 
 if TYPE_CHECKING:
     from ragbook.models import LanguageModel
-
-CONTEXT, STRIDE = 64, 64
-"""Context tokens before the scored ones in a window, and tokens scored in it."""
-
-PROMPT = 160
-"""The most tokens of a retrieved passage in the prompt."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """Token ids of context and scored part; `scored` is where the scored part begins."""
-
-    ids: list[int]
-    scored: int
-
-
-def windows(lm: LanguageModel, document: str) -> Iterator[Window]:
-    """Cut a document; each of its tokens is scored in exactly one window."""
-    ids = lm.tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
-    for at in range(0, len(ids), STRIDE):
-        context = [lm.start, *ids[max(0, at - CONTEXT) : at]]
-        yield Window([*context, *ids[at : at + STRIDE]], len(context))
-
-
-@dataclass(frozen=True)
-class Contexts:
-    """What the model alone computes for one document's N tokens."""
-
-    queries: Tensor  # float32 [N, d], the state before each token
-    targets: Tensor  # int64 [N]
-    base: Tensor  # float32 [N], log p_LM of the target
-    entropy: Tensor  # float32 [N], of the model's distribution, nats
-    expected: Tensor  # int64 [N], its most probable token
-    expectation: Tensor  # float32 [N], the log-probability of that token
 
 
 @dataclass(frozen=True)
@@ -95,52 +90,6 @@ SEARCHED = 8192
 
 RECALLED = 256
 """How many contexts are also searched exactly, to measure the recall of an approximate search."""
-
-
-def contexts_of(
-    documents: Sequence[str], lm: LanguageModel, progress: bool = True
-) -> list[Contexts]:
-    """Run the model over the documents, without the passages."""
-    out = []
-    for document in tqdm(documents, desc="documents", disable=None if progress else True):
-        parts: list[tuple[Tensor, ...]] = []
-        for window in windows(lm, document):
-            target = torch.tensor(window.ids[window.scored :])
-            ids = torch.tensor([window.ids])
-            # The state before the first scored token predicts it; the last one predicts nothing.
-            queries, log_probs = (part[0, :-1] for part in lm.forward(ids, last=len(target) + 1))
-            expectation, expected = log_probs.max(-1)
-            # nansum leaves out tokens of probability 0, for which 0 times -inf is NaN.
-            entropy = -torch.nansum(log_probs.exp() * log_probs, -1)
-            own = log_probs.gather(1, target[:, None])[:, 0]
-            parts.append((queries, target, own, entropy, expected, expectation))
-        out.append(Contexts(*(torch.cat(column) for column in zip(*parts, strict=True))))
-    return out
-
-
-def prompted(
-    documents: Sequence[str], corpus: Corpus, lm: LanguageModel, progress: bool = True
-) -> list[Tensor]:
-    """log p of every token, with the passage that BM25 finds for its window's context in the
-    prompt: for each document float32 [N], nats."""
-    from ragbook.retrieval import BM25Retriever
-
-    retriever = BM25Retriever(corpus)
-    out = []
-    for document in tqdm(documents, desc="in context", disable=None if progress else True):
-        parts = []
-        for window in windows(lm, document):
-            # The query is the context alone: the scored tokens must not choose their own prompt.
-            context = lm.tokenizer.decode(window.ids[1 : window.scored])
-            ids = window.ids
-            if context.strip():
-                passage = retriever.retrieve([Question(context, ())], 1)[0].passages[0]
-                ids = [*lm.passage_ids(passage)[:PROMPT], *ids[1:]]
-            target = torch.tensor(window.ids[window.scored :])[:, None]
-            log_probs = lm.forward(torch.tensor([ids]), last=len(target) + 1)[1][0, :-1]
-            parts.append(log_probs.gather(1, target)[:, 0])
-        out.append(torch.cat(parts))
-    return out
 
 
 def look_up(
@@ -201,6 +150,8 @@ def score(
     progress: bool = True,
     datastore: Datastore | None = None,
     approximate: bool = False,
+    window: int = WINDOW,
+    stride: int = STRIDE,
 ) -> list[Scored]:
     """Run the model over the documents and search every token's neighbours.
 
@@ -210,19 +161,20 @@ def score(
     k: neighbours of each context; all pairs where the memory has fewer.
     datastore: the memory; None builds that of the corpus, in a temporary folder.
     approximate: search with the datastore's approximate index; the distances are still exact.
+    window, stride: tokens of a window, and how many of them are scored; the others are the context.
 
     Raises
     ------
-    InputError: there is no text, another model made the datastore, or it has no such index.
+    InputError: there is no text, another model made the datastore, it has no such index, or the
+        windows are none or longer than the model can read.
     """
-    documents = [document for document in documents if document.strip()]
-    if not documents:
-        raise InputError("there is no text to measure perplexity on; give a file with some words")
+    check_windows(lm, window, stride)
+    documents = with_tokens(documents, lm)
     with _memory(corpus, lm, datastore, progress) as memory:
-        contexts = contexts_of(documents, lm, progress)
+        contexts = contexts_of(documents, lm, progress, window, stride)
         search = partial(memory.search_approximately, recompute=True) if approximate else None
         found = look_up(contexts, memory, k, search)
-    in_context = prompted(documents, corpus, lm, progress)
+    in_context = prompted(documents, corpus, lm, progress, window, stride)
     return [
         Scored(own.base, *neighbours, beside)
         for own, neighbours, beside in zip(contexts, found, in_context, strict=True)
@@ -297,13 +249,15 @@ def token_log_probs(
     progress: bool = True,
     datastore: Datastore | None = None,
     approximate: bool = False,
+    window: int = WINDOW,
+    stride: int = STRIDE,
 ) -> dict[str, list[np.ndarray]]:
     """log p of every token of every document, by name: `base`, `knn-lm`, `in-context`.
 
     Parameters
     ----------
     lam, temperature: of kNN-LM; None takes the bundled values, tuned on other held-out articles.
-    datastore, approximate: as in `score`.
+    datastore, approximate, window, stride: as in `score`.
 
     Returns
     -------
@@ -317,12 +271,47 @@ def token_log_probs(
     weight = tuned["lam"] if lam is None else lam
     divisor = tuned["temperature"] if temperature is None else temperature
     out: dict[str, list[np.ndarray]] = {"base": [], "knn-lm": [], "in-context": []}
-    for found in score(documents, corpus, lm, k, progress, datastore, approximate):
+    scored = score(documents, corpus, lm, k, progress, datastore, approximate, window, stride)
+    for found in scored:
         neighbours = knn_target_log_prob(found.distances, found.hits, divisor)
         columns = (found.base, interpolate(found.base, neighbours, weight), found.in_context)
         for name, column in zip(out, columns, strict=True):
             out[name].append(column.double().numpy())
     return out
+
+
+def summary(log_probs: np.ndarray, documents: Sequence[str]) -> dict[str, float | int]:
+    """The figures of one model, as the head of this module defines them.
+
+    Parameters
+    ----------
+    log_probs: float64 [N], of all tokens of the documents, nats; -inf is allowed.
+    documents: the text that they are the tokens of.
+
+    Returns
+    -------
+    {"perplexity", "tokens", "word_perplexity", "bits_per_byte", "words", "bytes"}; a perplexity
+    that is larger than a float can be, as that by word of a text without spaces, is inf.
+    """
+    nats = -float(log_probs.sum())
+    words = sum(len(document.split()) for document in documents)
+    size = sum(len(document.encode()) for document in documents)
+    return {
+        "perplexity": _exp(-float(log_probs.mean())),
+        "tokens": len(log_probs),
+        "word_perplexity": _exp(nats / words),
+        "bits_per_byte": nats / math.log(2) / size,
+        "words": words,
+        "bytes": size,
+    }
+
+
+def _exp(nats: float) -> float:
+    """exp, and inf where `math.exp` overflows."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
 
 
 def perplexity(
@@ -334,58 +323,74 @@ def perplexity(
     lm: LanguageModel | None = None,
     dev: Sequence[str] | None = None,
     approximate: bool = False,
+    lam: float | None = None,
+    temperature: float | None = None,
+    window: int = WINDOW,
+    stride: int = STRIDE,
 ) -> dict[str, dict[str, float | int]]:
-    """Perplexities of a language model on the documents.
+    """Perplexity by token and by word, and bits per byte, of a language model on the documents.
 
     Parameters
     ----------
-    corpus, k, datastore, approximate: as in `score`.
+    corpus, k, datastore, approximate, window, stride: as in `score`.
     lm: the language model; None takes the bundled one.
-    dev: documents that lambda and temperature are tuned on; None takes the bundled model's values.
+    dev: documents that lambda and temperature are tuned on, as far as they are not given; None
+        takes the bundled model's values.
+    lam: kNN-LM's weight of the neighbours, from 0 to 1.
+    temperature: what kNN-LM divides the squared distances by, more than 0.
 
     Returns
     -------
-    {name: {"perplexity": float, "tokens": int}} with the names `base`, `knn-lm`, `in-context`; for
-    an approximate search also its "recall", on the first RECALLED tokens.
+    {name: {"perplexity": float, "tokens": int, "word_perplexity": float, "bits_per_byte": float,
+    "words": int, "bytes": int}} with the names `base`, `knn-lm`, `in-context`. The head of this
+    module defines them and the text that is scored. For an approximate search `knn-lm` also has its
+    "recall", on the first RECALLED tokens.
 
     Raises
     ------
-    InputError: as in `score`, or there is no `dev` for a model whose values are not known.
+    InputError: as in `score`; k, lambda or temperature are out of their range; or for a model whose
+        lambda and temperature are not known, one is not given and there is no `dev`.
     """
-    if lm is not None and lm.name != BUNDLED and dev is None:
+    _check_settings(k, lam, temperature)
+    given = {"lambda": lam, "temperature": temperature}
+    missing = [name for name, value in given.items() if value is None]
+    if missing and dev is None and lm is not None and lm.name != BUNDLED:
         raise InputError(
-            "lambda and temperature are known for the bundled language model only; give held-out "
-            "text to tune them on with --dev"
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} known for the bundled "
+            f"language model only; give {' and '.join(f'--{name}' for name in missing)}, or "
+            "held-out text to tune on with --dev"
         )
     model = lm or load_language_model()
+    check_windows(model, window, stride)
+    documents = with_tokens(documents, model)
     with _memory(corpus, model, datastore, progress) as memory:
-        settings: tuple[float, ...] = ()
-        if dev is not None:
-            contexts = contexts_of(dev, model, progress)
+        if missing and dev is not None:
+            contexts = contexts_of(with_tokens(dev, model), model, progress, window, stride)
             distances, hits, _ = zip(*look_up(contexts, memory, k), strict=True)
-            settings = tune(torch.cat([one.base for one in contexts]), distances, hits)[:2]
-        found = token_log_probs(
-            documents,
-            corpus,
-            model,
-            k,
-            *settings,
-            progress=progress,
-            datastore=memory,
-            approximate=approximate,
-        )
-        out: dict[str, dict[str, float | int]] = {}
-        for name, parts in found.items():
-            every = np.concatenate(parts)
-            out[name] = {"perplexity": math.exp(-every.mean()), "tokens": len(every)}
+            lam, temperature, _ = tune(
+                torch.cat([one.base for one in contexts]),
+                distances,
+                hits,
+                LAMS if lam is None else (lam,),
+                TEMPERATURES if temperature is None else (temperature,),
+            )
+        settings = (k, lam, temperature, progress, memory, approximate, window, stride)
+        found = token_log_probs(documents, corpus, model, *settings)
+        out = {name: summary(np.concatenate(parts), documents) for name, parts in found.items()}
         if approximate:
-            out["knn-lm"]["recall"] = _recall(documents, model, memory, k)
-    return out
+            # No token of a text in words is longer than 16 characters on average.
+            (start,) = contexts_of([documents[0][: 16 * RECALLED]], model, False, window, stride)
+            queries = start.queries[:RECALLED].numpy()
+            near = memory.search_approximately(queries, k)[1]
+            out["knn-lm"]["recall"] = recall(near, memory.search(queries, k)[1])
+        return out
 
 
-def _recall(documents: Sequence[str], lm: LanguageModel, datastore: Datastore, k: int) -> float:
-    """Recall of the approximate search on the first RECALLED tokens, as exact search is slow."""
-    text = next(document for document in documents if document.strip())
-    start = text[: 16 * RECALLED]  # no token of a text in words is longer than that on average
-    queries = contexts_of([start], lm, progress=False)[0].queries[:RECALLED].numpy()
-    return recall(datastore.search_approximately(queries, k)[1], datastore.search(queries, k)[1])
+def _check_settings(k: int, lam: float | None, temperature: float | None) -> None:
+    """InputError for a setting of kNN-LM that is out of its range; NaN is in none."""
+    if k < 1:
+        raise InputError(f"k must be 1 or more, not {k}")
+    if lam is not None and not 0 <= lam <= 1:
+        raise InputError(f"lambda must be from 0 to 1, not {lam}")
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise InputError(f"the temperature must be a number above 0, not {temperature}")

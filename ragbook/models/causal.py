@@ -37,6 +37,7 @@ from ragbook.models.causal_memory import (
     Rows,
     Shown,
     cache_of,
+    layers_of,
 )
 from ragbook.models.causal_prompt import CausalPrompt
 from ragbook.models.lm import LanguageModel
@@ -202,10 +203,7 @@ class CausalReader(LanguageModel):
         out = []
         for at, piece in enumerate(pieces):
             own = slice(first, first + len(piece))
-            layers = [
-                (layer.keys[at, :, own].clone(), layer.values[at, :, own].clone())
-                for layer in cache.layers
-            ]
+            layers = [(k[at, :, own].clone(), v[at, :, own].clone()) for k, v in layers_of(cache)]
             out.append(PassageStates(tuple(piece), layers, keys[at, : len(piece)].clone(), seconds))
         return out
 

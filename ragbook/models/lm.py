@@ -330,12 +330,18 @@ class LanguageModel:
         return [[self.start, *one, self.end] for one in ids]
 
     @property
+    def positions(self) -> int | None:
+        """How many tokens the model reads at once at the most; None if its config says nothing."""
+        config = self.model.config
+        names = ("max_position_embeddings", "max_seq_len")
+        places = [getattr(config, name) for name in names if getattr(config, name, None)]
+        return min((place - self.first_position for place in places), default=None)
+
+    @property
     def window(self) -> int:
         """How many tokens of a memory's text are read at a time: WINDOW, or the model's number of
         positions if that is smaller."""
-        config = self.model.config
-        places = [getattr(config, n, WINDOW) for n in ("max_position_embeddings", "max_seq_len")]
-        return min(WINDOW, *(place - self.first_position for place in places))
+        return WINDOW if self.positions is None else min(WINDOW, self.positions)
 
     def windows(self, ids: Sequence[int]) -> list[tuple[list[int], int]]:
         """Cut a text into windows that together give every token one key.

@@ -40,7 +40,7 @@ class Fixed:
     def retrieve(self, questions, k):
         shown = [PASSAGES[at] for at in self.order[:k]]
         scores = torch.tensor([1.0, 0.2, 0.7])[list(self.order[:k])].numpy()
-        return [Retrieved(tuple(p.id for p in shown), scores, shown) for _ in questions]
+        return [Retrieved(tuple(p.id for p in shown), scores, tuple(shown)) for _ in questions]
 
 
 @pytest.fixture(scope="module", params=CAUSAL)
@@ -248,11 +248,8 @@ def test_prompt_and_answer_are_one_token_sequence(llama, kind, before, after):
     question = QUESTIONS[0].text
     text = f"Question: {question}\nAnswer: Ordania and Brisk"
     whole = tokenizer("\n" + text, add_special_tokens=False)["input_ids"]
-    own = [
-        *reader.prompt.question(question),
-        reader.start,
-        *reader.answer_ids("Ordania and Brisk")[:-1],
-    ]
+    answer = reader.answer_ids("Ordania and Brisk")[:-1]
+    own = [*reader.prompt.question(question), reader.start, *answer]
     assert whole[-len(own) :] == own
     assert reader.decode(answer) == "Ordania and Brisk"
     assert reader.beginning.ids == ((tokenizer.bos_token_id,) if before else ())
