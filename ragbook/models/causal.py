@@ -398,6 +398,10 @@ class CausalReader(LanguageModel):
         """The text of an answer's tokens, without special tokens."""
         return detokenize(self.tokenizer, tokens)
 
+    def forget(self) -> None:
+        """Drop the kept passages, so that the next call reads all that it is given."""
+        self._kept.clear()
+
     def clock(self) -> float:
         """A time in seconds, which counts the time to read a passage again when its states are
         reused, so that methods' times stay comparable; only differences have a meaning."""

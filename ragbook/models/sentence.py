@@ -1,4 +1,4 @@
-"""Models of sentence-transformers and plain models of transformers, as `Encoder`s.
+"""Models of sentence-transformers and plain models of transformers, as `Encoder` objects.
 
 Each tower is a `SentenceTransformer`: that library tokenises, pools, projects and normalises.
 Prompts and similarity come from the model's own files. A plain model (BERT, DistilBERT, RoBERTa,
@@ -46,7 +46,7 @@ _NO_LIMIT = 1_000_000  # a tokenizer without a limit states one of 10 ** 30
 
 
 class SentenceEncoder(Encoder):
-    """Two towers that are `SentenceTransformer`s.
+    """Two towers that are `SentenceTransformer` objects.
 
     A passage is read as `title. text`, after its prompt. Each tower has its own tokenizer.
 
