@@ -8,8 +8,9 @@ rooms above. Nothing is written into the package: a forked child compiles the ch
 memory. So tests that start Python anew do not see the change and are not among those that count.
 
 What was found stands in FILE, a JSON object a line, and is not looked for again; `--again` tries
-the survivors once more, for tests that were written since. With `make mutants` options go into
-MUTANTS: `make mutants MUTANTS="--each 30 ragbook/methods"`.
+once more what survived, for tests that were written since, and what ran out of time, for a machine
+that was busy. With `make mutants` options go into MUTANTS:
+`make mutants MUTANTS="--each 30 ragbook/methods"`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ PATHS = ("ragbook/methods", "ragbook/evaluation", "ragbook/models",
          "ragbook/training/realm/open_qa.py")  # fmt: skip
 """What is changed where no path is named; of the training, the modules that hold its losses."""
 CACHE = ROOT / "build" / "mutants-reached.json"
+NO_ANSWER = "(out of time, or died)"
+"""What stands in place of a test's name. A change that never ends is killed so; a busy machine may
+do the same to one that survives."""
+
 MEMORY = 16 * 2**30
 """Bytes of addresses a child may have: a change may make a loop that never ends."""
 
@@ -234,7 +239,7 @@ def attempt(mutant: Mutant, tests: list[str], seconds: float) -> str:
         files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
         found = in_child(lambda: work(files), 5 * seconds)
     if found is None:
-        return "(out of time, or died)"
+        return NO_ANSWER
     return found["failed"] or (f"(exit status {found['status']})" if found["status"] else "")
 
 
@@ -264,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("paths", nargs="*", default=PATHS, help="modules, or folders of them")
     parser.add_argument("--each", type=int, default=12, help="mutants of each module")
     parser.add_argument("--seed", type=int, default=0, help="draws which mutants")
-    parser.add_argument("--again", action="store_true", help="try the survivors once more")
+    parser.add_argument("--again", action="store_true", help="try what survived once more")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.jsonl")
     options = parser.parse_args(arguments)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -281,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     done = last_results(options.out)
     for number, mutant in enumerate(drawn, 1):
         old = done.get(mutant.name)
-        if old and not (options.again and not old["killed_by"]):
+        if old and not (options.again and old["killed_by"] in ("", NO_ANSWER)):
             continue
         tests = tests_of(mutant, reach)
         expected = sum(found["seconds"].get(t, 0) for found in reach.values() for t in tests)
@@ -298,14 +303,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(results: Sequence[dict[str, Any]]) -> None:
-    """Print the survivors, and how many of how many each room has."""
-    for one in results:
-        if not one["killed_by"]:
-            print(f"survived, line {one['line']}, {one['tests']} tests: {one['mutant']}")
+    """Print what survived or ran out of time, and how many of how many in each room."""
     rooms = ["/".join(one["mutant"].split("/")[:2]) for one in results]
-    survived = Counter(r for r, one in zip(rooms, results, strict=True) if not one["killed_by"])
+    left: dict[str, Counter[str]] = {"survived": Counter(), "out of time": Counter()}
+    for room, one in zip(rooms, results, strict=True):
+        if one["killed_by"] in ("", NO_ANSWER):
+            how = "out of time" if one["killed_by"] else "survived"
+            left[how][room] += 1
+            print(f"{how}, line {one['line']}, {one['tests']} tests: {one['mutant']}")
     for room, n in sorted(Counter(rooms).items()):
-        print(f"{room}: {survived[room]} of {n} mutants survived")
+        counts = ", ".join(f"{count[room]} {how}" for how, count in left.items())
+        print(f"{room}: of {n} mutants {counts}")
 
 
 if __name__ == "__main__":

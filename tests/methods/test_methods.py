@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
+from ragbook.methods import load
 from ragbook.methods.base import Method
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.decoding import Verbatim, beam_search
 from ragbook.methods.fid import FiD
+from ragbook.methods.in_context import InContext
 from ragbook.methods.knn_lm import KnnLM
-from ragbook.methods.knn_lm.text import OpenKnnLM
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
 from ragbook.models import load_language_model
@@ -440,15 +441,22 @@ def test_labels_that_share_states_are_scored_as_if_each_had_its_own(reader, chun
 
 def test_all_methods_are_asked_in_the_same_way_where_nothing_is_said():
     """The same number of passages, beams and tokens: else a comparison compares those."""
-    kinds = (ClosedBook, KnnLM, Realm, RagSequence, RagToken, FiD)
+    kinds = (ClosedBook, InContext, KnnLM, Realm, RagSequence, RagToken, FiD)
     for kind in (Method, *kinds):
         for call in (kind.answer, kind.log_prob):
             assert inspect.signature(call).parameters["k"].default == 5
     for kind in (kind for kind in kinds if kind is not Realm):
         settings = inspect.signature(kind).parameters
         assert (settings["beams"].default, settings["max_length"].default) == (2, 16)
-    for kind in (KnnLM, RagSequence, RagToken, FiD):
+    for kind in (InContext, KnnLM, RagSequence, RagToken, FiD):
         assert inspect.signature(kind).parameters["verbatim"].default is False
-    for kind in (RagSequence, RagToken, FiD):
+    for kind in (InContext, RagSequence, RagToken, FiD):
         assert inspect.signature(kind).parameters["length_penalty"].default == 0.0
-    assert inspect.signature(OpenKnnLM).parameters["k"].default == 1024  # kNN-LM's paper
+
+
+def test_a_name_that_no_method_has_is_refused():
+    """It is not passed over: the others would be compared without it."""
+    with pytest.raises(InputError, match="no method 'fid2'"):
+        load(["fid", "fid2"], FixedRetriever())
+    with pytest.raises(InputError, match="no method is named"):
+        load([], FixedRetriever())

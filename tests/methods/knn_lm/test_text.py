@@ -106,6 +106,10 @@ def test_bad_input_is_refused_and_a_long_text_is_cut(method, datastore):
         OpenKnnLM(load_language_model(), datastore, 0.5, 3.0)
 
 
+def test_as_many_neighbours_as_in_the_paper(language_model, datastore):
+    assert OpenKnnLM(language_model, datastore, 0.5, 3.0).k == 1024
+
+
 def test_mass_is_what_was_said_or_else_the_weights():
     distances = torch.tensor([[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
     hits = torch.tensor([[False, True, False], [True, False, True]])
