@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INDEX := build/index
 RESULTS := book/results
 
-.PHONY: book test setup lint unit nbval data compare site notebooks clean
+.PHONY: book test setup lint unit mutants nbval data compare site notebooks clean
 .DELETE_ON_ERROR:
 
 book: compare site
@@ -46,6 +46,11 @@ lint: $(VENV)/installed
 
 unit: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests
+
+# Not a part of `make test`, for it takes an hour or more: which small changes of the package no test
+# sees. `make mutants MUTANTS="--seed 1 ragbook/methods"` tries others; see CONTRIBUTING.md.
+mutants: $(VENV)/installed
+	nice $(BIN)/python -m tests.run_mutants $(MUTANTS)
 
 # What a contributor to MiniWiki runs: the rules its files must keep, then what it holds.
 data: $(VENV)/installed

@@ -213,6 +213,8 @@ figures.lines(series, "passages", "seconds")
 question = questions[16]
 found = retriever.retrieve([question], 5)[0]
 memory = reader.read([question], [found.passages]).fused()
+owner = memory.owner
+assert owner is not None  # the passage of each token that is fused
 labels = labels_of(reader, [question.answers[0]])
 with torch.no_grad():
     read = reader.forward(
@@ -224,7 +226,7 @@ with torch.no_grad():
         output_attentions=True,
     )
 by_token = read.cross_attentions[-1][0].mean(0)  # [T, P]
-shares = fid.passage_sums(by_token, memory.owner.expand(len(by_token), -1), len(found.ids))
+shares = fid.passage_sums(by_token, owner.expand(len(by_token), -1), len(found.ids))
 pieces = [*reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()), "(end)"]
 print(question.text, "|", question.answers[0])
 figures.heat_map(shares.T.numpy(), rows=list(found.ids), columns=pieces, label="share of attention")

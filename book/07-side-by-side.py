@@ -8,7 +8,7 @@
 #
 # ## The idea
 #
-# Six systems, one index, one retriever, one set of questions. Whatever differs, differs because of
+# Seven systems, one index, one retriever, one set of questions. Whatever differs, differs because of
 # how the evidence is used. The full run over MiniWiki's test split is made by `make book`, which
 # writes its results beside this page. The page reads them, takes them apart from several sides, and
 # asks a sample of the questions again, to see that the stored answers are what the methods say today.
@@ -39,17 +39,23 @@ names = list(results["methods"])
 readers = ["realm", "rag-sequence", "rag-token", "fid"]
 print(results["questions"]["n"], "questions, k =", results["k"])
 
-# %% mystnb={"figure": {"caption": "Exact match and F1 with 95 % bootstrap intervals. The dotted line is what retrieval allows: how often the gold passage was there. The four methods that read lie far from it, so reading and not retrieval is the bottleneck here.", "alt": "Exact match and F1 of closed-book, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match and F1 with 95 % bootstrap intervals. The dotted line is what retrieval allows: how often the gold passage was there. Even the best four lie far from it, so reading and not retrieval is the bottleneck here.", "alt": "Exact match and F1 of closed-book, in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals"}}
 side_by_side(results)
 
 # %% [markdown]
 # ## What is held equal, and what is not
 #
-# The passages, the retriever, the questions and k are the same for all. Closed book, RAG-Sequence,
-# RAG-Token and FiD share one seq2seq reader. REALM shares its encoder and puts a span scorer in
+# The passages, the retriever, the questions and k are the same for all. Closed book, in-context
+# retrieval, RAG-Sequence, RAG-Token and FiD share one seq2seq reader. REALM shares its encoder and puts a span scorer in
 # place of the decoder. kNN-LM needs a left-to-right model and starts from the same embedded encoder.
 # At last each method that reads passages was trained a few minutes further on its own likelihood,
 # which moved nothing but the decoder's biases and layer norms, or the span scorer.
+#
+# In-context retrieval {cite:p}`ram2023incontext` puts all passages into one prompt, the best one last,
+# which is what is most often called RAG today. The shared reader has room for about three of the five
+# in one input, and it was trained on inputs of one passage each. So its row tells what such a prompt
+# does to a reader that never met one, and little about the method: large decoder-only models are
+# trained on long texts, and `ragbook compare --reader` runs all methods but REALM on one of them.
 #
 # REALM can only answer with a run of words of a passage. The comparison holds the methods that write
 # to the same (`ragbook compare --free` lets them write what they like), so that a name with a piece
@@ -86,7 +92,7 @@ paired[["a", "b", "difference", "low", "high", "p"]].round(3)
 # says the same kind of thing about something else. A *two-passage* one needs a fact from each of two
 # passages.
 
-# %% mystnb={"figure": {"caption": "Exact match by type of question. A rival costs little: the intervals overlap. A second passage costs every method that reads more than half of its right answers, even FiD, which sees all passages together.", "alt": "Exact match of the six methods on plain, confusable and two-passage questions, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match by type of question. A rival costs little: the intervals overlap. A second passage costs every method that reads passages apart more than half of its right answers, even FiD, which sees all passages together.", "alt": "Exact match of the seven methods on plain, confusable and two-passage questions, with 95 % intervals"}}
 kinds = breakdown.by_kind(predictions, questions)
 figures.grouped(
     {f"{kind} (n = {part['n']})": part["em"] for kind, part in kinds.items()}, "exact match"
@@ -100,7 +106,7 @@ figures.grouped(
 # mass of each passage's neighbours. If that is worth anything, an answer is more often right when the
 # heaviest passage is the gold one.
 
-# %% mystnb={"figure": {"caption": "Exact match by where the evidence lies. With its weight on the gold passage a method that reads is right about three times in four; with its weight elsewhere, hardly ever. So the weight is a warning that anyone can see.", "alt": "Exact match of five methods where the heaviest passage is the gold one, where it is another, and where the gold one was not retrieved"}}
+# %% mystnb={"figure": {"caption": "Exact match by where the evidence lies. With its weight on the gold passage a method that reads passages apart is right about three times in four; with its weight elsewhere, hardly ever. So the weight is a warning that anyone can see.", "alt": "Exact match of six methods where the heaviest passage is the gold one, where it is another, and where the gold one was not retrieved"}}
 evidence = breakdown.by_evidence(predictions)
 cases = {
     "gold": "gold passage heaviest",
@@ -127,10 +133,10 @@ pd.DataFrame(
 # share of questions on which both are right or both wrong, less what chance would give: 0 is no
 # agreement beyond chance, 1 is the same questions.
 
-# %% mystnb={"figure": {"caption": "Agreement about which questions are answered rightly, beyond chance. The two RAGs, which share a reader's habits, agree most; closed book and kNN-LM are right on too few questions to agree with anyone.", "alt": "Heat map of Cohen's kappa between the six methods"}}
+# %% mystnb={"figure": {"caption": "Agreement about which questions are answered rightly, beyond chance. The two RAGs, which share a reader's habits, agree most; closed book and kNN-LM are right on too few questions to agree with anyone.", "alt": "Heat map of Cohen's kappa between the seven methods"}}
 figures.heat_map(breakdown.kappa(predictions, names), names, names, "Cohen's κ of being right")
 
-# %% mystnb={"figure": {"caption": "How often two methods give the same answer, right or wrong.", "alt": "Heat map of the share of equal answers between the four methods that read"}}
+# %% mystnb={"figure": {"caption": "How often two methods give the same answer, right or wrong.", "alt": "Heat map of the share of equal answers between the four methods that read passages apart"}}
 figures.heat_map(
     breakdown.agreement(predictions, readers), readers, readers, "share of equal answers"
 )
@@ -169,7 +175,7 @@ for name in readers:
 # share of right answers equals the mean probability, which is the diagonal. The error in each title is
 # the mean distance from it, weighted by the groups' sizes.
 
-# %% mystnb={"figure": {"caption": "Calibration. REALM and RAG lie above the diagonal nearly everywhere: they are right more often than they say. What they lack went to other words for the same answer and to passages that do not hold it. FiD is too sure at the top, and of those that read the least far off on the whole.", "alt": "Six panels of mean probability against share of right answers with 95 % intervals and the diagonal"}}
+# %% mystnb={"figure": {"caption": "Calibration. REALM and RAG lie above the diagonal nearly everywhere: they are right more often than they say. What they lack went to other words for the same answer and to passages that do not hold it. FiD is too sure at the top, and of those that read passages apart the least far off on the whole.", "alt": "Seven panels of mean probability against share of right answers with 95 % intervals and the diagonal"}}
 honest = {
     name: breakdown.calibration(breakdown.probabilities(predictions, name), right[name])
     for name in names
@@ -192,7 +198,7 @@ for name in names:
 # answer; but it can be unsure. The same area says how often it gives its answer to an answerable
 # question more probability than its answer to one that is not.
 
-# %% mystnb={"figure": {"caption": "How well the probability of its own answer tells a method which questions can be answered. A bar at 50 could as well toss a coin, and no bar is far above it: the methods were taught to answer, and know little of what they do not know.", "alt": "Bars of the area under the ROC curve for six methods"}}
+# %% mystnb={"figure": {"caption": "How well the probability of its own answer tells a method which questions can be answered. A bar at 50 could as well toss a coin, and no bar is far above it: the methods were taught to answer, and know little of what they do not know.", "alt": "Bars of the area under the ROC curve for seven methods"}}
 sweep = json.loads(Path("results/sweep.json").read_text())
 blind = {
     name: np.array([0.0 if value is None else np.exp(value) for value in values])
@@ -213,7 +219,7 @@ figures.bars(
 # passage first, the dense one of this comparison, BM25, and passages drawn by lot. The measurements
 # are on the first 200 dev questions (`python -m book.experiments.side_by_side`).
 
-# %% mystnb={"figure": {"caption": "Exact match by retriever. The step from dense to oracle is what better retrieval could still give; the step from the oracle to 100 % is the reader's. With passages drawn by lot every method falls back to what its weights know.", "alt": "Exact match of six methods with oracle, dense, BM25 and random passages, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match by retriever. The step from dense to oracle is what better retrieval could still give; the step from the oracle to 100 % is the reader's. With passages drawn by lot every method falls back to what its weights know.", "alt": "Exact match of seven methods with oracle, dense, BM25 and random passages, with 95 % intervals"}}
 settings = {name: sweep[f"{name}, k = 5"] for name in ("oracle", "dense", "bm25", "random")}
 figures.grouped(
     {
@@ -230,14 +236,14 @@ figures.grouped(
 #
 # More passages hold the answer more often, and more that is not the answer.
 
-# %% mystnb={"figure": {"caption": "Exact match against the number of passages read. Beside the methods stands what they had to work with: recall of the gold passage. From one passage to five every method that reads gains; from five to ten hardly, though recall goes on rising.", "alt": "Exact match of five methods and recall against k from 1 to 10, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match against the number of passages read. Beside the methods stands what they had to work with: recall of the gold passage. From one passage to five every method that reads passages apart gains; from five to ten hardly, though recall goes on rising.", "alt": "Exact match of six methods and recall against k from 1 to 10, with 95 % intervals"}}
 by_k = {k: sweep[f"dense, k = {k}"] for k in (1, 2, 5, 10)}
 figures.curves(
     {
         "recall": {k: part["recall"] for k, part in by_k.items()},
         **{
             name: {k: part["methods"][name]["em"] for k, part in by_k.items()}
-            for name in ["knn-lm", *readers]
+            for name in ["in-context", "knn-lm", *readers]
         },
     },
     "k, passages read",
@@ -246,12 +252,20 @@ figures.curves(
 )
 
 # %% [markdown]
+# In one prompt it is otherwise. With one passage the shared reader reads what it was trained on; with
+# each further one its input is longer than any it met:
+
+# %%
+for k, part in by_k.items():
+    print(f"in-context, k = {k:>2}: {percent(part['methods']['in-context']['em'])} % right")
+
+# %% [markdown]
 # ## What does it cost?
 #
 # Accuracy against seconds a question, on the machine that ran `make book`, and against the memory of
 # the weights. A method on the dotted line is beaten by none: whatever is better also costs more.
 
-# %% tags=["nbval-ignore-output"] mystnb={"figure": {"caption": "Exact match against time on two CPU cores. Closed book is quick because it reads nothing. Of the four that read, REALM is the quickest, and RAG-Sequence, which scores every candidate with every passage, the slowest.", "alt": "Exact match against seconds a question for six methods, with the line of those that no other beats"}}
+# %% tags=["nbval-ignore-output"] mystnb={"figure": {"caption": "Exact match against time on two CPU cores. Closed book is quick because it reads nothing. Of the four that read passages apart, REALM is the quickest, and RAG-Sequence, which scores every candidate with every passage, the slowest.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
 score = {
     name: {"mean": entry["em"], "ci95": entry["ci95"]["em"]}
     for name, entry in results["methods"].items()
@@ -269,7 +283,7 @@ trade_off(
     "seconds a question",
 )
 
-# %% mystnb={"figure": {"caption": "Exact match against the memory of the weights in float32. REALM needs no decoder: of the four that read it is the smallest, and here the best.", "alt": "Exact match against mebibytes of weights for six methods, with the line of those that no other beats"}}
+# %% mystnb={"figure": {"caption": "Exact match against the memory of the weights in float32. REALM needs no decoder: of the four that read passages apart it is the smallest, and here the best.", "alt": "Exact match against mebibytes of weights for seven methods, with the line of those that no other beats"}}
 trade_off(
     {name: 4 * entry["parameters"] / 2**20 for name, entry in results["methods"].items()},
     "weights, MiB",
@@ -285,7 +299,7 @@ pd.Series(sweep["memory, MiB"]).round().astype(int).rename("peak memory, MiB").t
 # %% [markdown]
 # ## On real Wikipedia
 #
-# The same six systems on real passages of Wikipedia and real questions of Natural Questions (figures
+# Six of these systems on real passages of Wikipedia and real questions of Natural Questions (figures
 # only; the texts are not part of this book). The readers were tuned on 1,180 further such questions
 # first, with one command (`ragbook train reader`); *before* is what they had answered untuned, when
 # they had seen nothing but MiniWiki and invented worlds.
@@ -315,7 +329,7 @@ Comparison(real, [])
 #
 # ## The same questions, live
 #
-# The first questions of the split again, through all six methods, here and now. Their answers must
+# The first questions of the split again, through all seven methods, here and now. Their answers must
 # be the stored ones.
 
 # %%

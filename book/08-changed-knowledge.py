@@ -90,7 +90,7 @@ table = [[changed["methods"][m]["right"][i][a]["mean"] for i, a in cells] for m 
 columns = [f"index {short[i]}, right in {short[a]}" for i, a in cells]
 figures.heat_map(np.array(table), names, columns, f"share of {changed['n']} answers")
 
-# %% mystnb={"figure": {"caption": "Share of questions on which a method follows the change, and share on which it says the same whatever its index says.", "alt": "For six methods, the share of changed questions followed and the share answered the same with both indexes, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Share of questions on which a method follows the change, and share on which it says the same whatever its index says.", "alt": "For seven methods, the share of changed questions followed and the share answered the same with both indexes, with 95 % intervals"}}
 figures.grouped(
     {
         "follows the change": {n: e["follows"] for n, e in changed["methods"].items()},
@@ -100,8 +100,10 @@ figures.grouped(
 )
 
 # %% [markdown]
-# To follow is to be right twice, and these questions are hard: a third to two fifths are answered
-# rightly with either index. Closed book says the same both times by necessity.
+# To follow is to be right twice, and these questions are hard: the methods that read passages apart
+# answer a third to two fifths of them rightly with either index. The shared reader in one prompt of
+# several passages, which it was not trained on, hardly answers any. Closed book says the same both
+# times by necessity.
 #
 # ## What else moves?
 #
@@ -110,7 +112,7 @@ figures.grouped(
 # that is collateral damage: another passage has come among the five, or a reader has been drawn to
 # other words.
 
-# %% mystnb={"figure": {"caption": "Share of unchanged questions to which the answer is another after the swap. Closed book cannot move; far questions should not.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for six methods with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Share of unchanged questions to which the answer is another after the swap. Closed book cannot move; far questions should not.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for seven methods with 95 % intervals"}}
 unchanged = measured["editions"]["unchanged"]
 figures.grouped(
     {
@@ -137,9 +139,10 @@ rows = {
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]
-# That is exact match before and after the swap. Near the change about one answer in four moves, but as
-# many for the better as for the worse: every interval of the difference holds zero. Far from it the
-# reading methods' answers stay as they were, to the last word.
+# That is exact match before and after the swap. Near the change about one answer in four moves (in
+# one prompt nearly every second one), but as many for the better as for the worse: every interval of
+# the difference holds zero. Far from it the answers of the methods that read passages apart stay as
+# they were, to the last word.
 #
 # ## How long does it take?
 #
@@ -164,7 +167,7 @@ pd.Series(
 #
 # Now the index of 2022 loses every passage that answers one of the questions. What is left to say?
 
-# %% mystnb={"figure": {"caption": "Exact match and the mean probability that a method gives its own answer, before and after the passages that answer were deleted. What is deleted is gone. The answers keep coming, and the probability is the only sign that nothing stands behind them.", "alt": "Exact match and mean probability before and after deletion for six methods, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match and the mean probability that a method gives its own answer, before and after the passages that answer were deleted. What is deleted is gone. The answers keep coming, and the probability is the only sign that nothing stands behind them.", "alt": "Exact match and mean probability before and after deletion for seven methods, with 95 % intervals"}}
 gone = measured["editions"]["deleted"]["methods"]
 figures.grouped(
     {
@@ -192,7 +195,7 @@ print(kept[0].text)
 print("true: ", load_corpus("miniwiki").get(str(kept[0].gold_passage)).text[:160])
 print("false:", passages[0].text[:160])
 
-# %% mystnb={"figure": {"caption": "With a false passage beside the true one: share of true, false and other answers, and the weight of the false passage in the evidence. Every method that reads repeats some of the falsehoods, from one question in six (RAG-Token) to one in four (FiD, nearly as often as the truth).", "alt": "Share of true, false and other answers and weight of the false passage for six methods, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "With a false passage beside the true one: share of true, false and other answers, and the weight of the false passage in the evidence. Every method that reads passages apart repeats some of the falsehoods, from one question in six (RAG-Token) to one in four (FiD, nearly as often as the truth).", "alt": "Share of true, false and other answers and weight of the false passage for seven methods, with 95 % intervals"}}
 false = measured["false"]
 labels = {
     "true": "says the true answer",

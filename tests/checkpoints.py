@@ -101,7 +101,7 @@ _SIZE: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-_GROUPED = _SIZE | {"num_key_value_heads": 2}
+_GROUPED: dict[str, Any] = _SIZE | {"num_key_value_heads": 2}
 _T5: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "d_model": 32,
@@ -129,7 +129,9 @@ _BART: dict[str, Any] = {
     "decoder_start_token_id": 2,
     "forced_eos_token_id": 2,
 }
-CAUSAL = {
+_PEGASUS: dict[str, Any] = _BART | {"static_position_embeddings": True}
+_FLAN: dict[str, Any] = _T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+CAUSAL: dict[str, Any] = {
     "gpt2": lambda: GPT2Config(
         vocab_size=VOCABULARY,
         n_embd=32,
@@ -151,11 +153,11 @@ CAUSAL = {
     "gemma": lambda: GemmaConfig(**_GROUPED, head_dim=8),
     "gemma2-window": lambda: Gemma2Config(**_GROUPED, head_dim=8, sliding_window=24),
 }
-SEQ2SEQ = {
+SEQ2SEQ: dict[str, Any] = {
     "t5": lambda: T5Config(**_T5),
-    "flan-t5": lambda: T5Config(**_T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    "flan-t5": lambda: T5Config(**_FLAN),
     "bart": lambda: BartConfig(**_BART),
-    "pegasus": lambda: PegasusConfig(**_BART, static_position_embeddings=True),
+    "pegasus": lambda: PegasusConfig(**_PEGASUS),
     "mbart": lambda: MBartConfig(**_BART),
 }
 TOKENIZERS = {

@@ -7,6 +7,11 @@ the one thing that may be missing: those tests are skipped with the reason "no G
 import os
 
 import pytest
+from hypothesis import settings
+
+# How long a drawn case takes says how busy the machine is, not whether the code is right.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 NO_SKIPS = os.environ.get("RAGBOOK_NO_SKIPS") == "1"
 

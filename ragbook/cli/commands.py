@@ -172,6 +172,7 @@ def index_info(arguments: argparse.Namespace) -> int:
             ("encoder", f"{encoder['id']}, {encoder['pooling']} pooling"),
             ("encoder SHA-256", encoder["sha256"]),
             ("vectors", f"{encoder['dimension']} dimensions, {encoder['similarity']}"),
+            *((f"{role} prompt", repr(text)) for role, text in encoder.get("prompts", {}).items()),
             ("index", kind["type"]),
             *flat(kind["parameters"], "index."),
             *((name, f"{file['bytes']:,} bytes") for name, file in manifest["files"].items()),

@@ -197,7 +197,7 @@ def load_language_model(arguments: argparse.Namespace) -> LanguageModel:
     if (device, precision) == ("cpu", "float32"):  # where and how it was loaded
         return lm
     _ = lm.sha256  # taken now: rounded weights would have another
-    return placed_copy(lm, lm.model, device, precision)
+    return placed_copy(lm, [lm.model], device, precision)
 
 
 def device_and_precision(arguments: argparse.Namespace) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from transformers import DynamicCache
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
-from ragbook.models.answers import detokenize, following, word_runs
+from ragbook.models.answers import detokenize
 from ragbook.models.cached import check_steps
 from ragbook.models.causal_memory import (
     BATCH_TOKENS,
@@ -37,10 +37,11 @@ from ragbook.models.causal_memory import (
     Rows,
     Shown,
     cache_of,
+    layers_of,
 )
+from ragbook.models.causal_prompt import CausalPrompt
 from ragbook.models.lm import LanguageModel
-from ragbook.models.prompts import shorten
-from ragbook.models.templates import TEMPLATES, Demonstration, Template, chat_parts, fill
+from ragbook.models.templates import TEMPLATES, Demonstration, Template
 
 BUDGET = 2**30
 """The default for the bytes of passages' keys and values that are kept between calls."""
@@ -80,37 +81,20 @@ class CausalReader(LanguageModel):
     ) -> None:
         super().__init__(model, tokenizer, name)
         chat = bool(getattr(tokenizer, "chat_template", None))
-        self.template = template or TEMPLATES["chat" if chat else "base"]
-        self.demonstrations, self.budget = tuple(demonstrations), budget
-        opening, reply, self._again = (
-            chat_parts(tokenizer, self.template) if self.template.chat else ("", "", "")
-        )
-        self._opening = opening + self.template.instruction
-        self.cue = self.template.answer + reply
-        if not self.cue:
-            raise InputError("the prompt's `answer` is empty; give it the text before an answer")
-        self.end = self._end()
-        self.start = following(tokenizer, "\n", self.cue)[-1]
+        template = template or TEMPLATES["chat" if chat else "base"]
+        self.prompt = CausalPrompt(tokenizer, template, demonstrations, self._own_end())
+        self.start, self.end, self.budget = self.prompt.start, self.prompt.end, budget
         self._kept: OrderedDict[tuple[int, ...], PassageStates] = OrderedDict()
         self._reused = 0.0
         self._check()
 
-    def _end(self) -> int:
-        """The id of the token that closes an answer: the template's, or the model's own."""
-        if self.template.end:
-            ids = following(self.tokenizer, self.cue + self.template.space + "x", self.template.end)
-            if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id:
-                return ids[0]
-        end = self.end  # the tokenizer's
+    def _own_end(self) -> int | None:
+        """The end token of the tokenizer, or of the model's configuration."""
+        end = self.end
         if end is None:
             end = getattr(self.model.generation_config, "eos_token_id", None)
             end = end[0] if isinstance(end, list) else end
-        if end is None or end >= self.vocab_size:
-            raise InputError(
-                f"{self.name} has no end token, and the prompt's `end` is not one token of its "
-                "tokenizer; choose a prompt whose `end` is one token"
-            )
-        return int(end)
+        return None if end is None or end >= self.vocab_size else int(end)
 
     def _check(self) -> None:
         """Refuse a model that cannot read a prompt piece by piece, before a long run begins."""
@@ -180,34 +164,21 @@ class CausalReader(LanguageModel):
     @torch.no_grad()
     def bare_beginning(self) -> PassageStates:
         """The same for a prompt without passages."""
-        if any(one.passage for one in self.demonstrations):
+        if any(one.passage for one in self.prompt.demonstrations):
             return self._read_beginning(False)
         return self.beginning
 
     def _read_beginning(self, passages: bool) -> PassageStates:
-        text, template = self._opening, self.template
-        for one in self.demonstrations:
-            if one.passage is not None and passages:
-                text += fill(template.passage, title=one.passage.title, text=one.passage.text)
-            text += fill(template.question, question=one.question) + self.cue
-            text += template.space + one.answer + (self._again or template.end or "\n")
-        before = self.tokenizer("")["input_ids"]  # start tokens, and in some tokenizers end tokens
-        last = self.tokenizer.eos_token_id
-        before = before[: before.index(last)] if last in before else before
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if ids[: len(before)] != before:  # a chat template may contain them already
-            ids = [*before, *ids]
-        if not ids:  # a model without a start token
-            config = self.model.config
-            heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-            size = getattr(config, "head_dim", None)
-            size = size or config.hidden_size // config.num_attention_heads
-            nothing = torch.zeros(
-                heads, 0, size, device=self.device, dtype=next(self.model.parameters()).dtype
-            )
-            layers = [(nothing, nothing)] * config.num_hidden_layers
-            return PassageStates((), layers, torch.zeros(0, self.dimension), 0.0)
-        return self._states([ids], None)[0]
+        ids = self.prompt.beginning(passages)
+        if ids:
+            return self._states([ids], None)[0]
+        config = self.model.config  # a model without a start token, in a prompt without words
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None)
+        size = size or config.hidden_size // config.num_attention_heads
+        nothing = torch.zeros(heads, 0, size, device=self.device, dtype=self.model.dtype)
+        layers = [(nothing, nothing)] * config.num_hidden_layers
+        return PassageStates((), layers, torch.zeros(0, self.dimension), 0.0)
 
     def _states(
         self, pieces: Sequence[Sequence[int]], beginning: PassageStates | None
@@ -232,10 +203,7 @@ class CausalReader(LanguageModel):
         out = []
         for at, piece in enumerate(pieces):
             own = slice(first, first + len(piece))
-            layers = [
-                (layer.keys[at, :, own].clone(), layer.values[at, :, own].clone())
-                for layer in cache.layers
-            ]
+            layers = [(k[at, :, own].clone(), v[at, :, own].clone()) for k, v in layers_of(cache)]
             out.append(PassageStates(tuple(piece), layers, keys[at, : len(piece)].clone(), seconds))
         return out
 
@@ -312,28 +280,15 @@ class CausalReader(LanguageModel):
             total -= self._kept.popitem(last=False)[1].nbytes
         return found
 
-    def _passage(self, passage: Passage) -> tuple[int, ...]:
-        """A passage's tokens. A long text is cut, but what follows it in the template is kept."""
-        text = fill(self.template.passage, title=passage.title, text=passage.text)
-        body = text.rstrip()
-        ids = following(self.tokenizer, "\n", body)[: self.template.max_passage]
-        return (*ids, *following(self.tokenizer, body, text[len(body) :]))
-
-    def _asked(self, question: str) -> list[int]:
-        """A question's tokens, without the last token before its answer."""
-        short = shorten(self.tokenizer, question, self.template.max_question)
-        text = fill(self.template.question, question=short)
-        return following(self.tokenizer, "\n", text + self.cue)[:-1]
-
     def read(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]] | None = None
     ) -> CausalMemory:
         """Read each passage by itself, once; see `ragbook.models.generator.Generator.read`."""
-        asked = [self._asked(question.text) for question in questions]
+        asked = [self.prompt.question(question.text) for question in questions]
         if passages is None:
             return CausalMemory(self, asked, [[] for _ in questions], 1, self.bare_beginning)
         n = max(len(found) for found in passages)
-        ids = [[self._passage(passage) for passage in found] for found in passages]
+        ids = [[self.prompt.passage(passage) for passage in found] for found in passages]
         states = self._pieces([one for row in ids for one in row])
         shown = [
             [Shown(states[row[z]], (0,) * len(row[z]))] if z < len(row) else []
@@ -347,14 +302,14 @@ class CausalReader(LanguageModel):
     ) -> CausalMemory:
         """Read each question's passages as one text, the best last; see
         `ragbook.models.generator.Generator.read_together`."""
-        asked = [self._asked(question.text) for question in questions]
+        asked = [self.prompt.question(question.text) for question in questions]
         room = self.places - len(self.beginning.ids) - max(map(len, asked)) - ANSWER
         rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         for found in passages:
             ids: tuple[int, ...] = ()
             owner: tuple[int, ...] = ()
             for z, passage in enumerate(found):
-                own = self._passage(passage)
+                own = self.prompt.passage(passage)
                 if ids and len(ids) + len(own) > room:
                     break
                 ids, owner = (*own, *ids), (*((z,) * len(own)), *owner)
@@ -433,15 +388,19 @@ class CausalReader(LanguageModel):
 
     def answer_ids(self, text: str) -> list[int]:
         """An answer's token ids as they follow the prompt, the end token last."""
-        return [*following(self.tokenizer, self.cue, self.template.space + text), self.end]
+        return self.prompt.answer(text)
 
     def runs(self, text: str) -> list[tuple[list[int], list[bool], list[bool]]]:
         """Every run of whole words of a text, as an answer's tokens; see `word_runs`."""
-        return word_runs(self.tokenizer, text, self.cue + self.template.space)
+        return self.prompt.runs(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of an answer's tokens, without special tokens."""
         return detokenize(self.tokenizer, tokens)
+
+    def forget(self) -> None:
+        """Drop the kept passages, so that the next call reads all that it is given."""
+        self._kept.clear()
 
     def clock(self) -> float:
         """A time in seconds, which counts the time to read a passage again when its states are
@@ -452,13 +411,13 @@ class CausalReader(LanguageModel):
 
     def prompt_ids(self, question: str) -> list[int]:
         """The token ids of a question's whole prompt without passages, up to its answer."""
-        return [*self.bare_beginning.ids, *self._asked(question), self.start]
+        return [*self.bare_beginning.ids, *self.prompt.question(question), self.start]
 
     def key_values(self, passages: Sequence[Passage]) -> list[tuple[Tensor, Tensor]]:
         """The (key, next token) pairs of each passage, (float32 [T, d], int64 [T]), from the
         forward pass that all methods share; a key's context is the beginning and its own passage.
         """
-        ids = [self._passage(passage) for passage in passages]
+        ids = [self.prompt.passage(passage) for passage in passages]
         states = self._pieces(ids)
         return [(states[one].keys[:-1], torch.tensor(one[1:], dtype=torch.long)) for one in ids]
 

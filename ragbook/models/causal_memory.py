@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -56,6 +56,11 @@ class Rows:
     real: Tensor  # bool [S, L]
     owner: Tensor  # int64 [S, L], the passage of each token; -1 for other tokens
     after: Tensor  # int64 [S], the position of the next token
+
+
+def layers_of(cache: Any) -> Layers:
+    """The keys and values that a cache holds, [R, heads, L, d] a layer."""
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def cache_of(layers: Layers) -> DynamicCache:
@@ -202,9 +207,9 @@ class CausalMemory:
             for part in torch.arange(S).split(size):
                 cache = cache_of([(k[part, :, :before], v[part, :, :before]) for k, v in layers])
                 reader.run(ids[part], cache, positions[part], real[part], logits=0)
-                for (k, v), layer in zip(layers, cache.layers, strict=True):
-                    k[part, :, before:] = layer.keys[:, :, before:]
-                    v[part, :, before:] = layer.values[:, :, before:]
+                for (k, v), (read_k, read_v) in zip(layers, layers_of(cache), strict=True):
+                    k[part, :, before:] = read_k[:, :, before:]
+                    v[part, :, before:] = read_v[:, :, before:]
         return rows
 
 

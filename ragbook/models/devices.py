@@ -7,7 +7,7 @@ or, where weights and vectors stay float32, that of its matrix products alone (`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any
@@ -144,17 +144,21 @@ def place(model: nn.Module, device: str = "cpu", precision: str = "float32") -> 
     return model
 
 
-def placed_copy(holder: Any, model: nn.Module, device: str, precision: str = "float32") -> Any:
-    """A copy of an object that holds a model (a reader, a language model), with the copy's model
+def placed_copy(
+    holder: Any, models: Sequence[nn.Module], device: str, precision: str = "float32"
+) -> Any:
+    """A copy of an object that holds models (a reader, a language model), with the copies of these
     placed as by `place`. The object stays as it is; weights that need no change are shared."""
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     copied: dict[int, Any] = {
         id(p): nn.Parameter(p.detach().to(where, dtype), p.requires_grad)
+        for model in models
         for p in model.parameters()
     }
     other = deepcopy(holder, copied)
-    place(copied[id(model)], device, precision)  # what are no parameters
+    for model in models:
+        place(copied[id(model)], device, precision)  # what are no parameters
     return other
 
 

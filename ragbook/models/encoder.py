@@ -106,8 +106,8 @@ def load_encoder(
                     "out, or name two sentence-transformers or plain models"
                 )
         query = str(minilm_path()) if query_encoder in ("minilm", MINILM_ID) else query_encoder
-        own = (str(minilm_path()), MINILM_ID) if minilm else (name, name)
-        return load_sentence(own[0], id=own[1], query_encoder=query, **asked)
+        passages = (str(minilm_path()), MINILM_ID) if minilm else (name, name)
+        return load_sentence(passages[0], id=passages[1], query_encoder=query, **asked)
     if minilm:
         encoder = Encoder(minilm_model(), minilm_tokenizer(), MINILM_ID, MINILM_SHA256, 20.0)
     elif _is_saved(name):

@@ -1,15 +1,14 @@
-"""Checks a folder in Hugging Face's or sentence-transformers' layout before anything is loaded from
-it.
+"""What a folder in Hugging Face's layout holds, found out before anything of it is loaded.
 
-No code from such a folder is executed: neither the classes that `auto_map` or `modules.json` name,
-nor a pickle. A model that cannot be an encoder is refused in one sentence that says what can be.
+No code from such a folder is executed: neither the classes that `auto_map` names, nor a pickle. A
+model that cannot be loaded is refused in one sentence that says what can be. What else an encoder
+needs is checked in `ragbook.models.layout`.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,25 +21,7 @@ from ragbook.errors import InputError
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 """The files that are taken from the hub: settings, vocabularies and weights, never a pickle."""
 MODULES = "modules.json"
-OWN_MODULES = (
-    "Transformer", "StaticEmbedding", "Pooling", "WeightedLayerPooling", "CNN", "LSTM", "Dense",
-    "LayerNorm", "Dropout", "Normalize",
-)  # fmt: skip
-"""The classes of sentence-transformers that a `modules.json` may name: those that read text, import
-nothing that a file names, and store their weights as safetensors."""
-_OWN_TYPE = re.compile(
-    r"sentence_transformers\.(models|base\.modules|sentence_transformer\.modules)(\.[a-z_]+)?\."
-    rf"({'|'.join(OWN_MODULES)})"
-)
-_WITH_WEIGHTS = ("StaticEmbedding", "WeightedLayerPooling", "CNN", "LSTM", "Dense", "LayerNorm")
-_ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation|linear)\.\w+")
-_TRANSFORMER_SETTINGS = {
-    "max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name",
-    "processing_kwargs", "unpad_inputs", "query_length", "document_length",
-}  # fmt: skip
-"""Settings of a `Transformer` module that say how text is read. Others name more things to load."""
-_METHODS = ("forward", "get_text_features")
-_CLASSIFIER = re.compile(
+CLASSIFIER = re.compile(
     r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
     r"NextSentencePrediction)$"
 )
@@ -67,60 +48,6 @@ class GeneratorFiles:
     architecture: str
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The content of a folder.
-
-    Attributes
-    ----------
-    folder: the local folder.
-    modules: the classes that `modules.json` names, in order; empty if there is no such file.
-    transformer: the folder with the transformer's own files; None for `StaticEmbedding`.
-    """
-
-    folder: Path
-    modules: tuple[str, ...]
-    transformer: Path | None
-
-
-def inspect_folder(name: str, pooling: str | None = None) -> Layout:
-    """Check a folder, or a checkpoint of the hub, that is named as an encoder.
-
-    Parameters
-    ----------
-    name: a local folder or a hub name.
-    pooling: the pooling that was asked for; a causal language model needs one to be an encoder.
-
-    Raises
-    ------
-    InputError: there is nothing with that name, or it is not an encoder that can be loaded safely.
-    """
-    folder = checkpoint_folder(name)
-    refuse_code(name, folder)
-    if not (folder / MODULES).is_file():
-        check_transformer(name, folder)
-        _check_kind(name, folder, pooling)
-        return Layout(folder, (), folder)
-    modules = _modules(name, folder)
-    transformer = None
-    for kind, path in modules:
-        if kind == "Transformer":
-            transformer = path
-            _check_settings(name, path)
-            check_transformer(name, path)
-            _check_kind(name, path, pooling, described=True)
-        elif kind in _WITH_WEIGHTS and not (path / "model.safetensors").is_file():
-            raise _no_weights(name, path)
-        if kind == "Dense":
-            activation = _json(name, path / "config.json").get("activation_function")
-            if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
-                raise InputError(
-                    f"{name} has a Dense layer with the activation {activation!r}, which is not "
-                    "from torch.nn; name an encoder of sentence-transformers' own modules"
-                )
-    return Layout(folder, tuple(kind for kind, _ in modules), transformer)
-
-
 def inspect_generator(name: str) -> GeneratorFiles:
     """Check a folder, or a checkpoint of the hub, that is named as a reader or language model.
 
@@ -136,12 +63,12 @@ def inspect_generator(name: str) -> GeneratorFiles:
 
     folder = checkpoint_folder(name, "model")
     refuse_code(name, folder)
-    config = _config(name, folder)
+    config = configuration(name, folder)
     architecture = (config.architectures or [""])[0]
     what, kind = architecture or config.model_type, type(config)
     if config.model_type == "rag":
         return GeneratorFiles(name, folder, RAG, what)
-    if _CLASSIFIER.search(architecture):
+    if CLASSIFIER.search(architecture):
         raise InputError(
             f"{name} is a classifier ({what}), which cannot write answers; name a seq2seq or "
             "causal model, such as the one that it was trained from"
@@ -201,15 +128,15 @@ def loaded(found: GeneratorFiles) -> tuple[Any, Any]:
             f"({' '.join(str(error).split())[:200]}); save it again with save_pretrained"
         ) from error
     if missing := sorted(info["missing_keys"]):
-        raise InputError(f"{name} lacks tensors of its model: {_some(missing)}; download it again")
+        raise InputError(f"{name} lacks tensors of its model: {a_few(missing)}; download it again")
     if unexpected := sorted(info["unexpected_keys"]):
         raise InputError(
-            f"{name} holds tensors that its model does not have: {_some(unexpected)}; its "
+            f"{name} holds tensors that its model does not have: {a_few(unexpected)}; its "
             "config.json is that of another model or damaged: download it again"
         )
     if mismatched := sorted(str(key[0]) for key in info.get("mismatched_keys", ())):
         raise InputError(
-            f"{name} holds tensors of another shape: {_some(mismatched)}; download it again"
+            f"{name} holds tensors of another shape: {a_few(mismatched)}; download it again"
         )
     if not tokenizer.is_fast:
         raise InputError(
@@ -245,15 +172,15 @@ def check_tensors(name: str, folder: Path, model: Any) -> None:
         trust_remote_code=False,
     )
     if missing := sorted(n for n in found["missing_keys"] if not n.startswith("pooler.")):
-        raise InputError(f"{name} lacks tensors of its model: {_some(missing)}; download it again")
+        raise InputError(f"{name} lacks tensors of its model: {a_few(missing)}; download it again")
     if mismatched := sorted(name for name, *_ in found["mismatched_keys"]):
         raise InputError(
-            f"{name} holds tensors of other shapes than its config.json says: {_some(mismatched)}; "
+            f"{name} holds tensors of other shapes than its config.json says: {a_few(mismatched)}; "
             "download it again"
         )
     if unexpected := sorted(found["unexpected_keys"] - _of_heads(model.config)):
         raise InputError(
-            f"{name} holds tensors that its model does not have: {_some(unexpected)}; its "
+            f"{name} holds tensors that its model does not have: {a_few(unexpected)}; its "
             "config.json is that of another model or damaged: download it again"
         )
 
@@ -296,8 +223,13 @@ def checkpoint_folder(name: str, wanted: str = "encoder") -> Path:
     return folder
 
 
-def _json(name: str, path: Path) -> Any:
-    """The content of a file of settings; an empty dictionary if there is no such file."""
+def settings_of(name: str, path: Path) -> Any:
+    """What a file of settings says, as `json` gives it; an empty dictionary where there is no file.
+
+    Raises
+    ------
+    InputError: it is not JSON.
+    """
     if not path.is_file():
         return {}
     try:
@@ -315,62 +247,11 @@ def refuse_code(name: str, folder: Path) -> None:
     """
     for pattern in ("*config.json", "*/*config.json"):
         for path in sorted(folder.glob(pattern)):
-            settings = _json(name, path)
+            settings = settings_of(name, path)
             if isinstance(settings, dict) and settings.get("auto_map"):
                 raise InputError(
                     f"{name} brings code of its own (auto_map in {path.name}), which ragbook never "
                     "runs; name a model whose class is part of transformers"
-                )
-
-
-def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
-    """The class and folder of each module that `modules.json` names, in order."""
-    said = _json(name, folder / "config_sentence_transformers.json").get("model_type")
-    if said not in (None, "SentenceTransformer"):
-        raise InputError(
-            f"{name} is a {said} of sentence-transformers, which does not give each text a single "
-            "vector; name a SentenceTransformer"
-        )
-    found = []
-    try:
-        for entry in _json(name, folder / MODULES):
-            kind, path = entry["type"], entry["path"]
-            if not (match := _OWN_TYPE.fullmatch(kind)):
-                raise InputError(
-                    f"{name} has the module {kind!r}, and only sentence-transformers' own "
-                    f"{', '.join(OWN_MODULES)} are loaded; name another encoder"
-                )
-            if os.path.isabs(path) or ".." in Path(path).parts:
-                raise InputError(
-                    f"{folder / MODULES} names {path!r}, which is outside its folder; name another "
-                    "encoder"
-                )
-            found.append((match[3], folder / path))
-    except (KeyError, TypeError):
-        found = []
-    if not found or found[0][0] not in ("Transformer", "StaticEmbedding"):
-        raise InputError(
-            f"{folder / MODULES} does not begin with a module that reads text, or it is damaged; "
-            "download the model again"
-        )
-    return found
-
-
-def _check_settings(name: str, folder: Path) -> None:
-    """Refuse settings of a `Transformer` module that would load anything but its own files."""
-    for path in sorted(folder.glob("sentence_*_config.json")):
-        settings = _json(name, path)
-        odd = sorted(key for key in settings.keys() - _TRANSFORMER_SETTINGS if settings[key])
-        if odd:
-            raise InputError(
-                f"{path} of {name} has settings that ragbook does not read: {_some(odd)}; remove "
-                "them if the model works without, or name another encoder"
-            )
-        for entry in (settings.get("modality_config") or {}).values():
-            if entry.get("method") not in _METHODS:
-                raise InputError(
-                    f"{path} of {name} calls the method {entry.get('method')!r}, and ragbook calls "
-                    f"only {' and '.join(_METHODS)}; name another encoder"
                 )
 
 
@@ -389,7 +270,7 @@ def check_transformer(name: str, folder: Path) -> None:
     if not any(
         (folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")
     ):
-        raise _no_weights(name, folder)
+        raise no_weights(name, folder)
     there = {file for file in (*_SENTENCEPIECE, *_VOCABULARIES) if (folder / file).is_file()}
     if "tokenizer.json" not in there and there & set(_SENTENCEPIECE):
         raise InputError(
@@ -404,13 +285,14 @@ def check_transformer(name: str, folder: Path) -> None:
         )
 
 
-def _no_weights(name: str, folder: Path) -> InputError:
+def no_weights(name: str, folder: Path) -> InputError:
+    """The refusal of a folder without safetensors, which names what it has instead."""
     others = sorted(
         path.name
         for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.gguf", "*.h5", "*.onnx")
         for path in folder.glob(pattern)
     )
-    only = f" (only {_some(others)})" if others else ""
+    only = f" (only {a_few(others)})" if others else ""
     return InputError(
         f"{name} has no model.safetensors{only} in {folder.name}, and ragbook reads no other "
         "weights; load the model once with transformers or sentence-transformers and write it with "
@@ -418,61 +300,17 @@ def _no_weights(name: str, folder: Path) -> InputError:
     )
 
 
-def _check_kind(name: str, folder: Path, pooling: str | None, described: bool = False) -> None:
-    """Refuse a model that does not turn text into states that can be pooled.
+def configuration(name: str, folder: Path) -> Any:
+    """What `config.json` describes, as transformers reads it.
 
-    Parameters
-    ----------
-    described: whether a `modules.json` says how states are pooled; then every kind of model may be
-        an encoder.
+    Raises
+    ------
+    InputError: transformers does not read it, or it asks for code of the hub.
     """
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_MASKED_LM_MAPPING,
-        MODEL_MAPPING,
-    )
-
-    config = _config(name, folder)
-    architecture = (config.architectures or [""])[0]
-    what = architecture or config.model_type
-    if _CLASSIFIER.search(architecture):
-        raise InputError(
-            f"{name} is a classifier ({what}), which gives scores and no vectors; name an encoder, "
-            "such as the model that it was trained from"
-        )
-    if config.model_type == "dpr":
-        raise InputError(
-            f"{name} is one half of a DPR pair; put both into folders whose names differ in "
-            "'ctx_encoder' and 'question_encoder', and name one of them"
-        )
-    seq2seq = config.is_encoder_decoder and not architecture.endswith("EncoderModel")
-    if seq2seq and not described:
-        raise InputError(
-            f"{name} is a seq2seq model ({what}), which can be a --reader and not an encoder; name "
-            "'minilm', a sentence-transformers or a BERT-like model"
-        )
-    model = MODEL_MAPPING.get(type(config), None)
-    reads = getattr(model, "main_input_name", None) == "input_ids"
-    if not reads or not hasattr(config, "vocab_size"):
-        raise InputError(f"{name} ({what}) is not a model for text only; name an encoder of text")
-    kind = type(config)
-    causal = getattr(config, "is_decoder", False) or (
-        kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
-    )
-    if causal and not described and pooling not in ("last", "mean"):
-        raise InputError(
-            f"{name} is a causal language model ({what}), which can be a --reader or --lm; if it "
-            "was trained to embed texts, give its pooling with --pooling last or mean, else name "
-            "an encoder such as 'minilm'"
-        )
-
-
-def _config(name: str, folder: Path) -> Any:
-    """The configuration in `config.json`, as transformers reads it."""
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -480,6 +318,12 @@ def _config(name: str, folder: Path) -> Any:
             f"{name} has a config.json that transformers cannot read "
             f"({' '.join(str(error).split())[:200]}); name another model"
         ) from error
+    if "/" in str(getattr(config, "_attn_implementation", None)):
+        raise InputError(
+            f"{name} attends with code of the hub ({config._attn_implementation}), which is never "
+            "run here; take attn_implementation out of its config.json"
+        )
+    return config
 
 
 def _of_heads(config: Any) -> set[str]:
@@ -496,6 +340,7 @@ def _of_heads(config: Any) -> set[str]:
     return names
 
 
-def _some(names: list[str]) -> str:
+def a_few(names: list[str]) -> str:
+    """The first three of some names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from ragbook.errors import InputError
 from ragbook.models.bundled import (
@@ -43,6 +43,32 @@ T5_LIKE = ("t5", "mt5", "umt5", "longt5", "t5gemma")
 """Encoder-decoders that were trained to answer questions from `question: ... context: ...`."""
 
 
+@overload
+def load_reader(
+    name: Literal["bundled"] = "bundled",
+    method: str | None = None,
+    *,
+    prompt: Template | None = None,
+    demonstrations: Sequence[Demonstration] = (),
+    device: str = "cpu",
+    precision: str = "float32",
+    memory: int = BUDGET,
+) -> SeqReader: ...
+
+
+@overload
+def load_reader(
+    name: str,
+    method: str | None = None,
+    *,
+    prompt: Template | None = None,
+    demonstrations: Sequence[Demonstration] = (),
+    device: str = "cpu",
+    precision: str = "float32",
+    memory: int = BUDGET,
+) -> Any: ...
+
+
 def load_reader(
     name: str = BUNDLED,
     method: str | None = None,
@@ -52,8 +78,9 @@ def load_reader(
     device: str = "cpu",
     precision: str = "float32",
     memory: int = BUDGET,
-) -> SeqReader | CausalReader:
-    """A generator: the reader of the closed book, in-context retrieval, RAG and FiD.
+) -> Any:
+    """A generator, a `SeqReader` or a `CausalReader`: the reader of the closed book, in-context
+    retrieval, RAG and FiD.
 
     Calls with the same arguments return the same object, which is loaded once.
 
@@ -118,7 +145,7 @@ def _reader(
     elif kind == RAG:
         made = load_rag_reader(name)
     else:
-        made = _any_reader(name, prompt, demonstrations, memory)
+        return _any_reader(name, *how)
     place(made.model, device, precision)
     return made
 
@@ -127,10 +154,13 @@ def _any_reader(
     name: str,
     prompt: Template | None,
     demonstrations: tuple[Demonstration, ...],
+    device: str,
+    precision: str,
     memory: int,
 ) -> SeqReader | CausalReader:
     found = inspect_generator(name)
     model, tokenizer = loaded(found)
+    place(model, device, precision)  # first, for a causal reader computes as soon as it is made
     if found.kind == CAUSAL:
         reader = CausalReader(model, tokenizer, name, prompt, demonstrations, memory)
         check_left_to_right(name, lambda ids: reader.forward(ids)[1])
@@ -149,9 +179,7 @@ def _any_reader(
 def load_joint() -> tuple[SeqReader, Encoder]:
     """RAG-Sequence's reader and question tower as `ragbook train rag` trained them together; the
     encoder can search every index that was built with the embedded one."""
-    reader = load_reader(method="rag-joint")
-    assert isinstance(reader, SeqReader)
-    return reader, load_encoder(str(WEIGHTS))
+    return load_reader(method="rag-joint"), load_encoder(str(WEIGHTS))
 
 
 def load_span_reader(
@@ -179,7 +207,6 @@ def _span_reader(name: str, method: str | None, device: str, precision: str) -> 
     if folder is None:
         raise InputError(f"{name} holds no weights.json; name a folder `ragbook train` wrote")
     reader = load_reader(name, device=device, precision=precision)
-    assert isinstance(reader, SeqReader)
     encoder = reader.model.get_encoder()
     scorer = span_scorer(encoder.config.hidden_size, folder)
     if method is not None and f"{method}.safetensors" in manifest(folder)["files"]:

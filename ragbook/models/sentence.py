@@ -1,4 +1,4 @@
-"""Models of sentence-transformers and plain models of transformers, as `Encoder`s.
+"""Models of sentence-transformers and plain models of transformers, as `Encoder` objects.
 
 Each tower is a `SentenceTransformer`: that library tokenises, pools, projects and normalises.
 Prompts and similarity come from the model's own files. A plain model (BERT, DistilBERT, RoBERTa,
@@ -21,7 +21,8 @@ from torch.nn import functional
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.models.embedded import MINILM_SHA256
-from ragbook.models.inspection import check_tensors, inspect_folder, quiet
+from ragbook.models.inspection import check_tensors, quiet
+from ragbook.models.layout import inspect_folder
 from ragbook.models.prompts import passage_text
 from ragbook.models.towers import SCORE_SCALES, Encoder, tensors_sha256
 
@@ -45,7 +46,7 @@ _NO_LIMIT = 1_000_000  # a tokenizer without a limit states one of 10 ** 30
 
 
 class SentenceEncoder(Encoder):
-    """Two towers that are `SentenceTransformer`s.
+    """Two towers that are `SentenceTransformer` objects.
 
     A passage is read as `title. text`, after its prompt. Each tower has its own tokenizer.
 
@@ -247,7 +248,8 @@ def _loaded(folder: Path, pooling: str | None, described: bool) -> Any:
     if unknown := set(modes) - POOLINGS.keys():
         raise InputError(f"there is no pooling {min(unknown)!r}; choose {', '.join(POOLINGS)}")
     transformer = Transformer(str(folder), **kwargs)
-    pool = Pooling(transformer.get_embedding_dimension(), [POOLINGS[mode] for mode in modes])
+    theirs: Any = [POOLINGS[mode] for mode in modes]
+    pool = Pooling(transformer.get_embedding_dimension(), theirs)
     return SentenceTransformer(
         modules=[transformer, pool], device="cpu", local_files_only=True, trust_remote_code=False
     )
@@ -267,8 +269,8 @@ def _settle(name: str, transformer: Any) -> None:
                 f"the tokenizer of {name} has no padding token; set one and save the tokenizer"
             )
         tokenizer.pad_token = tokenizer.eos_token
-    places = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
-    if getattr(places, "padding_idx", None) is not None:  # RoBERTa and MPNet count from there
+    places: Any = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if getattr(places, "padding_idx", None) is not None:  # RoBERTa and MPNet count from it on
         most = places.num_embeddings - places.padding_idx - 1
         transformer.max_seq_length = min(transformer.max_seq_length, most)
 
@@ -278,7 +280,8 @@ def pooling_of(tower: Any) -> str:
     ours = {theirs: name for name, theirs in POOLINGS.items()}
     for module in tower:
         if (modes := getattr(module, "pooling_mode", None)) is not None:
-            return "+".join(ours[m] for m in ([modes] if isinstance(modes, str) else modes))
+            name = "+".join(ours[m] for m in ([modes] if isinstance(modes, str) else modes))
+            return name if module.include_prompt else f"{name} behind the prompt"
     return "none"
 
 

@@ -53,6 +53,7 @@ class SeqMemory:
     states, mask: float32 [S, L, d] and int64 [S, L], 1 on real tokens.
     n: passages of each question; S is B * n, or B if they are fused or there are none.
     owner: for a fused memory, int64 [S, L]: the passage of each token, -1 on padding.
+    packed: whether padding between the passages was left out.
     """
 
     def __init__(
@@ -62,14 +63,18 @@ class SeqMemory:
         mask: Tensor,
         n: int = 1,
         owner: Tensor | None = None,
+        packed: bool = False,
     ) -> None:
         self.reader, self.states, self.mask, self.n, self.owner = reader, states, mask, n, owner
+        self.packed = packed
 
     @cached_property
     @torch.no_grad()
-    def cross(self) -> DynamicCache:
+    def cross(self) -> Any:
         """The decoder's cross-attention keys and values, [S, heads, L, d] a layer."""
-        cache = EncoderDecoderCache(DynamicCache(), PackedCache(self.owner))
+        cache = EncoderDecoderCache(
+            DynamicCache(), PackedCache(self.owner if self.packed else None)
+        )
         start = torch.full((len(self.states), 1), self.reader.start, device=self.states.device)
         self.reader.forward(self.states, self.mask, start, past_key_values=cache, use_cache=True)
         return cache.cross_attention_cache
@@ -78,7 +83,7 @@ class SeqMemory:
         """The n passages of each question packed into one row; see `ragbook.models.fusion.pack`."""
         apart = (states.unflatten(0, (-1, self.n)) for states in (self.states, self.mask))
         states, mask, owner = pack(*apart)
-        return SeqMemory(self.reader, states, mask, self.n, owner)
+        return SeqMemory(self.reader, states, mask, self.n, owner, packed=True)
 
     def cache(self, rows: Tensor | None = None) -> EncoderDecoderCache:
         """A decoder's cache with the keys and values of these rows, int64 [S'], or of all rows, and
@@ -312,6 +317,7 @@ class SeqReader:
         inputs: int64 [R, t], decoder inputs, the start token first.
         **kwargs: go to the model's `forward`.
         """
+        states = states.to(self.model.dtype)  # they are float32 in every precision
         # The mask is additive and has four dimensions, so that no model builds its own, which would
         # fail where there are more prefixes than inputs.
         unread = torch.zeros_like(mask, dtype=states.dtype)

@@ -74,7 +74,8 @@ class SpanScorer(nn.Module):
 
 
 class SpanReader:
-    """Encoder and span scorer with their tokenizer; inference only, float32 results."""
+    """Encoder and span scorer, on one device, with their tokenizer; inference only, float32 results
+    on the CPU."""
 
     def __init__(self, encoder: Any, scorer: SpanScorer, tokenizer: Any, name: str) -> None:
         self.pairs = PairEncoder(encoder.eval(), tokenizer)
@@ -88,7 +89,7 @@ class SpanReader:
         """The scorer's score of every span of each pair's passage, as in `span_log_probs`, before
         the softmax; -inf where there is no span."""
         inputs, states = self.pairs(questions, passages)
-        return inputs, self.scorer(states, inputs.passage_mask)
+        return inputs, self.scorer(states, inputs.passage_mask.to(states.device)).cpu()
 
     def span_log_probs(
         self, questions: Sequence[str], passages: Sequence[Passage]

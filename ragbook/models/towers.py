@@ -92,10 +92,8 @@ class Encoder:
         self.score_scale = score_scale
         self.pooling, self.similarity, self.passage_form = pooling, similarity, passage_form
         self.metric = "l2" if similarity == "l2" else "inner_product"
-        if dimension is None:
-            projected = getattr(model.config, "retriever_proj_size", None)
-            dimension = projected or model.config.hidden_size
-        self.dimension: int = dimension
+        projected = getattr(getattr(model, "config", None), "retriever_proj_size", None)
+        self.dimension: int = dimension or projected or model.config.hidden_size
         self.precision = "float32"
         self.query_id: str | None = None
         self.prompts: Mapping[str, str] = {}

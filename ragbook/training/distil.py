@@ -296,7 +296,8 @@ def recipe(
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
     teacher = load_reader(reader, "fid")
-    teacher = placed_copy(teacher, teacher.model, run.device)
+    # The encoder of its pairs may be another module with the same weights.
+    teacher = placed_copy(teacher, [teacher.model, teacher.pairs.encoder], run.device)
     rounds = distil(
         teacher,
         start.to(str(run.where)),

@@ -106,6 +106,8 @@ def test_honest_probabilities_have_a_small_error_and_boasts_a_large_one():
         assert group["ci95"][0] - 0.02 < group["probability"] < group["ci95"][1] + 0.02
     boast = breakdown.calibration(np.ones(100), np.repeat([1, 0], 50), groups=1)
     assert boast["error"] == pytest.approx(0.5)
+    alone = breakdown.calibration(p[:10], correct[:10])["groups"]  # as many groups as answers
+    assert [group["probability"] for group in alone] == sorted(p[:10])
     with pytest.raises(InputError, match="cannot be cut into 10"):
         breakdown.calibration(p[:9], correct[:9])
 

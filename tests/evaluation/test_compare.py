@@ -259,12 +259,30 @@ def test_save_writes_four_whole_files(comparison, tmp_path):
         "table.md",
         "table.tex",
     ]
-    assert json.loads((out / "results.json").read_text("utf-8")) == comparison.results
+    text = (out / "results.json").read_text("utf-8")
+    assert text == json.dumps(comparison.results, indent=2) + "\n"
     lines = (out / "predictions.jsonl").read_text("utf-8").split("\n")
     assert [json.loads(line) for line in lines[:-1]] == comparison.predictions
     assert (out / "table.md").read_text("utf-8") == comparison.markdown()
     assert (out / "table.tex").read_text("utf-8") == comparison.latex()
     comparison.save(out)  # again, over the files that are there
+
+
+def test_other_scripts_are_stored_as_they_are(comparison, tmp_path):
+    """Not as escapes: people read and search the file."""
+    lines = [{**comparison.predictions[0], "question": "Où est l'Øresund, 京都?"}]
+    Comparison(comparison.results, lines).save(tmp_path)
+    assert "Où est l'Øresund, 京都?" in (tmp_path / "predictions.jsonl").read_text("utf-8")
+
+
+def test_a_comparison_says_what_it_compared(comparison):
+    assert repr(comparison) == "Comparison(closed-book, realm, fid: 40 questions of numbers)"
+
+
+def test_five_passages_are_read_where_no_number_is_given():
+    retriever = FakeRetriever()
+    assert compare([FakeMethod("fid", 1, retriever)], QUESTIONS).results["k"] == 5
+    assert {k for _, k in retriever.calls} == {5}
 
 
 def test_a_failing_save_leaves_the_old_file_and_no_rest(comparison, tmp_path, monkeypatch):
@@ -372,10 +390,14 @@ def test_a_log_probability_that_is_none_is_a_bug_and_said_so(value):
 
 
 def test_evidence_is_right_where_the_heaviest_passage_is_the_gold_one():
-    """On three of four questions; the lightest would be right on the fourth."""
+    """On three of four questions; the lightest would be right on the fourth. An answer without
+    evidence is not right, and alone it is no method of passages."""
     questions = QuestionSet("four", "dev", [Question(f"q{i}", ("a",), "gold") for i in range(4)])
     answers = [
         Answer("q", "a", 0.0, (Evidence("other", other), Evidence("gold", 1 - other)), 0.0)
         for other in (0.1, 0.8, 0.2, 0.3)
     ]
     assert _evidence_accuracy(questions, answers) == 0.75
+    bare = replace(answers[0], evidence=())
+    assert _evidence_accuracy(questions, [bare, *answers[1:]]) == 0.5
+    assert _evidence_accuracy(questions, [bare] * 4) is None

@@ -1,6 +1,10 @@
 """The language-modelling task on tiny text, against the definition."""
 
+import inspect
+import logging
 import math
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from ragbook.evaluation.perplexity import (
     approximation,
     look_up,
     perplexity,
+    score,
     summary,
     token_log_probs,
 )
@@ -27,6 +32,7 @@ from ragbook.evaluation.windows import (
 )
 from ragbook.index.datastore import build_datastore
 from ragbook.methods.knn_lm import LAMS, TEMPERATURES, interpolate, knn_target_log_prob
+from ragbook.methods.knn_lm.adaptive import features
 from ragbook.models import LanguageModel, load_language_model
 from ragbook.models.lm import new_lm_model
 from ragbook.retrieval import Retrieved
@@ -65,6 +71,22 @@ def test_windows_overlap_and_cover_the_document():
         assert window.scored - 1 == min(WINDOW - STRIDE, number * STRIDE)
         scored += window.ids[window.scored :]
     assert scored == ids
+
+
+def test_a_long_document_is_no_cause_for_alarm(monkeypatch):
+    """It is cut into windows, and the tokenizer need not say that it is too long for the model."""
+    lm, said = load_language_model(), []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", said.append)
+    monkeypatch.setattr(lm.tokenizer, "deprecation_warnings", {})  # it would say so only once
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        assert len(list(windows(lm, "word " * 600))) == 10
+        assert not said
+        lm.tokenizer("word " * 600)
+        assert said
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
 
 
 def test_base_is_the_models_own_likelihood(found):
@@ -113,6 +135,11 @@ def test_the_result_has_the_promised_form():
         assert entry["perplexity"] > 1
         assert entry["tokens"] == 4  # lake, vel, ##m, .
         assert (entry["words"], entry["bytes"]) == (2, 10)
+
+
+@pytest.mark.parametrize("function", [score, approximation, token_log_probs, perplexity])
+def test_as_many_neighbours_as_in_the_paper(function):
+    assert inspect.signature(function).parameters["k"].default == 1024
 
 
 @pytest.mark.parametrize("empty", ["  ", "\x00\u200b"])  # the tokenizer drops the second
@@ -281,6 +308,33 @@ def test_searching_a_few_tokens_at_a_time_changes_nothing(stored, monkeypatch):
     assert [len(d) for d, _, _ in whole] == [len(one.base) for one in contexts]
 
 
+def test_features_are_of_the_neighbours_and_of_the_models_own_distribution(stored):
+    (one,) = contexts_of(["A lake in Ordania."], load_language_model(), progress=False)
+    ((distances, hits, found),) = look_up([one], stored, 8)
+    exact, rows = stored.search(one.queries.numpy(), 8)
+    values = torch.from_numpy(stored.values[rows])
+    torch.testing.assert_close(distances, torch.from_numpy(exact))
+    assert torch.equal(hits, values == one.targets[:, None])
+    wanted = features(distances, values, one.entropy, one.expected, one.expectation)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_is_shown_on_a_terminal_where_it_is_wanted(capsys, monkeypatch, progress):
+    lm = load_language_model()
+
+    def shown():
+        contexts_of(["A lake."], lm, progress)
+        prompted(["A lake."], CORPUS, lm, progress)
+        return capsys.readouterr().err
+
+    assert shown() == ""  # this is no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    bars = shown()
+    for name in ("documents: 100%", "in context: 100%"):
+        assert (name in bars) is progress
+
+
 def test_contexts_hold_the_models_own_distribution():
     lm = load_language_model()
     (one,) = contexts_of(["A lake."], lm, progress=False)
@@ -362,6 +416,7 @@ def test_the_other_setting_is_tuned_on_dev_text(stored):
         knn = knn_target_log_prob(distances, hits, temperature)
         return math.exp(-interpolate(contexts[0].base, knn, lam).double().mean().item())
 
+    given: dict[str, Any]
     for given, row in (
         ({"lam": 0.17}, [measured(0.17, temperature) for temperature in TEMPERATURES]),
         ({"temperature": 2.5}, [measured(lam, 2.5) for lam in LAMS]),
@@ -375,8 +430,9 @@ def test_the_other_setting_is_tuned_on_dev_text(stored):
 
 def test_the_other_setting_keeps_its_default(stored):
     lm, tuned = load_language_model(), module.manifest()["perplexity"]
+    given: dict[str, Any]
     for given in ({"lam": 0.9}, {"temperature": 400.0}):
-        options = {"k": 8, "datastore": stored, "progress": False}
+        options: dict[str, Any] = {"k": 8, "datastore": stored, "progress": False}
         found = perplexity([TEXT], CORPUS, **options, **given)["knn-lm"]["perplexity"]
         (log_probs,) = token_log_probs([TEXT], CORPUS, lm, **options, **(tuned | given))["knn-lm"]
         assert found == pytest.approx(math.exp(-log_probs.mean()))

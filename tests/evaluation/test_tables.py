@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from ragbook.evaluation import Comparison
+from ragbook.evaluation.tables import caption
 
 
 def method(em, **changed):
@@ -97,7 +98,13 @@ def test_latex():
     ]
     assert [re.sub(r"\\textbf{(.*?)}", r"\1", row) for row in rows] == expected
     assert text.count(r"\textbf{40.0}") == 2
-    assert r"\begin{tabular}{lrrrrrrr}" in text
+    frame = [line for line in text.splitlines() if not line.endswith(r"\\")]
+    assert frame.pop(3).startswith(r"\caption{nq\_dev (all), 300 questions")
+    assert frame == [
+        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering",
+        r"\begin{tabular}{lrrrrrrr}", r"\toprule", r"\midrule", r"\bottomrule",
+        r"\end{tabular}", r"\end{table}",
+    ]  # fmt: skip
     assert r"nq\_dev (all)" in text
     assert r"Scores in \%" in text
     assert text.isascii()
@@ -133,6 +140,8 @@ class Cells(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        if not {"td", "th", "caption"} & set(self.open):
+            assert data.isspace(), data  # no text stands beside the cells
         if "td" in self.open or "th" in self.open:
             self.cells[-1] += data
             if "b" in self.open:
@@ -160,7 +169,9 @@ def test_the_terminal_table():
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=85)
-    console.print(COMPARISON.table())
+    table = COMPARISON.table()
+    assert [column.justify for column in table.columns] == ["left"] + ["right"] * 7
+    console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     lines = [line.split() for line in text.splitlines() if line.strip()]
     assert lines[0] == HEADER
@@ -171,6 +182,23 @@ def test_the_terminal_table():
     split = [lines[start : start + 6][i] for i in (0, 2, 4, 1, 3, 5)]
     assert split == [" ".join(row).split() for row in values + brackets]
     assert "300 questions" in text
+
+
+def test_the_caption_says_what_every_column_is():
+    results = copy.deepcopy(RESULTS)
+    results["methods"]["fid"]["verbatim"] = True
+    assert caption(results) == (
+        "nq_dev (all), 300 questions, k = 3, seed 0. "
+        "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
+        "in bold; evidence: how often the passage relied on most is the gold passage; NLL in nats "
+        "an answer (∞ where some answers have probability 0, then the mean and number of others); "
+        "seconds a question. "
+        "Generated answers are runs of words of the passages. "
+        "† differs from closed-book, ‡ differs from the best of its column (p < 0.05 in a paired "
+        "permutation test, Holm-adjusted for all pairs of methods)."
+    )
+    finite = {"fid": results["methods"]["fid"]}
+    assert "NLL in nats an answer." in caption(results | {"methods": finite}, timing=False)
 
 
 def test_a_table_without_closed_book_explains_only_the_mark_it_has():

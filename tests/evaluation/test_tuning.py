@@ -1,14 +1,16 @@
-"""Tuning kNN-LM: which model, which tokens, whose questions."""
+"""Tuning kNN-LM: which model, which tokens, whose questions, which text."""
 
 import json
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from ragbook.corpus import miniwiki
 from ragbook.evaluation import tuning
+from ragbook.methods.knn_lm import LAMS, TEMPERATURES, interpolate, knn_target_log_prob
 from ragbook.models import load_language_model
 
 
@@ -29,30 +31,87 @@ def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
 
 
 def test_the_end_of_an_answer_is_tuned_for_too(monkeypatch):
-    """A model must say that an answer is over, as well as what it is."""
-    questions = list(miniwiki.questions("dev"))[:3]
+    """A model must say that an answer is over, as well as what it is; every question is read with
+    its own passages, the five best of all MiniWiki."""
+    questions = {"dev": list(miniwiki.questions("dev"))[:3]}
     lm = load_language_model()
-    scored = []
+    scored, tuned = [], []
 
-    class Recorded:
-        def __init__(self, *_, **__):
-            pass
+    class Recorded(tuning.KnnLM):
+        def datastore(self, retrieved):
+            return retrieved
 
-        def datastore(self, found):
-            return found
-
-        def neighbours(self, question, tokens, _):
+        def neighbours(self, question, tokens, memory):
+            assert self.lm is lm
+            assert memory == f"{question.text}: 5 of an index of {len(miniwiki.corpus())}"
             scored.append(list(tokens))
-            zeros = torch.zeros(len(tokens), 2)
-            return zeros[:, 0], zeros, zeros.bool()
+            distances = torch.full((len(tokens), 2), float(len(scored)))
+            return distances[:, 0] - 9, distances, distances > 1
 
-    retriever = SimpleNamespace(retrieve=lambda questions, k: [None] * len(questions))
+    class Retriever(SimpleNamespace):
+        def retrieve(self, questions, k):
+            return [f"{question.text}: {k} of an {self.index}" for question in questions]
+
+    def build(corpus, out, encoder, overwrite):
+        assert (encoder, overwrite) == ("an encoder", True)
+        return f"index of {len(corpus)}"
+
+    def dense(index, encoder):
+        assert encoder == "an encoder"
+        return Retriever(index=index)
+
     monkeypatch.setattr(tuning, "KnnLM", Recorded)
-    monkeypatch.setattr(tuning, "tune", lambda *_: (0.1, 2.0, np.nan))
-    monkeypatch.setattr(tuning.miniwiki, "questions", lambda split: questions)
-    monkeypatch.setattr(tuning, "load_encoder", lambda: None)
-    monkeypatch.setattr("ragbook.index.build_index", lambda *_, **__: None)
-    monkeypatch.setattr("ragbook.retrieval.DenseRetriever", lambda *_: retriever, raising=False)
+    monkeypatch.setattr(tuning, "tune", lambda *given: tuned.append(given) or (0.1, 2.0, np.nan))
+    monkeypatch.setattr(tuning.miniwiki, "questions", questions.__getitem__)
+    monkeypatch.setattr(tuning, "load_encoder", lambda: "an encoder")
+    monkeypatch.setattr("ragbook.index.build_index", build)
+    monkeypatch.setattr("ragbook.retrieval.DenseRetriever", dense, raising=False)
     assert tuning.tune_answers(lm) == {"lam": 0.1, "temperature": 2.0}
-    ids = [lm.tokenizer(q.answers[0], add_special_tokens=False)["input_ids"] for q in questions]
+    texts = [question.answers[0] for question in questions["dev"]]
+    ids = lm.tokenizer(texts, add_special_tokens=False)["input_ids"]
     assert scored == [[*one, lm.end] for one in ids]
+    ((base, distances, hits),) = tuned
+    assert base.tolist() == [n - 9 for n, one in enumerate(ids, 1) for _ in range(len(one) + 1)]
+    for n, (own, said) in enumerate(zip(distances, hits, strict=True), 1):
+        assert (own == n).all()
+        assert (said == (n > 1)).all()
+
+
+def test_text_is_tuned_on_the_articles_set_aside_for_it(monkeypatch):
+    """On none of those that perplexity is reported on, and to the best of the whole grid."""
+    generator = torch.Generator().manual_seed(0)
+    seen = []
+
+    def scored(documents, corpus, lm):
+        seen.append((documents, corpus.name, lm))
+        return [
+            SimpleNamespace(
+                base=-5 * torch.rand(n, generator=generator),
+                distances=30 * torch.rand(n, 6, generator=generator),
+                hits=torch.rand(n, 6, generator=generator) < 0.5,
+            )
+            for n in (3, 4)
+        ]
+
+    monkeypatch.setattr(tuning, "score", scored)
+    found = tuning.tune_text("the model")  # type: ignore[arg-type]
+    ((documents, corpus, lm),) = seen
+    assert (corpus, lm) == (miniwiki.corpus().name, "the model")
+    assert [text.split("\n") for text in documents] == [
+        [passage.text for passage in article.passages] for article in miniwiki.heldout("dev")
+    ]
+    generator.manual_seed(0)
+    parts = scored(documents, miniwiki.corpus(), lm)
+    means = {
+        (lam, temperature): interpolate(
+            torch.cat([one.base for one in parts]),
+            torch.cat([knn_target_log_prob(one.distances, one.hits, temperature) for one in parts]),
+            lam,
+        )
+        .mean()
+        .item()
+        for lam in LAMS
+        for temperature in TEMPERATURES
+    }
+    assert set(found) == {"lam", "temperature"}
+    assert means[found["lam"], found["temperature"]] == pytest.approx(max(means.values()))

@@ -36,9 +36,10 @@ class Third:
 
 @pytest.fixture(autouse=True)
 def two_methods(monkeypatch):
-    monkeypatch.setattr(
-        side_by_side, "load", lambda names, retriever: [Third(n, retriever) for n in "ab"]
-    )
+    def load(names, retriever, verbatim):
+        return [Third(name, retriever) for name in "ab"]
+
+    monkeypatch.setattr(side_by_side, "load", load)
     monkeypatch.setattr(side_by_side, "BATCH", 4)  # the last batch is not a whole one
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ragbook.errors import InputError
 from ragbook.index import PassageIndex, build_index, verify
+from ragbook.index.index import means_the_same
 from ragbook.index.manifest import write_manifest
 from ragbook.index.parts import Part
 from tests.fakes import HashEncoder, animals
@@ -87,6 +88,17 @@ def test_k_below_one(built, k):
 def test_vectors_that_do_not_fit(built, queries):
     with pytest.raises(InputError, match=r"shape|finite"):
         PassageIndex.open(built).search(queries, 1)
+
+
+def test_an_entry_of_before_says_the_same(built):
+    """What an encoder's entry did not say once, and what it is called, make no difference."""
+    entry = dict(PassageIndex.open(built).manifest["encoder"])
+    for unsaid in ("id", "similarity"):
+        del entry[unsaid]
+    assert means_the_same(entry, HashEncoder())
+    assert means_the_same(entry | {"precision": "bfloat16", "prompts": {}}, HashEncoder())
+    for change in ({"prompts": {"passage": "p: "}}, {"max_tokens": 512}, {"similarity": "dot"}):
+        assert not means_the_same(entry | change, HashEncoder())
 
 
 def test_another_encoder_is_refused_and_both_are_named(built):

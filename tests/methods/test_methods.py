@@ -1,5 +1,6 @@
 """What every method promises, and the identities between them, on tiny random models."""
 
+import inspect
 import itertools
 import math
 from functools import partial
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
+from ragbook.methods import load
+from ragbook.methods.base import Method
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.decoding import Verbatim, beam_search
 from ragbook.methods.fid import FiD
+from ragbook.methods.in_context import InContext
 from ragbook.methods.knn_lm import KnnLM
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
@@ -66,6 +70,14 @@ def test_the_answer_has_the_probability_it_says(method):
             assert log_prob <= answer.log_prob + 1e-3  # the same tokens, unless a word splits anew
     assert found.dtype == torch.float32
     assert found.shape == (2,)
+
+
+def test_a_method_has_the_parameters_of_its_model(method):
+    modules = [method.lm.model] if method.name == "knn-lm" else []
+    if method.name == "realm":
+        modules = [method.reader.pairs.encoder, method.reader.scorer]
+    counted = sum(p.numel() for m in modules or [method.reader.model] for p in m.parameters())
+    assert method.parameters == counted > 0
 
 
 def test_questions_do_not_touch_each_other(method):
@@ -425,3 +437,26 @@ def test_labels_that_share_states_are_scored_as_if_each_had_its_own(reader, chun
             labels=alone[None],
         )
         assert own.sum().item() == pytest.approx(-out.loss.item() * len(alone), abs=1e-3)
+
+
+def test_all_methods_are_asked_in_the_same_way_where_nothing_is_said():
+    """The same number of passages, beams and tokens: else a comparison compares those."""
+    kinds = (ClosedBook, InContext, KnnLM, Realm, RagSequence, RagToken, FiD)
+    for kind in (Method, *kinds):
+        for call in (kind.answer, kind.log_prob):
+            assert inspect.signature(call).parameters["k"].default == 5
+    for kind in (kind for kind in kinds if kind is not Realm):
+        settings = inspect.signature(kind).parameters
+        assert (settings["beams"].default, settings["max_length"].default) == (2, 16)
+    for kind in (InContext, KnnLM, RagSequence, RagToken, FiD):
+        assert inspect.signature(kind).parameters["verbatim"].default is False
+    for kind in (InContext, RagSequence, RagToken, FiD):
+        assert inspect.signature(kind).parameters["length_penalty"].default == 0.0
+
+
+def test_a_name_that_no_method_has_is_refused():
+    """It is not passed over: the others would be compared without it."""
+    with pytest.raises(InputError, match="no method 'fid2'"):
+        load(["fid", "fid2"], FixedRetriever())
+    with pytest.raises(InputError, match="no method is named"):
+        load([], FixedRetriever())

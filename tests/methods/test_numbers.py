@@ -266,6 +266,9 @@ def test_distances_are_squared_l2():
     ]
     torch.testing.assert_close(squared_distances(queries, keys), torch.tensor(by_hand))
     assert squared_distances(keys, keys).diagonal().min() >= 0
+    assert squared_distances(keys, keys).diagonal().max() < 1e-4  # a context is near to itself
+    near = squared_distances(keys, keys + 0.01)  # 8 dimensions, each 0.01 away
+    torch.testing.assert_close(near.diagonal(), torch.full((5,), 8e-4), rtol=0.02, atol=1e-5)
 
 
 def test_fusing_lays_passages_end_to_end():

@@ -1,6 +1,7 @@
 """RAG's decoding and its latent variable, on tiny random models and on random numbers."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from ragbook.methods.rag import (
     token_log_prob,
     token_posterior,
 )
-from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
+from ragbook.models import SeqReader
+from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever, seq_model
 
 log_probs = st.floats(-20, 0, width=32)
 
@@ -118,6 +120,32 @@ def test_candidates_come_best_first_and_say_their_probability(reader, kind):
         alone = rag.generate([question], k=n, num_return_sequences=2)[0]  # n passages, not 3
         assert [one.tokens for one in alone] == [one.tokens for one in candidates[:2]]
         assert [one.log_prob for one in alone] == pytest.approx(log_probs[:2], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [RagSequence, RagToken])
+@pytest.mark.parametrize("favourite", [None, 100])
+def test_a_candidate_says_its_probability_under_every_passage(tokenizer, kind, favourite):
+    """Of all its tokens, the unknown word's too, whose number is no label's but for a sign."""
+    model: Any = seq_model("t5")
+    if favourite is not None:
+        model.lm_head = torch.nn.Linear(16, 30522)
+        with torch.no_grad():
+            model.lm_head.bias[favourite] = 9.0
+    reader = SeqReader(model, tokenizer, "t5")
+    found = kind(reader, FixedRetriever(uneven=False), 2, 3).generate(QUESTIONS[:1], 4, 2)[0]
+    states, mask = reader.encode_documents(QUESTIONS[:1], [PASSAGES])
+    for one in found:
+        target = torch.tensor([*one.tokens, reader.end])
+        with torch.no_grad():
+            logits = reader.model(
+                encoder_outputs=(states[0],),
+                attention_mask=mask[0],
+                decoder_input_ids=torch.tensor([[reader.start, *one.tokens]] * 4),
+            ).logits
+        wanted = logits.log_softmax(-1)[:, torch.arange(len(target)), target].sum(-1)
+        torch.testing.assert_close(one.given, wanted, rtol=1e-4, atol=1e-4)
+    if favourite is not None:
+        assert found[0].tokens == (favourite,) * 3
 
 
 def test_rag_token_decodes_the_marginal_distribution(reader):

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,13 @@ import torch
 from ragbook import methods
 from ragbook.corpus import Corpus, miniwiki
 from ragbook.index import build_index
-from ragbook.models import load_encoder, load_reader, load_span_reader, loading
+from ragbook.models import (
+    load_encoder,
+    load_language_model,
+    load_reader,
+    load_span_reader,
+    loading,
+)
 from ragbook.retrieval import DenseRetriever
 
 QUESTIONS = list(miniwiki.questions("dev"))[:6]
@@ -68,7 +75,28 @@ def test_a_model_is_loaded_once_however_many_ask_for_it():
 @pytest.mark.parametrize("name", methods.NAMES)
 def test_no_question_has_no_log_probability(retriever, name):
     (method,) = methods.load([name], retriever)
+    assert method.name == name
     found = method.log_prob([], [])
     assert found.dtype == torch.float32
     assert found.shape == (0,)
     assert method.answer([]) == []
+
+
+@pytest.mark.parametrize("verbatim", [True, False])
+def test_every_method_that_writes_freely_can_be_held_to_the_passages(retriever, verbatim):
+    found = methods.load(methods.NAMES, retriever, verbatim)
+    assert [method.name for method in found] == list(methods.NAMES)
+    held = {method.name: getattr(method, "verbatim", None) for method in found}
+    writing = dict.fromkeys(("in-context", "knn-lm", "rag-sequence", "rag-token", "fid"), verbatim)
+    assert held == writing | {"closed-book": None, "realm": None}
+
+
+def test_every_method_reads_with_its_own_weights(retriever):
+    """Those that its own objective trained; what is loaded is kept, so that one is the other."""
+    found: dict[str, Any] = {one.name: one for one in methods.load(methods.NAMES, retriever)}
+    assert found["closed-book"].reader is found["in-context"].reader is load_reader("bundled")
+    assert found["knn-lm"].lm is load_language_model()
+    assert found["realm"].reader is load_span_reader("bundled", "realm")
+    own = [load_reader("bundled", name) for name in ("rag-sequence", "rag-token", "fid")]
+    assert [found[name].reader for name in ("rag-sequence", "rag-token", "fid")] == own
+    assert len({id(reader) for reader in [*own, load_reader("bundled")]}) == 4

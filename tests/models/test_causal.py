@@ -40,7 +40,7 @@ class Fixed:
     def retrieve(self, questions, k):
         shown = [PASSAGES[at] for at in self.order[:k]]
         scores = torch.tensor([1.0, 0.2, 0.7])[list(self.order[:k])].numpy()
-        return [Retrieved(tuple(p.id for p in shown), scores, shown) for _ in questions]
+        return [Retrieved(tuple(p.id for p in shown), scores, tuple(shown)) for _ in questions]
 
 
 @pytest.fixture(scope="module", params=CAUSAL)
@@ -63,8 +63,8 @@ def plain(reader, before, answer):
 
 def prompt(reader, question, *passages):
     """The tokens of a prompt, end to end."""
-    shown = [token for passage in passages for token in reader._passage(passage)]
-    return [*reader.beginning.ids, *shown, *reader._asked(question.text), reader.start]
+    shown = [token for passage in passages for token in reader.prompt.passage(passage)]
+    return [*reader.beginning.ids, *shown, *reader.prompt.question(question.text), reader.start]
 
 
 def close(found, wanted, tolerance=1e-5):
@@ -108,10 +108,10 @@ def test_in_context_is_one_prompt_with_the_best_passage_last(reader):
 @torch.no_grad()
 def blocked(reader, question, passages, answer):
     """Fused passages in one forward pass, with an explicit mask of blocks and explicit places."""
-    beginning, pieces = list(reader.beginning.ids), [reader._passage(p) for p in passages]
+    beginning, pieces = list(reader.beginning.ids), [reader.prompt.passage(p) for p in passages]
     first = len(beginning)
     after = first + max(len(piece) for piece in pieces)
-    asked = [*reader._asked(question.text), reader.start, *answer[:-1]]
+    asked = [*reader.prompt.question(question.text), reader.start, *answer[:-1]]
     ids = [*beginning, *(t for piece in pieces for t in piece), *asked]
     places = [
         *range(first),
@@ -223,7 +223,7 @@ def test_passages_are_read_once_and_the_oldest_are_forgotten(llama):
     reader.budget = 2 * max(states.nbytes for states in reader._kept.values())
     reader.read(QUESTIONS[:1], [[PASSAGES[1]]])
     assert sum(kept.nbytes for kept in reader._kept.values()) <= reader.budget
-    assert reader._passage(PASSAGES[1]) in reader._kept
+    assert reader.prompt.passage(PASSAGES[1]) in reader._kept
     reader.budget = 0  # what is asked for is read all the same
     close(RagSequence(reader, Fixed()).log_prob(QUESTIONS, ANSWERS, 3), fresh)
     assert not reader._kept
@@ -233,10 +233,10 @@ def test_passages_are_read_once_and_the_oldest_are_forgotten(llama):
 def test_knn_lm_stores_the_states_of_the_shared_reading(llama):
     """A key is what comes into the last feed-forward network after the context."""
     ((keys, values),) = llama.key_values(PASSAGES[:1])
-    ids = [*llama.beginning.ids, *llama._passage(PASSAGES[0])]
+    ids = [*llama.beginning.ids, *llama.prompt.passage(PASSAGES[0])]
     wanted, _ = llama.forward(torch.tensor([ids]))
     close(keys, wanted[0, len(llama.beginning.ids) : -1])
-    assert values.tolist() == list(llama._passage(PASSAGES[0]))[1:]
+    assert values.tolist() == list(llama.prompt.passage(PASSAGES[0]))[1:]
 
 
 @pytest.mark.parametrize("kind", ["bytes", "metaspace", "unigram"])
@@ -248,9 +248,10 @@ def test_prompt_and_answer_are_one_token_sequence(llama, kind, before, after):
     question = QUESTIONS[0].text
     text = f"Question: {question}\nAnswer: Ordania and Brisk"
     whole = tokenizer("\n" + text, add_special_tokens=False)["input_ids"]
-    own = [*reader._asked(question), reader.start, *reader.answer_ids("Ordania and Brisk")[:-1]]
+    answer = reader.answer_ids("Ordania and Brisk")[:-1]
+    own = [*reader.prompt.question(question), reader.start, *answer]
     assert whole[-len(own) :] == own
-    assert reader.decode(reader.answer_ids("Ordania and Brisk")[:-1]) == "Ordania and Brisk"
+    assert reader.decode(answer) == "Ordania and Brisk"
     assert reader.beginning.ids == ((tokenizer.bos_token_id,) if before else ())
     assert reader.end == tokenizer.convert_tokens_to_ids("Ċ" if kind == "bytes" else "\n") or (
         reader.end == tokenizer.eos_token_id
@@ -262,7 +263,7 @@ def test_a_chat_template_is_put_around_the_prompt(llama):
     shown = Demonstration("Who?", "Oda", PASSAGES[1])
     reader = CausalReader(random_model("qwen2"), tokenizer, "chat", demonstrations=[shown])
     ids = prompt(reader, QUESTIONS[0], PASSAGES[0])
-    instruction = reader.template.instruction
+    instruction = reader.prompt.template.instruction
     assert tokenizer.decode(ids) == (
         f"<s>user\n{instruction}Mount Orr\n{PASSAGES[1].text}\n\nQuestion: Who?\n</s>\n"
         f"<s>assistant\nOda</s>\n<s>user\nLake Velm\n{PASSAGES[0].text}\n\n"
@@ -276,8 +277,8 @@ def test_a_chat_template_is_put_around_the_prompt(llama):
 
 def test_a_long_passage_is_cut_and_a_long_prompt_keeps_its_best(llama):
     long = Passage("l", "Long", "word " * 2000)
-    ids = llama._passage(long)
-    assert len(ids) <= llama.template.max_passage + 4
+    ids = llama.prompt.passage(long)
+    assert len(ids) <= llama.prompt.template.max_passage + 4
     assert llama.tokenizer.decode(ids).endswith("\n\n")
     memory = llama.read_together(QUESTIONS[:1], [[long] * 12])
     (((piece,),),) = (memory.shown,)
@@ -289,7 +290,7 @@ def test_a_long_passage_is_cut_and_a_long_prompt_keeps_its_best(llama):
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [
-        (Template(answer="", chat=False), "must follow some text"),
+        (Template(answer="", chat=False), "is empty"),
         (Template(chat=True), "has no chat template"),
     ],
 )

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -261,6 +262,7 @@ def test_only_modules_of_the_list_are_loaded(st, kind):
             {"modality_config": {"text": {"method": "push_to_hub", "method_output_name": "x"}}},
             "calls the method 'push_to_hub'",
         ),
+        ("config.json", {"attn_implementation": "somebody/kernel"}, "attends with code of the hub"),
         ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "is a CrossEncoder"),
         (
             "config_sentence_transformers.json",
@@ -287,7 +289,7 @@ def test_half_a_dpr_pair_needs_its_name(tmp_path):
     from transformers import DPRConfig, DPRContextEncoder
 
     folder = tmp_path / "half"
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape: Any = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     with quiet():
         DPRContextEncoder(DPRConfig(vocab_size=len(tokenizer()), **shape)).save_pretrained(folder)
         tokenizer().save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ from ragbook.models.inspection import inspect_generator, loaded
 from ragbook.models.templates import TEMPLATES, Template
 from ragbook.retrieval import BM25Retriever
 from tests.checkpoints import CAUSAL, SEQ2SEQ, random_model, tokenizer_of, write_checkpoint
+from tests.methods.test_fid import save as save_fid
+from tests.models.checkpoints.test_rag import save as save_rag
 
 QUESTIONS = list(miniwiki.questions("dev"))[:12]
 
@@ -34,16 +37,26 @@ def retriever():
     return BM25Retriever(Corpus("some", [p for p in miniwiki.corpus() if p.id in gold]))
 
 
-@pytest.mark.parametrize("name", [*SEQ2SEQ, *CAUSAL])
+PUBLISHED = {
+    "rag": lambda folder: save_rag(folder, "bart"),
+    "original-fid": lambda folder: save_fid(folder, "module", True),
+}
+
+
+@pytest.mark.parametrize("name", [*SEQ2SEQ, *PUBLISHED, *CAUSAL])
 def test_a_checkpoint_answers_by_every_method_that_it_can_serve(tmp_path, name, retriever):
-    folder = str(write_checkpoint(tmp_path / name, name))
+    folder = str(tmp_path)
+    if name in PUBLISHED:
+        PUBLISHED[name](tmp_path)
+    else:
+        write_checkpoint(tmp_path, name)
     reader = load_reader(folder)
     assert type(reader) is (CausalReader if name in CAUSAL else SeqReader)
     served = [one for one in methods.NAMES if one not in methods.left_out(folder)]
     assert served == [one for one in methods.NAMES if one != "realm"]
-    if name in SEQ2SEQ:  # kNN-LM would be the bundled one
+    if name not in CAUSAL:  # kNN-LM would be the bundled one
         served.remove("knn-lm")
-    made = methods.load(served, retriever, True, folder, max_length=4)
+    made: list[Any] = methods.load(served, retriever, True, folder, max_length=4)
     if name in CAUSAL:  # one set of weights
         assert len({id(getattr(m, "reader", None) or m.lm) for m in made}) == 1
     few = QuestionSet("few", "dev", QUESTIONS)
@@ -66,13 +79,14 @@ def test_a_prompt_of_ones_own_reaches_the_model(tmp_path):
     assert "Q Who A\nIt is" in reader.tokenizer.decode(reader.prompt_ids("Who"))
     assert reader.end == reader.tokenizer.eos_token_id
     assert load_reader(folder) is load_reader(folder)
-    assert load_reader(folder).template is TEMPLATES["base"]
+    assert load_reader(folder).prompt.template is TEMPLATES["base"]
     with pytest.raises(InputError, match="a prompt of its own"):
         load_reader("bundled", prompt=template)
 
 
 def test_a_seq2seq_reader_takes_knn_lm_from_elsewhere(tmp_path, retriever):
     folder = str(write_checkpoint(tmp_path / "t5", "t5"))
+    method: Any
     (method,) = methods.load(["knn-lm"], retriever, reader=folder)
     assert method.lm.name == "bundled"
     other = str(write_checkpoint(tmp_path / "gpt2", "gpt2"))

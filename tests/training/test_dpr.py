@@ -202,7 +202,7 @@ def test_training_teaches_what_it_shows(tmp_path):
 def test_of_every_layout_the_upper_layers_are_trained(kind, last):
     """And what stands above them. Of two layers, one at most is frozen."""
     tower = model(kind)
-    dpr.freeze_lower_layers(tower, 5)
+    dpr.freeze_lower_layers(tower, 5, torch.bfloat16)
     above = ("encoder.relative_attention_bias.", "ln_f.", "encoder.final_layer_norm.", "pooler.")
     for name, parameter in tower.named_parameters():
         assert parameter.requires_grad == name.startswith((last, *above)), name
@@ -212,7 +212,7 @@ def test_of_every_layout_the_upper_layers_are_trained(kind, last):
 def test_what_was_frozen_before_stays_so():
     tower = model("BertModel")
     kept = tower.encoder.layer[1].output.dense.weight.requires_grad_(False)
-    dpr.freeze_lower_layers(tower, 1)
+    dpr.freeze_lower_layers(tower, 1, torch.bfloat16)
     assert not kept.requires_grad
 
 

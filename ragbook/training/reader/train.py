@@ -19,7 +19,7 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,8 +58,14 @@ class ReaderBatch:
     def to(self, device: torch.device) -> ReaderBatch:
         """The same batch with its tensors on a device."""
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        rest = (self.passage_mask, self.labels, self.pointer, self.spans)
-        return ReaderBatch(inputs, *(tensor.to(device) for tensor in rest), self.n)
+        return replace(
+            self,
+            inputs=inputs,
+            passage_mask=self.passage_mask.to(device),
+            labels=self.labels.to(device),
+            pointer=self.pointer.to(device),
+            spans=self.spans.to(device),
+        )
 
 
 def collate(tokenizer: Any, examples: Sequence[Example], max_span: int) -> ReaderBatch:

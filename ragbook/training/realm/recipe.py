@@ -21,7 +21,7 @@ from ragbook.index import PassageIndex, build_index
 from ragbook.models import Encoder, load_encoder, load_span_reader
 from ragbook.models.bundled import BUNDLED, WEIGHTS, write_manifest
 from ragbook.models.checkpoints.realm import save_realm_encoder
-from ragbook.models.devices import choose_device, place
+from ragbook.models.devices import place
 from ragbook.models.embedded import minilm_model, minilm_tokenizer
 from ragbook.models.encoder import save_encoder, weights_sha256
 from ragbook.models.masked import MaskedReader
@@ -95,7 +95,7 @@ def warm_start(
     device, precision: of both, from here on; only the encoder's map stays float32.
     """
     reader = new_masked_reader(seed)
-    encoder.to(str(choose_device(device)))
+    place(encoder.passage_model, device)
     for module in (encoder.passage_model.body, reader.model, reader.head):
         place(module, device, precision)
     if cloze is not None:

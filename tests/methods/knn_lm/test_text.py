@@ -71,6 +71,24 @@ def test_what_is_written_has_the_probability_it_says(method, datastore):
         assert evidence.weight == pytest.approx(share, abs=1e-3)
 
 
+@pytest.mark.parametrize("length", [1, 3])
+def test_one_beam_writes_the_most_probable_token_at_every_step(language_model, datastore, length):
+    """The memory has little weight, so that this model does not end by itself."""
+    method = OpenKnnLM(language_model, datastore, 0.05, 3.0)
+    lm = method.lm
+    ids = [lm.start, *lm.tokenizer(TEXT, add_special_tokens=False)["input_ids"]]
+    tokens = []
+    for _ in range(length):
+        keys, log_probs = lm.forward(torch.tensor([[*ids, *tokens]]))
+        apart = np.square(datastore.keys.astype(np.float64) - keys[0, -1].double().numpy()).sum(1)
+        weights = np.exp(-(apart - apart.min()) / 3)
+        p = 0.95 * log_probs[0, -1].double().exp().numpy()
+        np.add.at(p, datastore.values, 0.05 * weights / weights.sum())
+        tokens.append(int(p.argmax()))
+    assert lm.end not in tokens
+    assert method.write(TEXT, length, beams=1).text == lm.tokenizer.decode(tokens)
+
+
 def test_the_memory_alone_recites(language_model, datastore):
     """Nearly no model and a low temperature: only stored tokens, from few passages."""
     written = OpenKnnLM(language_model, datastore, 0.9999, 0.01).write(TEXT, length=3, beams=1)
@@ -86,6 +104,10 @@ def test_bad_input_is_refused_and_a_long_text_is_cut(method, datastore):
     assert method.write("river " * 400, length=3).text
     with pytest.raises(InputError, match="'bundled'"):
         OpenKnnLM(load_language_model(), datastore, 0.5, 3.0)
+
+
+def test_as_many_neighbours_as_in_the_paper(language_model, datastore):
+    assert OpenKnnLM(language_model, datastore, 0.5, 3.0).k == 1024
 
 
 def test_mass_is_what_was_said_or_else_the_weights():

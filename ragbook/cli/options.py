@@ -1,0 +1,238 @@
+"""What several commands' options have in common: what a value must look like, groups of options."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from ragbook.machine import DEVICES, PRECISIONS
+
+
+def at_least(least: int) -> Any:
+    """Values that are whole numbers of `least` or more."""
+
+    def whole(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"it must be {least} or more, not {value}")
+        return value
+
+    return whole
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"it must be more than 0, not {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"it must be from 0 to 1, not {text}")
+    return value
+
+
+def words(text: str) -> str:
+    """A question or query: any text that is not blank."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give it some words")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("it is not valid UTF-8; write it in UTF-8") from None
+    return text
+
+
+def names(text: str) -> list[str]:
+    """Different names, separated by commas."""
+    given = [name.strip() for name in text.split(",")]
+    if len(set(given)) < len(given) or not all(given):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different names, as in a,b,c")
+    return given
+
+
+def add_passages(command: argparse.ArgumentParser) -> None:
+    """`--corpus` and `--index`: where the passages are."""
+    command.add_argument(
+        "--corpus",
+        metavar="NAME_OR_PATH",
+        help="miniwiki or a passage file (default: that of --index, or miniwiki)",
+    )
+    command.add_argument(
+        "--index",
+        type=Path,
+        metavar="DIR",
+        help="index folder (default: an index is built and kept for the next time)",
+    )
+
+
+def add_retriever(command: argparse.ArgumentParser, names: list[str]) -> None:
+    """`--retriever`, one of `names`, and its encoder."""
+    command.add_argument("--retriever", choices=names, default="dense", help="(default: dense)")
+    add_encoder(command, "(default: the index's, or minilm)")
+
+
+def add_encoder(command: argparse.ArgumentParser, what: str, similarity: bool = True) -> None:
+    """`--encoder` and how it is used; `what` ends the help text of the name."""
+    command.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="minilm, a sentence-transformers, BERT-like or DPR model (folder or hub name), or a "
+        f"folder that `ragbook train` wrote {what}",
+    )
+    command.add_argument(
+        "--query-encoder", metavar="NAME", help="another model for questions (default: --encoder)"
+    )
+    command.add_argument(
+        "--pooling",
+        choices=["mean", "cls", "last"],
+        help="pooling of a plain model's states (default: the model's own, or mean)",
+    )
+    if similarity:
+        command.add_argument(
+            "--similarity",
+            choices=["cosine", "dot", "l2"],
+            help="(default: the model's own, or cosine)",
+        )
+    for role in ("query", "passage"):
+        command.add_argument(
+            f"--{role}-prompt",
+            metavar="TEXT",
+            help=f"text before every {role}, such as '{role}: ' for E5 (default: the model's own)",
+        )
+
+
+def add_k(
+    command: argparse.ArgumentParser,
+    default: int | None = 5,
+    what: str = "passages retrieved (default: 5)",
+) -> None:
+    """`--k`."""
+    command.add_argument("--k", type=at_least(1), default=default, metavar="N", help=what)
+
+
+def add_lm(command: argparse.ArgumentParser) -> None:
+    """`--lm`, and where it computes."""
+    command.add_argument(
+        "--lm",
+        default="bundled",
+        metavar="NAME",
+        help="a causal language model: a folder, such as `ragbook train lm` writes, or a hub name "
+        "(default: the bundled one)",
+    )
+    add_device(command, "float32")
+
+
+def add_device(command: argparse.ArgumentParser, precision: str) -> None:
+    """`--device` and `--precision`."""
+    command.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where it computes; auto: a GPU where there is one (default: auto)",
+    )
+    command.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=precision,
+        help="number format of its matrix products; auto: bfloat16 where that is fast, else "
+        f"float32 (default: {precision})",
+    )
+
+
+def add_reader(command: argparse.ArgumentParser) -> None:
+    """`--reader`."""
+    command.add_argument(
+        "--reader",
+        default="bundled",
+        metavar="NAME",
+        help="readers that `ragbook train reader` or `rag` wrote, or any seq2seq or causal model, "
+        "by folder or hub name (default: the bundled ones)",
+    )
+
+
+def add_reading(command: argparse.ArgumentParser) -> None:
+    """What `compare` and `ask` say of the methods: models, prompt, search, device."""
+    add_reader(command)
+    command.add_argument(
+        "--free",
+        action="store_true",
+        help="let generative methods write freely (default: answers are words of the passages)",
+    )
+    command.add_argument(
+        "--lm",
+        metavar="NAME",
+        help="kNN-LM's language model (default: the reader if it is causal, else the bundled one)",
+    )
+    add_interpolation(command)
+    command.add_argument(
+        "--prompt",
+        metavar="NAME_OR_FILE",
+        help="how a reader that is not bundled is asked: base, chat, t5, or a TOML file "
+        "(default: what fits the model)",
+    )
+    command.add_argument(
+        "--demonstrations",
+        metavar="NAME_OR_PATH",
+        help="questions that a prompt's demonstrations are drawn from (default: the train split of "
+        "--questions)",
+    )
+    command.add_argument(
+        "--beams", type=at_least(1), default=2, metavar="N", help="of the search (default: 2)"
+    )
+    command.add_argument(
+        "--max-length",
+        type=at_least(1),
+        default=16,
+        metavar="N",
+        help="longest answer in tokens (default: 16)",
+    )
+    command.add_argument(
+        "--length-penalty",
+        type=number,
+        default=0.0,
+        metavar="X",
+        help="0 compares answers by log-probability, 1 by its mean over tokens (default: 0)",
+    )
+    command.add_argument(
+        "--memory",
+        default="1GiB",
+        metavar="SIZE",
+        help="of passages that a causal reader keeps between questions (default: 1GiB)",
+    )
+    add_device(command, "float32")
+
+
+def add_interpolation(command: argparse.ArgumentParser) -> None:
+    """`--lambda` and `--temperature` of kNN-LM."""
+    command.add_argument(
+        "--lambda", type=share, dest="lam", metavar="X", help="kNN-LM's weight of the neighbours"
+    )
+    command.add_argument(
+        "--temperature", type=positive, metavar="X", help="kNN-LM's, of the distances"
+    )
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
