@@ -50,7 +50,7 @@ def test_the_device(machine):
         with pytest.raises(InputError, match=r"choose auto or cpu, cuda$"):
             choose_device(name)
     machine()
-    with pytest.raises(InputError, match=r"no device 'cuda' here; choose auto or cpu$"):
+    with pytest.raises(InputError, match=r"no device 'cuda'; choose auto or cpu$"):
         choose_device("cuda")
 
 
