@@ -25,7 +25,7 @@ from ragbook.models import CausalReader, load_reader
 from ragbook.retrieval import BM25Retriever
 
 NAMES = ("rag-sequence", "rag-token", "fid")
-QUESTIONS, K, MAX_LENGTH = 12, 5, 8
+QUESTIONS, K, MAX_LENGTH = 8, 5, 8
 
 
 def random_llama(folder: Path) -> str:

@@ -89,6 +89,7 @@ class SpanReader:
         """The scorer's score of every span of each pair's passage, as in `span_log_probs`, before
         the softmax; -inf where there is no span."""
         inputs, states = self.pairs(questions, passages)
+        states = states.to(self.scorer.out.weight.dtype)  # they are kept in float32
         return inputs, self.scorer(states, inputs.passage_mask.to(states.device)).cpu()
 
     def span_log_probs(

@@ -25,6 +25,7 @@ from ragbook.evaluation.windows import (
     PROMPT,
     STRIDE,
     WINDOW,
+    check_windows,
     contexts_of,
     prompted,
     windows,
@@ -273,6 +274,7 @@ def test_the_longest_window_is_all_that_the_model_reads(monkeypatch):
     monkeypatch.setattr(lm, "forward", counted)
     corpus = Corpus("long", [Passage("p", "P", "castle " * 300)])
     window, stride = 512 - PROMPT, 176
+    check_windows(lm, window, stride)
     prompted(["castle " * 360], corpus, lm, progress=False, window=window, stride=stride)
     assert max(read) == lm.positions == 512
 
