@@ -96,3 +96,8 @@ def test_a_mutant_is_tried_with_the_tests_that_run_it(function, line, tests):
         },
     }
     assert run_mutants.tests_of(one, reach) == tests
+
+
+def test_the_modules_and_tests_that_are_named_are_there():
+    named = [*run_mutants.PATHS, *(f"tests/{name}" for name in run_mutants.TESTS)]
+    assert [name for name in named if not (run_mutants.ROOT / name).exists()] == []

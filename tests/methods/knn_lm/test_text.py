@@ -45,10 +45,13 @@ def test_neighbours_are_the_nearest_contexts_and_what_they_said(method, datastor
     assert len(method.neighbours(TEXT, shown=10_000)) == len(datastore)
 
 
-def test_what_is_written_has_the_probability_it_says(method, datastore):
-    """By the formula in float64, token by token, the model run from the start each time."""
+@pytest.mark.parametrize(("length", "beams", "sources"), [(4, 3, 1), (8, 1, 2)])
+def test_what_is_written_has_the_probability_it_says(method, datastore, length, beams, sources):
+    """By the formula in float64, token by token, the model run from the start each time; from one
+    passage alone and from several."""
     lm = method.lm
-    written = method.write(TEXT, length=4, beams=3)
+    written = method.write(TEXT, length, beams)
+    assert sum(e.weight > 0.1 for e in written.evidence) == sources
     ids = [lm.start, *lm.tokenizer(TEXT, add_special_tokens=False)["input_ids"]]
     tokens = lm.tokenizer(written.text, add_special_tokens=False)["input_ids"]
     total, said = 0.0, dict.fromkeys((p.id for p in PASSAGES), 0.0)
