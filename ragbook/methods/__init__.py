@@ -109,7 +109,10 @@ def load(
         "closed-book": lambda: closed_book.ClosedBook(generator(), **search),
         "in-context": lambda: in_context.InContext(generator(), retriever, **held),
         "knn-lm": lambda: knn_lm.KnnLM(
-            language_model(), retriever, *_interpolation(language_model(), lam, temperature), **held
+            base := _language_model(reader, lm, how),
+            retriever,
+            *_interpolation(base, lam, temperature),
+            **held,
         ),
         "realm": lambda: realm.Realm(
             models.load_span_reader(str(reader), "realm", **where), retriever
@@ -119,31 +122,41 @@ def load(
         "fid": lambda: fid.FiD(generator("fid"), retriever, **held),
     }
 
-    def language_model() -> Any:
-        if lm is not None and not isinstance(lm, str):
-            return lm
-        if lm is None and isinstance(reader, str) and models.is_local(reader):
-            return models.load_language_model(**where)
-        if lm is not None and models.is_local(lm):
-            return models.load_language_model(lm, **where)
-        chosen = generator() if lm is None else models.load_reader(lm, **how)
-        if isinstance(chosen, models.CausalReader):
-            return chosen
-        if lm is not None:
-            raise InputError(
-                f"{lm} is not a decoder-only model, which kNN-LM needs; name one with --lm"
-            )
-        return models.load_language_model(**where)
-
     own = [_own(name)(retriever) for name in dict.fromkeys(names) if ":" in name]
     return [make[name]() for name in NAMES if name in names] + own
 
 
+def _language_model(
+    reader: str | Generator[Any], lm: str | LanguageModel | None, how: dict[str, Any]
+) -> Any:
+    """kNN-LM's base model, as `load` describes it."""
+    from ragbook import models
+    from ragbook.models.bundled import BUNDLED, weights_folder
+
+    where = {key: how[key] for key in ("device", "precision") if key in how}
+    if lm is not None and not isinstance(lm, str):
+        return lm
+    if lm is not None and weights_folder(lm) is not None:
+        return models.load_language_model(lm, **where)
+    if lm is not None:
+        chosen = models.load_reader(lm, **how)
+        if not isinstance(chosen, models.CausalReader):
+            raise InputError(
+                f"{lm} is not a decoder-only model, which kNN-LM needs; name one with --lm"
+            )
+        return chosen
+    if isinstance(reader, str) and weights_folder(reader) is None:
+        reader = models.load_reader(reader, **how)
+    if isinstance(reader, models.CausalReader):
+        return reader
+    return models.load_language_model(BUNDLED, **where)
+
+
 def left_out(reader: str | Generator[Any] = "bundled") -> dict[str, str]:
     """The methods that a reader cannot serve, each with the reason, as half a sentence."""
-    from ragbook import models
+    from ragbook.models.bundled import weights_folder
 
-    if isinstance(reader, str) and models.is_local(reader):
+    if isinstance(reader, str) and weights_folder(reader) is not None:
         return {}
     return {"realm": "it needs a span reader, which `ragbook train reader` writes"}
 

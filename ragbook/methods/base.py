@@ -104,14 +104,49 @@ def doc_log_probs(retrieved: Sequence[Retrieved], score_scale: float) -> Tensor:
     ------
     InputError: a question has no passage at all.
     """
-    for number, found in enumerate(retrieved, 1):
-        if not found.ids:
-            raise InputError(f"nothing was retrieved for question {number}; search another index")
+    _check_found(retrieved)
     width = max(len(r.ids) for r in retrieved)
     scores = torch.full((len(retrieved), width), float("-inf"))
     for row, found in enumerate(retrieved):
         scores[row, : len(found.ids)] = torch.from_numpy(found.scores) * score_scale
     return torch.log_softmax(scores, dim=-1)
+
+
+class GenerativeMethod:
+    """What the methods share that write an answer from retrieved passages with a generator; their
+    own docstrings say what the parameters mean."""
+
+    def __init__(
+        self,
+        reader: Generator[Any],
+        retriever: Retriever,
+        beams: int = 2,
+        max_length: int = 16,
+        verbatim: bool = False,
+        length_penalty: float = 0.0,
+    ) -> None:
+        self.reader, self.retriever = reader, retriever
+        self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
+        self.length_penalty = length_penalty
+        self.parameters = reader.parameters
+
+    def _retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
+        """At least one passage for each question.
+
+        Raises
+        ------
+        InputError: a question is empty, k < 1, or nothing was retrieved for a question.
+        """
+        check(questions, k)
+        retrieved = self.retriever.retrieve(questions, k)
+        _check_found(retrieved)
+        return retrieved
+
+
+def _check_found(retrieved: Sequence[Retrieved]) -> None:
+    for number, found in enumerate(retrieved, 1):
+        if not found.ids:
+            raise InputError(f"nothing was retrieved for question {number}; search another index")
 
 
 def check(questions: Sequence[Question], k: int) -> None:

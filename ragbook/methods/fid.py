@@ -17,24 +17,22 @@ answer becomes without a passage (`FiD.leave_one_out`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ragbook.corpus import Question
 from ragbook.errors import InputError
-from ragbook.methods.base import Answer, check, held_to, written_answer
-from ragbook.methods.decoding import Hypothesis, beam_search
+from ragbook.methods.all_at_once import AllAtOnce
 from ragbook.models.fusion import fuse, pack, passage_sums
-from ragbook.models.generator import Generator, Memory, labels_of, pad_labels
+from ragbook.models.generator import Memory, labels_of
 from ragbook.models.sharing import one_at_a_time
-from ragbook.retrieval import Retrieved, Retriever
+from ragbook.retrieval import Retrieved
 
 __all__ = ["FiD", "fuse", "pack", "passage_sums"]
 
 
-class FiD:
+class FiD(AllAtOnce):
     """Answers from all passages at once; evidence is the decoder's pooled cross-attention.
 
     Parameters
@@ -49,57 +47,6 @@ class FiD:
     """
 
     name = "fid"
-
-    def __init__(
-        self,
-        reader: Generator[Any],
-        retriever: Retriever,
-        beams: int = 2,
-        max_length: int = 16,
-        verbatim: bool = False,
-        length_penalty: float = 0.0,
-    ) -> None:
-        self.reader, self.retriever = reader, retriever
-        self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
-        self.length_penalty = length_penalty
-        self.parameters = reader.parameters
-
-    @one_at_a_time
-    def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
-        """log p(answer | question, all passages), nats, float32 [B]."""
-        check(questions, k)
-        if not questions:
-            return torch.zeros(0)
-        return self._log_prob(self._read(questions, k)[1], labels_of(self.reader, answers))
-
-    @one_at_a_time
-    def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
-        """The best answer of a beam search over the fused states."""
-        began = self.reader.clock()
-        if not questions:
-            return []
-        retrieved, memory = self._read(questions, k)
-        best = [hypotheses[0] for hypotheses in self._search(retrieved, memory)]
-        weights = memory.attention(pad_labels([[*h.tokens, self.reader.end] for h in best]))
-        seconds = (self.reader.clock() - began) / len(questions)
-        return [
-            written_answer(q, h, r, w, self.reader.tokenizer, seconds)
-            for q, h, r, w in zip(questions, best, retrieved, weights, strict=True)
-        ]
-
-    @one_at_a_time
-    def generate(
-        self, questions: Sequence[Question], k: int = 5, num_return_sequences: int = 1
-    ) -> list[list[Hypothesis]]:
-        """For each question up to `num_return_sequences` different answers, best first.
-
-        `k` is the number of passages, which may differ from call to call. There are fewer answers
-        where the beam search found fewer.
-        """
-        if not questions:
-            return []
-        found = self._search(*self._read(questions, k))
-        return [hypotheses[:num_return_sequences] for hypotheses in found]
 
     @one_at_a_time
     def attention(
@@ -164,27 +111,5 @@ class FiD:
             losses[shown, i] = (whole - self._log_prob(memory.masked(hidden), labels))[shown]
         return losses
 
-    def _read(self, questions: Sequence[Question], k: int) -> tuple[list[Retrieved], Memory]:
-        check(questions, k)
-        retrieved = self.retriever.retrieve(questions, k)
-        for number, found in enumerate(retrieved, 1):
-            if not found.ids:
-                raise InputError(
-                    f"nothing was retrieved for question {number}; search another index"
-                )
-        return retrieved, self.reader.read(questions, [r.passages for r in retrieved]).fused()
-
-    def _log_prob(self, memory: Memory, labels: Tensor) -> Tensor:
-        return self.reader.token_log_probs(memory, labels).sum(-1)
-
-    def _search(self, retrieved: Sequence[Retrieved], memory: Memory) -> list[list[Hypothesis]]:
-        return beam_search(
-            self.reader.continuation(memory),
-            len(retrieved),
-            self.reader.start,
-            self.reader.end,
-            self.beams,
-            self.max_length,
-            held_to(self.reader, [r.passages for r in retrieved], self.verbatim),
-            self.length_penalty,
-        )
+    def _memory(self, questions: Sequence[Question], retrieved: Sequence[Retrieved]) -> Memory:
+        return self.reader.read(questions, [r.passages for r in retrieved]).fused()

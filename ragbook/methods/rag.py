@@ -21,7 +21,15 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Question
-from ragbook.methods.base import Answer, check, doc_log_probs, held_to, posterior, written_answer
+from ragbook.methods.base import (
+    Answer,
+    GenerativeMethod,
+    check,
+    doc_log_probs,
+    held_to,
+    posterior,
+    written_answer,
+)
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.models.generator import Generator, Memory, labels_of, pad_labels
 from ragbook.models.sharing import one_at_a_time
@@ -137,25 +145,11 @@ def _token_log_probs(
     return found.reshape(len(labels), n, -1)
 
 
-class _Rag(ABC):
+class _Rag(GenerativeMethod, ABC):
     """What both models share: retrieve, read each (question, passage) once, weigh by Bayes."""
 
     name: str
     _marginal: Callable[[Tensor, Tensor, Tensor], Tensor]
-
-    def __init__(
-        self,
-        reader: Generator[Any],
-        retriever: Retriever,
-        beams: int = 2,
-        max_length: int = 16,
-        verbatim: bool = False,
-        length_penalty: float = 0.0,
-    ) -> None:
-        self.reader, self.retriever = reader, retriever
-        self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
-        self.length_penalty = length_penalty
-        self.parameters = reader.parameters
 
     @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
@@ -199,8 +193,7 @@ class _Rag(ABC):
         return self._candidates(self._read(questions, k), num_return_sequences)
 
     def _read(self, questions: Sequence[Question], k: int) -> _PerPassage:
-        check(questions, k)
-        retrieved = self.retriever.retrieve(questions, k)
+        retrieved = self._retrieve(questions, k)
         log_prior = doc_log_probs(retrieved, self.retriever.score_scale)
         memory = self.reader.read(questions, [r.passages for r in retrieved])
         return _PerPassage(retrieved, log_prior, memory)
