@@ -61,6 +61,7 @@ TEMPLATES = {
 """Templates by name: `base` for a model that continues a text, `chat` for one that follows
 instructions, `t5` for T5 and Flan-T5, which learned question answering in this form."""
 
+_KINDS = {str: "a text", int: "a whole number, 0 or more", bool: "true or false"}
 SLOTS = {"passage": ("{title}", "{text}"), "question": ("{question}",)}
 
 
@@ -109,14 +110,10 @@ def _checked(path: Path, given: Any) -> Template:
     return template
 
 
-_KINDS = {str: "a text", int: "a whole number, 0 or more", bool: "true or false"}
-
-
 def fill(template: str, /, **values: str) -> str:
-    """A template's text with its slots filled in; other braces are not changed."""
-    for name, value in values.items():
-        template = template.replace("{" + name + "}", value)
-    return template
+    """A template's text with its slots filled in; other braces, and those of the values, are not
+    changed."""
+    return re.sub(r"\{(\w+)\}", lambda slot: values.get(slot[1], slot[0]), template)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ PASSAGE = Passage("a", "Lake Velm", "It lies in {text} Ordania.")
 
 def test_slots_are_filled_and_other_braces_stay():
     text = fill("{title}: {text} {other}", title="T {text}", text="words")
-    assert text == "T words: words {other}" or text == "T {text}: words {other}"
+    assert text == "T {text}: words {other}"  # what a passage says is no slot
     assert fill("{question}", question="{title}?") == "{title}?"
 
 
