@@ -4,7 +4,6 @@ from ragbook.models.causal import CausalReader
 from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel
 from ragbook.models.loading import (
-    is_local,
     load_language_model,
     load_reader,
     load_span_reader,
@@ -18,7 +17,6 @@ __all__ = [
     "LanguageModel",
     "SeqReader",
     "SpanReader",
-    "is_local",
     "load_encoder",
     "load_language_model",
     "load_reader",

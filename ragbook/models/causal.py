@@ -46,8 +46,11 @@ from ragbook.models.templates import TEMPLATES, Demonstration, Template
 BUDGET = 2**30
 """The default for the bytes of passages' keys and values that are kept between calls."""
 
-MAX_CONTEXT = 4096
-"""The most tokens of a prompt with several passages."""
+MAX_CONTEXT, ANSWER = 4096, 64
+"""The most tokens of a prompt with several passages, and how many of them are left for the answer.
+"""
+
+_SLIDING = "sliding_attention"
 
 
 class CausalReader(LanguageModel):
@@ -150,7 +153,7 @@ class CausalReader(LanguageModel):
     @property
     def places(self) -> int:
         """The most tokens of a prompt and its answer."""
-        return min(getattr(self.model.config, "max_position_embeddings", MAX_CONTEXT), MAX_CONTEXT)
+        return min(self.positions or MAX_CONTEXT, MAX_CONTEXT)
 
     # What is read.
 
@@ -223,8 +226,21 @@ class CausalReader(LanguageModel):
         Returns
         -------
         [R, logits or 1, V].
+
+        Raises
+        ------
+        InputError: a real token's position is beyond the last one that the model has.
         """
         device, t, P = self.device, ids.shape[1], real.shape[1] - ids.shape[1]
+        new = positions[:, P:]
+        if self.positions is not None:
+            longest = int((new * real[:, P:]).max()) + 1
+            if longest > self.positions:
+                raise InputError(
+                    f"a prompt of {longest} tokens is longer than the {self.positions} that "
+                    f"{self.name} can read; show fewer demonstrations or shorter passages"
+                )
+            new = new.clamp_max(self.positions - 1)  # padding
         order = torch.arange(P + t)
         allowed = real[:, None, :] & (order <= order[P:, None])
         allowed |= order == order[P:, None]
@@ -238,7 +254,7 @@ class CausalReader(LanguageModel):
         return self.model(
             input_ids=ids.to(device),
             attention_mask=mask,
-            position_ids=(positions[:, P:] + self.first_position).to(device),
+            position_ids=(new + self.first_position).to(device),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=max(1, logits),
@@ -420,12 +436,6 @@ class CausalReader(LanguageModel):
         ids = [self.prompt.passage(passage) for passage in passages]
         states = self._pieces(ids)
         return [(states[one].keys[:-1], torch.tensor(one[1:], dtype=torch.long)) for one in ids]
-
-
-ANSWER = 64
-"""How many tokens a prompt with several passages leaves for the answer."""
-
-_SLIDING = "sliding_attention"
 
 
 def _last_attention(model: Any) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, overload
 
 from ragbook.errors import InputError
@@ -250,9 +249,3 @@ def _language_model(name: str, device: str, precision: str) -> LanguageModel:
         lm = LanguageModel(model, minilm_tokenizer(), name)
     place(lm.model, device, precision)
     return lm
-
-
-def is_local(name: str) -> bool:
-    """Whether a name is `bundled` or a folder that `ragbook train` wrote, which also has a reader
-    for REALM."""
-    return name == BUNDLED or (Path(name) / "weights.json").is_file()

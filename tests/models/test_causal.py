@@ -287,6 +287,19 @@ def test_a_long_passage_is_cut_and_a_long_prompt_keeps_its_best(llama):
     assert len(piece.owner) < llama.places
 
 
+def test_a_prompt_longer_than_the_model_is_refused():
+    """A learned position beyond the last one would be an error deep in the model."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=700, n_embd=32, n_layer=1, n_head=2, n_positions=96)
+    reader = CausalReader(GPT2LMHeadModel(config).eval(), tokenizer_of("gpt2"), "short")
+    fits = reader.read(QUESTIONS[:1], [PASSAGES[1:2]])
+    assert torch.isfinite(reader.token_log_probs(fits, labels_of(reader, ANSWERS[:1]))).all()
+    long = Passage("l", "Long", "granite mountain " * 100)
+    with pytest.raises(InputError, match=r"longer than the 96 that short can read"):
+        reader.read(QUESTIONS[:1], [[long]])
+
+
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [
