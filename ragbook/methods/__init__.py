@@ -63,6 +63,7 @@ def load(
     length_penalty: float = 0.0,
     lam: float | None = None,
     temperature: float | None = None,
+    shared: bool = False,
     **how: Any,
 ) -> list[Method]:
     """The named methods, all over one retriever, in the order of `NAMES`.
@@ -84,6 +85,9 @@ def load(
     lam, temperature: kNN-LM's; by default those that were tuned for the bundled language model on
         MiniWiki's dev split. The temperature is then scaled by the width of the model's keys, as
         their squared distances grow with it.
+    shared: every method uses the one shared reader and the given retriever as they are, so that
+        methods differ only in how they use the evidence. Otherwise a method whose own training
+        changed the reader, or the question tower of dense retrieval, uses what it trained.
     how: prompt, demonstrations, device, precision and memory, as in `ragbook.models.load_reader`.
 
     Raises
@@ -94,6 +98,7 @@ def load(
     check_names(names)
     from ragbook import models
     from ragbook.methods import closed_book, fid, in_context, knn_lm, rag, realm
+    from ragbook.retrieval import DenseRetriever
 
     for name, reason in left_out(reader).items():
         if name in names:
@@ -103,7 +108,18 @@ def load(
     where = {key: how[key] for key in ("device", "precision") if key in how}
 
     def generator(method: str | None = None) -> Any:
-        return models.load_reader(reader, method, **how) if isinstance(reader, str) else reader
+        own = None if shared else method
+        return models.load_reader(reader, own, **how) if isinstance(reader, str) else reader
+
+    def searched(method: str) -> Retriever:
+        """The retriever, or for dense retrieval with the embedded encoder the same index searched
+        with the question tower that the method trained."""
+        if shared or not (isinstance(reader, str) and isinstance(retriever, DenseRetriever)):
+            return retriever
+        tower, given = models.load_question_tower(reader, method), retriever.encoder
+        if tower is None or {given.sha256, given.query_sha256} != {tower.sha256}:
+            return retriever
+        return DenseRetriever(retriever.index, tower)
 
     make: dict[str, Callable[[], Any]] = {
         "closed-book": lambda: closed_book.ClosedBook(generator(), **search),
@@ -115,10 +131,13 @@ def load(
             **held,
         ),
         "realm": lambda: realm.Realm(
-            models.load_span_reader(str(reader), "realm", **where), retriever
+            models.load_span_reader(str(reader), None if shared else "realm", **where),
+            searched("realm"),
         ),
-        "rag-sequence": lambda: rag.RagSequence(generator("rag-sequence"), retriever, **held),
-        "rag-token": lambda: rag.RagToken(generator("rag-token"), retriever, **held),
+        "rag-sequence": lambda: rag.RagSequence(
+            generator("rag-sequence"), searched("rag-sequence"), **held
+        ),
+        "rag-token": lambda: rag.RagToken(generator("rag-token"), searched("rag-token"), **held),
         "fid": lambda: fid.FiD(generator("fid"), retriever, **held),
     }
 

@@ -5,6 +5,7 @@ from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel
 from ragbook.models.loading import (
     load_language_model,
+    load_question_tower,
     load_reader,
     load_span_reader,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "SpanReader",
     "load_encoder",
     "load_language_model",
+    "load_question_tower",
     "load_reader",
     "load_span_reader",
 ]

@@ -80,6 +80,7 @@ def write_manifest(folder: Path, **settings: Any) -> None:
     """Write `weights.json`: the folder's files with sizes and hashes, and the given settings."""
     files = file_records(folder, sorted(path.name for path in folder.glob("*.safetensors")))
     write_json(folder / "weights.json", {"files": files, **settings})
+    manifest.cache_clear()
 
 
 def tensors(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:

@@ -25,6 +25,8 @@ from ragbook.models.bundled import (
 )
 from ragbook.models.cached import check_left_to_right, check_reader
 from ragbook.models.causal import BUDGET, CausalReader
+from ragbook.models.changes import apply, are_changes, changed_names
+from ragbook.models.changes import part as own_part
 from ragbook.models.checkpoints.fid import is_fid, load_fid
 from ragbook.models.checkpoints.rag import load_rag_reader
 from ragbook.models.devices import place
@@ -89,9 +91,9 @@ def load_reader(
         model that `transformers` loads from a path or the hub. This includes the generator of a RAG
         checkpoint and, from a folder, an original FiD checkpoint
         (`ragbook.models.checkpoints.fid`).
-    method: load the reader as tuned to this method's objective, if there is such a version. All
-        versions share one encoder, and pairs that one of them has encoded are not encoded again by
-        the others.
+    method: load the reader as tuned to this method's objective, if there is such a version.
+        Versions that leave the encoder as it is share it, and pairs that one of them has encoded
+        are not encoded again by the others.
     prompt: the template of prompts, by default one that fits the model; see
         `ragbook.models.templates`.
     demonstrations: answered questions in every prompt.
@@ -124,12 +126,19 @@ def _reader(
         if folder is None or f"{method}.safetensors" not in manifest(folder)["files"]:
             return shared
         own = tensors(f"{method}.safetensors", folder)
+        new = are_changes(own)  # else whole tensors of the decoder, as `ragbook train rag` writes
+        moved = changed_names(own) if new else {f"decoder.{tensor}" for tensor in own}
         parameters = shared.model.named_parameters()
-        kept = {id(p): p for name, p in parameters if name.removeprefix("decoder.") not in own}
+        kept = {id(p): p for name, p in parameters if name not in moved}
         model = deepcopy(shared.model, kept)  # copies nothing but what changes
-        fill(model.decoder, own)
+        if new:
+            apply(model.get_encoder(), own_part(own, "encoder"))
+            apply(model.decoder, own_part(own, "decoder"))
+        else:
+            fill(model.decoder, own)
         reader = SeqReader(model, shared.tokenizer, name)
-        reader.pairs = shared.pairs  # type: ignore[union-attr]  # the bundled one is a SeqReader
+        if not own_part(own, "encoder"):
+            reader.pairs = shared.pairs  # type: ignore[union-attr]  # the bundled one is a SeqReader
         return reader
     trained = folder is not None or is_fid(name)
     kind = None if trained else inspect_generator(name).kind
@@ -208,12 +217,40 @@ def _span_reader(name: str, method: str | None, device: str, precision: str) -> 
     reader = load_reader(name, device=device, precision=precision)
     encoder = reader.model.get_encoder()
     scorer = span_scorer(encoder.config.hidden_size, folder)
+    pairs = reader.pairs
     if method is not None and f"{method}.safetensors" in manifest(folder)["files"]:
-        fill(scorer, tensors(f"{method}.safetensors", folder))
+        own = tensors(f"{method}.safetensors", folder)
+        if are_changes(own):
+            apply(scorer, own_part(own, "scorer"))
+        else:
+            fill(scorer, own)
+        if changed := own_part(own, "encoder"):
+            encoder, pairs = deepcopy(encoder), None
+            apply(encoder, changed)
     place(scorer, device)  # its input states are float32 in every precision
     span_reader = SpanReader(encoder, scorer, reader.tokenizer, name)
-    span_reader.pairs = reader.pairs
+    if pairs is not None:
+        span_reader.pairs = pairs
     return span_reader
+
+
+@one_at_a_time
+@cache
+def load_question_tower(name: str, method: str) -> Encoder | None:
+    """The embedded encoder with the question tower that was trained with a method's reader, which
+    searches every index that the embedded encoder built; None if none was trained.
+
+    The arguments are as in `load_reader`.
+    """
+    folder = weights_folder(name)
+    if folder is None or f"{method}.safetensors" not in manifest(folder)["files"]:
+        return None
+    changed = own_part(tensors(f"{method}.safetensors", folder), "query")
+    if not changed:
+        return None
+    encoder = load_encoder().untied()
+    apply(encoder.query_model, changed)
+    return encoder
 
 
 def load_language_model(

@@ -53,23 +53,26 @@ class PairEncoder:
             return self._read
         began = time.perf_counter()
         inputs = self.layout(self.tokenizer, questions, passages)
-        self._key, self._read = key, (inputs, padded_states(self.encoder, inputs))
+        self._key, self._read = key, (inputs, padded_states(self.encoder, inputs.tensors))
         self._seconds = time.perf_counter() - began
         return self._read
 
 
-def padded_states(encoder: Any, inputs: Inputs, chunk: int = 32) -> Tensor:
+def padded_states(encoder: Any, tensors: dict[str, Tensor], chunk: int = 32) -> Tensor:
     """The encoder's states of all inputs, float32 [N, L, d], computed in chunks of similar length.
 
+    `tensors` are those of `Inputs`, int64 [N, L] each.
+
     Inputs are sorted by length and each chunk is cut to its longest input, so that little padding
-    is computed; the states of padding are zero.
+    is computed; the states of padding are zero. Gradients reach the encoder.
     """
-    lengths = inputs.mask.sum(1)
+    mask = tensors["attention_mask"]
+    lengths = mask.sum(1)
     order = torch.argsort(lengths, stable=True)
-    states = torch.zeros(*inputs.mask.shape, encoder.config.hidden_size, device=encoder.device)
+    states = torch.zeros(*mask.shape, encoder.config.hidden_size, device=encoder.device)
     for rows in order.split(chunk):
         longest = int(lengths[rows].max())
-        piece = {n: value[rows, :longest].to(encoder.device) for n, value in inputs.tensors.items()}
-        real = inputs.mask[rows, :longest, None].to(encoder.device)
+        piece = {n: value[rows, :longest].to(encoder.device) for n, value in tensors.items()}
+        real = mask[rows, :longest, None].to(encoder.device)
         states[rows, :longest] = encoder(**piece).last_hidden_state.float() * real
     return states

@@ -39,6 +39,12 @@ def _reader(run: Run) -> None:
     recipe.recipe(run)
 
 
+def _methods(run: Run) -> None:
+    from ragbook.training.reader import recipe
+
+    recipe.methods_recipe(run)
+
+
 def _lm(run: Run) -> None:
     from ragbook.training import lm
 
@@ -50,6 +56,7 @@ RECIPES: dict[str, Callable[..., None]] = {
     "distil": _distil,
     "rag": _rag,
     "reader": _reader,
+    "methods": _methods,
     "lm": _lm,
     "realm": _realm,
     "fid": _reader,  # FiD's reader is trained together with the others

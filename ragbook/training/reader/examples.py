@@ -146,9 +146,9 @@ class GoldExamples:
         gold = {q.gold_passage for q in self.questions}
         self.passages = [p for p in corpus if p.id in gold]
         encoder = load_encoder().to(device)
-        keys = torch.from_numpy(encoder.encode_passages(list(self.corpus)))
+        self.keys = torch.from_numpy(encoder.encode_passages(list(self.corpus)))
         queries = torch.from_numpy(encoder.encode_queries([q.text for q in self.questions]))
-        scores, places = (queries @ keys.T).topk(min(40, len(corpus)))
+        scores, places = (queries @ self.keys.T).topk(min(40, len(corpus)))
         self.scores, nearest = (scores * encoder.score_scale).tolist(), places.tolist()
         self.nearest = nearest
         self.distractors: list[list[Passage]] = []
@@ -191,13 +191,19 @@ class GoldExamples:
         gold = self.corpus.get(question.gold_passage or "")
         if rng.random() < 0.33:
             old = question.answers[0]
-            new = exchange(rng, gold, old, self.alike[_form(question)])
+            new = self.other_answer(rng, question)
             gold = replace(gold, text=re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new, gold.text))
             question = replace(question, answers=(new,))
         needed = [self.corpus.get(question.second_passage)] if question.second_passage else []
         shown = [gold, *needed, *(p for p in rng.sample(others[: n + 1], n) if p not in needed)][:n]
         rng.shuffle(shown)
         return Example(question, tuple(shown), shown.index(gold))
+
+    def other_answer(self, rng: random.Random, question: Question) -> str:
+        """An answer of the same form that can stand in the gold passage in place of the question's
+        own; its own if there is none."""
+        gold = self.corpus.get(question.gold_passage or "")
+        return exchange(rng, gold, question.answers[0], self.alike[_form(question)])
 
     def found(self, n: int) -> list[RetrievedQuestion]:
         """The questions whose answer is in one of the n best passages of the retriever.

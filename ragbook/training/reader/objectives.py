@@ -1,59 +1,83 @@
-r"""Each method's own objective: a small change of the shared reader, trained on retrieved passages.
+r"""Each method's own objective, trained as its paper trains it, from one start.
 
-The shared reader was trained with passages that were chosen for it. Afterwards each method is
-trained on the passages that the retriever finds, and maximises the likelihood that it uses to
-answer:
+All methods begin with the same shared reader and see the same questions in the same order, the same
+number of passages and as many steps. Each maximises the likelihood that it uses to answer:
 
-* RAG-Sequence and RAG-Token the marginal \(\log p(y \mid x)\) (Lewis et al. 2020, section 2.4);
-* FiD \(\log p(y \mid x, z_1, \dots, z_n)\) over the fused passages;
-* REALM the marginal over passages and spans (Guu et al. 2020, section 3.3).
+* RAG-Sequence and RAG-Token the marginal \(\log p(y \mid x)\), generator and question tower
+  together (Lewis et al. 2020, section 2.4);
+* FiD \(\log p(y \mid x, z_1, \dots, z_n)\) over the fused passages (Izacard & Grave 2021);
+* REALM the marginal over passages and spans, reader and question tower together (Guu et al. 2020,
+  section 3.3).
 
 The marginal does not train the spans of passages that do not hold the answer: these give it no
 probability and get no gradient, so that one of their wrong spans may win in the end. REALM's
 objective therefore also asks the reader, as in the shared reader's training, to put the probability
 of such a passage on "the answer is not here".
 
-The encoder does not change, so all methods still share its states. In the decoder only biases and
-layer norms are trained (BitFit, Ben Zaken et al. 2022), except the output layer's bias, which could
-learn answers by heart; in the span reader only the scorer.
+The decoder, or REALM's span scorer, is trained whole, except its word embeddings and the output
+layer's bias, which could learn answers by heart. The encoder and the question tower get low-rank
+adapters (Hu et al. 2022). Passage vectors do not change. What is kept of a method is a file of
+changes (`ragbook.models.changes`); in every third example the answer is exchanged, in the passages
+and in the target, for another of its form, so that it has to be read.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ragbook.corpus import Passage, Question
 from ragbook.methods import rag, realm
+from ragbook.models import Encoder
+from ragbook.models.changes import changes, factors
 from ragbook.models.devices import device_of
 from ragbook.models.embedded import minilm_tokenizer
+from ragbook.models.pairs import padded_states
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
-from ragbook.training.reader.examples import RetrievedQuestion
+from ragbook.training.reader.examples import GoldExamples
 from ragbook.training.reader.train import ReaderBatch, collate, set_dropout, shift_right
 from ragbook.training.reader.worlds import Example
 from ragbook.training.run import Run
 
 METHODS = ("realm", "rag-sequence", "rag-token", "fid")
-STEPS, BATCH, N_DOCS, RATE = 150, 16, 5, 2e-4
+SEARCHING = ("realm", "rag-sequence", "rag-token")
+"""The methods whose question tower is trained with the reader."""
 IMPOSSIBLE = -1e3
 """log p given to a span that is not the answer: finite, so that its gradient is 0 and not NaN."""
 
 
-def own_tensors(method: str, model: Any, scorer: SpanScorer) -> dict[str, nn.Parameter]:
-    """The parameters that `method` trains, by name: those of the scorer, or the decoder's biases
-    and layer norms."""
-    if method == "realm":
-        return dict(scorer.named_parameters())
-    return {
-        name: parameter
-        for name, parameter in model.decoder.named_parameters()
-        if parameter.dim() == 1 and parameter.numel() < model.config.decoder.vocab_size
-    }
+@dataclass(frozen=True)
+class Recipe:
+    """The settings, the same for every method.
+
+    Parameters
+    ----------
+    steps, batch, n: updates, questions in one, and passages of a question.
+    decoder_rate: peak learning rate of the decoder or span scorer.
+    adapter_rate, query_rate: those of the encoder's and the question tower's adapters.
+    layers: the encoders' layers, from the top, that have adapters.
+    rank: of the adapters.
+    kept: rank of the decoder's change as it is stored.
+    """
+
+    steps: int = 150
+    batch: int = 8
+    n: int = 5
+    decoder_rate: float = 3e-4
+    adapter_rate: float = 1e-3
+    query_rate: float = 2e-4
+    layers: int = 4
+    rank: int = 8
+    kept: int = 16
 
 
 def answer_spans(batch: ReaderBatch, max_span: int) -> Tensor:
@@ -78,7 +102,7 @@ def log_likelihood(
     Parameters
     ----------
     batch: B questions with n passages each.
-    log_prior: float32 [B, n], log p(z | x).
+    log_prior: float32 [B, n], log p(z | x), which FiD ignores.
 
     Returns
     -------
@@ -87,8 +111,8 @@ def log_likelihood(
     """
     read, device = batch, device_of(model)
     batch, log_prior = batch.to(device), log_prior.to(device)
-    with torch.no_grad():
-        states = model.encoder(**batch.inputs).last_hidden_state
+    mask = batch.inputs["attention_mask"]
+    states = padded_states(model.encoder, batch.inputs, 16)
     rows, length, width = states.shape
     n, B = batch.n, rows // batch.n
     if method == "realm":
@@ -97,7 +121,7 @@ def log_likelihood(
         given = spans.masked_fill(~reads, IMPOSSIBLE).logsumexp(-1).reshape(B, n)
         not_here = spans[:, 0] * ~reads.any(-1)  # the span of [CLS]
         return realm.marginal_log_prob(given, log_prior), not_here.reshape(B, n)
-    labels, mask = batch.labels, batch.inputs["attention_mask"]
+    labels = batch.labels
     if method == "fid":
         states, mask = states.reshape(B, n * length, width), mask.reshape(B, n * length)
     else:
@@ -118,54 +142,157 @@ def log_likelihood(
     return found, torch.zeros(B, n, device=device)
 
 
-def train_objectives(
-    model: Any, scorer: SpanScorer, found: Sequence[RetrievedQuestion], source: str, run: Run
-) -> dict[str, dict[str, Tensor]]:
-    """Train each method's own tensors, each starting from the shared reader, or resume this
-    training; returns file -> tensors.
+class Trainee:
+    """Copies of the shared reader and of the encoder's question tower, of which one method trains
+    its part.
 
     Parameters
     ----------
-    model, scorer: the shared reader, as `train_reader` left it; its values are restored at the end.
-    found: questions with the passages that were retrieved for them.
-    source: hash of the data that `found` comes from.
+    method: one of `METHODS`.
+    model, scorer: the shared reader; they are not changed.
+    encoder: the retriever's; its towers are not changed.
+    recipe: the settings.
+    seed: of the adapters' first values.
     """
-    tokenizer = minilm_tokenizer()
 
-    def draw(step: int) -> tuple[ReaderBatch, Tensor]:
-        shown = random.Random(f"{run.seed}-{step}").choices(found, k=BATCH)
-        examples = [Example(f.question, f.passages, f.holder) for f in shown]
-        scores = torch.tensor([f.scores for f in shown])
-        return collate(tokenizer, examples, scorer.max_span), scores.log_softmax(-1)
-
-    set_dropout(model, 0.0)
-    files: dict[str, dict[str, Tensor]] = {}
-    for method in METHODS:
-        for parameter in [*model.parameters(), *scorer.parameters()]:
-            parameter.requires_grad = False
-        own = own_tensors(method, model, scorer)
-        shared = {name: parameter.detach().clone() for name, parameter in own.items()}
-        for parameter in own.values():
+    def __init__(
+        self,
+        method: str,
+        model: Any,
+        scorer: SpanScorer,
+        encoder: Encoder,
+        recipe: Recipe,
+        seed: int,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.method, self.recipe = method, recipe
+        self.model, self.scorer, self.encoder = deepcopy(model), deepcopy(scorer), encoder.untied()
+        parts = [self.model, self.scorer, self.encoder.query_model]
+        for one in parts:
+            one.requires_grad_(False).eval()
+        set_dropout(self.model, 0.0)
+        adapters = _add_adapters(self.model.encoder, recipe)
+        whole = list(self._whole().values())
+        for parameter in whole:
             parameter.requires_grad = True
+        self.groups = [(whole, recipe.decoder_rate), (adapters, recipe.adapter_rate)]
+        if method in SEARCHING:
+            own = _add_adapters(self.encoder.query_model, recipe)
+            self.groups.append((own, recipe.query_rate))
 
-        def batch_loss(step: int, method: str = method) -> tuple[Tensor, dict[str, float]]:
-            likelihood, not_here = log_likelihood(method, model, scorer, *draw(step))
-            nll = -likelihood.clamp_min(IMPOSSIBLE / 2).mean()  # no gradient if no span is right
-            silence = -not_here.sum(-1).mean()
-            return nll + silence, {"nll": nll.item(), "silence": silence.item()}
+    def _whole(self) -> dict[str, nn.Parameter]:
+        """What is trained without an adapter, by name: the scorer, or the decoder without the word
+        embeddings that it shares and the bias over the vocabulary."""
+        if self.method == "realm":
+            return {f"scorer.{name}": p for name, p in self.scorer.named_parameters()}
+        words = self.model.config.decoder.vocab_size
+        return {
+            f"decoder.{name}": p
+            for name, p in self.model.decoder.named_parameters()
+            if words not in p.shape
+        }
 
-        length = run.cut(STEPS)
-        train(
-            method,
-            batch_loss,
-            MasterAdamW([(list(own.values()), RATE)], weight_decay=0.0),
-            length,
-            run.work,
-            warmup=20,
-            fingerprint=json.dumps([method, length, RATE, run.seed, source]),
-        )
-        files[method] = {n: p.detach().bfloat16().clone() for n, p in own.items()}
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(shared[name])
-    return files
+    def log_prior(self, questions: Sequence[Question], keys: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(z | x) over the n best of all passages' vectors, `keys` [N, d], float32 [B, n],
+        with gradients to the question tower; and their positions, int64 [B, n]."""
+        with torch.set_grad_enabled(self.method in SEARCHING):
+            queries = self.encoder.query_vectors([q.text for q in questions])
+            scores, positions = (queries @ keys.T).topk(self.recipe.n)
+        return (self.encoder.score_scale * scores).log_softmax(-1), positions
+
+    def changes(self, before: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What training changed since `before`, the values of `whole`, in the form of a file."""
+        out = changes(before, self.whole(), self.recipe.kept)
+        out |= _adapter_changes("encoder", self.model.encoder)
+        return out | _adapter_changes("query", self.encoder.query_model)
+
+    def whole(self) -> dict[str, Tensor]:
+        """Copies of the tensors that are trained without an adapter, by name."""
+        return {name: p.detach().clone() for name, p in self._whole().items()}
+
+
+def _add_adapters(tower: Any, recipe: Recipe) -> list[nn.Parameter]:
+    """Add low-rank adapters to all linear layers of a BERT's upper layers, in place; they change
+    nothing before they are trained."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    first = tower.config.num_hidden_layers - recipe.layers
+    layers = "|".join(str(at) for at in range(first, tower.config.num_hidden_layers))
+    linear = rf"encoder\.layer\.({layers})\..*\.(query|key|value|dense)"
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=linear)
+    inject_adapter_in_model(config, tower)
+    return [p for name, p in tower.named_parameters() if "lora_" in name]
+
+
+def _adapter_changes(prefix: str, tower: nn.Module) -> dict[str, Tensor]:
+    """The factors of a tower's adapters, by the names that its tensors have without them."""
+    out: dict[str, Tensor] = {}
+    for name, module in tower.named_modules():
+        if hasattr(module, "lora_A"):
+            left, right = module.lora_B["default"].weight, module.lora_A["default"].weight
+            scaled = left * module.scaling["default"]
+            out |= factors(f"{prefix}.{name}.weight", scaled, right)
+    return out
+
+
+def exchanged(
+    rng: random.Random, source: GoldExamples, question: Question, passages: Sequence[Passage]
+) -> tuple[Question, list[Passage]]:
+    """The question and its passages, in one of three cases with another answer in the place of the
+    one that the passages hold; see
+    `GoldExamples.other_answer`."""
+    old = question.answers[0]
+    new = source.other_answer(rng, question) if rng.random() < 0.33 else old
+    if new == old:
+        return question, list(passages)
+    word = re.compile(rf"(?<!\w){re.escape(old)}(?!\w)")
+    said = [replace(p, text=word.sub(lambda _: new, p.text)) for p in passages]
+    return replace(question, answers=(new,)), said
+
+
+def train_method(
+    method: str,
+    model: Any,
+    scorer: SpanScorer,
+    encoder: Encoder,
+    source: GoldExamples,
+    run: Run,
+    recipe: Recipe = Recipe(),
+) -> dict[str, Tensor]:
+    """Train one method, or resume its training; returns its changes, as its file holds them.
+
+    Parameters
+    ----------
+    method: one of `METHODS`.
+    model, scorer, encoder: the shared reader and the retriever's encoder, which are not changed.
+    source: questions and passages. Shown are those whose answer is in one of the n best passages.
+    """
+    one = Trainee(method, model, scorer, encoder, recipe, run.seed)
+    before, found = one.whole(), source.found(recipe.n)
+    tokenizer, length = minilm_tokenizer(), run.cut(recipe.steps)
+
+    def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = random.Random(f"{run.seed}-{step}")
+        asked = [one.question for one in rng.choices(found, k=recipe.batch)]
+        log_prior, positions = one.log_prior(asked, source.keys)
+        examples = []
+        for question, places in zip(asked, positions.tolist(), strict=True):
+            passages = [source.corpus[at] for at in places]
+            question, passages = exchanged(rng, source, question, passages)
+            examples.append(Example(question, tuple(passages), 0))
+        batch = collate(tokenizer, examples, scorer.max_span)
+        likelihood, not_here = log_likelihood(method, one.model, one.scorer, batch, log_prior)
+        nll = -likelihood.clamp_min(IMPOSSIBLE / 2).mean()  # no gradient if no span is right
+        silence = -not_here.sum(-1).mean()
+        return nll + silence, {"nll": nll.item(), "silence": silence.item()}
+
+    train(
+        method,
+        batch_loss,
+        MasterAdamW(one.groups, weight_decay=0.0),
+        length,
+        run.work,
+        warmup=max(1, length // 8),
+        fingerprint=json.dumps([method, repr(recipe), length, run.seed, source.sha256]),
+    )
+    return one.changes(before)

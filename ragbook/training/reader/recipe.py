@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ragbook.corpus import miniwiki
-from ragbook.models.bundled import new_reader_model, reader_model, span_scorer, write_manifest
+from ragbook.models import load_encoder
+from ragbook.models.bundled import (
+    fill,
+    new_reader_model,
+    reader_model,
+    span_scorer,
+    tensors,
+    write_manifest,
+)
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import write_tensors
 from ragbook.training.reader.curriculum import curriculum, fine_tuning
 from ragbook.training.reader.examples import GoldExamples
-from ragbook.training.reader.objectives import N_DOCS, train_objectives
+from ragbook.training.reader.objectives import METHODS, train_method
 from ragbook.training.reader.train import train_reader
 from ragbook.training.run import Run
+
+SHARED = ("encoder", "decoder", "span")
+"""The files of the shared reader."""
 
 
 def recipe(run: Run) -> None:
@@ -21,15 +33,13 @@ def recipe(run: Run) -> None:
     `run.out`.
 
     Without `run.own`, the embedded encoder is trained to become the bundled readers. With it, the
-    bundled readers are trained further on your own passages and questions. `weights.json` comes
-    last: a folder without it is not complete.
+    bundled readers are trained further on your own passages and questions.
     """
     run.begin()
     torch.manual_seed(run.seed)
     tokenizer = minilm_tokenizer()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
     source = GoldExamples(corpus, questions, str(run.where))
-    found = source.found(N_DOCS)
     if run.own is None:
         model, scorer = new_reader_model(), SpanScorer(384)
         stages = curriculum(tokenizer, source)
@@ -37,7 +47,32 @@ def recipe(run: Run) -> None:
         model, scorer = reader_model(), span_scorer(384)
         stages = fine_tuning(tokenizer, source)
     shared = train_reader(model, scorer, stages, run)
-    methods = train_objectives(model, scorer, found, source.sha256, run)
-    for file, tensors in (shared | methods).items():
-        write_tensors(run.out / f"{file}.safetensors", tensors)
+    _finish(run, source, shared)
+
+
+def methods_recipe(run: Run) -> None:
+    """`ragbook train methods`: each method by its own objective, from the bundled shared reader, on
+    MiniWiki's train questions or your own; see `ragbook.training.reader.objectives`.
+
+    `run.out` then holds the shared reader's files too, so that it can be named as a reader.
+    """
+    run.begin()
+    corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
+    source = GoldExamples(corpus, questions, str(run.where))
+    _finish(run, source, {file: tensors(f"{file}.safetensors") for file in SHARED})
+
+
+def _finish(run: Run, source: GoldExamples, shared: dict[str, dict[str, Tensor]]) -> None:
+    """Train every method from the shared reader, and write all files into `run.out`. `weights.json`
+    comes last: a folder without it is not complete."""
+    model, scorer = new_reader_model(), SpanScorer(384)
+    for part, file in zip((model.get_encoder(), model.decoder, scorer), SHARED, strict=True):
+        fill(part, {name: tensor.float() for name, tensor in shared[file].items()})
+    encoder = load_encoder()
+    files = dict(shared)
+    for method in METHODS:
+        files[method] = train_method(method, model, scorer, encoder, source, run)
+    for file, each in files.items():
+        compact = {name: tensor.bfloat16().contiguous() for name, tensor in each.items()}
+        write_tensors(run.out / f"{file}.safetensors", compact)
     write_manifest(run.out)
