@@ -16,22 +16,30 @@ Runs = Callable[[str], Sequence[tuple[Sequence[int], Sequence[bool], Sequence[bo
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A finished answer: its tokens without start and end, and its log-probability in nats, with
-    that of the end token."""
+    """A finished answer.
+
+    Parameters
+    ----------
+    tokens: without start and end.
+    log_prob: log-probability in nats, with that of the end token.
+    held: the same where every token's probability is divided by that of all tokens that were
+        allowed in its place. It is `log_prob` where all were.
+    """
 
     tokens: tuple[int, ...]
     log_prob: float
+    held: float
 
     def score(self, length_penalty: float) -> float:
-        """log-probability / (number of tokens, the end included) ** `length_penalty`."""
-        return self.log_prob / (len(self.tokens) + 1) ** length_penalty
+        """`held` / (number of tokens, the end included) ** `length_penalty`."""
+        return self.held / (len(self.tokens) + 1) ** length_penalty
 
 
 class Verbatim:
     """Which tokens may follow a prefix so that the answer is a run of whole words of a passage.
 
     A small reader that copies a long name sometimes drops a piece of it. With this restriction it
-    cannot, just as REALM's spans cannot. The log-probabilities themselves are not changed.
+    cannot, just as REALM's spans cannot.
 
     Parameters
     ----------
@@ -82,10 +90,14 @@ def beam_search(
     """The most probable token sequences, found with `beams` prefixes a question.
 
     Hypotheses are compared by log-probability / length ** `length_penalty`; the empty answer is not
-    proposed. A prefix ends only where its end is among the `beams` best continuations. A question
-    is done when its best open prefix, at its present length, no longer beats the worst of `beams`
-    finished hypotheses. Without a penalty nothing better can follow, because log-probabilities only
-    fall as a prefix grows. These are the rules of `transformers` with `early_stopping=False`.
+    proposed. Where only some tokens are allowed, the probabilities that are compared are divided by
+    the sum over the allowed ones: otherwise every token of a long answer would pay for what the
+    model gives to forbidden ones, and an answer that stops early would win.
+
+    A prefix ends only where its end is among the `beams` best continuations. A question is done
+    when its best open prefix, at its present length, no longer beats the worst of `beams` finished
+    hypotheses. Without a penalty nothing better can follow, because log-probabilities only fall as
+    a prefix grows. These are the rules of `transformers` with `early_stopping=False`.
 
     Parameters
     ----------
@@ -99,8 +111,7 @@ def beam_search(
     beams: prefixes kept for each question.
     max_length: longest answer in tokens; a longer one is cut there and closed with the end token.
     allowed: for each question a function from a prefix (without the start token) to the tokens that
-        may follow; an empty list allows all (see `Verbatim`). The log-probabilities of the allowed
-        tokens are not renormalised.
+        may follow; an empty list allows all (see `Verbatim`).
     length_penalty: 0 compares log-probabilities, 1 their mean over tokens; above 0 longer answers
         win more often.
 
@@ -110,29 +121,35 @@ def beam_search(
     """
     finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
     alive = torch.arange(batch)  # the questions that are not done, Q of them with w prefixes each
-    prefixes, scores = torch.full((batch, 1, 1), start), torch.zeros(batch, 1)
+    prefixes = torch.full((batch, 1, 1), start)
+    scores = own = torch.zeros(batch, 1)  # by which prefixes are compared, and log-probabilities
     parents = torch.arange(batch)
     for length in range(max_length + 1):
         Q, width = scores.shape
         rows = alive.repeat_interleave(width)
         log_probs = next_log_probs(prefixes.flatten(0, 1), rows, parents).float().cpu()
+        held = log_probs
         if allowed is not None and length < max_length:
-            _forbid(log_probs, [allowed[row] for row in rows.tolist()], prefixes.flatten(0, 1))
+            held = _held(log_probs, [allowed[row] for row in rows.tolist()], prefixes.flatten(0, 1))
         if length == 0:
-            log_probs[:, end] = float("-inf")
-        total = scores[:, :, None] + log_probs.reshape(Q, width, -1)
+            held = held.index_fill(1, torch.tensor([end]), float("-inf"))
+        total = scores[:, :, None] + held.reshape(Q, width, -1)
+        given = own[:, :, None] + log_probs.reshape(Q, width, -1)
         if length == max_length:  # close every open prefix
-            for q, each in enumerate(total[:, :, end].tolist()):
-                _finish(finished[alive[q]], prefixes[q, :, 1:].tolist(), each)
+            for q, row in enumerate(alive.tolist()):
+                ended = given[q, :, end].tolist(), total[q, :, end].tolist()
+                _finish(finished[row], prefixes[q, :, 1:].tolist(), *ended)
             break
         best, at = total.flatten(1).topk(min(2 * beams, total[0].numel()))
         parent, token = at // total.shape[2], at % total.shape[2]
-        ends = token == end
+        ends, found = token == end, given.flatten(1).gather(1, at)
         for q, rank in ends[:, :beams].nonzero().tolist():
             prefix = prefixes[q, parent[q, rank], 1:].tolist()
-            _finish(finished[alive[q]], [prefix], [float(best[q, rank])])
+            reached = [float(found[q, rank])], [float(best[q, rank])]
+            _finish(finished[alive[q]], [prefix], *reached)
         open_best = best.masked_fill(ends, float("-inf"))
         scores, chosen = open_best.topk(min(beams, best.shape[1]))
+        own = found.gather(1, chosen)
         parent, token = parent.gather(1, chosen), token.gather(1, chosen)
         kept = prefixes.gather(1, parent[:, :, None].expand(-1, -1, prefixes.shape[2]))
         prefixes = torch.cat([kept, token[:, :, None]], dim=2)
@@ -145,32 +162,39 @@ def beam_search(
         )
         if not going_on.any():
             break
-        alive, prefixes, scores = alive[going_on], prefixes[going_on], scores[going_on]
-        parents = parents[going_on].flatten()
+        alive, prefixes, parents = alive[going_on], prefixes[going_on], parents[going_on].flatten()
+        scores, own = scores[going_on], own[going_on]
     return [sorted(found, key=lambda h: -h.score(length_penalty))[:beams] for found in finished]
 
 
-def _forbid(
+def _held(
     log_probs: Tensor,
     allowed: Sequence[Callable[[Sequence[int]], Sequence[int]]],
     prefixes: Tensor,
-) -> None:
-    """Set log_probs [R, V] to -inf, in place, where a token may not follow its prefix [R, t]."""
+) -> Tensor:
+    """A copy of log_probs [R, V] in which the probabilities of the tokens that may follow a row's
+    prefix [R, t] sum to 1, and those of the others are 0."""
+    held = log_probs.clone()
     for at, prefix in enumerate(prefixes.tolist()):
         tokens = torch.tensor(allowed[at](prefix[1:]))
         if len(tokens):
             kept = log_probs[at, tokens]
-            log_probs[at] = float("-inf")
-            log_probs[at, tokens] = kept
+            held[at] = float("-inf")
+            # Where the model rules out everything that is allowed, nothing can be shared out.
+            held[at, tokens] = kept.log_softmax(0) if kept.isfinite().any() else kept
+    return held
 
 
 def _finish(
-    finished: list[Hypothesis], prefixes: list[list[int]], log_probs: Sequence[float]
+    finished: list[Hypothesis],
+    prefixes: list[list[int]],
+    log_probs: Sequence[float],
+    held: Sequence[float],
 ) -> None:
-    """Add the prefixes as finished hypotheses, except those with probability 0."""
-    for prefix, log_prob in zip(prefixes, log_probs, strict=True):
-        if log_prob > float("-inf"):
-            finished.append(Hypothesis(tuple(prefix), log_prob))
+    """Add the prefixes as finished hypotheses, except those that are impossible or forbidden."""
+    for prefix, log_prob, own in zip(prefixes, log_probs, held, strict=True):
+        if log_prob > float("-inf") and own > float("-inf"):
+            finished.append(Hypothesis(tuple(prefix), log_prob, own))
 
 
 def _can_improve(

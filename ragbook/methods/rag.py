@@ -174,7 +174,12 @@ class _Rag(GenerativeMethod, ABC):
         seconds = (self.reader.clock() - began) / len(questions)
         return [
             written_answer(
-                q, Hypothesis(one.tokens, one.log_prob), r, w, self.reader.tokenizer, seconds
+                q,
+                Hypothesis(one.tokens, one.log_prob, one.log_prob),
+                r,
+                w,
+                self.reader.tokenizer,
+                seconds,
             )
             for q, one, r, w in zip(questions, best, read.retrieved, weights, strict=True)
         ]

@@ -278,11 +278,19 @@ def test_beam_search_keeps_to_what_is_allowed():
     )[0]
     scored = []
     for tokens in some:
-        path = [1, *tokens, 0]
-        scored.append((sum(chain[a, b].item() for a, b in itertools.pairwise(path)), tokens))
-    assert [h.tokens for h in found] == [tokens for _, tokens in sorted(scored, reverse=True)]
-    for hypothesis, (log_prob, _) in zip(found, sorted(scored, reverse=True), strict=True):
+        log_prob = held = 0.0
+        for t, (a, b) in enumerate(itertools.pairwise([1, *tokens, 0])):
+            log_prob += chain[a, b].item()
+            held += (chain[a, b] - chain[a, following(tokens[:t])].logsumexp(0)).item()
+        scored.append((held, log_prob, tokens))
+    scored.sort(reverse=True)
+    assert [h.tokens for h in found] == [tokens for _, _, tokens in scored]
+    for hypothesis, (held, log_prob, _) in zip(found, scored, strict=True):
         assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-5)
+        assert hypothesis.held == pytest.approx(held, abs=1e-5)
+    # The allowed answers share out all probability, and the model's own order is another.
+    assert sum(math.exp(h.held) for h in found) == pytest.approx(1)
+    assert [h.log_prob for h in found] != sorted((h.log_prob for h in found), reverse=True)
 
 
 @given(st.lists(st.text("ab cdéß-1.", max_size=40), min_size=1, max_size=3), st.randoms())
