@@ -44,7 +44,13 @@ from ragbook.models.pairs import padded_states
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.reader.examples import GoldExamples
-from ragbook.training.reader.train import ReaderBatch, collate, set_dropout, shift_right
+from ragbook.training.reader.train import (
+    ReaderBatch,
+    collate,
+    quicken,
+    set_dropout,
+    shift_right,
+)
 from ragbook.training.reader.worlds import Example
 from ragbook.training.run import Run
 
@@ -152,7 +158,7 @@ class Trainee:
     model, scorer: the shared reader; they are not changed.
     encoder: the retriever's; its towers are not changed.
     recipe: the settings.
-    seed: of the adapters' first values.
+    run: the seed, of the adapters' first values, and where and how precisely it computes.
     """
 
     def __init__(
@@ -162,13 +168,13 @@ class Trainee:
         scorer: SpanScorer,
         encoder: Encoder,
         recipe: Recipe,
-        seed: int,
+        run: Run,
     ) -> None:
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         self.method, self.recipe = method, recipe
         self.model, self.scorer, self.encoder = deepcopy(model), deepcopy(scorer), encoder.untied()
-        parts = [self.model, self.scorer, self.encoder.query_model]
-        for one in parts:
+        for one in (self.model, self.scorer, self.encoder.query_model):
+            quicken(one, run.device, run.precision)
             one.requires_grad_(False).eval()
         set_dropout(self.model, 0.0)
         adapters = _add_adapters(self.model.encoder, recipe)
@@ -267,7 +273,7 @@ def train_method(
     model, scorer, encoder: the shared reader and the retriever's encoder, which are not changed.
     source: questions and passages. Shown are those whose answer is in one of the n best passages.
     """
-    one = Trainee(method, model, scorer, encoder, recipe, run.seed)
+    one = Trainee(method, model, scorer, encoder, recipe, run)
     before, found = one.whole(), source.found(recipe.n)
     tokenizer, length = minilm_tokenizer(), run.cut(recipe.steps)
 
