@@ -263,7 +263,7 @@ def train_method(
     encoder: Encoder,
     source: GoldExamples,
     run: Run,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe | None = None,
 ) -> dict[str, Tensor]:
     """Train one method, or resume its training; returns its changes, as its file holds them.
 
@@ -273,6 +273,7 @@ def train_method(
     model, scorer, encoder: the shared reader and the retriever's encoder, which are not changed.
     source: questions and passages. Shown are those whose answer is in one of the n best passages.
     """
+    recipe = recipe or Recipe()
     one = Trainee(method, model, scorer, encoder, recipe, run)
     before, found = one.whole(), source.found(recipe.n)
     tokenizer, length = minilm_tokenizer(), run.cut(recipe.steps)

@@ -1,24 +1,31 @@
 """Each method's training objective is the likelihood that the method itself gives the answer."""
 
+import random
 from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ragbook.corpus import Passage, Question
+from ragbook.corpus import Corpus, Passage, Question
 from ragbook.methods.fid import FiD
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
-from ragbook.models import load_reader, load_span_reader
+from ragbook.models import Encoder, load_encoder, load_reader, load_span_reader
+from ragbook.models.changes import apply, part
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.training.reader.examples import RetrievedQuestion
+from ragbook.training.reader.examples import GoldExamples
 from ragbook.training.reader.objectives import (
     METHODS,
+    SEARCHING,
+    Recipe,
+    Trainee,
     answer_spans,
+    exchanged,
     log_likelihood,
-    own_tensors,
-    train_objectives,
+    train_method,
 )
 from ragbook.training.reader.train import collate
 from ragbook.training.reader.worlds import Example
@@ -81,47 +88,97 @@ def test_every_place_that_reads_the_answer_counts():
     assert minilm_tokenizer().decode(tokens) == "ilsa brenkov"
 
 
-def test_no_method_may_learn_answers_by_heart():
-    """What moves is small, and the output layer's bias over the vocabulary stays."""
-    reader, span = load_reader(), load_span_reader()
-    for method in METHODS:
-        own = own_tensors(method, reader.model, span.scorer)
-        assert 0 < sum(p.numel() for p in own.values()) < 150_000
-        assert not any(30_522 in p.shape for p in own.values())
+@pytest.fixture(name="few")
+def source() -> GoldExamples:
+    """Twelve passages, three of them `SHOWN`, and the questions `ASKED`."""
+    others = [Passage(str(i), f"Hill {i}", f"Hill {i} was climbed in 19{i:02}.") for i in range(9)]
+    return GoldExamples(Corpus("lakes", [*SHOWN, *others]), ASKED)
 
 
-def test_training_raises_the_likelihood_and_leaves_the_shared_reader(tmp_path):
+QUICK = Recipe(steps=8, batch=2, n=3)
+
+
+def trainee(method: str, encoder: Encoder, tmp_path: Path) -> Trainee:
+    model, scorer = load_reader().model, load_span_reader().scorer
+    return Trainee(method, model, scorer, encoder, QUICK, Run(tmp_path))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_trains_is_what_its_paper_trains(method, tmp_path):
+    """The decoder or the scorer whole but for what could learn answers by heart, the encoder's
+    upper layers by adapters, and the question tower where the retriever is trained too."""
+    one = trainee(method, load_encoder(), tmp_path)
+    trained = {id(p) for parameters, _ in one.groups for p in parameters}
+    decoder = {n for n, p in one.model.decoder.named_parameters() if id(p) in trained}
+    every = {n for n, p in one.model.decoder.named_parameters() if 30_522 not in p.shape}
+    assert decoder == (set() if method == "realm" else every)
+    scorer = [id(p) in trained for p in one.scorer.parameters()]
+    assert all(scorer) if method == "realm" else not any(scorer)
+    towers = {"encoder": one.model.encoder, "query": one.encoder.query_model}
+    for name, tower in towers.items():
+        adapted = {n for n, p in tower.named_parameters() if id(p) in trained}
+        assert all("lora_" in n for n in adapted)
+        layers = {n.split(".")[2] for n in adapted}
+        expected = name == "encoder" or method in SEARCHING
+        assert layers == ({"2", "3", "4", "5"} if expected else set())
+    # The shared models are others, and the passage tower is not trained.
+    others = (one.encoder.passage_model, load_reader().model, load_span_reader().scorer)
+    assert not trained & {id(p) for other in others for p in other.parameters()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_raises_the_likelihood_and_leaves_the_shared_reader(method, few, tmp_path):
+    """And a file's changes, added to the shared models, give what was trained."""
     model, scorer = deepcopy(load_reader().model), deepcopy(load_span_reader().scorer)
     before = {n: p.clone() for n, p in [*model.named_parameters(), *scorer.named_parameters()]}
-    found = [
-        RetrievedQuestion(question, SHOWN, tuple(row), 0)
-        for question, row in zip(ASKED, SCORES.tolist(), strict=True)
-    ]
-    files = train_objectives(model, scorer, found, "few", Run(tmp_path, steps=8))
+    stored = train_method(
+        method, model, scorer, load_encoder(), few, Run(tmp_path), replace(QUICK, kept=384)
+    )
     for name, parameter in [*model.named_parameters(), *scorer.named_parameters()]:
         assert torch.equal(parameter, before[name]), name
-    for method in METHODS:
-        with torch.no_grad():
-            shared, _ = log_likelihood(method, model, scorer, *batch())
-            for name, parameter in own_tensors(method, model, scorer).items():
-                parameter.copy_(files[method][name].float())
-            own, _ = log_likelihood(method, model, scorer, *batch())
-            for name, parameter in [*model.named_parameters(), *scorer.named_parameters()]:
-                parameter.copy_(before[name])
-        assert own.mean() > shared.mean(), method
+    with torch.no_grad():
+        shared, _ = log_likelihood(method, model, scorer, *batch())
+        apply(model.encoder, part(stored, "encoder"))
+        apply(model.decoder, part(stored, "decoder"))
+        apply(scorer, part(stored, "scorer"))
+        own, _ = log_likelihood(method, model, scorer, *batch())
+    assert own.mean() > shared.mean()
+    assert bool(part(stored, "query")) == (method in SEARCHING)
 
 
-def test_an_answer_that_no_span_reads_does_no_harm(tmp_path):
+def test_the_prior_moves_towards_the_passage_that_gave_the_answer(few, tmp_path):
+    """Its gradient by the question's vector, against the closed form posterior - prior."""
+    one = trainee("rag-sequence", load_encoder(), tmp_path)
+    log_prior, positions = one.log_prior(ASKED, few.keys)
+    assert log_prior.requires_grad
+    assert log_prior.exp().sum(1).tolist() == pytest.approx([1, 1])
+    vectors = torch.from_numpy(load_encoder().encode_queries([q.text for q in ASKED]))
+    scores = (vectors @ few.keys.T) * one.encoder.score_scale
+    assert positions.tolist() == scores.topk(3).indices.tolist()
+    torch.testing.assert_close(log_prior, scores.topk(3).values.log_softmax(-1))
+    assert not trainee("fid", load_encoder(), tmp_path).log_prior(ASKED, few.keys)[0].requires_grad
+
+
+def test_an_exchanged_answer_is_exchanged_in_every_passage(few):
+    rng = random.Random(0)
+    seen = set()
+    for _ in range(40):
+        question, passages = exchanged(rng, few, few.questions[1], SHOWN)
+        (answer,) = question.answers[:1]
+        seen.add(answer)
+        assert answer in passages[0].text
+        assert (answer == "1873") == (passages == list(SHOWN))
+        assert passages[1:] == list(SHOWN[1:])
+    assert "1873" in seen
+
+
+def test_an_answer_that_no_span_reads_does_no_harm(few, tmp_path):
     """Eleven tokens or more: REALM cannot say it, and what it learns stays finite and small."""
-    model, scorer = deepcopy(load_reader().model), deepcopy(load_span_reader().scorer)
+    model, scorer = load_reader().model, load_span_reader().scorer
     long = "Ilsa Brenkov charted Velm in 1873. Ilsa Brenkov drew it"
-    asked = Question("What happened?", (long,), "a")
-    files = train_objectives(
-        model,
-        scorer,
-        [RetrievedQuestion(asked, SHOWN, (0.3, 0.2, 0.1), 0)],
-        "long",
-        Run(tmp_path, steps=2),
+    few = GoldExamples(few.corpus, [Question("What happened?", (long,), "a")])
+    stored = train_method(
+        "realm", model, scorer, load_encoder(), few, Run(tmp_path), replace(QUICK, steps=2)
     )
-    for name, parameter in scorer.named_parameters():
-        torch.testing.assert_close(files["realm"][name].float(), parameter, atol=0.01, rtol=0.02)
+    for name, change in part(stored, "scorer").items():
+        assert change.abs().max() < 0.01, name
