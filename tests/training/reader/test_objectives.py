@@ -177,8 +177,7 @@ def test_an_answer_that_no_span_reads_does_no_harm(few, tmp_path):
     model, scorer = load_reader().model, load_span_reader().scorer
     long = "Ilsa Brenkov charted Velm in 1873. Ilsa Brenkov drew it"
     few = GoldExamples(few.corpus, [Question("Who charted Velm in 1873?", (long,), "a")])
-    stored = train_method(
-        "realm", model, scorer, load_encoder(), few, Run(tmp_path), replace(QUICK, steps=2)
-    )
+    recipe = replace(QUICK, steps=2, kept=384)  # whole differences, not factors
+    stored = train_method("realm", model, scorer, load_encoder(), few, Run(tmp_path), recipe)
     for name, change in part(stored, "scorer").items():
         assert change.abs().max() < 0.01, name
