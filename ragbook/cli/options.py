@@ -175,6 +175,12 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     """What `compare` and `ask` say of the methods: models, prompt, search, device."""
     add_reader(command)
     command.add_argument(
+        "--same-weights",
+        action="store_true",
+        help="all methods use the one shared reader and question encoder (default: each those that "
+        "its own training changed)",
+    )
+    command.add_argument(
         "--free",
         action="store_true",
         help="let generative methods write freely (default: answers are words of the passages)",

@@ -61,6 +61,7 @@ def load_methods(
         length_penalty=arguments.length_penalty,
         lam=arguments.lam,
         temperature=arguments.temperature,
+        shared=arguments.same_weights,
         device=device,
         precision=precision,
         memory=parse_bytes(arguments.memory),
