@@ -25,7 +25,8 @@ def _words(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return f" {' '.join(re.findall(r'\w+', text.lower()))} "
+    words = " ".join(re.findall(r"\w+", text.lower()))
+    return f" {words} "
 
 
 def names(text: str) -> list[str]:
