@@ -11,13 +11,11 @@ from collections import Counter
 from ragbook.corpus import Question, miniwiki
 
 PERSONAL = frozenset("he him his she her hers it its they them their theirs".split())
-POINTING = frozenset("this that these those".split())
 LOOSE = re.compile(
     r"\b(there|here|then|the (?:former|latter|same|other|one|two|three|place|thing|man|woman|person"
     r"|author|pair|event|story|work|passage|text|article))\b(?! (?:of|who|which|that|in|at|on|for|"
     r"by|from|to|with|between|is|are|was|were|any|a\b|be\b))"
 )
-QUESTION_WORDS = frozenset("which what whose who whom how".split())
 
 
 def _words(text: str) -> list[str]:
