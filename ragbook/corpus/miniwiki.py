@@ -7,7 +7,8 @@ Each line is one of these:
 ===================  ===============================================================================
 ``# Title``          begins an article
 any other text       a passage of the article
-``Q: question?``     asks for a fact of the passage above
+``Q: question?``     asks for a fact of the passage above, and names what it asks about
+``I: question?``     ... or describes what it asks about, so that a reader must find out the name
 ``A: a | b``         its answer, which is in the passage, and other answers that count as right
 ``Near: id``         ... and the passage `id` is similar but does not answer it
 ``And: id``          ... and the passage `id` is needed too
@@ -40,7 +41,7 @@ CURRENT = EDITIONS[-1]
 """The default edition."""
 
 _T = TypeVar("_T")
-_LINE = re.compile(r"(?:(Title|A) (\d{4})|(Q|A|Near|And|U)|(\d{4})): (.*)")
+_LINE = re.compile(r"(?:(Title|A) (\d{4})|(Q|I|A|Near|And|U)|(\d{4})): (.*)")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class _Asked:
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     rival: str | None = None
     second: str | None = None
+    indirect: bool = False
 
 
 @dataclass
@@ -124,7 +126,7 @@ class _Draft:
             passages.append(Passage(gold, title, _of_edition(slot.texts, edition, slot.where)))
             for q in slot.asked:
                 answers = _of_edition(q.answers, edition, q.where)
-                questions.append(Question(q.text, answers, gold, q.rival, q.second))
+                questions.append(Question(q.text, answers, gold, q.rival, q.second, q.indirect))
             unanswerable += [Question(text, (), None, gold) for text in slot.unanswerable]
         held_out = family.startswith("heldout-")
         return Article(
@@ -160,7 +162,7 @@ def parse(text: str, family: str, edition: str = CURRENT) -> tuple[Article, ...]
             kind, year = match[1] or match[3] or "", match[2] or match[4] or ""
             value = match[5].strip()
         if waiting and kind != "A":
-            raise InputError(f"{where}: the line after a line 'Q: ' must be a line 'A: '.")
+            raise InputError(f"{where}: the line after a question must be a line 'A: '.")
         if not line:
             continue
         if year and year not in EDITIONS:
@@ -182,8 +184,8 @@ def parse(text: str, family: str, edition: str = CURRENT) -> tuple[Article, ...]
             slot.texts[year] = value
         elif slot is None:
             raise InputError(f"{where}: a question must come after its passage.")
-        elif kind == "Q":
-            waiting = _Asked(value, where)
+        elif kind in ("Q", "I"):
+            waiting = _Asked(value, where, indirect=kind == "I")
             slot.asked.append(waiting)
         elif kind == "U":
             slot.unanswerable.append(value)

@@ -26,7 +26,7 @@ class Question:
 
     Two kinds of question name a further passage. `rival_passage` is similar to the gold passage but
     about something else, and does not answer the question; `second_passage` holds another fact that
-    the answer needs.
+    the answer needs. An `indirect` question describes what it asks about and does not name it.
     """
 
     text: str
@@ -34,12 +34,15 @@ class Question:
     gold_passage: str | None = None
     rival_passage: str | None = None
     second_passage: str | None = None
+    indirect: bool = False
 
     @property
     def kind(self) -> str:
-        """ "two-passage", "confusable" or, for every other question, "plain"."""
+        """The first that fits of "two-passage", "indirect", "confusable" and "plain"."""
         if self.second_passage is not None:
             return "two-passage"
+        if self.indirect:
+            return "indirect"
         return "plain" if self.rival_passage is None else "confusable"
 
 

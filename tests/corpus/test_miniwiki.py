@@ -12,10 +12,11 @@ import pytest
 from ragbook.corpus import Passage, Question, load_corpus, load_questions, miniwiki
 from ragbook.errors import InputError
 from ragbook.retrieval.bm25 import terms
+from tests.corpus.standing_alone import dangling, names_nothing
 
 FOLDER = resources.files("ragbook.corpus").joinpath("miniwiki")
 FILES = sorted(file.name for file in FOLDER.iterdir() if file.name.endswith(".md"))
-LINE = re.compile(r"(# |Q: |A: |A \d{4}: |U: |Near: |And: |Title \d{4}: |\d{4}: )?.*")
+LINE = re.compile(r"(# |Q: |I: |A: |A \d{4}: |U: |Near: |And: |Title \d{4}: |\d{4}: )?.*")
 
 
 def articles_of(name: str, edition: str = miniwiki.CURRENT) -> list[miniwiki.Article]:
@@ -37,7 +38,7 @@ def stands_in(answer: str, text: str) -> bool:
 def test_parse():
     source = (
         "# Louis XIV\n\nFirst passage.\n\nQ: Who?\nA: the king | Louis\nQ: When?\nA: 1638\n"
-        "Near: evora-1\nU: Why?\n\n"
+        "Near: evora-1\nI: Who is it?\nA: he\nU: Why?\n\n"
         "Second passage.\r\nQ: Whence?\nA: there\nAnd: louis-xiv-1\n\n# Évora\nThird passage."
     )
     king, city = miniwiki.parse(source, "monarchs")
@@ -48,9 +49,10 @@ def test_parse():
     assert king.questions == (
         Question("Who?", ("the king", "Louis"), "louis-xiv-1"),
         Question("When?", ("1638",), "louis-xiv-1", rival_passage="evora-1"),
+        Question("Who is it?", ("he",), "louis-xiv-1", indirect=True),
         Question("Whence?", ("there",), "louis-xiv-2", second_passage="louis-xiv-1"),
     )
-    assert [q.kind for q in king.questions] == ["plain", "confusable", "two-passage"]
+    assert [q.kind for q in king.questions] == ["plain", "confusable", "indirect", "two-passage"]
     assert king.unanswerable == (Question("Why?", (), None, "louis-xiv-1"),)
     assert (king.title, king.family, king.split) == ("Louis XIV", "monarchs", "train")
     assert (king.changes, city.changes) == (False, False)
@@ -117,8 +119,9 @@ def test_nothing_of_a_file_is_lost(name):
     both = sum(line.startswith("A 2022: ") for line in lines)  # such questions have two lines
     assert len(articles_of(name)) == kinds["# "] > 0
     assert sum(len(a.passages) for a in articles_of(name)) == kinds["p"] + changed // 2
-    assert len(questions) == kinds["Q: "] == kinds["A: "] - both
-    assert sum(q.kind == "confusable" for q in questions) == kinds["Near: "]
+    assert len(questions) == kinds["Q: "] + kinds["I: "] == kinds["A: "] - both
+    assert sum(q.indirect for q in questions) == kinds["I: "]
+    assert sum(q.rival_passage is not None for q in questions) == kinds["Near: "]
     assert sum(q.kind == "two-passage" for q in questions) == kinds["And: "]
     assert sum(len(a.unanswerable) for a in articles_of(name)) == kinds["U: "]
 
@@ -174,7 +177,7 @@ def test_there_is_as_much_as_the_data_card_says():
     assert len(miniwiki.unanswerable()) >= 150
 
 
-def test_a_third_of_the_questions_share_no_word_with_the_sentence_that_answers():
+def test_a_fifth_of_the_questions_share_no_word_with_the_sentence_that_answers():
     """Content words, by their stems; the names that stand in the sentence or the title are the
     entities, which a question cannot do without."""
     corpus = load_corpus("miniwiki")
@@ -189,7 +192,45 @@ def test_a_third_of_the_questions_share_no_word_with_the_sentence_that_answers()
         names.append(" ".join([*capitals, passage.title]))
     stems = [map(set, terms(texts)) for texts in ([q.text for q in questions], sentences, names)]
     free = sum(not (asked & said) - named for asked, said, named in zip(*stems, strict=True))
-    assert free >= len(questions) / 3
+    assert free >= len(questions) / 5
+
+
+def test_questions_stand_alone():
+    """What rules can see of it; the questions were read for the rest. A question about clouds or the
+    liver names its subject without a capital letter and perhaps not with its title's words, so that
+    some findings remain."""
+    titles = {p.id: a.title for a in indexed() for p in a.passages}
+    asked = {split: list(load_questions("miniwiki", split)) for split in miniwiki.SPLITS}
+    for split, questions in asked.items():
+        loose = [q.text for q in questions if dangling(q)]
+        assert len(loose) < 0.01 * len(questions), split
+        direct = [q for q in questions if not q.indirect and q.second_passage is None]
+        unnamed = [q.text for q in direct if names_nothing(q, titles[q.gold_passage or ""])]
+        assert len(unnamed) < 0.05 * len(direct), split
+        indirect = sum(q.kind == "indirect" for q in questions)
+        assert 0.02 * len(questions) < indirect < 0.25 * len(questions), split
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Who was walking beside him with Abha?", True),
+        ("Where did he die?", True),
+        ("Which river has its source in the Black Forest?", False),
+        ("Who lost his life at Trafalgar?", False),
+        ("What did Napoleon call his horse?", False),
+        ("What is the name of this?", False),
+        ("When did the latter fall?", True),
+    ],
+)
+def test_a_pronoun_without_a_noun_is_found(text, found):
+    assert bool(dangling(Question(text, ("x",)))) == found
+
+
+def test_a_question_without_a_name_is_found():
+    assert names_nothing(Question("Which officer won?", ("x",)), "William McKinley")
+    assert not names_nothing(Question("Which officer won at Manila?", ("x",)), "William McKinley")
+    assert not names_nothing(Question("Who named the clouds?", ("x",)), "Cloud")
 
 
 def test_ids_titles_passages_and_questions_are_unique():
@@ -290,8 +331,8 @@ def test_every_entity_is_spelled_one_way():
 
 TWO_SPELLINGS = (
     "alvarez antonio bove breda bronte burger cortes dvorak edith eugene eugenio felix "
-    "francois gunter hotel laszlo leonard luis maria marie marta martin napoleon nino opera "
-    "orleans pantheon raphael samuelsson sebastian simon sofia theatre theodore ursula"
+    "francois gunter hotel jesus laszlo leonard luis maria marie marta martin napoleon nino opera "
+    "orleans pantheon raphael samuelsson sebastian shuji simon sofia theatre theodore ursula"
 )
 """Words that rightly stand in two spellings: two different names, or a title in its language."""
 
