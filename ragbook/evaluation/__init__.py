@@ -2,6 +2,7 @@
 
 from ragbook.evaluation.compare import Comparison, compare
 from ragbook.evaluation.metrics import (
+    contains,
     exact_match,
     f1,
     has_answer,
@@ -16,6 +17,7 @@ __all__ = [
     "Paired",
     "bootstrap_ci",
     "compare",
+    "contains",
     "exact_match",
     "f1",
     "has_answer",

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ragbook.corpus import Question, QuestionSet
 from ragbook.errors import InputError
 from ragbook.evaluation import tables
-from ragbook.evaluation.metrics import exact_match, f1, is_hit
+from ragbook.evaluation.metrics import contains, exact_match, f1, is_hit
 from ragbook.evaluation.statistics import bootstrap_intervals, paired_tests
 from ragbook.files import write_text
 from ragbook.version import __version__
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ragbook.methods.base import Answer, Method
 
 _BATCH = 16  # questions given to a method at a time
+_SCORES = ("em", "f1", "contains")
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,7 +170,7 @@ def compare(
     scores = {
         (name, metric): np.array([line["methods"][name][metric] for line in predictions], float)
         for name in names
-        for metric in ("em", "f1")
+        for metric in _SCORES
     }
     bounds = bootstrap_intervals(np.stack(list(scores.values()), axis=1), seed=seed)
     intervals = dict(zip(scores, bounds.tolist(), strict=True))
@@ -188,6 +189,7 @@ def compare(
             method.name: {
                 "em": float(scores[method.name, "em"].mean()),
                 "f1": float(scores[method.name, "f1"].mean()),
+                "contains": float(scores[method.name, "contains"].mean()),
                 "recall_at_k": (
                     None
                     if method.retriever is None
@@ -198,7 +200,7 @@ def compare(
                 "seconds_per_question": (
                     math.fsum(answer.seconds for answer in answers[method.name]) / len(questions)
                 ),
-                "ci95": {metric: intervals[method.name, metric] for metric in ("em", "f1")},
+                "ci95": {metric: intervals[method.name, metric] for metric in _SCORES},
                 "parameters": int(method.parameters),
                 "verbatim": getattr(method, "verbatim", None),
                 **_where(method),
@@ -236,6 +238,7 @@ def _prediction(question: Question, answer: "Answer") -> dict[str, Any]:
         "log_prob": answer.log_prob if math.isfinite(answer.log_prob) else None,
         "em": int(exact_match(answer.text, question.answers)),
         "f1": f1(answer.text, question.answers),
+        "contains": int(contains(answer.text, question.answers)),
         "evidence": [
             {"passage_id": evidence.passage_id, "weight": evidence.weight}
             for evidence in answer.evidence
@@ -274,8 +277,8 @@ def _evidence_accuracy(questions: QuestionSet, answers: Sequence["Answer"]) -> f
 def _paired(
     names: Sequence[str], scores: dict[tuple[str, str], np.ndarray], seed: int
 ) -> list[dict[str, Any]]:
-    """Every pair of methods on exact match and on F1."""
-    pairs = [(a, b, metric) for metric in ("em", "f1") for a, b in combinations(names, 2)]
+    """Every pair of methods on every score."""
+    pairs = [(a, b, metric) for metric in _SCORES for a, b in combinations(names, 2)]
     if not pairs:
         return []
     differences = np.stack([scores[a, m] - scores[b, m] for a, b, m in pairs], axis=1)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 BASELINE = "closed-book"
 FROM_BASELINE, FROM_BEST = "†", "‡"
-_SCORES = {"em": "EM", "f1": "F1"}
+_SCORES = {"em": "EM", "f1": "F1", "contains": "contains"}
+_BRACKETS = "[{}, {}]"
 
 Results = Mapping[str, Any]
 
@@ -89,17 +90,21 @@ def html(results: Results, timing: bool = False) -> str:
 
 
 def terminal(results: Results, timing: bool = True) -> "Table":
-    """A rich table, its caption below. Details are on lines of their own, so that the table fits
-    into 80 columns."""
+    """A rich table, its caption below. Intervals and the numbers of parameters are on lines of
+    their own, so that the table fits into 80 columns."""
     from rich.table import Table
     from rich.text import Text
 
-    header, rows = _cells(results, timing)
+    header, rows = _cells(results, timing, interval="{}–{}")
+    params = header.index("params")
+    header.pop(params)
+    for row in rows:
+        row[0] = Cell(row[0].text, f"{row.pop(params).text} params")
     table = Table(
         box=None,
         collapse_padding=True,
         pad_edge=False,
-        caption=Text(caption(results, timing)),
+        caption=Text(caption(results, timing).replace("in brackets", "below")),
         caption_justify="left",
     )
     for i, name in enumerate(header):
@@ -127,13 +132,15 @@ def caption(results: Results, timing: bool = True) -> str:
     infinite = ""
     if any(scores["answer_nll"] is None for scores in results["methods"].values()):
         infinite = " (∞ where some answers have probability 0, then the mean and number of others)"
+    lenient = ""
+    if all("contains" in scores for scores in results["methods"].values()):
+        lenient = "contains: a gold answer stands in the answer as whole words; "
     sentences = [
         f"{questions['name']} ({questions['split']}), {questions['n']} questions, "
         f"k = {results['k']}, seed {results['seed']}.",
         "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
-        "in bold; evidence: how often the passage relied on most is the gold passage; NLL in nats "
-        "an answer"
-        f"{infinite}{'; seconds a question' if timing else ''}.",
+        f"in bold; {lenient}evidence: how often the passage relied on most is the gold passage; NLL in "
+        f"nats an answer{infinite}{'; seconds a question' if timing else ''}.",
     ]
     held = {scores.get("verbatim") for scores in results["methods"].values()} - {None}
     if len(held) == 1:
@@ -147,13 +154,20 @@ def caption(results: Results, timing: bool = True) -> str:
     return " ".join(sentences)
 
 
-def _cells(results: Results, timing: bool) -> tuple[list[str], list[list[Cell]]]:
-    """The header and, for each method, one cell a column."""
+def _cells(
+    results: Results, timing: bool, interval: str = _BRACKETS
+) -> tuple[list[str], list[list[Cell]]]:
+    """The header and, for each method, one cell a column; `interval` formats two numbers."""
     methods = results["methods"]
+    scores = {
+        heading: _score_column(results, metric, interval)
+        for metric, heading in _SCORES.items()
+        if all(metric in entry for entry in methods.values())
+    }
     columns: dict[str, Callable[[str], Cell]] = {
         "method": Cell,
         "params": lambda name: Cell(_count(methods[name]["parameters"])),
-        **{heading: _score_column(results, metric) for metric, heading in _SCORES.items()},
+        **scores,
         f"recall@{results['k']}": lambda name: Cell(_percent(methods[name]["recall_at_k"])),
         "evidence": lambda name: Cell(_percent(methods[name]["evidence_accuracy"])),
         "NLL": lambda name: _nll(methods[name]),
@@ -163,7 +177,7 @@ def _cells(results: Results, timing: bool) -> tuple[list[str], list[list[Cell]]]
     return list(columns), [[cell(name) for cell in columns.values()] for name in methods]
 
 
-def _score_column(results: Results, metric: str) -> Callable[[str], Cell]:
+def _score_column(results: Results, metric: str, interval: str) -> Callable[[str], Cell]:
     """The column of a score, with intervals and marks: a cell for each method's name."""
     methods = results["methods"]
     best = max(methods, key=lambda name: methods[name][metric])
@@ -183,7 +197,7 @@ def _score_column(results: Results, metric: str) -> Callable[[str], Cell]:
         ]
         return Cell(
             _percent(methods[name][metric]),
-            f"[{_percent(low)}, {_percent(high)}]",
+            interval.format(_percent(low), _percent(high)),
             "".join(marks),
             methods[name][metric] == methods[best][metric],
         )

@@ -122,6 +122,7 @@ def test_every_figure_of_a_method_by_hand(comparison):
     assert fid["em"] == 32 / 40
     # "number unknown" shares one of two words with "number i": F1 1/2.
     assert fid["f1"] == pytest.approx((32 + 8 / 2) / 40)
+    assert fid["contains"] == 32 / 40
     assert fid["recall_at_k"] == 1.0
     assert fid["answer_nll"] == pytest.approx(39 / 2)  # the mean of 0..39
     assert fid["evidence_accuracy"] == 16 / 32  # even among the 32 with a gold passage
@@ -184,17 +185,17 @@ def test_evidence_accuracy_needs_gold_passages():
     assert results["methods"]["fid"]["evidence_accuracy"] is None
 
 
-def test_every_pair_is_tested_on_both_metrics(comparison):
+def test_every_pair_is_tested_on_every_score(comparison):
     paired = comparison.results["paired"]
     assert [(test["metric"], test["a"], test["b"]) for test in paired] == [
         (metric, a, b)
-        for metric in ("em", "f1")
+        for metric in ("em", "f1", "contains")
         for a, b in (("closed-book", "realm"), ("closed-book", "fid"), ("realm", "fid"))
     ]
     columns = {
         (name, metric): [line["methods"][name][metric] for line in comparison.predictions]
         for name in comparison.results["methods"]
-        for metric in ("em", "f1")
+        for metric in ("em", "f1", "contains")
     }
     for test in paired:
         expected = paired_test(
@@ -216,6 +217,7 @@ def test_a_prediction_is_a_question_with_every_method(comparison):
         "log_prob": -0.5,
         "em": 1,
         "f1": 1.0,
+        "contains": 1,
         "evidence": [{"passage_id": "p2", "weight": 0.75}, {"passage_id": "p1", "weight": 0.25}],
     }
     assert line["methods"]["closed-book"]["evidence"] == []
@@ -231,6 +233,24 @@ def test_the_predictions_add_up_to_the_results(comparison):
             f1(line["methods"][name]["text"], line["answers"]) for line in comparison.predictions
         ]
         assert scores["f1"] == pytest.approx(sum(by_hand) / N)
+
+
+def test_an_answer_that_says_more_is_right_on_the_lenient_score_only():
+    class Wordy(FakeMethod):
+        def answer(self, questions, k=5):
+            found = super().answer(questions, k)
+            return [replace(answer, text=f"It is {answer.text}") for answer in found]
+
+    comparison = compare([Wordy("fid", 30)], QUESTIONS, seed=2)
+    fid = comparison.results["methods"]["fid"]
+    assert (fid["em"], fid["contains"]) == (0, 30 / N)
+    expected = bootstrap_ci([1.0] * 30 + [0.0] * 10, seed=2)
+    assert fid["ci95"]["contains"] == pytest.approx(list(expected))
+    assert [line["methods"]["fid"]["contains"] for line in comparison.predictions] == (
+        [1] * 30 + [0] * 10
+    )
+    frame = comparison.frame().set_index("metric")
+    assert frame.loc["contains", ["value", "low"]].tolist() == [30 / N, expected[0]]
 
 
 def test_the_same_seed_gives_the_same_results(comparison):
