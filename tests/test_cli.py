@@ -440,11 +440,13 @@ def test_compare(capsys, encoders, rivers, questions, tmp_path):
     assert json.loads((out / "results.json").read_text()) == results
     assert len((out / "predictions.jsonl").read_text().splitlines()) == 2
     assert (out / "side_by_side.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "errors.png").read_bytes().startswith(b"\x89PNG")
     assert {path.suffix for path in out.iterdir()} >= {".md", ".tex"}
     assert run(*command) == 0
     text = capsys.readouterr().out
     assert "rag-token" in text
     assert "closed-book" in text
+    assert "not in passages" in text
     assert "…" not in text, "the table is cut"
 
 

@@ -54,11 +54,15 @@ def compare(arguments: argparse.Namespace) -> int:
         print_json(comparison.results)
     else:
         print_table(comparison.table())
+        if (errors := comparison.errors()) is not None:
+            print()
+            print_table(errors.terminal())
     if arguments.out is not None:
         from ragbook import figures
 
         comparison.save(arguments.out)
         figures.side_by_side(comparison.results).save(arguments.out / "side_by_side.png")
+        figures.errors(comparison.results).save(arguments.out / "errors.png")
         explorer.write(
             arguments.out / "explorer",
             comparison.predictions,

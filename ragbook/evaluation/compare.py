@@ -1,12 +1,8 @@
 """The controlled comparison: the same questions through every method, scored the same way."""
 
-import json
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,91 +10,19 @@ from tqdm import tqdm
 
 from ragbook.corpus import Question, QuestionSet
 from ragbook.errors import InputError
-from ragbook.evaluation import tables
+from ragbook.evaluation.comparison import Comparison
+from ragbook.evaluation.errors import counts, error_kind
 from ragbook.evaluation.metrics import contains, exact_match, f1, is_hit
 from ragbook.evaluation.statistics import bootstrap_intervals, paired_tests
-from ragbook.files import write_text
 from ragbook.version import __version__
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
-
     from ragbook.index import PassageIndex
     from ragbook.methods.base import Answer, Method
+    from ragbook.retrieval import Retrieved
 
 _BATCH = 16  # questions given to a method at a time
 _SCORES = ("em", "f1", "contains")
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """The result of :func:`compare`.
-
-    `results` is the content of ``results.json``, `predictions` the lines of
-    ``predictions.jsonl``: one dictionary a question.
-    """
-
-    results: dict[str, Any]
-    predictions: list[dict[str, Any]]
-
-    def __repr__(self) -> str:
-        questions = self.results["questions"]
-        return (
-            f"Comparison({', '.join(self.results['methods'])}: {questions['n']} questions of "
-            f"{questions['name']})"
-        )
-
-    def _repr_html_(self) -> str:
-        return tables.html(self.results)  # without seconds, so that it is the same every time
-
-    def frame(self) -> "pd.DataFrame":
-        """One row for each method and metric, with the columns method, metric, value, low, high
-        (the 95% interval). NaN where a metric is not defined or has no interval."""
-        import pandas as pd
-
-        rows = []
-        for method, scores in self.results["methods"].items():
-            for metric, value in scores.items():
-                if metric not in ("ci95", "device", "precision"):
-                    low, high = scores["ci95"].get(metric, (None, None))
-                    rows.append((method, metric, value, low, high))
-        numbers = {"value": float, "low": float, "high": float}
-        return pd.DataFrame(rows, columns=["method", "metric", *numbers]).astype(numbers)
-
-    def markdown(self, timing: bool = True) -> str:
-        """The table as Markdown, with intervals and significance marks."""
-        return tables.markdown(self.results, timing)
-
-    def latex(self, timing: bool = True) -> str:
-        """The table as LaTeX (booktabs), with intervals and significance marks."""
-        return tables.latex(self.results, timing)
-
-    def table(self, timing: bool = True) -> "Table":
-        """The table for the terminal."""
-        return tables.terminal(self.results, timing)
-
-    def save(self, out: str | os.PathLike[str]) -> None:
-        """Write ``results.json``, ``predictions.jsonl``, ``table.md`` and ``table.tex`` into the
-        folder `out`, which is created if it does not exist; each file appears whole or not at all.
-        Raises InputError if `out` cannot be created or written to."""
-        out = Path(out)
-        lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in self.predictions)
-        texts = {
-            "results.json": json.dumps(self.results, indent=2, allow_nan=False) + "\n",
-            "predictions.jsonl": "".join(f"{line}\n" for line in lines),
-            "table.md": self.markdown(),
-            "table.tex": self.latex(),
-        }
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            for name, text in texts.items():
-                write_text(out / name, text)
-        except OSError as error:
-            raise InputError(
-                f"The results cannot be written to {out}: {error.strerror or error}; give a folder "
-                "that can be created or written to."
-            ) from error
 
 
 def compare(
@@ -142,31 +66,29 @@ def compare(
     hits: dict[int, list[bool]] = {key: [] for key in retrievers}
     answers: dict[str, list[Answer]] = {name: [] for name in names}
     log_probs: dict[str, list[float]] = {name: [] for name in names}
+    predictions: list[dict[str, Any]] = []
     with tqdm(total=total, unit="question", disable=None if progress else True) as bar:
-        for key, retriever in retrievers.items():
-            bar.set_description(f"{retriever.name} retrieval")
-            for batch in _batches(questions):
-                found = retriever.retrieve(batch, k)
-                hits[key] += [is_hit(q, r, k) for q, r in zip(batch, found, strict=True)]
-                bar.update(len(batch))
         # All methods take one batch before the next, so that they can share encoded pairs.
         for batch in _batches(questions):
+            found: dict[int, list[Retrieved]] = {}
+            for key, retriever in retrievers.items():
+                bar.set_description(f"{retriever.name} retrieval")
+                found[key] = retriever.retrieve(batch, k)
+                hits[key] += [is_hit(q, r, k) for q, r in zip(batch, found[key], strict=True)]
+                bar.update(len(batch))
             first = [question.answers[0] for question in batch]
+            lines = [_line(question, found, i) for i, question in enumerate(batch)]
             for method in methods:
                 bar.set_description(method.name)
-                answers[method.name] += method.answer(batch, k)
+                given = method.answer(batch, k)
                 log_probs[method.name] += map(float, method.log_prob(batch, first, k))
                 bar.update(len(batch))
+                answers[method.name] += given
+                read = found.get(id(method.retriever), [None] * len(batch))
+                for line, question, answer, each in zip(lines, batch, given, read, strict=True):
+                    line["methods"][method.name] = _prediction(question, answer, each)
+            predictions += lines
 
-    predictions = [
-        {
-            "question": question.text,
-            "answers": list(question.answers),
-            "gold_passage": question.gold_passage,
-            "methods": {name: _prediction(question, answers[name][i]) for name in names},
-        }
-        for i, question in enumerate(questions)
-    ]
     scores = {
         (name, metric): np.array([line["methods"][name][metric] for line in predictions], float)
         for name in names
@@ -202,6 +124,7 @@ def compare(
                 ),
                 "ci95": {metric: intervals[method.name, metric] for metric in _SCORES},
                 "parameters": int(method.parameters),
+                "errors": counts(line["methods"][method.name]["error"] for line in predictions),
                 "verbatim": getattr(method, "verbatim", None),
                 **_where(method),
             }
@@ -230,8 +153,29 @@ def _batches(questions: QuestionSet) -> list[Sequence[Question]]:
     return [questions[i : i + _BATCH] for i in range(0, len(questions), _BATCH)]
 
 
-def _prediction(question: Question, answer: "Answer") -> dict[str, Any]:
+def _line(question: Question, found: dict[int, list["Retrieved"]], i: int) -> dict[str, Any]:
+    """A line of ``predictions.jsonl`` without the methods' parts: the i-th question of a batch, and
+    what the first retriever found for it."""
+    retrieved = next(iter(found.values()))[i] if found else None
+    return {
+        "question": question.text,
+        "answers": list(question.answers),
+        "gold_passage": question.gold_passage,
+        "retrieved": [
+            {"passage_id": passage_id, "score": round(score, 6)}
+            for passage_id, score in (
+                zip(retrieved.ids, retrieved.scores.tolist(), strict=True) if retrieved else ()
+            )
+        ],
+        "methods": {},
+    }
+
+
+def _prediction(
+    question: Question, answer: "Answer", retrieved: "Retrieved | None"
+) -> dict[str, Any]:
     """One method's part of a line of ``predictions.jsonl``."""
+    passages = None if retrieved is None else retrieved.passages
     return {
         "text": answer.text,
         # JSON has no infinity: None stands for an answer of probability 0.
@@ -239,6 +183,7 @@ def _prediction(question: Question, answer: "Answer") -> dict[str, Any]:
         "em": int(exact_match(answer.text, question.answers)),
         "f1": f1(answer.text, question.answers),
         "contains": int(contains(answer.text, question.answers)),
+        "error": error_kind(answer.text, question, passages),
         "evidence": [
             {"passage_id": evidence.passage_id, "weight": evidence.weight}
             for evidence in answer.evidence

@@ -1,14 +1,15 @@
-"""``results.json`` as a table: Markdown, LaTeX, HTML, and on the terminal.
+"""``results.json`` as tables: Markdown, LaTeX, HTML, and on the terminal.
 
-All four render one list of cells. Seconds a question vary from run to run; if a table is compared
-with an earlier one (a notebook's output), leave them out with ``timing=False``.
+All four render one :class:`~ragbook.evaluation.sheets.Sheet`. Seconds a question vary from run to
+run; if a table is compared with an earlier one (a notebook's output), leave them out with
+``timing=False``.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ragbook.evaluation.errors import LABELS, MEANINGS
+from ragbook.evaluation.sheets import Cell, Sheet
 from ragbook.evaluation.statistics import cut_off, holm
 
 if TYPE_CHECKING:
@@ -22,105 +23,50 @@ _BRACKETS = "[{}, {}]"
 Results = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """`text`, bold if it is the `best` of its column, then `detail` (in brackets) and `marks`."""
-
-    text: str
-    detail: str = ""
-    marks: str = ""
-    best: bool = False
-
-
 def markdown(results: Results, timing: bool = True) -> str:
     """A Markdown table with its caption below."""
-
-    def render(cell: Cell) -> str:
-        text = cell.text.replace("|", "\\|")
-        return _joined(f"**{text}**" if cell.best else text, cell.detail, cell.marks)
-
-    header, rows = _cells(results, timing)
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
-    lines += [[render(cell) for cell in row] for row in rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{caption(results, timing)}\n"
+    return _sheet(results, timing).markdown()
 
 
 def latex(results: Results, timing: bool = True) -> str:
     """A LaTeX table environment; the document needs the package booktabs."""
-
-    def render(cell: Cell) -> str:
-        text = rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text)
-        return _joined(text, _tex(cell.detail), _tex(cell.marks))
-
-    header, rows = _cells(results, timing)
-    lines = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_tex(caption(results, timing))}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-        r"\toprule",
-        " & ".join(map(_tex, header)) + r" \\",
-        r"\midrule",
-        *(" & ".join(map(render, row)) + r" \\" for row in rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    return _sheet(results, timing).latex()
 
 
 def html(results: Results, timing: bool = False) -> str:
     """An HTML table with its caption."""
-
-    def render(cell: Cell) -> str:
-        text = escape(cell.text)
-        return _joined(f"<b>{text}</b>" if cell.best else text, cell.detail, cell.marks)
-
-    header, rows = _cells(results, timing)
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{render(cell)}</td>" for cell in row) + "</tr>\n" for row in rows
-    )
-    return (
-        f"<table>\n<caption>{escape(caption(results, timing))}</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-    )
+    return _sheet(results, timing).html()
 
 
 def terminal(results: Results, timing: bool = True) -> "Table":
     """A rich table, its caption below. Intervals and the numbers of parameters are on lines of
     their own, so that the table fits into 80 columns."""
-    from rich.table import Table
-    from rich.text import Text
-
     header, rows = _cells(results, timing, interval="{}–{}")
     params = header.index("params")
     header.pop(params)
     for row in rows:
         row[0] = Cell(row[0].text, f"{row.pop(params).text} params")
-    table = Table(
-        box=None,
-        collapse_padding=True,
-        pad_edge=False,
-        caption=Text(caption(results, timing).replace("in brackets", "below")),
-        caption_justify="left",
+    below = caption(results, timing).replace("in brackets", "below")
+    return Sheet(header, rows, below, wrapped=["NLL"]).terminal()
+
+
+def errors(results: Results) -> Sheet | None:
+    """How many of each method's answers are right, and how many wrong in which way; None for
+    results that were stored before answers were sorted so."""
+    methods = results["methods"]
+    if not all("errors" in scores for scores in methods.values()):
+        return None
+    meanings = "; ".join(f"{LABELS[name]}: {meaning}" for name, meaning in MEANINGS.items())
+    return Sheet(
+        ["method", *LABELS.values()],
+        [
+            [Cell(method), *(Cell(str(scores["errors"][name])) for name in LABELS)]
+            for method, scores in methods.items()
+        ],
+        f"Answers to {results['questions']['n']} questions, each counted where it first fits: "
+        f"{meanings}.",
+        wrapped=list(LABELS.values()),
     )
-    for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left", no_wrap=name != "NLL")
-    for row in rows:
-        table.add_row(
-            *(
-                Text.assemble(
-                    (cell.text, "bold" if cell.best else ""),
-                    f" {cell.marks}" if cell.marks else "",
-                    f"\n{cell.detail}" if cell.detail else "",
-                )
-                for cell in row
-            )
-        )
-    return table
 
 
 def caption(results: Results, timing: bool = True) -> str:
@@ -139,8 +85,8 @@ def caption(results: Results, timing: bool = True) -> str:
         f"{questions['name']} ({questions['split']}), {questions['n']} questions, "
         f"k = {results['k']}, seed {results['seed']}.",
         "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
-        f"in bold; {lenient}evidence: how often the passage relied on most is the gold passage; NLL in "
-        f"nats an answer{infinite}{'; seconds a question' if timing else ''}.",
+        f"in bold; {lenient}evidence: how often the passage relied on most is the gold passage; "
+        f"NLL in nats an answer{infinite}{'; seconds a question' if timing else ''}.",
     ]
     held = {scores.get("verbatim") for scores in results["methods"].values()} - {None}
     if len(held) == 1:
@@ -152,6 +98,10 @@ def caption(results: Results, timing: bool = True) -> str:
             "pairs of methods)."
         )
     return " ".join(sentences)
+
+
+def _sheet(results: Results, timing: bool) -> Sheet:
+    return Sheet(*_cells(results, timing), caption(results, timing))
 
 
 def _cells(
@@ -219,20 +169,3 @@ def _nll(scores: Mapping[str, Any]) -> Cell:
     # Some answers have probability 0, so the mean is infinite; show that of the others as well.
     mean, n = scores["answer_nll_finite"], scores["answer_nll_finite_n"]
     return Cell("∞", f"({mean:.2f} on {n})" if n else "")
-
-
-def _joined(*parts: str) -> str:
-    text, detail, marks = parts
-    return text + (f" {detail}" if detail else "") + (f" {marks}" if marks else "")
-
-
-_TEX = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": r"$<$", "∞": r"$\infty$", "–": "--"}
-    | {FROM_BASELINE: r"$^{\dagger}$", FROM_BEST: r"$^{\ddagger}$"}
-)
-
-
-def _tex(text: str) -> str:
-    return text.translate(_TEX)

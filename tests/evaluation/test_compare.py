@@ -208,7 +208,12 @@ def test_every_pair_is_tested_on_every_score(comparison):
 
 def test_a_prediction_is_a_question_with_every_method(comparison):
     line = comparison.predictions[1]
-    assert list(line) == ["question", "answers", "gold_passage", "methods"]
+    assert list(line) == ["question", "answers", "gold_passage", "retrieved", "methods"]
+    assert line["retrieved"] == [
+        {"passage_id": "p2", "score": 0.0},
+        {"passage_id": "p1", "score": -1.0},
+        {"passage_id": "p3", "score": -2.0},
+    ]
     assert line["question"] == "What is the 1th?"
     assert line["answers"] == ["number 1", "1"]
     assert line["gold_passage"] == "p1"
@@ -218,6 +223,7 @@ def test_a_prediction_is_a_question_with_every_method(comparison):
         "em": 1,
         "f1": 1.0,
         "contains": 1,
+        "error": "exact",
         "evidence": [{"passage_id": "p2", "weight": 0.75}, {"passage_id": "p1", "weight": 0.25}],
     }
     assert line["methods"]["closed-book"]["evidence"] == []
@@ -270,10 +276,52 @@ def test_the_same_seed_gives_the_same_results(comparison):
     assert any(other["methods"] != first["methods"] for other in others)
 
 
-def test_save_writes_four_whole_files(comparison, tmp_path):
+def test_wrong_answers_are_sorted_by_what_went_wrong(comparison):
+    """Every passage holds "number", and none "number unknown"."""
+    for name, right in (("closed-book", 4), ("realm", 30), ("fid", 32)):
+        errors = comparison.results["methods"][name]["errors"]
+        assert {kind: n for kind, n in errors.items() if n} == (
+            {"exact": right, "not-in-passages": N - right}
+        )
+        assert len(errors) == 8
+
+
+def test_every_method_is_judged_by_its_own_passages():
+    class Next(FakeRetriever):
+        """Finds passages i + 1 and on, so never the gold one of question i."""
+
+        def retrieve(self, questions, k):
+            found = super().retrieve(questions, k + 1)
+            return [Retrieved(r.ids[:1] + r.ids[2:], r.scores[1:], r.passages[:1] + r.passages[2:])
+                    for r in found]  # fmt: skip
+
+    class Neighbour(FakeMethod):
+        def answer(self, questions, k=5):
+            found = super().answer(questions, k)
+            texts = [f"answer is number {number(question) + 1}" for question in questions]
+            return [replace(a, text=text) for a, text in zip(found, texts, strict=True)]
+
+    methods = [
+        Neighbour("blind", 0), Neighbour("there", 0, FakeRetriever()), Neighbour("lost", 0, Next()),
+    ]  # fmt: skip
+    comparison = compare(methods, QUESTIONS, k=2)
+    kinds = [
+        {kind: n for kind, n in scores["errors"].items() if n}
+        for scores in comparison.results["methods"].values()
+    ]
+    assert kinds == [{"not-in-passages": N}, {"other-passage": N}, {"not-retrieved": N}]
+    # The line tells what the first method that has passages read.
+    assert [each["passage_id"] for each in comparison.predictions[5]["retrieved"]] == ["p6", "p5"]
+    alone = compare(methods[:1], QUESTIONS)
+    assert alone.predictions[0]["retrieved"] == []
+    assert alone.predictions[0]["methods"]["blind"]["error"] == "not-in-passages"
+
+
+def test_save_writes_five_whole_files(comparison, tmp_path):
     out = tmp_path / "new" / "folder"
     comparison.save(out)
     assert sorted(path.name for path in out.iterdir()) == [
+        "errors.md",
         "predictions.jsonl",
         "results.json",
         "table.md",
@@ -285,6 +333,7 @@ def test_save_writes_four_whole_files(comparison, tmp_path):
     assert [json.loads(line) for line in lines[:-1]] == comparison.predictions
     assert (out / "table.md").read_text("utf-8") == comparison.markdown()
     assert (out / "table.tex").read_text("utf-8") == comparison.latex()
+    assert (out / "errors.md").read_text("utf-8") == comparison.errors().markdown()
     comparison.save(out)  # again, over the files that are there
 
 
@@ -317,7 +366,7 @@ def test_a_failing_save_leaves_the_old_file_and_no_rest(comparison, tmp_path, mo
     with pytest.raises(InputError, match="no space left"):
         changed.save(tmp_path)
     assert (tmp_path / "results.json").read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_save_refuses_a_file_as_folder(comparison, tmp_path):
@@ -337,6 +386,7 @@ def test_frame_is_tidy(comparison):
     assert math.isnan(table.loc[("fid", "recall_at_k"), "low"])  # type: ignore[arg-type]
     assert math.isnan(table.loc[("closed-book", "recall_at_k"), "value"])  # type: ignore[arg-type]
     assert table["value"].dtype == float
+    assert "errors" not in set(frame["metric"])  # counts of kinds, no metric
 
 
 def test_what_a_notebook_shows_is_the_same_every_time(comparison):

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from ragbook.evaluation import Comparison
+from ragbook.evaluation.errors import NAMES
 from ragbook.evaluation.tables import caption
 
 
@@ -288,3 +289,42 @@ def test_equal_scores_are_all_bold_and_unmarked(a, b):
     results["paired"] = [pair(a, b, 1.0, metric) for metric in ("em", "f1", "contains")]
     lines = Comparison(results, []).markdown().splitlines()
     assert all(line.count("**40.0** [35.0, 45.0] |") == 3 for line in lines[2:4])
+
+
+ERRORS = {
+    "fid": dict(zip(NAMES, (120, 1, 20, 10, 30, 60, 50, 9), strict=True)),
+    "closed-book": dict(zip(NAMES, (30, 0, 5, 5, 0, 0, 0, 260), strict=True)),
+}
+
+
+def test_the_table_of_errors():
+    results = copy.deepcopy(RESULTS)
+    results["methods"] = {name: method(0.4, errors=errors) for name, errors in ERRORS.items()}
+    sheet = Comparison(results, []).errors()
+    assert sheet is not None
+    table, text = sheet.markdown().split("\n\n")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert lines[0] == [
+        "method", "exact", "empty", "cut", "long", "not retrieved", "same passage",
+        "other passage", "not in passages",
+    ]  # fmt: skip
+    assert lines[2:] == [
+        ["fid", "120", "1", "20", "10", "30", "60", "50", "9"],
+        ["closed-book", "30", "0", "5", "5", "0", "0", "0", "260"],
+    ]
+    assert text.startswith("Answers to 300 questions")
+    assert all(f"{name.replace('-', ' ')}: " in text for name in NAMES)
+    parser = Cells()
+    parser.feed(sheet._repr_html_())
+    assert parser.cells == [cell for line in (lines[0], *lines[2:]) for cell in line]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(sheet.terminal())
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in printed
+    assert "closed-book 30 0 5 5 0 0 0 260" in " ".join(printed.split())
+
+
+def test_a_comparison_stored_before_answers_were_sorted_has_no_such_table(tmp_path):
+    assert COMPARISON.errors() is None
+    COMPARISON.save(tmp_path)
+    assert not (tmp_path / "errors.md").exists()
