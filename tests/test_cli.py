@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ragbook.cli import main
+from ragbook.cli.advice import advice
 from ragbook.cli.parser import new_parser
 from ragbook.corpus import Corpus, Passage, load_corpus
 from ragbook.index.datastore import build_datastore
@@ -462,6 +463,41 @@ def test_compare_builds_an_index_once_and_mends_it(capsys, encoders, rivers, que
     assert encoders["minilm"].encoded == 6
     write_lines(rivers, [*PASSAGES[:2], PASSAGES[2] | {"text": "Changed."}])
     assert printed(capsys, *command, "--json")["index"] != first["index"]
+
+
+def counted(n, **methods):
+    """Results with (cut, truncated) of each method."""
+    scores = {m: {"errors": {"cut": c}, "truncated": t} for m, (c, t) in methods.items()}
+    return {"questions": {"n": n}, "methods": scores}
+
+
+def test_advice_is_given_above_three_in_a_hundred():
+    results = counted(200, fid=(7, 6), realm=(150, None), rag=(6, 7), knn=(0, 0))
+    fid, rag = advice(results, 16, 0.0)
+    assert fid == (
+        "fid: 3.5 % of its answers are the right one cut short; --length-penalty 1, or a larger "
+        "value, favours longer answers."
+    )
+    assert rag == (
+        "rag: 3.5 % of its answers would have gone on but were closed at 16 tokens; a --max-length "
+        "above 16 lets them."
+    )
+    assert "a --length-penalty above 1.5 favours" in advice(results, 16, 1.5)[0]
+
+
+def test_compare_warns_of_answers_cut_short(capsys, encoders, rivers, questions, monkeypatch):
+    monkeypatch.setattr(FakeMethod, "max_length", 16, raising=False)
+    lines = [line | {"answer": ["Danube river"]} for line in QUESTIONS]
+    write_lines(questions, lines)
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--methods", "fid"]
+    assert run(*command, "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["methods"]["fid"]["errors"]["cut"] == 1
+    assert captured.err.startswith("ragbook: fid: 50.0 % of its answers are the right one cut")
+    assert captured.err.count("\n") == 1
+    write_lines(questions, QUESTIONS)
+    assert run(*command, "--json") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_compare_limit(capsys, encoders, rivers, questions):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import textwrap
 
 from ragbook.cli.parts import (
@@ -26,6 +27,7 @@ from ragbook.errors import InputError
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
     from ragbook import evaluation, explorer
+    from ragbook.cli.advice import advice
     from ragbook.corpus import load_questions, miniwiki
 
     names = method_names(arguments.methods, arguments.reader)
@@ -50,6 +52,8 @@ def compare(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         index=index,
     )
+    for sentence in advice(comparison.results, arguments.max_length, arguments.length_penalty):
+        print(f"ragbook: {sentence}", file=sys.stderr)
     if arguments.json:
         print_json(comparison.results)
     else:

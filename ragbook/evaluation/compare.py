@@ -43,6 +43,8 @@ def compare(
     passages' words; it is None for the others. Where some gold answers have probability 0 under a
     method (REALM cannot extract what was not retrieved), its ``answer_nll`` is None, and
     ``answer_nll_finite`` and ``answer_nll_finite_n`` give the mean and the number of the others.
+    ``truncated`` is the number of a generative method's answers that were closed at its
+    `max_length`; None for the others.
 
     Raises InputError if there is no method, no question, a question without answers, two methods
     of one name, or k < 1.
@@ -123,6 +125,11 @@ def compare(
                     math.fsum(answer.seconds for answer in answers[method.name]) / len(questions)
                 ),
                 "ci95": {metric: intervals[method.name, metric] for metric in _SCORES},
+                "truncated": (
+                    sum(answer.truncated for answer in answers[method.name])
+                    if hasattr(method, "max_length")
+                    else None
+                ),
                 "parameters": int(method.parameters),
                 "errors": counts(line["methods"][method.name]["error"] for line in predictions),
                 "verbatim": getattr(method, "verbatim", None),

@@ -32,6 +32,8 @@ class Answer:
 
     `log_prob` is log p(text | question) under the method, in nats; `seconds` the wall-clock time
     the question took, retrieval included (a batch's time is shared equally by its questions).
+    `truncated` says that a generated answer would have gone on, and was closed because it had
+    reached the greatest length; see `Hypothesis`.
     """
 
     question: str
@@ -39,6 +41,7 @@ class Answer:
     log_prob: float
     evidence: tuple[Evidence, ...]
     seconds: float
+    truncated: bool = False
 
 
 class Method(Protocol):
@@ -191,4 +194,5 @@ def written_answer(
     by_id = dict(zip(retrieved.ids, retrieved.passages, strict=True))
     passages = [by_id[one.passage_id] for one in weighed]
     text = detokenize(tokenizer, hypothesis.tokens, passages)
-    return Answer(question.text, text, hypothesis.log_prob, weighed, seconds)
+    log_prob, truncated = hypothesis.log_prob, hypothesis.truncated
+    return Answer(question.text, text, log_prob, weighed, seconds, truncated)

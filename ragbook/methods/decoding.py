@@ -17,10 +17,15 @@ Runs = Callable[[str], Sequence[tuple[Sequence[int], Sequence[bool], Sequence[bo
 @dataclass(frozen=True)
 class Hypothesis:
     """A finished answer: its tokens without start and end, and its log-probability in nats, with
-    that of the end token."""
+    that of the end token.
+
+    `truncated` says that it was closed because it had reached the greatest length: that its end was
+    not among the best continuations, as it otherwise has to be.
+    """
 
     tokens: tuple[int, ...]
     log_prob: float
+    truncated: bool = False
 
     def score(self, length_penalty: float) -> float:
         """log-probability / (number of tokens, the end included) ** `length_penalty`."""
@@ -122,15 +127,18 @@ def beam_search(
             log_probs[:, end] = float("-inf")
         total = scores[:, :, None] + log_probs.reshape(Q, width, -1)
         if length == max_length:  # close every open prefix
+            if allowed is not None:  # only now: any prefix may be closed
+                _forbid(log_probs, [allowed[row] for row in rows.tolist()], prefixes.flatten(0, 1))
+            forced = _unready(scores[:, :, None] + log_probs.reshape(Q, width, -1), end, beams)
             for q, each in enumerate(total[:, :, end].tolist()):
-                _finish(finished[alive[q]], prefixes[q, :, 1:].tolist(), each)
+                _finish(finished[alive[q]], prefixes[q, :, 1:].tolist(), each, forced[q].tolist())
             break
         best, at = total.flatten(1).topk(min(2 * beams, total[0].numel()))
         parent, token = at // total.shape[2], at % total.shape[2]
         ends = token == end
         for q, rank in ends[:, :beams].nonzero().tolist():
             prefix = prefixes[q, parent[q, rank], 1:].tolist()
-            _finish(finished[alive[q]], [prefix], [float(best[q, rank])])
+            _finish(finished[alive[q]], [prefix], [float(best[q, rank])], [False])
         open_best = best.masked_fill(ends, float("-inf"))
         scores, chosen = open_best.topk(min(beams, best.shape[1]))
         parent, token = parent.gather(1, chosen), token.gather(1, chosen)
@@ -164,13 +172,25 @@ def _forbid(
             log_probs[at, tokens] = kept
 
 
+def _unready(total: Tensor, end: int, beams: int) -> Tensor:
+    """Which prefixes would go on, bool [Q, w], as their end is not among the `beams` best of their
+    question's continuations, total [Q, w, V]."""
+    every = total.flatten(1)
+    least = every.topk(min(beams, every.shape[1])).values[:, -1:]
+    own = total[:, :, end]
+    return (own < least) | own.isneginf()
+
+
 def _finish(
-    finished: list[Hypothesis], prefixes: list[list[int]], log_probs: Sequence[float]
+    finished: list[Hypothesis],
+    prefixes: list[list[int]],
+    log_probs: Sequence[float],
+    truncated: Sequence[bool],
 ) -> None:
     """Add the prefixes as finished hypotheses, except those with probability 0."""
-    for prefix, log_prob in zip(prefixes, log_probs, strict=True):
+    for prefix, log_prob, cut in zip(prefixes, log_probs, truncated, strict=True):
         if log_prob > float("-inf"):
-            finished.append(Hypothesis(tuple(prefix), log_prob))
+            finished.append(Hypothesis(tuple(prefix), log_prob, cut))
 
 
 def _can_improve(

@@ -117,12 +117,14 @@ class Candidate:
     """An answer that was scored under every passage.
 
     `tokens` without start and end; `log_prob` is log p(y | x) under the model, `given`
-    log p(y | x, z) of each passage, float32 [n_docs].
+    log p(y | x, z) of each passage, float32 [n_docs]. `truncated` is that of `Hypothesis`; an
+    answer that ended by itself in the beam of at least one passage is not.
     """
 
     tokens: tuple[int, ...]
     log_prob: float
     given: Tensor
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,12 @@ class _Rag(GenerativeMethod, ABC):
         seconds = (self.reader.clock() - began) / len(questions)
         return [
             written_answer(
-                q, Hypothesis(one.tokens, one.log_prob), r, w, self.reader.tokenizer, seconds
+                q,
+                Hypothesis(one.tokens, one.log_prob, one.truncated),
+                r,
+                w,
+                self.reader.tokenizer,
+                seconds,
             )
             for q, one, r, w in zip(questions, best, read.retrieved, weights, strict=True)
         ]
@@ -252,16 +259,19 @@ class RagSequence(_Rag):
             self.length_penalty,
         )
         given: list[dict[tuple[int, ...], Tensor]] = [{} for _ in range(B)]
+        ended: list[set[tuple[int, ...]]] = [set() for _ in range(B)]
         for at, found in zip(real.tolist(), proposals, strict=True):
             for one in found:
                 own = given[at // n].setdefault(one.tokens, torch.full((n,), float("-inf")))
                 own[at % n] = one.log_prob
+                if not one.truncated:
+                    ended[at // n].add(one.tokens)
         if self.thorough:
             self._complete(read, given)
         best = []
-        for prior, union in zip(read.log_prior, given, strict=True):
+        for prior, union, whole in zip(read.log_prior, given, ended, strict=True):
             scored = [
-                Candidate(tokens, float(torch.logsumexp(prior + own, 0)), own)
+                Candidate(tokens, float(torch.logsumexp(prior + own, 0)), own, tokens not in whole)
                 for tokens, own in union.items()
             ]
             best.append(sorted(scored, key=lambda c: -c.log_prob)[:count])
@@ -338,12 +348,12 @@ class RagToken(_Rag):
         # Score the answers by the definition, as the beams may have compared other scores (with a
         # length penalty, say), and under each passage by itself.
         owner = torch.tensor([b for b, each in enumerate(found) for _ in each[:count]])
-        tokens = [one.tokens for each in found for one in each[:count]]
-        labels = pad_labels([[*one, self.reader.end] for one in tokens])
+        searched = [one for each in found for one in each[:count]]
+        labels = pad_labels([[*one.tokens, self.reader.end] for one in searched])
         each = _token_log_probs(self.reader, read, labels, owner)
         log_probs = token_log_prob(each, read.log_prior[owner], labels != -100).tolist()
         given = _answer_log_probs(each, labels != -100)
         best: list[list[Candidate]] = [[] for _ in range(B)]
-        for b, one, log_prob, own in zip(owner.tolist(), tokens, log_probs, given, strict=True):
-            best[b].append(Candidate(one, log_prob, own))
+        for b, one, log_prob, own in zip(owner.tolist(), searched, log_probs, given, strict=True):
+            best[b].append(Candidate(one.tokens, log_prob, own, one.truncated))
         return [sorted(each, key=lambda c: -c.log_prob) for each in best]

@@ -286,6 +286,20 @@ def test_wrong_answers_are_sorted_by_what_went_wrong(comparison):
         assert len(errors) == 8
 
 
+def test_truncated_answers_of_generative_methods_are_counted():
+    class Generative(FakeMethod):
+        max_length = 16
+
+        def answer(self, questions, k=5):
+            found = super().answer(questions, k)
+            return [
+                replace(a, truncated=number(q) < 7) for a, q in zip(found, questions, strict=True)
+            ]
+
+    found = compare([Generative("fid", 3), FakeMethod("realm", 3)], QUESTIONS).results["methods"]
+    assert (found["fid"]["truncated"], found["realm"]["truncated"]) == (7, None)
+
+
 def test_every_method_is_judged_by_its_own_passages():
     class Next(FakeRetriever):
         """Finds passages i + 1 and on, so never the gold one of question i."""

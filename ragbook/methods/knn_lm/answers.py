@@ -351,6 +351,7 @@ class KnnLM:
             questions, retrieved, memories, searched, strict=True
         ):
             log_prob, mass = self._score(question, [*best.tokens, end], memory, len(found.ids))
-            answers.append((question, Hypothesis(best.tokens, log_prob), found, mass))
+            scored = Hypothesis(best.tokens, log_prob, best.truncated)
+            answers.append((question, scored, found, mass))
         seconds = (time.perf_counter() - began) / len(questions)
         return [written_answer(q, h, r, w, self.lm.tokenizer, seconds) for q, h, r, w in answers]
