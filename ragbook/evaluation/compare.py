@@ -183,6 +183,16 @@ def _prediction(
 ) -> dict[str, Any]:
     """One method's part of a line of ``predictions.jsonl``."""
     passages = None if retrieved is None else retrieved.passages
+    by_token = {}
+    if answer.token_evidence is not None:
+        by_token["token_evidence"] = [
+            {
+                "token": one.token,
+                # Many, so with few digits.
+                "weights": {each.passage_id: round(each.weight, 4) for each in one.evidence},
+            }
+            for one in answer.token_evidence
+        ]
     return {
         "text": answer.text,
         # JSON has no infinity: None stands for an answer of probability 0.
@@ -195,6 +205,7 @@ def _prediction(
             {"passage_id": evidence.passage_id, "weight": evidence.weight}
             for evidence in answer.evidence
         ],
+        **by_token,
     }
 
 

@@ -8,13 +8,15 @@ gives \(p(y_t \mid x, z, y_{<t})\). The two models differ in where the sum over 
    p_{\text{Token}}(y \mid x) = \prod_t \sum_z p(z \mid x)\, p(y_t \mid x, z, y_{<t}). \]
 
 RAG-Sequence commits to one passage for the whole answer, RAG-Token may change it at every token.
+So the first has one posterior over the passages, and the second one for each token (`posterior`,
+`token_posterior`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,8 +26,10 @@ from ragbook.corpus import Question
 from ragbook.methods.base import (
     Answer,
     GenerativeMethod,
+    TokenEvidence,
     check,
     doc_log_probs,
+    evidence,
     held_to,
     posterior,
     written_answer,
@@ -118,13 +122,15 @@ class Candidate:
 
     `tokens` without start and end; `log_prob` is log p(y | x) under the model, `given`
     log p(y | x, z) of each passage, float32 [n_docs]. `truncated` is that of `Hypothesis`; an
-    answer that ended by itself in the beam of at least one passage is not.
+    answer that ended by itself in the beam of at least one passage is not. Under RAG-Token
+    `token_given` is log p(y_t | x, z, y_<t), float32 [n_docs, T], of its tokens and the end token.
     """
 
     tokens: tuple[int, ...]
     log_prob: float
     given: Tensor
     truncated: bool = False
+    token_given: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -166,25 +172,26 @@ class _Rag(GenerativeMethod, ABC):
 
     @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
-        """The most probable candidate, with p(z | x, y) as its evidence."""
+        """The most probable candidate, with the model's posterior over the passages as its
+        evidence."""
         began = self.reader.clock()
         if not questions:
             return []
         read = self._read(questions, k)
         best = [candidates[0] for candidates in self._candidates(read, 1)]
-        weights = posterior(read.log_prior, torch.stack([one.given for one in best]))
+        weighed = [self._weights(*each) for each in zip(read.log_prior, best, strict=True)]
         seconds = (self.reader.clock() - began) / len(questions)
-        return [
-            written_answer(
-                q,
-                Hypothesis(one.tokens, one.log_prob, one.truncated),
-                r,
-                w,
-                self.reader.tokenizer,
-                seconds,
-            )
-            for q, one, r, w in zip(questions, best, read.retrieved, weights, strict=True)
-        ]
+        answers = []
+        for q, one, r, (whole, each) in zip(questions, best, read.retrieved, weighed, strict=True):
+            found = Hypothesis(one.tokens, one.log_prob, one.truncated)
+            answer = written_answer(q, found, r, whole, self.reader.tokenizer, seconds)
+            if each is not None:
+                texts = [self.reader.tokenizer.decode([t]) for t in (*one.tokens, self.reader.end)]
+                by_token = zip(texts, each.T, strict=True)
+                tokens = tuple(TokenEvidence(text, evidence(r, w)) for text, w in by_token)
+                answer = replace(answer, token_evidence=tokens)
+            answers.append(answer)
+        return answers
 
     @one_at_a_time
     def generate(
@@ -204,6 +211,11 @@ class _Rag(GenerativeMethod, ABC):
         log_prior = doc_log_probs(retrieved, self.retriever.score_scale)
         memory = self.reader.read(questions, [r.passages for r in retrieved])
         return _PerPassage(retrieved, log_prior, memory)
+
+    @abstractmethod
+    def _weights(self, log_prior: Tensor, one: Candidate) -> tuple[Tensor, Tensor | None]:
+        """Each passage's weight [n] in a candidate, and in each of its tokens [n, T], end included,
+        if these differ; log_prior [n]."""
 
     @abstractmethod
     def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
@@ -242,6 +254,10 @@ class RagSequence(_Rag):
     ) -> None:
         super().__init__(reader, retriever, beams, max_length, verbatim, length_penalty)
         self.thorough = thorough
+
+    def _weights(self, log_prior: Tensor, one: Candidate) -> tuple[Tensor, None]:
+        """p(z | x, y), one for the whole answer."""
+        return posterior(log_prior[None], one.given[None])[0], None
 
     def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
@@ -312,6 +328,12 @@ class RagToken(_Rag):
     name = "rag-token"
     _marginal = staticmethod(token_log_prob)
 
+    def _weights(self, log_prior: Tensor, one: Candidate) -> tuple[Tensor, Tensor]:
+        """The mean of p(z_t | x, y_<=t) over the tokens, and that of every token."""
+        assert one.token_given is not None
+        each = token_posterior(one.token_given[None], log_prior[None])[0]
+        return each.mean(-1), each
+
     def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         following = self.reader.continuation(read.memory)
@@ -354,6 +376,11 @@ class RagToken(_Rag):
         log_probs = token_log_prob(each, read.log_prior[owner], labels != -100).tolist()
         given = _answer_log_probs(each, labels != -100)
         best: list[list[Candidate]] = [[] for _ in range(B)]
-        for b, one, log_prob, own in zip(owner.tolist(), searched, log_probs, given, strict=True):
-            best[b].append(Candidate(one.tokens, log_prob, own, one.truncated))
+        for b, one, log_prob, own, by_token in zip(
+            owner.tolist(), searched, log_probs, given, each, strict=True
+        ):
+            length = len(one.tokens) + 1
+            best[b].append(
+                Candidate(one.tokens, log_prob, own, one.truncated, by_token[:, :length])
+            )
         return [sorted(each, key=lambda c: -c.log_prob) for each in best]

@@ -15,7 +15,7 @@ from ragbook.corpus import Passage, Question, QuestionSet
 from ragbook.errors import InputError
 from ragbook.evaluation import Comparison, bootstrap_ci, compare, f1, paired_test
 from ragbook.evaluation.compare import _evidence_accuracy
-from ragbook.methods.base import Answer, Evidence
+from ragbook.methods.base import Answer, Evidence, TokenEvidence
 from ragbook.retrieval import Retrieved, Retriever
 
 N = 40  # more than two batches, and no multiple of a batch
@@ -298,6 +298,22 @@ def test_truncated_answers_of_generative_methods_are_counted():
 
     found = compare([Generative("fid", 3), FakeMethod("realm", 3)], QUESTIONS).results["methods"]
     assert (found["fid"]["truncated"], found["realm"]["truncated"]) == (7, None)
+
+
+def test_evidence_by_token_is_stored_with_few_digits():
+    class ByToken(FakeMethod):
+        def answer(self, questions, k=5):
+            each = (Evidence("p1", 2 / 3), Evidence("p0", 1 / 3))
+            tokens = (TokenEvidence("num", each), TokenEvidence("[SEP]", each[:1]))
+            return [replace(a, token_evidence=tokens) for a in super().answer(questions, k)]
+
+    methods = [ByToken("rag-token", 3, FakeRetriever()), FakeMethod("fid", 3, FakeRetriever())]
+    line = compare(methods, QUESTIONS).predictions[0]["methods"]
+    assert line["rag-token"]["token_evidence"] == [
+        {"token": "num", "weights": {"p1": 0.6667, "p0": 0.3333}},
+        {"token": "[SEP]", "weights": {"p1": 0.6667}},
+    ]
+    assert "token_evidence" not in line["fid"]
 
 
 def test_every_method_is_judged_by_its_own_passages():
