@@ -465,6 +465,31 @@ def test_compare_builds_an_index_once_and_mends_it(capsys, encoders, rivers, que
     assert printed(capsys, *command, "--json")["index"] != first["index"]
 
 
+def test_compare_leaves_one_out(capsys, encoders, rivers, questions, tmp_path, monkeypatch):
+    def leave_one_out(self, questions, answers, k):
+        return torch.tensor([[2.0] + [0.5] * (k - 1)] * len(questions))
+
+    monkeypatch.setattr(FakeMethod, "leave_one_out", leave_one_out, raising=False)
+    command = [
+        "compare",
+        "--corpus",
+        rivers,
+        "--questions",
+        questions,
+        "--methods",
+        "fid",
+        "--json",
+    ]
+    command += ["--out", tmp_path / "out", "--k", 2]
+    assert "leave_one_out_accuracy" not in printed(capsys, *command)["methods"]["fid"]
+    results = printed(capsys, *command, "--leave-one-out")
+    assert results["methods"]["fid"]["leave_one_out_accuracy"] == 1  # the first is the gold one
+    line = json.loads((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[0])
+    assert sorted(e["loo"] for e in line["methods"]["fid"]["evidence"]) == [0.5, 2.0]
+    sentence = refusal(capsys, *command, "--k", 1, "--leave-one-out")
+    assert "at least 2" in sentence
+
+
 def counted(n, **methods):
     """Results with (cut, truncated) of each method."""
     scores = {m: {"errors": {"cut": c}, "truncated": t} for m, (c, t) in methods.items()}

@@ -51,6 +51,7 @@ def compare(arguments: argparse.Namespace) -> int:
         k=arguments.k,
         seed=arguments.seed,
         index=index,
+        leave_one_out=arguments.leave_one_out,
     )
     for sentence in advice(comparison.results, arguments.max_length, arguments.length_penalty):
         print(f"ragbook: {sentence}", file=sys.stderr)

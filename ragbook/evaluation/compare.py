@@ -32,6 +32,7 @@ def compare(
     seed: int = 0,
     progress: bool = True,
     index: "PassageIndex | None" = None,
+    leave_one_out: bool = False,
 ) -> Comparison:
     """Every method answers every question from k passages.
 
@@ -46,8 +47,15 @@ def compare(
     ``truncated`` is the number of a generative method's answers that were closed at its
     `max_length`; None for the others.
 
+    With `leave_one_out`, every method that reads passages also says how much less likely its own
+    answer becomes without each of them (:mod:`ragbook.methods.leave_one_out`): ``loo`` beside each
+    passage's weight, in nats, None where it is infinite or where a single passage was found; and
+    ``leave_one_out_accuracy``, the share of the questions with a known gold passage on which
+    leaving out that passage costs more than leaving out any other. It takes some more time, which
+    ``seconds_per_question`` does not count.
+
     Raises InputError if there is no method, no question, a question without answers, two methods
-    of one name, or k < 1.
+    of one name, k < 1, or k < 2 with `leave_one_out`.
     """
     names = [method.name for method in methods]
     if not names:
@@ -62,12 +70,15 @@ def compare(
             raise InputError(f"The question {question.text!r} has no gold answer; give it one.")
     if k < 1:
         raise InputError(f"k, the number of passages, must be at least 1, not {k}.")
+    if leave_one_out and k < 2:
+        raise InputError("A single passage cannot be left out; retrieve at least 2 with k.")
 
     retrievers = {id(m.retriever): m.retriever for m in methods if m.retriever is not None}
     total = (len(retrievers) + len(methods)) * len(questions)
     hits: dict[int, list[bool]] = {key: [] for key in retrievers}
     answers: dict[str, list[Answer]] = {name: [] for name in names}
     log_probs: dict[str, list[float]] = {name: [] for name in names}
+    falls: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     predictions: list[dict[str, Any]] = []
     with tqdm(total=total, unit="question", disable=None if progress else True) as bar:
         # All methods take one batch before the next, so that they can share encoded pairs.
@@ -86,9 +97,16 @@ def compare(
                 log_probs[method.name] += map(float, method.log_prob(batch, first, k))
                 bar.update(len(batch))
                 answers[method.name] += given
-                read = found.get(id(method.retriever), [None] * len(batch))
-                for line, question, answer, each in zip(lines, batch, given, read, strict=True):
-                    line["methods"][method.name] = _prediction(question, answer, each)
+                read = found.get(id(method.retriever))
+                fall = _falls(method, batch, given, read, k) if leave_one_out and read else None
+                falls[method.name] += fall or []
+                for i, (question, answer) in enumerate(zip(batch, given, strict=True)):
+                    lines[i]["methods"][method.name] = _prediction(
+                        question,
+                        answer,
+                        read[i] if read else None,
+                        fall[i] if fall else None,
+                    )
             predictions += lines
 
     scores = {
@@ -121,6 +139,11 @@ def compare(
                 ),
                 **_answer_nll(method.name, log_probs[method.name]),
                 "evidence_accuracy": _evidence_accuracy(questions, answers[method.name]),
+                **(
+                    {"leave_one_out_accuracy": _loo_accuracy(questions, falls[method.name])}
+                    if leave_one_out
+                    else {}
+                ),
                 "seconds_per_question": (
                     math.fsum(answer.seconds for answer in answers[method.name]) / len(questions)
                 ),
@@ -178,10 +201,40 @@ def _line(question: Question, found: dict[int, list["Retrieved"]], i: int) -> di
     }
 
 
+def _falls(
+    method: "Method",
+    batch: Sequence[Question],
+    given: Sequence["Answer"],
+    read: Sequence["Retrieved"],
+    k: int,
+) -> list[dict[str, float]] | None:
+    """How much less likely each answer becomes without each passage, by the passage's id; nothing
+    for a question with one passage, None for a method that cannot say it."""
+    measure = getattr(method, "leave_one_out", None)
+    if measure is None:
+        return None
+    several = [i for i, found in enumerate(read) if len(found.ids) > 1]
+    out: list[dict[str, float]] = [{} for _ in batch]
+    values = measure([batch[i] for i in several], [given[i].text for i in several], k)
+    for i, row in zip(several, values.tolist(), strict=True):
+        out[i] = dict(zip(read[i].ids, row, strict=False))
+    return out
+
+
 def _prediction(
-    question: Question, answer: "Answer", retrieved: "Retrieved | None"
+    question: Question,
+    answer: "Answer",
+    retrieved: "Retrieved | None",
+    fall: dict[str, float] | None,
 ) -> dict[str, Any]:
     """One method's part of a line of ``predictions.jsonl``."""
+
+    def loo(passage_id: str) -> dict[str, float | None]:
+        if fall is None:
+            return {}
+        value = fall.get(passage_id, math.inf)
+        return {"loo": round(value, 4) if math.isfinite(value) else None}
+
     passages = None if retrieved is None else retrieved.passages
     by_token = {}
     if answer.token_evidence is not None:
@@ -202,7 +255,11 @@ def _prediction(
         "contains": int(contains(answer.text, question.answers)),
         "error": error_kind(answer.text, question, passages),
         "evidence": [
-            {"passage_id": evidence.passage_id, "weight": evidence.weight}
+            {
+                "passage_id": evidence.passage_id,
+                "weight": evidence.weight,
+                **loo(evidence.passage_id),
+            }
             for evidence in answer.evidence
         ],
         **by_token,
@@ -235,6 +292,24 @@ def _evidence_accuracy(questions: QuestionSet, answers: Sequence["Answer"]) -> f
         for gold, evidence in with_gold
     )
     return sum(heaviest) / len(with_gold)
+
+
+def _loo_accuracy(questions: QuestionSet, falls: Sequence[dict[str, float]]) -> float | None:
+    """The share of the questions with a known gold passage on which the answer loses more without
+    that passage than without any other. None without such questions and for a method that has not
+    said what its answers lose."""
+    with_gold = [
+        (question.gold_passage, fall)
+        for question, fall in zip(questions, falls, strict=False)
+        if question.gold_passage is not None
+    ]
+    if not with_gold:
+        return None
+    most = (
+        gold in fall and all(fall[gold] > value for other, value in fall.items() if other != gold)
+        for gold, fall in with_gold
+    )
+    return sum(most) / len(with_gold)
 
 
 def _paired(

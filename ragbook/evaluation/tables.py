@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BASELINE = "closed-book"
 FROM_BASELINE, FROM_BEST = "†", "‡"
 _SCORES = {"em": "EM", "f1": "F1", "contains": "contains"}
+LEAVE_ONE_OUT = "leave one out"
 _BRACKETS = "[{}, {}]"
 
 Results = Mapping[str, Any]
@@ -47,14 +48,14 @@ def terminal(results: Results, timing: bool = True) -> "Table":
     for row in rows:
         row[0] = Cell(row[0].text, f"{row.pop(params).text} params")
     below = caption(results, timing).replace("in brackets", "below")
-    return Sheet(header, rows, below, wrapped=["NLL"]).terminal()
+    return Sheet(header, rows, below, wrapped=["NLL", LEAVE_ONE_OUT]).terminal()
 
 
 def errors(results: Results) -> Sheet | None:
     """How many of each method's answers are right, and how many wrong in which way; None for
     results that were stored before answers were sorted so."""
     methods = results["methods"]
-    if not all("errors" in scores for scores in methods.values()):
+    if not _has(results, "errors"):
         return None
     meanings = "; ".join(f"{LABELS[name]}: {meaning}" for name, meaning in MEANINGS.items())
     return Sheet(
@@ -78,15 +79,20 @@ def caption(results: Results, timing: bool = True) -> str:
     infinite = ""
     if any(scores["answer_nll"] is None for scores in results["methods"].values()):
         infinite = " (∞ where some answers have probability 0, then the mean and number of others)"
-    lenient = ""
-    if all("contains" in scores for scores in results["methods"].values()):
+    lenient = left_out = ""
+    if _has(results, "leave_one_out_accuracy"):
+        left_out = (
+            f"{LEAVE_ONE_OUT}: how often the passage without which the answer loses most "
+            "probability is the gold passage; "
+        )
+    if _has(results, "contains"):
         lenient = "contains: a gold answer stands in the answer as whole words; "
     sentences = [
         f"{questions['name']} ({questions['split']}), {questions['n']} questions, "
         f"k = {results['k']}, seed {results['seed']}.",
         "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
         f"in bold; {lenient}evidence: how often the passage relied on most is the gold passage; "
-        f"NLL in nats an answer{infinite}{'; seconds a question' if timing else ''}.",
+        f"{left_out}NLL in nats an answer{infinite}{'; seconds a question' if timing else ''}.",
     ]
     held = {scores.get("verbatim") for scores in results["methods"].values()} - {None}
     if len(held) == 1:
@@ -112,14 +118,20 @@ def _cells(
     scores = {
         heading: _score_column(results, metric, interval)
         for metric, heading in _SCORES.items()
-        if all(metric in entry for entry in methods.values())
+        if _has(results, metric)
     }
+    left_out: dict[str, Callable[[str], Cell]] = {}
+    if _has(results, "leave_one_out_accuracy"):
+        left_out[LEAVE_ONE_OUT] = lambda name: Cell(
+            _percent(methods[name]["leave_one_out_accuracy"])
+        )
     columns: dict[str, Callable[[str], Cell]] = {
         "method": Cell,
         "params": lambda name: Cell(_count(methods[name]["parameters"])),
         **scores,
         f"recall@{results['k']}": lambda name: Cell(_percent(methods[name]["recall_at_k"])),
         "evidence": lambda name: Cell(_percent(methods[name]["evidence_accuracy"])),
+        **left_out,
         "NLL": lambda name: _nll(methods[name]),
     }
     if timing:
@@ -153,6 +165,11 @@ def _score_column(results: Results, metric: str, interval: str) -> Callable[[str
         )
 
     return cell
+
+
+def _has(results: Results, metric: str) -> bool:
+    """Whether every method has it, which a comparison that was stored before may lack."""
+    return all(metric in scores for scores in results["methods"].values())
 
 
 def _percent(share: float | None) -> str:

@@ -35,6 +35,7 @@ from ragbook.methods.base import (
     written_answer,
 )
 from ragbook.methods.decoding import Hypothesis, beam_search
+from ragbook.methods.leave_one_out import check_leaves_some, losses, prior_without_each
 from ragbook.models.generator import Generator, Memory, labels_of, pad_labels
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
@@ -169,6 +170,37 @@ class _Rag(GenerativeMethod, ABC):
         labels = labels_of(self.reader, answers)
         each = _token_log_probs(self.reader, read, labels, torch.arange(len(labels)))
         return self._marginal(each, read.log_prior, labels != -100)
+
+    @one_at_a_time
+    def leave_one_out(
+        self, questions: Sequence[Question], answers: Sequence[str], k: int = 5
+    ) -> Tensor:
+        """How much the answer's log-likelihood falls without each passage: log p(y | x) minus that
+        with the passage struck out and the prior renormalised over the rest. Nothing is read again.
+
+        Returns
+        -------
+        float32 [B, n], nats, below 0 where the answer is likelier without the passage; -inf where
+        a question has fewer than n passages.
+
+        Raises
+        ------
+        InputError: a question has a single passage, so that nothing would be left.
+        """
+        check(questions, k)
+        if not questions:
+            return torch.zeros(0, 0)
+        read = self._read(questions, k)
+        check_leaves_some(read.retrieved)
+        labels = labels_of(self.reader, answers)
+        mask = labels != -100
+        each = _token_log_probs(self.reader, read, labels, torch.arange(len(labels)))
+        whole = self._marginal(each, read.log_prior, mask)
+        without = [
+            self._marginal(each, prior, mask)
+            for prior in prior_without_each(read.log_prior).unbind(1)
+        ]
+        return losses(whole, torch.stack(without, 1), read.log_prior)
 
     @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:

@@ -316,6 +316,66 @@ def test_evidence_by_token_is_stored_with_few_digits():
     assert "token_evidence" not in line["fid"]
 
 
+@dataclass
+class Loses(FakeMethod):
+    """Loses most without the gold passage, the second, on every third question; on every third it
+    loses as much without the first; and everything without the first on the others."""
+
+    asked: list[list[str]] = field(default_factory=list)
+
+    def leave_one_out(self, questions, answers, k=5):
+        self.asked.append(list(answers))
+        falls = ([0.25, 1 / 3, -math.inf], [0.5, 0.5, 0.0], [math.inf, -0.5, 0.1])
+        return torch.tensor([falls[number(question) % 3] for question in questions])
+
+
+def test_what_each_answer_loses_without_each_passage():
+    retriever = FakeRetriever()
+    loses = Loses("fid", 20, retriever)
+    methods = [FakeMethod("closed-book", 1), loses, FakeMethod("own", 1, retriever)]
+    comparison = compare(methods, QUESTIONS, k=3, leave_one_out=True)
+    scores = comparison.results["methods"]
+    assert scores["fid"]["leave_one_out_accuracy"] == 11 / 32  # 0, 3, ... 30 of those with gold
+    assert scores["closed-book"]["leave_one_out_accuracy"] is None
+    assert scores["own"]["leave_one_out_accuracy"] is None  # it cannot say
+    lines = [line["methods"]["fid"] for line in comparison.predictions]
+    assert [[(e["passage_id"], e["loo"]) for e in line["evidence"]] for line in lines[:3]] == [
+        [("p1", 0.25), ("p0", 0.3333)],
+        [("p2", 0.5), ("p1", 0.5)],
+        [("p3", None), ("p2", -0.5)],
+    ]
+    assert all(set(e) == {"passage_id", "weight"} for e in
+               comparison.predictions[0]["methods"]["own"]["evidence"])  # fmt: skip
+    # Of its own answers, not of the gold ones.
+    asked = [text for batch in loses.asked for text in batch]
+    assert asked == [line["text"] for line in lines]
+    assert json.dumps(comparison.results, allow_nan=False)
+    assert "leave one out" in comparison.markdown()
+    plain = compare(methods, QUESTIONS, k=3)
+    assert "leave_one_out_accuracy" not in plain.results["methods"]["fid"]
+    assert "loo" not in plain.predictions[0]["methods"]["fid"]["evidence"][0]
+
+
+def test_a_question_with_one_passage_is_not_asked_what_it_loses():
+    class Few(FakeRetriever):
+        def retrieve(self, questions, k):
+            found = super().retrieve(questions, k)
+            return [
+                Retrieved(r.ids[:1], r.scores[:1], r.passages[:1]) if number(q) % 2 else r
+                for q, r in zip(questions, found, strict=True)
+            ]
+
+    loses = Loses("fid", 20, Few())
+    comparison = compare([loses], QUESTIONS, k=3, leave_one_out=True)
+    assert sum(map(len, loses.asked)) == N / 2
+    # Of 0, 6, ... 30, the even ones of those with the gold passage ahead.
+    assert comparison.results["methods"]["fid"]["leave_one_out_accuracy"] == 6 / 32
+    evidence = [line["methods"]["fid"]["evidence"] for line in comparison.predictions[:4]]
+    assert [[e["loo"] for e in each] for each in evidence] == [
+        [0.25, 0.3333], [None, None], [None, -0.5], [None, None],
+    ]  # fmt: skip
+
+
 def test_every_method_is_judged_by_its_own_passages():
     class Next(FakeRetriever):
         """Finds passages i + 1 and on, so never the gold one of question i."""
@@ -475,6 +535,8 @@ def test_bad_input_is_refused(retriever):
         compare([method], QuestionSet("none", "dev", []))
     with pytest.raises(InputError, match="at least 1"):
         compare([method], QUESTIONS, k=0)
+    with pytest.raises(InputError, match="single passage cannot be left out"):
+        compare([method], QUESTIONS, k=1, leave_one_out=True)
     with pytest.raises(InputError, match="'Why\\?' has no gold answer"):
         compare([method], QuestionSet("q", "dev", [Question("Why?", ())]))
 

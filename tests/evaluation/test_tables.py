@@ -291,6 +291,23 @@ def test_equal_scores_are_all_bold_and_unmarked(a, b):
     assert all(line.count("**40.0** [35.0, 45.0] |") == 3 for line in lines[2:4])
 
 
+def test_leaving_one_out_has_a_column_where_it_was_measured():
+    results = copy.deepcopy(RESULTS)
+    for name, value in (("closed-book", None), ("realm", 0.25), ("fid", 0.5)):
+        results["methods"][name]["leave_one_out_accuracy"] = value
+    comparison = Comparison(results, [])
+    table = [line.strip("|").split("|") for line in comparison.markdown().splitlines()[:5]]
+    at = [cell.strip() for cell in table[0]].index("leave one out")
+    assert table[0][at - 1].strip() == "evidence"
+    assert [row[at].strip() for row in table[2:]] == ["–", "25.0", "50.0"]
+    assert "leave one out: how often" in caption(results)
+    console = Console(file=io.StringIO(), width=85)
+    console.print(comparison.table())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert "leave one out" not in COMPARISON.markdown()
+
+
 ERRORS = {
     "fid": dict(zip(NAMES, (120, 1, 20, 10, 30, 60, 50, 9), strict=True)),
     "closed-book": dict(zip(NAMES, (30, 0, 5, 5, 0, 0, 0, 260), strict=True)),
