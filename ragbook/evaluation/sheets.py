@@ -126,7 +126,14 @@ def _joined(*parts: str) -> str:
 _TEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": r"$<$", "∞": r"$\infty$", "–": "--", "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$"}
+    | {
+        "<": r"$<$",
+        "|": r"$|$",
+        "∞": r"$\infty$",
+        "–": "--",
+        "†": r"$^{\dagger}$",
+        "‡": r"$^{\ddagger}$",
+    }
 )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ragbook.evaluation.errors import LABELS, MEANINGS
+from ragbook.evaluation.names import measures
 from ragbook.evaluation.sheets import Cell, Sheet
-from ragbook.evaluation.statistics import cut_off, holm
+from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,8 +83,8 @@ def caption(results: Results, timing: bool = True) -> str:
     lenient = left_out = ""
     if _has(results, "leave_one_out_accuracy"):
         left_out = (
-            f"{LEAVE_ONE_OUT}: how often the passage without which the answer loses most "
-            "probability is the gold passage; "
+            f"{LEAVE_ONE_OUT}, the same for all methods: how often the passage without which the "
+            "answer loses most probability is the gold passage; "
         )
     if _has(results, "contains"):
         lenient = "contains: a gold answer stands in the answer as whole words; "
@@ -94,6 +95,13 @@ def caption(results: Results, timing: bool = True) -> str:
         f"in bold; {lenient}evidence: how often the passage relied on most is the gold passage; "
         f"{left_out}NLL in nats an answer{infinite}{'; seconds a question' if timing else ''}.",
     ]
+    read = [n for n, s in results["methods"].items() if s["evidence_accuracy"] is not None]
+    # What was stored before answers were sorted by their errors has another RAG-Token's evidence.
+    if read and _has(results, "errors"):
+        sentences.append(
+            "Evidence is a measure of each method's own, and can be compared between methods with "
+            f"the same: {measures(read)}."
+        )
     held = {scores.get("verbatim") for scores in results["methods"].values()} - {None}
     if len(held) == 1:
         words = "runs of words of the passages" if held.pop() else "written freely"
@@ -143,12 +151,7 @@ def _score_column(results: Results, metric: str, interval: str) -> Callable[[str
     """The column of a score, with intervals and marks: a cell for each method's name."""
     methods = results["methods"]
     best = max(methods, key=lambda name: methods[name][metric])
-    tests = [test for test in results["paired"] if test["metric"] == metric]
-    differing = {
-        frozenset((test["a"], test["b"]))
-        for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True)
-        if p < 0.05
-    }
+    differing = {pair for pair, p in adjusted(results["paired"], metric).items() if p < ALPHA}
 
     def cell(name: str) -> Cell:
         low, high = methods[name]["ci95"][metric]

@@ -254,6 +254,7 @@
 
   function card(name, detail) {
     const entry = detail.methods[name];
+    const measure = data.questions.measures[data.questions.methods.indexOf(name)];
     const [, label, meaning] =
       data.questions.errors.find(([kind]) => kind === entry.error) ?? ["", "wrong"];
     const verdict = entry.right
@@ -282,7 +283,9 @@
       make("p", { class: "explorer-answer" }, entry.text || "(nothing)"),
       make("p", { class: "explorer-sure" }, sure),
       weights.length
-        ? make("ul", { class: "explorer-weights", "aria-label": "Passages relied on" }, ...weights)
+        ? make("div", {},
+          make("p", { class: "explorer-measure" }, `weights: ${measure}`),
+          make("ul", { class: "explorer-weights", "aria-label": "Passages relied on" }, ...weights))
         : make("p", { class: "explorer-sure" }, "relies on no passage"));
   }
 

@@ -21,6 +21,7 @@ from ragbook.corpus import Corpus, Question
 from ragbook.errors import InputError
 from ragbook.evaluation.errors import LABELS, MEANINGS, NAMES
 from ragbook.evaluation.metrics import normalize_answer
+from ragbook.evaluation.names import EVIDENCE, OWN_EVIDENCE
 from ragbook.files import write_text
 
 PART = 25
@@ -71,7 +72,8 @@ def index(
     """The data for the list and its filters: for each question one list of values, in the order of
     `fields`.
 
-    ``reading`` are the positions of the methods that rely on passages. ``id`` identifies the
+    ``reading`` are the positions of the methods that rely on passages, ``measures`` says for each
+    method what its weights are. ``id`` identifies the
     question in an address; ``right`` has a 1 for each method that is right and a 0 for each other;
     ``agree`` is whether all methods that read passages gave the same answer, ``found`` whether the
     gold passage was among their passages. ``kinds`` has a character for each method: the position
@@ -107,11 +109,20 @@ def index(
     return {
         "methods": methods,
         "reading": [methods.index(m) for m in reading],
+        "measures": [_measure(m, predictions) for m in methods],
         "part": PART,
         "errors": [[n, LABELS[n], MEANINGS[n]] for n in NAMES] if sorted_out else [],
         "fields": ["id", "text", "answers", "kind", "right", "agree", "found", "kinds"],
         "rows": rows,
     }
+
+
+def _measure(method: str, predictions: Sequence[Prediction]) -> str:
+    """What a method's weights are. RAG-Token's had one posterior for the whole answer, as
+    RAG-Sequence has, before each token had its own."""
+    by_token = any("token_evidence" in line["methods"][method] for line in predictions)
+    name = "rag-sequence" if method == "rag-token" and not by_token else method
+    return EVIDENCE.get(name, OWN_EVIDENCE)
 
 
 def detail(

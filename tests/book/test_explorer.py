@@ -8,6 +8,7 @@ import pytest
 from ragbook import explorer
 from ragbook.corpus import load_corpus, load_questions
 from ragbook.evaluation.errors import MEANINGS
+from ragbook.evaluation.names import EVIDENCE
 from tests.book.browser import browse, needs_browser, report_of, with_script
 
 RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
@@ -35,6 +36,7 @@ READY = """
         right: card.classList.contains('right'),
         text: card.querySelector('.explorer-answer').textContent,
         weights: [...card.querySelectorAll('.explorer-weights a')].map((a) => a.innerText),
+        measure: card.querySelector('.explorer-measure')?.textContent,
       }]));
     const wide = () => document.documentElement.scrollWidth;
 """
@@ -83,6 +85,9 @@ def test_a_question_is_found_chosen_and_seen(folder, tmp_path):
         card = found["cards"][name]
         assert (card["text"], card["right"]) == (entry["text"], bool(entry["em"]))
         assert len(card["weights"]) == len(entry["evidence"])
+        measure = f"weights: {EVIDENCE[name]}" if entry["evidence"] else None
+        if name != "rag-token":  # which of its two depends on when it was stored
+            assert card.get("measure") == measure
         heaviest = max((e["weight"] for e in entry["evidence"]), default=None)
         if heaviest is not None:
             assert f"{100 * heaviest:.1f} %" in card["weights"][0]

@@ -300,12 +300,48 @@ def test_leaving_one_out_has_a_column_where_it_was_measured():
     at = [cell.strip() for cell in table[0]].index("leave one out")
     assert table[0][at - 1].strip() == "evidence"
     assert [row[at].strip() for row in table[2:]] == ["–", "25.0", "50.0"]
-    assert "leave one out: how often" in caption(results)
+    assert "leave one out, the same for all methods: how often" in caption(results)
     console = Console(file=io.StringIO(), width=85)
     console.print(comparison.table())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert "leave one out" not in COMPARISON.markdown()
+
+
+def test_a_note_says_what_each_methods_evidence_is():
+    """Methods with one measure are named together, and those without evidence not at all."""
+    results = copy.deepcopy(RESULTS)
+    names = [
+        "closed-book",
+        "knn-lm",
+        "realm",
+        "rag-sequence",
+        "rag-token",
+        "fid",
+        "in-context",
+        "my",
+    ]
+    results["methods"] = {
+        name: method(
+            0.4, errors={}, evidence_accuracy=None if name == "closed-book" else 0.5
+        )
+        for name in names
+    }  # fmt: skip
+    results["paired"] = []
+    note = (
+        "Evidence is a measure of each method's own, and can be compared between methods with the "
+        "same: the share of p_kNN for knn-lm; the posterior p(z|x,y) for realm and rag-sequence; "
+        "the mean over the answer's tokens of p(z|x,y so far) for rag-token; attention for fid and "
+        "in-context; its own measure for my."
+    )
+    comparison = Comparison(results, [])
+    assert note in comparison.markdown()
+    assert note.replace("'", "&#x27;") in comparison._repr_html_()
+    text = comparison.latex()
+    assert r"the share of p\_kNN for knn-lm; the posterior p(z$|$x,y) for realm" in text
+    for scores in results["methods"].values():  # stored before RAG-Token's was its own
+        del scores["errors"]
+    assert "measure of each" not in comparison.markdown()
 
 
 ERRORS = {

@@ -88,6 +88,19 @@ def test_the_list_says_how_each_answer_is_wrong():
     assert detail(lines[2], CORPUS)["methods"]["one"]["error"] == "cut"
 
 
+def test_the_list_says_what_each_methods_weights_are():
+    lines = [prediction(1, fid="fish", **{"rag-token": "fish", "mine": "fish"})]
+    found = dict(zip(index(lines)["methods"], index(lines)["measures"], strict=True))
+    assert found["fid"] == "attention"
+    assert found["mine"] == "its own measure"
+    before = found["rag-token"]  # one posterior for the whole answer
+    lines[0]["methods"]["rag-token"]["token_evidence"] = []
+    now = index(lines)["measures"][1]
+    assert "p(z|x,y)" in before
+    assert "tokens" in now
+    assert "tokens" not in before
+
+
 def test_predictions_stored_before_there_were_kinds_have_none():
     found = index(LINES)
     assert found["errors"] == []
