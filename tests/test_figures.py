@@ -1,6 +1,7 @@
 """The comparison's figures: what is drawn, read back from the artists, is what was given."""
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,7 @@ def test_bars_of_errors_fill_the_whole_and_stand_one_after_the_other():
 
 def test_no_two_kinds_of_error_look_the_same(tmp_path):
     figure = figures.errors(RESULTS)
+    axes: Any
     (axes,) = figure.figure.axes
     colours = [container.patches[0].get_facecolor() for container in axes.containers]
     assert len(set(colours)) == 8
