@@ -34,7 +34,7 @@ def contains(prediction: str, answers: Sequence[str]) -> bool:
     """Does one of the answers stand in the prediction, as whole words in a row, both normalized?
 
     The lenient score of answers that say more than the answer: the accuracy of Mallen et al. (2023,
-    section 3) and the best-subspan accuracy of Liu et al. (2023, section 2.2). An answer that is
+    section 3) and the best-subspan accuracy of Liu et al. (2023, section 2.1). An answer that is
     empty when normalized stands only in a prediction that is.
     """
     words = normalize_answer(prediction).split()
