@@ -1,4 +1,4 @@
-"""The comparison's figure, and what makes any figure checked.
+"""The comparison's figures, and what makes any figure checked.
 
 A figure is one function that returns a :class:`CheckedFigure`. A reader sees its picture; tests
 compare its text form, the plotted numbers read back from matplotlib's own objects. Figures are
@@ -29,6 +29,7 @@ from matplotlib.spines import Spine
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
+from ragbook.evaluation.errors import LABELS
 from ragbook.evaluation.statistics import cut_off
 
 DPI = 160
@@ -44,6 +45,7 @@ BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "#000000")
 MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 INK, FAINT = "#333333", "#d9d9d9"
+YELLOW = "#f0e442"
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 9,
@@ -327,4 +329,69 @@ def side_by_side(results: Mapping[str, Any]) -> CheckedFigure:
         axes.set_xlabel("% of questions (95 % intervals)")
         figure.legend(loc="outside upper center", ncols=3)
         axes.set_title(f"{questions['name']} {questions['split']}, n = {questions['n']}, k = {k}")
+    return CheckedFigure(figure)
+
+
+_KINDS = {
+    "exact": BLUE,
+    "empty": INK,
+    "cut": ORANGE,
+    "long": YELLOW,
+    "not-retrieved": FAINT,
+    "same-passage": VERMILLION,
+    "other-passage": SKY,
+    "not-in-passages": PURPLE,
+}
+_DARK = (BLUE, INK, VERMILLION)  # white figures on these
+
+
+def errors(results: Mapping[str, Any]) -> CheckedFigure:
+    """What each method's answers are: one bar a method, in the results' order, divided into the
+    kinds of :mod:`ragbook.evaluation.errors`. Parts of 4 % or more have their share written in.
+
+    Args:
+        results: ``results.json`` as :func:`ragbook.compare` makes it, with ``errors``.
+    """
+    methods: Mapping[str, Any] = results["methods"]
+    questions = results["questions"]
+    rows = np.arange(len(methods), dtype=float)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 1.3 + 0.4 * len(methods)), layout="constrained")
+        axes = figure.subplots()
+        left = np.zeros(len(methods))
+        for kind, label in LABELS.items():
+            share = np.array([m["errors"][kind] / questions["n"] for m in methods.values()])
+            colour = _KINDS[kind]
+            axes.barh(
+                rows,
+                100 * share,
+                height=0.72,
+                left=left,
+                color=colour,
+                edgecolor="white",
+                linewidth=0.8,
+                label=label,
+            )
+            for row, start, part in zip(rows, left, share, strict=True):
+                if part >= 0.04:
+                    axes.text(
+                        start + 50 * part,
+                        row,
+                        cut_off(part),
+                        ha="center",
+                        va="center",
+                        size=7.5,
+                        color="white" if colour in _DARK else "black",
+                    )
+            left += 100 * share
+        axes.set_yticks(rows, labels=list(methods))
+        axes.set_ylim(len(methods) - 0.5, -0.5)  # the first method on top
+        axes.set_xlim(0, 100)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("% of questions")
+        figure.legend(loc="outside upper center", ncols=4)
+        axes.set_title(
+            f"{questions['name']} {questions['split']}, n = {questions['n']}, k = {results['k']}"
+        )
     return CheckedFigure(figure)

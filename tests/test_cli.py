@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ragbook.cli import main
+from ragbook.cli.advice import advice
 from ragbook.cli.parser import new_parser
 from ragbook.corpus import Corpus, Passage, load_corpus
 from ragbook.index.datastore import build_datastore
@@ -440,11 +441,13 @@ def test_compare(capsys, encoders, rivers, questions, tmp_path):
     assert json.loads((out / "results.json").read_text()) == results
     assert len((out / "predictions.jsonl").read_text().splitlines()) == 2
     assert (out / "side_by_side.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "errors.png").read_bytes().startswith(b"\x89PNG")
     assert {path.suffix for path in out.iterdir()} >= {".md", ".tex"}
     assert run(*command) == 0
     text = capsys.readouterr().out
     assert "rag-token" in text
     assert "closed-book" in text
+    assert "not in passages" in text
     assert "…" not in text, "the table is cut"
 
 
@@ -460,6 +463,66 @@ def test_compare_builds_an_index_once_and_mends_it(capsys, encoders, rivers, que
     assert encoders["minilm"].encoded == 6
     write_lines(rivers, [*PASSAGES[:2], PASSAGES[2] | {"text": "Changed."}])
     assert printed(capsys, *command, "--json")["index"] != first["index"]
+
+
+def test_compare_leaves_one_out(capsys, encoders, rivers, questions, tmp_path, monkeypatch):
+    def leave_one_out(self, questions, answers, k):
+        return torch.tensor([[2.0] + [0.5] * (k - 1)] * len(questions))
+
+    monkeypatch.setattr(FakeMethod, "leave_one_out", leave_one_out, raising=False)
+    command = [
+        "compare",
+        "--corpus",
+        rivers,
+        "--questions",
+        questions,
+        "--methods",
+        "fid",
+        "--json",
+    ]
+    command += ["--out", tmp_path / "out", "--k", 2]
+    assert "leave_one_out_accuracy" not in printed(capsys, *command)["methods"]["fid"]
+    results = printed(capsys, *command, "--leave-one-out")
+    assert results["methods"]["fid"]["leave_one_out_accuracy"] == 1  # the first is the gold one
+    line = json.loads((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[0])
+    assert sorted(e["loo"] for e in line["methods"]["fid"]["evidence"]) == [0.5, 2.0]
+    sentence = refusal(capsys, *command, "--k", 1, "--leave-one-out")
+    assert "at least 2" in sentence
+
+
+def counted(n, **methods):
+    """Results with (cut, truncated) of each method."""
+    scores = {m: {"errors": {"cut": c}, "truncated": t} for m, (c, t) in methods.items()}
+    return {"questions": {"n": n}, "methods": scores}
+
+
+def test_advice_is_given_above_three_in_a_hundred():
+    results = counted(200, fid=(7, 6), realm=(150, None), rag=(6, 7), knn=(0, 0))
+    fid, rag = advice(results, 16, 0.0)
+    assert fid == (
+        "fid: 3.5 % of its answers are the right one cut short; --length-penalty 1, or a larger "
+        "value, favours longer answers."
+    )
+    assert rag == (
+        "rag: 3.5 % of its answers would have gone on but were closed at 16 tokens; a --max-length "
+        "above 16 lets them."
+    )
+    assert "a --length-penalty above 1.5 favours" in advice(results, 16, 1.5)[0]
+
+
+def test_compare_warns_of_answers_cut_short(capsys, encoders, rivers, questions, monkeypatch):
+    monkeypatch.setattr(FakeMethod, "max_length", 16, raising=False)
+    lines = [line | {"answer": ["Danube river"]} for line in QUESTIONS]
+    write_lines(questions, lines)
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--methods", "fid"]
+    assert run(*command, "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["methods"]["fid"]["errors"]["cut"] == 1
+    assert captured.err.startswith("ragbook: fid: 50.0 % of its answers are the right one cut")
+    assert captured.err.count("\n") == 1
+    write_lines(questions, QUESTIONS)
+    assert run(*command, "--json") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_compare_limit(capsys, encoders, rivers, questions):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import textwrap
 
 from ragbook.cli.parts import (
@@ -26,6 +27,7 @@ from ragbook.errors import InputError
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
     from ragbook import evaluation, explorer
+    from ragbook.cli.advice import advice
     from ragbook.corpus import load_questions, miniwiki
 
     names = method_names(arguments.methods, arguments.reader)
@@ -49,16 +51,23 @@ def compare(arguments: argparse.Namespace) -> int:
         k=arguments.k,
         seed=arguments.seed,
         index=index,
+        leave_one_out=arguments.leave_one_out,
     )
+    for sentence in advice(comparison.results, arguments.max_length, arguments.length_penalty):
+        print(f"ragbook: {sentence}", file=sys.stderr)
     if arguments.json:
         print_json(comparison.results)
     else:
         print_table(comparison.table())
+        if (errors := comparison.errors()) is not None:
+            print()
+            print_table(errors.terminal())
     if arguments.out is not None:
         from ragbook import figures
 
         comparison.save(arguments.out)
         figures.side_by_side(comparison.results).save(arguments.out / "side_by_side.png")
+        figures.errors(comparison.results).save(arguments.out / "errors.png")
         explorer.write(
             arguments.out / "explorer",
             comparison.predictions,

@@ -69,6 +69,12 @@ def new_parser() -> argparse.ArgumentParser:
         "--limit", type=at_least(1), metavar="N", help="only the first N questions"
     )
     command.add_argument(
+        "--leave-one-out",
+        action="store_true",
+        help="also measure how much less likely each answer becomes without each of its passages, "
+        "the one measure of evidence that is the same for all methods",
+    )
+    command.add_argument(
         "--seed",
         type=at_least(0),
         default=0,

@@ -1,7 +1,10 @@
 """Metrics, their uncertainty, and the comparison of methods side by side."""
 
-from ragbook.evaluation.compare import Comparison, compare
+from ragbook.evaluation.compare import compare
+from ragbook.evaluation.comparison import Comparison
+from ragbook.evaluation.errors import error_kind
 from ragbook.evaluation.metrics import (
+    contains,
     exact_match,
     f1,
     has_answer,
@@ -16,6 +19,8 @@ __all__ = [
     "Paired",
     "bootstrap_ci",
     "compare",
+    "contains",
+    "error_kind",
     "exact_match",
     "f1",
     "has_answer",

@@ -1,12 +1,8 @@
 """The controlled comparison: the same questions through every method, scored the same way."""
 
-import json
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,90 +10,19 @@ from tqdm import tqdm
 
 from ragbook.corpus import Question, QuestionSet
 from ragbook.errors import InputError
-from ragbook.evaluation import tables
-from ragbook.evaluation.metrics import exact_match, f1, is_hit
+from ragbook.evaluation.comparison import Comparison
+from ragbook.evaluation.errors import counts, error_kind
+from ragbook.evaluation.metrics import contains, exact_match, f1, is_hit
 from ragbook.evaluation.statistics import bootstrap_intervals, paired_tests
-from ragbook.files import write_text
 from ragbook.version import __version__
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
-
     from ragbook.index import PassageIndex
     from ragbook.methods.base import Answer, Method
+    from ragbook.retrieval import Retrieved
 
 _BATCH = 16  # questions given to a method at a time
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """The result of :func:`compare`.
-
-    `results` is the content of ``results.json``, `predictions` the lines of
-    ``predictions.jsonl``: one dictionary a question.
-    """
-
-    results: dict[str, Any]
-    predictions: list[dict[str, Any]]
-
-    def __repr__(self) -> str:
-        questions = self.results["questions"]
-        return (
-            f"Comparison({', '.join(self.results['methods'])}: {questions['n']} questions of "
-            f"{questions['name']})"
-        )
-
-    def _repr_html_(self) -> str:
-        return tables.html(self.results)  # without seconds, so that it is the same every time
-
-    def frame(self) -> "pd.DataFrame":
-        """One row for each method and metric, with the columns method, metric, value, low, high
-        (the 95% interval). NaN where a metric is not defined or has no interval."""
-        import pandas as pd
-
-        rows = []
-        for method, scores in self.results["methods"].items():
-            for metric, value in scores.items():
-                if metric not in ("ci95", "device", "precision"):
-                    low, high = scores["ci95"].get(metric, (None, None))
-                    rows.append((method, metric, value, low, high))
-        numbers = {"value": float, "low": float, "high": float}
-        return pd.DataFrame(rows, columns=["method", "metric", *numbers]).astype(numbers)
-
-    def markdown(self, timing: bool = True) -> str:
-        """The table as Markdown, with intervals and significance marks."""
-        return tables.markdown(self.results, timing)
-
-    def latex(self, timing: bool = True) -> str:
-        """The table as LaTeX (booktabs), with intervals and significance marks."""
-        return tables.latex(self.results, timing)
-
-    def table(self, timing: bool = True) -> "Table":
-        """The table for the terminal."""
-        return tables.terminal(self.results, timing)
-
-    def save(self, out: str | os.PathLike[str]) -> None:
-        """Write ``results.json``, ``predictions.jsonl``, ``table.md`` and ``table.tex`` into the
-        folder `out`, which is created if it does not exist; each file appears whole or not at all.
-        Raises InputError if `out` cannot be created or written to."""
-        out = Path(out)
-        lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in self.predictions)
-        texts = {
-            "results.json": json.dumps(self.results, indent=2, allow_nan=False) + "\n",
-            "predictions.jsonl": "".join(f"{line}\n" for line in lines),
-            "table.md": self.markdown(),
-            "table.tex": self.latex(),
-        }
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            for name, text in texts.items():
-                write_text(out / name, text)
-        except OSError as error:
-            raise InputError(
-                f"The results cannot be written to {out}: {error.strerror or error}; give a folder "
-                "that can be created or written to."
-            ) from error
+_SCORES = ("em", "f1", "contains")
 
 
 def compare(
@@ -107,6 +32,7 @@ def compare(
     seed: int = 0,
     progress: bool = True,
     index: "PassageIndex | None" = None,
+    leave_one_out: bool = False,
 ) -> Comparison:
     """Every method answers every question from k passages.
 
@@ -118,9 +44,18 @@ def compare(
     passages' words; it is None for the others. Where some gold answers have probability 0 under a
     method (REALM cannot extract what was not retrieved), its ``answer_nll`` is None, and
     ``answer_nll_finite`` and ``answer_nll_finite_n`` give the mean and the number of the others.
+    ``truncated`` is the number of a generative method's answers that were closed at its
+    `max_length`; None for the others.
+
+    With `leave_one_out`, every method that reads passages also says how much less likely its own
+    answer becomes without each of them (:mod:`ragbook.methods.leave_one_out`): ``loo`` beside each
+    passage's weight, in nats, None where it is infinite or where a single passage was found; and
+    ``leave_one_out_accuracy``, the share of the questions with a known gold passage on which
+    leaving out that passage costs more than leaving out any other. It takes some more time, which
+    ``seconds_per_question`` does not count.
 
     Raises InputError if there is no method, no question, a question without answers, two methods
-    of one name, or k < 1.
+    of one name, k < 1, or k < 2 with `leave_one_out`.
     """
     names = [method.name for method in methods]
     if not names:
@@ -135,41 +70,49 @@ def compare(
             raise InputError(f"The question {question.text!r} has no gold answer; give it one.")
     if k < 1:
         raise InputError(f"k, the number of passages, must be at least 1, not {k}.")
+    if leave_one_out and k < 2:
+        raise InputError("A single passage cannot be left out; retrieve at least 2 with k.")
 
     retrievers = {id(m.retriever): m.retriever for m in methods if m.retriever is not None}
     total = (len(retrievers) + len(methods)) * len(questions)
     hits: dict[int, list[bool]] = {key: [] for key in retrievers}
     answers: dict[str, list[Answer]] = {name: [] for name in names}
     log_probs: dict[str, list[float]] = {name: [] for name in names}
+    falls: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    predictions: list[dict[str, Any]] = []
     with tqdm(total=total, unit="question", disable=None if progress else True) as bar:
-        for key, retriever in retrievers.items():
-            bar.set_description(f"{retriever.name} retrieval")
-            for batch in _batches(questions):
-                found = retriever.retrieve(batch, k)
-                hits[key] += [is_hit(q, r, k) for q, r in zip(batch, found, strict=True)]
-                bar.update(len(batch))
         # All methods take one batch before the next, so that they can share encoded pairs.
         for batch in _batches(questions):
+            found: dict[int, list[Retrieved]] = {}
+            for key, retriever in retrievers.items():
+                bar.set_description(f"{retriever.name} retrieval")
+                found[key] = retriever.retrieve(batch, k)
+                hits[key] += [is_hit(q, r, k) for q, r in zip(batch, found[key], strict=True)]
+                bar.update(len(batch))
             first = [question.answers[0] for question in batch]
+            lines = [_line(question, found, i) for i, question in enumerate(batch)]
             for method in methods:
                 bar.set_description(method.name)
-                answers[method.name] += method.answer(batch, k)
+                given = method.answer(batch, k)
                 log_probs[method.name] += map(float, method.log_prob(batch, first, k))
                 bar.update(len(batch))
+                answers[method.name] += given
+                read = found.get(id(method.retriever))
+                fall = _falls(method, batch, given, read, k) if leave_one_out and read else None
+                falls[method.name] += fall or []
+                for i, (question, answer) in enumerate(zip(batch, given, strict=True)):
+                    lines[i]["methods"][method.name] = _prediction(
+                        question,
+                        answer,
+                        read[i] if read else None,
+                        fall[i] if fall else None,
+                    )
+            predictions += lines
 
-    predictions = [
-        {
-            "question": question.text,
-            "answers": list(question.answers),
-            "gold_passage": question.gold_passage,
-            "methods": {name: _prediction(question, answers[name][i]) for name in names},
-        }
-        for i, question in enumerate(questions)
-    ]
     scores = {
         (name, metric): np.array([line["methods"][name][metric] for line in predictions], float)
         for name in names
-        for metric in ("em", "f1")
+        for metric in _SCORES
     }
     bounds = bootstrap_intervals(np.stack(list(scores.values()), axis=1), seed=seed)
     intervals = dict(zip(scores, bounds.tolist(), strict=True))
@@ -188,6 +131,7 @@ def compare(
             method.name: {
                 "em": float(scores[method.name, "em"].mean()),
                 "f1": float(scores[method.name, "f1"].mean()),
+                "contains": float(scores[method.name, "contains"].mean()),
                 "recall_at_k": (
                     None
                     if method.retriever is None
@@ -195,11 +139,22 @@ def compare(
                 ),
                 **_answer_nll(method.name, log_probs[method.name]),
                 "evidence_accuracy": _evidence_accuracy(questions, answers[method.name]),
+                **(
+                    {"leave_one_out_accuracy": _loo_accuracy(questions, falls[method.name])}
+                    if leave_one_out
+                    else {}
+                ),
                 "seconds_per_question": (
                     math.fsum(answer.seconds for answer in answers[method.name]) / len(questions)
                 ),
-                "ci95": {metric: intervals[method.name, metric] for metric in ("em", "f1")},
+                "ci95": {metric: intervals[method.name, metric] for metric in _SCORES},
+                "truncated": (
+                    sum(answer.truncated for answer in answers[method.name])
+                    if hasattr(method, "max_length")
+                    else None
+                ),
                 "parameters": int(method.parameters),
+                "errors": counts(line["methods"][method.name]["error"] for line in predictions),
                 "verbatim": getattr(method, "verbatim", None),
                 **_where(method),
             }
@@ -228,18 +183,86 @@ def _batches(questions: QuestionSet) -> list[Sequence[Question]]:
     return [questions[i : i + _BATCH] for i in range(0, len(questions), _BATCH)]
 
 
-def _prediction(question: Question, answer: "Answer") -> dict[str, Any]:
+def _line(question: Question, found: dict[int, list["Retrieved"]], i: int) -> dict[str, Any]:
+    """A line of ``predictions.jsonl`` without the methods' parts: the i-th question of a batch, and
+    what the first retriever found for it."""
+    retrieved = next(iter(found.values()))[i] if found else None
+    return {
+        "question": question.text,
+        "answers": list(question.answers),
+        "gold_passage": question.gold_passage,
+        "retrieved": [
+            {"passage_id": passage_id, "score": round(score, 6)}
+            for passage_id, score in (
+                zip(retrieved.ids, retrieved.scores.tolist(), strict=True) if retrieved else ()
+            )
+        ],
+        "methods": {},
+    }
+
+
+def _falls(
+    method: "Method",
+    batch: Sequence[Question],
+    given: Sequence["Answer"],
+    read: Sequence["Retrieved"],
+    k: int,
+) -> list[dict[str, float]] | None:
+    """How much less likely each answer becomes without each passage, by the passage's id; nothing
+    for a question with one passage, None for a method that cannot say it."""
+    measure = getattr(method, "leave_one_out", None)
+    if measure is None:
+        return None
+    several = [i for i, found in enumerate(read) if len(found.ids) > 1]
+    out: list[dict[str, float]] = [{} for _ in batch]
+    values = measure([batch[i] for i in several], [given[i].text for i in several], k)
+    for i, row in zip(several, values.tolist(), strict=True):
+        out[i] = dict(zip(read[i].ids, row, strict=False))
+    return out
+
+
+def _prediction(
+    question: Question,
+    answer: "Answer",
+    retrieved: "Retrieved | None",
+    fall: dict[str, float] | None,
+) -> dict[str, Any]:
     """One method's part of a line of ``predictions.jsonl``."""
+
+    def loo(passage_id: str) -> dict[str, float | None]:
+        if fall is None:
+            return {}
+        value = fall.get(passage_id, math.inf)
+        return {"loo": round(value, 4) if math.isfinite(value) else None}
+
+    passages = None if retrieved is None else retrieved.passages
+    by_token = {}
+    if answer.token_evidence is not None:
+        by_token["token_evidence"] = [
+            {
+                "token": one.token,
+                # Many, so with few digits.
+                "weights": {each.passage_id: round(each.weight, 4) for each in one.evidence},
+            }
+            for one in answer.token_evidence
+        ]
     return {
         "text": answer.text,
         # JSON has no infinity: None stands for an answer of probability 0.
         "log_prob": answer.log_prob if math.isfinite(answer.log_prob) else None,
         "em": int(exact_match(answer.text, question.answers)),
         "f1": f1(answer.text, question.answers),
+        "contains": int(contains(answer.text, question.answers)),
+        "error": error_kind(answer.text, question, passages),
         "evidence": [
-            {"passage_id": evidence.passage_id, "weight": evidence.weight}
+            {
+                "passage_id": evidence.passage_id,
+                "weight": evidence.weight,
+                **loo(evidence.passage_id),
+            }
             for evidence in answer.evidence
         ],
+        **by_token,
     }
 
 
@@ -271,11 +294,29 @@ def _evidence_accuracy(questions: QuestionSet, answers: Sequence["Answer"]) -> f
     return sum(heaviest) / len(with_gold)
 
 
+def _loo_accuracy(questions: QuestionSet, falls: Sequence[dict[str, float]]) -> float | None:
+    """The share of the questions with a known gold passage on which the answer loses more without
+    that passage than without any other. None without such questions and for a method that has not
+    said what its answers lose."""
+    with_gold = [
+        (question.gold_passage, fall)
+        for question, fall in zip(questions, falls, strict=False)
+        if question.gold_passage is not None
+    ]
+    if not with_gold:
+        return None
+    most = (
+        gold in fall and all(fall[gold] > value for other, value in fall.items() if other != gold)
+        for gold, fall in with_gold
+    )
+    return sum(most) / len(with_gold)
+
+
 def _paired(
     names: Sequence[str], scores: dict[tuple[str, str], np.ndarray], seed: int
 ) -> list[dict[str, Any]]:
-    """Every pair of methods on exact match and on F1."""
-    pairs = [(a, b, metric) for metric in ("em", "f1") for a, b in combinations(names, 2)]
+    """Every pair of methods on every score."""
+    pairs = [(a, b, metric) for metric in _SCORES for a, b in combinations(names, 2)]
     if not pairs:
         return []
     differences = np.stack([scores[a, m] - scores[b, m] for a, b, m in pairs], axis=1)

@@ -30,6 +30,26 @@ def exact_match(prediction: str, answers: Sequence[str]) -> bool:
     return any(normalized == normalize_answer(answer) for answer in answers)
 
 
+def contains(prediction: str, answers: Sequence[str]) -> bool:
+    """Does one of the answers stand in the prediction, as whole words in a row, both normalized?
+
+    The lenient score of answers that say more than the answer: the accuracy of Mallen et al. (2023,
+    section 3) and the best-subspan accuracy of Liu et al. (2023, section 2.1). An answer that is
+    empty when normalized stands only in a prediction that is.
+    """
+    words = normalize_answer(prediction).split()
+    return any(
+        stand_in_a_row(expected, words) if expected else not words
+        for expected in (normalize_answer(answer).split() for answer in answers)
+    )
+
+
+def stand_in_a_row(few: Sequence[str], many: Sequence[str]) -> bool:
+    """Whether the words `few` stand in `many`, one directly after the other."""
+    starts = range(len(many) - len(few) + 1)
+    return any(list(many[i : i + len(few)]) == list(few) for i in starts)
+
+
 def f1(prediction: str, answers: Sequence[str]) -> float:
     """The harmonic mean of precision and recall of normalized words (as bags), for the answer that
     fits best (Rajpurkar et al. 2016). If either text is empty when normalized, it is 1.0 if both

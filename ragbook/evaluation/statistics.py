@@ -6,7 +6,7 @@ would give, not what another training run would.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
+
+
+ALPHA = 0.05
+"""Below it an adjusted p-value counts as a difference."""
+
+
+def adjusted(paired: Sequence[Mapping[str, Any]], metric: str) -> dict[frozenset[str], float]:
+    """The p-value of every two methods on one metric, adjusted for all of them (:func:`holm`).
+    `paired` as in ``results.json``."""
+    tests = [test for test in paired if test["metric"] == metric]
+    pairs = [frozenset((test["a"], test["b"])) for test in tests]
+    return dict(zip(pairs, holm([test["p"] for test in tests]), strict=True))
 
 
 def cut_off(share: float, sign: str = "") -> str:

@@ -1,121 +1,74 @@
-"""``results.json`` as a table: Markdown, LaTeX, HTML, and on the terminal.
+"""``results.json`` as tables: Markdown, LaTeX, HTML, and on the terminal.
 
-All four render one list of cells. Seconds a question vary from run to run; if a table is compared
-with an earlier one (a notebook's output), leave them out with ``timing=False``.
+All four render one :class:`~ragbook.evaluation.sheets.Sheet`. Seconds a question vary from run to
+run; if a table is compared with an earlier one (a notebook's output), leave them out with
+``timing=False``.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ragbook.evaluation.statistics import cut_off, holm
+from ragbook.evaluation.errors import LABELS, MEANINGS
+from ragbook.evaluation.names import measures
+from ragbook.evaluation.sheets import Cell, Sheet
+from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 BASELINE = "closed-book"
 FROM_BASELINE, FROM_BEST = "†", "‡"
-_SCORES = {"em": "EM", "f1": "F1"}
+_SCORES = {"em": "EM", "f1": "F1", "contains": "contains"}
+LEAVE_ONE_OUT = "leave one out"
+_BRACKETS = "[{}, {}]"
 
 Results = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """`text`, bold if it is the `best` of its column, then `detail` (in brackets) and `marks`."""
-
-    text: str
-    detail: str = ""
-    marks: str = ""
-    best: bool = False
-
-
 def markdown(results: Results, timing: bool = True) -> str:
     """A Markdown table with its caption below."""
-
-    def render(cell: Cell) -> str:
-        text = cell.text.replace("|", "\\|")
-        return _joined(f"**{text}**" if cell.best else text, cell.detail, cell.marks)
-
-    header, rows = _cells(results, timing)
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
-    lines += [[render(cell) for cell in row] for row in rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{caption(results, timing)}\n"
+    return _sheet(results, timing).markdown()
 
 
 def latex(results: Results, timing: bool = True) -> str:
     """A LaTeX table environment; the document needs the package booktabs."""
-
-    def render(cell: Cell) -> str:
-        text = rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text)
-        return _joined(text, _tex(cell.detail), _tex(cell.marks))
-
-    header, rows = _cells(results, timing)
-    lines = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_tex(caption(results, timing))}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-        r"\toprule",
-        " & ".join(map(_tex, header)) + r" \\",
-        r"\midrule",
-        *(" & ".join(map(render, row)) + r" \\" for row in rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    return _sheet(results, timing).latex()
 
 
 def html(results: Results, timing: bool = False) -> str:
     """An HTML table with its caption."""
-
-    def render(cell: Cell) -> str:
-        text = escape(cell.text)
-        return _joined(f"<b>{text}</b>" if cell.best else text, cell.detail, cell.marks)
-
-    header, rows = _cells(results, timing)
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{render(cell)}</td>" for cell in row) + "</tr>\n" for row in rows
-    )
-    return (
-        f"<table>\n<caption>{escape(caption(results, timing))}</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-    )
+    return _sheet(results, timing).html()
 
 
 def terminal(results: Results, timing: bool = True) -> "Table":
-    """A rich table, its caption below. Details are on lines of their own, so that the table fits
-    into 80 columns."""
-    from rich.table import Table
-    from rich.text import Text
-
-    header, rows = _cells(results, timing)
-    table = Table(
-        box=None,
-        collapse_padding=True,
-        pad_edge=False,
-        caption=Text(caption(results, timing)),
-        caption_justify="left",
-    )
-    for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left", no_wrap=name != "NLL")
+    """A rich table, its caption below. Intervals and the numbers of parameters are on lines of
+    their own, so that the table fits into 80 columns."""
+    header, rows = _cells(results, timing, interval="{}–{}")
+    params = header.index("params")
+    header.pop(params)
     for row in rows:
-        table.add_row(
-            *(
-                Text.assemble(
-                    (cell.text, "bold" if cell.best else ""),
-                    f" {cell.marks}" if cell.marks else "",
-                    f"\n{cell.detail}" if cell.detail else "",
-                )
-                for cell in row
-            )
-        )
-    return table
+        row[0] = Cell(row[0].text, f"{row.pop(params).text} params")
+    below = caption(results, timing).replace("in brackets", "below")
+    return Sheet(header, rows, below, wrapped=["NLL", LEAVE_ONE_OUT]).terminal()
+
+
+def errors(results: Results) -> Sheet | None:
+    """How many of each method's answers are right, and how many wrong in which way; None for
+    results that were stored before answers were sorted so."""
+    methods = results["methods"]
+    if not _has(results, "errors"):
+        return None
+    meanings = "; ".join(f"{LABELS[name]}: {meaning}" for name, meaning in MEANINGS.items())
+    return Sheet(
+        ["method", *LABELS.values()],
+        [
+            [Cell(method), *(Cell(str(scores["errors"][name])) for name in LABELS)]
+            for method, scores in methods.items()
+        ],
+        f"Answers to {results['questions']['n']} questions, each counted where it first fits: "
+        f"{meanings}.",
+        wrapped=list(LABELS.values()),
+    )
 
 
 def caption(results: Results, timing: bool = True) -> str:
@@ -127,14 +80,28 @@ def caption(results: Results, timing: bool = True) -> str:
     infinite = ""
     if any(scores["answer_nll"] is None for scores in results["methods"].values()):
         infinite = " (∞ where some answers have probability 0, then the mean and number of others)"
+    lenient = left_out = ""
+    if _has(results, "leave_one_out_accuracy"):
+        left_out = (
+            f"{LEAVE_ONE_OUT}, the same for all methods: how often the passage without which the "
+            "answer loses most probability is the gold passage; "
+        )
+    if _has(results, "contains"):
+        lenient = "contains: a gold answer stands in the answer as whole words; "
     sentences = [
         f"{questions['name']} ({questions['split']}), {questions['n']} questions, "
         f"k = {results['k']}, seed {results['seed']}.",
         "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
-        "in bold; evidence: how often the passage relied on most is the gold passage; NLL in nats "
-        "an answer"
-        f"{infinite}{'; seconds a question' if timing else ''}.",
+        f"in bold; {lenient}evidence: how often the passage relied on most is the gold passage; "
+        f"{left_out}NLL in nats an answer{infinite}{'; seconds a question' if timing else ''}.",
     ]
+    read = [n for n, s in results["methods"].items() if s["evidence_accuracy"] is not None]
+    # What was stored before answers were sorted by their errors has another RAG-Token's evidence.
+    if read and _has(results, "errors"):
+        sentences.append(
+            "Evidence is a measure of each method's own, and can be compared between methods with "
+            f"the same: {measures(read)}."
+        )
     held = {scores.get("verbatim") for scores in results["methods"].values()} - {None}
     if len(held) == 1:
         words = "runs of words of the passages" if held.pop() else "written freely"
@@ -147,15 +114,32 @@ def caption(results: Results, timing: bool = True) -> str:
     return " ".join(sentences)
 
 
-def _cells(results: Results, timing: bool) -> tuple[list[str], list[list[Cell]]]:
-    """The header and, for each method, one cell a column."""
+def _sheet(results: Results, timing: bool) -> Sheet:
+    return Sheet(*_cells(results, timing), caption(results, timing))
+
+
+def _cells(
+    results: Results, timing: bool, interval: str = _BRACKETS
+) -> tuple[list[str], list[list[Cell]]]:
+    """The header and, for each method, one cell a column; `interval` formats two numbers."""
     methods = results["methods"]
+    scores = {
+        heading: _score_column(results, metric, interval)
+        for metric, heading in _SCORES.items()
+        if _has(results, metric)
+    }
+    left_out: dict[str, Callable[[str], Cell]] = {}
+    if _has(results, "leave_one_out_accuracy"):
+        left_out[LEAVE_ONE_OUT] = lambda name: Cell(
+            _percent(methods[name]["leave_one_out_accuracy"])
+        )
     columns: dict[str, Callable[[str], Cell]] = {
         "method": Cell,
         "params": lambda name: Cell(_count(methods[name]["parameters"])),
-        **{heading: _score_column(results, metric) for metric, heading in _SCORES.items()},
+        **scores,
         f"recall@{results['k']}": lambda name: Cell(_percent(methods[name]["recall_at_k"])),
         "evidence": lambda name: Cell(_percent(methods[name]["evidence_accuracy"])),
+        **left_out,
         "NLL": lambda name: _nll(methods[name]),
     }
     if timing:
@@ -163,16 +147,11 @@ def _cells(results: Results, timing: bool) -> tuple[list[str], list[list[Cell]]]
     return list(columns), [[cell(name) for cell in columns.values()] for name in methods]
 
 
-def _score_column(results: Results, metric: str) -> Callable[[str], Cell]:
+def _score_column(results: Results, metric: str, interval: str) -> Callable[[str], Cell]:
     """The column of a score, with intervals and marks: a cell for each method's name."""
     methods = results["methods"]
     best = max(methods, key=lambda name: methods[name][metric])
-    tests = [test for test in results["paired"] if test["metric"] == metric]
-    differing = {
-        frozenset((test["a"], test["b"]))
-        for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True)
-        if p < 0.05
-    }
+    differing = {pair for pair, p in adjusted(results["paired"], metric).items() if p < ALPHA}
 
     def cell(name: str) -> Cell:
         low, high = methods[name]["ci95"][metric]
@@ -183,12 +162,17 @@ def _score_column(results: Results, metric: str) -> Callable[[str], Cell]:
         ]
         return Cell(
             _percent(methods[name][metric]),
-            f"[{_percent(low)}, {_percent(high)}]",
+            interval.format(_percent(low), _percent(high)),
             "".join(marks),
             methods[name][metric] == methods[best][metric],
         )
 
     return cell
+
+
+def _has(results: Results, metric: str) -> bool:
+    """Whether every method has it, which a comparison that was stored before may lack."""
+    return all(metric in scores for scores in results["methods"].values())
 
 
 def _percent(share: float | None) -> str:
@@ -205,20 +189,3 @@ def _nll(scores: Mapping[str, Any]) -> Cell:
     # Some answers have probability 0, so the mean is infinite; show that of the others as well.
     mean, n = scores["answer_nll_finite"], scores["answer_nll_finite_n"]
     return Cell("∞", f"({mean:.2f} on {n})" if n else "")
-
-
-def _joined(*parts: str) -> str:
-    text, detail, marks = parts
-    return text + (f" {detail}" if detail else "") + (f" {marks}" if marks else "")
-
-
-_TEX = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": r"$<$", "∞": r"$\infty$", "–": "--"}
-    | {FROM_BASELINE: r"$^{\dagger}$", FROM_BEST: r"$^{\ddagger}$"}
-)
-
-
-def _tex(text: str) -> str:
-    return text.translate(_TEX)

@@ -2,7 +2,7 @@
 
    Its state is the part of the address after #, so that what is seen can be linked to:
    q=ID is the question, find=WORDS, type=KIND, answers=agree|differ, gold=found|missed, and for a
-   method METHOD=right|wrong. Texts are put in as texts, never as markup. */
+   method METHOD=right|wrong or a kind of error. Texts are put in as texts, never as markup. */
 
 "use strict";
 (() => {
@@ -81,8 +81,16 @@
       ...Object.fromEntries(kinds.map((name) => [name, name])),
     });
     const methods = make("div");
-    for (const name of data.questions.methods) {
-      methods.append(select(name, name, { "": "any", right: "right", wrong: "wrong" }));
+    for (const [at, name] of data.questions.methods.entries()) {
+      // "exact" is "right"; of the others, those that the method has, and how often.
+      const wrong = data.questions.errors.map(([kind, label], number) => {
+        const often = questions.filter((one) => one.kinds[at] === String(number)).length;
+        return [kind, `wrong: ${label} (${often})`, often];
+      }).filter(([kind, , often]) => kind !== "exact" && often);
+      methods.append(select(name, name, {
+        "": "any", right: "right", wrong: "wrong",
+        ...Object.fromEntries(wrong),
+      }));
     }
     return make(
       "form",
@@ -96,7 +104,8 @@
       select("gold", "Passage that answers", {
         "": "found or not", found: "was found", missed: "was not found",
       }),
-      make("details", { id: "explorer-who" }, make("summary", {}, "Who is right"), methods),
+      make("details", { id: "explorer-who" },
+        make("summary", {}, "Who is right, and who is wrong in which way"), methods),
       make("button", { type: "button", onclick: clear }, "Clear filters"),
     );
   }
@@ -121,6 +130,12 @@
     const { methods, reading } = data.questions;
     const words = fields.find.value.toLowerCase().split(/\s+/).filter(Boolean);
     const value = (name) => fields[name].value;
+    const kinds = data.questions.errors.map(([kind]) => kind);
+    const is = (one, at, wanted) => {
+      const kind = kinds.indexOf(wanted);
+      if (kind >= 0) return one.kinds[at] === String(kind);
+      return (one.right[at] === "1") === (wanted === "right");
+    };
     matching = questions.filter((one) => {
       const right = reading.filter((at) => one.right[at] === "1").length;
       const wanted = {
@@ -135,9 +150,7 @@
         (!value("type") || one.kind === value("type")) &&
         wanted[value("answers")] &&
         (!value("gold") || one.found === Number(value("gold") === "found")) &&
-        methods.every(
-          (name, at) => !value(name) || (one.right[at] === "1") === (value(name) === "right"),
-        )
+        methods.every((name, at) => !value(name) || is(one, at, value(name)))
       );
     });
     show();
@@ -241,9 +254,12 @@
 
   function card(name, detail) {
     const entry = detail.methods[name];
+    const measure = data.questions.measures[data.questions.methods.indexOf(name)];
+    const [, label, meaning] =
+      data.questions.errors.find(([kind]) => kind === entry.error) ?? ["", "wrong"];
     const verdict = entry.right
       ? make("span", { class: "explorer-right" }, "✓ right")
-      : make("span", { class: "explorer-wrong" }, "✗ wrong");
+      : make("span", { class: "explorer-wrong", title: meaning }, `✗ ${label}`);
     const sure = entry.log_prob === null
       ? "probability 0"
       : `probability ${Math.exp(entry.log_prob).toPrecision(2)}, F1 ${entry.f1.toFixed(2)}`;
@@ -267,7 +283,9 @@
       make("p", { class: "explorer-answer" }, entry.text || "(nothing)"),
       make("p", { class: "explorer-sure" }, sure),
       weights.length
-        ? make("ul", { class: "explorer-weights", "aria-label": "Passages relied on" }, ...weights)
+        ? make("div", {},
+          make("p", { class: "explorer-measure" }, `weights: ${measure}`),
+          make("ul", { class: "explorer-weights", "aria-label": "Passages relied on" }, ...weights))
         : make("p", { class: "explorer-sure" }, "relies on no passage"));
   }
 

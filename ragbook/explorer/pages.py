@@ -19,7 +19,9 @@ from typing import Any
 
 from ragbook.corpus import Corpus, Question
 from ragbook.errors import InputError
+from ragbook.evaluation.errors import LABELS, MEANINGS, NAMES
 from ragbook.evaluation.metrics import normalize_answer
+from ragbook.evaluation.names import EVIDENCE, OWN_EVIDENCE
 from ragbook.files import write_text
 
 PART = 25
@@ -70,15 +72,19 @@ def index(
     """The data for the list and its filters: for each question one list of values, in the order of
     `fields`.
 
-    ``reading`` are the positions of the methods that rely on passages. ``id`` identifies the
+    ``reading`` are the positions of the methods that rely on passages, ``measures`` says for each
+    method what its weights are. ``id`` identifies the
     question in an address; ``right`` has a 1 for each method that is right and a 0 for each other;
     ``agree`` is whether all methods that read passages gave the same answer, ``found`` whether the
-    gold passage was among their passages.
+    gold passage was among their passages. ``kinds`` has a character for each method: the position
+    of its answer's kind (:mod:`ragbook.evaluation.errors`) in ``errors``; both are empty if the
+    predictions were stored before there were any.
     """
     if not predictions:
         raise InputError("There is no prediction to explore; compare on at least one question.")
     methods = list(predictions[0]["methods"])
     reading = [m for m in methods if any(p["methods"][m]["evidence"] for p in predictions)]
+    sorted_out = all("error" in entry for p in predictions for entry in p["methods"].values())
     rows: list[list[Any]] = []
     seen: Counter[str] = Counter()
     for line in predictions:
@@ -97,15 +103,26 @@ def index(
                 "".join(str(int(entries[m]["em"])) for m in methods),
                 int(len(given) <= 1),
                 None if line["gold_passage"] is None else int(line["gold_passage"] in ids),
+                "".join(str(NAMES.index(entries[m]["error"])) for m in methods if sorted_out),
             ]
         )
     return {
         "methods": methods,
         "reading": [methods.index(m) for m in reading],
+        "measures": [_measure(m, predictions) for m in methods],
         "part": PART,
-        "fields": ["id", "text", "answers", "kind", "right", "agree", "found"],
+        "errors": [[n, LABELS[n], MEANINGS[n]] for n in NAMES] if sorted_out else [],
+        "fields": ["id", "text", "answers", "kind", "right", "agree", "found", "kinds"],
         "rows": rows,
     }
+
+
+def _measure(method: str, predictions: Sequence[Prediction]) -> str:
+    """What a method's weights are. RAG-Token's had one posterior for the whole answer, as
+    RAG-Sequence has, before each token had its own."""
+    by_token = any("token_evidence" in line["methods"][method] for line in predictions)
+    name = "rag-sequence" if method == "rag-token" and not by_token else method
+    return EVIDENCE.get(name, OWN_EVIDENCE)
 
 
 def detail(
@@ -130,6 +147,7 @@ def detail(
                 "text": entry["text"],
                 "log_prob": entry["log_prob"] and round(entry["log_prob"], 3),
                 "right": int(entry["em"]),
+                "error": entry.get("error"),
                 "f1": round(entry["f1"], 3),
                 "weights": [
                     [used.index(each["passage_id"]), round(each["weight"], 4)]

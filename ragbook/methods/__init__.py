@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ragbook.errors import InputError
 
 if TYPE_CHECKING:
-    from ragbook.methods.base import Answer, Evidence, Method, posterior
+    from ragbook.methods.base import Answer, Evidence, Method, TokenEvidence, posterior
     from ragbook.models import LanguageModel
     from ragbook.models.generator import Generator
     from ragbook.retrieval import Retriever
@@ -29,11 +29,20 @@ of its code, `module:attribute`, wherever a name is expected; see :func:`load`."
 TUNED_WIDTH = 384
 """Width of the keys for which kNN-LM's bundled temperature was tuned."""
 
-__all__ = ["NAMES", "Answer", "Evidence", "Method", "left_out", "load", "posterior"]
+__all__ = [
+    "NAMES",
+    "Answer",
+    "Evidence",
+    "Method",
+    "TokenEvidence",
+    "left_out",
+    "load",
+    "posterior",
+]
 
 
 def __getattr__(name: str) -> object:
-    if name in ("Answer", "Evidence", "Method", "posterior"):
+    if name in ("Answer", "Evidence", "Method", "TokenEvidence", "posterior"):
         from ragbook.methods import base
 
         return getattr(base, name)

@@ -27,11 +27,23 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class TokenEvidence:
+    """How much of one token of an answer came from each passage, heaviest first; the weights of a
+    token sum to 1. `token` is its text, that of a special token included."""
+
+    token: str
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True)
 class Answer:
     """A method's answer to one question.
 
     `log_prob` is log p(text | question) under the method, in nats; `seconds` the wall-clock time
     the question took, retrieval included (a batch's time is shared equally by its questions).
+    `truncated` says that a generated answer would have gone on, and was closed because it had
+    reached the greatest length; see `Hypothesis`. `token_evidence` is that of every token of the
+    answer, the end token last, for a method in which each has its own; None for the others.
     """
 
     question: str
@@ -39,6 +51,8 @@ class Answer:
     log_prob: float
     evidence: tuple[Evidence, ...]
     seconds: float
+    truncated: bool = False
+    token_evidence: tuple[TokenEvidence, ...] | None = None
 
 
 class Method(Protocol):
@@ -191,4 +205,5 @@ def written_answer(
     by_id = dict(zip(retrieved.ids, retrieved.passages, strict=True))
     passages = [by_id[one.passage_id] for one in weighed]
     text = detokenize(tokenizer, hypothesis.tokens, passages)
-    return Answer(question.text, text, hypothesis.log_prob, weighed, seconds)
+    log_prob, truncated = hypothesis.log_prob, hypothesis.truncated
+    return Answer(question.text, text, log_prob, weighed, seconds, truncated)

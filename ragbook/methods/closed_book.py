@@ -67,6 +67,6 @@ class ClosedBook:
         )
         seconds = (self.reader.clock() - began) / len(questions)
         return [
-            Answer(q.text, self.reader.decode(h[0].tokens), h[0].log_prob, (), seconds)
-            for q, h in zip(questions, found, strict=True)
+            Answer(q.text, self.reader.decode(h.tokens), h.log_prob, (), seconds, h.truncated)
+            for q, (h, *_) in zip(questions, found, strict=True)
         ]

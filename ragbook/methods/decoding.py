@@ -24,11 +24,14 @@ class Hypothesis:
     log_prob: log-probability in nats, with that of the end token.
     held: the same where every token's probability is divided by that of all tokens that were
         allowed in its place. It is `log_prob` where all were.
+    truncated: whether it was closed because it had reached the greatest length: its end was not
+        among the best continuations, as it otherwise has to be.
     """
 
     tokens: tuple[int, ...]
     log_prob: float
     held: float
+    truncated: bool = False
 
     def score(self, length_penalty: float) -> float:
         """`held` / (number of tokens, the end included) ** `length_penalty`."""
@@ -136,8 +139,13 @@ def beam_search(
         total = scores[:, :, None] + held.reshape(Q, width, -1)
         given = own[:, :, None] + log_probs.reshape(Q, width, -1)
         if length == max_length:  # close every open prefix
+            if allowed is not None:  # only now: any prefix may be closed
+                held = _held(
+                    log_probs, [allowed[row] for row in rows.tolist()], prefixes.flatten(0, 1)
+                )
+            forced = _unready(scores[:, :, None] + held.reshape(Q, width, -1), end, beams)
             for q, row in enumerate(alive.tolist()):
-                ended = given[q, :, end].tolist(), total[q, :, end].tolist()
+                ended = given[q, :, end].tolist(), total[q, :, end].tolist(), forced[q].tolist()
                 _finish(finished[row], prefixes[q, :, 1:].tolist(), *ended)
             break
         best, at = total.flatten(1).topk(min(2 * beams, total[0].numel()))
@@ -146,7 +154,7 @@ def beam_search(
         for q, rank in ends[:, :beams].nonzero().tolist():
             prefix = prefixes[q, parent[q, rank], 1:].tolist()
             reached = [float(found[q, rank])], [float(best[q, rank])]
-            _finish(finished[alive[q]], [prefix], *reached)
+            _finish(finished[alive[q]], [prefix], *reached, [False])
         open_best = best.masked_fill(ends, float("-inf"))
         scores, chosen = open_best.topk(min(beams, best.shape[1]))
         own = found.gather(1, chosen)
@@ -185,16 +193,26 @@ def _held(
     return held
 
 
+def _unready(total: Tensor, end: int, beams: int) -> Tensor:
+    """Which prefixes would go on, bool [Q, w], as their end is not among the `beams` best of their
+    question's continuations, total [Q, w, V]."""
+    every = total.flatten(1)
+    least = every.topk(min(beams, every.shape[1])).values[:, -1:]
+    own = total[:, :, end]
+    return (own < least) | own.isneginf()
+
+
 def _finish(
     finished: list[Hypothesis],
     prefixes: list[list[int]],
     log_probs: Sequence[float],
     held: Sequence[float],
+    truncated: Sequence[bool],
 ) -> None:
     """Add the prefixes as finished hypotheses, except those that are impossible or forbidden."""
-    for prefix, log_prob, own in zip(prefixes, log_probs, held, strict=True):
-        if log_prob > float("-inf") and own > float("-inf"):
-            finished.append(Hypothesis(tuple(prefix), log_prob, own))
+    for prefix, *found, cut in zip(prefixes, log_probs, held, truncated, strict=True):
+        if min(found) > float("-inf"):
+            finished.append(Hypothesis(tuple(prefix), *found, cut))
 
 
 def _can_improve(

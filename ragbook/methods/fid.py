@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Question
-from ragbook.errors import InputError
 from ragbook.methods.all_at_once import AllAtOnce
+from ragbook.methods.base import check
+from ragbook.methods.leave_one_out import check_leaves_some
 from ragbook.models.fusion import fuse, pack, passage_sums
 from ragbook.models.generator import Memory, labels_of
 from ragbook.models.sharing import one_at_a_time
@@ -94,14 +95,12 @@ class FiD(AllAtOnce):
         ------
         InputError: a question has a single passage, so that nothing would be left to read.
         """
+        check(questions, k)
+        if not questions:
+            return torch.zeros(0, 0)
         retrieved, memory = self._read(questions, k)
         labels = labels_of(self.reader, answers)
-        for number, found in enumerate(retrieved, 1):
-            if len(found.ids) < 2:
-                raise InputError(
-                    f"question {number} has one passage, and leaving it out leaves none; "
-                    "retrieve at least 2"
-                )
+        check_leaves_some(retrieved)
         whole = self._log_prob(memory, labels)
         losses = torch.full((len(questions), memory.n), float("-inf"))
         counts = torch.tensor([len(found.ids) for found in retrieved])

@@ -8,13 +8,15 @@ gives \(p(y_t \mid x, z, y_{<t})\). The two models differ in where the sum over 
    p_{\text{Token}}(y \mid x) = \prod_t \sum_z p(z \mid x)\, p(y_t \mid x, z, y_{<t}). \]
 
 RAG-Sequence commits to one passage for the whole answer, RAG-Token may change it at every token.
+So the first has one posterior over the passages, and the second one for each token (`posterior`,
+`token_posterior`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,13 +26,16 @@ from ragbook.corpus import Question
 from ragbook.methods.base import (
     Answer,
     GenerativeMethod,
+    TokenEvidence,
     check,
     doc_log_probs,
+    evidence,
     held_to,
     posterior,
     written_answer,
 )
 from ragbook.methods.decoding import Hypothesis, beam_search
+from ragbook.methods.leave_one_out import check_leaves_some, losses, prior_without_each
 from ragbook.models.generator import Generator, Memory, labels_of, pad_labels
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
@@ -117,12 +122,16 @@ class Candidate:
     """An answer that was scored under every passage.
 
     `tokens` without start and end; `log_prob` is log p(y | x) under the model, `given`
-    log p(y | x, z) of each passage, float32 [n_docs].
+    log p(y | x, z) of each passage, float32 [n_docs]. `truncated` is that of `Hypothesis`; an
+    answer that ended by itself in the beam of at least one passage is not. Under RAG-Token
+    `token_given` is log p(y_t | x, z, y_<t), float32 [n_docs, T], of its tokens and the end token.
     """
 
     tokens: tuple[int, ...]
     log_prob: float
     given: Tensor
+    truncated: bool = False
+    token_given: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -163,26 +172,58 @@ class _Rag(GenerativeMethod, ABC):
         return self._marginal(each, read.log_prior, labels != -100)
 
     @one_at_a_time
+    def leave_one_out(
+        self, questions: Sequence[Question], answers: Sequence[str], k: int = 5
+    ) -> Tensor:
+        """How much the answer's log-likelihood falls without each passage: log p(y | x) minus that
+        with the passage struck out and the prior renormalised over the rest. Nothing is read again.
+
+        Returns
+        -------
+        float32 [B, n], nats, below 0 where the answer is likelier without the passage; -inf where
+        a question has fewer than n passages.
+
+        Raises
+        ------
+        InputError: a question has a single passage, so that nothing would be left.
+        """
+        check(questions, k)
+        if not questions:
+            return torch.zeros(0, 0)
+        read = self._read(questions, k)
+        check_leaves_some(read.retrieved)
+        labels = labels_of(self.reader, answers)
+        mask = labels != -100
+        each = _token_log_probs(self.reader, read, labels, torch.arange(len(labels)))
+        whole = self._marginal(each, read.log_prior, mask)
+        without = [
+            self._marginal(each, prior, mask)
+            for prior in prior_without_each(read.log_prior).unbind(1)
+        ]
+        return losses(whole, torch.stack(without, 1), read.log_prior)
+
+    @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
-        """The most probable candidate, with p(z | x, y) as its evidence."""
+        """The most probable candidate, with the model's posterior over the passages as its
+        evidence."""
         began = self.reader.clock()
         if not questions:
             return []
         read = self._read(questions, k)
         best = [candidates[0] for candidates in self._candidates(read, 1)]
-        weights = posterior(read.log_prior, torch.stack([one.given for one in best]))
+        weighed = [self._weights(*each) for each in zip(read.log_prior, best, strict=True)]
         seconds = (self.reader.clock() - began) / len(questions)
-        return [
-            written_answer(
-                q,
-                Hypothesis(one.tokens, one.log_prob, one.log_prob),
-                r,
-                w,
-                self.reader.tokenizer,
-                seconds,
-            )
-            for q, one, r, w in zip(questions, best, read.retrieved, weights, strict=True)
-        ]
+        answers = []
+        for q, one, r, (whole, each) in zip(questions, best, read.retrieved, weighed, strict=True):
+            found = Hypothesis(one.tokens, one.log_prob, one.log_prob, one.truncated)
+            answer = written_answer(q, found, r, whole, self.reader.tokenizer, seconds)
+            if each is not None:
+                texts = [self.reader.tokenizer.decode([t]) for t in (*one.tokens, self.reader.end)]
+                by_token = zip(texts, each.T, strict=True)
+                tokens = tuple(TokenEvidence(text, evidence(r, w)) for text, w in by_token)
+                answer = replace(answer, token_evidence=tokens)
+            answers.append(answer)
+        return answers
 
     @one_at_a_time
     def generate(
@@ -202,6 +243,11 @@ class _Rag(GenerativeMethod, ABC):
         log_prior = doc_log_probs(retrieved, self.retriever.score_scale)
         memory = self.reader.read(questions, [r.passages for r in retrieved])
         return _PerPassage(retrieved, log_prior, memory)
+
+    @abstractmethod
+    def _weights(self, log_prior: Tensor, one: Candidate) -> tuple[Tensor, Tensor | None]:
+        """Each passage's weight [n] in a candidate, and in each of its tokens [n, T], end included,
+        if these differ; log_prior [n]."""
 
     @abstractmethod
     def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
@@ -241,6 +287,10 @@ class RagSequence(_Rag):
         super().__init__(reader, retriever, beams, max_length, verbatim, length_penalty)
         self.thorough = thorough
 
+    def _weights(self, log_prior: Tensor, one: Candidate) -> tuple[Tensor, None]:
+        """p(z | x, y), one for the whole answer."""
+        return posterior(log_prior[None], one.given[None])[0], None
+
     def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         real = (~torch.isneginf(read.log_prior)).flatten().nonzero().squeeze(-1)  # no padding
@@ -257,16 +307,19 @@ class RagSequence(_Rag):
             self.length_penalty,
         )
         given: list[dict[tuple[int, ...], Tensor]] = [{} for _ in range(B)]
+        ended: list[set[tuple[int, ...]]] = [set() for _ in range(B)]
         for at, found in zip(real.tolist(), proposals, strict=True):
             for one in found:
                 own = given[at // n].setdefault(one.tokens, torch.full((n,), float("-inf")))
                 own[at % n] = one.log_prob
+                if not one.truncated:
+                    ended[at // n].add(one.tokens)
         if self.thorough:
             self._complete(read, given)
         best = []
-        for prior, union in zip(read.log_prior, given, strict=True):
+        for prior, union, whole in zip(read.log_prior, given, ended, strict=True):
             scored = [
-                Candidate(tokens, float(torch.logsumexp(prior + own, 0)), own)
+                Candidate(tokens, float(torch.logsumexp(prior + own, 0)), own, tokens not in whole)
                 for tokens, own in union.items()
             ]
             best.append(sorted(scored, key=lambda c: -c.log_prob)[:count])
@@ -307,6 +360,12 @@ class RagToken(_Rag):
     name = "rag-token"
     _marginal = staticmethod(token_log_prob)
 
+    def _weights(self, log_prior: Tensor, one: Candidate) -> tuple[Tensor, Tensor]:
+        """The mean of p(z_t | x, y_<=t) over the tokens, and that of every token."""
+        assert one.token_given is not None
+        each = token_posterior(one.token_given[None], log_prior[None])[0]
+        return each.mean(-1), each
+
     def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         following = self.reader.continuation(read.memory)
@@ -343,12 +402,17 @@ class RagToken(_Rag):
         # Score the answers by the definition, as the beams may have compared other scores (with a
         # length penalty, say), and under each passage by itself.
         owner = torch.tensor([b for b, each in enumerate(found) for _ in each[:count]])
-        tokens = [one.tokens for each in found for one in each[:count]]
-        labels = pad_labels([[*one, self.reader.end] for one in tokens])
+        searched = [one for each in found for one in each[:count]]
+        labels = pad_labels([[*one.tokens, self.reader.end] for one in searched])
         each = _token_log_probs(self.reader, read, labels, owner)
         log_probs = token_log_prob(each, read.log_prior[owner], labels != -100).tolist()
         given = _answer_log_probs(each, labels != -100)
         best: list[list[Candidate]] = [[] for _ in range(B)]
-        for b, one, log_prob, own in zip(owner.tolist(), tokens, log_probs, given, strict=True):
-            best[b].append(Candidate(one, log_prob, own))
+        for b, one, log_prob, own, by_token in zip(
+            owner.tolist(), searched, log_probs, given, each, strict=True
+        ):
+            length = len(one.tokens) + 1
+            best[b].append(
+                Candidate(one.tokens, log_prob, own, one.truncated, by_token[:, :length])
+            )
         return [sorted(each, key=lambda c: -c.log_prob) for each in best]

@@ -27,7 +27,14 @@ from torch import Tensor
 
 from ragbook.corpus import Question
 from ragbook.errors import InputError
-from ragbook.methods.base import Answer, check, doc_log_probs, evidence, posterior
+from ragbook.methods.base import (
+    Answer,
+    check,
+    doc_log_probs,
+    evidence,
+    posterior,
+)
+from ragbook.methods.leave_one_out import check_leaves_some, losses, prior_without_each
 from ragbook.models import SpanReader
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
@@ -244,6 +251,33 @@ class Realm:
         ids = self.reader.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         given = self._answer_log_probs(strings, [tuple(one) for one in ids], log_prior.shape[1])
         return marginal_log_prob(given, log_prior)
+
+    @one_at_a_time
+    def leave_one_out(
+        self, questions: Sequence[Question], answers: Sequence[str], k: int = 5
+    ) -> Tensor:
+        """How much the answer's log-likelihood falls without each passage: log p(y | x) minus that
+        with the passage struck out and the prior renormalised over the rest. Nothing is read again.
+
+        Returns
+        -------
+        float32 [B, n], nats, below 0 where the answer is likelier without the passage; +inf where
+        only that passage holds the answer, 0 where no passage does; -inf where a question has fewer
+        than n passages.
+
+        Raises
+        ------
+        InputError: a question has a single passage, so that nothing would be left.
+        """
+        check(questions, k)
+        if not questions:
+            return torch.zeros(0, 0)
+        retrieved, log_prior, strings, _ = self._read(questions, k)
+        check_leaves_some(retrieved)
+        ids = self.reader.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+        given = self._answer_log_probs(strings, [tuple(one) for one in ids], log_prior.shape[1])
+        without = marginal_log_prob(given[:, None], prior_without_each(log_prior))
+        return losses(marginal_log_prob(given, log_prior), without, log_prior)
 
     @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:

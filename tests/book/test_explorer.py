@@ -7,6 +7,8 @@ import pytest
 
 from ragbook import explorer
 from ragbook.corpus import load_corpus, load_questions
+from ragbook.evaluation.errors import MEANINGS
+from ragbook.evaluation.names import EVIDENCE
 from tests.book.browser import browse, needs_browser, report_of, with_script
 
 RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
@@ -34,6 +36,7 @@ READY = """
         right: card.classList.contains('right'),
         text: card.querySelector('.explorer-answer').textContent,
         weights: [...card.querySelectorAll('.explorer-weights a')].map((a) => a.innerText),
+        measure: card.querySelector('.explorer-measure')?.textContent,
       }]));
     const wide = () => document.documentElement.scrollWidth;
 """
@@ -82,6 +85,9 @@ def test_a_question_is_found_chosen_and_seen(folder, tmp_path):
         card = found["cards"][name]
         assert (card["text"], card["right"]) == (entry["text"], bool(entry["em"]))
         assert len(card["weights"]) == len(entry["evidence"])
+        measure = f"weights: {EVIDENCE[name]}" if entry["evidence"] else None
+        if name != "rag-token":  # which of its two depends on when it was stored
+            assert card.get("measure") == measure
         heaviest = max((e["weight"] for e in entry["evidence"]), default=None)
         if heaviest is not None:
             assert f"{100 * heaviest:.1f} %" in card["weights"][0]
@@ -124,6 +130,48 @@ def test_filters_count_as_the_predictions_do(folder, tmp_path):
         for line in LINES
     ]
     assert found["missed"] == sum(missed)
+
+
+def test_answers_are_found_by_what_is_wrong_with_them(tmp_path):
+    """As it is with the predictions of before, which have no kinds: right and wrong only."""
+    lines = [json.loads(json.dumps(line)) for line in LINES[:40]]
+    for at, line in enumerate(lines):
+        for entry in line["methods"].values():
+            entry["error"] = "exact" if entry["em"] else ("cut", "same-passage")[at % 2]
+    kinds = [line["methods"]["fid"]["error"] for line in lines]
+    first = lines[kinds.index("same-passage")]
+    script = f"""
+        const options = [...document.getElementById('explorer-fid').options].map((o) => o.value);
+        const all = counted();
+        const cut = set('fid', 'cut');
+        const same = set('fid', 'same-passage');
+        const address = location.hash;
+        if (same !== all) links()[0].click();
+        else return {{options, all}};
+        await chosen({json.dumps(first["question"])});
+        const verdict = root.querySelector('[data-method=fid] .explorer-wrong');
+        return {{options, all, cut, same, address, verdict: verdict.textContent,
+                 title: verdict.title}};
+        """
+    for name, given in (("now", lines), ("before", LINES[:40])):
+        given = [
+            line | {"methods": {
+                m: {k: v for k, v in e.items() if name == "now" or k != "error"}
+                for m, e in line["methods"].items()
+            }}
+            for line in given
+        ]  # fmt: skip
+        explorer.write(tmp_path / name, given, load_corpus("miniwiki"), QUESTIONS)
+        found = use(tmp_path / name, tmp_path / f"{name}-profile", script)
+        assert found["all"] == 40
+        if name == "before":
+            assert found["options"] == ["", "right", "wrong"]
+            continue
+        assert found["options"] == ["", "right", "wrong", "cut", "same-passage"]
+        assert (found["cut"], found["same"]) == (kinds.count("cut"), kinds.count("same-passage"))
+        assert found["address"] == "#fid=same-passage"
+        assert found["verdict"] == "✗ same passage"
+        assert found["title"] == MEANINGS["same-passage"]
 
 
 def test_an_address_brings_back_what_was_seen(folder, tmp_path):

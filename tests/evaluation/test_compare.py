@@ -15,7 +15,7 @@ from ragbook.corpus import Passage, Question, QuestionSet
 from ragbook.errors import InputError
 from ragbook.evaluation import Comparison, bootstrap_ci, compare, f1, paired_test
 from ragbook.evaluation.compare import _evidence_accuracy
-from ragbook.methods.base import Answer, Evidence
+from ragbook.methods.base import Answer, Evidence, TokenEvidence
 from ragbook.retrieval import Retrieved, Retriever
 
 N = 40  # more than two batches, and no multiple of a batch
@@ -122,6 +122,7 @@ def test_every_figure_of_a_method_by_hand(comparison):
     assert fid["em"] == 32 / 40
     # "number unknown" shares one of two words with "number i": F1 1/2.
     assert fid["f1"] == pytest.approx((32 + 8 / 2) / 40)
+    assert fid["contains"] == 32 / 40
     assert fid["recall_at_k"] == 1.0
     assert fid["answer_nll"] == pytest.approx(39 / 2)  # the mean of 0..39
     assert fid["evidence_accuracy"] == 16 / 32  # even among the 32 with a gold passage
@@ -184,17 +185,17 @@ def test_evidence_accuracy_needs_gold_passages():
     assert results["methods"]["fid"]["evidence_accuracy"] is None
 
 
-def test_every_pair_is_tested_on_both_metrics(comparison):
+def test_every_pair_is_tested_on_every_score(comparison):
     paired = comparison.results["paired"]
     assert [(test["metric"], test["a"], test["b"]) for test in paired] == [
         (metric, a, b)
-        for metric in ("em", "f1")
+        for metric in ("em", "f1", "contains")
         for a, b in (("closed-book", "realm"), ("closed-book", "fid"), ("realm", "fid"))
     ]
     columns = {
         (name, metric): [line["methods"][name][metric] for line in comparison.predictions]
         for name in comparison.results["methods"]
-        for metric in ("em", "f1")
+        for metric in ("em", "f1", "contains")
     }
     for test in paired:
         expected = paired_test(
@@ -207,7 +208,12 @@ def test_every_pair_is_tested_on_both_metrics(comparison):
 
 def test_a_prediction_is_a_question_with_every_method(comparison):
     line = comparison.predictions[1]
-    assert list(line) == ["question", "answers", "gold_passage", "methods"]
+    assert list(line) == ["question", "answers", "gold_passage", "retrieved", "methods"]
+    assert line["retrieved"] == [
+        {"passage_id": "p2", "score": 0.0},
+        {"passage_id": "p1", "score": -1.0},
+        {"passage_id": "p3", "score": -2.0},
+    ]
     assert line["question"] == "What is the 1th?"
     assert line["answers"] == ["number 1", "1"]
     assert line["gold_passage"] == "p1"
@@ -216,6 +222,8 @@ def test_a_prediction_is_a_question_with_every_method(comparison):
         "log_prob": -0.5,
         "em": 1,
         "f1": 1.0,
+        "contains": 1,
+        "error": "exact",
         "evidence": [{"passage_id": "p2", "weight": 0.75}, {"passage_id": "p1", "weight": 0.25}],
     }
     assert line["methods"]["closed-book"]["evidence"] == []
@@ -231,6 +239,24 @@ def test_the_predictions_add_up_to_the_results(comparison):
             f1(line["methods"][name]["text"], line["answers"]) for line in comparison.predictions
         ]
         assert scores["f1"] == pytest.approx(sum(by_hand) / N)
+
+
+def test_an_answer_that_says_more_is_right_on_the_lenient_score_only():
+    class Wordy(FakeMethod):
+        def answer(self, questions, k=5):
+            found = super().answer(questions, k)
+            return [replace(answer, text=f"It is {answer.text}") for answer in found]
+
+    comparison = compare([Wordy("fid", 30)], QUESTIONS, seed=2)
+    fid = comparison.results["methods"]["fid"]
+    assert (fid["em"], fid["contains"]) == (0, 30 / N)
+    expected = bootstrap_ci([1.0] * 30 + [0.0] * 10, seed=2)
+    assert fid["ci95"]["contains"] == pytest.approx(list(expected))
+    assert [line["methods"]["fid"]["contains"] for line in comparison.predictions] == (
+        [1] * 30 + [0] * 10
+    )
+    frame = comparison.frame().set_index("metric")
+    assert frame.loc["contains", ["value", "low"]].tolist() == [30 / N, expected[0]]
 
 
 def test_the_same_seed_gives_the_same_results(comparison):
@@ -250,10 +276,142 @@ def test_the_same_seed_gives_the_same_results(comparison):
     assert any(other["methods"] != first["methods"] for other in others)
 
 
-def test_save_writes_four_whole_files(comparison, tmp_path):
+def test_wrong_answers_are_sorted_by_what_went_wrong(comparison):
+    """Every passage holds "number", and none "number unknown"."""
+    for name, right in (("closed-book", 4), ("realm", 30), ("fid", 32)):
+        errors = comparison.results["methods"][name]["errors"]
+        assert {kind: n for kind, n in errors.items() if n} == (
+            {"exact": right, "not-in-passages": N - right}
+        )
+        assert len(errors) == 8
+
+
+def test_truncated_answers_of_generative_methods_are_counted():
+    class Generative(FakeMethod):
+        max_length = 16
+
+        def answer(self, questions, k=5):
+            found = super().answer(questions, k)
+            return [
+                replace(a, truncated=number(q) < 7) for a, q in zip(found, questions, strict=True)
+            ]
+
+    found = compare([Generative("fid", 3), FakeMethod("realm", 3)], QUESTIONS).results["methods"]
+    assert (found["fid"]["truncated"], found["realm"]["truncated"]) == (7, None)
+
+
+def test_evidence_by_token_is_stored_with_few_digits():
+    class ByToken(FakeMethod):
+        def answer(self, questions, k=5):
+            each = (Evidence("p1", 2 / 3), Evidence("p0", 1 / 3))
+            tokens = (TokenEvidence("num", each), TokenEvidence("[SEP]", each[:1]))
+            return [replace(a, token_evidence=tokens) for a in super().answer(questions, k)]
+
+    methods = [ByToken("rag-token", 3, FakeRetriever()), FakeMethod("fid", 3, FakeRetriever())]
+    line = compare(methods, QUESTIONS).predictions[0]["methods"]
+    assert line["rag-token"]["token_evidence"] == [
+        {"token": "num", "weights": {"p1": 0.6667, "p0": 0.3333}},
+        {"token": "[SEP]", "weights": {"p1": 0.6667}},
+    ]
+    assert "token_evidence" not in line["fid"]
+
+
+@dataclass
+class Loses(FakeMethod):
+    """Loses most without the gold passage, the second, on every third question; on every third it
+    loses as much without the first; and everything without the first on the others."""
+
+    asked: list[list[str]] = field(default_factory=list)
+
+    def leave_one_out(self, questions, answers, k=5):
+        self.asked.append(list(answers))
+        falls = ([0.25, 1 / 3, -math.inf], [0.5, 0.5, 0.0], [math.inf, -0.5, 0.1])
+        return torch.tensor([falls[number(question) % 3] for question in questions])
+
+
+def test_what_each_answer_loses_without_each_passage():
+    retriever = FakeRetriever()
+    loses = Loses("fid", 20, retriever)
+    methods = [FakeMethod("closed-book", 1), loses, FakeMethod("own", 1, retriever)]
+    comparison = compare(methods, QUESTIONS, k=3, leave_one_out=True)
+    scores = comparison.results["methods"]
+    assert scores["fid"]["leave_one_out_accuracy"] == 11 / 32  # 0, 3, ... 30 of those with gold
+    assert scores["closed-book"]["leave_one_out_accuracy"] is None
+    assert scores["own"]["leave_one_out_accuracy"] is None  # it cannot say
+    lines = [line["methods"]["fid"] for line in comparison.predictions]
+    assert [[(e["passage_id"], e["loo"]) for e in line["evidence"]] for line in lines[:3]] == [
+        [("p1", 0.25), ("p0", 0.3333)],
+        [("p2", 0.5), ("p1", 0.5)],
+        [("p3", None), ("p2", -0.5)],
+    ]
+    assert all(set(e) == {"passage_id", "weight"} for e in
+               comparison.predictions[0]["methods"]["own"]["evidence"])  # fmt: skip
+    # Of its own answers, not of the gold ones.
+    asked = [text for batch in loses.asked for text in batch]
+    assert asked == [line["text"] for line in lines]
+    assert json.dumps(comparison.results, allow_nan=False)
+    assert "leave one out" in comparison.markdown()
+    plain = compare(methods, QUESTIONS, k=3)
+    assert "leave_one_out_accuracy" not in plain.results["methods"]["fid"]
+    assert "loo" not in plain.predictions[0]["methods"]["fid"]["evidence"][0]
+
+
+def test_a_question_with_one_passage_is_not_asked_what_it_loses():
+    class Few(FakeRetriever):
+        def retrieve(self, questions, k):
+            found = super().retrieve(questions, k)
+            return [
+                Retrieved(r.ids[:1], r.scores[:1], r.passages[:1]) if number(q) % 2 else r
+                for q, r in zip(questions, found, strict=True)
+            ]
+
+    loses = Loses("fid", 20, Few())
+    comparison = compare([loses], QUESTIONS, k=3, leave_one_out=True)
+    assert sum(map(len, loses.asked)) == N / 2
+    # Of 0, 6, ... 30, the even ones of those with the gold passage ahead.
+    assert comparison.results["methods"]["fid"]["leave_one_out_accuracy"] == 6 / 32
+    evidence = [line["methods"]["fid"]["evidence"] for line in comparison.predictions[:4]]
+    assert [[e["loo"] for e in each] for each in evidence] == [
+        [0.25, 0.3333], [None, None], [None, -0.5], [None, None],
+    ]  # fmt: skip
+
+
+def test_every_method_is_judged_by_its_own_passages():
+    class Next(FakeRetriever):
+        """Finds passages i + 1 and on, so never the gold one of question i."""
+
+        def retrieve(self, questions, k):
+            found = super().retrieve(questions, k + 1)
+            return [Retrieved(r.ids[:1] + r.ids[2:], r.scores[1:], r.passages[:1] + r.passages[2:])
+                    for r in found]  # fmt: skip
+
+    class Neighbour(FakeMethod):
+        def answer(self, questions, k=5):
+            found = super().answer(questions, k)
+            texts = [f"answer is number {number(question) + 1}" for question in questions]
+            return [replace(a, text=text) for a, text in zip(found, texts, strict=True)]
+
+    methods = [
+        Neighbour("blind", 0), Neighbour("there", 0, FakeRetriever()), Neighbour("lost", 0, Next()),
+    ]  # fmt: skip
+    comparison = compare(methods, QUESTIONS, k=2)
+    kinds = [
+        {kind: n for kind, n in scores["errors"].items() if n}
+        for scores in comparison.results["methods"].values()
+    ]
+    assert kinds == [{"not-in-passages": N}, {"other-passage": N}, {"not-retrieved": N}]
+    # The line tells what the first method that has passages read.
+    assert [each["passage_id"] for each in comparison.predictions[5]["retrieved"]] == ["p6", "p5"]
+    alone = compare(methods[:1], QUESTIONS)
+    assert alone.predictions[0]["retrieved"] == []
+    assert alone.predictions[0]["methods"]["blind"]["error"] == "not-in-passages"
+
+
+def test_save_writes_five_whole_files(comparison, tmp_path):
     out = tmp_path / "new" / "folder"
     comparison.save(out)
     assert sorted(path.name for path in out.iterdir()) == [
+        "errors.md",
         "predictions.jsonl",
         "results.json",
         "table.md",
@@ -265,6 +423,7 @@ def test_save_writes_four_whole_files(comparison, tmp_path):
     assert [json.loads(line) for line in lines[:-1]] == comparison.predictions
     assert (out / "table.md").read_text("utf-8") == comparison.markdown()
     assert (out / "table.tex").read_text("utf-8") == comparison.latex()
+    assert (out / "errors.md").read_text("utf-8") == comparison.errors().markdown()
     comparison.save(out)  # again, over the files that are there
 
 
@@ -297,7 +456,7 @@ def test_a_failing_save_leaves_the_old_file_and_no_rest(comparison, tmp_path, mo
     with pytest.raises(InputError, match="no space left"):
         changed.save(tmp_path)
     assert (tmp_path / "results.json").read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_save_refuses_a_file_as_folder(comparison, tmp_path):
@@ -317,6 +476,7 @@ def test_frame_is_tidy(comparison):
     assert math.isnan(table.loc[("fid", "recall_at_k"), "low"])  # type: ignore[arg-type]
     assert math.isnan(table.loc[("closed-book", "recall_at_k"), "value"])  # type: ignore[arg-type]
     assert table["value"].dtype == float
+    assert "errors" not in set(frame["metric"])  # counts of kinds, no metric
 
 
 def test_what_a_notebook_shows_is_the_same_every_time(comparison):
@@ -375,6 +535,8 @@ def test_bad_input_is_refused(retriever):
         compare([method], QuestionSet("none", "dev", []))
     with pytest.raises(InputError, match="at least 1"):
         compare([method], QUESTIONS, k=0)
+    with pytest.raises(InputError, match="single passage cannot be left out"):
+        compare([method], QUESTIONS, k=1, leave_one_out=True)
     with pytest.raises(InputError, match="'Why\\?' has no gold answer"):
         compare([method], QuestionSet("q", "dev", [Question("Why?", ())]))
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ragbook.corpus import Passage, Question
 from ragbook.evaluation import (
+    contains,
     exact_match,
     f1,
     has_answer,
@@ -44,6 +45,26 @@ def test_exact_match_takes_any_answer():
     assert not exact_match("", ["Danube"])
     assert not exact_match("Danube", [])
     assert exact_match("a", ["The"])  # both are nothing but an article
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers", "found"),
+    [
+        ("It is the Danube.", ["Danube"], True),
+        ("It is the Danube.", ["Rhine", "the Danube!"], True),
+        ("Danubes", ["Danube"], False),  # whole words
+        ("because", ["us"], False),
+        ("Black, wide Sea", ["Black Sea"], False),  # in a row
+        ("in the Black Sea", ["in a black sea"], True),  # articles are no words
+        ("Black Sea", ["the Black Sea coast"], False),  # not the other way round
+        ("Danube", ["The"], False),
+        ("an", ["The"], True),
+        ("", ["Danube"], False),
+        ("Danube", [], False),
+    ],
+)
+def test_contains(prediction, answers, found):
+    assert contains(prediction, answers) is found
 
 
 @pytest.mark.parametrize(
@@ -85,6 +106,16 @@ def test_f1_again_by_matching_words_one_by_one(prediction, answers):
             best = max(best, 2 * precision * recall / (precision + recall))
     assert math.isclose(f1(prediction, answers), best)
     assert exact_match(prediction, answers) <= (f1(prediction, answers) == 1.0)
+
+
+@given(words, st.lists(words, max_size=3))
+def test_contains_again_by_spaces_around_words(prediction, answers):
+    """As runs of characters, with a space on both sides of every word."""
+    text = f" {normalize_answer(prediction)} "
+    wanted = [normalize_answer(answer) for answer in answers]
+    expected = any(f" {one} " in text if one else text == "  " for one in wanted)
+    assert contains(prediction, answers) is expected
+    assert exact_match(prediction, answers) <= contains(prediction, answers)
 
 
 @pytest.mark.parametrize(

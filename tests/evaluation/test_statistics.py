@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragbook.evaluation import bootstrap_ci, holm, paired_test
-from ragbook.evaluation.statistics import bootstrap_intervals, paired_tests
+from ragbook.evaluation.statistics import adjusted, bootstrap_intervals, paired_tests
 
 
 def test_the_interval_is_that_of_the_binomial():
@@ -172,3 +172,18 @@ def test_holm_again_by_its_definition(p_values):
         expected = max((min(1.0, (m - r) * q) for r, q in enumerate(sorted(below))), default=0)
         assert adjusted[i] >= p
         assert adjusted[i] <= expected or adjusted[i] == pytest.approx(expected)
+
+
+def test_tests_are_adjusted_for_all_pairs_of_their_own_metric():
+    paired = [
+        {"a": "x", "b": "y", "metric": "em", "p": 0.01},
+        {"a": "x", "b": "y", "metric": "f1", "p": 0.5},
+        {"a": "z", "b": "x", "metric": "em", "p": 0.04},
+        {"a": "y", "b": "z", "metric": "em", "p": 0.03},
+    ]
+    found = adjusted(paired, "em")
+    assert found == pytest.approx(
+        {frozenset("xy"): 0.03, frozenset("yz"): 0.06, frozenset("xz"): 0.06}
+    )
+    assert adjusted(paired, "f1") == {frozenset("xy"): 0.5}
+    assert adjusted(paired, "contains") == {}

@@ -6,8 +6,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
 from ragbook.evaluation import Comparison
+from ragbook.evaluation.errors import NAMES
 from ragbook.evaluation.tables import caption
 
 
@@ -20,7 +22,8 @@ def method(em, **changed):
         "answer_nll": 1.234,
         "evidence_accuracy": 0.8,
         "seconds_per_question": 0.0123,
-        "ci95": {"em": interval, "f1": interval},
+        "contains": em,
+        "ci95": {"em": interval, "f1": interval, "contains": interval},
         "parameters": 1_234_567,
     } | changed
 
@@ -53,18 +56,23 @@ RESULTS = {
         pair("closed-book", "fid", 0.03, "f1"),
         pair("closed-book", "realm", 0.03, "f1"),
         pair("realm", "fid", 0.2, "f1"),
+        pair("closed-book", "fid", 0.001, "contains"),
+        pair("closed-book", "realm", 0.03, "contains"),
+        pair("realm", "fid", 0.2, "contains"),
     ],
 }  # fmt: skip
 COMPARISON = Comparison(RESULTS, [])
 
 HEADER = [
-    "method", "params", "EM", "F1", "recall@3", "evidence", "NLL", "seconds",
+    "method", "params", "EM", "F1", "contains", "recall@3", "evidence", "NLL", "seconds",
 ]  # fmt: skip
 ROWS = [
-    ["closed-book", "12,345", "10.0 [5.0, 15.0] ‡", "10.0 [5.0, 15.0]", "–", "–", "1.23", "0.012"],
-    ["realm", "1.2M", "30.0 [25.0, 35.0] †‡", "30.0 [25.0, 35.0]", "90.0", "80.0",
-     "∞ (2.50 on 200)", "0.012"],
-    ["fid", "1.2M", "40.0 [35.0, 45.0] †", "40.0 [35.0, 45.0]", "90.0", "80.0", "1.23", "0.012"],
+    ["closed-book", "12,345", "10.0 [5.0, 15.0] ‡", "10.0 [5.0, 15.0]", "10.0 [5.0, 15.0] ‡",
+     "–", "–", "1.23", "0.012"],
+    ["realm", "1.2M", "30.0 [25.0, 35.0] †‡", "30.0 [25.0, 35.0]", "30.0 [25.0, 35.0]",
+     "90.0", "80.0", "∞ (2.50 on 200)", "0.012"],
+    ["fid", "1.2M", "40.0 [35.0, 45.0] †", "40.0 [35.0, 45.0]", "40.0 [35.0, 45.0] †",
+     "90.0", "80.0", "1.23", "0.012"],
 ]  # fmt: skip
 
 
@@ -72,12 +80,13 @@ def test_markdown():
     lines = COMPARISON.markdown().splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
     assert table[0] == HEADER
-    assert table[1] == ["---"] + ["---:"] * 7
+    assert table[1] == ["---"] + ["---:"] * 8
     assert [[cell.replace("**", "") for cell in row] for row in table[2:]] == ROWS
-    # The best of the two scores is bold, its interval and marks are not.
+    # The best of every score is bold, its interval and marks are not.
     assert [cell for row in table[2:] for cell in row if "**" in cell] == [
         "**40.0** [35.0, 45.0] †",
         "**40.0** [35.0, 45.0]",
+        "**40.0** [35.0, 45.0] †",
     ]
     assert lines[5] == ""
     assert "300 questions, k = 3" in lines[6]
@@ -97,12 +106,12 @@ def test_latex():
         for row in [HEADER, *ROWS]
     ]
     assert [re.sub(r"\\textbf{(.*?)}", r"\1", row) for row in rows] == expected
-    assert text.count(r"\textbf{40.0}") == 2
+    assert text.count(r"\textbf{40.0}") == 3
     frame = [line for line in text.splitlines() if not line.endswith(r"\\")]
     assert frame.pop(3).startswith(r"\caption{nq\_dev (all), 300 questions")
     assert frame == [
         r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering",
-        r"\begin{tabular}{lrrrrrrr}", r"\toprule", r"\midrule", r"\bottomrule",
+        r"\begin{tabular}{lrrrrrrrr}", r"\toprule", r"\midrule", r"\bottomrule",
         r"\end{tabular}", r"\end{table}",
     ]  # fmt: skip
     assert r"nq\_dev (all)" in text
@@ -153,7 +162,7 @@ def test_html_without_seconds():
     parser.feed(COMPARISON._repr_html_())
     assert parser.open == []
     assert parser.cells == [cell for row in [HEADER, *ROWS] for cell in row[:-1]]
-    assert parser.bold == ["40.0", "40.0"]
+    assert parser.bold == ["40.0", "40.0", "40.0"]
 
 
 def test_html_escapes_names():
@@ -166,22 +175,58 @@ def test_html_escapes_names():
 
 
 def test_the_terminal_table():
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=85)
+    console = Console(file=io.StringIO(), width=80)
     table = COMPARISON.table()
     assert [column.justify for column in table.columns] == ["left"] + ["right"] * 7
     console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     lines = [line.split() for line in text.splitlines() if line.strip()]
-    assert lines[0] == HEADER
-    # A row is a line of values with their marks and, below it, a line of what is in brackets.
+    assert lines[0] == [name for name in HEADER if name != "params"]
+    # A row is a line of values with their marks and, below it, their intervals, and the number of
+    # parameters below the method.
     start = next(i for i, line in enumerate(lines) if line[0] == "closed-book")
-    values = [[re.sub(r" [\[(][^])]*[])]", "", cell) for cell in row] for row in ROWS]
-    brackets = [[b for cell in row for b in re.findall(r"[\[(][^])]*[])]", cell)] for row in ROWS]
-    split = [lines[start : start + 6][i] for i in (0, 2, 4, 1, 3, 5)]
-    assert split == [" ".join(row).split() for row in values + brackets]
+    rows = [row[:1] + row[2:] for row in ROWS]
+    values = [[re.sub(r" [\[(][^])]*[])]", "", cell) for cell in row] for row in rows]
+    below = [
+        [f"{row[1]} params", *(f"{a}–{b}" for a, b in re.findall(r"\[(\S+), (\S+)]", str(row)))]
+        for row in ROWS
+    ]
+    below[1].append("(2.50 on")  # and on the third line of the row
+    assert lines[start + 4] == ["200)"]
+    split = [lines[start : start + 7][i] for i in (0, 2, 5, 1, 3, 6)]
+    assert split == [" ".join(row).split() for row in values + below]
     assert "300 questions" in text
+    assert "95% bootstrap intervals below" in " ".join(text.split())
+
+
+def test_the_widest_terminal_table_fits_into_80_columns():
+    """With marks, scores of 100 %, and a mean NLL of some answers."""
+    results = copy.deepcopy(RESULTS)
+    wide = {
+        "answer_nll": None, "answer_nll_finite": 21.12, "answer_nll_finite_n": 1000,
+        "recall_at_k": 1.0, "evidence_accuracy": 1.0, "parameters": 123_456_789,
+    }  # fmt: skip
+    best = {"ci95": {key: [0.955, 1.0] for key in ("em", "f1", "contains")}}
+    results["methods"] = {"rag-sequence": method(0.4, **wide), "in-context": method(1.0, **best)}
+    results["paired"] = [
+        pair("rag-sequence", "in-context", 0.001, metric) for metric in ("em", "f1", "contains")
+    ]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(Comparison(results, []).table())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    for whole in ("in-context", "123.5M params", "95.5–100.0 95.5–100.0 95.5–100.0", "seconds"):
+        assert whole in text
+
+
+def test_a_comparison_stored_before_the_lenient_score_has_its_table():
+    results = copy.deepcopy(RESULTS)
+    for scores in results["methods"].values():
+        del scores["contains"], scores["ci95"]["contains"]
+    results["paired"] = [test for test in results["paired"] if test["metric"] != "contains"]
+    text = Comparison(results, []).markdown()
+    assert "contains" not in text
+    assert text.splitlines()[0].count("|") == 9
 
 
 def test_the_caption_says_what_every_column_is():
@@ -190,8 +235,9 @@ def test_the_caption_says_what_every_column_is():
     assert caption(results) == (
         "nq_dev (all), 300 questions, k = 3, seed 0. "
         "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
-        "in bold; evidence: how often the passage relied on most is the gold passage; NLL in nats "
-        "an answer (∞ where some answers have probability 0, then the mean and number of others); "
+        "in bold; contains: a gold answer stands in the answer as whole words; evidence: how often "
+        "the passage relied on most is the gold passage; NLL in nats an answer (∞ where "
+        "some answers have probability 0, then the mean and number of others); "
         "seconds a question. "
         "Generated answers are runs of words of the passages. "
         "† differs from closed-book, ‡ differs from the best of its column (p < 0.05 in a paired "
@@ -240,6 +286,98 @@ def test_one_method_needs_no_marks():
 def test_equal_scores_are_all_bold_and_unmarked(a, b):
     results = copy.deepcopy(RESULTS)
     results["methods"] = {name: method(0.4) for name in (a, b)}
-    results["paired"] = [pair(a, b, 1.0), pair(a, b, 1.0, "f1")]
+    results["paired"] = [pair(a, b, 1.0, metric) for metric in ("em", "f1", "contains")]
     lines = Comparison(results, []).markdown().splitlines()
-    assert all(line.count("**40.0** [35.0, 45.0] |") == 2 for line in lines[2:4])
+    assert all(line.count("**40.0** [35.0, 45.0] |") == 3 for line in lines[2:4])
+
+
+def test_leaving_one_out_has_a_column_where_it_was_measured():
+    results = copy.deepcopy(RESULTS)
+    for name, value in (("closed-book", None), ("realm", 0.25), ("fid", 0.5)):
+        results["methods"][name]["leave_one_out_accuracy"] = value
+    comparison = Comparison(results, [])
+    table = [line.strip("|").split("|") for line in comparison.markdown().splitlines()[:5]]
+    at = [cell.strip() for cell in table[0]].index("leave one out")
+    assert table[0][at - 1].strip() == "evidence"
+    assert [row[at].strip() for row in table[2:]] == ["–", "25.0", "50.0"]
+    assert "leave one out, the same for all methods: how often" in caption(results)
+    console = Console(file=io.StringIO(), width=85)
+    console.print(comparison.table())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert "leave one out" not in COMPARISON.markdown()
+
+
+def test_a_note_says_what_each_methods_evidence_is():
+    """Methods with one measure are named together, and those without evidence not at all."""
+    results = copy.deepcopy(RESULTS)
+    names = [
+        "closed-book",
+        "knn-lm",
+        "realm",
+        "rag-sequence",
+        "rag-token",
+        "fid",
+        "in-context",
+        "my",
+    ]
+    results["methods"] = {
+        name: method(
+            0.4, errors={}, evidence_accuracy=None if name == "closed-book" else 0.5
+        )
+        for name in names
+    }  # fmt: skip
+    results["paired"] = []
+    note = (
+        "Evidence is a measure of each method's own, and can be compared between methods with the "
+        "same: the share of p_kNN for knn-lm; the posterior p(z|x,y) for realm and rag-sequence; "
+        "the mean over the answer's tokens of p(z|x,y so far) for rag-token; attention for fid and "
+        "in-context; its own measure for my."
+    )
+    comparison = Comparison(results, [])
+    assert note in comparison.markdown()
+    assert note.replace("'", "&#x27;") in comparison._repr_html_()
+    text = comparison.latex()
+    assert r"the share of p\_kNN for knn-lm; the posterior p(z$|$x,y) for realm" in text
+    for scores in results["methods"].values():  # stored before RAG-Token's was its own
+        del scores["errors"]
+    assert "measure of each" not in comparison.markdown()
+
+
+ERRORS = {
+    "fid": dict(zip(NAMES, (120, 1, 20, 10, 30, 60, 50, 9), strict=True)),
+    "closed-book": dict(zip(NAMES, (30, 0, 5, 5, 0, 0, 0, 260), strict=True)),
+}
+
+
+def test_the_table_of_errors():
+    results = copy.deepcopy(RESULTS)
+    results["methods"] = {name: method(0.4, errors=errors) for name, errors in ERRORS.items()}
+    sheet = Comparison(results, []).errors()
+    assert sheet is not None
+    table, text = sheet.markdown().split("\n\n")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert lines[0] == [
+        "method", "exact", "empty", "cut", "long", "not retrieved", "same passage",
+        "other passage", "not in passages",
+    ]  # fmt: skip
+    assert lines[2:] == [
+        ["fid", "120", "1", "20", "10", "30", "60", "50", "9"],
+        ["closed-book", "30", "0", "5", "5", "0", "0", "0", "260"],
+    ]
+    assert text.startswith("Answers to 300 questions")
+    assert all(f"{name.replace('-', ' ')}: " in text for name in NAMES)
+    parser = Cells()
+    parser.feed(sheet._repr_html_())
+    assert parser.cells == [cell for line in (lines[0], *lines[2:]) for cell in line]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(sheet.terminal())
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in printed
+    assert "closed-book 30 0 5 5 0 0 0 260" in " ".join(printed.split())
+
+
+def test_a_comparison_stored_before_answers_were_sorted_has_no_such_table(tmp_path):
+    assert COMPARISON.errors() is None
+    COMPARISON.save(tmp_path)
+    assert not (tmp_path / "errors.md").exists()

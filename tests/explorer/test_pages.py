@@ -8,6 +8,7 @@ import pytest
 from ragbook import explorer
 from ragbook.corpus import Corpus, Question
 from ragbook.errors import InputError
+from ragbook.evaluation.errors import NAMES
 from ragbook.explorer.pages import detail, index, question_id, write
 from tests.fakes import animals
 
@@ -70,6 +71,41 @@ def test_the_kind_is_the_questions():
     known = {text: Question(text, ("fish",), IDS[1], rival_passage=IDS[7])}
     kinds = [row[3] for row in index(LINES, known)["rows"]]
     assert kinds == ["plain", "confusable", "plain"]
+
+
+def test_the_list_says_how_each_answer_is_wrong():
+    lines = json.loads(json.dumps(LINES))
+    for line in lines:
+        for entry in line["methods"].values():
+            entry["error"] = "exact" if entry["em"] else "not-in-passages"
+    lines[2]["methods"]["one"]["error"] = "cut"
+    found = index(lines)
+    assert [name for name, _, _ in found["errors"]] == list(NAMES)
+    assert found["errors"][4][1] == "not retrieved"
+    at = found["fields"].index("kinds")
+    kinds = [[NAMES[int(digit)] for digit in row[at]] for row in found["rows"]]
+    assert kinds == [[line["methods"][m]["error"] for m in line["methods"]] for line in lines]
+    assert detail(lines[2], CORPUS)["methods"]["one"]["error"] == "cut"
+
+
+def test_the_list_says_what_each_methods_weights_are():
+    lines = [prediction(1, fid="fish", **{"rag-token": "fish", "mine": "fish"})]
+    found = dict(zip(index(lines)["methods"], index(lines)["measures"], strict=True))
+    assert found["fid"] == "attention"
+    assert found["mine"] == "its own measure"
+    before = found["rag-token"]  # one posterior for the whole answer
+    lines[0]["methods"]["rag-token"]["token_evidence"] = []
+    now = index(lines)["measures"][1]
+    assert "p(z|x,y)" in before
+    assert "tokens" in now
+    assert "tokens" not in before
+
+
+def test_predictions_stored_before_there_were_kinds_have_none():
+    found = index(LINES)
+    assert found["errors"] == []
+    assert {row[found["fields"].index("kinds")] for row in found["rows"]} == {""}
+    assert detail(LINES[0], CORPUS)["methods"]["one"]["error"] is None
 
 
 def test_an_address_is_the_questions_whatever_stands_before_it():

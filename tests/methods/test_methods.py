@@ -22,7 +22,7 @@ from ragbook.methods.knn_lm import KnnLM
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
 from ragbook.models import load_language_model
-from ragbook.models.answers import word_runs
+from ragbook.models.answers import detokenize, word_runs
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.generator import labels_of
 from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
@@ -345,6 +345,71 @@ def test_beam_search_of_one_beam_is_greedy():
     best = beam_search(lambda p, *_: chain[p[:, -1]], 2, 1, 0, beams=1, max_length=5)
     assert [h[0].tokens for h in best] == [(2,), (2,)]
     assert best[0][0].log_prob == pytest.approx(math.log(0.7 * 0.6))
+
+
+def chain_search(end_after: float, beams: int, max_length: int, allowed=None):
+    """Token 2 follows everything with what `end_after` leaves, and 0 ends with `end_after`."""
+    row = torch.tensor([end_after, 0.0, 1 - end_after]).log()
+    return beam_search(lambda p, *_: row.repeat(len(p), 1), 1, 1, 0, beams, max_length, allowed)[0]
+
+
+def test_an_answer_is_truncated_if_it_would_have_gone_on():
+    """With one beam a prefix goes on while its next word is likelier than its end."""
+    (held,) = chain_search(0.4, 1, 3)
+    assert (held.tokens, held.truncated) == ((2, 2, 2), True)
+    (whole,) = chain_search(0.6, 1, 3)
+    assert (whole.tokens, whole.truncated) == ((2,), False)
+    (just,) = chain_search(0.6, 1, 1)  # as long as may be, but it ends there by itself
+    assert (just.tokens, just.truncated) == ((2,), False)
+
+
+def test_what_may_not_follow_does_not_keep_an_answer_open():
+    """As long as the run of words that it is taken from, and one that may not end there."""
+    (whole,) = chain_search(0.1, 1, 2, [lambda prefix: [2] if len(prefix) < 2 else [0]])
+    assert (whole.tokens, whole.truncated) == ((2, 2), False)
+    (held,) = chain_search(0.9, 1, 2, [lambda prefix: [2]])
+    assert (held.tokens, held.truncated) == ((2, 2), True)
+    assert held.log_prob == pytest.approx(2 * math.log(0.1) + math.log(0.9), abs=1e-5)
+
+
+@pytest.mark.parametrize("longest", [1, 40])
+def test_methods_say_which_answers_are_truncated(
+    longest, reader, language_model, span_reader, monkeypatch
+):
+    """As the search says it of the hypothesis that became the answer."""
+    seen = []
+
+    def spy(*args, **kwargs):
+        found = beam_search(*args, **kwargs)
+        seen.extend(one for each in found for one in each)
+        return found
+
+    for module in ("closed_book", "all_at_once", "rag", "knn_lm.answers"):
+        monkeypatch.setattr(f"ragbook.methods.{module}.beam_search", spy)
+    retriever = FixedRetriever()
+    search = {"beams": 2, "max_length": longest}
+    for method in (
+        ClosedBook(reader, **search),
+        InContext(reader, retriever, **search),
+        KnnLM(language_model, retriever, 0.4, 5.0, **search),
+        RagSequence(reader, retriever, **search),
+        RagToken(reader, retriever, **search),
+        FiD(reader, retriever, **search),
+    ):
+        seen.clear()
+        answers = method.answer(QUESTIONS, k=2)
+        assert any(one.truncated for one in seen) or longest == 40 or method.name == "knn-lm"
+        for answer in answers:
+            ways = {one.truncated for one in seen if near(method, one, answer)}
+            assert answer.truncated in ways, method.name
+    assert not any(answer.truncated for answer in Realm(span_reader, retriever).answer(QUESTIONS))
+
+
+def near(method, hypothesis, answer) -> bool:
+    """Whether the hypothesis reads as the answer does."""
+    model = method.lm if method.name == "knn-lm" else method.reader
+    text = detokenize(model.tokenizer, hypothesis.tokens)
+    return "".join(text.lower().split()) == "".join(answer.text.lower().split())
 
 
 def test_a_continuation_is_the_model_run_from_the_start(reader):

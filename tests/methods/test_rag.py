@@ -82,6 +82,83 @@ def test_a_token_posterior_of_one_token_is_the_posterior():
     )
 
 
+def token_weights(reader, passages, scores, tokens):
+    """p(z_t | x, y_<=t) from the model's own logits, by Bayes' rule in float64: [T][n]."""
+    states, mask = reader.encode_documents(QUESTIONS[:1], [passages])
+    target = [*tokens, reader.end]
+    with torch.no_grad():
+        logits = reader.model(
+            encoder_outputs=(states[0],),
+            attention_mask=mask[0],
+            decoder_input_ids=torch.tensor([[reader.start, *tokens]] * len(passages)),
+        ).logits.double()
+    given = logits.log_softmax(-1).exp().numpy()
+    prior = np.exp(np.asarray(scores, float) - max(scores))
+    prior /= prior.sum()
+    out = []
+    for t, token in enumerate(target):
+        joint = [prior[z] * given[z, t, token] for z in range(len(passages))]
+        out.append([one / sum(joint) for one in joint])
+    return np.array(out)
+
+
+def test_rag_tokens_evidence_is_the_mean_of_its_tokens_posteriors(reader):
+    """Not p(z | x, y) of the whole answer, which is RAG-Sequence's."""
+    rag = RagToken(reader, FixedRetriever(uneven=False), beams=2, max_length=4)
+    (answer,) = rag.answer(QUESTIONS[:1], k=4)
+    (best,) = rag.generate(QUESTIONS[:1], k=4)[0]
+    wanted = token_weights(reader, PASSAGES, [2.0 * s for s in (0.9, 0.4, 0.7, 0.1)], best.tokens)
+    ids = [passage.id for passage in PASSAGES]
+    own = {one.passage_id: one.weight for one in answer.evidence}
+    np.testing.assert_allclose([own[i] for i in ids], wanted.mean(0), atol=1e-4)
+    whole = posterior(
+        torch.tensor([[2.0 * s for s in (0.9, 0.4, 0.7, 0.1)]]).log_softmax(-1), best.given[None]
+    )[0]
+    assert np.abs(wanted.mean(0) - whole.numpy()).max() > 1e-3
+    assert answer.token_evidence is not None
+    for token, row in zip(answer.token_evidence, wanted, strict=True):  # the end token is the last
+        each = {one.passage_id: one.weight for one in token.evidence}
+        np.testing.assert_allclose([each[i] for i in ids], row, atol=1e-4)
+    texts = [one.token for one in answer.token_evidence]
+    assert texts == [reader.tokenizer.decode([t]) for t in (*best.tokens, reader.end)]
+    assert texts[-1] == "[SEP]"
+
+
+def test_token_evidence_of_answers_of_several_lengths_and_numbers_of_passages(reader):
+    """Nothing of a longer answer's padding, or of a passage that is not there, is counted."""
+    retriever = FixedRetriever()
+    together = RagToken(reader, retriever, beams=3, max_length=4)
+    for question, answer, n in zip(QUESTIONS, together.answer(QUESTIONS, k=3), (3, 2), strict=True):
+        (alone,) = RagToken(reader, retriever, beams=3, max_length=4).answer([question], k=n)
+        assert answer.token_evidence is not None
+        assert alone.token_evidence is not None
+        assert len(answer.token_evidence) == len(alone.token_evidence)
+        for one, other in zip(answer.token_evidence, alone.token_evidence, strict=True):
+            assert len(one.evidence) == n
+            assert sum(e.weight for e in one.evidence) == pytest.approx(1, abs=1e-5)
+            weights = {e.passage_id: e.weight for e in other.evidence}
+            for e in one.evidence:
+                assert e.weight == pytest.approx(weights[e.passage_id], abs=1e-4)
+        assert sum(e.weight for e in answer.evidence) == pytest.approx(1, abs=1e-5)
+
+
+def test_one_passage_gives_every_token(reader):
+    for answer in RagToken(reader, FixedRetriever(), 2, 3).answer(QUESTIONS, k=1):
+        assert answer.token_evidence
+        assert {e.weight for one in answer.token_evidence for e in one.evidence} == {1.0}
+        assert [e.weight for e in answer.evidence] == [1.0]
+
+
+def test_rag_sequence_has_one_posterior_for_all_tokens(reader):
+    rag = RagSequence(reader, FixedRetriever(uneven=False), 2, 3)
+    (answer,), (best,) = rag.answer(QUESTIONS[:1], k=4), rag.generate(QUESTIONS[:1], k=4)[0]
+    assert answer.token_evidence is None
+    prior = np.exp([2.0 * s for s in (0.9, 0.4, 0.7, 0.1)])
+    joint = prior * np.exp(best.given.double().numpy())
+    own = {one.passage_id: one.weight for one in answer.evidence}
+    np.testing.assert_allclose([own[p.id] for p in PASSAGES], joint / joint.sum(), atol=1e-4)
+
+
 def test_fast_decoding_is_thorough_where_every_beam_proposes_everything(reader):
     """With one passage no other could have proposed more; with several it never scores higher."""
     for k, exact in ((1, True), (3, False)):

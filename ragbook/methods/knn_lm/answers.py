@@ -31,6 +31,7 @@ from torch import Tensor
 from ragbook.corpus import Passage, Question
 from ragbook.methods.base import Answer, check, held_to, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
+from ragbook.methods.leave_one_out import check_leaves_some
 from ragbook.models import LanguageModel
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
@@ -293,12 +294,9 @@ class KnnLM:
         """log p(tokens | question), and each passage's evidence [n]; see `passage_mass`."""
         source = memory[2]
         log_probs, distances, hits = self.neighbours(question, tokens, memory)
-        mixed = interpolate(
-            log_probs, knn_target_log_prob(distances, hits, self.temperature), self.lam
-        )
         own = slice(len(hits) - 1 or None)  # not the end token, which every passage has
         mass = passage_mass(distances[own], hits[own], source, n, self.temperature)
-        return float(mixed.sum()), mass
+        return float(self._mixed(log_probs, distances, hits)), mass
 
     @one_at_a_time
     def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
@@ -313,6 +311,47 @@ class KnnLM:
             memory, tokens = self.datastore(found), self.lm.answer_ids(answer)
             out.append(self._score(question, tokens, memory, len(found.ids))[0])
         return torch.tensor(out)
+
+    @one_at_a_time
+    def leave_one_out(
+        self, questions: Sequence[Question], answers: Sequence[str], k: int = 5
+    ) -> Tensor:
+        """How much the answer's log-likelihood falls without each passage: log p(y | x) minus that
+        with a memory that lacks the passage's pairs. The model reads question and answer once.
+
+        Returns
+        -------
+        float32 [B, n], nats, below 0 where the answer is likelier without the passage; -inf where
+        a question has fewer than n passages.
+
+        Raises
+        ------
+        InputError: a question has a single passage, so that the memory would be empty.
+        """
+        check(questions, k)
+        if not questions:
+            return torch.zeros(0, 0)
+        retrieved = self.retriever.retrieve(questions, k)
+        check_leaves_some(retrieved)
+        fall = torch.full((len(questions), max(len(r.ids) for r in retrieved)), float("-inf"))
+        for b, (question, found, answer) in enumerate(
+            zip(questions, retrieved, answers, strict=True)
+        ):
+            memory = self.datastore(found)
+            log_probs, distances, hits = self.neighbours(
+                question, self.lm.answer_ids(answer), memory
+            )
+            whole = self._mixed(log_probs, distances, hits)
+            for z in range(len(found.ids)):
+                far = distances.masked_fill(memory[2] == z, float("inf"))
+                fall[b, z] = whole - self._mixed(log_probs, far, hits)
+        return fall
+
+    def _mixed(self, log_probs: Tensor, distances: Tensor, hits: Tensor) -> Tensor:
+        """log p(tokens | question) from what `neighbours` gives; a pair at infinity counts for
+        nothing."""
+        neighbours = knn_target_log_prob(distances, hits, self.temperature)
+        return interpolate(log_probs, neighbours, self.lam).sum()
 
     @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
@@ -351,6 +390,7 @@ class KnnLM:
             questions, retrieved, memories, searched, strict=True
         ):
             log_prob, mass = self._score(question, [*best.tokens, end], memory, len(found.ids))
-            answers.append((question, Hypothesis(best.tokens, log_prob, best.held), found, mass))
+            scored = Hypothesis(best.tokens, log_prob, best.held, best.truncated)
+            answers.append((question, scored, found, mass))
         seconds = (time.perf_counter() - began) / len(questions)
         return [written_answer(q, h, r, w, self.lm.tokenizer, seconds) for q, h, r, w in answers]

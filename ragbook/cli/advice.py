@@ -1,0 +1,45 @@
+"""What `ragbook compare` advises after it has seen the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ragbook.evaluation.statistics import cut_off
+
+ENDURED = 0.03
+"""The share of answers that may be cut short without a word."""
+
+
+def advice(results: Mapping[str, Any], max_length: int, length_penalty: float) -> list[str]:
+    """One sentence for each generative method of which more than `ENDURED` of the answers are cut
+    short, and one for each of which as many were closed at the greatest length.
+
+    Parameters
+    ----------
+    results: as in ``results.json``.
+    max_length, length_penalty: those that the methods had.
+    """
+    n = results["questions"]["n"]
+    penalty = (
+        "--length-penalty 1, or a larger value,"
+        if length_penalty < 1
+        else f"a --length-penalty above {length_penalty:g}"
+    )
+    told = []
+    for name, scores in results["methods"].items():
+        held = scores["truncated"]
+        if held is None:  # it does not generate
+            continue
+        cut = scores["errors"]["cut"]
+        if cut > ENDURED * n:
+            told.append(
+                f"{name}: {cut_off(cut / n)} % of its answers are the right one cut short; "
+                f"{penalty} favours longer answers."
+            )
+        if held > ENDURED * n:
+            told.append(
+                f"{name}: {cut_off(held / n)} % of its answers would have gone on but were closed "
+                f"at {max_length} tokens; a --max-length above {max_length} lets them."
+            )
+    return told

@@ -1,0 +1,176 @@
+"""Stored paired tests as sentences, so that what is written says what was measured.
+
+All p-values are adjusted by Holm's method for all pairs of methods on one metric, and a difference
+is claimed below 0.05, as in the tables. Numbers are cut off and never rounded up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from ragbook.errors import InputError
+from ragbook.evaluation.names import called, listed
+from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
+
+Results = Mapping[str, Any]
+
+_BETTER = {
+    "em": "{a} answers more questions correctly than {b}: {x} % against {y} %",
+    "f1": "{a} has a higher F1 than {b}: {x} % against {y} %",
+    "contains": "a gold answer stands in more answers of {a} than of {b}: {x} % against {y} %",
+}
+_BESIDE = {
+    "em": "{a} answers {x} % of the questions correctly and {b} {y} %",
+    "f1": "{a} has an F1 of {x} % and {b} one of {y} %",
+    "contains": "a gold answer stands in {x} % of the answers of {a} and {y} % of those of {b}",
+}
+_ALONE = {
+    "em": "{a} answers {x} % of the questions correctly",
+    "f1": "{a} has an F1 of {x} %",
+    "contains": "a gold answer stands in {x} % of the answers of {a}",
+}
+_BY = {"em": "exact match", "f1": "F1", "contains": "whether a gold answer stands in the answer"}
+
+
+def in_words(results: Results, a: str, b: str, metric: str = "em") -> str:
+    """What the paired test of two methods says, the better one first: how far it is ahead, with the
+    95 % interval in points and the adjusted p-value, or that the difference could be chance.
+
+    Parameters
+    ----------
+    results: as in ``results.json``.
+    a, b: names of methods, in any order.
+    metric: `em`, `f1` or `contains`.
+
+    Raises
+    ------
+    InputError: the results hold no test of the two on this metric.
+    """
+    p = _p(results, a, b, metric)
+    scores = {name: results["methods"][name][metric] for name in (a, b)}
+    first, second = (a, b) if scores[a] >= scores[b] else (b, a)
+    test = next(
+        t for t in results["paired"] if {t["a"], t["b"]} == {a, b} and t["metric"] == metric
+    )
+    sign = 1 if test["a"] == first else -1
+    low, high = sorted(sign * bound for bound in test["ci95"])
+    points = f"{cut_off(sign * test['difference'])} points [{cut_off(low)}, {cut_off(high)}]"
+    words = {
+        "a": called(first),
+        "b": called(second),
+        "x": cut_off(scores[first]),
+        "y": cut_off(scores[second]),
+    }
+    after = f"{_p_in_words(p)} after Holm's correction"
+    if p < ALPHA:
+        sentence = f"{_BETTER[metric].format(**words)}, a difference of {points}, {after}."
+    else:
+        sentence = (
+            f"{_BESIDE[metric].format(**words)}; the difference of {points} between {words['a']} "
+            f"and {words['b']} could be chance ({after})."
+        )
+    return _begin(sentence)
+
+
+def order(results: Results, metric: str = "em") -> str:
+    """All methods from best to worst in one sentence. It puts a group of methods ahead of the next
+    only if every one of them is significantly ahead of all that follow, and says of each group
+    whether this sample can tell its methods apart.
+
+    Parameters and errors as in `in_words`.
+    """
+    if metric not in _BY:
+        raise InputError(f"There is no sentence for {metric!r}; choose from {', '.join(_BY)}.")
+    methods = results["methods"]
+    names = sorted(methods, key=lambda name: -methods[name][metric])
+    if len(names) == 1:
+        score = cut_off(methods[names[0]][metric])
+        return _begin(_ALONE[metric].format(a=called(names[0]), x=score) + ".")
+    ahead = {
+        pair for pair in combinations(names, 2) if _p(results, *pair, metric=metric) < ALPHA
+    }  # the better one first
+    groups = [[names[0]]]
+    for at, name in enumerate(names[1:], 1):
+        if all((better, worse) in ahead for better in names[:at] for worse in names[at:]):
+            groups.append([])
+        groups[-1].append(name)
+    by = f"by {_BY[metric]}"
+    if len(groups) == 1:
+        every = listed([called(name) for name in names])
+        if told := _told_apart(names, ahead):
+            return _begin(f"{by}, this sample puts {told} among {every}.")
+        return f"This sample can't tell {every} apart {by}."
+    sentence = f"{by}, "
+    for at, group in enumerate(groups):
+        who, clause = listed([called(name) for name in group]), _clause(group, ahead)
+        if at == len(groups) - 1:
+            return _begin(f"{sentence}{who}, {clause}." if clause else f"{sentence}{who}.")
+        if at == 0:
+            joined = f", {clause}," if clause else ""
+        else:
+            joined = f", {clause}, and which" if clause else ", which"
+        sentence += f"{who}{joined} {'is' if len(group) == 1 else 'are'} ahead of "
+    raise AssertionError("there is a last group")
+
+
+def check_claim(results: Results, claim: str, metric: str = "em") -> None:
+    """Hold a claim that somebody wrote against the stored test: `"fid > rag-token"`, the first is
+    significantly ahead, or `"fid ~ realm"`, the difference could be chance.
+
+    Raises
+    ------
+    ValueError: the test does not support the claim; the message is what it says instead.
+    InputError: the claim has another form, or the results hold no such test.
+    """
+    parts = claim.split()
+    if len(parts) != 3 or parts[1] not in (">", "~"):
+        raise InputError(f"{claim!r} is no claim; write 'a > b' or 'a ~ b' with methods' names.")
+    a, relation, b = parts
+    differ = _p(results, a, b, metric) < ALPHA
+    first = results["methods"][a][metric] > results["methods"][b][metric]
+    if differ != (relation == ">") or (differ and not first):
+        raise ValueError(f"{claim!r} is not what was measured: {in_words(results, a, b, metric)}")
+
+
+def _p(results: Results, a: str, b: str, metric: str) -> float:
+    """The adjusted p-value of two methods."""
+    try:
+        return adjusted(results["paired"], metric)[frozenset((a, b))]
+    except KeyError:
+        raise InputError(
+            f"The results hold no paired test of {a!r} and {b!r} on {metric!r}; compare both on "
+            "the same questions."
+        ) from None
+
+
+def _p_in_words(p: float) -> str:
+    if p < 0.001:
+        return "p < 0.001"
+    if p >= 1:
+        return "p = 1"
+    digits = 2 if p >= 0.1 else 3
+    return f"p = {math.floor(round(p * 10**digits, 6)) / 10**digits:.{digits}f}"
+
+
+def _told_apart(group: Sequence[str], ahead: set[tuple[str, str]]) -> str:
+    """The pairs of a group of which one is ahead, as "only a ahead of b and c ahead of d"."""
+    pairs = [
+        f"{called(a)} ahead of {called(b)}" for a, b in combinations(group, 2) if (a, b) in ahead
+    ]
+    return f"only {listed(pairs)}" if pairs else ""
+
+
+def _clause(group: Sequence[str], ahead: set[tuple[str, str]]) -> str:
+    """What this sample says of the methods of a group; nothing of a single one."""
+    if told := _told_apart(group, ahead):
+        return f"of which this sample puts {told}"
+    return "which this sample can't tell apart" if len(group) > 1 else ""
+
+
+def _begin(sentence: str) -> str:
+    """With a capital, unless it begins with a name that has its own spelling."""
+    spelled = any(sentence.startswith(name) for name in ("kNN-LM",))
+    return sentence if spelled else sentence[:1].upper() + sentence[1:]
