@@ -10,7 +10,7 @@ from collections import Counter
 
 from ragbook.corpus import Question, miniwiki
 
-PERSONAL = frozenset("he him his she her hers it its they them their theirs".split())
+PERSONAL = {"he", "him", "his", "she", "her", "hers", "it", "its", "they", "them", "their"}
 LOOSE = re.compile(
     r"\b(there|here|then|the (?:former|latter|same|other|one|two|three|place|thing|man|woman|person"
     r"|author|pair|event|story|work|passage|text|article))\b(?! (?:of|who|which|that|in|at|on|for|"

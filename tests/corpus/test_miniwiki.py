@@ -196,9 +196,9 @@ def test_a_fifth_of_the_questions_share_no_word_with_the_sentence_that_answers()
 
 
 def test_questions_stand_alone():
-    """What rules can see of it; the questions were read for the rest. A question about clouds or the
-    liver names its subject without a capital letter and perhaps not with its title's words, so that
-    some findings remain."""
+    """What rules can see of it; the questions were read for the rest. A question about clouds or
+    the liver names its subject without a capital letter and perhaps not with its title's words, so
+    that some findings remain."""
     titles = {p.id: a.title for a in indexed() for p in a.passages}
     asked = {split: list(load_questions("miniwiki", split)) for split in miniwiki.SPLITS}
     for split, questions in asked.items():

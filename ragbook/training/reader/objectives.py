@@ -75,13 +75,13 @@ class Recipe:
     kept: rank of the decoder's change as it is stored.
     """
 
-    steps: int = 150
+    steps: int = 100
     batch: int = 8
     n: int = 5
     decoder_rate: float = 3e-4
     adapter_rate: float = 1e-3
     query_rate: float = 2e-4
-    layers: int = 4
+    layers: int = 2
     rank: int = 8
     kept: int = 16
 

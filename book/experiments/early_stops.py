@@ -1,0 +1,177 @@
+"""Why answers stop before their end: decoding, passages and training, each changed by itself.
+
+`python -m book.experiments.early_stops book/results/stops.json` measures what chapters 5 and 7 say
+about answers that are cut short, on MiniWiki's dev questions, in about ten minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from ragbook.corpus import Question, miniwiki
+from ragbook.evaluation.errors import error_kind
+from ragbook.evaluation.metrics import contains, exact_matches
+from ragbook.evaluation.statistics import mean_ci
+from ragbook.methods import Answer, Method, decoding, load
+from ragbook.methods.base import doc_log_probs
+from ragbook.methods.rag import RagToken
+from ragbook.models.generator import pad_labels
+from ragbook.retrieval import Retrieved, Retriever
+
+from .report import write_sections
+
+METHODS = ("rag-sequence", "rag-token", "fid")
+PENALTIES = (0.5, 1.0, 2.0)
+SAMPLE = 300
+"""How many dev questions are answered at each setting."""
+BATCH = 16
+
+
+def _forbidden_only(
+    log_probs: Tensor,
+    allowed: Sequence[Callable[[Sequence[int]], Sequence[int]]],
+    prefixes: Tensor,
+) -> Tensor:
+    """What `decoding._held` is compared with: forbidden tokens lose their probability, and the
+    allowed ones are not given it."""
+    held = torch.full_like(log_probs, float("-inf"))
+    for at, prefix in enumerate(prefixes.tolist()):
+        tokens = allowed[at](prefix[1:])
+        held[at, tokens or slice(None)] = log_probs[at, tokens or slice(None)]
+    return held
+
+
+@contextmanager
+def without_shares() -> Iterator[None]:
+    """Beam search as it compares hypotheses without dividing by what is allowed."""
+    with patch.object(decoding, "_held", _forbidden_only):
+        yield
+
+
+def settings(
+    retriever: Retriever, questions: Sequence[Question], shared: bool
+) -> dict[str, dict[str, Any]]:
+    """For each method and setting: exact match, the lenient score, and the share of answers that
+    are cut short. `shared` methods have one reader's weights, others those that they trained.
+
+    All settings take a batch before the next, so that its passages are read once a method.
+    """
+
+    def made(**how: Any) -> dict[str, Method]:
+        return {m.name: m for m in load(METHODS, retriever, shared=shared, **how)}
+
+    held = made(verbatim=True)
+    ways: dict[str, tuple[dict[str, Method], int]] = {
+        "held": (held, 5),
+        "held, without shares": (held, 5),
+        "free": (made(), 5),
+        "one passage": (held, 1),
+    }
+    for penalty in PENALTIES:
+        ways[f"length penalty {penalty:g}"] = made(verbatim=True, length_penalty=penalty), 5
+    found: dict[str, dict[str, list[Answer]]] = {m: {way: [] for way in ways} for m in METHODS}
+    for at in range(0, len(questions), BATCH):
+        batch = questions[at : at + BATCH]
+        for method in METHODS:
+            for way, (methods, k) in ways.items():
+                answer = methods[method].answer
+                if way == "held, without shares":
+                    with without_shares():
+                        found[method][way] += answer(batch, k)
+                else:
+                    found[method][way] += answer(batch, k)
+    return {
+        method: {way: _scores(answers, questions) for way, answers in each.items()}
+        for method, each in found.items()
+    }
+
+
+def _scores(answers: Sequence[Answer], questions: Sequence[Question]) -> dict[str, Any]:
+    kinds = [error_kind(a.text, q, None) for a, q in zip(answers, questions, strict=True)]
+    lenient = [float(contains(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)]
+    return {
+        "em": mean_ci(exact_matches(answers, questions)),
+        "contains": mean_ci(lenient),
+        "cut": mean_ci([float(kind == "cut") for kind in kinds]),
+    }
+
+
+def end_tokens(retriever: Retriever, questions: Sequence[Question], shared: bool) -> dict[str, Any]:
+    """Where an answer of several tokens could end too early, what each passage makes of it.
+
+    For every prefix of a gold answer, short of the answer itself, RAG-Token's passages are of two
+    kinds: those whose text goes on from the prefix as the answer does, and others. Of each kind:
+    the mean of p(end | x, z, prefix) and of the next token's, and the kind's part of the prior.
+    """
+    method = load(["rag-token"], retriever, shared=shared)[0]
+    assert isinstance(method, RagToken)
+    reader = method.reader
+    sums = {kind: {"prior": 0.0, "end": 0.0, "next": 0.0, "n": 0} for kind in ("holds", "others")}
+    for question in questions:
+        (retrieved,) = method.retriever.retrieve([question], 5)
+        tokens = reader.answer_ids(question.answers[0])[:-1]
+        if len(tokens) < 2:
+            continue
+        prior = doc_log_probs([retrieved], method.retriever.score_scale)[0].exp()
+        memory = reader.read([question], [retrieved.passages])
+        rows = torch.arange(len(retrieved.ids))
+        holds = _hold(reader, retrieved, tokens)
+        for cut in range(1, len(tokens)):
+            ends, goes_on = (
+                reader.token_log_probs(
+                    memory, pad_labels([[*tokens[:cut], token]] * len(rows)), rows
+                )[:, -1].exp()
+                for token in (reader.end, tokens[cut])
+            )
+            for kind, chosen in (("holds", holds), ("others", ~holds)):
+                if chosen.any():
+                    sums[kind]["n"] += 1
+                    sums[kind]["prior"] += float(prior[chosen].sum())
+                    sums[kind]["end"] += float(ends[chosen].mean())
+                    sums[kind]["next"] += float(goes_on[chosen].mean())
+    return {
+        kind: {
+            "n": each["n"],
+            **{key: each[key] / max(1, each["n"]) for key in ("prior", "end", "next")},
+        }
+        for kind, each in sums.items()
+    }
+
+
+def _hold(reader: Any, retrieved: Retrieved, tokens: Sequence[int]) -> Tensor:
+    """Which passages hold these tokens in a row, bool [n]."""
+    wanted = ",".join(map(str, tokens))
+    rows = [
+        [",".join(map(str, run)) for run, _, _ in reader.runs(f"{p.title}. {p.text}")]
+        for p in retrieved.passages
+    ]
+    return torch.tensor([any(f",{wanted}," in f",{run}," for run in runs) for runs in rows])
+
+
+def main(out: Path) -> None:
+    """Measure both kinds of weights, and write them."""
+    from ragbook.index import PassageIndex
+    from ragbook.models import load_encoder
+    from ragbook.retrieval import DenseRetriever
+
+    questions = list(miniwiki.questions("dev"))[:SAMPLE]
+    retriever = DenseRetriever(PassageIndex.open("build/index"), load_encoder())
+    sections: dict[str, Callable[[], Any]] = {"n": lambda: len(questions)}
+    for name, shared in (("same weights", True), ("own training", False)):
+        sections[name] = lambda shared=shared: settings(retriever, questions, shared)
+        sections[f"end tokens, {name}"] = lambda shared=shared: end_tokens(
+            retriever, questions, shared
+        )
+    write_sections(out, sections)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
