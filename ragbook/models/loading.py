@@ -7,10 +7,13 @@ nothing is unpickled, and missing or unknown tensors are refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from typing import Any, Literal, overload
+
+from torch import Tensor
 
 from ragbook.errors import InputError
 from ragbook.models.bundled import (
@@ -34,6 +37,7 @@ from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.inspection import CAUSAL, RAG, inspect_generator, loaded
 from ragbook.models.lm import LanguageModel, new_lm_model
+from ragbook.models.pairs import PairEncoder
 from ragbook.models.prompts import pair
 from ragbook.models.seq2seq import SeqReader
 from ragbook.models.sharing import one_at_a_time
@@ -137,8 +141,7 @@ def _reader(
         else:
             fill(model.decoder, own)
         reader = SeqReader(model, shared.tokenizer, name)
-        if not own_part(own, "encoder"):
-            reader.pairs = shared.pairs  # type: ignore[union-attr]  # the bundled one is a SeqReader
+        _share(reader, shared.pairs, own)  # type: ignore[union-attr]  # it is a SeqReader
         return reader
     trained = folder is not None or is_fid(name)
     kind = None if trained else inspect_generator(name).kind
@@ -217,7 +220,7 @@ def _span_reader(name: str, method: str | None, device: str, precision: str) -> 
     reader = load_reader(name, device=device, precision=precision)
     encoder = reader.model.get_encoder()
     scorer = span_scorer(encoder.config.hidden_size, folder)
-    pairs = reader.pairs
+    own: dict[str, Tensor] = {}
     if method is not None and f"{method}.safetensors" in manifest(folder)["files"]:
         own = tensors(f"{method}.safetensors", folder)
         if are_changes(own):
@@ -225,13 +228,23 @@ def _span_reader(name: str, method: str | None, device: str, precision: str) -> 
         else:
             fill(scorer, own)
         if changed := own_part(own, "encoder"):
-            encoder, pairs = deepcopy(encoder), None
+            encoder = deepcopy(encoder)
             apply(encoder, changed)
     place(scorer, device)  # its input states are float32 in every precision
     span_reader = SpanReader(encoder, scorer, reader.tokenizer, name)
-    if pairs is not None:
-        span_reader.pairs = pairs
+    _share(span_reader, reader.pairs, own)
     return span_reader
+
+
+def _share(reader: SeqReader | SpanReader, shared: PairEncoder, own: dict[str, Tensor]) -> None:
+    """Let a method's reader use the states of the shared reader's pairs: all of them, or those
+    below the lowest layer that its own training changed."""
+    moved = changed_names(own_part(own, "encoder")) if are_changes(own) else set()
+    layers = [re.match(r"encoder\.layer\.(\d+)\.", name) for name in moved]
+    if not moved:
+        reader.pairs = shared
+    elif all(layers):
+        reader.pairs.begin_with(shared, min(int(layer[1]) for layer in layers if layer))
 
 
 @one_at_a_time

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.masking_utils import create_bidirectional_mask
 
 from ragbook.corpus import Passage
 from ragbook.models.prompts import Inputs, Layout, pair
@@ -17,8 +18,9 @@ class PairEncoder:
     """An encoder with its tokenizer, which keeps the states of its last call.
 
     Methods that share one encoder read the same pairs one after the other, and only the first
-    computes the states. So that the methods' times stay comparable, `clock` adds the time that the
-    reused states took to compute.
+    computes the states. An encoder that differs from another in its upper layers alone begins with
+    the other's states below them. So that the methods' times stay comparable, `clock` adds the time
+    that the reused states took to compute.
 
     Parameters
     ----------
@@ -31,7 +33,16 @@ class PairEncoder:
         self.encoder, self.tokenizer, self.layout = encoder, tokenizer, layout
         self._key: object = None
         self._read: tuple[Inputs, Tensor] | None = None
+        self._below: dict[int, Tensor] = {}  # the states that enter a layer, for other encoders
+        self._base: tuple[PairEncoder, int] | None = None
         self._seconds = self._reused = 0.0
+
+    def begin_with(self, base: PairEncoder, layer: int) -> None:
+        """Take the states that enter this layer, counted from 0, from another BERT's encoder, which
+        has the same embeddings and the same layers below it."""
+        self._base = base, layer
+        base._below.setdefault(layer, torch.empty(0))
+        base.forget()  # it has not kept these states of its last call
 
     def clock(self) -> float:
         """A time in seconds, as if kept states were computed again whenever they are reused; only
@@ -51,28 +62,78 @@ class PairEncoder:
         if self._read is not None and self._key == key:
             self._reused += self._seconds
             return self._read
-        began = time.perf_counter()
-        inputs = self.layout(self.tokenizer, questions, passages)
-        self._key, self._read = key, (inputs, padded_states(self.encoder, inputs.tensors))
-        self._seconds = time.perf_counter() - began
+        began, spared = time.perf_counter(), 0.0
+        if self._base is None:
+            inputs = self.layout(self.tokenizer, questions, passages)
+            states, self._below = states_at(self.encoder, inputs.tensors, tuple(self._below))
+        else:
+            base, layer = self._base
+            known = base._key == key and base._read is not None
+            inputs, _ = base(questions, passages)
+            spent = time.perf_counter() - began
+            # The base's layers above are not this encoder's cost; those below are, known or not.
+            share = layer / base.encoder.config.num_hidden_layers
+            spared = share * base._seconds - (0.0 if known else spent)
+            states = upper_states(self.encoder, base._below[layer], inputs.mask, layer)
+        self._key, self._read = key, (inputs, states)
+        self._reused += spared
+        self._seconds = time.perf_counter() - began + spared
         return self._read
 
 
-def padded_states(encoder: Any, tensors: dict[str, Tensor], chunk: int = 32) -> Tensor:
-    """The encoder's states of all inputs, float32 [N, L, d], computed in chunks of similar length.
-
-    `tensors` are those of `Inputs`, int64 [N, L] each.
+def states_at(
+    encoder: Any, tensors: dict[str, Tensor], layers: Sequence[int] = (), chunk: int = 32
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """The encoder's states of all inputs, float32 [N, L, d], and those that enter some layers.
 
     Inputs are sorted by length and each chunk is cut to its longest input, so that little padding
     is computed; the states of padding are zero. Gradients reach the encoder.
+
+    Parameters
+    ----------
+    tensors: those of `Inputs`, int64 [N, L] each.
+    layers: which layers' inputs are kept too, counted from 0.
+    chunk: inputs computed at a time.
     """
     mask = tensors["attention_mask"]
-    lengths = mask.sum(1)
-    order = torch.argsort(lengths, stable=True)
-    states = torch.zeros(*mask.shape, encoder.config.hidden_size, device=encoder.device)
-    for rows in order.split(chunk):
-        longest = int(lengths[rows].max())
+    shape = (*mask.shape, encoder.config.hidden_size)
+    states = torch.zeros(shape, device=encoder.device)
+    below = {layer: torch.zeros(shape, device=encoder.device) for layer in layers}
+    for rows, longest in _chunks(mask, chunk):
         piece = {n: value[rows, :longest].to(encoder.device) for n, value in tensors.items()}
         real = mask[rows, :longest, None].to(encoder.device)
-        states[rows, :longest] = encoder(**piece).last_hidden_state.float() * real
+        out = encoder(**piece, output_hidden_states=bool(layers))
+        states[rows, :longest] = out.last_hidden_state.float() * real
+        for layer, kept in below.items():
+            kept[rows, :longest] = out.hidden_states[layer].float() * real
+    return states, below
+
+
+def upper_states(encoder: Any, below: Tensor, mask: Tensor, first: int, chunk: int = 32) -> Tensor:
+    """A BERT's states from those that enter one of its layers, float32 [N, L, d] both.
+
+    Parameters
+    ----------
+    below: as `states_at` keeps them.
+    mask: int64 [N, L], 1 on real tokens.
+    first: the layer that they enter, counted from 0.
+    chunk: inputs computed at a time.
+    """
+    states = torch.zeros_like(below)
+    for rows, longest in _chunks(mask, chunk):
+        hidden = below[rows, :longest].to(encoder.dtype)
+        real = mask[rows, :longest].to(encoder.device)
+        attended = create_bidirectional_mask(
+            config=encoder.config, inputs_embeds=hidden, attention_mask=real
+        )
+        for layer in encoder.encoder.layer[first:]:
+            hidden = layer(hidden, attended)
+        states[rows, :longest] = hidden.float() * real[:, :, None]
     return states
+
+
+def _chunks(mask: Tensor, chunk: int) -> list[tuple[Tensor, int]]:
+    """Rows of similar length, shortest first, with the longest of each chunk."""
+    lengths = mask.sum(1)
+    order = torch.argsort(lengths, stable=True)
+    return [(rows, int(lengths[rows].max())) for rows in order.split(chunk)]

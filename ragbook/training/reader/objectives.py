@@ -40,7 +40,7 @@ from ragbook.models import Encoder
 from ragbook.models.changes import changes, factors
 from ragbook.models.devices import device_of
 from ragbook.models.embedded import minilm_tokenizer
-from ragbook.models.pairs import padded_states
+from ragbook.models.pairs import states_at
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.reader.examples import GoldExamples
@@ -118,7 +118,7 @@ def log_likelihood(
     read, device = batch, device_of(model)
     batch, log_prior = batch.to(device), log_prior.to(device)
     mask = batch.inputs["attention_mask"]
-    states = padded_states(model.encoder, batch.inputs, 16)
+    states, _ = states_at(model.encoder, batch.inputs, chunk=16)
     rows, length, width = states.shape
     n, B = batch.n, rows // batch.n
     if method == "realm":
