@@ -286,47 +286,89 @@ def side_by_side(results: Mapping[str, Any]) -> CheckedFigure:
             percentages.
     """
     methods: Mapping[str, Any] = results["methods"]
-    questions, k = results["questions"], results["k"]
-    rows = np.arange(len(methods), dtype=float)
+    recalls = {entry["recall_at_k"] for entry in methods.values()} - {None}
+    series = [
+        ("exact match", "EM", {name: _interval(entry, "em") for name, entry in methods.items()}),
+        ("F1", "F1", {name: _interval(entry, "f1") for name, entry in methods.items()}),
+    ]
+    recall = recalls.pop() if len(recalls) == 1 else None
+    return _two_series(results, series, recall, "% of questions (95 % intervals)")
+
+
+def own_and_shared(own: Mapping[str, Any], shared: Mapping[str, Any]) -> CheckedFigure:
+    """Exact match of every method with its 95 % interval, twice: after its own training, and with
+    the weights that all methods share. A dotted line shows recall@k of the shared retriever.
+
+    Args:
+        own, shared: ``results.json`` of the two comparisons, of the same questions and methods.
+    """
+    series = [
+        (label, head, {name: _interval(each["methods"][name], "em") for name in own["methods"]})
+        for label, head, each in (
+            ("as its paper trains it", "own", own),
+            ("the same weights for all", "same", shared),
+        )
+    ]
+    recalls = (entry["recall_at_k"] for entry in shared["methods"].values())
+    recall = next((value for value in recalls if value is not None), None)
+    return _two_series(own, series, recall, "exact match, % of questions (95 % intervals)")
+
+
+def _interval(entry: Mapping[str, Any], metric: str) -> tuple[float, float, float]:
+    """A method's score and its interval's ends, in 0..1."""
+    return (entry[metric], *entry["ci95"][metric])
+
+
+def _two_series(
+    results: Mapping[str, Any],
+    series: list[tuple[str, str, dict[str, tuple[float, float, float]]]],
+    recall: float | None,
+    xlabel: str,
+) -> CheckedFigure:
+    """Two scores of every method, one above the other, and written at the side.
+
+    Args:
+        results: what the title says: questions and k.
+        series: of each the label, the head of its column and the scores by method.
+        recall: where the dotted line stands, if there is one.
+        xlabel: what the scores are.
+    """
+    names, questions, k = list(series[0][2]), results["questions"], results["k"]
+    rows = np.arange(len(names), dtype=float)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 1.0 + 0.46 * len(methods)), layout="constrained")
+        figure = Figure(figsize=(7.0, 1.0 + 0.46 * len(names)), layout="constrained")
         axes = figure.subplots()
         axes.grid(axis="x")
-        recalls = {entry["recall_at_k"] for entry in methods.values()} - {None}
-        if len(recalls) == 1:
-            axes.axvline(
-                100 * recalls.pop(), color=INK, linestyle=":", linewidth=1.2, label=f"recall@{k}"
-            )
-        for metric, name, colour, marker, column, shift in (
-            ("em", "exact match", BLUE, "o", 1.07, -0.13),
-            ("f1", "F1", VERMILLION, "D", 1.17, 0.13),
+        if recall is not None:
+            axes.axvline(100 * recall, color=INK, linestyle=":", linewidth=1.2, label=f"recall@{k}")
+        looks = ((BLUE, "o", 5.5, 1.07, -0.13), (VERMILLION, "D", 4.8, 1.17, 0.13))
+        for (label, head, scores), (colour, marker, size, column, shift) in zip(
+            series, looks, strict=True
         ):
-            score = 100 * np.array([entry[metric] for entry in methods.values()], float)
-            bounds = [entry["ci95"][metric] for entry in methods.values()]
-            low, high = 100 * np.array(bounds, float).reshape(-1, 2).T
+            score, low, high = 100 * np.array(list(scores.values()), float).reshape(-1, 3).T
             axes.errorbar(
                 score,
                 rows + shift,
                 xerr=[np.maximum(score - low, 0), np.maximum(high - score, 0)],
                 fmt=marker,
                 color=colour,
-                markersize=5.5 if marker == "o" else 4.8,
-                markerfacecolor=colour if metric == "em" else "white",
+                markersize=size,
+                markerfacecolor=colour if colour == BLUE else "white",
                 markeredgewidth=1.3,
                 elinewidth=1.3,
                 capsize=0,
-                label=name,
+                label=label,
             )
             beside = {"transform": axes.get_yaxis_transform(), "ha": "right", "color": colour}
-            axes.text(column, -0.75, "EM" if metric == "em" else name, weight="bold", **beside)
+            axes.text(column, -0.75, head, weight="bold", **beside)
             for row, value in zip(rows, score, strict=True):
                 axes.text(column, row, cut_off(value / 100), va="center", **beside)
-        axes.set_yticks(rows, labels=list(methods))
-        axes.set_ylim(len(methods) - 0.5, -0.5)  # the first method on top
+        axes.set_yticks(rows, labels=names)
+        axes.set_ylim(len(names) - 0.5, -0.5)  # the first method on top
         axes.set_xlim(left=0)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("% of questions (95 % intervals)")
+        axes.set_xlabel(xlabel)
         figure.legend(loc="outside upper center", ncols=3)
         axes.set_title(f"{questions['name']} {questions['split']}, n = {questions['n']}, k = {k}")
     return CheckedFigure(figure)
