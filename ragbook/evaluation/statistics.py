@@ -95,6 +95,34 @@ def paired_tests(differences: np.ndarray, resamples: int = 10_000, seed: int = 0
     ]
 
 
+def over_seeds(values: ArrayLike, resamples: int = 10_000, seed: int = 0) -> Paired:
+    r"""The mean of `values` [S, n], one for each training seed and question, with an interval that
+    holds for other seeds and other questions: both are resampled, independently of each other (the
+    bootstrap of two crossed factors, Owen 2007).
+
+    For a difference of two methods, give the differences seed by seed and question by question. `p`
+    is then the two-sided p-value of "no difference", twice the smaller share of resampled means on
+    either side of 0,
+    \[ p = \min\left(1, \frac{2 + 2 \min(\#\{r : m^*_r \le 0\}, \#\{r : m^*_r \ge 0\})}{1 + R}
+       \right). \]
+
+    Raises ValueError if there is no value or one is not finite.
+    """
+    array = np.asarray(values, dtype=float)
+    _rows(array)
+    S, n = array.shape
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for start, stop in _chunks(resamples, n):
+        seeds = rng.multinomial(S, np.full(S, 1 / S), stop - start) / S  # [rows, S]
+        drawn = rng.multinomial(n, np.full(n, 1 / n), stop - start) / n  # [rows, n]
+        means[start:stop] = np.einsum("rs,sn,rn->r", seeds, array, drawn, optimize=True)
+    low, high = np.percentile(means, [2.5, 97.5])
+    least = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    p = min(1.0, (2 + 2 * least) / (1 + resamples))
+    return Paired(float(array.mean()), (float(low), float(high)), p)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for multiple testing, in their own order (Holm 1979): if all hypotheses with
     an adjusted value below 0.05 are rejected, the probability of any false rejection is at most 5%.

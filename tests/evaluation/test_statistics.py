@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragbook.evaluation import bootstrap_ci, holm, paired_test
-from ragbook.evaluation.statistics import adjusted, bootstrap_intervals, paired_tests
+from ragbook.evaluation.statistics import (
+    adjusted,
+    bootstrap_intervals,
+    over_seeds,
+    paired_tests,
+)
 
 
 def test_the_interval_is_that_of_the_binomial():
@@ -187,3 +192,33 @@ def test_tests_are_adjusted_for_all_pairs_of_their_own_metric():
     )
     assert adjusted(paired, "f1") == {frozenset("xy"): 0.5}
     assert adjusted(paired, "contains") == {}
+
+
+def test_an_interval_over_seeds_and_questions_covers_both():
+    """With a hundred made-up studies whose truth is known: seeds and questions have effects of
+    their own. The interval that resamples the questions alone misses the truth far too often."""
+    rng = np.random.default_rng(0)
+    hits = alone = 0
+    for _ in range(100):
+        seeds, questions = rng.normal(0, 1, (8, 1)), rng.normal(0, 1, (1, 40))
+        values = 0.5 + seeds + questions + rng.normal(0, 0.1, (8, 40))
+        low, high = over_seeds(values, 400, seed=1).ci95
+        hits += low <= 0.5 <= high
+        low, high = bootstrap_ci(values.mean(0), 400, seed=1)
+        alone += low <= 0.5 <= high
+    assert hits >= 85
+    assert alone < 70
+
+
+def test_over_seeds_says_what_is_there():
+    values = np.array([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+    found = over_seeds(values, 2000)
+    assert found.difference == pytest.approx(5 / 6)
+    assert found.ci95 == over_seeds(values, 2000).ci95
+    assert 0 < found.p < 0.05  # no resampled mean is negative, and few are 0
+    assert over_seeds(values - 5 / 6, 2000).p > 0.5
+    assert over_seeds(np.zeros((2, 3)), 50).p == 1
+    one = over_seeds(np.array([[0.3, 0.5, 0.1, 0.7]]), 20_000)
+    assert one.ci95 == pytest.approx(bootstrap_ci([0.3, 0.5, 0.1, 0.7], 20_000), abs=0.02)
+    with pytest.raises(ValueError, match="at least one question"):
+        over_seeds(np.empty((2, 0)))
