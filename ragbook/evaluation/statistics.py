@@ -155,7 +155,7 @@ def cut_off(share: float, sign: str = "") -> str:
 
 def _rows(values: np.ndarray) -> int:
     """Check that values [n, m] are finite and not empty, and return n."""
-    if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise ValueError("scores must be finite numbers, one a question, of at least one question")
     return len(values)
 

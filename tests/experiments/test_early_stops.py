@@ -1,0 +1,70 @@
+"""Why answers stop early, on tiny models: each setting changes one thing, and counts add up."""
+
+import pytest
+import torch
+from experiments import early_stops
+from experiments.early_stops import end_tokens, settings, without_shares
+
+from ragbook.methods import decoding
+from ragbook.methods.decoding import beam_search
+from ragbook.methods.fid import FiD
+from ragbook.methods.rag import RagSequence, RagToken
+from ragbook.models import SeqReader
+from ragbook.models.embedded import minilm_tokenizer
+from tests.methods.conftest import QUESTIONS, FixedRetriever, seq_model
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    reader = SeqReader(seq_model("bart"), minilm_tokenizer(), "bart")
+    kinds = {"rag-sequence": RagSequence, "rag-token": RagToken, "fid": FiD}
+
+    def load(names, retriever, verbatim=False, length_penalty=0.0, shared=False):
+        how = {"verbatim": verbatim, "length_penalty": length_penalty, "max_length": 4}
+        return [kinds[name](reader, retriever, **how) for name in names]
+
+    monkeypatch.setattr(early_stops, "load", load)
+    return reader
+
+
+def test_every_setting_is_measured_for_every_method():
+    out = settings(FixedRetriever(uneven=False), QUESTIONS, True)
+    assert set(out) == set(early_stops.METHODS)
+    for ways in out.values():
+        assert {"held", "held, without shares", "free", "one passage"} < set(ways)
+        for scores in ways.values():
+            assert scores["em"]["mean"] + scores["cut"]["mean"] <= 1
+
+
+def test_without_shares_the_first_of_two_short_answers_wins():
+    """Of two allowed answers, one of one token at p = 0.3 and one of three at 0.4 * 0.5 * 0.5, the
+    second has the greater share of what is allowed and the first the greater probability."""
+    start, end, short, a, b, other = range(6)
+    table = torch.full((6, 6), 1e-9)
+    table[start, short], table[start, a], table[start, other] = 0.3, 0.4, 0.3
+    table[short, end] = 1.0
+    table[a, b], table[a, other] = 0.5, 0.5
+    table[b, end], table[b, other] = 0.5, 0.5
+    allowed = {(): [short, a], (short,): [end], (a,): [b], (a, b): [end]}
+
+    def search():
+        return beam_search(
+            lambda prefixes, *_: table[prefixes[:, -1]].log(),
+            1, start, end, beams=2, max_length=4,
+            allowed=[lambda prefix: allowed.get(tuple(prefix), [end])],
+        )[0][0]  # fmt: skip
+
+    assert search().tokens == (a, b)
+    with without_shares():
+        assert search().tokens == (short,)
+    assert decoding._held is not early_stops._forbidden_only
+
+
+def test_end_tokens_are_means_of_the_models_own_probabilities(tiny):
+    out = end_tokens(FixedRetriever(uneven=False), QUESTIONS, True)
+    counted = out["holds"]["n"] + out["others"]["n"]
+    prefixes = sum(len(tiny.answer_ids(q.answers[0])) - 2 for q in QUESTIONS)
+    assert 0 < prefixes <= counted <= 2 * prefixes
+    for each in out.values():
+        assert 0 <= each["prior"] <= 1
+        assert 0 <= each["end"] + each["next"] <= 1
