@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,7 +20,7 @@ from ragbook.corpus import Question, miniwiki
 from ragbook.evaluation.errors import error_kind
 from ragbook.evaluation.metrics import contains, exact_matches
 from ragbook.evaluation.statistics import mean_ci
-from ragbook.methods import Answer, Method, decoding, load
+from ragbook.methods import Answer, Method, decoding, load, rag
 from ragbook.methods.base import doc_log_probs
 from ragbook.methods.rag import RagToken
 from ragbook.models.generator import pad_labels
@@ -36,11 +36,9 @@ BATCH = 16
 
 
 def _forbidden_only(
-    log_probs: Tensor,
-    allowed: Sequence[Callable[[Sequence[int]], Sequence[int]]],
-    prefixes: Tensor,
+    log_probs: Tensor, allowed: Sequence[decoding.Allowed], prefixes: Tensor, end: int
 ) -> Tensor:
-    """What `decoding._held` is compared with: forbidden tokens lose their probability, and the
+    """What `decoding.share` is compared with: forbidden tokens lose their probability, and the
     allowed ones are not given it."""
     held = torch.full_like(log_probs, float("-inf"))
     for at, prefix in enumerate(prefixes.tolist()):
@@ -50,10 +48,24 @@ def _forbidden_only(
 
 
 @contextmanager
+def one_rule() -> Iterator[None]:
+    """RAG-Token with one rule for the mixture of its passages, in which all of them have a say."""
+    with patch.object(rag, "_in_own_words", lambda log_probs, *_: log_probs):
+        yield
+
+
+@contextmanager
 def without_shares() -> Iterator[None]:
     """Beam search as it compares hypotheses without dividing by what is allowed."""
-    with patch.object(decoding, "_held", _forbidden_only):
+    with one_rule(), patch.object(decoding, "share", _forbidden_only):
         yield
+
+
+DECODING: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "held, one rule": one_rule,
+    "held, without shares": without_shares,
+}
+"""Settings that change how answers are decoded."""
 
 
 def settings(
@@ -71,7 +83,7 @@ def settings(
     held = made(verbatim=True)
     ways: dict[str, tuple[dict[str, Method], int]] = {
         "held": (held, 5),
-        "held, without shares": (held, 5),
+        **{way: (held, 5) for way in DECODING},
         "free": (made(), 5),
         "one passage": (held, 1),
     }
@@ -83,10 +95,7 @@ def settings(
         for method in METHODS:
             for way, (methods, k) in ways.items():
                 answer = methods[method].answer
-                if way == "held, without shares":
-                    with without_shares():
-                        found[method][way] += answer(batch, k)
-                else:
+                with DECODING.get(way, nullcontext)():
                     found[method][way] += answer(batch, k)
     return {
         method: {way: _scores(answers, questions) for way, answers in each.items()}

@@ -13,6 +13,9 @@ from ragbook.models.prompts import passage_text
 
 Runs = Callable[[str], Sequence[tuple[Sequence[int], Sequence[bool], Sequence[bool]]]]
 
+Allowed = Callable[[Sequence[int]], Sequence[int]]
+"""From a prefix without the start token to the tokens that may follow; see `Verbatim`."""
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -87,7 +90,7 @@ def beam_search(
     end: int,
     beams: int = 4,
     max_length: int = 16,
-    allowed: Sequence[Callable[[Sequence[int]], Sequence[int]]] | None = None,
+    allowed: Sequence[Allowed] | None = None,
     length_penalty: float = 0.0,
 ) -> list[list[Hypothesis]]:
     """The most probable token sequences, found with `beams` prefixes a question.
@@ -133,15 +136,17 @@ def beam_search(
         log_probs = next_log_probs(prefixes.flatten(0, 1), rows, parents).float().cpu()
         held = log_probs
         if allowed is not None and length < max_length:
-            held = _held(log_probs, [allowed[row] for row in rows.tolist()], prefixes.flatten(0, 1))
+            held = share(
+                log_probs, [allowed[row] for row in rows.tolist()], prefixes.flatten(0, 1), end
+            )
         if length == 0:
             held = held.index_fill(1, torch.tensor([end]), float("-inf"))
         total = scores[:, :, None] + held.reshape(Q, width, -1)
         given = own[:, :, None] + log_probs.reshape(Q, width, -1)
         if length == max_length:  # close every open prefix
             if allowed is not None:  # only now: any prefix may be closed
-                held = _held(
-                    log_probs, [allowed[row] for row in rows.tolist()], prefixes.flatten(0, 1)
+                held = share(
+                    log_probs, [allowed[row] for row in rows.tolist()], prefixes.flatten(0, 1), end
                 )
             forced = _unready(scores[:, :, None] + held.reshape(Q, width, -1), end, beams)
             for q, row in enumerate(alive.tolist()):
@@ -175,21 +180,30 @@ def beam_search(
     return [sorted(found, key=lambda h: -h.score(length_penalty))[:beams] for found in finished]
 
 
-def _held(
+def share(
     log_probs: Tensor,
-    allowed: Sequence[Callable[[Sequence[int]], Sequence[int]]],
+    allowed: Sequence[Allowed],
     prefixes: Tensor,
+    end: int,
+    otherwise: bool = True,
 ) -> Tensor:
     """A copy of log_probs [R, V] in which the probabilities of the tokens that may follow a row's
-    prefix [R, t] sum to 1, and those of the others are 0."""
+    prefix [R, t] sum to 1, and those of the others are 0.
+
+    At the beginning the end token keeps its share, although no answer is empty: a passage that has
+    nothing to say is not made to say something. Where `allowed` gives no token, the row stays as it
+    is, or all of it is 0 if `otherwise` is false.
+    """
     held = log_probs.clone()
     for at, prefix in enumerate(prefixes.tolist()):
-        tokens = torch.tensor(allowed[at](prefix[1:]))
-        if len(tokens):
-            kept = log_probs[at, tokens]
-            held[at] = float("-inf")
-            # Where the model rules out everything that is allowed, nothing can be shared out.
-            held[at, tokens] = kept.log_softmax(0) if kept.isfinite().any() else kept
+        own = list(allowed[at](prefix[1:]))
+        if not own and otherwise:
+            continue
+        tokens = torch.tensor(own if prefix[1:] or not own else [*own, end], dtype=torch.long)
+        kept = log_probs[at, tokens]
+        held[at] = float("-inf")
+        # Where the model rules out everything that is allowed, nothing can be shared out.
+        held[at, tokens] = kept.log_softmax(0) if kept.isfinite().any() else kept
     return held
 
 

@@ -34,7 +34,7 @@ from ragbook.methods.base import (
     posterior,
     written_answer,
 )
-from ragbook.methods.decoding import Hypothesis, beam_search
+from ragbook.methods.decoding import Hypothesis, Verbatim, beam_search, share
 from ragbook.methods.leave_one_out import check_leaves_some, losses, prior_without_each
 from ragbook.models.generator import Generator, Memory, labels_of, pad_labels
 from ragbook.models.sharing import one_at_a_time
@@ -344,6 +344,24 @@ class RagSequence(_Rag):
             own[z] = score
 
 
+def _in_own_words(
+    log_probs: Tensor, rules: Sequence[Sequence[Verbatim] | None], prefixes: Tensor
+) -> Tensor:
+    """log_probs [Q, n, w, V], with those of each passage shared out among what it may say after a
+    prefix [Q, w, t]. A question without rules, or whose passages hold no word, stays as it is."""
+    if not any(rules):
+        return log_probs
+    log_probs = log_probs.float().cpu()
+    out = log_probs.clone()
+    for q, passages in enumerate(rules):
+        if not passages or not any(one.starts for one in passages):
+            continue
+        for z, one in enumerate(passages):
+            own = [one] * prefixes.shape[1]
+            out[q, z] = share(log_probs[q, z], own, prefixes[q], one.end, otherwise=False)
+    return out
+
+
 class RagToken(_Rag):
     """RAG-Token: an ordinary beam search on the marginal next-token distribution (section 2.5).
 
@@ -353,7 +371,10 @@ class RagToken(_Rag):
     retriever: gives the passages and their prior.
     beams: prefixes kept for each question.
     max_length: longest answer in tokens.
-    verbatim: an answer is a run of words of one of the passages.
+    verbatim: an answer is a run of words of one of the passages, and the rule holds for each
+        passage by itself: it says what may come next in its own words, and nothing where the prefix
+        does not stand in it. If all passages had a say, those that do not hold the prefix, which
+        know nothing of how it goes on, would end the answer.
     length_penalty: of the beam search; see `beam_search`.
     """
 
@@ -369,6 +390,8 @@ class RagToken(_Rag):
     def _candidates(self, read: _PerPassage, count: int) -> list[list[Candidate]]:
         B, n = read.log_prior.shape
         following = self.reader.continuation(read.memory)
+        shown = [r.passages for r in read.retrieved]
+        rules = [held_to(self.reader, [[p] for p in each], self.verbatim) for each in shown]
         width = 1
 
         def marginal(prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
@@ -386,6 +409,9 @@ class RagToken(_Rag):
             )
             width = own.shape[1]
             log_probs = log_probs.reshape(Q, n, width, -1)
+            if prefixes.shape[1] <= self.max_length:  # not where open prefixes are closed
+                asked = [rules[question] for question in own[:, 0].tolist()]
+                log_probs = _in_own_words(log_probs, asked, prefixes.reshape(Q, width, -1))
             prior = read.log_prior[own[:, 0]].to(log_probs.device)[:, :, None, None]
             return torch.logsumexp(prior + log_probs, dim=1).flatten(0, 1)
 
@@ -396,7 +422,7 @@ class RagToken(_Rag):
             self.reader.end,
             self.beams,
             self.max_length,
-            held_to(self.reader, [r.passages for r in read.retrieved], self.verbatim),
+            held_to(self.reader, shown, self.verbatim),
             self.length_penalty,
         )
         # Score the answers by the definition, as the beams may have compared other scores (with a

@@ -19,6 +19,10 @@ from ragbook.models.prompts import passage_text
 RUN_WORDS = 24
 """The most words of a run that `word_runs` tokenises by itself; answers are shorter."""
 
+WORD = re.compile(r"\w+(?:(?:-|(?<=\d)[.,:](?=\d))\w+)*|[^\w\s]")
+"""A word of a passage: letters and digits, with the hyphens and the points within numbers that hold
+it together (Koh-i-Noor, 7.2, 1,440), or one other mark."""
+
 
 def following(tokenizer: Any, before: str, text: str) -> list[int]:
     """Token ids of `text` as it follows `before`, without special tokens.
@@ -48,12 +52,15 @@ def word_runs(
     Pieces that together hold all runs: for each its tokens, whether a run may begin with each token
     and whether a word ends with it.
     """
+    words = [match.span() for match in WORD.finditer(text)]
     if isinstance(tokenizer.backend_tokenizer.decoder, WordPiece):
-        encoded = tokenizer(text, add_special_tokens=False, verbose=False)
-        tokens, words = encoded["input_ids"], [*encoded.word_ids(), None]
-        ends = [words[at] != words[at + 1] for at in range(len(tokens))]
-        return [(tokens, [True, *ends[:-1]], ends)]
-    words = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
+        encoded = tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        starts, stops = {first for first, _ in words}, {stop for _, stop in words}
+        begins = [first in starts for first, _ in encoded["offset_mapping"]]
+        ends = [stop in stops for _, stop in encoded["offset_mapping"]]
+        return [(encoded["input_ids"], begins, ends)]
     runs = []
     for at, (first, _) in enumerate(words):
         stops = [stop for _, stop in words[at : at + RUN_WORDS]]

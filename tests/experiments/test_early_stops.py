@@ -31,7 +31,7 @@ def test_every_setting_is_measured_for_every_method():
     out = settings(FixedRetriever(uneven=False), QUESTIONS, True)
     assert set(out) == set(early_stops.METHODS)
     for ways in out.values():
-        assert {"held", "held, without shares", "free", "one passage"} < set(ways)
+        assert {"held", "held, one rule", "held, without shares", "free", "one passage"} < set(ways)
         for scores in ways.values():
             assert scores["em"]["mean"] + scores["cut"]["mean"] <= 1
 
@@ -57,7 +57,7 @@ def test_without_shares_the_first_of_two_short_answers_wins():
     assert search().tokens == (a, b)
     with without_shares():
         assert search().tokens == (short,)
-    assert decoding._held is not early_stops._forbidden_only
+    assert decoding.share is not early_stops._forbidden_only
 
 
 def test_end_tokens_are_means_of_the_models_own_probabilities(tiny):
