@@ -144,8 +144,8 @@ def gaps(order: Mapping[str, Any], name: str) -> dict[str, str]:
         "the gold passage alone": others["gold alone"],
         "the gold passage and four near it": others["nearest"],
         "the gold passage and four drawn by lot": others["random"],
-        "retrieved, k = 5, answered early": short["whole"],
-        "retrieved, k = 5, answered early, cut": short["short"],
+        "retrieved, k = 5, answer early": short["whole"],
+        "retrieved, k = 5, answer early, cut": short["short"],
     }
     return {setting: _gap(em["fid"], em["rag-sequence"]) for setting, em in settings.items()}
 
