@@ -623,8 +623,8 @@ Markdown(
 # *How many passages are read:* a method that weighs passages before it reads them can lean on the first
 # one where retrieval is nearly always right; one that fuses them cannot, and has more to be
 # distracted by. *What stands beside the gold passage:* near ones on the same subject, or some drawn by
-# lot. *How long they are:* MiniWiki's passages are shorter than a hundred words of Wikipedia, and
-# a reader may have learnt where in a passage answers stand.
+# lot. *How long they are:* MiniWiki's passages are on the whole shorter than Wikipedia's, and a reader
+# may have learnt where in a passage answers stand.
 
 # %% mystnb={"figure": {"caption": "The same weights, MiniWiki's dev questions: exact match against the number of retrieved passages, and recall.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD and recall against k on MiniWiki"}}
 cause = stored("order")
