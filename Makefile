@@ -33,8 +33,12 @@ $(INDEX)/manifest.json: $(VENV)/installed $(wildcard ragbook/corpus/miniwiki/*.m
 		--out $(INDEX) --overwrite
 	touch $@
 
+# Each method as its paper trains it. `same-weights.json`, which the first page's figure shows beside
+# it, is stored; CONTRIBUTING.md says how it is made anew.
 compare: $(INDEX)/manifest.json
-	$(BIN)/ragbook compare --index $(INDEX) --questions miniwiki --split test --out $(RESULTS)
+	$(BIN)/ragbook compare --index $(INDEX) --questions miniwiki --split test --leave-one-out \
+		--out $(RESULTS)
+	$(BIN)/python book/_tools/landing.py $(RESULTS)
 
 site: $(VENV)/installed
 	$(BIN)/jupyter-book build book -W -n --keep-going

@@ -4,69 +4,91 @@
 # ## The problem
 #
 # Five papers, five ways to use a passage, and five tables that cannot be laid beside each other: other
-# passages, other retrievers, other sizes, other questions. Here all of that is the same.
+# passages, other retrievers, other sizes, other questions. Here all of that is the same. But which
+# weights should the methods have? With the same ones, all but one were made for something else; with
+# their own, one can have learnt more than another, and the table compares trainings.
 #
 # ## The idea
 #
-# Seven systems, one index, one retriever, one set of questions. Whatever differs, differs because of
-# how the evidence is used. The full run over MiniWiki's test split is made by `make book`, which
-# writes its results beside this page. The page reads them, takes them apart from several sides, and
-# asks a sample of the questions again, to see that the stored answers are what the methods say today.
-# Any single answer is in {doc}`the explorer <explorer>`.
+# Ask twice. Seven systems, one index, one set of questions, and two tables:
+#
+# * **(a) The same weights.** One retriever and one reader, no method's own training. What differs here
+#   is due to how evidence is combined and to nothing else, for the methods that share all of the
+#   reader.
+# * **(b) Each as its paper trains it.** From that same start, by its own objective, on the same
+#   questions in the same order, for the same number of steps.
+#
+# `make compare` makes table (b) and writes it beside this page; `ragbook compare --same-weights` makes
+# table (a). The page reads both, takes them apart from several sides, and asks a sample of the
+# questions again, to see that the stored answers are what the methods say today. Any single answer of
+# table (b) is in {doc}`the explorer <explorer>`.
 
 # %%
 import json
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from experiments import figures
-from experiments.report import percent
+from experiments import figures, papers
+from experiments.report import percent, points
+from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison, breakdown, compare
+from ragbook.evaluation.names import EVIDENCE
+from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
+from ragbook.evaluation.words import in_words, order
 from ragbook.explorer.pages import question_id
-from ragbook.figures import side_by_side
+from ragbook.figures import errors, own_and_shared
 from ragbook.index import build_index
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
+from ragbook.training.reader.objectives import Recipe
 
-results = json.loads(Path("results/results.json").read_text())
-lines = Path("results/predictions.jsonl").read_text().splitlines()
+
+def stored(name: str) -> Any:
+    """The content of a file in `results/`."""
+    return json.loads(Path(f"results/{name}.json").read_text(encoding="utf-8"))
+
+
+own, same = stored("results"), stored("same-weights")
+lines = Path("results/predictions.jsonl").read_text(encoding="utf-8").splitlines()
 predictions = [json.loads(line) for line in lines]
 questions = load_questions("miniwiki", "test")
-names = list(results["methods"])
-readers = ["realm", "rag-sequence", "rag-token", "fid"]
-print(results["questions"]["n"], "questions, k =", results["k"])
+names = list(own["methods"])
+readers = list(papers.FOUR)
+assert own["questions"] == same["questions"]
+print(own["questions"]["n"], "questions, k =", own["k"])
 
-# %% mystnb={"figure": {"caption": "Exact match and F1 with 95 % bootstrap intervals. The dotted line is what retrieval allows: how often the gold passage was there. Even the best four lie far from it, so reading and not retrieval is the bottleneck here.", "alt": "Exact match and F1 of closed-book, in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals"}}
-side_by_side(results)
+# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals, twice: after each method's own training, and with the same weights for all. The dotted line is how often the gold passage was among the five of the shared retriever: what lies between a method and the line is reading, what lies beyond it is retrieval.", "alt": "Exact match of closed-book, in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}}
+own_and_shared(own, same)
 
 # %% [markdown]
-# ## What is held equal, and what is not
+# ## (a) The same weights
 #
-# The passages, the retriever, the questions and k are the same for all. Closed book, in-context
-# retrieval, RAG-Sequence, RAG-Token and FiD share one seq2seq reader. REALM shares its encoder and puts a span scorer in
-# place of the decoder. kNN-LM needs a left-to-right model and starts from the same embedded encoder.
-# At last each method that reads passages was trained a few minutes further on its own likelihood,
-# which moved nothing but the decoder's biases and layer norms, or the span scorer.
+# The passages, the retriever, the questions and k are the same for all. RAG-Sequence, RAG-Token, FiD
+# and in-context retrieval share one seq2seq reader as well: *they* differ in one thing, how they
+# combine the passages. That cannot be said of the others. The closed book has that reader and no
+# passages. REALM shares its encoder and puts a span scorer in place of the decoder. kNN-LM needs a
+# left-to-right model and starts from the same embedded encoder.
 #
 # In-context retrieval {cite:p}`ram2023incontext` puts all passages into one prompt, the best one last,
-# which is what is most often called RAG today. The shared reader has room for about three of the five
-# in one input, and it was trained on inputs of one passage each. So its row tells what such a prompt
+# which is what is most often called RAG today. The shared reader has no room for five passages in one
+# input, and it was trained on inputs of one passage each. So its row tells what such a prompt
 # does to a reader that never met one, and little about the method: large decoder-only models are
 # trained on long texts, and `ragbook compare --reader` runs all methods but REALM on one of them.
 #
 # REALM can only answer with a run of words of a passage. The comparison holds the methods that write
-# to the same (`ragbook compare --free` lets them write what they like), so that a name with a piece
-# missing is not counted as a difference between methods. What they believe, their probabilities, is
-# left alone.
-#
-# The bundled readers are small and were trained in a good hour on two cores. So the levels say little
-# about the methods' papers; the *differences on the same questions* are the point.
+# to the same (`ragbook compare --free` lets them write what they like), so that a reader that drops a
+# piece from the middle of a name it copies does not count as a difference between methods. The rule
+# does not keep an answer from stopping early: the first half of a name is a run of words too. How
+# often that happens is counted below. What the methods believe, their probabilities, is left alone.
 
 # %%
-Comparison(results, predictions)
+Comparison(same, [])
 
 # %% [markdown]
 # NLL is $-\log p(y \mid x)$ in nats for the first reference answer. A span reader gives an answer that
@@ -74,25 +96,194 @@ Comparison(results, predictions)
 # says the mean over the others and how many they are. Where retrieval fails, a reader that extracts
 # can only be wrong, while one that writes is merely unsure.
 #
+# The marks say which differences are beyond chance. In words, made from the stored tests, first for
+# all seven and then for the four that share all of the reader:
+
+# %% tags=["hide-input"]
+Markdown(papers.bullets([order(same), order(papers.among(same, papers.READ_ALIKE))]))
+
+# %% [markdown]
+# ## (b) Each as its paper trains it
+#
+# From the shared reader, REALM and RAG raise their own marginal likelihoods, reader and question tower
+# together, and FiD the likelihood of its fused passages. All see the same questions in the same order.
+# The decoder, or REALM's span scorer, is trained whole, the upper layers of the encoder and of the
+# question tower by low-rank changes; the passages' vectors stay as they are, so that the index is the
+# same. The closed book, in-context retrieval and kNN-LM have no training of their own and stand in
+# both tables with the same weights.
+
+# %%
+recipe = Recipe()
+print(f"{recipe.steps} steps of {recipe.batch} questions with {recipe.n} passages, for each method")
+Comparison(own, predictions)
+
+# %% tags=["hide-input"]
+Markdown(papers.bullets([order(own)]))
+
+# %% [markdown]
+# The two tables beside each other. Their difference is what a method's own training is worth for so
+# small a reader; no test is stored of it, so the intervals have to speak.
+
+
+# %% tags=["hide-input"]
+def em(results: dict[str, Any], name: str) -> str:
+    """A method's exact match in percent with its interval."""
+    entry = results["methods"][name]
+    return percent({"mean": entry["em"], "ci95": entry["ci95"]["em"]})
+
+
+def recall(results: dict[str, Any], name: str) -> str:
+    """How often the gold passage was among those that a method read, in percent."""
+    found = results["methods"][name]["recall_at_k"]
+    return "–" if found is None else cut_off(found)
+
+
+def shares(results: dict[str, Any], kind: str) -> dict[str, str]:
+    """For every method, the share of its answers that are of a kind of error, in percent."""
+    n = results["questions"]["n"]
+    return {name: cut_off(m["errors"][kind] / n) for name, m in results["methods"].items()}
+
+
+pd.DataFrame(
+    {
+        "(a) EM, same weights (%)": {name: em(same, name) for name in names},
+        "(b) EM, own training (%)": {name: em(own, name) for name in names},
+        "(a) recall@5 (%)": {name: recall(same, name) for name in names},
+        "(b) recall@5 (%)": {name: recall(own, name) for name in names},
+    }
+)
+
+# %% [markdown]
+# The bundled readers are small and were trained on two cores. So the levels say little about the
+# methods' papers; the *differences on the same questions* are the point.
+#
+# ## What went wrong?
+#
+# A wrong answer can be wrong in several ways, and they do not mean the same. Each answer is counted
+# under the first that fits (`ragbook.evaluation.errors`).
+
+# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). A method that loses by answers cut short or too long has found what was asked and says it badly; words of another passage are a fault of weighing, other words of the right passage one of reading, and what was not retrieved is the retriever's.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}}
+errors(own)
+
+# %%
+Comparison(own, predictions).errors()
+
+# %% [markdown]
+# The column *contains* of both tables is the lenient score that the field now reports beside exact
+# match: an answer counts if some gold answer stands in it as whole words in a row, both in lower case
+# and without punctuation and articles ({cite:t}`mallen2023when`, section 3; the best-subspan accuracy of
+# {cite:t}`liu2024lost`, section 2.1). It forgives an answer that says too much, and never one that says
+# too little. How the methods stand by it, in (a) and in (b):
+
+# %% tags=["hide-input"]
+Markdown(papers.bullets([f"(a) {order(same, 'contains')}", f"(b) {order(own, 'contains')}"]))
+
+# %% [markdown]
+# ## Do answers stop early?
+#
+# A mixture of passages can end an answer too soon: passages that do not hold what was begun give their
+# weight to the end. And a search that forbids words without sharing out their probability anew makes
+# every further token of a long answer pay for them; so did an earlier version of this package. The
+# share of answers that are a gold answer with words missing, on dev questions with each decoding;
+# {doc}`chapter 5 <05-rag>` takes the causes apart.
+
+# %%
+stops = stored("stops")
+ways = {"held": "held to the passages", "held, without shares": "… without shares", "free": "free"}
+print(f"n = {stops['n']} dev questions, cut short (%)")
+pd.DataFrame(
+    {
+        f"{name}, {weights}": {head: percent(settings[way]["cut"]) for way, head in ways.items()}
+        for weights in ("same weights", "own training")
+        for name, settings in stops[weights].items()
+    }
+).T
+
+# %% [markdown]
+# And on the test questions of the two tables:
+
+# %%
+pd.DataFrame({"(a) cut short (%)": shares(same, "cut"), "(b) cut short (%)": shares(own, "cut")})
+
+# %% [markdown]
 # ## Is a difference real?
 #
 # Methods answer the same questions, so differences are tested in pairs: a bootstrap interval of the
-# difference, and a permutation test that flips which method got which answer. Positive numbers
-# favour the first name.
+# difference, and a permutation test that flips which method got which answer. All
+# pairs together are many chances to be lucky, so the p-values are adjusted for all of them {cite:p}`holm1979`. What the
+# tests say of the four that their papers train, with the same weights:
+
+
+# %% tags=["hide-input"]
+def told(results: dict[str, Any]) -> Markdown:
+    """The paired tests of the four methods, as sentences."""
+    pairs = [(a, b) for i, a in enumerate(readers) for b in readers[i + 1 :]]
+    return Markdown(papers.bullets([in_words(results, a, b) for a, b in pairs]))
+
+
+told(same)
+
+# %% [markdown]
+# And each as its paper trains it:
+
+# %% tags=["hide-input"]
+told(own)
+
+# %% [markdown]
+# All pairs of table (b); positive numbers favour the first name:
+
+# %% tags=["hide-input"]
+p_values = adjusted(own["paired"], "em")
+pd.DataFrame(
+    [
+        {
+            "a": test["a"],
+            "b": test["b"],
+            "a - b": test["difference"],
+            "low": test["ci95"][0],
+            "high": test["ci95"][1],
+            "p, adjusted": p_values[frozenset((test["a"], test["b"]))],
+        }
+        for test in own["paired"]
+        if test["metric"] == "em"
+    ]
+).round(3)
+
+# %% [markdown]
+# ## Would another training say the same?
+#
+# These tests resample questions. They say nothing of the seed of a training, which moves the order of
+# the examples and with it the reader. So the trainings of table (b) were made again with other seeds,
+# and the intervals below hold for other seeds *and* other questions: both are resampled, independently
+# of each other ({cite:t}`owen2007pigeonhole`). With few seeds this is a coarse measure, and an honest one.
 
 # %%
-paired = pd.DataFrame([p for p in results["paired"] if p["metric"] == "em"])
-paired["low"], paired["high"] = zip(*paired.pop("ci95"), strict=True)
-paired[["a", "b", "difference", "low", "high", "p"]].round(3)
+trained = stored("trained")
+print(f"{trained['seeds']} seeds, the first {trained['n']} test questions, k = {trained['k']}")
+pd.DataFrame(
+    {
+        name: {
+            "EM (%)": percent(scores["em"]),
+            "contains (%)": percent(scores["contains"]),
+            "cut short (%)": percent(scores["cut"]),
+            "EM by seed (%)": ", ".join(cut_off(value) for value in scores["em"]["by_seed"]),
+        }
+        for name, scores in trained["methods"].items()
+    }
+).T
+
+# %% tags=["hide-input"]
+told(papers.of_seeds(trained))
 
 # %% [markdown]
 # ## Which questions?
 #
-# Most questions are plain: one passage answers them. A *confusable* one has a rival, a passage that
-# says the same kind of thing about something else. A *two-passage* one needs a fact from each of two
-# passages.
+# Most questions are *plain*: one passage answers them, and they name what they ask about. An *indirect*
+# one describes it instead. A *confusable* one has a rival, a passage that says the same kind of thing
+# about something else. A *two-passage* one needs a fact from each of two passages, and RAG-Sequence and
+# REALM, which take an answer from one passage at a time, have to guess the other.
 
-# %% mystnb={"figure": {"caption": "Exact match by type of question. A rival costs little: the intervals overlap. A second passage costs every method that reads passages apart more than half of its right answers, even FiD, which sees all passages together.", "alt": "Exact match of the seven methods on plain, confusable and two-passage questions, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match by kind of question, table (b). The kinds are reported apart because they ask for different things: plain ones for reading, confusable ones for telling passages apart, indirect ones for a retriever that understands a description, two-passage ones for putting two facts together.", "alt": "Exact match of the seven methods on plain, confusable, indirect and two-passage questions, with 95 % intervals"}}
 kinds = breakdown.by_kind(predictions, questions)
 figures.grouped(
     {f"{kind} (n = {part['n']})": part["em"] for kind, part in kinds.items()}, "exact match"
@@ -101,30 +292,91 @@ figures.grouped(
 # %% [markdown]
 # ## Where did the answer come from?
 #
-# Each method names its evidence in its own way: REALM and RAG by the posterior
-# $p(z \mid x, y) \propto p(z \mid x)\, p(y \mid x, z)$, FiD by the decoder's attention, kNN-LM by the
-# mass of each passage's neighbours. If that is worth anything, an answer is more often right when the
-# heaviest passage is the gold one.
+# Each method names its evidence in its own way, and these are different measures: a number in the
+# column *evidence* can be compared between methods that have the same one, and with no other.
+# RAG-Token's is its own since every token may come from another passage; the posteriors token by token
+# are in `predictions.jsonl`.
+#
+# *Leave one out* is the same for all. The passages are read again without one of them, and the evidence
+# is how much less likely the answer has become:
+#
+# $$ \log p(y \mid x, z_1, \dots, z_k) - \log p(y \mid x, \text{all but } z_i). $$
+#
+# It costs k further readings and asks nothing of a method but a probability.
 
-# %% mystnb={"figure": {"caption": "Exact match by where the evidence lies. With its weight on the gold passage a method that reads passages apart is right about three times in four; with its weight elsewhere, hardly ever. So the weight is a warning that anyone can see.", "alt": "Exact match of six methods where the heaviest passage is the gold one, where it is another, and where the gold one was not retrieved"}}
-evidence = breakdown.by_evidence(predictions)
-cases = {
+# %%
+pd.DataFrame(
+    {
+        name: {
+            "evidence is": EVIDENCE[name],
+            "highest on the gold passage (%)": cut_off(entry["evidence_accuracy"]),
+            "leave one out highest on it (%)": cut_off(entry["leave_one_out_accuracy"]),
+        }
+        for name, entry in own["methods"].items()
+        if entry["evidence_accuracy"] is not None
+    }
+).T
+
+# %% [markdown]
+# If evidence is worth anything, an answer is more often right when the heaviest passage is the gold
+# one. Then its weight is a warning that anyone can see, without knowing the answer. First by each
+# method's own measure:
+
+# %% mystnb={"figure": {"caption": "Exact match by where the method's own evidence lies. Compare rows and not methods: what is heaviest is another measure in each.", "alt": "Exact match of six methods where the heaviest passage is the gold one, where it is another, and where the gold one was not retrieved"}}
+CASES = {
     "gold": "gold passage heaviest",
     "another": "another heaviest",
     "not retrieved": "gold not there",
 }
-figures.grouped(
-    {
+
+
+def by_case(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Rows of cases with a column a method, from columns of methods with a row a case."""
+    return {
         text: {name: parts[case] for name, parts in evidence.items() if case in parts}
-        for case, text in cases.items()
-    },
-    "exact match",
+        for case, text in CASES.items()
+    }
+
+
+evidence = breakdown.by_evidence(predictions)
+figures.grouped(by_case(evidence), "exact match")
+
+# %% [markdown]
+# And by leave-one-out, where methods can be compared too. A passage without which the answer becomes
+# impossible weighs more than any other.
+
+
+# %% mystnb={"figure": {"caption": "Exact match by where leave-one-out is highest, the same measure for every method.", "alt": "Exact match of six methods where leaving out the gold passage costs most, where leaving out another does, and where the gold one was not retrieved"}}
+def left_out(entry: dict[str, Any]) -> dict[str, Any]:
+    """A method's part of a prediction, with what leaving out costs in the place of the weights."""
+    costs = [
+        {**each, "weight": np.inf if each["loo"] is None else each["loo"]}
+        for each in entry["evidence"]
+    ]
+    return {**entry, "evidence": costs}
+
+
+by_leaving_out = breakdown.by_evidence(
+    [
+        {**line, "methods": {n: left_out(entry) for n, entry in line["methods"].items()}}
+        for line in predictions
+    ]
 )
+figures.grouped(by_case(by_leaving_out), "exact match")
+
+# %% [markdown]
+# How many questions each case has, by the methods' own measures and by leave-one-out:
 
 # %%
-pd.DataFrame(
-    {name: {case: part["n"] for case, part in parts.items()} for name, parts in evidence.items()}
-).T
+pd.concat(
+    {
+        what: pd.DataFrame(
+            {n: {case: part["n"] for case, part in parts.items()} for n, parts in found.items()}
+        ).T
+        for what, found in (("own measure", evidence), ("leave one out", by_leaving_out))
+    },
+    axis=1,
+)
 
 # %% [markdown]
 # ## Who agrees with whom?
@@ -133,10 +385,10 @@ pd.DataFrame(
 # share of questions on which both are right or both wrong, less what chance would give: 0 is no
 # agreement beyond chance, 1 is the same questions.
 
-# %% mystnb={"figure": {"caption": "Agreement about which questions are answered rightly, beyond chance. The two RAGs, which share a reader's habits, agree most; closed book and kNN-LM are right on too few questions to agree with anyone.", "alt": "Heat map of Cohen's kappa between the seven methods"}}
+# %% mystnb={"figure": {"caption": "Agreement about which questions are answered rightly, beyond chance, table (b).", "alt": "Heat map of Cohen's kappa between the seven methods"}}
 figures.heat_map(breakdown.kappa(predictions, names), names, names, "Cohen's κ of being right")
 
-# %% mystnb={"figure": {"caption": "How often two methods give the same answer, right or wrong.", "alt": "Heat map of the share of equal answers between the four methods that read passages apart"}}
+# %% mystnb={"figure": {"caption": "How often two methods give the same answer, right or wrong.", "alt": "Heat map of the share of equal answers between REALM, RAG-Sequence, RAG-Token and FiD"}}
 figures.heat_map(
     breakdown.agreement(predictions, readers), readers, readers, "share of equal answers"
 )
@@ -175,7 +427,7 @@ for name in readers:
 # share of right answers equals the mean probability, which is the diagonal. The error in each title is
 # the mean distance from it, weighted by the groups' sizes.
 
-# %% mystnb={"figure": {"caption": "Calibration. REALM and RAG lie above the diagonal nearly everywhere: they are right more often than they say. What they lack went to other words for the same answer and to passages that do not hold it. FiD is too sure at the top, and of those that read passages apart the least far off on the whole.", "alt": "Seven panels of mean probability against share of right answers with 95 % intervals and the diagonal"}}
+# %% mystnb={"figure": {"caption": "Calibration. Above the diagonal a method is right more often than it says: what its probability lacks went to other words for the same answer and to passages that do not hold it. Below the diagonal it is too sure.", "alt": "Seven panels of mean probability against share of right answers with 95 % intervals and the diagonal"}}
 honest = {
     name: breakdown.calibration(breakdown.probabilities(predictions, name), right[name])
     for name in names
@@ -189,7 +441,10 @@ figures.calibration(honest)
 # %%
 for name in names:
     p = breakdown.probabilities(predictions, name)
-    print(f"{name:<14} {breakdown.auroc(p[right[name]], p[~right[name]]):.3f}")
+    print(
+        f"{name:<14} mean p {p.mean():.3f}, right {right[name].mean():.3f}, "
+        f"area {breakdown.auroc(p[right[name]], p[~right[name]]):.3f}"
+    )
 
 # %% [markdown]
 # ## Does it know what it does not know?
@@ -198,8 +453,8 @@ for name in names:
 # answer; but it can be unsure. The same area says how often it gives its answer to an answerable
 # question more probability than its answer to one that is not.
 
-# %% mystnb={"figure": {"caption": "How well the probability of its own answer tells a method which questions can be answered. A bar at 50 could as well toss a coin, and no bar is far above it: the methods were taught to answer, and know little of what they do not know.", "alt": "Bars of the area under the ROC curve for seven methods"}}
-sweep = json.loads(Path("results/sweep.json").read_text())
+# %% mystnb={"figure": {"caption": "How well the probability of its own answer tells a method which questions can be answered. A bar at 50 could as well toss a coin; the methods were taught to answer, and not what they do not know.", "alt": "Bars of the area under the ROC curve for seven methods"}}
+sweep = stored("sweep")
 blind = {
     name: np.array([0.0 if value is None else np.exp(value) for value in values])
     for name, values in sweep["unanswerable"]["log_probs"].items()
@@ -217,13 +472,15 @@ figures.bars(
 #
 # The same questions, five passages each, from four retrievers: an oracle that always has the gold
 # passage first, the dense one of this comparison, BM25, and passages drawn by lot. The measurements
-# are on the first 200 dev questions (`python -m book.experiments.side_by_side`).
+# are of the methods as trained, on the first dev questions
+# (`python -m book.experiments.side_by_side`).
 
-# %% mystnb={"figure": {"caption": "Exact match by retriever. The step from dense to oracle is what better retrieval could still give; the step from the oracle to 100 % is the reader's. With passages drawn by lot every method falls back to what its weights know.", "alt": "Exact match of seven methods with oracle, dense, BM25 and random passages, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match by retriever. The step from dense to oracle is what better retrieval could still give; the step from the oracle to 100 % is the reader's. With passages drawn by lot a method has nothing but what its weights know. Recall is that of the retriever as it was given.", "alt": "Exact match of seven methods with oracle, dense, BM25 and random passages, with 95 % intervals"}}
 settings = {name: sweep[f"{name}, k = 5"] for name in ("oracle", "dense", "bm25", "random")}
+print(f"n = {sweep['dense, k = 5']['n']} dev questions")
 figures.grouped(
     {
-        f"{name} (recall {100 * part['recall']['mean']:.1f} %)": {
+        f"{name} (recall {cut_off(part['recall']['mean'])} %)": {
             method: entry["em"] for method, entry in part["methods"].items()
         }
         for name, part in settings.items()
@@ -236,8 +493,9 @@ figures.grouped(
 #
 # More passages hold the answer more often, and more that is not the answer.
 
-# %% mystnb={"figure": {"caption": "Exact match against the number of passages read. Beside the methods stands what they had to work with: recall of the gold passage. From one passage to five every method that reads passages apart gains; from five to ten hardly, though recall goes on rising.", "alt": "Exact match of six methods and recall against k from 1 to 10, with 95 % intervals"}}
-by_k = {k: sweep[f"dense, k = {k}"] for k in (1, 2, 5, 10)}
+# %% mystnb={"figure": {"caption": "Exact match against the number of passages read, and recall of the gold passage, which is what the methods had to work with.", "alt": "Exact match of six methods and recall against k, with 95 % intervals"}}
+ks = sorted(int(name.split("= ")[1]) for name in sweep if name.startswith("dense, k = "))
+by_k = {k: sweep[f"dense, k = {k}"] for k in ks}
 figures.curves(
     {
         "recall": {k: part["recall"] for k, part in by_k.items()},
@@ -252,12 +510,22 @@ figures.curves(
 )
 
 # %% [markdown]
-# In one prompt it is otherwise. With one passage the shared reader reads what it was trained on; with
-# each further one its input is longer than any it met:
+# What each further step brings, in points, tested question by question; a star marks what is beyond
+# chance, adjusted for all that is listed. In one prompt every further passage makes the input longer
+# than any that the shared reader was trained on, which is why in-context retrieval stands here too:
 
 # %%
-for k, part in by_k.items():
-    print(f"in-context, k = {k:>2}: {percent(part['methods']['in-context']['em'])} % right")
+steps = papers.gains(by_k, ["in-context", *readers], list(pairwise(ks)))
+pd.DataFrame(
+    {
+        f"from {few} to {many}": {
+            gain["method"]: points(gain) + (" *" if gain["adjusted_p"] < ALPHA else "")
+            for gain in steps
+            if (gain["from"], gain["to"]) == (few, many)
+        }
+        for few, many in pairwise(ks)
+    }
+)
 
 # %% [markdown]
 # ## What does it cost?
@@ -265,10 +533,10 @@ for k, part in by_k.items():
 # Accuracy against seconds a question, on the machine that ran `make book`, and against the memory of
 # the weights. A method on the dotted line is beaten by none: whatever is better also costs more.
 
-# %% tags=["nbval-ignore-output"] mystnb={"figure": {"caption": "Exact match against time on two CPU cores. Closed book is quick because it reads nothing. Of the four that read passages apart, REALM is the quickest, and RAG-Sequence, which scores every candidate with every passage, the slowest.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
+# %% tags=["nbval-ignore-output"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed book reads nothing; RAG-Sequence scores every candidate with every passage; REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
 score = {
     name: {"mean": entry["em"], "ci95": entry["ci95"]["em"]}
-    for name, entry in results["methods"].items()
+    for name, entry in own["methods"].items()
 }
 
 
@@ -279,13 +547,13 @@ def trade_off(cost: dict[str, float], xlabel: str) -> figures.CheckedFigure:
 
 
 trade_off(
-    {name: entry["seconds_per_question"] for name, entry in results["methods"].items()},
+    {name: entry["seconds_per_question"] for name, entry in own["methods"].items()},
     "seconds a question",
 )
 
-# %% mystnb={"figure": {"caption": "Exact match against the memory of the weights in float32. REALM needs no decoder: of the four that read passages apart it is the smallest, and here the best.", "alt": "Exact match against mebibytes of weights for seven methods, with the line of those that no other beats"}}
+# %% mystnb={"figure": {"caption": "Exact match against the memory of the weights in float32. REALM needs no decoder.", "alt": "Exact match against mebibytes of weights for seven methods, with the line of those that no other beats"}}
 trade_off(
-    {name: 4 * entry["parameters"] / 2**20 for name, entry in results["methods"].items()},
+    {name: 4 * entry["parameters"] / 2**20 for name, entry in own["methods"].items()},
     "weights, MiB",
 )
 
@@ -299,38 +567,161 @@ pd.Series(sweep["memory, MiB"]).round().astype(int).rename("peak memory, MiB").t
 # %% [markdown]
 # ## On real Wikipedia
 #
-# Six of these systems on real passages of Wikipedia and real questions of Natural Questions (figures
-# only; the texts are not part of this book). The readers were tuned on 1,180 further such questions
-# first, with one command (`ragbook train reader`); *before* is what they had answered untuned, when
-# they had seen nothing but MiniWiki and invented worlds.
+# Both tables once more, on real passages of Wikipedia and real questions of Natural Questions (figures
+# only; the texts are not part of this book). The shared reader was first tuned on 1,180 further such
+# questions for 150 steps (`ragbook train reader`): that is *the same weights* here. *Own* is each method
+# trained from it by its own objective, for as many steps again, once.
+
+# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall: these passages are about things far apart, so what differs here is reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}}
+real, real_same = stored("nq"), stored("nq-same-weights")
+print(f"n = {real['questions']['n']}, {real['index']['passages']:,} passages")
+own_and_shared(real, real_same)
 
 # %%
-real, untuned = (
-    json.loads(Path(f"results/{name}.json").read_text()) for name in ("nq", "nq-untuned")
-)
-print(f"n = {real['questions']['n']}, {real['index']['passages']:,} passages")
-before = pd.Series(
-    {
-        name: percent({"mean": entry["em"], "ci95": entry["ci95"]["em"]})
-        for name, entry in untuned["methods"].items()
-    },
-    name="EM before (%)",
-)
-before.to_frame()
+Comparison(real_same, [])
 
 # %%
 Comparison(real, [])
 
 # %% [markdown]
-# The gold passage is nearly always among the five, for most of these passages are about things far
-# apart; so what differs is reading. Tuning adds ten to nineteen points of exact match, most to FiD.
-# REALM is ahead of the three that write, with intervals that exclude zero: Natural Questions' short
-# answers are runs of words of a passage, which is all that it can say.
+# In words, (a) and (b):
+
+# %% tags=["hide-input"]
+Markdown(papers.bullets([f"(a) {order(real_same)}", f"(b) {order(real)}"]))
+
+# %%
+Comparison(real, []).errors()
+
+# %% [markdown]
+# ### Is the order another one?
+#
+# The six pairs of the four methods on MiniWiki (the first) and on real questions (the second), by what
+# the tests of each say. A smaller sample tells fewer pairs apart, so what is told apart *only in the
+# first* has not turned over.
+
+
+# %% tags=["hide-input"]
+def turned(first: dict[str, Any], second: dict[str, Any], label: str) -> Iterable[str]:
+    """The pairs of the four methods, by whether two comparisons put them alike."""
+    yield f"**{label}**\n"
+    for kind, pairs in papers.turned_over(first, second).items():
+        yield f"* {kind}: {'; '.join(pairs) or 'none'}"
+    yield ""
+
+
+Markdown(
+    "\n".join(
+        [*turned(same, real_same, "The same weights"), *turned(own, real, "Their own training")]
+    )
+)
+
+# %% [markdown]
+# ### Why it would be
+#
+# Three things differ between the two sets of passages, and each can be changed by itself, with the same
+# weights for all so that no method's training is in the way (`python -m book.experiments.order`).
+# *How many passages are read:* a method that weighs passages before it reads them can lean on the first
+# one where retrieval is nearly always right; one that fuses them cannot, and has more to be
+# distracted by. *What stands beside the gold passage:* near ones on the same subject, or some drawn by
+# lot. *How long they are:* MiniWiki's passages are on the whole shorter than Wikipedia's, and a reader
+# may have learnt where in a passage answers stand.
+
+# %% mystnb={"figure": {"caption": "The same weights, MiniWiki's dev questions: exact match against the number of retrieved passages, and recall.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD and recall against k on MiniWiki"}}
+cause = stored("order")
+
+
+def by_passages(name: str) -> figures.CheckedFigure:
+    """Recall and exact match against k on one corpus."""
+    parts = {int(k): part for k, part in cause[f"{name}, by k"].items() if k != "n"}
+    series: dict[str, dict[float, Any]] = {
+        "recall": {k: part["recall"] for k, part in parts.items()}
+    }
+    for method in readers:
+        series[method] = {k: part["em"][method] for k, part in parts.items()}
+    return figures.curves(series, "k, passages read", "questions", log=True)
+
+
+for name in ("miniwiki", "nq"):
+    print(f"{name}: n = {cause[f'{name}, by k']['n']}")
+by_passages("miniwiki")
+
+# %% mystnb={"figure": {"caption": "The same on real questions.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD and recall against k on real questions"}}
+by_passages("nq")
+
+# %% mystnb={"figure": {"caption": "Real questions: the gold passage alone, with the four nearest others, and with four drawn by lot. What a method loses from the first row to the others, distractors cost it.", "alt": "Exact match of the four methods on real questions with the gold passage alone, with near and with random others"}}
+figures.grouped(
+    {what: part for what, part in cause["nq, others"].items() if what != "n"}, "exact match"
+)
+
+# %% mystnb={"figure": {"caption": "MiniWiki, the same.", "alt": "Exact match of the four methods on MiniWiki with the gold passage alone, with near and with random others"}}
+figures.grouped(
+    {what: part for what, part in cause["miniwiki, others"].items() if what != "n"}, "exact match"
+)
+
+# %% [markdown]
+# The distance between FiD and RAG-Sequence in every setting, in points. Where a change of setting on one
+# corpus brings it to what it is on the other, that is a cause; where it stays, it is none. A star: the
+# two intervals are apart, which asks for more than a paired test does. The last two rows are of the
+# questions that the first words of the gold passage answer, read with whole passages and with these
+# words only.
+
+# %%
+for name in ("miniwiki", "nq"):
+    part = cause[f"{name}, short"]
+    print(f"{name}: {part['n']} questions are answered in the first {part['words']} words")
+pd.DataFrame({name: papers.gaps(cause, name) for name in ("miniwiki", "nq")})
+
+# %% [markdown]
+# What FiD's answers are as passages are added, in % of the questions:
+
+# %%
+pd.concat(
+    {
+        name: pd.DataFrame(
+            {
+                f"k = {k}": {
+                    kind: cut_off(count / part["n"])
+                    for kind, count in part[k]["fid's errors"].items()
+                }
+                for k in part
+                if k != "n"
+            }
+        )
+        for name, part in ((n, cause[f"{n}, by k"]) for n in ("miniwiki", "nq"))
+    },
+    axis=1,
+)
+
+# %% [markdown]
+# ## What the papers claim, and what these tables show
+#
+# The papers' numbers are theirs: larger readers, all of Wikipedia, each its own retriever
+# ({cite:t}`khandelwal2020knnlm,guu2020realm,lewis2020rag,izacard2021fid`). What can be held against
+# each other is the order. The right column is made from stored tests: *as claimed* and *the other way
+# round* are differences beyond chance, *open* is one that could be chance.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+tables = {
+    "MiniWiki, same weights": same,
+    "MiniWiki, own training": own,
+    f"MiniWiki, {trained['seeds']} seeds": papers.of_seeds(trained),
+    "real questions, same weights": real_same,
+    "real questions, own training": real,
+}
+Markdown(papers.markdown(papers.claims(tables, by_k, stored("realm"), stored("language"))))
+
+# %% [markdown]
+# The lines on the same weights have no paper, for no paper compares so; beside those on each method's
+# own training they tell which part of a claim is the method's and which its training's. Other reasons
+# for which an order may not come back are tested above: answers that stop early, and passages of
+# another length, number and likeness. One is not: the readers' size, a fraction of the papers'.
+# {doc}`Chapter 4 <04-realm>` has the runs behind REALM's row, {doc}`chapter 6 <06-fid>` FiD with up to 50
+# passages, {doc}`chapter 3 <03-knn-lm>` the perplexities.
 #
 # ## The same questions, live
 #
-# The first questions of the split again, through all seven methods, here and now. Their answers must
-# be the stored ones.
+# The first questions of the split again, through all seven methods as trained, here and now. Their
+# answers must be the stored ones.
 
 # %%
 corpus, encoder = load_corpus("miniwiki"), load_encoder()
@@ -339,16 +730,16 @@ retriever = DenseRetriever(index, encoder)
 live = compare(
     methods.load(methods.NAMES, retriever, verbatim=True),
     questions.head(16),
-    k=results["k"],
+    k=own["k"],
     progress=False,
 )
-same = [
+agree = [
     now["methods"][name]["text"] == then["methods"][name]["text"]
     for now, then in zip(live.predictions, predictions, strict=False)
     for name in names
 ]
-print(f"{sum(same)} of {len(same)} answers are the stored ones")
-assert np.mean(same) > 0.95  # another processor may round a near tie the other way
+print(f"{sum(agree)} of {len(agree)} answers are the stored ones")
+assert np.mean(agree) > 0.95  # another processor may round a near tie the other way
 
 # %%
 for now in live.predictions[:3]:
@@ -372,6 +763,20 @@ for now in live.predictions[:3]:
 # ```
 #
 # ```{exercise}
+# :label: ex-two-tables
+# A method is ahead of another in table (b) and not in table (a). Name two reasons that have nothing to
+# do with how it combines passages, and a comparison that would tell them apart.
+# ```
+#
+# ```{solution} ex-two-tables
+# :class: dropdown
+# Its objective may fit the way it answers better, while the other's changes what the reader already
+# did well; or its question tower was trained and finds other passages (compare recall@5 in the two
+# tables). Take its trained reader with the shared question tower, or the oracle's passages
+# (`--retriever oracle`), which leave only the reader.
+# ```
+#
+# ```{exercise}
 # :label: ex-kappa
 # Two methods are each right on 95 % of the questions, and on 91 % of them both are right or both are
 # wrong. Is that much agreement?
@@ -385,14 +790,15 @@ for now in live.predictions[:3]:
 #
 # ```{exercise}
 # :label: ex-temperature
-# Raise every probability of a method to the power $1/T$ and calibrate again. Which $T$ brings REALM
-# to the diagonal? Why does the area under the ROC curve not move?
+# Raise every probability of a method to the power $1/T$ and calibrate again. Which $T$ brings a method
+# that is too modest to the diagonal? Why does the area under the ROC curve not move?
 # ```
 #
 # ```{solution} ex-temperature
 # :class: dropdown
-# `breakdown.calibration(p ** (1 / T), right["realm"])` for a few $T$ above 1: the groups move to the
-# right, as REALM is too modest. The area compares answers in pairs, and a power keeps every order.
+# `breakdown.calibration(p ** (1 / T), right["realm"])` for a few $T$: above 1 the groups move to the
+# right, which a modest method needs, below 1 to the left. The area compares answers in pairs, and a
+# power keeps every order.
 # ```
 #
 # ```{exercise}

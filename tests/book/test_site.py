@@ -93,6 +93,8 @@ def test_the_landing_page_shows_all_methods_side_by_side():
         assert name in text
     assert "make book" in text
     assert "make test" in text
+    pictures = [str(image["src"]) for image in page(SITE / "index.html").select("article img")]
+    assert "landing.png" in [Path(source).name for source in pictures]
 
 
 LOOK = """

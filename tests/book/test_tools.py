@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import docstrings
 import execute
+import landing
 import launch
 import light_pages
 import one_question
@@ -14,6 +15,7 @@ from bs4 import BeautifulSoup
 
 from ragbook.corpus import Corpus, Passage
 from ragbook.explorer.pages import question_id
+from ragbook.figures import own_and_shared
 
 ICONS = (
     '(()=>{var p={sun:[512,512,[9728],"f185","M1 2z"],"circle-half-stroke":[512,512,[9680,'
@@ -183,3 +185,55 @@ def test_one_question_is_a_row_a_method():
     link = soup.select_one("a")
     assert link is not None
     assert link["href"] == f"explorer.html#q={question_id('Who <hums>?')}"
+
+
+def asked(question, gold, *right):
+    """A line of predictions with the passages a and b, and methods of which these are right."""
+    return {
+        "question": question,
+        "gold_passage": gold,
+        "retrieved": [{"passage_id": name, "score": 1.0} for name in "ab"],
+        "methods": {str(number): {"em": em} for number, em in enumerate(right)},
+    }
+
+
+def test_the_one_question_is_the_first_that_most_answer_from_a_passage_found():
+    lines = [
+        asked("half are right", "a", 1, 1, 0, 0),
+        asked("not found", "c", 1, 1, 1, 1),
+        asked("no passage is known", None, 1, 1, 1, 1),
+        asked("this", "b", 1, 1, 1, 0),
+        asked("later", "a", 1, 1, 1, 1),
+    ]
+    assert one_question.chosen(lines) is lines[3]
+    assert one_question.chosen(iter(lines[:3])) is None
+
+
+def compared(em, sha256="same"):
+    entry = {"em": em, "ci95": {"em": [em - 0.1, em + 0.1]}, "recall_at_k": 0.8}
+    asked = {"name": "animals", "split": "test", "n": 10, "sha256": sha256}
+    return {"questions": asked, "k": 5, "methods": {"fid": entry}}
+
+
+def test_the_landing_figure_shows_both_tables(tmp_path, monkeypatch):
+    own, shared, shown = compared(0.6), compared(0.5), []
+
+    def noted(*given):
+        shown.append(given)
+        return own_and_shared(*given)
+
+    monkeypatch.setattr(landing, "own_and_shared", noted)
+    (tmp_path / "results.json").write_text(json.dumps(own))
+    (tmp_path / "same-weights.json").write_text(json.dumps(shared))
+    path = landing.draw(tmp_path)
+    assert shown == [(own, shared)]  # the methods' own training first
+    assert path == tmp_path / "landing.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_of_different_questions_are_not_drawn_together(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(compared(0.6)))
+    (tmp_path / "same-weights.json").write_text(json.dumps(compared(0.5, "other")))
+    with pytest.raises(ValueError, match="different questions"):
+        landing.draw(tmp_path)
+    assert not (tmp_path / "landing.png").exists()

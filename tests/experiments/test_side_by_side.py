@@ -50,6 +50,8 @@ def test_a_setting_counts_hits_and_right_answers():
     assert out["recall"]["mean"] == pytest.approx(3 / 6)
     assert set(out["methods"]) == {"a", "b"}
     assert out["methods"]["a"]["em"]["mean"] == pytest.approx(1 / 6)
+    # The same third passage is named every time, which answers the third question.
+    assert out["methods"]["a"]["right"] == "001000"
     assert out["methods"]["a"]["seconds_per_question"] == 0.25
     assert side_by_side.setting(retriever, QUESTIONS, 2)["methods"]["b"]["em"]["mean"] == 0
 

@@ -1,0 +1,36 @@
+"""Draw the first page's figure: `python book/_tools/landing.py [RESULTS]`, after `make compare`.
+
+RESULTS is a folder (default: book/results) with the two comparisons of the same questions:
+`results.json`, each method as its paper trains it, and `same-weights.json`, the same weights for
+all. The figure is `landing.png` beside them.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from ragbook.figures import own_and_shared
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+def draw(results: Path = RESULTS) -> Path:
+    """Write `landing.png` into the folder `results`, and return its path.
+
+    Raises:
+        ValueError: the two comparisons are not of the same questions and number of passages.
+    """
+    own, shared = (
+        json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("results", "same-weights")
+    )
+    if any(own[what] != shared[what] for what in ("questions", "k")):
+        raise ValueError(
+            "results.json and same-weights.json compare different questions or numbers of "
+            "passages; make the older one anew"
+        )
+    return own_and_shared(own, shared).save(results / "landing.png")
+
+
+if __name__ == "__main__":
+    print(draw(*map(Path, sys.argv[1:2])))
