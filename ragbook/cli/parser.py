@@ -70,9 +70,14 @@ def new_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--leave-one-out",
-        action="store_true",
+        nargs="?",
+        const=True,
+        default=False,
+        type=at_least(1),
+        metavar="N",
         help="also measure how much less likely each answer becomes without each of its passages, "
-        "the one measure of evidence that is the same for all methods",
+        "the one measure of evidence that is the same for all methods, on the first N questions "
+        "(without N, on all)",
     )
     command.add_argument(
         "--seed",

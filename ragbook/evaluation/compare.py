@@ -32,7 +32,7 @@ def compare(
     seed: int = 0,
     progress: bool = True,
     index: "PassageIndex | None" = None,
-    leave_one_out: bool = False,
+    leave_one_out: bool | int = False,
 ) -> Comparison:
     """Every method answers every question from k passages.
 
@@ -52,7 +52,8 @@ def compare(
     passage's weight, in nats, None where it is infinite or where a single passage was found; and
     ``leave_one_out_accuracy``, the share of the questions with a known gold passage on which
     leaving out that passage costs more than leaving out any other. It takes some more time, which
-    ``seconds_per_question`` does not count.
+    ``seconds_per_question`` does not count; a number measures it on so many of the first questions,
+    ``leave_one_out_n``.
 
     Raises InputError if there is no method, no question, a question without answers, two methods
     of one name, k < 1, or k < 2 with `leave_one_out`.
@@ -73,6 +74,7 @@ def compare(
     if leave_one_out and k < 2:
         raise InputError("A single passage cannot be left out; retrieve at least 2 with k.")
 
+    measured = len(questions) if leave_one_out is True else min(int(leave_one_out), len(questions))
     retrievers = {id(m.retriever): m.retriever for m in methods if m.retriever is not None}
     total = (len(retrievers) + len(methods)) * len(questions)
     hits: dict[int, list[bool]] = {key: [] for key in retrievers}
@@ -98,14 +100,16 @@ def compare(
                 bar.update(len(batch))
                 answers[method.name] += given
                 read = found.get(id(method.retriever))
-                fall = _falls(method, batch, given, read, k) if leave_one_out and read else None
+                part = batch[: max(0, measured - len(predictions))]
+                here = len(part)
+                fall = _falls(method, part, given[:here], read[:here], k) if part and read else None
                 falls[method.name] += fall or []
                 for i, (question, answer) in enumerate(zip(batch, given, strict=True)):
                     lines[i]["methods"][method.name] = _prediction(
                         question,
                         answer,
                         read[i] if read else None,
-                        fall[i] if fall else None,
+                        fall[i] if fall and i < len(fall) else None,
                     )
             predictions += lines
 
@@ -140,8 +144,13 @@ def compare(
                 **_answer_nll(method.name, log_probs[method.name]),
                 "evidence_accuracy": _evidence_accuracy(questions, answers[method.name]),
                 **(
-                    {"leave_one_out_accuracy": _loo_accuracy(questions, falls[method.name])}
-                    if leave_one_out
+                    {
+                        "leave_one_out_accuracy": _loo_accuracy(
+                            questions[:measured], falls[method.name]
+                        ),
+                        "leave_one_out_n": measured,
+                    }
+                    if measured
                     else {}
                 ),
                 "seconds_per_question": (
@@ -294,7 +303,7 @@ def _evidence_accuracy(questions: QuestionSet, answers: Sequence["Answer"]) -> f
     return sum(heaviest) / len(with_gold)
 
 
-def _loo_accuracy(questions: QuestionSet, falls: Sequence[dict[str, float]]) -> float | None:
+def _loo_accuracy(questions: Sequence[Question], falls: Sequence[dict[str, float]]) -> float | None:
     """The share of the questions with a known gold passage on which the answer loses more without
     that passage than without any other. None without such questions and for a method that has not
     said what its answers lose."""

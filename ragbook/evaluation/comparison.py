@@ -47,7 +47,7 @@ class Comparison:
         rows = []
         for method, scores in self.results["methods"].items():
             for metric, value in scores.items():
-                if metric not in ("ci95", "device", "precision", "errors"):
+                if metric not in ("ci95", "device", "precision", "errors", "leave_one_out_n"):
                     low, high = scores["ci95"].get(metric, (None, None))
                     rows.append((method, metric, value, low, high))
         numbers = {"value": float, "low": float, "high": float}

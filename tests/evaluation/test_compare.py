@@ -356,6 +356,20 @@ def test_what_each_answer_loses_without_each_passage():
     assert "loo" not in plain.predictions[0]["methods"]["fid"]["evidence"][0]
 
 
+def test_what_the_first_answers_lose_is_measured_alone():
+    """A number that ends within a batch: the same values as on all, and none after it."""
+    loses, every = (Loses("fid", 20, FakeRetriever()) for _ in range(2))
+    some = compare([loses], QUESTIONS, k=3, leave_one_out=21)
+    whole = compare([every], QUESTIONS, k=3, leave_one_out=True)
+    assert some.results["methods"]["fid"]["leave_one_out_n"] == 21
+    assert sum(map(len, loses.asked)) == 21
+    for i, (a, b) in enumerate(zip(some.predictions, whole.predictions, strict=True)):
+        if i < 21:
+            assert a == b
+        else:
+            assert not any("loo" in e for e in a["methods"]["fid"]["evidence"])
+
+
 def test_a_question_with_one_passage_is_not_asked_what_it_loses():
     class Few(FakeRetriever):
         def retrieve(self, questions, k):
