@@ -78,9 +78,9 @@ class Recipe:
     steps: int = 100
     batch: int = 8
     n: int = 5
-    decoder_rate: float = 3e-4
-    adapter_rate: float = 1e-3
-    query_rate: float = 2e-4
+    decoder_rate: float = 1e-4
+    adapter_rate: float = 3e-4
+    query_rate: float = 5e-5
     layers: int = 2
     rank: int = 8
     kept: int = 16
