@@ -250,32 +250,10 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# ## Would another training say the same?
-#
 # These tests resample questions. They say nothing of the seed of a training, which moves the order of
-# the examples and with it the reader. So the trainings of table (b) were made again with other seeds,
-# and the intervals below hold for other seeds *and* other questions: both are resampled, independently
-# of each other ({cite:t}`owen2007pigeonhole`). With few seeds this is a coarse measure, and an honest one.
-
-# %%
-trained = stored("trained")
-print(f"{trained['seeds']} seeds, the first {trained['n']} test questions, k = {trained['k']}")
-pd.DataFrame(
-    {
-        name: {
-            "EM (%)": percent(scores["em"]),
-            "contains (%)": percent(scores["contains"]),
-            "cut short (%)": percent(scores["cut"]),
-            "EM by seed (%)": ", ".join(cut_off(value) for value in scores["em"]["by_seed"]),
-        }
-        for name, scores in trained["methods"].items()
-    }
-).T
-
-# %% tags=["hide-input"]
-told(papers.of_seeds(trained))
-
-# %% [markdown]
+# the examples and with it the reader; table (b) is of one seed. `ragbook train methods --seed S` makes
+# others, and `python -m book.experiments.trained` puts intervals over seeds and questions together.
+#
 # ## Which questions?
 #
 # Most questions are *plain*: one passage answers them, and they name what they ask about. An *indirect*
@@ -570,130 +548,35 @@ pd.Series(sweep["memory, MiB"]).round().astype(int).rename("peak memory, MiB").t
 # %% [markdown]
 # ## On real Wikipedia
 #
-# Both tables once more, on real passages of Wikipedia and real questions of Natural Questions (figures
-# only; the texts are not part of this book). The shared reader was first tuned on 1,180 further such
-# questions for 150 steps (`ragbook train reader`): that is *the same weights* here. *Own* is each method
-# trained from it by its own objective, for as many steps again, once.
+# Real passages of Wikipedia and real questions of Natural Questions (figures only; the texts are not
+# part of this book). These figures are older than the tables above: the readers were tuned on 1,180
+# further such questions for 300 steps (`ragbook train reader`), and each method then moved only biases
+# and layer norms towards its own objective, with answers decoded as the package did then.
 
-# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall: these passages are about things far apart, so what differs here is reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}}
-real, real_same = stored("nq"), stored("nq-same-weights")
+# %%
+real = stored("nq")
 print(f"n = {real['questions']['n']}, {real['index']['passages']:,} passages")
-own_and_shared(real, real_same)
-
-# %%
-Comparison(real_same, [])
-
-# %%
 Comparison(real, [])
 
-# %% [markdown]
-# In words, (a) and (b):
-
 # %% tags=["hide-input"]
-Markdown(papers.bullets([f"(a) {order(real_same)}", f"(b) {order(real)}"]))
-
-# %%
-Comparison(real, []).errors()
+Markdown(papers.bullets([order(real)]))
 
 # %% [markdown]
-# ### Is the order another one?
-#
-# The six pairs of the four methods on MiniWiki (the first) and on real questions (the second), by what
-# the tests of each say. A smaller sample tells fewer pairs apart, so what is told apart *only in the
-# first* has not turned over.
+# The gold passage is nearly always among the five, for most of these passages are about things far
+# apart; so what differs is reading. Is the order another one than on MiniWiki? The six pairs of the
+# four methods on MiniWiki (the first, table b) and on real questions (the second), by what the tests of
+# each say. A smaller sample tells fewer pairs apart, so what is told apart *only in the first* has not
+# turned over.
 
 
 # %% tags=["hide-input"]
-def turned(first: dict[str, Any], second: dict[str, Any], label: str) -> Iterable[str]:
+def turned(first: dict[str, Any], second: dict[str, Any]) -> Iterable[str]:
     """The pairs of the four methods, by whether two comparisons put them alike."""
-    yield f"**{label}**\n"
     for kind, pairs in papers.turned_over(first, second).items():
         yield f"* {kind}: {'; '.join(pairs) or 'none'}"
-    yield ""
 
 
-Markdown(
-    "\n".join(
-        [*turned(same, real_same, "The same weights"), *turned(own, real, "Their own training")]
-    )
-)
-
-# %% [markdown]
-# ### Why it would be
-#
-# Three things differ between the two sets of passages, and each can be changed by itself, with the same
-# weights for all so that no method's training is in the way (`python -m book.experiments.order`).
-# *How many passages are read:* a method that weighs passages before it reads them can lean on the first
-# one where retrieval is nearly always right; one that fuses them cannot, and has more to be
-# distracted by. *What stands beside the gold passage:* near ones on the same subject, or some drawn by
-# lot. *How long they are:* MiniWiki's passages are on the whole shorter than Wikipedia's, and a reader
-# may have learnt where in a passage answers stand.
-
-# %% mystnb={"figure": {"caption": "The same weights, MiniWiki's dev questions: exact match against the number of retrieved passages, and recall.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD and recall against k on MiniWiki"}}
-cause = stored("order")
-
-
-def by_passages(name: str) -> figures.CheckedFigure:
-    """Recall and exact match against k on one corpus."""
-    parts = {int(k): part for k, part in cause[f"{name}, by k"].items() if k != "n"}
-    series: dict[str, dict[float, Any]] = {
-        "recall": {k: part["recall"] for k, part in parts.items()}
-    }
-    for method in readers:
-        series[method] = {k: part["em"][method] for k, part in parts.items()}
-    return figures.curves(series, "k, passages read", "questions", log=True)
-
-
-for name in ("miniwiki", "nq"):
-    print(f"{name}: n = {cause[f'{name}, by k']['n']}")
-by_passages("miniwiki")
-
-# %% mystnb={"figure": {"caption": "The same on real questions.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD and recall against k on real questions"}}
-by_passages("nq")
-
-# %% mystnb={"figure": {"caption": "Real questions: the gold passage alone, with the four nearest others, and with four drawn by lot. What a method loses from the first row to the others, distractors cost it.", "alt": "Exact match of the four methods on real questions with the gold passage alone, with near and with random others"}}
-figures.grouped(
-    {what: part for what, part in cause["nq, others"].items() if what != "n"}, "exact match"
-)
-
-# %% mystnb={"figure": {"caption": "MiniWiki, the same.", "alt": "Exact match of the four methods on MiniWiki with the gold passage alone, with near and with random others"}}
-figures.grouped(
-    {what: part for what, part in cause["miniwiki, others"].items() if what != "n"}, "exact match"
-)
-
-# %% [markdown]
-# The distance between FiD and RAG-Sequence in every setting, in points. Where a change of setting on one
-# corpus brings it to what it is on the other, that is a cause; where it stays, it is none. A star: the
-# two intervals are apart, which asks for more than a paired test does. The last two rows are of the
-# questions that the first words of the gold passage answer, read with whole passages and with these
-# words only.
-
-# %%
-for name in ("miniwiki", "nq"):
-    part = cause[f"{name}, short"]
-    print(f"{name}: {part['n']} questions are answered in the first {part['words']} words")
-pd.DataFrame({name: papers.gaps(cause, name) for name in ("miniwiki", "nq")})
-
-# %% [markdown]
-# What FiD's answers are as passages are added, in % of the questions:
-
-# %%
-pd.concat(
-    {
-        name: pd.DataFrame(
-            {
-                f"k = {k}": {
-                    kind: cut_off(count / part["n"])
-                    for kind, count in part[k]["fid's errors"].items()
-                }
-                for k in part
-                if k != "n"
-            }
-        )
-        for name, part in ((n, cause[f"{n}, by k"]) for n in ("miniwiki", "nq"))
-    },
-    axis=1,
-)
+Markdown("\n".join(turned(own, real)))
 
 # %% [markdown]
 # ## What the papers claim, and what these tables show
@@ -707,17 +590,15 @@ pd.concat(
 tables = {
     "MiniWiki, same weights": same,
     "MiniWiki, own training": own,
-    f"MiniWiki, {trained['seeds']} seeds": papers.of_seeds(trained),
-    "real questions, same weights": real_same,
-    "real questions, own training": real,
+    "real questions": real,
 }
 Markdown(papers.markdown(papers.claims(tables, by_k, stored("realm"), stored("language"))))
 
 # %% [markdown]
 # The lines on the same weights have no paper, for no paper compares so; beside those on each method's
-# own training they tell which part of a claim is the method's and which its training's. Other reasons
-# for which an order may not come back are tested above: answers that stop early, and passages of
-# another length, number and likeness. One is not: the readers' size, a fraction of the papers'.
+# own training they tell which part of a claim is the method's and which its training's. One other
+# reason for which an order may not come back is tested above, answers that stop early. One is not: the
+# readers' size, a fraction of the papers'.
 # {doc}`Chapter 4 <04-realm>` has the runs behind REALM's row, {doc}`chapter 6 <06-fid>` FiD with up to 50
 # passages, {doc}`chapter 3 <03-knn-lm>` the perplexities.
 #
