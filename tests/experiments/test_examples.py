@@ -6,6 +6,7 @@ from experiments.examples import example
 
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
+from ragbook.methods import Answer
 from tests.fakes import FixedRetriever
 
 CORPUS = Corpus("four", [Passage(letter, letter, "Words.") for letter in "abcd"])
@@ -37,6 +38,27 @@ def words(text, add_special_tokens):
 def test_it_is_retrieved_but_not_first_and_its_answer_is_long(how, text, batch, monkeypatch):
     monkeypatch.setattr(examples, "BATCH", batch)
     assert example(RETRIEVER, QUESTIONS, words, **how).text == text
+
+
+class Knows:
+    """Answers one of the questions rightly, and must be asked with one passage."""
+
+    name, parameters, retriever = "knows", 0, None
+
+    def __init__(self, text):
+        self.text = text
+
+    def answer(self, questions, k=5):
+        assert k == 1
+        said = [q.answers[0] if q.text == self.text else "nothing" for q in questions]
+        return [Answer(q.text, a, 0.0, (), 0.0) for q, a in zip(questions, said, strict=True)]
+
+
+def test_it_can_be_read_from_its_passage():
+    found = example(RETRIEVER, QUESTIONS, words, Knows("Does it fit too?"), k=3)
+    assert found.text == "Does it fit too?"
+    with pytest.raises(InputError, match="can be read"):
+        example(RETRIEVER, QUESTIONS, words, Knows("Is it far down?"), k=3)
 
 
 def test_without_one_it_says_what_is_missing():
