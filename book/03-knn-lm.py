@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 import torch
 from experiments import figures
+from experiments.examples import example
 from experiments.report import relative
 
 from ragbook import load_corpus, load_questions
@@ -334,21 +335,22 @@ pd.DataFrame(
 # %%
 index = build_index(corpus, Path("../build/index"), load_encoder(), progress=False)
 retriever = DenseRetriever(index, load_encoder())
-questions = list(load_questions("miniwiki", "dev").head(24))
+dev = list(load_questions("miniwiki", "dev"))
+questions = dev[:24]
 answers = [q.answers[0] for q in questions]
 for lam in (0.0, manifest()["knn_lm"]["lam"]):
     method = knn_lm.KnnLM(lm, retriever, lam, manifest()["knn_lm"]["temperature"])
     nll = -method.log_prob(questions, answers, k=5).double().mean().item()
     print(f"lambda = {lam:.2f}: {nll:.1f} nats for the right answer")
 
-# %% mystnb={"figure": {"caption": "Which passage's neighbours spoke for the right answer: the evidence of kNN-LM for one question.", "alt": "Bars of the neighbours' mass by passage"}}
-question = questions[3]
+# %% mystnb={"figure": {"caption": "Which passage's neighbours spoke for the right answer: the evidence of kNN-LM for the first dev question whose gold passage is found but not ranked first, and whose answer has several tokens.", "alt": "Bars of the neighbours' mass by passage"}}
+question = example(retriever, dev, lm.tokenizer)
 found = retriever.retrieve([question], 5)[0]
 tokens = lm.tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]
 stored = method.datastore(found)
 _, distances, hits = method.neighbours(question, tokens, stored)
 mass = knn_lm.passage_mass(distances, hits, stored[2], 5, method.temperature)
-print(question.text, "|", question.answers[0])
+print(question.text, "|", question.answers[0], "|", question.gold_passage)
 figures.bars(dict(zip(found.ids, mass.tolist(), strict=True)), "share of the neighbours' mass")
 
 # %% [markdown]

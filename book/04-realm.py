@@ -27,21 +27,26 @@ import numpy as np
 import pandas as pd
 import torch
 from experiments import figures
+from experiments.examples import example
 from experiments.report import percent, points
+from experiments.sentences import capital, compared
+from IPython.display import Markdown
 
-from ragbook import load_corpus, load_questions
+from ragbook import load_corpus, load_questions, methods
 from ragbook.corpus.salient import SalientSpans, sentences
 from ragbook.evaluation import exact_match
+from ragbook.evaluation.statistics import cut_off
 from ragbook.index import build_index
 from ragbook.methods import realm
-from ragbook.models import load_encoder, load_span_reader
-from ragbook.retrieval import DenseRetriever
+from ragbook.models import load_encoder
+from ragbook.retrieval import DenseRetriever, OracleRetriever
 
-corpus, encoder, reader = load_corpus("miniwiki"), load_encoder(), load_span_reader(method="realm")
+corpus, encoder = load_corpus("miniwiki"), load_encoder()
 index = build_index(corpus, Path("../build/index"), encoder, progress=False)
-retriever = DenseRetriever(index, encoder)
-method = realm.Realm(reader, retriever)
-questions = list(load_questions("miniwiki", "dev").head(32))
+(method,) = methods.load(["realm"], DenseRetriever(index, encoder))
+reader, retriever = method.reader, method.retriever  # with the question tower that REALM trained
+dev = list(load_questions("miniwiki", "dev"))
+questions = dev[:32]
 measured = json.loads(Path("results/realm.json").read_text())
 
 
@@ -188,16 +193,38 @@ for run, difference in measured["differences"].items():
     print(f"refreshed - {RUNS[run]:<24} {points(difference)} points of recall@5")
 pd.DataFrame(rows).T.fillna("")
 
+# %% tags=["remove-input"]
+before, after = (part["5"]["mean"] for part in (start["cloze"], measured["refreshed"]["recall"]))
+named = {"stale": "the one with the stale index", "random": "the one with random masks"}
+said = [
+    compared(difference, "the refreshed run", named[run])
+    for run, difference in measured["differences"].items()
+]
+Markdown(
+    "From sentences alone, without a question, an answer or a label, the damaged retriever finds the gold "
+    f"passage among five for {cut_off(after)} % of the questions, where it found it for {cut_off(before)} % "
+    f"at the start. {capital('; '.join(said))}."
+)
+
 # %% [markdown]
-# From sentences alone, without a question, an answer or a label, the damaged retriever finds the gold
-# passage of half the questions where it found that of little more than a quarter. The refreshed index
-# and the salient masks are each worth some four points of that, and neither interval holds zero.
-#
-# Why so much is learnt with a stale index, too: only the *search* is stale, the candidates it returns
-# are scored by the retriever as it is. But they are what the damaged retriever could find. Among them
-# is a passage that tells the hidden span for one sentence in six, at the end of the refreshed run
-# for more than half; and the best passage is worth 2.6 nats there, in the stale run nothing.
-#
+# Why anything is learnt with a stale index: only the *search* is stale, the candidates it returns are scored
+# by the retriever as it is. But they are what the damaged retriever could find.
+
+
+# %% tags=["remove-input"]
+def ends(run, figure):
+    return [row[figure] for row in measured[run]["log"] if figure in row][-1]
+
+
+first = next(row["holder_found"] for row in measured["refreshed"]["log"] if "holder_found" in row)
+Markdown(
+    f"Early in the refreshed run a passage that tells the hidden span is among the candidates for "
+    f"{cut_off(first)} % of the sentences, at its end for {cut_off(ends('refreshed', 'holder_found'))} %; "
+    f"in the stale run, at its end, for {cut_off(ends('stale', 'holder_found'))} %. The best passage is "
+    f"worth {ends('refreshed', 'utility'):.1f} nats there, in the stale run {ends('stale', 'utility'):.1f}."
+)
+
+# %% [markdown]
 # How far does a new index move what is retrieved? The share of the seven best passages that the old
 # index had found too:
 
@@ -215,8 +242,8 @@ figures.lines({"refreshed every 25 steps": overlaps}, "step", "overlap (%)")
 # ### The null document's share
 #
 # Where no passage helps, the null document explains the sentence as well as any. Its score starts on a
-# par with the best passage's; as the passages get better it loses its share to them, while the
-# posterior on passages that tell the hidden span grows. With the stale index it keeps a tenth.
+# par with the best passage's; if the passages get better it loses its share to them, while the
+# posterior on passages that tell the hidden span grows.
 
 # %% mystnb={"figure": {"caption": "Prior and posterior of the null document, and how much posterior lies on passages that tell the hidden span, over the refreshed run.", "alt": "Null prior, null posterior and share of telling passages against steps"}}
 figures.lines(
@@ -229,19 +256,29 @@ figures.lines(
     "%",
 )
 
+# %% tags=["remove-input"]
+Markdown(
+    f"At the end the null document's prior is {cut_off(ends('refreshed', 'null_prior'))} %; with the stale "
+    f"index it is {cut_off(ends('stale', 'null_prior'))} %."
+)
+
 # %% [markdown]
 # ## Questions
 #
 # For open question answering $p(y \mid z, x)$ adds up the probabilities of all spans of $z$ that read $y$
-# (section 3.2), and spans are few enough to enumerate. One question, step by step: the prior is a
-# softmax over the retriever's scores; the reader then gives each passage's spans a distribution of
-# their own, whose first entry says "the answer is not here".
+# (section 3.2), and spans are few enough to enumerate. The bundled reader and its question tower were
+# trained so from one shared reader, beside the other methods ({doc}`07-side-by-side`;
+# `ragbook train methods`). One question, step by step, the first that is answered from its gold passage
+# alone where another passage is ranked before it: the prior is a softmax over the retriever's scores; the
+# reader then gives each passage's spans a distribution of their own, whose first entry says "the answer
+# is not here".
 
 # %%
-question = questions[16]
+alone = realm.Realm(reader, OracleRetriever(corpus, retriever))
+question = example(retriever, dev, reader.tokenizer, alone)
 found = retriever.retrieve([question], 5)[0]
 prior = torch.log_softmax(torch.from_numpy(found.scores) * retriever.score_scale, dim=0)
-print(question.text, "|", " / ".join(question.answers))
+print(question.text, "|", " / ".join(question.answers), "|", question.gold_passage)
 inputs, spans = reader.span_log_probs([question.text] * 5, found.passages)
 for z, passage in enumerate(found.passages):
     flat = spans[z].flatten().clone()
@@ -299,13 +336,27 @@ print(f"recall@5 {percent(own['recall']['5'])}")
 print(f"below: EM on {measured['realm']['n']} test questions, recall on {start['questions']}")
 pd.DataFrame(rows).T
 
+# %% tags=["remove-input"]
+trained, orqa, whole = (measured[run] for run in ("realm", "orqa", "embedded"))
+gained = [
+    100 * (part["recall"]["5"]["mean"] - part["recall_before"]["5"]["mean"])
+    for part in (trained, whole)
+]
+apart = trained["em"]["ci95"][0] > orqa["em"]["ci95"][1] or (
+    orqa["em"]["ci95"][0] > trained["em"]["ci95"][1]
+)
+Markdown(
+    f"Exact match goes with recall: the same span scorer answers {cut_off(trained['em']['mean'])} % of the "
+    "questions with what the retriever learnt from sentences, and "
+    f"{cut_off(whole['em']['mean'])} % with the embedded encoder. Fine-tuning the question side moves "
+    f"recall@5 by {gained[0]:+.1f} points for the former and {gained[1]:+.1f} for the latter. The intervals "
+    f"of one softmax and of two {'are apart' if apart else 'overlap'}."
+)
+
 # %% [markdown]
-# Exact match follows recall: the same span scorer answers a third of the questions with what the
-# retriever learnt from sentences, and more than half with the embedded encoder, which was trained on
-# a billion pairs of texts. Fine-tuning the question side adds a few points of recall to the former
-# and none to the latter. Whether one softmax is used or two makes no difference that could be
-# measured. The line on Natural Questions is the embedded encoder's on 2,180 passages of Wikipedia,
-# after a reader's training and this one on 1,180 questions (figures only).
+# The embedded encoder was trained on a billion pairs of texts, which sentences of a small corpus do not make up
+# for. The line on Natural Questions is the embedded encoder's on 2,180 passages of Wikipedia, after a
+# reader's training and this one on 1,180 questions (figures only).
 #
 # ## What moves it
 #
@@ -345,11 +396,18 @@ pd.DataFrame(
     }
 ).T
 
+# %% tags=["remove-input"]
+ours = sorted(here, key=lambda run: -here[run]["mean"])
+theirs = sorted(paper, key=lambda run: -paper[run])
+lost = 100 * measured["differences"]["stale"]["difference"]
+Markdown(
+    f"From best to worst the paper has {', '.join(theirs)}; here it is {', '.join(ours)}. A stale index costs "
+    f"the paper {paper['refreshed'] - paper['stale']:.1f} points of recall, and this run {lost:.1f}."
+)
+
 # %% [markdown]
-# The order is the paper's at the top: nothing does as well as salient spans with an index that keeps up.
-# The distances are not. A stale index costs the paper more than half of its recall and this run four
-# points, as only a map of 64 numbers is learnt here, in 500 steps, and among 1,806 passages even an
-# old index has some of the right ones.
+# The distances need not agree: only a map of 64 numbers is learnt here, in 500 steps, and among 1,806
+# passages even an old index has some of the right ones.
 #
 # The original checkpoints, which `transformers` no longer reads, run here
 # (`ragbook.models.checkpoints.realm`). `python benchmarks/realm.py OLD_PYTHON` has an old

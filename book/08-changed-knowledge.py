@@ -22,9 +22,13 @@ import numpy as np
 import pandas as pd
 from experiments import changed_knowledge as change
 from experiments import figures
+from experiments.sentences import between, ranked
+from IPython.display import Markdown
 
 from ragbook import load_corpus, methods
 from ragbook.corpus import Corpus, miniwiki
+from ragbook.evaluation.names import called, listed
+from ragbook.evaluation.statistics import cut_off
 from ragbook.models import load_encoder
 
 measured = json.loads(Path("results/change.json").read_text())
@@ -82,7 +86,7 @@ for name, entry in followed["methods"].items():
 # by what was right in 2022. A method says what its index says if the first and the last column are
 # high and the two in the middle are low.
 
-# %% mystnb={"figure": {"caption": "Share of answers that match each edition, by the index that was searched. Answers of a reading method that are right for the other edition than its index's are rare: it is the passages that speak, not the weights.", "alt": "Heat map of right answers by method, edition of the index and edition of the answer"}}
+# %% mystnb={"figure": {"caption": "Share of answers that match each edition, by the index that was searched. Where the passages speak and not the weights, the two columns in the middle are empty.", "alt": "Heat map of right answers by method, edition of the index and edition of the answer"}}
 changed = measured["editions"]["changed"]
 cells = [(i, a) for i in asked for a in asked]
 short = {"miniwiki-2012": "2012", "miniwiki": "2022"}
@@ -99,11 +103,20 @@ figures.grouped(
     "changed questions",
 )
 
+# %% tags=["remove-input"]
+right = [changed["methods"][n]["right"][i][i]["mean"] for n in readers for i in asked]
+other = [changed["methods"][n]["right"][i][a]["mean"] for n in readers for i, a in cells if i != a]
+follows = {called(n): changed["methods"][n]["follows"]["mean"] for n in names}
+Markdown(
+    f"The methods that read passages apart answer {between(right)} of these questions rightly with either "
+    f"index, and {between(other)} as the other edition would have it. They follow the change, right twice, on "
+    f"{between([changed['methods'][n]['follows']['mean'] for n in readers])}; of all methods, "
+    f"{ranked(follows)}."
+)
+
 # %% [markdown]
-# To follow is to be right twice, and these questions are hard: the methods that read passages apart
-# answer a third to two fifths of them rightly with either index. The shared reader in one prompt of
-# several passages, which it was not trained on, hardly answers any. Closed book says the same both
-# times by necessity.
+# To follow is to be right twice. The shared reader in one prompt of several passages does what it was not
+# trained for. Closed book says the same both times by necessity.
 #
 # ## What else moves?
 #
@@ -138,11 +151,31 @@ rows = {
 }
 pd.DataFrame(rows).T.round(3)
 
+# %% tags=["remove-input"]
+said = []
+for kind, part in unchanged.items():
+    moved = [part["methods"][n]["moved"]["mean"] for n in readers]
+    clear = [
+        called(n)
+        for n in readers
+        if not part["methods"][n]["difference"]["ci95"][0]
+        <= 0
+        <= part["methods"][n]["difference"]["ci95"][1]
+    ]
+    verdict = (
+        f"the difference in exact match excludes zero for {listed(clear)}"
+        if clear
+        else "every interval of the difference in exact match holds zero"
+    )
+    said.append(
+        f"Of the {kind} questions {between(moved)} get another answer from the methods that read passages "
+        f"apart ({cut_off(part['methods']['in-context']['moved']['mean'])} % from one prompt), and {verdict}."
+    )
+Markdown(" ".join(said))
+
 # %% [markdown]
-# That is exact match before and after the swap. Near the change about one answer in four moves (in
-# one prompt nearly every second one), but as many for the better as for the worse: every interval of
-# the difference holds zero. Far from it the answers of the methods that read passages apart stay as
-# they were, to the last word.
+# Where as many answers move for the better as for the worse, exact match before and after is the same, and
+# only the answers themselves show that something moved.
 #
 # ## How long does it take?
 #
@@ -167,7 +200,7 @@ pd.Series(
 #
 # Now the index of 2022 loses every passage that answers one of the questions. What is left to say?
 
-# %% mystnb={"figure": {"caption": "Exact match and the mean probability that a method gives its own answer, before and after the passages that answer were deleted. What is deleted is gone. The answers keep coming, and the probability is the only sign that nothing stands behind them.", "alt": "Exact match and mean probability before and after deletion for seven methods, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match and the mean probability that a method gives its own answer, before and after the passages that answer were deleted. The answers keep coming, and their probability is the only sign that nothing stands behind them.", "alt": "Exact match and mean probability before and after deletion for seven methods, with 95 % intervals"}}
 gone = measured["editions"]["deleted"]["methods"]
 figures.grouped(
     {
@@ -195,7 +228,7 @@ print(kept[0].text)
 print("true: ", load_corpus("miniwiki").get(str(kept[0].gold_passage)).text[:160])
 print("false:", passages[0].text[:160])
 
-# %% mystnb={"figure": {"caption": "With a false passage beside the true one: share of true, false and other answers, and the weight of the false passage in the evidence. Every method that reads passages apart repeats some of the falsehoods, from one question in six (RAG-Token) to one in four (FiD, nearly as often as the truth).", "alt": "Share of true, false and other answers and weight of the false passage for seven methods, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "With a false passage beside the true one: share of true, false and other answers, and the weight of the false passage in the evidence.", "alt": "Share of true, false and other answers and weight of the false passage for seven methods, with 95 % intervals"}}
 false = measured["false"]
 labels = {
     "true": "says the true answer",
@@ -208,12 +241,19 @@ figures.grouped(
     f"of {false['n']} questions",
 )
 
+# %% tags=["remove-input"]
+lies = {called(n): false["methods"][n]["false"]["mean"] for n in readers}
+truths = {called(n): false["methods"][n]["true"]["mean"] for n in readers}
+Markdown(
+    f"How often each repeats the falsehood: {ranked(lies)}. How often it says the truth: {ranked(truths)}."
+)
+
 # %% [markdown]
-# The truth is ahead, for an exchanged name may not fit its sentence or its question, and other passages
-# may tell it too. But no method can know which of two passages lies; the evidence at least says
-# that there were two. That is the other side of following: whoever writes into the index writes the answers. An index needs
-# the care that a training set needs, and its manifest's hashes are there to say that nobody else wrote
-# into it.
+# An exchanged name may not fit its sentence or its question, and other passages may tell the truth too, which
+# is what the truth has in its favour. But no method can know which of two passages lies; the evidence at
+# least says that there were two. That is the other side of following: whoever writes into the index writes
+# the answers. An index needs the care that a training set needs, and its manifest's hashes are there to say
+# that nobody else wrote into it.
 #
 # ## What the papers had
 #

@@ -174,11 +174,11 @@ for factory in ("Flat", "HNSW16", "IVF32,SQ8", "IVF32,PQ48x4", "IVF32,PQ12x4"):
             index.parts[0].look_into(probes)
             curves[factory][probes] = round(share_found(index.search(asked, 10)[1], exact), 2)
 
-# %% mystnb={"figure": {"caption": "Recall@10 against exact search, MiniWiki's 755 dev questions. More cells looked into find what the inverted file lost; ranking again by whole vectors makes up for codes as long as they propose the right ones.", "alt": "Recall against cells looked into, for three kinds of codes"}}
+# %% mystnb={"figure": {"caption": "Recall@10 against exact search, MiniWiki's dev questions. More cells looked into find what the inverted file lost; ranking again by whole vectors makes up for codes as long as they propose the right ones.", "alt": "Recall against cells looked into, for three kinds of codes"}}
 figures.lines(curves, "cells looked into (nprobe)", "recall@10", log=True)
 
 # %% [markdown]
-# In braces stands what the build measured on questions of its own making, by the effort: near what the
+# In braces stands what the build measured on questions of its own making, by the effort, beside what the
 # real questions say. It is what an index loses against exact search, not what a reader will find.
 #
 # Inverted lists are filled a block of vectors at a time, each block into a file, and merged on the

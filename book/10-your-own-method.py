@@ -36,7 +36,7 @@
 #
 # ## The code
 #
-# One module, `ragbook/methods/names.py`. The mathematics is a pure function on its own; the class
+# One module, `book/experiments/names_method.py`. The mathematics is a pure function on its own; the class
 # retrieves, calls it and keeps the promises. The prior and the posterior are the package's own.
 
 # %%
@@ -47,7 +47,7 @@ import pandas as pd
 from experiments import names_method as names
 
 from ragbook import explorer, figures, load_corpus, load_questions, methods
-from ragbook.evaluation import compare
+from ragbook.evaluation import compare, words
 from ragbook.index import build_index
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
@@ -72,12 +72,12 @@ chosen = methods.load(
 comparison = compare(chosen, questions, k=5, progress=False)
 comparison
 
-# %% mystnb={"figure": {"caption": "The new method beside two of the book's, on a hundred dev questions. Retrieval hands it a few dozen names, and counting them is not reading.", "alt": "Exact match and F1 of closed-book, REALM and the names method with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "The new method beside two of the book's, on a hundred dev questions.", "alt": "Exact match and F1 of closed-book, REALM and the names method with 95 % intervals"}}
 figures.side_by_side(comparison.results)
 
 # %% [markdown]
-# The table, the tests in pairs and the explorer take whatever methods the comparison has. From the
-# command line it is the same:
+# Retrieval hands the new method a few dozen names, and counting them is not reading. The table, the tests in
+# pairs and the explorer take whatever methods the comparison has. From the command line it is the same:
 #
 # ```
 # ragbook compare --methods closed-book,realm,experiments.names_method:Names --out results
@@ -87,6 +87,13 @@ figures.side_by_side(comparison.results)
 paired = pd.DataFrame([p for p in comparison.results["paired"] if p["metric"] == "em"])
 paired["low"], paired["high"] = zip(*paired.pop("ci95"), strict=True)
 paired[["a", "b", "difference", "low", "high", "p"]].round(3)
+
+# %% [markdown]
+# And in words, with the p-values adjusted for all pairs by Holm's method:
+
+# %%
+print(words.order(comparison.results))
+print(words.in_words(comparison.results, "names", "realm"))
 
 # %%
 found = explorer.index(comparison.predictions, {q.text: q for q in questions})
@@ -107,7 +114,7 @@ for line in comparison.predictions:
 # 2. **The test file**, `tests/methods/test_NAME.py`. It checks the mathematics against something
 #    independent: a sum over all answers that must be 1, a case worked out by hand, another
 #    implementation. Tiny random models are in `tests/methods/conftest.py`. The example's is
-#    `tests/methods/test_names.py`; it also runs `ragbook compare` with the method.
+#    `tests/experiments/test_names_method.py`; it also runs `ragbook compare` with the method.
 # 3. **The notebook**, `book/NN-name.py`. Copy the shape of a chapter: the problem, the idea, the
 #    mathematics, the code, the method on the index, what moves it, what the paper had, exercises.
 #    `python book/_tools/execute.py book/NN-name.py` runs it and writes the `.ipynb` beside it; add a

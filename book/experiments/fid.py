@@ -23,7 +23,7 @@ from ragbook.corpus import Corpus, Question, QuestionSet, load_corpus, load_ques
 from ragbook.evaluation.metrics import exact_matches, hits_at_k
 from ragbook.evaluation.statistics import mean_ci, paired_test
 from ragbook.index import build_index
-from ragbook.methods.base import Method
+from ragbook.methods import Method, load
 from ragbook.methods.fid import FiD
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.models import Encoder, SeqReader, load_encoder, load_reader
@@ -68,9 +68,10 @@ def many_and_one(
 
 def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[str, Any]:
     """Recall of the gold passage, exact match and seconds a question for every k of `KS`; and
-    RAG-Sequence with fast decoding for most of them."""
-    method = FiD(load_reader(method="fid"), retriever, verbatim=True)
-    rag = RagSequence(load_reader(method="rag-sequence"), retriever, verbatim=True, thorough=False)
+    RAG-Sequence, with its own question tower and fast decoding, for most of them."""
+    rag, method = load(["rag-sequence", "fid"], retriever, verbatim=True)
+    assert isinstance(rag, RagSequence)
+    rag.thorough = False
     out: dict[str, Any] = {name: {} for name in ("recall", "fid", "seconds", "rag-sequence, fast")}
     found = retriever.retrieve(questions, max(KS))
     for k in KS:

@@ -15,9 +15,9 @@ from typing import Any
 from ragbook.corpus import Question, miniwiki
 from ragbook.evaluation.metrics import exact_matches, hits_at_k
 from ragbook.evaluation.statistics import mean_ci, paired_test
-from ragbook.methods.rag import RagSequence, RagToken
-from ragbook.models import load_encoder, load_reader
-from ragbook.models.loading import load_joint
+from ragbook.methods import load
+from ragbook.methods.rag import RagSequence
+from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever, Retriever
 
 from .report import answered, write_sections
@@ -28,12 +28,10 @@ SAMPLE = 200
 
 
 def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[str, Any]:
-    """Recall of the gold passage and exact match of both models for every k of `KS`."""
+    """Recall of the gold passage by the retriever, and exact match of both models, each with the
+    question tower that it trained, for every k of `KS`."""
     found = retriever.retrieve(questions, max(KS))
-    methods = {
-        name: kind(load_reader(method=name), retriever, verbatim=True)
-        for name, kind in (("rag-sequence", RagSequence), ("rag-token", RagToken))
-    }
+    methods = {m.name: m for m in load(["rag-sequence", "rag-token"], retriever, verbatim=True)}
     out: dict[str, Any] = {"n": len(questions), "recall": {}, "rag-sequence": {}, "rag-token": {}}
     for k in KS:
         out["recall"][str(k)] = mean_ci(hits_at_k(questions, found, k))
@@ -42,46 +40,41 @@ def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[s
     return out
 
 
-def decoding(
-    retriever: DenseRetriever, questions: Sequence[Question], k: int = 5
-) -> dict[str, Any]:
-    """RAG-Sequence with thorough and with fast decoding, and with its question tower trained.
+def decoding(retriever: Retriever, questions: Sequence[Question], k: int = 5) -> dict[str, Any]:
+    """RAG-Sequence with thorough and with fast decoding, and with and without the question tower
+    that it trained.
 
     Exact match and seconds a question of both ways to decode, and their agreement; recall and exact
-    match with the question tower frozen or trained together with the generator, and the
-    differences.
+    match of the same reader over the retriever as it is (`frozen`) and over its own question tower
+    (`trained`), and the differences.
     """
-    reader = load_reader(method="rag-sequence")
-    ways = {
-        name: RagSequence(reader, retriever, verbatim=True, thorough=name == "thorough")
-        for name in ("thorough", "fast")
-    }
-    answers = answered(ways, questions, k)
+    (own,) = load(["rag-sequence"], retriever, verbatim=True)
+    assert isinstance(own, RagSequence)
+    fast = RagSequence(own.reader, own.retriever, verbatim=True, thorough=False)
+    answers = answered({"thorough": own, "fast": fast}, questions, k)
     same = [a.text == b.text for a, b in zip(*answers.values(), strict=True)]
-    ways_out: dict[str, Any] = {"agreement": mean_ci(same)}
-    for name, own in answers.items():
-        seconds = sum(answer.seconds for answer in own) / len(own)
-        ways_out[name] = {
-            "em": mean_ci(exact_matches(own, questions)),
+    ways: dict[str, Any] = {"agreement": mean_ci(same)}
+    for name, each in answers.items():
+        seconds = sum(answer.seconds for answer in each) / len(each)
+        ways[name] = {
+            "em": mean_ci(exact_matches(each, questions)),
             "seconds_per_question": seconds,
         }
 
-    generator, encoder = load_joint()
-    trained = DenseRetriever(retriever.index, encoder)
-    method = RagSequence(generator, trained, verbatim=True)
+    untrained = RagSequence(own.reader, retriever, verbatim=True)
     right = {
-        "frozen": exact_matches(answers["thorough"], questions),
-        "trained": exact_matches(answered({"trained": method}, questions, k)["trained"], questions),
+        "frozen": exact_matches(answered({"frozen": untrained}, questions, k)["frozen"], questions),
+        "trained": exact_matches(answers["thorough"], questions),
     }
     joint, hits = {}, {}
-    for name, one in (("frozen", retriever), ("trained", trained)):
+    for name, one in (("frozen", retriever), ("trained", own.retriever)):
         found = one.retrieve(questions, max(KS))
         hits[name] = hits_at_k(questions, found, k)
         recall = {str(at): mean_ci(hits_at_k(questions, found, at)) for at in KS}
         joint[name] = {"recall": recall, "em": mean_ci(right[name])}
     for name, values in (("recall", hits), ("em", right)):
         joint[f"{name}_difference"] = asdict(paired_test(values["trained"], values["frozen"]))
-    return {"n": len(questions), "k": k, "decoding": ways_out, "joint": joint}
+    return {"n": len(questions), "k": k, "decoding": ways, "joint": joint}
 
 
 def main(out: str) -> None:

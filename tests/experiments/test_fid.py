@@ -17,6 +17,7 @@ from experiments.fid import (
 from ragbook.corpus import Corpus, QuestionSet
 from ragbook.index import build_index
 from ragbook.methods.fid import FiD
+from ragbook.methods.rag import RagSequence
 from ragbook.models import SeqReader, load_encoder
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.retrieval import DenseRetriever, OracleRetriever
@@ -30,6 +31,12 @@ CORPUS = Corpus("four", PASSAGES)
 def tiny(monkeypatch):
     reader = SeqReader(seq_model("bart"), minilm_tokenizer(), "bart")
     monkeypatch.setattr(module, "load_reader", lambda name="bundled", method=None: reader)
+    kinds = {"rag-sequence": RagSequence, "fid": FiD}
+
+    def load(names, retriever, verbatim):
+        return [kinds[name](reader, retriever, verbatim=verbatim) for name in names]
+
+    monkeypatch.setattr(module, "load", load)
     return reader
 
 

@@ -1,0 +1,52 @@
+"""The question that a chapter follows step by step, found by a rule: a set of questions changes,
+and with it what stands at a place in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ragbook.corpus import Question
+from ragbook.errors import InputError
+from ragbook.evaluation.metrics import exact_match
+from ragbook.methods import Method
+from ragbook.retrieval import Retriever
+
+BATCH = 64
+
+
+def example(
+    retriever: Retriever,
+    questions: Sequence[Question],
+    tokenizer: Any,
+    reading: Method | None = None,
+    k: int = 5,
+    least: int = 3,
+) -> Question:
+    """The first question whose gold passage is one of the k best and not the very best, so that the
+    retriever leaves something to a reader; whose answer has at least `least` tokens, so that these
+    can come from different passages; and that `reading`, if it is given, answers rightly from one
+    passage, which is the gold one if it reads with an `OracleRetriever`.
+
+    Raises
+    ------
+    InputError: there is no such question.
+    """
+    for at in range(0, len(questions), BATCH):
+        batch = questions[at : at + BATCH]
+        for question, found in zip(batch, retriever.retrieve(batch, k), strict=True):
+            if question.gold_passage not in found.ids[1:k]:
+                continue
+            tokens = tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]
+            if len(tokens) < least:
+                continue
+            if reading is None or _right(reading, question):
+                return question
+    raise InputError(
+        f"no question has its gold passage among the {k} best, a better one before it, and an "
+        f"answer of {least} tokens that can be read from it; give more questions"
+    )
+
+
+def _right(reading: Method, question: Question) -> bool:
+    return exact_match(reading.answer([question], 1)[0].text, question.answers)

@@ -1,0 +1,77 @@
+"""Stored differences and curves as sentences, so that a new measurement brings new words.
+
+`ragbook.evaluation.words` does so for a comparison's paired tests. This is for what the chapters
+measure beside it. Shares are cut off and never rounded up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ragbook.evaluation.names import listed
+from ragbook.evaluation.statistics import cut_off
+
+
+def compared(test: Mapping[str, Any], a: str, b: str) -> str:
+    """What the paired test of a - b says: which of the two is ahead and how far, in points with the
+    95 % interval, or that the interval holds zero. No full stop at its end.
+
+    Parameters
+    ----------
+    test: `difference` and `ci95` of shares, as `paired_test` gives them.
+    a, b: what was compared, as a sentence calls it.
+    """
+    low, high = test["ci95"]
+    if low > 0:
+        return f"{a} is ahead of {b} by {_points(test, 1)}"
+    if high < 0:
+        return f"{b} is ahead of {a} by {_points(test, -1)}"
+    return f"{a} and {b} differ by {_points(test, 1)}, an interval that holds zero"
+
+
+def _points(test: Mapping[str, Any], sign: int) -> str:
+    low, high = sorted(sign * bound for bound in test["ci95"])
+    return f"{cut_off(sign * test['difference'])} points [{cut_off(low)}, {cut_off(high)}]"
+
+
+def course(name: str, by_k: Mapping[str, Mapping[str, Any]]) -> str:
+    """How a share goes with the number of passages: at the least number, at its highest point and
+    at the greatest number, without intervals and without a full stop.
+
+    Parameters
+    ----------
+    by_k: `mean` for every number of passages.
+    """
+    ks = sorted(by_k, key=int)
+    first, last = ks[0], ks[-1]
+    best = max(ks, key=lambda k: (by_k[k]["mean"], -int(k)))
+    value = {k: cut_off(by_k[k]["mean"]) for k in ks}
+    begins = f"{name} begins at {value[first]} % with {_passages(first)}"
+    if best == last:
+        return f"{begins} and is highest with most, {value[last]} % with {_passages(last)}"
+    ends = f"ends at {value[last]} % with {_passages(last)}"
+    if best == first:
+        return f"{begins}, its highest, and {ends}"
+    return f"{begins}, is highest with {best}, {value[best]} %, and {ends}"
+
+
+def _passages(k: str) -> str:
+    return "one passage" if k == "1" else f"{k} passages"
+
+
+def ranked(shares: Mapping[str, float]) -> str:
+    """Names with their shares in percent, the greatest first: "a 12.0 %, b 3.4 % and c 0.0 %"."""
+    names = sorted(shares, key=lambda name: -shares[name])
+    return listed([f"{name} {cut_off(shares[name])} %" for name in names])
+
+
+def between(shares: Sequence[float]) -> str:
+    """The range of some shares: "12.0 to 34.5 %", or one figure if all are the same."""
+    low, high = cut_off(min(shares)), cut_off(max(shares))
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def capital(sentence: str) -> str:
+    """With a capital at its beginning, unless it begins with a name that has its own spelling."""
+    return sentence if sentence.startswith("kNN-LM") else sentence[:1].upper() + sentence[1:]

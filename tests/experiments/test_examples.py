@@ -1,0 +1,66 @@
+"""The example question: the first that fits the rule, whatever stands before it."""
+
+import pytest
+from experiments import examples
+from experiments.examples import example
+
+from ragbook.corpus import Corpus, Passage, Question
+from ragbook.errors import InputError
+from ragbook.methods import Answer
+from tests.fakes import FixedRetriever
+
+CORPUS = Corpus("four", [Passage(letter, letter, "Words.") for letter in "abcd"])
+RETRIEVER = FixedRetriever(CORPUS, range(4, 0, -1))
+QUESTIONS = [
+    Question("Is it the first?", ("one two three",), "a"),
+    Question("Is it far down?", ("one two three",), "d"),
+    Question("Is it short?", ("one",), "b"),
+    Question("Is its passage unknown?", ("one two three",)),
+    Question("Does it fit?", ("one two three", "one"), "c"),
+    Question("Does it fit too?", ("one two three",), "b"),
+]
+
+
+def words(text, add_special_tokens):
+    assert not add_special_tokens
+    return {"input_ids": text.split()}
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ({"k": 3}, "Does it fit?"),
+        ({"k": 4}, "Is it far down?"),
+        ({"k": 3, "least": 1}, "Is it short?"),
+    ],
+)
+@pytest.mark.parametrize("batch", [2, 64])
+def test_it_is_retrieved_but_not_first_and_its_answer_is_long(how, text, batch, monkeypatch):
+    monkeypatch.setattr(examples, "BATCH", batch)
+    assert example(RETRIEVER, QUESTIONS, words, **how).text == text
+
+
+class Knows:
+    """Answers one of the questions rightly, and must be asked with one passage."""
+
+    name, parameters, retriever = "knows", 0, None
+
+    def __init__(self, text):
+        self.text = text
+
+    def answer(self, questions, k=5):
+        assert k == 1
+        said = [q.answers[0] if q.text == self.text else "nothing" for q in questions]
+        return [Answer(q.text, a, 0.0, (), 0.0) for q, a in zip(questions, said, strict=True)]
+
+
+def test_it_can_be_read_from_its_passage():
+    found = example(RETRIEVER, QUESTIONS, words, Knows("Does it fit too?"), k=3)
+    assert found.text == "Does it fit too?"
+    with pytest.raises(InputError, match="can be read"):
+        example(RETRIEVER, QUESTIONS, words, Knows("Is it far down?"), k=3)
+
+
+def test_without_one_it_says_what_is_missing():
+    with pytest.raises(InputError, match="give more questions"):
+        example(RETRIEVER, QUESTIONS, words, k=3, least=4)

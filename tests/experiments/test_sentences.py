@@ -1,0 +1,54 @@
+"""Differences and curves in words: who is ahead, and that nothing is said without an interval."""
+
+import pytest
+from experiments.sentences import between, capital, compared, course, ranked
+
+
+def test_the_better_one_comes_first_with_positive_points():
+    ahead = {"difference": 0.0549, "ci95": (0.01, 0.1)}
+    assert compared(ahead, "one", "two") == "one is ahead of two by 5.4 points [1.0, 10.0]"
+    behind = {"difference": -0.0549, "ci95": (-0.1, -0.01)}
+    assert compared(behind, "one", "two") == "two is ahead of one by 5.4 points [1.0, 10.0]"
+
+
+@pytest.mark.parametrize("ci95", [(-0.01, 0.03), (0.0, 0.03), (-0.01, 0.0)])
+def test_an_interval_with_zero_puts_nobody_ahead(ci95):
+    said = compared({"difference": 0.01, "ci95": ci95}, "one", "two")
+    assert said.startswith("one and two differ by 1.0 points")
+    assert said.endswith("an interval that holds zero")
+
+
+@pytest.mark.parametrize(
+    ("means", "said"),
+    [
+        (
+            (0.1, 0.3, 0.2),
+            "it begins at 10.0 % with one passage, is highest with 5, 30.0 %, and ends at 20.0 % "
+            "with 10 passages",
+        ),
+        (
+            (0.1, 0.2, 0.3),
+            "it begins at 10.0 % with one passage and is highest with most, 30.0 % with 10 "
+            "passages",
+        ),
+        (
+            (0.3, 0.3, 0.2),  # of equal ones the fewest passages
+            "it begins at 30.0 % with one passage, its highest, and ends at 20.0 % with 10 "
+            "passages",
+        ),
+    ],
+)
+def test_the_course_of_a_curve(means, said):
+    by_k = {"10": {"mean": means[2]}, "1": {"mean": means[0]}, "5": {"mean": means[1]}}
+    assert course("it", by_k) == said
+
+
+def test_shares_in_order_and_their_range():
+    assert ranked({"a": 0.1, "b": 0.3, "c": 0.2}) == "b 30.0 %, c 20.0 % and a 10.0 %"
+    assert between([0.2, 0.1, 0.15]) == "10.0 to 20.0 %"
+    assert between([0.1001, 0.1]) == "10.0 %"
+
+
+def test_a_sentence_begins_with_a_capital_but_not_kNN():
+    assert capital("the end") == "The end"
+    assert capital("kNN-LM ends") == "kNN-LM ends"
