@@ -590,7 +590,9 @@ for kind, results in (("same weights", same_weights), ("own training", own_train
             "cut short": cut_off(row["errors"]["cut"] / n),
             "recall@5": cut_off(row["recall_at_k"]),
             "evidence": cut_off(row["evidence_accuracy"]),
-            "left out": cut_off(row["leave_one_out_accuracy"]),
+            "left out": cut_off(row["leave_one_out_accuracy"])
+            if "leave_one_out_accuracy" in row
+            else "–",
         }
 print(f"n = {own_training['questions']['n']} test questions, k = {own_training['k']}; %")
 pd.DataFrame(rows).T

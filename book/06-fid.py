@@ -608,8 +608,6 @@ Markdown(" ".join(said))
 tables = {
     ("MiniWiki", "same weights"): same_weights,
     ("MiniWiki", "own training"): own_training,
-    ("Natural Questions", "same weights"): real_shared,
-    ("Natural Questions", "own training"): real,
 }
 rows = {
     where: {
