@@ -44,6 +44,7 @@ from ragbook.retrieval import DenseRetriever, OracleRetriever
 corpus, encoder = load_corpus("miniwiki"), load_encoder()
 index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 (method,) = methods.load(["realm"], DenseRetriever(index, encoder))
+assert isinstance(method, realm.Realm)
 reader, retriever = method.reader, method.retriever  # with the question tower that REALM trained
 dev = list(load_questions("miniwiki", "dev"))
 questions = dev[:32]

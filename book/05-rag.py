@@ -94,9 +94,9 @@ for given in (one_passage, one_token):
 # ## On the index
 #
 # A question from the dev split: the first whose gold passage is retrieved and not the best one, whose
-# answer has at least three tokens, and which the reader answers rightly from that passage alone. Its passages, the prior, the right answer's log-probability
-# under each passage, and by Bayes' rule the posterior $p(z \mid x, y)$, which is RAG-Sequence's
-# evidence:
+# answer has at least three tokens, and which the reader answers rightly from that passage alone. Its
+# passages, the prior, the right answer's log-probability under each passage, and by Bayes' rule the
+# posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
 
 # %%
 alone = rag.RagSequence(reader, OracleRetriever(corpus, retriever), verbatim=True)
@@ -258,6 +258,8 @@ Markdown(capital(f"by recall@{measured['test']['k']}, {recall}; by exact match, 
 
 # %%
 thorough, as_tokens = methods.load(["rag-sequence", "rag-token"], retriever, verbatim=True)
+assert isinstance(thorough, rag.RagSequence)
+assert isinstance(as_tokens, rag.RagToken)
 fast = rag.RagSequence(thorough.reader, thorough.retriever, verbatim=True, thorough=False)
 pairs = list(zip(thorough.answer(questions), fast.answer(questions), strict=True))
 print(f"here: {sum(a.text == b.text for a, b in pairs)} of {len(pairs)} answers are the same")
@@ -301,17 +303,17 @@ for name, way in (("thorough", thorough), ("fast", fast), ("rag-token", as_token
 
 # %%
 start, end, short, a, b, forbidden = range(6)
-table = torch.full((6, 6), 1e-9)
-table[start, [short, a, forbidden]] = torch.tensor([0.3, 0.4, 0.3])
-table[short, end] = 1.0
+likely = torch.full((6, 6), 1e-9)
+likely[start, [short, a, forbidden]] = torch.tensor([0.3, 0.4, 0.3])
+likely[short, end] = 1.0
 for row, token in ((a, b), (b, end)):
-    table[row, [token, forbidden]] = 0.5
+    likely[row, [token, forbidden]] = 0.5
 may_follow = {(): [short, a], (short,): [end], (a,): [b], (a, b): [end]}
 
 
 def best():
     return beam_search(
-        lambda prefixes, *_: table[prefixes[:, -1]].log(),
+        lambda prefixes, *_: likely[prefixes[:, -1]].log(),
         batch=1, start=start, end=end, beams=2,
         allowed=[lambda prefix: may_follow.get(tuple(prefix), [end])],
     )[0][0]  # fmt: skip
@@ -382,8 +384,8 @@ print("their figures agree:", all(one == ones[0] for one in ones))
 # %% [markdown]
 # ### What is RAG-Token's own
 #
-# What remains is not a matter of decoding. Take every right answer of several tokens, and every place
-# in it where it could end too early. The retrieved passages are of two kinds there, those that hold the
+# What of it is in the model, however it is decoded? Take every right answer of several tokens, and every
+# place in it where it could end too early, with no rule at all. The retrieved passages are of two kinds there, those that hold the
 # answer and others; what does each kind say next? *prior* is the weight that RAG-Token's mixture gives
 # the kind, at this token as at every other; *end* the probability that the answer is over; *next* that
 # it goes on as it should. Means over the places at which there is such a passage:
@@ -404,8 +406,9 @@ said = []
 for kind in KINDS:
     holds_it, others = (stops[f"end tokens, {kind}"][which] for which in ("holds", "others"))
     more = "more" if others["end"] > holds_it["end"] else "no more"
+    weights = "the same weights" if kind == "same weights" else "its own training"
     said.append(
-        f"With {'the same weights' if kind == 'same weights' else 'its own training'}, passages that do not hold the answer end it too early with probability "
+        f"With {weights}, passages that do not hold the answer end it too early with probability "
         f"{others['end']:.3f}, {more} than those that do ({holds_it['end']:.3f}), and go on rightly "
         f"with {others['next']:.3f} against {holds_it['next']:.3f}."
     )
@@ -516,9 +519,9 @@ print("n =", next(row["n"] for row in task_rows if row["task"] == "claims"), "cl
 pd.DataFrame(table(task_rows, "claims")).T.fillna("")
 
 # %% [markdown]
-# RAG-Sequence and RAG-Token give every label the same probability, as they must. The row without
-# passages is the check of the data: if it were far from one half, a claim's words alone would give it
-# away.
+# A label is one token, whose end is never in doubt, so the two models say the same. Their evidence need
+# not be the same: RAG-Token counts the end as a token too. The row without passages is the check of the
+# data: if it were far from one half, a claim's words alone would give it away.
 #
 # ## Writing questions
 #

@@ -77,7 +77,7 @@ def token_log_prob(token_log_probs: Tensor, doc_log_probs: Tensor, mask: Tensor)
 def token_posterior(token_log_probs: Tensor, doc_log_probs: Tensor) -> Tensor:
     r"""Which passage RAG-Token took each token from:
 
-    \[ p(z \mid x, y_{\le t}) \propto p(z \mid x)\, p(y_t \mid x, z, y_{<t}). \]
+    \[ p(z_t \mid x, y_{\le t}) \propto p(z_t \mid x)\, p(y_t \mid x, z_t, y_{<t}). \]
 
     Parameters
     ----------
