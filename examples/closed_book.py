@@ -9,7 +9,7 @@ from ragbook import ClosedBook, Question, load_reader
 
 QUESTIONS = [
     Question("Which river passes through Vienna?", ("Danube",)),
-    Question("How many return trips to the Congo did Chris the cuckoo make?", ("four",)),
+    Question("How many times did Chris the cuckoo fly to the Congo and back?", ("four",)),
     Question("What is the capital of Australia?", ("Canberra",)),
 ]
 

@@ -21,7 +21,7 @@ from ragbook import (
 
 QUESTIONS = [
     Question("Which river passes through Vienna?", ("Danube",)),
-    Question("How many return trips to the Congo did Chris the cuckoo make?", ("four",)),
+    Question("How many times did Chris the cuckoo fly to the Congo and back?", ("four",)),
     Question("What is the capital of Australia?", ("Canberra",)),
 ]
 

@@ -10,7 +10,7 @@ import ragbook
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 QUESTIONS = [
     ragbook.Question("Which river passes through Vienna?", ("Danube",)),
-    ragbook.Question("How many return trips to the Congo did Chris the cuckoo make?", ("four",)),
+    ragbook.Question("How many times did Chris the cuckoo fly to the Congo and back?", ("four",)),
     ragbook.Question("What is the capital of Australia?", ("Canberra",)),
 ]
 ARTICLES = ("danube", "common-cuckoo", "canberra", "volga")

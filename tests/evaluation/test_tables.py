@@ -331,7 +331,7 @@ def test_a_note_says_what_each_methods_evidence_is():
     note = (
         "Evidence is a measure of each method's own, and can be compared between methods with the "
         "same: the share of p_kNN for knn-lm; the posterior p(z|x,y) for realm and rag-sequence; "
-        "the mean over the answer's tokens of p(z|x,y so far) for rag-token; attention for fid and "
+        "the mean over the answer's tokens of p(z_t|x,y_1:t) for rag-token; attention for fid and "
         "in-context; its own measure for my."
     )
     comparison = Comparison(results, [])
