@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.methods import load
-from ragbook.methods.base import Method
+from ragbook.methods.base import Method, doc_log_probs
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.decoding import Verbatim, beam_search
 from ragbook.methods.fid import FiD
@@ -26,6 +26,7 @@ from ragbook.models import load_language_model
 from ragbook.models.answers import detokenize, word_runs
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.generator import labels_of
+from tests.fakes import FixedRetriever as ListRetriever
 from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
 
 ANSWERS = ["Danube", "the Elbe"]
@@ -538,3 +539,52 @@ def test_a_name_that_no_method_has_is_refused():
         load(["fid", "fid2"], FixedRetriever())
     with pytest.raises(InputError, match="no method is named"):
         load([], FixedRetriever())
+
+
+def test_rag_token_holds_each_passage_to_its_own_words(reader):
+    """The best answer by enumeration of all runs of words: every token's probability is a mixture of
+    what the passages that hold the prefix may say, shared out among what is allowed."""
+    shown = (
+        Passage("a", "", "Oda drew Velm first"),
+        Passage("b", "", "Velm lies south"),
+        Passage("c", "", "Tor drew Ist"),
+    )
+    retriever = ListRetriever(shown, [0.3, 0.2, 0.1], score_scale=2.0)
+    question = Question("Who drew Velm?", ("Oda",))
+    method = RagToken(reader, retriever, beams=80, max_length=20, verbatim=True)
+    prior = doc_log_probs(retriever.retrieve([question], 3), 2.0)[0].exp().double()
+    memory = reader.read([question], [shown])
+    runs = []
+    for passage in shown:
+        (tokens, _, ends), *others = word_runs(reader.tokenizer, passage.text)
+        assert not others
+        cuts = [0, *(at + 1 for at, end in enumerate(ends) if end)]
+        runs.append({tuple(tokens[i:j]) for i, j in itertools.combinations(cuts, 2)})
+
+    def after(own, prefix):
+        """What may follow a prefix in a passage: more of a run, the end, at first also nothing."""
+        longer = {run[len(prefix)] for run in own if run[: len(prefix)] == prefix != run}
+        return longer | ({reader.end} if prefix in own or not prefix else set())
+
+    def score(run):
+        total = 0.0
+        shifted = torch.tensor([[reader.start, *run]]).expand(3, -1)
+        with torch.no_grad():
+            logits = reader.forward(memory.states, memory.mask, shifted).logits
+        each = logits.double().softmax(-1)
+        for t, token in enumerate((*run, reader.end)):
+            mixed: dict[int, float] = {}
+            for z, own in enumerate(runs):
+                may = sorted(after(own, run[:t]))
+                share = each[z, t, may].sum()
+                for one in may:
+                    mixed[one] = mixed.get(one, 0.0) + float(prior[z] * each[z, t, one] / share)
+            total += math.log(mixed[token] / sum(mixed.values()))
+        return total
+
+    every = sorted({run for own in runs for run in own}, key=score, reverse=True)
+    found = method.generate([question], 3, 80)[0]
+    assert {one.tokens for one in found} == set(every)
+    assert score(every[0]) > score(every[1]) + 1e-4
+    best = max(found, key=lambda one: score(one.tokens))
+    assert method.answer([question], 3)[0].text == detokenize(reader.tokenizer, best.tokens, shown)
