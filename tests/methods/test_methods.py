@@ -542,7 +542,7 @@ def test_a_name_that_no_method_has_is_refused():
 
 
 def test_rag_token_holds_each_passage_to_its_own_words(reader):
-    """The best answer by enumeration of all runs of words: every token's probability is a mixture of
+    """The best answer by enumeration of all runs of words: a token's probability is a mixture of
     what the passages that hold the prefix may say, shared out among what is allowed."""
     shown = (
         Passage("a", "", "Oda drew Velm first"),
