@@ -44,6 +44,11 @@ class PairEncoder:
         base._below.setdefault(layer, torch.empty(0))
         base.forget()  # it has not kept these states of its last call
 
+    @property
+    def encoders(self) -> list[Any]:
+        """The encoder, and that of the base if there is one."""
+        return [self.encoder, *([] if self._base is None else self._base[0].encoders)]
+
     def clock(self) -> float:
         """A time in seconds, as if kept states were computed again whenever they are reused; only
         differences between two calls have a meaning."""

@@ -297,7 +297,7 @@ def recipe(
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
     teacher = load_reader(reader, "fid")
     # The encoder of its pairs may be another module with the same weights.
-    teacher = placed_copy(teacher, [teacher.model, teacher.pairs.encoder], run.device)
+    teacher = placed_copy(teacher, [teacher.model, *teacher.pairs.encoders], run.device)
     rounds = distil(
         teacher,
         start.to(str(run.where)),

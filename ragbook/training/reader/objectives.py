@@ -119,6 +119,7 @@ def log_likelihood(
     batch, log_prior = batch.to(device), log_prior.to(device)
     mask = batch.inputs["attention_mask"]
     states, _ = states_at(model.encoder, batch.inputs, chunk=16)
+    states = states.to(model.encoder.dtype)
     rows, length, width = states.shape
     n, B = batch.n, rows // batch.n
     if method == "realm":
@@ -203,7 +204,7 @@ class Trainee:
         with gradients to the question tower; and their positions, int64 [B, n]."""
         with torch.set_grad_enabled(self.method in SEARCHING):
             queries = self.encoder.query_vectors([q.text for q in questions])
-            scores, positions = (queries @ keys.T).topk(self.recipe.n)
+            scores, positions = (queries @ keys.T.to(queries.device)).topk(self.recipe.n)
         return (self.encoder.score_scale * scores).log_softmax(-1), positions
 
     def changes(self, before: dict[str, Tensor]) -> dict[str, Tensor]:
