@@ -17,6 +17,12 @@
 # In pre-training $x$ is a sentence with a hidden span $y$, and every sentence of the corpus is a
 # lesson. In question answering $x$ is a question and $y$ a span of some passage.
 
+# %% [markdown]
+# ```{note}
+# What this chapter reads from `realm.json` was measured on the questions of MiniWiki's second edition, with
+# the readers of that time. What is computed on the page, and the two tables of {doc}`chapter 7 <07-side-by-side>`, are of the third.
+# ```
+
 # %%
 import inspect
 import json

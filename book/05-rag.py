@@ -24,6 +24,12 @@
 # chapter takes the mathematics first, on one reader that both share; then it follows a difference that
 # turned out to be a fault of decoding, and at last compares the two as the paper trains them.
 
+# %% [markdown]
+# ```{note}
+# What this chapter reads from `rag.json` and `tasks.json` was measured on the questions of MiniWiki's second edition, with
+# the readers of that time. What is computed on the page, and the two tables of {doc}`chapter 7 <07-side-by-side>`, are of the third.
+# ```
+
 # %%
 import inspect
 import json

@@ -20,6 +20,12 @@
 # question + passage n -> encoder -> states n --+
 # ```
 
+# %% [markdown]
+# ```{note}
+# What this chapter reads from `fid.json` was measured on the questions of MiniWiki's second edition, with
+# the readers of that time. What is computed on the page, and the two tables of {doc}`chapter 7 <07-side-by-side>`, are of the third.
+# ```
+
 # %%
 import inspect
 import json

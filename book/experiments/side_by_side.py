@@ -34,7 +34,7 @@ from .report import answered, write_sections
 
 K = 5
 KS = (1, 2, 5, 10, 20)
-SAMPLE = 200
+SAMPLE = 100
 """How many dev questions are answered at each setting."""
 BATCH = 16
 INDEX = Path("build/index")
