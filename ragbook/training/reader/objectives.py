@@ -234,6 +234,7 @@ def _add_adapters(tower: Any, recipe: Recipe) -> list[nn.Parameter]:
 def _adapter_changes(prefix: str, tower: nn.Module) -> dict[str, Tensor]:
     """The factors of a tower's adapters, by the names that its tensors have without them."""
     out: dict[str, Tensor] = {}
+    module: Any  # a layer of peft
     for name, module in tower.named_modules():
         if hasattr(module, "lora_A"):
             left, right = module.lora_B["default"].weight, module.lora_A["default"].weight

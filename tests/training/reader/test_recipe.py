@@ -63,6 +63,7 @@ def test_a_reader_of_ones_own(tmp_path):
     assert not torch.equal(realm.scorer.out.weight, span.scorer.out.weight)
     assert load_question_tower(str(tmp_path), "fid") is None
     tower, plain = load_question_tower(str(tmp_path), "realm"), load_encoder()
+    assert tower is not None
     assert (tower.sha256, tower.score_scale) == (plain.sha256, plain.score_scale)
     texts = [one.text for one in asked]
     assert abs(tower.encode_queries(texts) - plain.encode_queries(texts)).max() > 1e-6
