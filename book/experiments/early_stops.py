@@ -30,7 +30,7 @@ from .report import write_sections
 
 METHODS = ("rag-sequence", "rag-token", "fid")
 PENALTIES = (0.5, 1.0, 2.0)
-SAMPLE = 200
+SAMPLE = 120
 """How many dev questions are answered at each setting."""
 BATCH = 16
 

@@ -26,7 +26,7 @@ from .report import answered, write_sections
 
 METHODS = ("realm", "rag-sequence", "rag-token", "fid")
 KS = (1, 2, 5, 10)
-SAMPLE, WORDS = 200, 60
+SAMPLE, WORDS = 150, 60
 
 
 def by_k(reader: str, retriever: Retriever, questions: Sequence[Question]) -> dict[str, Any]:
