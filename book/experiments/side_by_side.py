@@ -33,7 +33,7 @@ from ragbook.retrieval import (
 from .report import answered, write_sections
 
 K = 5
-KS = (1, 2, 5, 10, 20)
+KS = (1, 2, 5, 10)
 SAMPLE = 100
 """How many dev questions are answered at each setting."""
 BATCH = 16
