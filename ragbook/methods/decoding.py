@@ -224,9 +224,9 @@ def _finish(
     truncated: Sequence[bool],
 ) -> None:
     """Add the prefixes as finished hypotheses, except those that are impossible or forbidden."""
-    for prefix, *found, cut in zip(prefixes, log_probs, held, truncated, strict=True):
-        if min(found) > float("-inf"):
-            finished.append(Hypothesis(tuple(prefix), *found, cut))
+    for prefix, log_prob, share_of, cut in zip(prefixes, log_probs, held, truncated, strict=True):
+        if min(log_prob, share_of) > float("-inf"):
+            finished.append(Hypothesis(tuple(prefix), log_prob, share_of, cut))
 
 
 def _can_improve(
