@@ -207,6 +207,14 @@ class Trainee:
             scores, positions = (queries @ keys.T.to(queries.device)).topk(self.recipe.n)
         return (self.encoder.score_scale * scores).log_softmax(-1), positions
 
+    @torch.no_grad()
+    def take(self, optimizer: MasterAdamW) -> None:
+        """Take over the optimiser's float32 masters: they know what bfloat16 rounds away."""
+        for one in (self.model, self.scorer, self.encoder.query_model):
+            one.float()
+        for parameter, master in zip(optimizer.parameters, optimizer.masters, strict=True):
+            parameter.copy_(master)
+
     def changes(self, before: dict[str, Tensor]) -> dict[str, Tensor]:
         """What training changed since `before`, the values of `whole`, in the form of a file."""
         out = changes(before, self.whole(), self.recipe.kept)
@@ -295,13 +303,15 @@ def train_method(
         silence = -not_here.sum(-1).mean()
         return nll + silence, {"nll": nll.item(), "silence": silence.item()}
 
+    optimizer = MasterAdamW(one.groups, weight_decay=0.0)
     train(
         method,
         batch_loss,
-        MasterAdamW(one.groups, weight_decay=0.0),
+        optimizer,
         length,
         run.work,
         warmup=max(1, length // 8),
         fingerprint=json.dumps([method, repr(recipe), length, run.seed, source.sha256]),
     )
+    one.take(optimizer)
     return one.changes(before)
