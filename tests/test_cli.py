@@ -490,6 +490,27 @@ def test_compare_leaves_one_out(capsys, encoders, rivers, questions, tmp_path, m
     assert "at least 2" in sentence
 
 
+@pytest.mark.parametrize("command", ["compare", "ask"])
+def test_all_methods_can_be_held_to_the_same_weights(
+    capsys, encoders, rivers, questions, monkeypatch, command
+):
+    from ragbook import methods
+
+    seen, load = [], methods.load
+
+    def noted(*given, shared, **how):
+        seen.append(shared)
+        return load(*given, **how)
+
+    monkeypatch.setattr(methods, "load", noted)
+    asked = ["--questions", questions] if command == "compare" else ["Where is the Rhine?"]
+    line = [command, *asked, "--corpus", rivers, "--json"]
+    line += ["--methods", "fid"] if command == "compare" else ["--method", "fid"]
+    for options in ([], ["--same-weights"]):
+        printed(capsys, *line, *options)
+    assert seen == [False, True]
+
+
 def counted(n, **methods):
     """Results with (cut, truncated) of each method."""
     scores = {m: {"errors": {"cut": c}, "truncated": t} for m, (c, t) in methods.items()}

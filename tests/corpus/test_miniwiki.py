@@ -177,7 +177,7 @@ def test_there_is_as_much_as_the_data_card_says():
     assert len(miniwiki.unanswerable()) >= 150
 
 
-def test_a_fifth_of_the_questions_share_no_word_with_the_sentence_that_answers():
+def test_a_third_of_the_questions_share_no_word_with_the_sentence_that_answers():
     """Content words, by their stems; the names that stand in the sentence or the title are the
     entities, which a question cannot do without."""
     corpus = load_corpus("miniwiki")
@@ -192,7 +192,7 @@ def test_a_fifth_of_the_questions_share_no_word_with_the_sentence_that_answers()
         names.append(" ".join([*capitals, passage.title]))
     stems = [map(set, terms(texts)) for texts in ([q.text for q in questions], sentences, names)]
     free = sum(not (asked & said) - named for asked, said, named in zip(*stems, strict=True))
-    assert free >= len(questions) / 5
+    assert free >= len(questions) / 3
 
 
 def test_questions_stand_alone():

@@ -255,8 +255,7 @@ def exchanged(
     rng: random.Random, source: GoldExamples, question: Question, passages: Sequence[Passage]
 ) -> tuple[Question, list[Passage]]:
     """The question and its passages, in one of three cases with another answer in the place of the
-    one that the passages hold; see
-    `GoldExamples.other_answer`."""
+    one that the passages hold; see `GoldExamples.other_answer`."""
     old = question.answers[0]
     new = source.other_answer(rng, question) if rng.random() < 0.33 else old
     if new == old:
@@ -282,28 +281,31 @@ def train_method(
     method: one of `METHODS`.
     model, scorer, encoder: the shared reader and the retriever's encoder, which are not changed.
     source: questions and passages. Shown are those whose answer is in one of the n best passages.
+    recipe: the settings; None for the defaults.
     """
     recipe = recipe or Recipe()
-    one = Trainee(method, model, scorer, encoder, recipe, run)
-    before, found = one.whole(), source.found(recipe.n)
+    trainee = Trainee(method, model, scorer, encoder, recipe, run)
+    before, found = trainee.whole(), source.found(recipe.n)
     tokenizer, length = minilm_tokenizer(), run.cut(recipe.steps)
 
     def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = random.Random(f"{run.seed}-{step}")
         asked = [one.question for one in rng.choices(found, k=recipe.batch)]
-        log_prior, positions = one.log_prior(asked, source.keys)
+        log_prior, positions = trainee.log_prior(asked, source.keys)
         examples = []
         for question, places in zip(asked, positions.tolist(), strict=True):
             passages = [source.corpus[at] for at in places]
             question, passages = exchanged(rng, source, question, passages)
             examples.append(Example(question, tuple(passages), 0))
         batch = collate(tokenizer, examples, scorer.max_span)
-        likelihood, not_here = log_likelihood(method, one.model, one.scorer, batch, log_prior)
+        likelihood, not_here = log_likelihood(
+            method, trainee.model, trainee.scorer, batch, log_prior
+        )
         nll = -likelihood.clamp_min(IMPOSSIBLE / 2).mean()  # no gradient if no span is right
         silence = -not_here.sum(-1).mean()
         return nll + silence, {"nll": nll.item(), "silence": silence.item()}
 
-    optimizer = MasterAdamW(one.groups, weight_decay=0.0)
+    optimizer = MasterAdamW(trainee.groups, weight_decay=0.0)
     train(
         method,
         batch_loss,
@@ -313,5 +315,5 @@ def train_method(
         warmup=max(1, length // 8),
         fingerprint=json.dumps([method, repr(recipe), length, run.seed, source.sha256]),
     )
-    one.take(optimizer)
-    return one.changes(before)
+    trainee.take(optimizer)
+    return trainee.changes(before)
