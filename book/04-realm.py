@@ -35,12 +35,13 @@ import torch
 from experiments import figures
 from experiments.examples import example
 from experiments.report import percent, points
-from experiments.sentences import capital, compared
+from experiments.sentences import compared
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.corpus.salient import SalientSpans, sentences
 from ragbook.evaluation import exact_match
+from ragbook.evaluation.names import capital
 from ragbook.evaluation.statistics import cut_off
 from ragbook.index import build_index
 from ragbook.methods import realm

@@ -43,10 +43,11 @@ from experiments import figures
 from experiments.early_stops import without_shares
 from experiments.examples import example
 from experiments.report import percent
-from experiments.sentences import capital, compared, course
+from experiments.sentences import compared, course
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
+from ragbook.evaluation.names import capital
 from ragbook.evaluation.statistics import cut_off
 from ragbook.evaluation.words import in_words
 from ragbook.index import build_index

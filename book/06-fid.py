@@ -38,13 +38,13 @@ import torch
 from experiments import figures
 from experiments.examples import example
 from experiments.report import percent, points
-from experiments.sentences import capital, compared, course, ranked
+from experiments.sentences import compared, course, ranked
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions
 from ragbook.evaluation import words
 from ragbook.evaluation.errors import LABELS
-from ragbook.evaluation.names import called
+from ragbook.evaluation.names import called, capital
 from ragbook.evaluation.statistics import cut_off
 from ragbook.index import build_index
 from ragbook.methods import fid

@@ -12,11 +12,11 @@ from itertools import combinations
 from typing import Any
 
 from ragbook.errors import InputError
-from ragbook.evaluation.names import called, listed
+from ragbook.evaluation.names import called, capital, listed
 from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off, holm, paired_test
 from ragbook.evaluation.tables import BASELINE
 
-from .report import points, relative
+from .report import in_points, points, relative
 
 FOUR = ("realm", "rag-sequence", "rag-token", "fid")
 """The methods that their papers train to answer from passages."""
@@ -53,7 +53,7 @@ def ahead(results: Results, a: str, b: str) -> str:
     that the difference could be chance."""
     first, second = (a, b) if _difference(results, a, b)[0] >= 0 else (b, a)
     difference, ci95, p = _difference(results, first, second)
-    by = _points(difference, ci95)
+    by = in_points(difference, ci95)
     if p < ALPHA:
         return f"{called(first)} ahead of {called(second)} by {by}"
     return f"{called(first)} {by} above {called(second)}, which could be chance"
@@ -124,9 +124,9 @@ def gains(
 def gain_in_words(gain: Mapping[str, Any]) -> str:
     """A row of `gains` in a few words."""
     difference, (low, high) = gain["difference"], gain["ci95"]
-    change = f"gains {_points(difference, (low, high))}"
+    change = f"gains {in_points(difference, (low, high))}"
     if difference < 0:
-        change = f"loses {_points(-difference, (-high, -low))}"
+        change = f"loses {in_points(-difference, (-high, -low))}"
     chance = ", which could be chance" if gain["adjusted_p"] >= ALPHA else ""
     return f"{called(gain['method'])} {change} from {gain['from']} to {gain['to']} passages{chance}"
 
@@ -231,7 +231,7 @@ def claims(
 def markdown(rows: Sequence[tuple[str, str, Sequence[str]]]) -> str:
     """`claims` as a Markdown table."""
     lines = [
-        f"| {claim} | {theirs} | {'<br>'.join(_capital(line) for line in here)} |"
+        f"| {claim} | {theirs} | {'<br>'.join(capital(line) for line in here)} |"
         for claim, theirs, here in rows
     ]
     head = [
@@ -243,7 +243,7 @@ def markdown(rows: Sequence[tuple[str, str, Sequence[str]]]) -> str:
 
 def bullets(lines: Sequence[str]) -> str:
     """A Markdown list."""
-    return "\n".join(f"* {_capital(line)}" for line in lines)
+    return "\n".join(f"* {capital(line)}" for line in lines)
 
 
 def _joint_training(realm: Mapping[str, Any]) -> list[str]:
@@ -293,13 +293,3 @@ def _difference(results: Results, a: str, b: str) -> tuple[float, tuple[float, f
                 return test["difference"], (low, high), p
             return -test["difference"], (-high, -low), p
     raise InputError(f"The results hold no paired test of {a!r} and {b!r}.")
-
-
-def _points(difference: float, ci95: Sequence[float]) -> str:
-    """A share in percentage points with its interval, cut off."""
-    return f"{cut_off(difference)} points [{cut_off(ci95[0])}, {cut_off(ci95[1])}]"
-
-
-def _capital(line: str) -> str:
-    """With a capital, unless it begins with a name that has its own spelling."""
-    return line if line.startswith("kNN-LM") else line[:1].upper() + line[1:]

@@ -43,6 +43,11 @@ def points(value: Mapping[str, Any]) -> str:
     return f"{mean} [{low}, {high}]"
 
 
+def in_points(difference: float, ci95: Sequence[float]) -> str:
+    """The same without a sign before what is not negative, as it stands in a sentence."""
+    return f"{cut_off(difference)} points [{cut_off(ci95[0])}, {cut_off(ci95[1])}]"
+
+
 def relative(difference: float, ci95: Sequence[float]) -> str:
     """A relative difference in percent with its interval, cut off towards zero, so that no gain or
     loss looks greater than it is."""

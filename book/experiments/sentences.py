@@ -12,6 +12,8 @@ from typing import Any
 from ragbook.evaluation.names import listed
 from ragbook.evaluation.statistics import cut_off
 
+from .report import in_points
+
 
 def compared(test: Mapping[str, Any], a: str, b: str) -> str:
     """What the paired test of a - b says: which of the two is ahead and how far, in points with the
@@ -32,7 +34,7 @@ def compared(test: Mapping[str, Any], a: str, b: str) -> str:
 
 def _points(test: Mapping[str, Any], sign: int) -> str:
     low, high = sorted(sign * bound for bound in test["ci95"])
-    return f"{cut_off(sign * test['difference'])} points [{cut_off(low)}, {cut_off(high)}]"
+    return in_points(sign * test["difference"], (low, high))
 
 
 def course(name: str, by_k: Mapping[str, Mapping[str, Any]]) -> str:
@@ -70,8 +72,3 @@ def between(shares: Sequence[float]) -> str:
     """The range of some shares: "12.0 to 34.5 %", or one figure if all are the same."""
     low, high = cut_off(min(shares)), cut_off(max(shares))
     return f"{low} %" if low == high else f"{low} to {high} %"
-
-
-def capital(sentence: str) -> str:
-    """With a capital at its beginning, unless it begins with a name that has its own spelling."""
-    return sentence if sentence.startswith("kNN-LM") else sentence[:1].upper() + sentence[1:]

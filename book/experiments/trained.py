@@ -2,7 +2,7 @@
 
 `python -m book.experiments.trained book/results/trained.json FOLDER ...` answers the first test
 questions with the readers in the folders, which `ragbook train methods --seed S --out FOLDER`
-wrote, one for each seed; on MiniWiki in about four minutes a folder on two cores.
+wrote, one for each seed.
 `... OUT --corpus CORPUS --questions QUESTIONS FOLDER ...` does so on your own passages.
 """
 

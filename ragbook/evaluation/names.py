@@ -39,6 +39,11 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def capital(sentence: str) -> str:
+    """With a capital at its beginning, unless it begins with a name that has its own spelling."""
+    return sentence if sentence.startswith("kNN-LM") else sentence[:1].upper() + sentence[1:]
+
+
 def measures(methods: Sequence[str]) -> str:
     """Which measure each method's evidence is, as a list within a sentence."""
     by_measure: dict[str, list[str]] = {}

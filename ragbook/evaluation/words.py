@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from ragbook.errors import InputError
-from ragbook.evaluation.names import called, listed
+from ragbook.evaluation.names import called, capital, listed
 from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
 
 Results = Mapping[str, Any]
@@ -72,7 +72,7 @@ def in_words(results: Results, a: str, b: str, metric: str = "em") -> str:
             f"{_BESIDE[metric].format(**words)}; the difference of {points} between {words['a']} "
             f"and {words['b']} could be chance ({after})."
         )
-    return _begin(sentence)
+    return capital(sentence)
 
 
 def order(results: Results, metric: str = "em") -> str:
@@ -88,7 +88,7 @@ def order(results: Results, metric: str = "em") -> str:
     names = sorted(methods, key=lambda name: -methods[name][metric])
     if len(names) == 1:
         score = cut_off(methods[names[0]][metric])
-        return _begin(_ALONE[metric].format(a=called(names[0]), x=score) + ".")
+        return capital(_ALONE[metric].format(a=called(names[0]), x=score) + ".")
     ahead = {
         pair for pair in combinations(names, 2) if _p(results, *pair, metric=metric) < ALPHA
     }  # the better one first
@@ -101,13 +101,13 @@ def order(results: Results, metric: str = "em") -> str:
     if len(groups) == 1:
         every = listed([called(name) for name in names])
         if told := _told_apart(names, ahead):
-            return _begin(f"{by}, this sample puts {told} among {every}.")
+            return capital(f"{by}, this sample puts {told} among {every}.")
         return f"This sample can't tell {every} apart {by}."
     sentence = f"{by}, "
     for at, group in enumerate(groups):
         who, clause = listed([called(name) for name in group]), _clause(group, ahead)
         if at == len(groups) - 1:
-            return _begin(f"{sentence}{who}, {clause}." if clause else f"{sentence}{who}.")
+            return capital(f"{sentence}{who}, {clause}." if clause else f"{sentence}{who}.")
         if at == 0:
             joined = f", {clause}," if clause else ""
         else:
@@ -168,9 +168,3 @@ def _clause(group: Sequence[str], ahead: set[tuple[str, str]]) -> str:
     if told := _told_apart(group, ahead):
         return f"of which this sample puts {told}"
     return "which this sample can't tell apart" if len(group) > 1 else ""
-
-
-def _begin(sentence: str) -> str:
-    """With a capital, unless it begins with a name that has its own spelling."""
-    spelled = any(sentence.startswith(name) for name in ("kNN-LM",))
-    return sentence if spelled else sentence[:1].upper() + sentence[1:]

@@ -5,6 +5,7 @@ from itertools import combinations
 import pytest
 
 from ragbook.errors import InputError
+from ragbook.evaluation.names import capital
 from ragbook.evaluation.words import check_claim, in_words, order
 
 
@@ -173,3 +174,8 @@ def test_a_claim_is_held_against_the_test():
     for odd in ("fid", "fid >", "fid = realm", "fid > realm > rag-token"):
         with pytest.raises(InputError, match="is no claim"):
             check_claim(FOUR, odd)
+
+
+def test_a_sentence_begins_with_a_capital_but_not_kNN():
+    assert capital("the end") == "The end"
+    assert capital("kNN-LM ends") == "kNN-LM ends"

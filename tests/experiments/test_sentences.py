@@ -1,7 +1,7 @@
 """Differences and curves in words: who is ahead, and that nothing is said without an interval."""
 
 import pytest
-from experiments.sentences import between, capital, compared, course, ranked
+from experiments.sentences import between, compared, course, ranked
 
 
 def test_the_better_one_comes_first_with_positive_points():
@@ -47,8 +47,3 @@ def test_shares_in_order_and_their_range():
     assert ranked({"a": 0.1, "b": 0.3, "c": 0.2}) == "b 30.0 %, c 20.0 % and a 10.0 %"
     assert between([0.2, 0.1, 0.15]) == "10.0 to 20.0 %"
     assert between([0.1001, 0.1]) == "10.0 %"
-
-
-def test_a_sentence_begins_with_a_capital_but_not_kNN():
-    assert capital("the end") == "The end"
-    assert capital("kNN-LM ends") == "kNN-LM ends"

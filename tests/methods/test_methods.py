@@ -20,7 +20,7 @@ from ragbook.methods.decoding import Verbatim, beam_search
 from ragbook.methods.fid import FiD
 from ragbook.methods.in_context import InContext
 from ragbook.methods.knn_lm import KnnLM
-from ragbook.methods.rag import RagSequence, RagToken
+from ragbook.methods.rag import RagSequence, RagToken, _in_own_words
 from ragbook.methods.realm import Realm
 from ragbook.models import load_language_model
 from ragbook.models.answers import detokenize, word_runs
@@ -588,3 +588,33 @@ def test_rag_token_holds_each_passage_to_its_own_words(reader):
     assert score(every[0]) > score(every[1]) + 1e-4
     best = max(found, key=lambda one: score(one.tokens))
     assert method.answer([question], 3)[0].text == detokenize(reader.tokenizer, best.tokens, shown)
+
+
+def test_a_passage_without_the_prefix_has_no_say_in_how_it_goes_on():
+    """And one that holds it shares all its probability among what may follow there."""
+    a, b = (
+        Verbatim(lambda _, own=own: [(own, [True] * len(own), [True] * len(own))], [PASSAGES[0]], 0)
+        for own in ([1, 2, 3], [4, 2])
+    )
+    torch.manual_seed(0)
+    log_probs = torch.randn(1, 2, 2, 6).log_softmax(-1)  # a question, two passages, two prefixes
+    prefixes = torch.tensor([[[5, 1, 2], [5, 4, 2]]])  # 5 is the start, 0 the end
+    held = _in_own_words(log_probs, [[a, b]], prefixes)
+    shares = torch.zeros(2, 2, 6)
+    shares[0, 0, [3, 0]] = log_probs[0, 0, 0, [3, 0]].softmax(-1)  # a goes on after 1 2 or ends
+    shares[1, 1, 0] = 1  # b must end after 4 2
+    torch.testing.assert_close(held[0].exp(), shares)
+    assert torch.equal(_in_own_words(log_probs, [None], prefixes), log_probs)
+
+
+def test_an_answer_closed_within_a_word_is_one_all_the_same(reader):
+    """No passage may end there, so that the rule cannot hold where open answers are closed."""
+    long = Passage("a", "", "Floccinaucinihilipilification")
+    (tokens, _, ends), *_ = word_runs(reader.tokenizer, long.text)
+    assert len(tokens) > 3
+    assert not any(ends[:3])
+    retriever = ListRetriever([long, long], [0.2, 0.1])
+    method = RagToken(reader, retriever, beams=2, max_length=2, verbatim=True)
+    (found,) = method.generate([Question("What is it?", ("x",))], 2)
+    assert found[0].tokens == tuple(tokens[:2])
+    assert found[0].truncated

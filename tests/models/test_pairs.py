@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ragbook.corpus import Passage
-from ragbook.models import load_reader
+from ragbook.models import load_reader, pairs
 from ragbook.models.pairs import PairEncoder, states_at
 
 QUESTIONS = ["Who charted Velm?", "When was the lake of Ist first seen by anyone?", "Where?"]
@@ -66,18 +66,31 @@ def test_a_base_that_has_read_without_keeping_reads_again(base):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_clock_charges_the_layers_below_and_none_above(base):
-    """Whether the base had to read the pairs or knew them, the cost is the same share of it."""
+@pytest.mark.parametrize("known", [True, False])
+def test_the_clock_charges_the_layers_below_and_none_above(base, monkeypatch, known):
+    """Whether the base had to read the pairs or knew them: half of what it takes, as it has six
+    layers and three are below, and what the layers above take."""
+    now = 0.0
+
+    def takes(seconds, function):
+        def slow(*given, **how):
+            nonlocal now
+            now += seconds
+            return function(*given, **how)
+
+        return slow
+
+    monkeypatch.setattr(pairs.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(pairs, "states_at", takes(60.0, pairs.states_at))
+    monkeypatch.setattr(pairs, "upper_states", takes(7.0, pairs.upper_states))
     joined = other(base, 3)
     joined.begin_with(base, 3)
-    base(QUESTIONS, PASSAGES)
-    base._seconds = 60.0  # as if it had been slow
-    began = joined.clock()
-    joined(QUESTIONS, PASSAGES)
-    assert joined.clock() - began == pytest.approx(30, abs=5)
-    began = joined.clock()
-    joined(QUESTIONS, PASSAGES)  # reused whole
-    assert joined.clock() - began == pytest.approx(30, abs=5)
+    if known:
+        base(QUESTIONS, PASSAGES)
+    for _ in range(2):  # computed, then reused whole
+        began = joined.clock()
+        joined(QUESTIONS, PASSAGES)
+        assert joined.clock() - began == pytest.approx(37)
 
 
 def test_states_do_not_depend_on_the_chunks(base):

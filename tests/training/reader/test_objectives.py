@@ -121,6 +121,8 @@ def test_what_a_method_trains_is_what_its_paper_trains(method, tmp_path):
         layers = {n.split(".")[2] for n in adapted}
         expected = name == "encoder" or method in SEARCHING
         assert layers == ({"4", "5"} if expected else set())
+    rates = [QUICK.decoder_rate, QUICK.adapter_rate, QUICK.query_rate]
+    assert [rate for _, rate in one.groups] == rates[: 3 if method in SEARCHING else 2]
     # The shared models are others, and the passage tower is not trained.
     others = (one.encoder.passage_model, load_reader().model, load_span_reader().scorer)
     assert not trained & {id(p) for other in others for p in other.parameters()}
@@ -160,16 +162,22 @@ def test_the_prior_moves_towards_the_passage_that_gave_the_answer(few, tmp_path)
 
 
 def test_an_exchanged_answer_is_exchanged_in_every_passage(few):
-    rng = random.Random(0)
-    seen = set()
-    for _ in range(40):
-        question, passages = exchanged(rng, few, few.questions[1], SHOWN)
-        (answer,) = question.answers[:1]
-        seen.add(answer)
-        assert answer in passages[0].text
-        assert (answer == "1873") == (passages == list(SHOWN))
-        assert passages[1:] == list(SHOWN[1:])
-    assert "1873" in seen
+    """In about one of three examples, for the answer of a question of the same form."""
+    shown = (SHOWN[0], Passage("d", "Velm's maps", "Maps of Velm begin in 1873."), SHOWN[1])
+    asked = [*ASKED, Question("When was Orm charted?", ("1901",), "b")]
+    passages = [Passage("b", "Orm", "Orm was charted by Tor Halst in 1901."), *shown[:2], SHOWN[2]]
+    source = GoldExamples(Corpus("lakes", [*passages, *list(few.corpus)[3:]]), asked)
+    question = next(q for q in source.questions if q.answers[0] == "1873")
+    rng, seen = random.Random(0), []
+    for _ in range(300):
+        asks, said = exchanged(rng, source, question, shown)
+        (answer,) = asks.answers[:1]
+        seen.append(answer)
+        assert (answer == "1873") == (said == list(shown))
+        for before, after in zip(shown, said, strict=True):
+            assert after.text == before.text.replace("1873", answer)
+    assert set(seen) == {"1873", "1901"}
+    assert 60 < seen.count("1901") < 140
 
 
 def test_an_answer_that_no_span_reads_does_no_harm(few, tmp_path):
