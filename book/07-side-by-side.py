@@ -328,21 +328,7 @@ figures.grouped(by_case(evidence), "exact match")
 
 
 # %% mystnb={"figure": {"caption": "Exact match by where leave-one-out is highest, the same measure for every method.", "alt": "Exact match of six methods where leaving out the gold passage costs most, where leaving out another does, and where the gold one was not retrieved"}}
-def left_out(entry: dict[str, Any]) -> dict[str, Any]:
-    """A method's part of a prediction, with what leaving out costs in the place of the weights."""
-    costs = [
-        {**each, "weight": np.inf if each["loo"] is None else each["loo"]}
-        for each in entry["evidence"]
-    ]
-    return {**entry, "evidence": costs}
-
-
-by_leaving_out = breakdown.by_evidence(
-    [
-        {**line, "methods": {n: left_out(entry) for n, entry in line["methods"].items()}}
-        for line in predictions[: own["methods"]["fid"]["leave_one_out_n"]]
-    ]
-)
+by_leaving_out = breakdown.by_evidence(predictions, leave_one_out=True)
 figures.grouped(by_case(by_leaving_out), "exact match")
 
 # %% [markdown]

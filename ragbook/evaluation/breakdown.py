@@ -65,19 +65,32 @@ def by_kind(
     }
 
 
-def by_evidence(predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
+def by_evidence(
+    predictions: Sequence[Prediction], leave_one_out: bool = False
+) -> dict[str, dict[str, Any]]:
     """Exact match where the heaviest passage is the gold one, where it is another although the gold
     one was retrieved, and where the gold one was not; for each method that reads passages:
-    ``{method: {"gold" | "another" | "not retrieved": {"n", "mean", "ci95"}}}``."""
+    ``{method: {"gold" | "another" | "not retrieved": {"n", "mean", "ci95"}}}``.
+
+    A passage weighs what the method's own evidence gives it or, with `leave_one_out`, what leaving
+    it out costs; then only predictions count for which that was measured, and a passage without
+    which the answer is impossible is the heaviest.
+    """
+
+    def weight(entry: Mapping[str, Any]) -> float:
+        if not leave_one_out:
+            return entry["weight"]
+        return math.inf if entry["loo"] is None else entry["loo"]
+
     scores = right(predictions)
     out: dict[str, dict[str, Any]] = {}
     for name, values in scores.items():
         cases: dict[str, list[float]] = {"gold": [], "another": [], "not retrieved": []}
         for line, value in zip(predictions, values, strict=True):
             evidence, gold = line["methods"][name]["evidence"], line["gold_passage"]
-            if gold is None or not evidence:
+            if gold is None or not evidence or (leave_one_out and "loo" not in evidence[0]):
                 continue
-            heaviest = max(evidence, key=lambda e: e["weight"])["passage_id"]
+            heaviest = max(evidence, key=weight)["passage_id"]
             there = any(e["passage_id"] == gold for e in evidence)
             case = "gold" if heaviest == gold else "another" if there else "not retrieved"
             cases[case].append(float(value))

@@ -66,6 +66,29 @@ def test_evidence_has_three_cases():
     assert one == {"gold": (2, 1.0), "another": (1, 0.0), "not retrieved": (2, 0.5)}
 
 
+def test_evidence_by_what_leaving_out_costs():
+    """Another passage is then the heaviest, one that cannot be missed weighs most, and lines for
+    which it was not measured do not count."""
+
+    def line(em, **loo):
+        evidence = [{"passage_id": p, "weight": 0.5, "loo": cost} for p, cost in loo.items()]
+        return {"gold_passage": "a", "methods": {"m": {"em": em, "evidence": evidence}}}
+
+    unmeasured = [{"passage_id": "a", "weight": 1.0}]
+    lines = [
+        line(1, a=0.5, b=-0.2),
+        line(0, a=0.5, b=0.7),
+        line(0, a=2.0, b=None),
+        line(1, a=None, b=3.0),
+        line(0, b=1.0, c=0.0),
+        {"gold_passage": "a", "methods": {"m": {"em": 1, "evidence": unmeasured}}},
+    ]
+    found = breakdown.by_evidence(lines, leave_one_out=True)["m"]
+    counted = {case: (entry["n"], entry["mean"]) for case, entry in found.items()}
+    assert counted == {"gold": (2, 1.0), "another": (2, 0.0), "not retrieved": (1, 0.0)}
+    assert breakdown.by_evidence(lines)["m"]["gold"]["n"] == 5
+
+
 def test_who_is_right_alone():
     found = breakdown.shared(LINES, ["one", "two"])
     assert found == {"n": 6, "alone": {"one": 1, "two": 1}, "all": 2, "any": 4, "none": 2}
