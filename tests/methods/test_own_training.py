@@ -1,6 +1,8 @@
 """Which weights a method uses: the shared reader's and the given retriever's, or those that its own
 training changed."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def dense(tmp_path_factory):
     return DenseRetriever(build_index(animals(8), out, encoder, progress=False), encoder)
 
 
-def by_name(retriever, **how):
+def by_name(retriever, **how) -> dict[str, Any]:
     return {method.name: method for method in load(READING, retriever, True, **how)}
 
 
