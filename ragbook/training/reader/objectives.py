@@ -29,7 +29,7 @@ import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -84,39 +84,75 @@ class Recipe:
     layers: int = 2
     rank: int = 8
     kept: int = 16
+    silence: float = 1.0
+    pointer: float = 0.5
+
+
+def answer_starts(batch: ReaderBatch) -> Tensor:
+    """Where the tokens of each passage begin to be the answer: bool [B * n, L]."""
+    ids = batch.inputs["input_ids"]
+    out = torch.zeros(*ids.shape, dtype=torch.bool)
+    for row, own in enumerate((ids * batch.passage_mask).tolist()):
+        labels = batch.labels[row // batch.n]
+        answer = labels[labels != -100][:-1].tolist()  # without its end token
+        for start in range(len(own) - len(answer) + 1 if answer else 0):
+            out[row, start] = own[start : start + len(answer)] == answer
+    return out
 
 
 def answer_spans(batch: ReaderBatch, max_span: int) -> Tensor:
     """Which spans of each passage are the answer: bool [B * n, L, max_span], like the scores."""
-    ids = batch.inputs["input_ids"]
-    out = torch.zeros(*ids.shape, max_span, dtype=torch.bool)
-    for row, own in enumerate((ids * batch.passage_mask).tolist()):
-        labels = batch.labels[row // batch.n]
-        answer = labels[labels != -100][:-1].tolist()  # without its end token
-        if 0 < len(answer) <= max_span:
-            for start in range(len(own) - len(answer) + 1):
-                if own[start : start + len(answer)] == answer:
-                    out[row, start, len(answer) - 1] = True
+    starts = answer_starts(batch)
+    out = torch.zeros(*starts.shape, max_span, dtype=torch.bool)
+    for row, length in enumerate(answer_lengths(batch).repeat_interleave(batch.n).tolist()):
+        if length <= max_span:
+            out[row, :, length - 1] = starts[row]
     return out
 
 
-def log_likelihood(
+def answer_lengths(batch: ReaderBatch) -> Tensor:
+    """The number of tokens of each answer, its end token left out: int64 [B]."""
+    return (batch.labels != -100).sum(-1) - 1
+
+
+def answer_places(batch: ReaderBatch) -> Tensor:
+    """Where each passage holds the answer's tokens: bool [B * n, T, L], for each of its T tokens
+    the positions of those that are this token of an answer."""
+    starts, lengths = answer_starts(batch), answer_lengths(batch).repeat_interleave(batch.n)
+    out = torch.zeros(len(starts), batch.labels.shape[1], starts.shape[1], dtype=torch.bool)
+    for t in range(out.shape[1]):
+        out[:, t, t:] = starts[:, : starts.shape[1] - t] & (t < lengths)[:, None]
+    return out
+
+
+class Objective(NamedTuple):
+    """The parts of an objective, with gradients, on the model's device.
+
+    answer: log p(y | x) of the answers, nats, float32 [B].
+    not_here: log p("the answer is not here" | x, z), nats, float32 [B, n]; 0 where the passage
+        holds the answer, and in FiD.
+    copied: log of the cross-attention, in the decoder's last layer, to the places that hold the
+        token to be written, float32 [places]; empty in REALM.
+    """
+
+    answer: Tensor
+    not_here: Tensor
+    copied: Tensor
+
+
+def objective(
     method: str, model: Any, scorer: SpanScorer, batch: ReaderBatch, log_prior: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The log-likelihoods of the answers, and of "not here" in REALM, with gradients.
+) -> Objective:
+    """A method's objective for a batch of B questions with n passages each.
 
     Parameters
     ----------
-    batch: B questions with n passages each.
     log_prior: float32 [B, n], log p(z | x), which FiD ignores.
-
-    Returns
-    -------
-    (log p(y | x) float32 [B], log p(not here | x, z) float32 [B, n]), nats, on the model's device;
-    the latter is 0 where the passage holds the answer, and in the methods that generate.
     """
-    read, device = batch, device_of(model)
+    places, spans_right = answer_places(batch), answer_spans(batch, scorer.max_span)
+    device = device_of(model)
     batch, log_prior = batch.to(device), log_prior.to(device)
+    places, spans_right = places.to(device), spans_right.flatten(1).to(device)
     mask = batch.inputs["attention_mask"]
     states, _ = states_at(model.encoder, batch.inputs, chunk=16)
     states = states.to(model.encoder.dtype)
@@ -124,29 +160,34 @@ def log_likelihood(
     n, B = batch.n, rows // batch.n
     if method == "realm":
         spans = scorer(states, batch.passage_mask).flatten(1).log_softmax(-1)
-        reads = answer_spans(read, scorer.max_span).flatten(1).to(device)
-        given = spans.masked_fill(~reads, IMPOSSIBLE).logsumexp(-1).reshape(B, n)
-        not_here = spans[:, 0] * ~reads.any(-1)  # the span of [CLS]
-        return realm.marginal_log_prob(given, log_prior), not_here.reshape(B, n)
+        given = spans.masked_fill(~spans_right, IMPOSSIBLE).logsumexp(-1).reshape(B, n)
+        not_here = spans[:, 0] * ~spans_right.any(-1)  # the span of [CLS]
+        answer = realm.marginal_log_prob(given, log_prior)
+        return Objective(answer, not_here.reshape(B, n), spans.new_zeros(0))
     labels = batch.labels
     if method == "fid":
         states, mask = states.reshape(B, n * length, width), mask.reshape(B, n * length)
+        places = places.reshape(B, n, -1, length).transpose(1, 2).flatten(2)
     else:
         labels = labels.repeat_interleave(n, 0)
     out = model.decoder(
         input_ids=shift_right(labels, model.config.decoder_start_token_id, 0),
         encoder_hidden_states=states,
         encoder_attention_mask=mask,
+        output_attentions=True,
         use_cache=False,
     )
+    attention = out.cross_attentions[-1].float().mean(1)  # [B or B * n, T, n * L or L]
+    copied = ((attention * places).sum(-1)[places.any(-1)] + 1e-6).log()
     log_probs = out.logits.float().log_softmax(-1)
     token_log_probs = log_probs.gather(-1, labels.clamp_min(0)[:, :, None]).squeeze(-1)
     own = batch.labels != -100
     if method == "fid":
-        return (token_log_probs * own).sum(-1), torch.zeros(B, n, device=device)
+        return Objective((token_log_probs * own).sum(-1), states.new_zeros(B, n), copied)
     marginal = rag.sequence_log_prob if method == "rag-sequence" else rag.token_log_prob
-    found = marginal(token_log_probs.reshape(B, n, -1), log_prior, own)
-    return found, torch.zeros(B, n, device=device)
+    answer = marginal(token_log_probs.reshape(B, n, -1), log_prior, own)
+    not_here = log_probs[:, 0, model.config.eos_token_id] * ~places.flatten(1).any(-1)
+    return Objective(answer, not_here.reshape(B, n), copied)
 
 
 class Trainee:
@@ -285,12 +326,12 @@ def train_method(
     """
     recipe = recipe or Recipe()
     trainee = Trainee(method, model, scorer, encoder, recipe, run)
-    before, found = trainee.whole(), source.found(recipe.n)
+    before, asking = trainee.whole(), source.found(recipe.n)
     tokenizer, length = minilm_tokenizer(), run.cut(recipe.steps)
 
     def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = random.Random(f"{run.seed}-{step}")
-        asked = [one.question for one in rng.choices(found, k=recipe.batch)]
+        asked = [one.question for one in rng.choices(asking, k=recipe.batch)]
         log_prior, positions = trainee.log_prior(asked, source.keys)
         examples = []
         for question, places in zip(asked, positions.tolist(), strict=True):
@@ -298,12 +339,12 @@ def train_method(
             question, passages = exchanged(rng, source, question, passages)
             examples.append(Example(question, tuple(passages), 0))
         batch = collate(tokenizer, examples, scorer.max_span)
-        likelihood, not_here = log_likelihood(
-            method, trainee.model, trainee.scorer, batch, log_prior
-        )
-        nll = -likelihood.clamp_min(IMPOSSIBLE / 2).mean()  # no gradient if no span is right
-        silence = -not_here.sum(-1).mean()
-        return nll + silence, {"nll": nll.item(), "silence": silence.item()}
+        found = objective(method, trainee.model, trainee.scorer, batch, log_prior)
+        nll = -found.answer.clamp_min(IMPOSSIBLE / 2).mean()  # no gradient if no span is right
+        silence = -found.not_here.sum(-1).mean()
+        pointer = -found.copied.mean() if len(found.copied) else nll.new_zeros(())
+        loss = nll + recipe.silence * silence + recipe.pointer * pointer
+        return loss, {"nll": nll.item(), "silence": silence.item(), "pointer": pointer.item()}
 
     optimizer = MasterAdamW(trainee.groups, weight_decay=0.0)
     train(
