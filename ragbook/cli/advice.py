@@ -11,19 +11,20 @@ ENDURED = 0.03
 """The share of answers that may be cut short without a word."""
 
 
-def advice(results: Mapping[str, Any], max_length: int, length_penalty: float) -> list[str]:
+def advice(results: Mapping[str, Any], max_length: int, length_penalty: float | None) -> list[str]:
     """One sentence for each generative method of which more than `ENDURED` of the answers are cut
     short, and one for each of which as many were closed at the greatest length.
 
     Parameters
     ----------
     results: as in ``results.json``.
-    max_length, length_penalty: those that the methods had.
+    max_length, length_penalty: those that the methods had; None for the penalties that were chosen
+        on dev questions.
     """
     n = results["questions"]["n"]
     penalty = (
         "--length-penalty 1, or a larger value,"
-        if length_penalty < 1
+        if length_penalty is None or length_penalty < 1
         else f"a --length-penalty above {length_penalty:g}"
     )
     told = []

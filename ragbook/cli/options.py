@@ -216,9 +216,9 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--length-penalty",
         type=number,
-        default=0.0,
         metavar="X",
-        help="0 compares answers by log-probability, 1 by its mean over tokens (default: 0)",
+        help="0 compares answers by log-probability, 1 by its mean over tokens (default: what was "
+        "chosen for the method on dev questions, or else 0)",
     )
     command.add_argument(
         "--memory",

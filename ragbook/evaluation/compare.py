@@ -165,6 +165,7 @@ def compare(
                 "parameters": int(method.parameters),
                 "errors": counts(line["methods"][method.name]["error"] for line in predictions),
                 "verbatim": getattr(method, "verbatim", None),
+                "length_penalty": getattr(method, "length_penalty", None),
                 **_where(method),
             }
             for method in methods

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
+_NO_METRICS = ("ci95", "device", "precision", "errors", "leave_one_out_n", "length_penalty")
+
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
@@ -47,7 +49,7 @@ class Comparison:
         rows = []
         for method, scores in self.results["methods"].items():
             for metric, value in scores.items():
-                if metric not in ("ci95", "device", "precision", "errors", "leave_one_out_n"):
+                if metric not in _NO_METRICS:
                     low, high = scores["ci95"].get(metric, (None, None))
                     rows.append((method, metric, value, low, high))
         numbers = {"value": float, "low": float, "high": float}

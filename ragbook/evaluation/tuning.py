@@ -1,33 +1,43 @@
-"""Tunes the settings of kNN-LM on dev data only, and lists the bundled weights' files.
+"""Tunes the settings of the methods on dev data only, and lists the bundled weights' files.
 
-`python -m ragbook.evaluation.tuning FOLDER` is the last step of a retraining: it loads the language
-model in the folder, tunes lambda and temperature, and writes `weights.json` with every file's hash.
+`python -m ragbook.evaluation.tuning FOLDER` is the last step of a retraining. It writes
+`weights.json` with every file's hash, kNN-LM's lambda and temperature, and the length penalty of
+each method that writes, once with the weights that the method trained and once with the shared
+reader's; all by the same rule, from the same number of values.
+`... FOLDER --corpus CORPUS --questions QUESTIONS` chooses the penalties on dev questions of your
+own, and leaves kNN-LM's settings as they are.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ragbook.corpus import miniwiki
+from ragbook.corpus import Corpus, Question, load_corpus, load_questions, miniwiki
+from ragbook.evaluation.metrics import exact_matches
 from ragbook.evaluation.perplexity import score
+from ragbook.methods import load
 from ragbook.methods.knn_lm import KnnLM, tune
 from ragbook.models import LanguageModel, load_encoder, load_language_model
-from ragbook.models.bundled import write_manifest
+from ragbook.models.bundled import manifest, write_manifest
+from ragbook.retrieval import Retriever
+
+PENALTIES = (0.0, 0.5, 1.0, 2.0)
+"""The length penalties that are tried; 0 compares log-probabilities, 1 their means over tokens."""
+WRITING = ("in-context", "knn-lm", "rag-sequence", "rag-token", "fid")
+SAMPLE, BATCH = 200, 16
+"""How many dev questions a penalty is chosen on, and how many are answered at once."""
 
 
 def tune_answers(lm: LanguageModel, k: int = 5) -> dict[str, float]:
     """Lambda and temperature that give the dev answers' tokens the highest mean log-probability."""
-    from ragbook.index import build_index
-    from ragbook.retrieval import DenseRetriever
-
     questions = list(miniwiki.questions("dev"))
-    encoder, corpus = load_encoder(), miniwiki.corpus()
-    index = build_index(corpus, Path("build/tuning-index"), encoder, overwrite=True)
-    retriever = DenseRetriever(index, encoder)
+    retriever = _dense(miniwiki.corpus())
     method = KnnLM(lm, retriever, lam=0.0, temperature=1.0)
     parts = []
     for question, found in zip(questions, retriever.retrieve(questions, k), strict=True):
@@ -53,15 +63,74 @@ def tune_text(lm: LanguageModel) -> dict[str, float]:
     return {"lam": lam, "temperature": temperature}
 
 
-def main(folder: Path) -> None:
-    """Write `weights.json` of the folder: first with the files only, so that the language model can
-    be loaded, then with the tuned settings."""
-    write_manifest(folder)
-    lm = load_language_model(str(folder))
-    settings = {"knn_lm": tune_answers(lm), "perplexity": tune_text(lm)}
+def choose_length_penalties(
+    folder: str, retriever: Retriever, questions: Sequence[Question], shared: bool, k: int = 5
+) -> dict[str, float]:
+    """For each method that writes, the penalty of `PENALTIES` with which most answers are right;
+    the smallest of equals.
+
+    Parameters
+    ----------
+    folder: of the readers.
+    questions: dev questions.
+    shared: all methods use the shared reader as it is.
+    k: passages of a question.
+    """
+    right: dict[str, dict[float, float]] = {name: {} for name in WRITING}
+    for penalty in PENALTIES:
+        made = load(WRITING, retriever, True, folder, length_penalty=penalty, shared=shared)
+        for method in made:
+            answers = [
+                answer
+                for at in range(0, len(questions), BATCH)
+                for answer in method.answer(questions[at : at + BATCH], k)
+            ]
+            right[method.name][penalty] = sum(exact_matches(answers, questions))
+    return {name: max(PENALTIES, key=lambda p: (found[p], -p)) for name, found in right.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write `weights.json` of the folder: first with the files only, so that the readers can be
+    loaded, then with the tuned settings."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--corpus")
+    parser.add_argument("--questions")
+    given = parser.parse_args(arguments)
+    folder: Path = given.folder
+    own = given.corpus is not None
+    settings = _without_penalties(folder) if own else {}
+    write_manifest(folder, **settings)
+    if not own:
+        lm = load_language_model(str(folder))
+        settings = {"knn_lm": tune_answers(lm), "perplexity": tune_text(lm)}
+        write_manifest(folder, **settings)
+    retriever = _dense(load_corpus(given.corpus) if own else miniwiki.corpus())
+    asked = load_questions(given.questions) if own else miniwiki.questions("dev")
+    questions = list(asked)[:SAMPLE]
+    settings["length_penalty"] = {
+        which: choose_length_penalties(str(folder), retriever, questions, which == "shared")
+        for which in ("own", "shared")
+    }
     write_manifest(folder, **settings)
     print(json.dumps(settings))
 
 
+def _without_penalties(folder: Path) -> dict[str, Any]:
+    """The settings that the folder's `weights.json` has, other than the length penalties."""
+    found = manifest(folder)
+    return {name: found[name] for name in ("knn_lm", "perplexity") if name in found}
+
+
+def _dense(corpus: Corpus) -> Retriever:
+    """Dense retrieval with the embedded encoder over all passages."""
+    from ragbook.index import build_index
+    from ragbook.retrieval import DenseRetriever
+
+    encoder = load_encoder()
+    index = build_index(corpus, Path("build/tuning-index"), encoder, overwrite=True)
+    return DenseRetriever(index, encoder)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

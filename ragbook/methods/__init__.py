@@ -69,7 +69,7 @@ def load(
     lm: str | LanguageModel | None = None,
     beams: int = 2,
     max_length: int = 16,
-    length_penalty: float = 0.0,
+    length_penalty: float | None = None,
     lam: float | None = None,
     temperature: float | None = None,
     shared: bool = False,
@@ -90,7 +90,8 @@ def load(
     lm: kNN-LM's language model, by name or loaded; by default the reader if it is causal, else the
         bundled one.
     beams, max_length, length_penalty: of the beam search of every generative method; see
-        `ragbook.methods.decoding.beam_search`.
+        `ragbook.methods.decoding.beam_search`. The penalty is by default the one that was chosen
+        for the method on dev questions, where the reader's folder has one, and else 0.
     lam, temperature: kNN-LM's; by default those that were tuned for the bundled language model on
         MiniWiki's dev split. The temperature is then scaled by the width of the model's keys, as
         their squared distances grow with it.
@@ -112,8 +113,15 @@ def load(
     for name, reason in left_out(reader).items():
         if name in names:
             raise InputError(f"{name} cannot use {_called(reader)}: {reason}")
-    search = {"beams": beams, "max_length": max_length, "length_penalty": length_penalty}
-    held: dict[str, Any] = {"verbatim": verbatim, **search}
+    chosen = models.length_penalties(reader, shared) if isinstance(reader, str) else {}
+
+    def search(method: str) -> dict[str, Any]:
+        penalty = chosen.get(method, 0.0) if length_penalty is None else length_penalty
+        return {"beams": beams, "max_length": max_length, "length_penalty": penalty}
+
+    def held(method: str) -> dict[str, Any]:
+        return {"verbatim": verbatim, **search(method)}
+
     where = {key: how[key] for key in ("device", "precision") if key in how}
 
     def generator(method: str | None = None) -> Any:
@@ -131,23 +139,25 @@ def load(
         return DenseRetriever(retriever.index, tower)
 
     make: dict[str, Callable[[], Any]] = {
-        "closed-book": lambda: closed_book.ClosedBook(generator(), **search),
-        "in-context": lambda: in_context.InContext(generator(), retriever, **held),
+        "closed-book": lambda: closed_book.ClosedBook(generator(), **search("closed-book")),
+        "in-context": lambda: in_context.InContext(generator(), retriever, **held("in-context")),
         "knn-lm": lambda: knn_lm.KnnLM(
             base := _language_model(reader, lm, how),
             retriever,
             *_interpolation(base, lam, temperature),
-            **held,
+            **held("knn-lm"),
         ),
         "realm": lambda: realm.Realm(
             models.load_span_reader(str(reader), None if shared else "realm", **where),
             searched("realm"),
         ),
         "rag-sequence": lambda: rag.RagSequence(
-            generator("rag-sequence"), searched("rag-sequence"), **held
+            generator("rag-sequence"), searched("rag-sequence"), **held("rag-sequence")
         ),
-        "rag-token": lambda: rag.RagToken(generator("rag-token"), searched("rag-token"), **held),
-        "fid": lambda: fid.FiD(generator("fid"), retriever, **held),
+        "rag-token": lambda: rag.RagToken(
+            generator("rag-token"), searched("rag-token"), **held("rag-token")
+        ),
+        "fid": lambda: fid.FiD(generator("fid"), retriever, **held("fid")),
     }
 
     own = [_own(name)(retriever) for name in dict.fromkeys(names) if ":" in name]

@@ -1,5 +1,6 @@
 """The models: how they are loaded, and the interfaces through which the methods use them."""
 
+from ragbook.models.bundled import length_penalties
 from ragbook.models.causal import CausalReader
 from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel
@@ -18,6 +19,7 @@ __all__ = [
     "LanguageModel",
     "SeqReader",
     "SpanReader",
+    "length_penalties",
     "load_encoder",
     "load_language_model",
     "load_question_tower",

@@ -111,6 +111,21 @@ def fill(module: torch.nn.Module, changed: dict[str, torch.Tensor]) -> None:
         )
 
 
+def length_penalties(name: str, shared: bool = False) -> dict[str, float]:
+    """The length penalty of each method's beam search that was chosen on dev questions, by method;
+    empty where none was.
+
+    Parameters
+    ----------
+    name: a reader's; see `weights_folder`.
+    shared: those of methods that all use the shared reader as it is, instead of those of methods
+        that use what they trained.
+    """
+    folder = weights_folder(name)
+    found = manifest(folder) if folder else {}
+    return found.get("length_penalty", {}).get("shared" if shared else "own", {})
+
+
 def weights_folder(name: str) -> Path | None:
     """The folder of the bundled readers or of readers trained with this package; None for any other
     name."""

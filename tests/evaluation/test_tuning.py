@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ragbook.corpus import miniwiki
+from ragbook.corpus import Question, miniwiki
 from ragbook.evaluation import tuning
 from ragbook.methods.knn_lm import LAMS, TEMPERATURES, interpolate, knn_target_log_prob
 from ragbook.models import load_language_model
@@ -21,13 +21,21 @@ def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
     seen = []
     for part, found in (("tune_answers", {"lam": 0.3}), ("tune_text", {"lam": 0.1})):
         monkeypatch.setattr(tuning, part, lambda lm, found=found: seen.append(lm) or found)
-    tuning.main(tmp_path)
+    asked, penalties = [], {"fid": 1.0}
+    monkeypatch.setattr(tuning, "_dense", lambda corpus: corpus)
+    monkeypatch.setattr(
+        tuning, "choose_length_penalties", lambda *given: asked.append(given) or penalties
+    )
+    tuning.main([str(tmp_path)])
     assert len(seen) == 2
     for lm in seen:
         torch.testing.assert_close(dict(lm.model.named_parameters())[name], weight + 1.0)
     written = json.loads((tmp_path / "weights.json").read_text())
     assert (written["knn_lm"], written["perplexity"]) == ({"lam": 0.3}, {"lam": 0.1})
     assert list(written["files"]) == ["lm.safetensors"]
+    assert written["length_penalty"] == {"own": penalties, "shared": penalties}
+    dev = list(miniwiki.questions("dev"))[: tuning.SAMPLE]
+    assert asked == [(str(tmp_path), miniwiki.corpus(), dev, same) for same in (False, True)]
 
 
 def test_the_end_of_an_answer_is_tuned_for_too(monkeypatch):
@@ -115,3 +123,48 @@ def test_text_is_tuned_on_the_articles_set_aside_for_it(monkeypatch):
     }
     assert set(found) == {"lam", "temperature"}
     assert means[found["lam"], found["temperature"]] == pytest.approx(max(means.values()))
+
+
+def test_the_penalty_with_most_right_answers_is_chosen(monkeypatch):
+    """And of equals the smallest, for each method by itself; each question counts once."""
+    questions = [Question(str(i), ("yes",)) for i in range(tuning.BATCH + 4)]
+    right = {"fid": {0.0: 3, 0.5: 18, 1.0: 18, 2.0: 17}, "rag-token": {2.0: 1}}
+    loaded = []
+
+    def made(name, penalty):
+        def answer(batch, k):
+            assert k == 3
+            return [
+                SimpleNamespace(
+                    text="yes" if int(q.text) < right.get(name, {}).get(penalty, 0) else "no"
+                )
+                for q in batch
+            ]
+
+        return SimpleNamespace(name=name, answer=answer)
+
+    def load(names, retriever, verbatim, folder, length_penalty, shared):
+        assert (retriever, verbatim, folder, shared) == ("all passages", True, "a folder", True)
+        loaded.append(length_penalty)
+        return [made(name, length_penalty) for name in names]
+
+    monkeypatch.setattr(tuning, "load", load)
+    found = tuning.choose_length_penalties("a folder", "all passages", questions, True, k=3)  # type: ignore[arg-type]
+    expected = {"in-context": 0.0, "knn-lm": 0.0, "rag-sequence": 0.0, "rag-token": 2.0, "fid": 0.5}
+    assert found == expected
+    assert loaded == list(tuning.PENALTIES)
+
+
+def test_own_questions_tune_the_penalties_alone(tmp_path, monkeypatch):
+    (tmp_path / "weights.json").write_text('{"files": {}, "perplexity": {"lam": 0.1}}')
+    monkeypatch.setattr(tuning, "_dense", lambda corpus: corpus)
+    monkeypatch.setattr(tuning, "load_corpus", lambda name: f"passages of {name}")
+    monkeypatch.setattr(tuning, "load_questions", lambda name: [f"questions of {name}"])
+    monkeypatch.setattr(tuning, "tune_text", lambda lm: pytest.fail("it was not asked to"))
+    monkeypatch.setattr(tuning, "choose_length_penalties", lambda *given: {"fid": repr(given)})
+    tuning.main([str(tmp_path), "--corpus", "mine", "--questions", "asked"])
+    written = json.loads((tmp_path / "weights.json").read_text())
+    assert written["perplexity"] == {"lam": 0.1}
+    given = (str(tmp_path), "passages of mine", ["questions of asked"])
+    for which, same in (("own", False), ("shared", True)):
+        assert written["length_penalty"][which] == {"fid": repr((*given, same))}

@@ -9,10 +9,13 @@ number of passages and as many steps. Each maximises the likelihood that it uses
 * REALM the marginal over passages and spans, reader and question tower together (Guu et al. 2020,
   section 3.3).
 
-The marginal does not train the spans of passages that do not hold the answer: these give it no
-probability and get no gradient, so that one of their wrong spans may win in the end. REALM's
-objective therefore also asks the reader, as in the shared reader's training, to put the probability
-of such a passage on "the answer is not here".
+To this come two lessons of the shared reader's own training, so that they are not forgotten:
+
+* where passages are read one by one, a passage that does not hold the answer should give its
+  probability to "the answer is not here". The marginal does not train such a passage: it has no
+  part in the answer and gets no gradient, so that one of its wrong answers may win in the end;
+* where an answer is written, the decoder's last cross-attention should be on the places that hold
+  the token to be written.
 
 The decoder, or REALM's span scorer, is trained whole, except its word embeddings and the output
 layer's bias, which could learn answers by heart. The encoder and the question tower get low-rank
@@ -73,6 +76,7 @@ class Recipe:
     layers: the encoders' layers, from the top, that have adapters.
     rank: of the adapters.
     kept: rank of the decoder's change as it is stored.
+    silence, pointer: weights of the losses of the two lessons; see the module.
     """
 
     steps: int = 100

@@ -22,12 +22,13 @@ from ragbook.training.reader.objectives import (
     SEARCHING,
     Recipe,
     Trainee,
+    answer_places,
     answer_spans,
     exchanged,
-    log_likelihood,
+    objective,
     train_method,
 )
-from ragbook.training.reader.train import collate
+from ragbook.training.reader.train import collate, quicken
 from ragbook.training.reader.worlds import Example
 from ragbook.training.run import Run
 from tests.fakes import FixedRetriever
@@ -63,20 +64,65 @@ def batch():
 def test_the_objective_is_the_methods_own_likelihood(name, method):
     reader, span = load_reader(), load_span_reader()
     with torch.no_grad():
-        trained, _ = log_likelihood(name, reader.model, span.scorer, *batch())
+        trained = objective(name, reader.model, span.scorer, *batch()).answer
     expected = method().log_prob(ASKED, [q.answers[0] for q in ASKED], k=3)
     torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_in_realm_a_passage_without_the_answer_is_asked_to_say_so():
+@pytest.mark.parametrize("name", METHODS)
+def test_a_passage_without_the_answer_is_asked_to_say_so(name):
+    """By REALM's span of [CLS], by the empty answer where passages are read one by one, and not at
+    all where they are read together."""
     reader, span = load_reader(), load_span_reader()
     with torch.no_grad():
-        _, not_here = log_likelihood("realm", reader.model, span.scorer, *batch())
-        _, nothing = log_likelihood("rag-token", reader.model, span.scorer, *batch())
-    assert (not_here != 0).tolist() == [[False, True, False], [False, True, True]]
-    _, log_probs = span.span_log_probs([ASKED[1].text], [SHOWN[1]])
-    assert float(not_here[1, 1]) == pytest.approx(float(log_probs[0, 0, 0]), rel=1e-3)
-    assert not nothing.any()
+        not_here = objective(name, reader.model, span.scorer, *batch()).not_here
+    without = [[False, True, False], [False, True, True]]
+    assert (not_here != 0).tolist() == ([[False] * 3] * 2 if name == "fid" else without)
+    if name == "realm":
+        _, log_probs = span.span_log_probs([ASKED[1].text], [SHOWN[1]])
+        assert float(not_here[1, 1]) == pytest.approx(float(log_probs[0, 0, 0]), rel=1e-3)
+    if name.startswith("rag"):
+        memory, empty = reader.read([ASKED[1].text], [[SHOWN[1]]]), torch.tensor([[reader.end]])
+        expected = reader.token_log_probs(memory, empty, torch.tensor([0]))
+        assert float(not_here[1, 1]) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_what_is_copied_is_looked_at():
+    """The attention to every place of the token to be written, against the model's own weights."""
+    reader, span = load_reader(), load_span_reader()
+    one = collate(minilm_tokenizer(), [Example(ASKED[0], SHOWN[:1], 0)], 10)
+    labels = one.labels[0].tolist()
+    decoder_input = torch.tensor([[reader.start, *labels[:-1]]])
+    reader.model.config._attn_implementation = "eager"
+    trained = deepcopy(reader.model)
+    quicken(trained)
+    with torch.no_grad():
+        out = trained(**one.inputs, decoder_input_ids=decoder_input, output_attentions=True)
+        found = {
+            name: objective(name, trained, span.scorer, one, torch.zeros(1, 1)).copied
+            for name in METHODS
+        }
+    attention = out.cross_attentions[-1].mean(1)[0]
+    ids = one.inputs["input_ids"][0].tolist()
+    begins = [i for i in range(len(ids)) if ids[i : i + len(labels) - 1] == labels[:-1]]
+    assert len(begins) == 2
+    looked = [sum(float(attention[t, i + t]) for i in begins) for t in range(len(labels) - 1)]
+    for name in ("rag-sequence", "rag-token", "fid"):
+        torch.testing.assert_close(found[name].exp(), torch.tensor(looked), rtol=1e-3, atol=1e-5)
+    assert len(found["realm"]) == 0
+
+
+def test_places_are_the_answers_own():
+    made, _ = batch()
+    places = answer_places(made)
+    ids = made.inputs["input_ids"]
+    for row, token, at in places.nonzero().tolist():
+        assert ids[row, at] == made.labels[row // 3, token]
+    answers = (made.labels != -100).sum(-1) - 1
+    times = [2, 0, 1, 1, 0, 0]
+    assert places.sum((1, 2)).tolist() == [
+        n * int(answers[row // 3]) for row, n in enumerate(times)
+    ]
 
 
 def test_every_place_that_reads_the_answer_counts():
@@ -139,11 +185,11 @@ def test_training_raises_the_likelihood_and_leaves_the_shared_reader(method, few
     for name, parameter in [*model.named_parameters(), *scorer.named_parameters()]:
         assert torch.equal(parameter, before[name]), name
     with torch.no_grad():
-        shared, _ = log_likelihood(method, model, scorer, *batch())
+        shared = objective(method, model, scorer, *batch()).answer
         apply(model.encoder, part(stored, "encoder"))
         apply(model.decoder, part(stored, "decoder"))
         apply(scorer, part(stored, "scorer"))
-        own, _ = log_likelihood(method, model, scorer, *batch())
+        own = objective(method, model, scorer, *batch()).answer
     assert own.mean() > shared.mean()
     assert bool(part(stored, "query")) == (method in SEARCHING)
 
