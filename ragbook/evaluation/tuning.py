@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     folder: Path = given.folder
     own = given.corpus is not None
-    settings = _without_penalties(folder) if own else {}
+    settings: dict[str, Any] = _without_penalties(folder) if own else {}
     write_manifest(folder, **settings)
     if not own:
         lm = load_language_model(str(folder))

@@ -82,7 +82,7 @@ def test_a_passage_without_the_answer_is_asked_to_say_so(name):
         _, log_probs = span.span_log_probs([ASKED[1].text], [SHOWN[1]])
         assert float(not_here[1, 1]) == pytest.approx(float(log_probs[0, 0, 0]), rel=1e-3)
     if name.startswith("rag"):
-        memory, empty = reader.read([ASKED[1].text], [[SHOWN[1]]]), torch.tensor([[reader.end]])
+        memory, empty = reader.read([ASKED[1]], [[SHOWN[1]]]), torch.tensor([[reader.end]])
         expected = reader.token_log_probs(memory, empty, torch.tensor([0]))
         assert float(not_here[1, 1]) == pytest.approx(float(expected), rel=1e-3)
 
