@@ -27,10 +27,12 @@ from ragbook.models import LanguageModel, load_encoder, load_language_model
 from ragbook.models.bundled import manifest, write_manifest
 from ragbook.retrieval import Retriever
 
-PENALTIES = (0.0, 0.5, 1.0, 2.0)
+PENALTIES = (0.0, 1.0, 2.0)
 """The length penalties that are tried; 0 compares log-probabilities, 1 their means over tokens."""
-WRITING = ("in-context", "knn-lm", "rag-sequence", "rag-token", "fid")
-SAMPLE, BATCH = 200, 16
+UNTRAINED = ("in-context", "knn-lm")
+"""The methods that write and have no training of their own: theirs is the shared reader's."""
+TRAINED = ("rag-sequence", "rag-token", "fid")
+SAMPLE, BATCH = 160, 16
 """How many dev questions a penalty is chosen on, and how many are answered at once."""
 
 
@@ -64,21 +66,27 @@ def tune_text(lm: LanguageModel) -> dict[str, float]:
 
 
 def choose_length_penalties(
-    folder: str, retriever: Retriever, questions: Sequence[Question], shared: bool, k: int = 5
+    names: Sequence[str],
+    folder: str,
+    retriever: Retriever,
+    questions: Sequence[Question],
+    shared: bool = False,
+    k: int = 5,
 ) -> dict[str, float]:
-    """For each method that writes, the penalty of `PENALTIES` with which most answers are right;
-    the smallest of equals.
+    """For each method, the penalty of `PENALTIES` with which most answers are right; the smallest
+    of equals.
 
     Parameters
     ----------
+    names: of methods that write.
     folder: of the readers.
     questions: dev questions.
     shared: all methods use the shared reader as it is.
     k: passages of a question.
     """
-    right: dict[str, dict[float, float]] = {name: {} for name in WRITING}
+    right: dict[str, dict[float, float]] = {name: {} for name in names}
     for penalty in PENALTIES:
-        made = load(WRITING, retriever, True, folder, length_penalty=penalty, shared=shared)
+        made = load(names, retriever, True, folder, length_penalty=penalty, shared=shared)
         for method in made:
             answers = [
                 answer
@@ -96,20 +104,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--corpus")
     parser.add_argument("--questions")
-    given = parser.parse_args(arguments)
-    folder: Path = given.folder
-    own = given.corpus is not None
+    options = parser.parse_args(arguments)
+    folder: Path = options.folder
+    own = options.corpus is not None
     settings: dict[str, Any] = _without_penalties(folder) if own else {}
     write_manifest(folder, **settings)
     if not own:
         lm = load_language_model(str(folder))
         settings = {"knn_lm": tune_answers(lm), "perplexity": tune_text(lm)}
         write_manifest(folder, **settings)
-    retriever = _dense(load_corpus(given.corpus) if own else miniwiki.corpus())
-    asked = load_questions(given.questions) if own else miniwiki.questions("dev")
+    retriever = _dense(load_corpus(options.corpus) if own else miniwiki.corpus())
+    asked = load_questions(options.questions) if own else miniwiki.questions("dev")
     questions = list(asked)[:SAMPLE]
+    given = str(folder), retriever, questions
+    untrained = choose_length_penalties(UNTRAINED, *given)
     settings["length_penalty"] = {
-        which: choose_length_penalties(str(folder), retriever, questions, which == "shared")
+        which: untrained | choose_length_penalties(TRAINED, *given, shared=which == "shared")
         for which in ("own", "shared")
     }
     write_manifest(folder, **settings)

@@ -24,7 +24,9 @@ def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
     asked, penalties = [], {"fid": 1.0}
     monkeypatch.setattr(tuning, "_dense", lambda corpus: corpus)
     monkeypatch.setattr(
-        tuning, "choose_length_penalties", lambda *given: asked.append(given) or penalties
+        tuning,
+        "choose_length_penalties",
+        lambda names, *given, shared=False: asked.append((*given, shared)) or dict(penalties),
     )
     tuning.main([str(tmp_path)])
     assert len(seen) == 2
@@ -35,7 +37,8 @@ def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
     assert list(written["files"]) == ["lm.safetensors"]
     assert written["length_penalty"] == {"own": penalties, "shared": penalties}
     dev = list(miniwiki.questions("dev"))[: tuning.SAMPLE]
-    assert asked == [(str(tmp_path), miniwiki.corpus(), dev, same) for same in (False, True)]
+    given = str(tmp_path), miniwiki.corpus(), dev
+    assert asked == [(*given, False), (*given, False), (*given, True)]
 
 
 def test_the_end_of_an_answer_is_tuned_for_too(monkeypatch):
@@ -128,7 +131,7 @@ def test_text_is_tuned_on_the_articles_set_aside_for_it(monkeypatch):
 def test_the_penalty_with_most_right_answers_is_chosen(monkeypatch):
     """And of equals the smallest, for each method by itself; each question counts once."""
     questions = [Question(str(i), ("yes",)) for i in range(tuning.BATCH + 4)]
-    right = {"fid": {0.0: 3, 0.5: 18, 1.0: 18, 2.0: 17}, "rag-token": {2.0: 1}}
+    right = {"fid": {0.0: 3, 1.0: 18, 2.0: 18}, "rag-token": {2.0: 1}}
     loaded = []
 
     def made(name, penalty):
@@ -149,9 +152,15 @@ def test_the_penalty_with_most_right_answers_is_chosen(monkeypatch):
         return [made(name, length_penalty) for name in names]
 
     monkeypatch.setattr(tuning, "load", load)
-    found = tuning.choose_length_penalties("a folder", "all passages", questions, True, k=3)  # type: ignore[arg-type]
-    expected = {"in-context": 0.0, "knn-lm": 0.0, "rag-sequence": 0.0, "rag-token": 2.0, "fid": 0.5}
-    assert found == expected
+    found = tuning.choose_length_penalties(
+        ["rag-sequence", "rag-token", "fid"],
+        "a folder",
+        "all passages",
+        questions,
+        True,
+        k=3,  # type: ignore[arg-type]
+    )
+    assert found == {"rag-sequence": 0.0, "rag-token": 2.0, "fid": 1.0}
     assert loaded == list(tuning.PENALTIES)
 
 
@@ -161,10 +170,17 @@ def test_own_questions_tune_the_penalties_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "load_corpus", lambda name: f"passages of {name}")
     monkeypatch.setattr(tuning, "load_questions", lambda name: [f"questions of {name}"])
     monkeypatch.setattr(tuning, "tune_text", lambda lm: pytest.fail("it was not asked to"))
-    monkeypatch.setattr(tuning, "choose_length_penalties", lambda *given: {"fid": repr(given)})
+    monkeypatch.setattr(
+        tuning,
+        "choose_length_penalties",
+        lambda names, *given, **how: {name: repr((given, how)) for name in names},
+    )
     tuning.main([str(tmp_path), "--corpus", "mine", "--questions", "asked"])
     written = json.loads((tmp_path / "weights.json").read_text())
     assert written["perplexity"] == {"lam": 0.1}
     given = (str(tmp_path), "passages of mine", ["questions of asked"])
     for which, same in (("own", False), ("shared", True)):
-        assert written["length_penalty"][which] == {"fid": repr((*given, same))}
+        assert written["length_penalty"][which] == {
+            **{name: repr((given, {})) for name in tuning.UNTRAINED},
+            **{name: repr((given, {"shared": same})) for name in tuning.TRAINED},
+        }
