@@ -36,7 +36,7 @@ $(INDEX)/manifest.json: $(VENV)/installed $(wildcard ragbook/corpus/miniwiki/*.m
 # Each method as its paper trains it. `same-weights.json`, which the first page's figure shows beside
 # it, is stored; CONTRIBUTING.md says how it is made anew.
 compare: $(INDEX)/manifest.json
-	$(BIN)/ragbook compare --index $(INDEX) --questions miniwiki --split test --leave-one-out 304 \
+	$(BIN)/ragbook compare --index $(INDEX) --questions miniwiki --split test --leave-one-out 160 \
 		--out $(RESULTS)
 	$(BIN)/python book/_tools/landing.py $(RESULTS)
 
