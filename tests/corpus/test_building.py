@@ -73,6 +73,8 @@ def test_ids_are_a_set(ids):
     assert not is_number("007")
     assert not is_number("1\n")
     assert not is_number("٣")
+    assert not is_number("1٣")
+    assert not any(is_number(f"1{digit}") for digit in "²①١१１𝟙")
 
 
 @pytest.mark.parametrize("article", [None, upper])
