@@ -27,7 +27,8 @@ class Source:
     identity: a string that differs if the content differs.
     records: yields the passages or, if `article` is given, the records that it turns into passages.
     article: the passage of a record, or None for a record without one. It takes most of the time,
-        so it is also called in other processes, and not for records of finished parts.
+        so it is also called in other processes, and not for records of finished parts. A record
+        for which it raises an error of any kind but InputError is left out and counted.
     """
 
     name: str
