@@ -212,7 +212,7 @@ def _blocks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
 def _mapped(
     article: Callable[[_T], Passage | None], records: Iterator[_T], processes: int
 ) -> Iterator[Passage | LeftOut | None]:
-    """`map` of `_one` in several processes, with few records in memory at a time, as a dump would not fit."""
+    """`map` in several processes, with few records in memory at a time, as a dump would not fit."""
     if processes == 1:
         yield from (_one(article, record) for record in records)
         return

@@ -14,13 +14,13 @@ WORK = 20_000_000
 """The most characters that may be read again in one page, some seconds of work; a page of 100 KB
 comes to it with 200 tags that are opened at its beginning and never closed."""
 
-_ALONE = frozenset("br dd dt hr img li link meta td th tr wbr".split())
+_ALONE = frozenset(("br", "dd", "dt", "hr", "img", "li", "link", "meta", "td", "th", "tr", "wbr"))
 """Tags that need no end."""
 
 _RAW = frozenset(
-    "categorytree ce chem gallery graph hiero imagemap inputbox math nowiki pre score section "
-    "source syntaxhighlight templatedata timeline".split()
-)
+    ("categorytree", "ce", "chem", "gallery", "graph", "hiero", "imagemap", "inputbox", "math",
+     "nowiki", "pre", "score", "section", "source", "syntaxhighlight", "templatedata", "timeline")
+)  # fmt: skip
 """Tags whose content is not markup."""
 
 _MARK = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def open_source(spec: str, downloads: Path, checksum: str | None = None) -> Sour
             raise InputError("A Hugging Face data set has no checksum; leave --checksum out.")
         return _hugging_face(spec)
     if spec.startswith(("http://", "https://")):
-        own = hashlib.sha256(spec.encode()).hexdigest()[:16]  # two files may have the same name
+        own = hashlib.sha256(os.fsencode(spec)).hexdigest()[:16]  # two files may have the same name
         path = download(spec, downloads / own, checksum)
     else:
         path = Path(spec)
