@@ -288,7 +288,15 @@ def corpus_build(arguments: argparse.Namespace) -> int:
         raise InputError(f"{arguments.out} exists; choose another file or give --overwrite.")
     source = open_source(arguments.source, cache_folder() / "downloads", arguments.checksum)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    count = build_passages(source, arguments.out, arguments.processes)
+    left_out = []
+    count = build_passages(source, arguments.out, arguments.processes, left_out=left_out.append)
+    if left_out:
+        examples = "; ".join(f"{page.title!r}: {page.reason}" for page in left_out[:3])
+        print(
+            f"ragbook: pages left out because they cannot be read: {len(left_out):,} "
+            f"({examples}{'; ...' if len(left_out) > 3 else ''})",
+            file=sys.stderr,
+        )
     print(f"{arguments.out}: {count:,} passages")
     return OK
 

@@ -225,9 +225,9 @@ def cache_folder() -> Path:
 
 def read_text(path: Path) -> str:
     """A text file's content; InputError if it is missing, empty or not UTF-8."""
-    from ragbook.corpus.files import read_lines
+    from ragbook.corpus import files
 
-    text = "".join(read_lines(path))
+    text = files.read_text(path)
     if not text.strip():
         raise InputError(f"{path} has no text; give a file with some.")
     return text

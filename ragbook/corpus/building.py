@@ -12,6 +12,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +25,7 @@ from ragbook.corpus.processes import process_pool
 from ragbook.corpus.sources import Source
 from ragbook.corpus.types import Passage
 from ragbook.errors import InputError
-from ragbook.files import replace_file, write_whole
+from ragbook.files import replace_file, write_json, write_whole
 
 WORDS = 100  # in a passage, as DPR cut Wikipedia (Karpukhin et al. 2020, section 4.1)
 PART = 2_000  # articles of a dump, or passages of any other source
@@ -77,8 +78,21 @@ def split_passages(passages: Iterable[Passage], words: int = WORDS) -> Iterator[
         yield from pieces
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """An article without a passage because of a fault of its own: its title, and what was wrong."""
+
+    title: str
+    reason: str
+
+
 def build_passages(
-    source: Source, out: Path, processes: int = 1, words: int = WORDS, progress: bool = True
+    source: Source,
+    out: Path,
+    processes: int = 1,
+    words: int = WORDS,
+    progress: bool = True,
+    left_out: Callable[[LeftOut], None] | None = None,
 ) -> int:
     """Write a source's passages as JSON lines (``.jsonl`` or ``.jsonl.gz``); returns their number.
 
@@ -91,6 +105,7 @@ def build_passages(
     processes: number of processes for the articles of a dump, whose wikitext takes most of the
         time.
     words: the most words in a passage.
+    left_out: called at the end for each article that could not be read, in the source's order.
 
     Raises
     ------
@@ -118,7 +133,8 @@ def build_passages(
             initial=len(counts),
             disable=None if progress else True,
         )
-        for number, passages in enumerate(bar, len(counts)):
+        for number, (passages, faults) in enumerate(bar, len(counts)):
+            _write_left_out(parts, number, faults)
             _write_part(parts, number, passages, zipped)
             counts.append(len(passages))
         if not sum(counts):
@@ -129,8 +145,11 @@ def build_passages(
             for number, count in enumerate(counts):
                 with open(parts / _part_name(number, count), "rb") as part:
                     shutil.copyfileobj(part, sink)
+        faults = [fault for number in range(len(counts)) for fault in _read_left_out(parts, number)]
         replace_file(whole, out)
         shutil.rmtree(parts)
+        for fault in faults if left_out is not None else ():
+            left_out(fault)
     finally:
         if parts.exists() and not _finished(parts):  # there is no part to go on from
             shutil.rmtree(parts)
@@ -159,15 +178,30 @@ def _write_part(parts: Path, number: int, passages: list[Passage], zipped: bool)
     write_whole(path, lambda sink: sink.write(data))
 
 
-def _parts(source: Source, done: int, processes: int, words: int) -> Iterator[list[Passage]]:
-    """The passages of every part after the first `done`."""
+def _write_left_out(parts: Path, number: int, faults: list[LeftOut]) -> None:
+    if faults:
+        write_json(parts / f"left-out-{number}.json", [[f.title, f.reason] for f in faults])
+
+
+def _read_left_out(parts: Path, number: int) -> list[LeftOut]:
+    path = parts / f"left-out-{number}.json"
+    return [LeftOut(*fault) for fault in json.loads(path.read_text())] if path.exists() else []
+
+
+def _parts(
+    source: Source, done: int, processes: int, words: int
+) -> Iterator[tuple[list[Passage], list[LeftOut]]]:
+    """The passages of every part after the first `done`, and its articles that were left out."""
     if source.article is None:  # reading is cheap, so finished parts are read and checked again
         pieces = split_passages(source.records(), words)
-        yield from _blocks(islice(pieces, done * PART, None), PART)
+        for block in _blocks(islice(pieces, done * PART, None), PART):
+            yield block, []
         return
     records = islice(source.records(), done * PART, None)
     for articles in _blocks(_mapped(source.article, records, processes), PART):
-        yield [piece for article in articles if article for piece in cut(article, words)]
+        passages = [article for article in articles if isinstance(article, Passage)]
+        faults = [article for article in articles if isinstance(article, LeftOut)]
+        yield [piece for passage in passages for piece in cut(passage, words)], faults
 
 
 def _blocks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
@@ -177,13 +211,13 @@ def _blocks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
 
 def _mapped(
     article: Callable[[_T], Passage | None], records: Iterator[_T], processes: int
-) -> Iterator[Passage | None]:
+) -> Iterator[Passage | LeftOut | None]:
     """`map` in several processes, with few records in memory at a time, as a dump would not fit."""
     if processes == 1:
-        yield from map(article, records)
+        yield from (_one(article, record) for record in records)
         return
     with process_pool(processes) as pool:
-        under_way: deque[Future[list[Passage | None]]] = deque()
+        under_way: deque[Future[list[Passage | LeftOut | None]]] = deque()
         for block in _blocks(records, TASK):
             under_way.append(pool.submit(_each, article, block))
             if len(under_way) > 2 * processes:
@@ -192,5 +226,23 @@ def _mapped(
             yield from under_way.popleft().result()
 
 
-def _each(article: Callable[[_T], Passage | None], records: list[_T]) -> list[Passage | None]:
-    return [article(record) for record in records]
+def _each(
+    article: Callable[[_T], Passage | None], records: list[_T]
+) -> list[Passage | LeftOut | None]:
+    return [_one(article, record) for record in records]
+
+
+def _one(article: Callable[[_T], Passage | None], record: _T) -> Passage | LeftOut | None:
+    """The passage of a record. One article's fault, of whatever kind, must not end the build: it
+    would end it again at every later try."""
+    try:
+        passage = article(record)
+        if passage is not None:
+            for field in (passage.id, passage.title, passage.text):
+                field.encode("utf-8")
+        return passage
+    except (InputError, MemoryError):  # a missing package, not the article's fault
+        raise
+    except Exception as error:
+        title = str(getattr(record, "title", record))[:100].encode("utf-8", "replace").decode()
+        return LeftOut(title, str(error) or type(error).__name__)

@@ -18,6 +18,7 @@ from typing import IO
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from ragbook.corpus.ids import Ids, is_number
+from ragbook.corpus.nesting import check_work
 from ragbook.corpus.types import Passage
 from ragbook.corpus.wikitext import FILES_AND_CATEGORIES, is_disambiguation, parse, plain_text
 from ragbook.errors import InputError
@@ -109,7 +110,13 @@ def read_pages(path: Path) -> Iterator[Page]:
 
 def article(page: Page) -> Passage | None:
     """The whole text of a page as one passage with the page's id; None for a disambiguation page
-    and for one without any running text."""
+    and for one without any running text.
+
+    Raises
+    ------
+    BrokenMarkup: its markup is too broken to be read in bounded time.
+    """
+    check_work(page.wikitext)
     code = parse(page.wikitext)
     if is_disambiguation(page.title, code):
         return None

@@ -2,7 +2,7 @@
 
 import re
 
-_NUMBER = re.compile(r"0|[1-9]\d{0,8}")  # at most nine digits: a set of all of them takes 125 MB
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # at most nine digits: a set of all of them takes 125 MB
 
 
 class Ids:
@@ -33,5 +33,5 @@ class Ids:
 
 
 def is_number(id: str) -> bool:
-    """Whether an id is a number without leading zeros, of at most nine digits."""
+    """Whether an id is a number in the digits 0 to 9 without leading zeros, of at most nine."""
     return _NUMBER.fullmatch(id) is not None

@@ -143,7 +143,10 @@ def _dpr(path: Path, entries: list[Any]) -> Iterator[Question]:
             raise InputError(f'{where}: "positive_ctxs" must be a list of objects.')
         # The key is passage_id in the files for Natural Questions and psg_id in the others.
         gold = positives[0].get("passage_id", positives[0].get("psg_id"))
-        yield Question(text, answers, None if gold in (None, "") else str(gold))
+        if gold is not None and (isinstance(gold, bool) or not isinstance(gold, str | int)):
+            raise InputError(f"{where}: the id of the gold passage must be a string or a number.")
+        gold = None if gold in (None, "") else checked_text(where, "the gold id", str(gold))
+        yield Question(text, answers, gold)
 
 
 def _read_csv(path: Path) -> Iterator[Question]:

@@ -78,6 +78,10 @@ def _sniff(path: Path) -> _Reader:
         return read_articles
     if not first:
         raise InputError(f"{path} is empty; expected {_FORMATS}.")
+    if "<mediawiki" in first:
+        raise InputError(
+            f"{path} is a MediaWiki dump; cut it into passages with `ragbook corpus build`."
+        )
     raise InputError(f"The format of {path} is not known; expected {_FORMATS}.")
 
 

@@ -50,7 +50,9 @@ def sentences(text: str) -> list[Span]:
     """
     spans, begin = [], 0
     for match in _END.finditer(text):
-        if match[0] == "." and _ABBREVIATION.search(text[: match.start()]):
+        if match[0] == "." and _ABBREVIATION.search(
+            text[max(0, match.start() - 8) : match.start()]
+        ):
             continue
         spans.append((begin, match.end()))
         begin = match.end()
@@ -87,7 +89,7 @@ class SalientSpans:
         for match in _NAME.finditer(rest):
             first, last = match.span()
             opening = _WORD.match(sentence, first)
-            begins = not _WORD.search(sentence[:first])
+            begins = not _WORD.search(sentence, 0, first)
             if begins and opening and opening[0].lower() in self._common:
                 following = _NAME.search(rest, opening.end(), last)
                 if following is None:

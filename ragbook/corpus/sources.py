@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ class Source:
     identity: a string that differs if the content differs.
     records: yields the passages or, if `article` is given, the records that it turns into passages.
     article: the passage of a record, or None for a record without one. It takes most of the time,
-        so it is also called in other processes, and not for records of finished parts.
+        so it is also called in other processes, and not for records of finished parts. A record
+        for which it raises an error of any kind but InputError is left out and counted.
     """
 
     name: str
@@ -57,7 +59,7 @@ def open_source(spec: str, downloads: Path, checksum: str | None = None) -> Sour
             raise InputError("A Hugging Face data set has no checksum; leave --checksum out.")
         return _hugging_face(spec)
     if spec.startswith(("http://", "https://")):
-        own = hashlib.sha256(spec.encode()).hexdigest()[:16]  # two files may have the same name
+        own = hashlib.sha256(os.fsencode(spec)).hexdigest()[:16]  # two files may have the same name
         path = download(spec, downloads / own, checksum)
     else:
         path = Path(spec)

@@ -9,6 +9,7 @@ that only list other works. No template is fetched or expanded.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Collection
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -55,18 +56,23 @@ _CONNECTORS |= {"x": " × ", "×": " × ", "to(-)": " to ", "+/-": " ± ", "±":
 _NUMBER = re.compile(r"[-+−]?[\d.,/]+(?:e[-+]?\d+)?")
 _INTERWIKI = re.compile(r"(?:[a-z]{2,3}|simple)(?:-[a-z]+)*:(?=\S)")
 
-_UNCLOSED_TABLE = re.compile(r"^[ :]*\{\|.*?(?:^\s*\|\}|\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
-_TABLE_LINE = re.compile(r"^\s*\|.*$", re.MULTILINE)
-_UNCLOSED_REFERENCE = re.compile(r"<ref[^>]*/>|<ref\b[^>]*>.*?(?:</ref>|$)", re.MULTILINE)
+_UNCLOSED_TABLE = re.compile(
+    r"^[ :]*\{\|.*?(?:^[^\S\n]*\|\}|\n[^\S\n]*\n|\Z)", re.DOTALL | re.MULTILINE
+)
+_TABLE_LINE = re.compile(r"^[^\S\n]*\|.*$", re.MULTILINE)
+_UNCLOSED_REFERENCE = re.compile(
+    r"<ref\b[^<>]*(?<=/)>|<ref\b[^<>]*>.*?(?:</ref>|$)|<ref\b", re.MULTILINE
+)
 _LEFTOVERS = re.compile(r"\{\{[^\n]*|\}\}|\[\[|\]\]|'{2,}|</?[a-z][^<>]*>|__[A-Z]+__")
 _EMPTY_BRACKETS = re.compile(r"\(\s*(?:[;,:]\s*)*\)|\[\s*\]")
 _BRACKET_OPENING = re.compile(r"\(\s*(?:[;,]\s*)+")
-_BRACKET_CLOSING = re.compile(r"(?:\s*[;,])*\s*\)")
+_BRACKET_CLOSING = re.compile(r"(?<![\s;,])(?:\s*[;,])*\s*\)")
 _REPEATED_SEPARATORS = re.compile(r"([;,])(?:\s*[;,])+")
 _LITERAL = {ord(mark): 0xE000 + ord(mark) for mark in "<>{}[]|'_"}
 _MARKS = {hidden: mark for mark, hidden in _LITERAL.items()}
 """Characters that a page shows as they are (from entities or <nowiki>) are replaced by characters
 of the private use area until the remains of broken markup have been removed."""
+_NO_CHARACTER = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BEFORE_PUNCTUATION = re.compile(r"\s+([,.;:](?=\s|$))")
 
 
@@ -120,7 +126,8 @@ def plain_text(code: Wikicode, without: Collection[str] = FILES_AND_CATEGORIES) 
     # Removed templates leave brackets and commas: "Paris (; ) is".
     text = _REPEATED_SEPARATORS.sub(r"\1", text)
     text = _BRACKET_CLOSING.sub(")", _BRACKET_OPENING.sub("(", _EMPTY_BRACKETS.sub(" ", text)))
-    return " ".join(_BEFORE_PUNCTUATION.sub(r"\1", text).translate(_MARKS).split())
+    text = _BEFORE_PUNCTUATION.sub(r"\1", " ".join(text.split()))
+    return " ".join(text.translate(_MARKS).split())
 
 
 def _text(code: Wikicode | None, without: Collection[str]) -> str:
@@ -133,7 +140,7 @@ def _node(node: Any, without: Collection[str]) -> str:
         case "Text":
             return node.value
         case "HTMLEntity":
-            return node.normalize().translate(_LITERAL)
+            return _entity(node)
         case "Template":
             return _template(node, without)
         case "Wikilink":
@@ -143,6 +150,16 @@ def _node(node: Any, without: Collection[str]) -> str:
         case "Tag":
             return _tag(node, without)
     return ""  # comments, headings and the arguments of templates
+
+
+def _entity(node: Any) -> str:
+    """The character of an entity; one that stands for none, such as &#xD800; and &#0;, is shown as
+    it is written, as MediaWiki shows it."""
+    try:
+        text = node.normalize()
+    except (ValueError, OverflowError):
+        text = "\0"
+    return (str(node) if _NO_CHARACTER.search(text) else text).translate(_LITERAL)
 
 
 def _tag(node: Any, without: Collection[str]) -> str:
@@ -210,14 +227,14 @@ def _last(given: _Arguments) -> str:
 
 def _convert(given: _Arguments) -> str:
     """{{convert|5|to|10|km|mi}} becomes "5 to 10 km": the measure itself, not the converted one."""
-    text, rest = "", list(given)
+    text, rest = "", deque(given)
     while rest:
-        text += rest.pop(0)
+        text += rest.popleft()
         if rest and rest[0] in _CONNECTORS:
-            text += _CONNECTORS[rest.pop(0)]
+            text += _CONNECTORS[rest.popleft()]
             continue
         if rest:
-            text += f" {rest.pop(0)}"
+            text += f" {rest.popleft()}"
         if len(rest) < 2 or not _NUMBER.fullmatch(rest[0]):
             break  # no second unit of the same measure, as in {{convert|6|ft|2|in|m}}
         text += " "

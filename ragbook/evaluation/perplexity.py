@@ -49,6 +49,7 @@ from ragbook.evaluation.windows import (
     check_windows,
     contexts_of,
     prompted,
+    windows,
     with_tokens,
 )
 from ragbook.index.datastore import Datastore, build_datastore
@@ -379,7 +380,10 @@ def perplexity(
         out = {name: summary(np.concatenate(parts), documents) for name, parts in found.items()}
         if approximate:
             # No token of a text in words is longer than 16 characters on average.
-            (start,) = contexts_of([documents[0][: 16 * RECALLED]], model, False, window, stride)
+            beginning = documents[0][: 16 * RECALLED]
+            if next(windows(model, beginning), None) is None:  # characters that are no tokens
+                beginning = documents[0]
+            (start,) = contexts_of([beginning], model, False, window, stride)
             queries = start.queries[:RECALLED].numpy()
             near = memory.search_approximately(queries, k)[1]
             out["knn-lm"]["recall"] = recall(near, memory.search(queries, k)[1])

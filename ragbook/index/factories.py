@@ -45,7 +45,7 @@ def parse_bytes(text: str) -> int:
     ------
     InputError: the text is not a size.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
     if match is None or float(match[1]) == 0 or (match[3] and not match[2]):
         raise InputError(f"{text!r} is not a size; write one as 8GB, 500MB or 16GiB.")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]])

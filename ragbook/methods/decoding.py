@@ -78,7 +78,8 @@ class Verbatim:
             stop = start + len(wanted)
             if list(tokens[start:stop]) == wanted:
                 after.update(tokens[stop : stop + 1])
-                if ends[stop - 1]:
+                # A piece may end with what is no whole word: nothing else can follow there.
+                if ends[stop - 1] or stop == len(tokens):
                     after.add(self.end)
         return sorted(after)
 

@@ -266,7 +266,8 @@ class RagSequence(_Rag):
     retriever: gives the passages and their prior.
     beams: prefixes kept for each passage.
     max_length: longest answer in tokens.
-    verbatim: an answer is a run of words of the passage whose beam proposes it.
+    verbatim: an answer is a run of words of the passage whose beam proposes it; a passage without
+        a word proposes none, unless all of a question's are so.
     length_penalty: of the beam search; see `beam_search`.
     thorough: whether decoding is thorough; otherwise it is fast.
     """
@@ -295,6 +296,14 @@ class RagSequence(_Rag):
         B, n = read.log_prior.shape
         real = (~torch.isneginf(read.log_prior)).flatten().nonzero().squeeze(-1)  # no padding
         shown = [[read.retrieved[at // n].passages[at % n]] for at in real.tolist()]
+        rules = held_to(self.reader, shown, self.verbatim)
+        if rules is not None:
+            # A passage without a word has none to propose, unless all of a question's are so.
+            worded = {at // n for at, rule in zip(real.tolist(), rules, strict=True) if rule.starts}
+            kept = [
+                i for i, at in enumerate(real.tolist()) if rules[i].starts or at // n not in worded
+            ]
+            real, rules = real[kept], [rules[i] for i in kept]
         following = self.reader.continuation(read.memory)
         proposals = beam_search(
             lambda prefixes, rows, parents: following(prefixes, real[rows], parents),
@@ -303,7 +312,7 @@ class RagSequence(_Rag):
             self.reader.end,
             self.beams,
             self.max_length,
-            held_to(self.reader, shown, self.verbatim),
+            rules,
             self.length_penalty,
         )
         given: list[dict[tuple[int, ...], Tensor]] = [{} for _ in range(B)]

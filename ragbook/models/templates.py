@@ -85,7 +85,7 @@ def load_template(name: str) -> Template:
     try:
         text = path.read_text(encoding="utf-8")
         given = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"the prompt {path} is not valid TOML or JSON: {error}") from error
     return _checked(path, given)
 

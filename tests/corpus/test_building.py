@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragbook.cli import main
 from ragbook.corpus import Passage, building, load_corpus
 from ragbook.corpus.building import build_passages, cut, split_passages
 from ragbook.corpus.ids import Ids, is_number
@@ -73,6 +74,8 @@ def test_ids_are_a_set(ids):
     assert not is_number("007")
     assert not is_number("1\n")
     assert not is_number("٣")
+    assert not is_number("1٣")
+    assert not any(is_number(f"1{digit}") for digit in "²①١१１𝟙")
 
 
 @pytest.mark.parametrize("article", [None, upper])
@@ -135,6 +138,81 @@ def test_several_processes_write_the_same_bytes(tmp_path, monkeypatch):
     build_passages(source, tmp_path / "one.jsonl")
     build_passages(source, tmp_path / "two.jsonl", processes=2)
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_articles_that_cannot_be_read_are_left_out_and_counted(tmp_path, monkeypatch, processes):
+    """Each of any kind of fault, and counted also when they were read before a kill."""
+    monkeypatch.setattr(building, "PART", 10)
+    monkeypatch.setattr(building, "TASK", 4)
+    records, found = numbered(38)[1:], []
+
+    def stopping():
+        yield from records[:31]
+        raise Killed
+
+    out = tmp_path / "p.jsonl"
+    with pytest.raises(Killed):
+        build_passages(Source("s", "1", stopping, faulty), out, processes)
+    assert list(out.parent.glob(".p.jsonl.parts-*/left-out-*")), "nothing was read before the kill"
+    source = Source("s", "1", lambda: iter(records), faulty)
+    count = build_passages(source, out, processes, left_out=found.append)
+    assert count == len(load_corpus(out)) == len(records) - 4
+    assert [(fault.title, fault.reason.split(":")[0]) for fault in found] == [
+        ("T5", "too deep"),
+        ("T11", "'utf-8' codec can't encode character '\\ud800' in position 0"),
+        ("T17", "RuntimeError"),
+        ("T35", "KeyError"),
+    ]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def faulty(passage: Passage) -> Passage | None:
+    match passage.id:
+        case "5":
+            raise RecursionError("too deep")
+        case "11":
+            return Passage(passage.id, passage.title, "\ud800")
+        case "17":
+            raise RuntimeError
+        case "35":
+            raise KeyError
+    return Passage(passage.id, passage.title, passage.text or "x")
+
+
+def test_a_missing_package_ends_the_build(tmp_path):
+    def article(passage):
+        raise InputError("install it")
+
+    with pytest.raises(InputError, match="install it"):
+        build_passages(Source("s", "1", lambda: iter(numbered(3)), article), tmp_path / "p.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dump_with_a_page_that_is_no_text(tmp_path, capsys):
+    pytest.importorskip("mwparserfromhell", reason="mwparserfromhell is not installed")
+    pages = ["All is well.", "Half &amp;#xD800; a pair.", "&lt;b&gt;" * 5_000, "The last."]
+    dump = tmp_path / "wiki.xml"
+    dump.write_text(
+        "<mediawiki>"
+        + "".join(
+            f"<page><title>T{n}</title><ns>0</ns><id>{n}</id><revision><text>{text}</text>"
+            "</revision></page>"
+            for n, text in enumerate(pages)
+        )
+        + "</mediawiki>"
+    )
+    out = tmp_path / "p.jsonl"
+    assert main(["corpus", "build", str(dump), "--out", str(out)]) == 0
+    assert [p.text for p in load_corpus(out)] == [
+        "All is well.",
+        "Half &#xD800; a pair.",
+        "The last.",
+    ]
+    told = capsys.readouterr()
+    assert told.out == f"{out}: 3 passages\n"
+    assert "cannot be read: 1 (" in told.err
+    assert "'T2': too much of its markup" in told.err
 
 
 def test_no_passage_is_refused(tmp_path):

@@ -2,7 +2,9 @@
 
 import hashlib
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 import pytest
 
@@ -26,6 +28,9 @@ class Server(ThreadingHTTPServer):
         self.cut = len(DATA)
         self.ranges, self.lengths = True, True
         self.status = 200
+        self.endless = False
+        self.lies: dict[str, str | None] = {}  # headers of a whole answer
+        self.later: dict[str, str | None] = {}  # headers of a part
         self.asked: list[str | None] = []  # the Range of every request
 
     @property
@@ -53,11 +58,19 @@ class Handler(BaseHTTPRequestHandler):
             return
         rest = server.data[first:]
         self.send_response(206 if first else 200)
-        self.send_header("ETag", server.etag)
-        if server.lengths:
-            self.send_header("Content-Length", str(len(rest)))
+        sent = {"ETag": server.etag, "Content-Length": str(len(rest)) if server.lengths else None}
+        if first:
+            last = len(server.data) - 1
+            sent["Content-Range"] = f"bytes {first}-{last}/{len(server.data)}"
+        lies = server.later if first else server.lies
+        for name, value in (sent | lies).items():
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(rest[: server.cut])
+        with suppress(ConnectionError):  # the client may have seen enough
+            self.wfile.write(rest[: server.cut])
+            while server.endless:
+                self.wfile.write(rest)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -156,6 +169,99 @@ def test_refusals_are_told(server, tmp_path, monkeypatch):
         download("http://127.0.0.1/", tmp_path)
     with pytest.raises(InputError, match=r"cannot be fetched.*refused"):
         download("http://127.0.0.1:9/x.bin", tmp_path)
+
+
+@pytest.mark.parametrize("length", ["abc", "²", "-1", "1_0", "1" * 5_000, "12, 13", "+5"])
+def test_a_length_that_is_none(server, tmp_path, length):
+    server.lies = {"Content-Length": length}
+    with pytest.raises(InputError, match="cannot be fetched"):
+        download(server.url, tmp_path)
+    server.lies = {}
+    assert download(server.url, tmp_path, SHA256).read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"Content-Range": None},
+        {"Content-Range": "bytes 1-1023999/1024000"},
+        {"Content-Range": "bytes 0-1023999/1024000"},
+        {"Content-Range": "bytes ٣٠٠٠٠٠-1023999/1024000"},
+        {"Content-Range": "bytes */²"},
+        {"Content-Range": "nonsense"},
+        {"ETag": '"2"'},
+    ],
+)
+def test_parts_that_do_not_go_on_are_not_joined(server, tmp_path, later):
+    """A 206 from another place, or of another version: the file is fetched anew."""
+    server.cut = 300_000
+    server.later = {key: value and value.encode().decode("latin-1") for key, value in later.items()}
+    with pytest.raises(InputError, match="cannot be fetched"):
+        download(server.url, tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+    server.cut = len(DATA)
+    assert download(server.url, tmp_path, SHA256).read_bytes() == DATA
+
+
+def test_a_file_that_is_said_to_be_complete_and_is_another(server, tmp_path):
+    (tmp_path / "some data.bin.part").write_bytes(DATA[::-1])
+    note = f'{{"url": "{server.url}", "version": "\\"0\\""}}'
+    (tmp_path / "some data.bin.part.json").write_text(note)
+    assert download(server.url, tmp_path).read_bytes() == DATA
+
+
+def test_a_body_without_end(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST", 3 * len(DATA))
+    server.lengths, server.endless = False, True
+    with pytest.raises(InputError, match=r"sends more bytes .* another address"):
+        download(server.url, tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1_000
+    monkeypatch.setattr(module, "ROOM", 1 << 62)  # as if the disk were full
+    with pytest.raises(InputError, match="make room"):
+        download(server.url, tmp_path)
+
+
+def test_a_length_that_no_disk_holds(server, tmp_path):
+    server.lies = {"Content-Length": str(10**17)}
+    with pytest.raises(InputError, match="make room"):
+        download(server.url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["Straße.tsv", "東京/データ.tsv", "a b+c.tsv", "Stra%C3%9Fe.tsv", "%E4.tsv"]
+)
+def test_paths_in_all_languages(server, tmp_path, path):
+    url = server.url.partition("/files/")[0] + f"/{path}"
+    found = download(url, tmp_path, SHA256)
+    assert found.read_bytes() == DATA
+    assert found.name == unquote(path.rpartition("/")[2])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/%00",
+        "http://127.0.0.1/a%2Fb",
+        "http://127.0.0.1/..",
+        "http://[::1/x",
+        "http://127.0.0.1:99999999/x",
+        "http://127.0.0.1:x/x",
+        f"http://{'a' * 64}.test/x",
+        f"http://{'ß' * 64}.test/x",
+        "http:///x",
+        "http://a..test/x",
+        "http://127.0.0.1/\n",
+        "http://127.0.0.1/\udcff",
+        f"http://127.0.0.1/{'x' * 300}",
+    ],
+)
+def test_addresses_that_are_none(tmp_path, monkeypatch, url):
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    with pytest.raises(InputError) as caught:
+        open_source(url, tmp_path / "cache")
+    assert "Traceback" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.tsv"))
 
 
 def test_a_corpus_from_an_address(server, tmp_path):

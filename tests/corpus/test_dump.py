@@ -100,6 +100,12 @@ def test_every_hard_case(path):
         ("<source lang=c>int x;</source>ok <syntaxhighlight>y</syntaxhighlight>", "ok"),
         ("== Notes ==\nx\n== Life ==\ny\n=== Sources ===\nz\n=== Death ===\nw", "y w"),
         ("&lt;b&gt; &amp; &ndash; &#960;", "<b> & – π"),
+        (
+            "a &#xD800; &#0; &#x7f; &#150; &#xFFFF; &#x110000; &#9; b",
+            "a &#xD800; &#0; &#x7f; &#150; &#xFFFF; &#x110000; b",
+        ),
+        ("a <ref name=x b\n\nc", "a name=x b c"),
+        ("a <ref x/>b<ref>c\nd", "a b d"),
         ("Oke ({{IPA|o}}; ) and ( , {{x}}) (a; )", "Oke and (a)"),
         ("", ""),
     ],

@@ -1,5 +1,6 @@
 """Question files of the four formats: contents, formats told apart, faults told by place."""
 
+import bz2
 import csv
 import gzip
 import io
@@ -156,7 +157,15 @@ def test_dpr_csv_round_trip(tmp_path_factory, expected):
     table = io.StringIO()
     csv.writer(table, delimiter="\t").writerows([q.text, str(list(q.answers))] for q in expected)
     path = put(tmp_path_factory.mktemp("dpr"), "q.csv", table.getvalue())
-    assert list(load_questions(path)) == [Question(q.text, q.answers) for q in expected]
+    try:
+        found = list(load_questions(path))
+    except InputError as error:  # a column that may hold whole rows
+        if "joined" not in str(error) or not any(
+            "\n" in q.text and "\t" in q.text for q in expected
+        ):
+            raise
+    else:
+        assert found == [Question(q.text, q.answers) for q in expected]
 
 
 @given(question_lists)
@@ -178,6 +187,7 @@ def squad_of(qa):
     return json.dumps({"data": [{"paragraphs": [{"qas": [SQUAD_QA]}, {"qas": [SQUAD_QA, qa]}]}]})
 
 
+DPR_GOLD = '[{{"question": "a", "answers": ["b"], "positive_ctxs": [{{"psg_id": {}}}]}}]'
 SQUAD_QA = {"question": "who wrote faust", "answers": [{"text": "Goethe"}]}
 PLACE = "article 1, paragraph 2, question 2"
 
@@ -210,6 +220,15 @@ PLACE = "article 1, paragraph 2, question 2"
         ("q.csv", CSV + "who wrote faust\t[]\n", "line 3", "at least one"),
         ("q.csv", CSV + " \t['Goethe']\n", "line 3", "question is empty"),
         ("q.csv", CSV + "\"who\" wrote\t['Goethe']\n", "line 3", "quotes"),
+        ("q.csv", "\"who\t['a']\nwhat\"\t['b']\n", "line 1", "joined"),
+        ("q.csv", CSV + f"who\t['a', {'1' * 5_000}]\n", "line 3", "list such as"),
+        ("q.csv", CSV.replace("\n", "\r"), "line 1", "carriage returns"),
+        ("q.json", NQ.replace("\n", "\r"), "line 1", "carriage returns"),
+        ("q.jsonl", '{"question": "a", "x": ' + "1" * 5_000 + "}", "line 1", "digits"),
+        ("q.json", DPR_GOLD.format('{"a": 1}'), "entry 1", "a string or a number"),
+        ("q.json", DPR_GOLD.format("1.5"), "entry 1", "a string or a number"),
+        ("q.json", DPR_GOLD.format("true"), "entry 1", "a string or a number"),
+        ("q.json", DPR_GOLD.format('"\\ud800"'), "entry 1", "surrogate"),
         ("q.json", '[\n{"question": "a",\n}]', "line 3", "JSON"),
         ("q.json", json.dumps([*DPR, {"question": "a"}]), "entry 3", '"answers" is missing'),
         ("q.json", json.dumps([*DPR, "a"]), "entry 3", "object"),
@@ -248,6 +267,9 @@ def test_a_malformed_entry_is_told_by_file_and_place(tmp_path, name, content, pl
         ("q.json", '{"questions": []}', "neither SQuAD"),
         ("q.json", "5", "neither SQuAD"),
         ("q.json", "[" * 100_000, "JSON"),
+        ("q.json", "[" + "1" * 5_000 + "]", "digits"),
+        ("q.json", DPR_GOLD.format("1" * 5_000), "digits"),
+        ("q.csv.bz2", bz2.compress(CSV.encode()), "bzip2"),
         ("q.txt", "who wrote faust", "not known"),
         ("q.json.gz", gzip.compress(b"[" + b" " * 99, mtime=0)[:-9], "cannot be read"),
     ],

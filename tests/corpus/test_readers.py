@@ -1,9 +1,11 @@
 """Passage files: what is written comes back, and what is broken is told by file and line."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 
 import pytest
 from hypothesis import given
@@ -41,7 +43,33 @@ def test_tsv_round_trip(tmp_path_factory, expected, quoting, zipped):
     path = tmp_path_factory.mktemp("tsv") / ("p.tsv.gz" if zipped else "p.tsv")
     data = table.getvalue().encode("utf-8")
     path.write_bytes(gzip.compress(data) if zipped else data)
-    assert list(load_corpus(path)) == expected
+    fields = [field for p in expected for field in (p.id, p.title, p.text)]
+    try:
+        found = list(load_corpus(path))
+    except InputError as error:  # a column that may hold whole rows
+        if "joined" not in str(error) or not any("\n" in f and "\t" in f for f in fields):
+            raise
+    else:
+        assert found == expected
+
+
+plain = st.text("ab, \"'\\", min_size=1, max_size=4).map(lambda text: f"a{text}b")
+
+
+@given(st.lists(st.tuples(plain, plain, plain), min_size=2, max_size=5, unique_by=lambda r: r[0]),
+       st.data())  # fmt: skip
+def test_no_row_is_lost_between_two_quotes(tmp_path_factory, rows, data):
+    """A quote at the beginning of one column and another at the end of one further down."""
+    columns = [list(row) for row in rows]
+    last = data.draw(st.integers(1, len(rows) - 1))
+    first = data.draw(st.integers(0, last - 1))
+    begin, end = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))
+    columns[first][begin] = '"' + columns[first][begin]
+    columns[last][end] += '"'
+    path = tmp_path_factory.mktemp("tsv") / "p.tsv"
+    path.write_text(HEAD + "".join("\t".join(row) + "\n" for row in columns))
+    with pytest.raises(InputError, match=f"line {first + 2}: "):
+        load_corpus(path)
 
 
 @given(passages, st.booleans(), st.booleans())
@@ -86,6 +114,14 @@ def test_gzip_is_told_by_content(tmp_path):
     assert load_corpus(plain).name == "streams"
 
 
+def test_ids_in_other_digits_and_long_columns(tmp_path):
+    """`12` and `1٢` are two ids, and a column may be longer than Python's own limit."""
+    expected = [Passage("12", "A", "a" * 140_000), Passage("1٢", "B", "b"), Passage("012", "", "c")]
+    path = tmp_path / "p.tsv"
+    path.write_text(HEAD + "".join(f"{p.id}\t{p.text}\t{p.title}\n" for p in expected))
+    assert list(load_corpus(path)) == expected
+
+
 def test_reading_streams(tmp_path):
     """The first passage comes before a fault further down is met."""
     path = tmp_path / "p.tsv"
@@ -111,6 +147,12 @@ HEAD = "id\ttext\ttitle\n"
         ("p.tsv", HEAD + '1\ta\tA\n2\t"b\tB\n3\tc\tC\n', 3, "quotes"),
         ("p.tsv", HEAD + '1\t"a" b\tA\n', 2, "quotes"),
         ("p.tsv", HEAD + f'1\t"{"a" * 200_000}\tA\n', 2, "quotes"),
+        ("p.tsv", HEAD + f'1\t"{"a" * (1 << 24)}\tA\n', 2, "16,777,216 characters"),
+        ("p.tsv", HEAD + '1\t"a\tA\n2\tb\tB\n3\tc"\tC\n4\td\tD\n', 2, "line 4, so that"),
+        ("p.tsv", HEAD + '1\ta\t"A\n\n2\tb\tB"\n', 2, "line 4, so that"),
+        ("p.tsv", TSV.replace("\r\n", "\r"), 1, "carriage returns alone"),
+        ("p.jsonl", JSONL.replace("\n", "\r"), 1, "carriage returns alone"),
+        ("p.txt", TSV.replace("\r\n", "\r"), 1, "carriage returns alone"),
         ("p.tsv", HEAD + "1\ta\rb\tA\n", 2, "quotes"),
         ("p.tsv", "1\ta\tA\n", 1, "header"),
         ("p.tsv", "id\ttitle\ttext\n1\tA\ta\n", 1, "header"),
@@ -150,6 +192,13 @@ def test_a_malformed_row_is_told_by_file_and_line(tmp_path, name, content, line,
         ("p.gz", b"", "is empty"),
         ("p.txt", b"Once upon a time", "is not known"),
         ("p.json", b"[]", "is not known"),
+        ("p.tsv.bz2", bz2.compress(TSV.encode()), "bzip2"),
+        ("p.tsv", lzma.compress(TSV.encode()), "xz"),
+        ("p.jsonl.gz", gzip.compress(bz2.compress(JSONL.encode())), "bzip2"),
+        ("p.parquet", b"PAR1" + bytes(40) + b"PAR1", "Parquet"),
+        ("p.zip", b"PK\x03\x04" + bytes(40), "zip archive"),
+        ("p.tsv", TSV.encode("utf-16"), "UTF-16"),
+        ("wiki.xml", b"<mediawiki><page></page></mediawiki>", "corpus build"),
         ("p.tsv.gz", gzip.compress(TSV.encode(), mtime=0)[:-20], "cannot be read"),
         ("p.tsv.gz", gzip.compress(TSV.encode(), mtime=0)[:-8] + b"\0" * 8, "cannot be read"),
         ("p.tsv.gz", b"\x1f\x8b" + b"\0" * 30, "cannot be read"),

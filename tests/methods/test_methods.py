@@ -607,6 +607,31 @@ def test_a_passage_without_the_prefix_has_no_say_in_how_it_goes_on():
     assert torch.equal(_in_own_words(log_probs, [None], prefixes), log_probs)
 
 
+@pytest.mark.parametrize("thorough", [True, False])
+@pytest.mark.parametrize("empty", ["\u200b", "\0", "\ufeff \u00ad"])
+def test_a_passage_without_a_word_does_not_lift_the_rule(reader, thorough, empty):
+    """RAG-Sequence's beam of such a passage would be free: its candidates are the others' words."""
+    worded = Passage("a", "", "Faust by Goethe")
+    retriever = ListRetriever([Passage("b", "", empty), worded], [0.9, 0.1])
+    method = RagSequence(reader, retriever, beams=4, max_length=8, verbatim=True, thorough=thorough)
+    question = Question("Who wrote it?", ("x",))
+    found = method.generate([question], 2)[0]
+    ((tokens, begins, ends),) = word_runs(reader.tokenizer, worded.text)
+    runs = {
+        tuple(tokens[i:j])
+        for i, j in itertools.combinations(range(len(tokens) + 1), 2)
+        if begins[i] and ends[j - 1]
+    }
+    assert {one.tokens for one in found} <= runs
+    assert method.answer([question], 2)[0].text in worded.text
+
+
+def test_a_piece_that_ends_within_a_word_can_only_end():
+    follow = Verbatim(lambda _: [([1, 2, 3], [True] * 3, [True, True, False])], [PASSAGES[0]], 0)
+    assert follow([2, 3]) == [0]
+    assert follow([2]) == [0, 3]
+
+
 def test_an_answer_closed_within_a_word_is_one_all_the_same(reader):
     """No passage may end there, so that the rule cannot hold where open answers are closed."""
     long = Passage("a", "", "Floccinaucinihilipilification")
