@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ragbook"
 ROOMS = (
-    "errors", "version", "machine", "files", "corpus", "models", "index", "retrieval", "methods",
-    "training", "evaluation", "figures", "explorer", "doctor", "cli",
+    "errors", "version", "machine", "files", "manifests", "corpus", "models", "index", "retrieval",
+    "methods", "training", "evaluation", "figures", "explorer", "doctor", "cli",
 )  # fmt: skip
 HEAVY = (
     "torch", "transformers", "sentence_transformers", "faiss", "pandas", "scipy", "matplotlib",

@@ -168,7 +168,7 @@ def index_info(arguments: argparse.Namespace) -> int:
     """`ragbook index info`: print what an index's manifest says."""
     from ragbook.index import PassageIndex
 
-    index = PassageIndex.open(arguments.folder)
+    index = PassageIndex.open(arguments.folder, arguments.verify)
     manifest = index.manifest
     if arguments.json:
         print_json({"digest": index.digest, **manifest})
@@ -215,7 +215,7 @@ def index_search(arguments: argparse.Namespace) -> int:
     from ragbook.retrieval import DenseRetriever
 
     device, precision = device_and_precision(arguments)
-    index = PassageIndex.open(arguments.folder)
+    index = PassageIndex.open(arguments.folder, arguments.verify)
     encoder = load_encoder(arguments, index)
     if (device, precision) != ("cpu", "float32"):  # where and how it was loaded
         place(encoder.query_model, device, precision)
@@ -250,7 +250,7 @@ def perplexity(arguments: argparse.Namespace) -> int:
     else:
         from ragbook.index.datastore import Datastore
 
-        options["datastore"] = datastore = Datastore.open(arguments.datastore)
+        options["datastore"] = datastore = Datastore.open(arguments.datastore, arguments.verify)
         corpus = datastore.passages
     if arguments.text is None:
         documents = [
@@ -351,11 +351,11 @@ def datastore_info(arguments: argparse.Namespace) -> int:
     """`ragbook datastore info`: print what a datastore's manifest says."""
     from ragbook.index.datastore import Datastore
 
-    manifest = Datastore.open(arguments.folder).manifest
+    manifest = Datastore.open(arguments.folder, arguments.verify).manifest
     if arguments.json:
         print_json(manifest)
     else:
-        print_pairs(flat(manifest))
+        print_pairs(flat({key: value for key, value in manifest.items() if key != "checksums"}))
     return OK
 
 
@@ -365,7 +365,7 @@ def datastore_search(arguments: argparse.Namespace) -> int:
     from ragbook.methods.knn_lm.text import OpenKnnLM
     from ragbook.models.bundled import manifest
 
-    datastore = Datastore.open(arguments.folder)
+    datastore = Datastore.open(arguments.folder, arguments.verify)
     lm = load_language_model(arguments)
     method = OpenKnnLM(lm, datastore, **manifest()["perplexity"])
     found = method.neighbours(arguments.text, arguments.k)

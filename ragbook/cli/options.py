@@ -84,6 +84,17 @@ def add_passages(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="index folder (default: an index is built and kept for the next time)",
     )
+    add_verify(command)
+
+
+def add_verify(command: argparse.ArgumentParser) -> None:
+    """`--verify`."""
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="check every byte of the folders that are opened, before they are used (default: the "
+        "manifest, sizes, and checksums of what is small)",
+    )
 
 
 def add_retriever(command: argparse.ArgumentParser, names: list[str]) -> None:

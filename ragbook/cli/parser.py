@@ -19,6 +19,7 @@ from ragbook.cli.options import (
     add_reader,
     add_reading,
     add_retriever,
+    add_verify,
     at_least,
     names,
     words,
@@ -145,6 +146,7 @@ def new_parser() -> argparse.ArgumentParser:
     add_device(command, "float32")
     command = _command(group, "info", commands.index_info, "show what an index holds")
     command.add_argument("folder", type=Path, metavar="DIR")
+    add_verify(command)
     add_json(command)
     command = _command(
         group,
@@ -157,6 +159,7 @@ def new_parser() -> argparse.ArgumentParser:
     command = _command(group, "search", commands.index_search, "show the best passages for a query")
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("query", type=words, metavar="QUERY")
+    add_verify(command)
     add_encoder(command, "(default: the one that built the index)")
     add_device(command, "float32")
     add_k(command)
@@ -263,11 +266,13 @@ def new_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("text", type=words, metavar="TEXT")
+    add_verify(command)
     add_lm(command)
     add_k(command, 10, "neighbours shown (default: 10)")
     add_json(command)
     command = _command(group, "info", commands.datastore_info, "show what a datastore holds")
     command.add_argument("folder", type=Path, metavar="DIR")
+    add_verify(command)
     add_json(command)
 
     command = _command(

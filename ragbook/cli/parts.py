@@ -103,7 +103,7 @@ def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex |
         return load_corpus(arguments.corpus or "miniwiki"), None
     from ragbook.index import PassageIndex
 
-    index = PassageIndex.open(arguments.index)
+    index = PassageIndex.open(arguments.index, arguments.verify)
     if arguments.corpus is not None:
         corpus = load_corpus(arguments.corpus)
         if corpus.sha256 != index.corpus.sha256:
@@ -128,12 +128,18 @@ def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassa
         yield load_corpus(name_or_path)  # raises InputError for an unknown name
         return
     from ragbook.index.passages import spool
+    from ragbook.index.working import beside
 
     status = path.stat()
     identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
     out = Path(os.path.abspath(out))
     folder = out.with_name(f".{out.name}.passages")
-    yield spool(folder, bare_name(path), identity, read_passages(path))
+    try:
+        yield spool(folder, bare_name(path), identity, read_passages(path))
+    except InputError:
+        if (folder / "source.json").is_file() and not beside(out).exists():
+            shutil.rmtree(folder)  # there is no build that could go on
+        raise
     shutil.rmtree(folder)
 
 

@@ -8,6 +8,7 @@ same bounds, the file does not depend on when a build was killed. Only one part 
 import gzip
 import hashlib
 import json
+import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -120,8 +121,8 @@ def build_passages(
     parts = out.with_name(
         f".{out.name}.parts-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
     )
-    for stale in out.parent.glob(f".{out.name}.parts-*"):
-        if stale != parts:
+    for stale in out.parent.glob(f".{out.name}.parts-{'[0-9a-f]' * 16}"):
+        if stale != parts and _is_own(stale):
             shutil.rmtree(stale)
     parts.mkdir(exist_ok=True)
     try:
@@ -154,6 +155,12 @@ def build_passages(
         if parts.exists() and not _finished(parts):  # there is no part to go on from
             shutil.rmtree(parts)
     return sum(counts)
+
+
+def _is_own(parts: Path) -> bool:
+    """Whether there is nothing in a folder that a build of parts does not write."""
+    own = re.compile(r"\d{6}-\d+|left-out-\d+\.json|whole|\..+\.unfinished")
+    return parts.is_dir() and all(own.fullmatch(path.name) for path in parts.iterdir())
 
 
 def _part_name(number: int, count: int) -> str:

@@ -9,21 +9,26 @@ after its last complete block.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import shutil
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ragbook.errors import InputError
 from ragbook.files import whole_file
 from ragbook.index.encoding import Vectors
-from ragbook.index.factories import EXACT, inverted_file, make_index, training_size
+from ragbook.index.factories import (
+    EXACT,
+    faiss_errors,
+    inverted_file,
+    make_index,
+    silent,
+    training_size,
+)
 from ragbook.index.parts import FLAT, VECTORS_FILE, faiss_file, lists_file, part_bounds
+from ragbook.index.structure import flat_header
 
 BLOCK = 131_072  # vectors added at a time, and those of one block of inverted lists
 _WHOLE = (*FLAT.values(), "IndexHNSWFlat")
@@ -70,23 +75,17 @@ def write_faiss_files(
             index = faiss.clone_index(empty)
             for block in vectors.blocks(first, last, BLOCK):
                 index.add(block)
-            faiss.write_index(index, str(path))
+            with _writing(path):
+                faiss.write_index(index, str(path))
     if type(empty).__name__ not in _WHOLE:
         write_flat(folder / VECTORS_FILE, FLAT[metric], vectors, 0, len(vectors))
     return type(empty).__name__, parameters
 
 
 def write_flat(path: Path, kind: str, vectors: Vectors, first: int, last: int) -> None:
-    """Write Faiss's exact index of the rows first to last, without holding them in memory: the file
-    is the header of an empty index, with two lengths changed, and then the numbers."""
-    import faiss
-
-    empty = faiss.serialize_index(getattr(faiss, kind)(vectors.shape[1])).tobytes()
-    header = bytearray(empty)
-    header[8:16] = struct.pack("<q", last - first)  # after the name and the dimension: ntotal
-    header[-8:] = struct.pack("<Q", (last - first) * vectors.shape[1])  # the numbers that follow
+    """Write Faiss's exact index of the rows first to last, without holding them in memory."""
     with open(path, "wb") as file:
-        file.write(header)
+        file.write(flat_header(kind, last - first, vectors.shape[1]))
         for block in vectors.blocks(first, last, BLOCK):
             file.write(block.data)
 
@@ -102,7 +101,11 @@ def _trained(stage: Path, vectors: Vectors, metric: str, factory: str) -> tuple[
         return faiss.read_index(str(path)), size
     if size:
         chosen = np.random.default_rng(0).choice(len(vectors), size, replace=False)
-        index.train(vectors.rows(np.sort(chosen)))
+        with faiss_errors(
+            f"Faiss cannot train {factory!r} on {size:,} of these passages",
+            "choose another kind of index; it is made from the vectors that are encoded already",
+        ):
+            index.train(vectors.rows(np.sort(chosen)))
     _write_index(path, index)
     return index, size
 
@@ -111,8 +114,16 @@ def _write_index(path: Path, index: Any) -> None:
     """Write a Faiss file that gets its name only when it is complete."""
     import faiss
 
-    with whole_file(path) as unfinished:
+    with whole_file(path) as unfinished, _writing(path):
         faiss.write_index(index, str(unfinished))
+
+
+def _writing(path: Path) -> AbstractContextManager[None]:
+    """Faiss does not say that a disk is full, but that a file could not be written."""
+    return faiss_errors(
+        f"{path.name} could not be written, perhaps because the disk is full",
+        "make room, and give the same command again: it goes on from what is done",
+    )
 
 
 def _is_mergeable(index: Any) -> bool:
@@ -143,29 +154,21 @@ def _write_lists(
             _write_index(block, index)
         blocks.append(str(block))
     merged = faiss.read_index(str(stage / "trained.index"))
-    with _silent():
+    room = sum(Path(block).stat().st_size for block in blocks)
+    if room > (free := shutil.disk_usage(lists.parent).free):
+        # Faiss maps the file, and where a mapped file does not fit, the system ends the process.
+        raise InputError(
+            f"{lists.name} takes up to {room:,} bytes, and the disk has {free:,} left; make room, "
+            "and give the same command again: it goes on from what is done."
+        )
+    with silent(1), _writing(lists):  # it says on standard output what it merged
         merge_ondisk(merged, blocks, str(lists))
     # Faiss writes the path of the lists into the index, but the index may be moved, and its bytes
     # must not depend on where it was made. So only the file's name is written.
     on_disk: Any = faiss.downcast_InvertedLists(inverted_file(merged).invlists)
     on_disk.filename = lists.name
-    faiss.write_index(merged, str(path))
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Silence the message about the merged file that Faiss prints on C's standard output."""
-    libc = ctypes.CDLL(None)
-    libc.fflush(None)
-    kept = os.dup(1)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-        yield
-        libc.fflush(None)
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+    with _writing(path):
+        faiss.write_index(merged, str(path))
 
 
 def clear_other_stages(working: Path, stage: Path) -> None:

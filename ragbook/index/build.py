@@ -18,12 +18,14 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragbook.errors import InputError
 from ragbook.files import replace_folder
 from ragbook.index.assembly import clear_other_stages, write_faiss_files
+from ragbook.index.checksums import ranges_of
 from ragbook.index.encoding import (
     ShardEncoder,
     Vectors,
@@ -31,11 +33,11 @@ from ragbook.index.encoding import (
     encode,
     write_by_processes,
 )
-from ragbook.index.factories import EXACT, make_index
+from ragbook.index.factories import EXACT, try_factory
 from ragbook.index.index import PASSAGES_FILE, PassageIndex, encoder_record
-from ragbook.index.manifest import MANIFEST, Manifest, write_manifest
+from ragbook.index.manifest import KIND, MANIFEST, Manifest, write_manifest
 from ragbook.index.parts import FLAT, VECTORS_FILE, open_parts
-from ragbook.index.passages import StoredPassages, write_passages
+from ragbook.index.passages import StoredPassages, passage_checksums, write_passages
 from ragbook.index.recall import measured_recall
 from ragbook.index.working import (
     beside,
@@ -118,7 +120,7 @@ def build_index(
     if not 1 <= parts <= len(corpus):
         raise InputError(f"An index of {len(corpus):,} passages cannot have {parts} parts.")
     if factory != EXACT:  # refuse a wrong one now and not after the encoding
-        make_index(factory, encoder.dimension, encoder.metric, len(corpus))
+        try_factory(factory, encoder.dimension, encoder.metric, len(corpus))
     if shard_passages is None:
         shard_passages = SHARD_PASSAGES if len(corpus) <= MANY else 16 * SHARD_PASSAGES
     kind = (factory, parts)
@@ -135,7 +137,7 @@ def build_index(
         clear_remains(working, state)
         return standing
     out.parent.mkdir(parents=True, exist_ok=True)
-    with locked(working):
+    with locked(working, "shards/*.npy"):
         if (standing := _standing(out, corpus, encoder, kind, overwrite)) is not None:
             return standing  # another process has built it in the meantime
         take_up(working, state, "shards")
@@ -179,7 +181,7 @@ def _standing(
         return None
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     own = {name for name in names if name in (PASSAGES_FILE, VECTORS_FILE) or _is_faiss(name)}
-    if not own:
+    if not own or not _is_marked(out):
         raise InputError(f"{out} exists and is not a passage index; choose another folder.")
     try:
         index = PassageIndex.open(out)
@@ -205,6 +207,18 @@ def _standing(
             )
         return None
     raise InputError(f"{problem}; choose another folder or replace it with --overwrite.")
+
+
+def _is_marked(folder: Path) -> bool:
+    """Whether a folder carries the mark of an index, so that it may be replaced: a manifest that
+    names its kind, however damaged, or a passage file with this project's columns."""
+    with suppress(OSError), (folder / MANIFEST).open("rb") as file:
+        if KIND.encode() in file.read(1 << 20):
+            return True
+    with suppress(InputError, OSError):
+        StoredPassages(folder / PASSAGES_FILE, "", "")
+        return True
+    return False
 
 
 def _is_faiss(name: str) -> bool:
@@ -235,4 +249,13 @@ def _assemble(
     if factory != EXACT:
         opened = open_parts(folder, described | {"files": dict.fromkeys(files)})
         parameters |= measured_recall(opened, vectors, corpus, encoder)
-    write_manifest(folder, **described, files=files)
+    write_manifest(folder, **described, files=files, checksums=_checksums(folder, files))
+
+
+def _checksums(folder: Path, files: list[str]) -> Manifest:
+    """The manifest's entry `checksums`, for files on the disk."""
+    beside_lists = {name.replace(".lists", ".index") for name in files if name.endswith(".lists")}
+    found: Manifest = {
+        name: {"ranges": ranges_of(folder / name, whole=name in beside_lists)} for name in files
+    }
+    return found | {PASSAGES_FILE: passage_checksums(folder / PASSAGES_FILE)}

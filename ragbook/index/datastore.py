@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from msgspec import Struct
 from tqdm import tqdm
 
 from ragbook.errors import InputError
@@ -41,14 +42,21 @@ from ragbook.files import (
     write_whole,
 )
 from ragbook.index import neighbours
+from ragbook.index.checksums import ranges_of
+from ragbook.index.factories import faiss_errors
 from ragbook.index.manifest import (
     MANIFEST,
     Manifest,
+    SignedManifest,
     hash_problems,
+    manifest_as_written,
+    opening_problems,
+    read_signed,
     serialize,
     size_problems,
 )
-from ragbook.index.passages import StoredPassages, write_passages
+from ragbook.index.passages import StoredPassages, passage_checksums, write_passages
+from ragbook.index.structure import DamagedError, check_codes, check_lists, check_rows
 from ragbook.index.working import (
     beside,
     clear_remains,
@@ -56,6 +64,7 @@ from ragbook.index.working import (
     locked,
     take_up,
 )
+from ragbook.manifests import Positive, Small, Text
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
@@ -84,26 +93,38 @@ class Datastore:
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
-        self.keys, self.values, self.offsets = (
-            np.load(path / name, mmap_mode="r", allow_pickle=False)
-            for name in (KEYS, VALUES, OFFSETS)
-        )
-        corpus = manifest["corpus"]
-        self.passages = StoredPassages(path / PASSAGES, corpus["name"], corpus["sha256"])
+        corpus, pairs = manifest["corpus"], manifest["pairs"]
+        dimension = manifest["language_model"]["dimension"]
+        self.keys = _mapped(path / KEYS, np.float16, (pairs, dimension))
+        self.values = _mapped(path / VALUES, np.int32, (pairs,))
+        self.offsets = _mapped(path / OFFSETS, np.int64, (corpus["passages"] + 1,))
+        if self.offsets[0] != 0 or self.offsets[-1] != pairs:
+            raise InputError(f"{path / OFFSETS} is damaged; build the datastore again.")
+        batches = manifest.get("checksums", {}).get(PASSAGES, {}).get("batches", ())
+        self.passages = StoredPassages(path / PASSAGES, corpus["name"], corpus["sha256"], batches)
+        if len(self.passages) != corpus["passages"]:
+            raise InputError(
+                f"{path / PASSAGES} has {len(self.passages):,} passages, and the manifest says "
+                f"{corpus['passages']:,}; build the datastore again."
+            )
 
     @classmethod
-    def open(cls, path: Path | str) -> Datastore:
-        """Open a datastore; sizes are checked against its manifest.
+    def open(cls, path: Path | str, verified: bool = False) -> Datastore:
+        """Open a datastore; what is checked is as in `PassageIndex.open`.
+
+        Parameters
+        ----------
+        verified: whether to check every byte first, as `verify` does.
 
         Raises
         ------
-        InputError: the folder is not a datastore, or one of another version, or a file of it is
-            missing or has another size.
+        InputError: the folder is not a datastore, or one of another version, or a damaged one.
         """
         path = Path(path)
+        if verified and (problems := verify(path)):
+            raise InputError(f"{problems[0]}; build the datastore again.")
         manifest = _read_manifest(path)
-        problems = size_problems(path, manifest)
-        if problems:
+        if problems := opening_problems(path, manifest):
             raise InputError(f"{problems[0]}; build the datastore again.")
         return cls(path, manifest)
 
@@ -122,7 +143,14 @@ class Datastore:
 
     def passage_of(self, rows: np.ndarray) -> np.ndarray:
         """The position in `passages` of each row's passage: int64, of the shape of `rows`."""
-        return np.searchsorted(self.offsets, rows, side="right") - 1
+        return np.searchsorted(self._ascending, rows, side="right") - 1
+
+    @cached_property
+    def _ascending(self) -> np.ndarray:
+        """The offsets, looked through once."""
+        if (self.offsets[1:] < self.offsets[:-1]).any():
+            raise InputError(f"{self.path / OFFSETS} is damaged; build the datastore again.")
+        return self.offsets
 
     @cached_property
     def _approximate(self) -> Any:
@@ -134,7 +162,21 @@ class Datastore:
                 f"{self.path} has no approximate index; add one with "
                 "`ragbook datastore build --ivfpq` or search exactly."
             )
-        return faiss.read_index(str(self.path / APPROXIMATE), faiss.IO_FLAG_MMAP)
+        path = self.path / APPROXIMATE
+        try:
+            index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+            if not isinstance(index, faiss.IndexIVFPQ):
+                raise DamagedError("it is of another kind")
+            if (index.ntotal, index.d) != self.keys.shape or index.metric_type != faiss.METRIC_L2:
+                raise DamagedError("it has other keys than the datastore")
+            check_codes(index)
+            check_lists(index, path)
+        except (RuntimeError, MemoryError, ValueError, OSError) as error:
+            why = f" ({error})" if isinstance(error, DamagedError) else ""
+            raise InputError(
+                f"{path} cannot be read, or it is damaged{why}; build the datastore again."
+            ) from None
+        return index
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest pairs of each query, exactly.
@@ -171,6 +213,7 @@ class Datastore:
         InputError: the datastore has no such index.
         """
         distances, rows = neighbours.approximate(self._approximate, queries, k, probes)
+        check_rows(rows, len(self))
         return neighbours.recomputed(self.keys, queries, rows) if recompute else (distances, rows)
 
 
@@ -216,7 +259,7 @@ def build_datastore(
         clear_remains(working, state)
         return standing
     out.parent.mkdir(parents=True, exist_ok=True)
-    with locked(working):
+    with locked(working, f"store/{PROGRESS}"):
         if out.exists() and not is_empty(out):  # another process has built it in the meantime
             return _standing(out, described)
         take_up(working, state, "store")
@@ -258,7 +301,10 @@ def add_approximate(datastore: Datastore) -> Datastore:
     index = neighbours.train_ivfpq(datastore.keys)
     path = datastore.path
     remove_unfinished(path, APPROXIMATE)  # of a process that was killed
-    with whole_file(path / APPROXIMATE) as unfinished:
+    with (
+        whole_file(path / APPROXIMATE) as unfinished,
+        faiss_errors(f"{path / APPROXIMATE} could not be written", "make room on the disk"),
+    ):
         faiss.write_index(index, str(unfinished))
     kept = {key: datastore.manifest[key] for key in ("corpus", "language_model", "pairs")}
     described = kept | {"approximate": {"cells": index.nlist, "code_bytes": index.code_size}}
@@ -273,31 +319,76 @@ def verify(path: Path | str) -> list[str]:
     ------
     InputError: the folder is not a datastore.
     """
-    manifest = _read_manifest(Path(path))
-    return size_problems(Path(path), manifest) or hash_problems(Path(path), manifest)
+    path = Path(path)
+    try:
+        manifest = _read_manifest(path)
+    except InputError as error:
+        there = (path / MANIFEST).is_file() and any((path / name).is_file() for name in FILES)
+        if there and not manifest_as_written(path):  # a datastore's, and damaged
+            return [str(error)]
+        raise
+    return size_problems(path, manifest) or hash_problems(path, manifest)
+
+
+class LanguageModelEntry(Struct):
+    """The language model that made the keys."""
+
+    name: Text
+    sha256: Text
+    dimension: Small
+    window: Positive | None = None
+
+
+class DatastoreManifest(SignedManifest, kw_only=True):
+    """The manifest of a datastore; `pairs` is the number of its keys and values."""
+
+    language_model: LanguageModelEntry
+    pairs: Positive
 
 
 def _read_manifest(path: Path) -> Manifest:
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes().decode())
-        if manifest["kind"] != KIND or not set(FILES) <= set(manifest["files"]):
-            raise ValueError
-    except (OSError, ValueError, KeyError, TypeError):
+    if not (path / MANIFEST).is_file():
         raise InputError(
             f"{path} is not a complete datastore; build one with `ragbook datastore build`."
-        ) from None
-    if (version := manifest.get("format_version")) != FORMAT_VERSION:
+        )
+    manifest = read_signed(
+        path / MANIFEST, KIND, FORMAT_VERSION, DatastoreManifest, "a datastore", "datastore"
+    )
+    if missing := set(FILES) - manifest["files"].keys():
         raise InputError(
-            f"{path} is a datastore of format version {version!r}, and this ragbook reads version "
-            f"{FORMAT_VERSION}; build it again."
+            f"{path / MANIFEST} does not list {min(missing)}; build the datastore again."
         )
     return manifest
 
 
 def _write_manifest(folder: Path, described: Manifest, names: Sequence[str]) -> None:
     manifest = {"kind": KIND, "format_version": FORMAT_VERSION, **described}
+    manifest["checksums"] = {
+        **{name: {"ranges": ranges_of(folder / name)} for name in names},
+        PASSAGES: passage_checksums(folder / PASSAGES),
+    }
     whole = serialize(manifest | {"files": file_records(folder, names)})
     write_whole(folder / MANIFEST, lambda file: file.write(whole))
+
+
+def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """Map a .npy file that must have this type and shape.
+
+    Raises
+    ------
+    InputError: it has not, or its header is damaged.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        right = array.dtype == dtype and array.shape == shape and array.flags.c_contiguous
+    except Exception:  # numpy reads the header as a Python literal, and raises what that raises
+        right, array = False, np.empty(0)
+    if not right:
+        raise InputError(
+            f"{path} is damaged: it does not hold {np.dtype(dtype)} numbers of the shape {shape}; "
+            "build the datastore again."
+        )
+    return array
 
 
 def _standing(out: Path, described: Manifest) -> Datastore:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from ragbook.errors import InputError
 
@@ -18,6 +24,7 @@ _SCAN = 200_000  # passages up to which comparing a question with all of them is
 _LINKS = 2 * 32 * 4 + 20  # bytes of HNSW32's graph for a vector: its links, level and offset
 _LIST = 24  # bytes of an empty inverted list
 _WALK = 160  # candidates when a vector is linked; with Faiss's 40 large graphs miss neighbours
+_TRIAL = 256  # vectors of the index that tries a factory string
 _OPQ_ROUNDS = 4  # Faiss's 50 take minutes, and after the first few the codes change little
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -116,6 +123,67 @@ def inverted_lists(vectors: int) -> int:
     return 1 << most.bit_length() - 1 if most >= 16 else 0
 
 
+@contextmanager
+def faiss_errors(what: str, to_do: str) -> Iterator[None]:
+    """Turn Faiss's errors into InputError: `what` went wrong, Faiss's reason, and what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, IndexError, OverflowError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).rpartition(": ")[2].split()) or type(error).__name__
+        raise InputError(f"{what} ({reason}); {to_do}.") from None
+
+
+@contextmanager
+def silent(descriptor: int) -> Iterator[None]:
+    """Silence what Faiss, which is C++, prints on standard output (1) or error (2)."""
+    libc = ctypes.CDLL(None)
+    libc.fflush(None)
+    kept = os.dup(descriptor)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), descriptor)
+        yield
+        libc.fflush(None)
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+_EXAMPLES = "name one like Flat, HNSW32, IVF1024,SQ8 or OPQ48,IVF1024,PQ48"
+
+
+def try_factory(factory: str, dimension: int, metric: str, passages: int) -> None:
+    """Train and fill a small index of this kind, with a single inverted list and drawn vectors, so
+    that a kind that cannot be trained is refused before the encoding.
+
+    Raises
+    ------
+    InputError: as `make_index`, or Faiss cannot train it on so many passages.
+    """
+    import faiss
+
+    make_index(factory, dimension, metric, passages)
+    small = make_index(re.sub(r"IVF\d+", "IVF1", factory), dimension, metric, passages)
+    if isinstance(small, faiss.IndexPreTransform):
+        for number in range(small.chain.size()):
+            transform = faiss.downcast_VectorTransform(small.chain.at(number))
+            if isinstance(transform, faiss.OPQMatrix):
+                transform.niter = transform.niter_pq_0 = 1
+    count = min(passages, max(_TRIAL, _codes(small)))
+    vectors = np.random.default_rng(0).standard_normal((count, dimension), dtype=np.float32)
+    with (
+        silent(2),
+        faiss_errors(
+            f"Faiss cannot train {factory!r} on {passages:,} passages of {dimension} dimensions",
+            "choose another kind of index, such as Flat or HNSW32, or give more passages",
+        ),
+    ):
+        small.train(vectors)
+        small.add(vectors)
+
+
 def make_index(factory: str, dimension: int, metric: str, passages: int) -> Any:
     """The empty, untrained Faiss index of a factory string.
 
@@ -133,19 +201,20 @@ def make_index(factory: str, dimension: int, metric: str, passages: int) -> Any:
     """
     import faiss
 
+    if re.search(r"(?<!\d)0+(?!\d)|\d{8}|HNSW(1(?!\d)|\d{4})", factory):
+        # Faiss takes these, and then divides by 0 or fills the memory.
+        raise InputError(f"{factory!r} has a number that is too small or too large; {_EXAMPLES}.")
     plain = re.sub(r"(?<!O)(PQ\d+(?:x\d+)?)(?=,|$)", r"\1np", factory)
     faiss_metric = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    try:
+    with faiss_errors(f"Faiss makes no index {factory!r} of {dimension} dimensions", _EXAMPLES):
         index: Any = faiss.index_factory(dimension, plain, faiss_metric)
-    except (RuntimeError, MemoryError) as error:
-        reason = str(error).rpartition(": ")[2].strip()
-        raise InputError(
-            f"Faiss makes no index {factory!r} of {dimension} dimensions ({reason}); name one like "
-            "Flat, HNSW32, IVF1024,SQ8 or OPQ48,IVF1024,PQ48."
-        ) from None
     name = type(index).__name__
     if hasattr(index, "hnsw"):
         index.hnsw.efConstruction = _WALK
+    if "NSG" in factory or "NNDescent" in factory:
+        raise InputError(
+            f"{factory!r} is a graph that ragbook does not build; choose HNSW32, the graph it does."
+        )
     if any(word in name for word in ("Refine", "IDMap", "IVFPQR", "Binary")):
         raise InputError(
             f"{factory!r} is a {name}, which ragbook does not build; leave that part out, as "

@@ -11,25 +11,28 @@ for better passages with every similarity (Karpukhin et al. 2020, equation 1 and
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ragbook import manifests
 from ragbook.errors import InputError
 from ragbook.index.manifest import (
     MANIFEST,
     UNSAID,
     Manifest,
     conventions,
+    digest,
     hash_problems,
     manifest_as_written,
+    opening_problems,
     read_manifest,
     size_problems,
 )
 from ragbook.index.parts import Found, Part, best, faiss_file, open_parts
 from ragbook.index.passages import StoredPassages
+from ragbook.index.structure import DamagedError
 
 if TYPE_CHECKING:
     from ragbook.models import Encoder
@@ -44,7 +47,7 @@ class PassageIndex:
     ----------
     path: the folder.
     manifest: the content of `manifest.json`.
-    digest: SHA-256 of `manifest.json`, which identifies the index in results.
+    digest: SHA-256 of the manifest without its checksums, which identifies the index in results.
     corpus: the passages, memory-mapped; a position i that a search returns means `corpus[i]`.
     parts: the opened Faiss files, in the corpus's order.
     """
@@ -54,13 +57,22 @@ class PassageIndex:
     ) -> None:
         self.path = path
         self.manifest = manifest
-        self.digest = hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+        self.digest = digest(manifests.read(path / MANIFEST))
         self.corpus = corpus
         self.parts = parts
 
     @classmethod
-    def open(cls, path: Path | str) -> PassageIndex:
-        """Open an index folder. Sizes, version and shapes are checked; `verify` checks the hashes.
+    def open(cls, path: Path | str, verified: bool = False) -> PassageIndex:
+        """Open an index folder.
+
+        The manifest's own hash, all sizes, shapes and bounds, and the checksums of what is small
+        are checked (`ragbook.index.checksums`), and where offsets, lists and links lead before they
+        are followed. So a damaged index never ends the process, but a changed number within the
+        vectors or a changed letter in a text of a large index is only found with `verified`.
+
+        Parameters
+        ----------
+        verified: whether to check every byte first, as `verify` does.
 
         Raises
         ------
@@ -69,23 +81,31 @@ class PassageIndex:
         import faiss
 
         path = Path(path)
+        if verified and (problems := verify(path)):
+            raise InputError(f"The index is damaged: {problems[0]}; build it again.")
         manifest = read_manifest(path)
-        if problems := size_problems(path, manifest):
+        if problems := opening_problems(path, manifest):
             raise InputError(f"The index is damaged: {problems[0]}; build it again.")
         count = manifest["index"]["parameters"].get("parts", 1)
+        if not count <= min(len(manifest["files"]), manifest["corpus"]["passages"]):
+            raise InputError(
+                f"{path / MANIFEST} does not list {count:,} parts; build the index again."
+            )
         needed = {PASSAGES_FILE, *(faiss_file(number, count) for number in range(count))}
         if missing := needed - manifest["files"].keys():
             raise InputError(
                 f"{path / MANIFEST} does not list {min(missing)}; build the index again."
             )
         entry = manifest["corpus"]
-        corpus = StoredPassages(path / PASSAGES_FILE, entry["name"], entry["sha256"])
+        batches = manifest.get("checksums", {}).get(PASSAGES_FILE, {}).get("batches", ())
+        corpus = StoredPassages(path / PASSAGES_FILE, entry["name"], entry["sha256"], batches)
         try:
             parts = open_parts(path, manifest)
-        except (RuntimeError, MemoryError, ValueError, OSError):
+        except (RuntimeError, MemoryError, ValueError, OSError) as error:
+            why = f" ({error})" if isinstance(error, DamagedError) else ""
             raise InputError(
-                f"{path / faiss_file(0, count)} cannot be read, or it is damaged; build the index "
-                "again."
+                f"{path / faiss_file(0, count)} cannot be read, or it is damaged{why}; build the "
+                "index again."
             ) from None
         metrics = {faiss.METRIC_INNER_PRODUCT: "inner_product", faiss.METRIC_L2: "l2"}
         found = (
@@ -168,7 +188,13 @@ class PassageIndex:
         if len(queries) == 0:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
         found = self._searched(queries, k)
-        return found[0] if len(found) == 1 else best(found, k)
+        scores, positions = found[0] if len(found) == 1 else best(found, k)
+        if not np.isfinite(scores[positions >= 0]).all():
+            raise InputError(
+                f"The index at {self.path} is damaged (a score is not a finite number); build it "
+                "again."
+            )
+        return scores, positions
 
     def _searched(self, queries: np.ndarray, k: int) -> list[Found]:
         """The results of every part."""

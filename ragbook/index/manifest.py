@@ -1,7 +1,8 @@
 """The manifest: the file that lists what an index folder holds, written last and checked first.
 
-`manifest.json` names the corpus, the encoder, the kind of index and every file's size and SHA-256.
-Its own key `sha256` covers the rest of it, so that a damaged manifest is found as well.
+`manifest.json` names the corpus, the encoder, the kind of index, every file's size and SHA-256, and
+checksums of what is small (`ragbook.index.checksums`). Its own key `sha256` covers the rest of it,
+so that a damaged manifest is found as well.
 """
 
 from __future__ import annotations
@@ -9,10 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from ragbook import manifests
 from ragbook.errors import InputError
-from ragbook.files import file_records, is_bare_name, sha256_of_file, write_whole
+from ragbook.files import file_records, sha256_of_file, write_whole
+from ragbook.index.checksums import Checksums, checksum_problems
+from ragbook.manifests import Positive, Small, Text, WithFiles
 
 MANIFEST = "manifest.json"
 KIND = "ragbook passage index"
@@ -26,17 +33,98 @@ WITHOUT_EFFECT = ("id", "query_encoder", "precision")
 """Keys of an encoder's entry that do not affect its passage vectors."""
 
 
+class CorpusEntry(Struct):
+    """The corpus: its name, how many passages it has, and its digest."""
+
+    name: Text
+    passages: Positive
+    sha256: Text
+
+
+class EncoderEntry(Struct):
+    """The encoder, as `ragbook.index.index.encoder_record` describes it."""
+
+    id: Text
+    sha256: Text
+    pooling: Text
+    dimension: Small
+    metric: Literal["inner_product", "l2"]
+    similarity: Text = "cosine"
+    prompts: dict[str, Text] = msgspec.field(default_factory=dict)
+    max_tokens: Positive | None = None
+    query_encoder: Text | None = None
+
+
+class Recall(Struct):
+    """What `ragbook.index.recall` measured."""
+
+    k: Positive
+    questions: Positive
+    candidates: Positive
+    at: Annotated[dict[str, Annotated[float, Meta(ge=0, le=1)]], Meta(min_length=1)]
+
+
+class Parameters(Struct):
+    """How an index was made and is searched."""
+
+    factory: Text = "Flat"
+    parts: Small = 1
+    effort: Small | UnsetType = UNSET
+    training_passages: manifests.Count = 0
+    recall: Recall | UnsetType = UNSET
+
+
+class IndexEntry(Struct):
+    """Faiss's name of the index, and its parameters."""
+
+    type: Text
+    parameters: Parameters
+
+
+class SignedManifest(WithFiles, kw_only=True):
+    """What the manifests of indexes and datastores have in common."""
+
+    corpus: CorpusEntry
+    sha256: manifests.Sha256
+    checksums: dict[str, Checksums] = msgspec.field(default_factory=dict)
+
+
+class IndexManifest(SignedManifest, kw_only=True):
+    """The manifest of a passage index."""
+
+    encoder: EncoderEntry
+    index: IndexEntry
+
+
 def serialize(manifest: Manifest) -> bytes:
     """The manifest as bytes, always in the same form; its key `sha256` is the hash of the other
     keys."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
-    plain = json.dumps(body, sort_keys=True, ensure_ascii=False).encode()
-    whole = body | {"sha256": hashlib.sha256(plain).hexdigest()}
+    whole = body | {"sha256": own_sha256(manifest)}
     return (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def own_sha256(manifest: Manifest) -> str:
+    """The hash of all keys but `sha256`, in hexadecimal."""
+    body = {key: value for key, value in manifest.items() if key != "sha256"}
+    plain = json.dumps(body, sort_keys=True, ensure_ascii=False).encode()
+    return hashlib.sha256(plain).hexdigest()
+
+
+def digest(manifest: Manifest) -> str:
+    """SHA-256 of the manifest's bytes without its checksums, in hexadecimal."""
+    named = {key: value for key, value in manifest.items() if key != "checksums"}
+    return hashlib.sha256(serialize(named)).hexdigest()
+
+
 def write_manifest(
-    folder: Path, *, corpus: Manifest, encoder: Manifest, index: Manifest, files: list[str]
+    folder: Path,
+    *,
+    corpus: Manifest,
+    encoder: Manifest,
+    index: Manifest,
+    files: list[str],
+    checksums: Manifest | None = None,
 ) -> None:
     """Write `folder/manifest.json`, which lists files that are already on the disk.
 
@@ -47,6 +135,7 @@ def write_manifest(
         `max_tokens`, if they differ from `UNSAID`; and `query_encoder`, if there is one.
     index: `type` and `parameters`.
     files: names inside the folder; their sizes in bytes and SHA-256 are taken from the disk.
+    checksums: for each file an entry as `ragbook.index.checksums.Checksums`.
     """
     manifest = {
         "kind": KIND,
@@ -55,6 +144,7 @@ def write_manifest(
         "encoder": encoder,
         "index": index,
         "files": file_records(folder, files),
+        **({} if checksums is None else {"checksums": checksums}),
     }
     write_whole(folder / MANIFEST, lambda file: file.write(serialize(manifest)))
 
@@ -75,7 +165,8 @@ def short_name(encoder: Manifest) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of an index folder, its version and shape checked (not its hash).
+    """The manifest of an index folder: its version, its shape, every number's bounds and its own
+    hash are checked.
 
     Raises
     ------
@@ -87,26 +178,46 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} is not a passage index (it has no {MANIFEST}); "
             "build one with `ragbook index build`."
         )
+    return read_signed(path, KIND, FORMAT_VERSION, IndexManifest, "a passage index", "index")
+
+
+def read_signed(
+    path: Path, kind: str, version: int, shape: type[SignedManifest], what: str, short: str
+) -> Manifest:
+    """A manifest that `serialize` wrote, checked as in `read_manifest`.
+
+    Parameters
+    ----------
+    kind, version: what its entries `kind` and `format_version` must be.
+    shape: the class that it is compared with.
+    what, short: what it describes, in messages: "a passage index", "index".
+    """
     try:
-        manifest = json.loads(path.read_bytes().decode())
-    except ValueError as error:  # wrong JSON or wrong UTF-8
-        raise InputError(f"{path} is damaged ({error}); build the index again.") from None
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        manifest = manifests.read(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); build the {short} again.") from None
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         raise InputError(
-            f"{path} is not the manifest of a passage index, or it is damaged; build the index "
+            f"{path} is not the manifest of {what}, or it is damaged; build the {short} "
             "again or name another folder."
         )
-    version = manifest.get("format_version")
-    if version != FORMAT_VERSION:
+    found = manifest.get("format_version")
+    if type(found) is not int or found != version:
         raise InputError(
-            f"{path} has format version {version!r}, and this ragbook reads version "
-            f"{FORMAT_VERSION}; build the index again or use the ragbook that wrote it."
+            f"{path} has format version {str(found)[:40]}, and this ragbook reads version "
+            f"{version}; build the {short} again or use the ragbook that wrote it."
         )
-    if isinstance(manifest.get("encoder"), dict):
+    try:
+        manifests.check(manifest, shape)
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); build the {short} again.") from None
+    if manifest["sha256"] != own_sha256(manifest):
+        raise InputError(
+            f"{path} is not as it was written (its own SHA-256 differs); build the {short} again."
+        )
+    if isinstance(encoder := manifest.get("encoder"), dict):
         # Older manifests name no similarity: every encoder used the cosine then.
-        manifest["encoder"].setdefault("similarity", UNSAID["similarity"])
-    if not _well_formed(manifest):
-        raise InputError(f"{path} is damaged (an entry is missing); build the index again.")
+        encoder.setdefault("similarity", UNSAID["similarity"])
     return manifest
 
 
@@ -114,7 +225,7 @@ def manifest_as_written(folder: Path) -> bool:
     """Whether the manifest's bytes are still those that `write_manifest` wrote."""
     raw = (folder / MANIFEST).read_bytes()
     try:
-        manifest = json.loads(raw.decode())
+        manifest = manifests.decode(raw)
     except ValueError:
         return False
     return isinstance(manifest, dict) and raw == serialize(manifest)
@@ -132,6 +243,13 @@ def size_problems(folder: Path, manifest: Manifest) -> list[str]:
     return problems
 
 
+def opening_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """What can be said without reading the large files: sizes, and the checksums of small parts."""
+    return size_problems(folder, manifest) or checksum_problems(
+        folder, manifest.get("checksums", {}), manifest["files"]
+    )
+
+
 def hash_problems(folder: Path, manifest: Manifest) -> list[str]:
     """One sentence for every file, the manifest included, whose bytes have changed."""
     problems = []
@@ -141,37 +259,3 @@ def hash_problems(folder: Path, manifest: Manifest) -> list[str]:
         if (folder / name).is_file() and sha256_of_file(folder / name) != record["sha256"]:
             problems.append(f"{folder / name} is not as it was written (its SHA-256 differs)")
     return problems
-
-
-def _well_formed(manifest: Manifest) -> bool:
-    """Whether every entry that the code relies on is there with its type."""
-    shape = {
-        "corpus": {"name": str, "passages": int, "sha256": str},
-        "encoder": {
-            "id": str,
-            "sha256": str,
-            "pooling": str,
-            "dimension": int,
-            "similarity": str,
-            "metric": str,
-        },
-        "index": {"type": str, "parameters": dict},
-    }
-    files = manifest.get("files")
-    return (
-        all(
-            isinstance(part := manifest.get(section), dict)
-            and all(isinstance(part.get(key), kind) for key, kind in entries.items())
-            for section, entries in shape.items()
-        )
-        and isinstance(prompts := manifest["encoder"].get("prompts", {}), dict)
-        and all(isinstance(text, str) for text in prompts.values())
-        and isinstance(files, dict)
-        and all(
-            is_bare_name(name)  # a manifest must not lead out of its folder
-            and isinstance(record, dict)
-            and isinstance(record.get("sha256"), str)
-            and isinstance(record.get("bytes"), int)
-            for name, record in files.items()
-        )
-    )

@@ -33,8 +33,17 @@ NONE = -1
 """The row given where there is no neighbour; the distance there is inf."""
 
 
+SAMPLE, LARGE = 256, 4
+"""A component is large and nearly constant if its median over SAMPLE keys is more than LARGE times
+as far from 0 as keys commonly are from their medians."""
+
+
 def exact(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     r"""The k nearest keys by \(\lVert q \rVert^2 - 2 q \cdot k + \lVert k \rVert^2\), in float32.
+
+    Keys and queries are first moved by `centre`, which changes no distance: the difference of large
+    squares has few correct digits, and states of many language models have a few components that
+    are large and the same in all of them.
 
     Parameters
     ----------
@@ -45,14 +54,26 @@ def exact(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np
     Returns
     -------
     (squared distances float32 [N, k], rows int64 [N, k]).
+
+    Raises
+    ------
+    InputError: a key is not finite, so the file that holds it is damaged.
     """
     k = min(k, len(keys))
+    middle = centre(keys[:KEYS])
+    queries = queries - middle
     asked = torch.from_numpy(queries)
     distances = np.empty((len(queries), 0), np.float32)  # without the term ||q||^2
     rows = np.empty((len(queries), 0), np.int64)
     for first in range(0, len(keys), KEYS):
         block = torch.from_numpy(np.array(keys[first : first + KEYS])).float()
+        block -= torch.from_numpy(middle)
         squares = torch.linalg.vecdot(block, block)
+        if not squares.isfinite().all():
+            raise InputError(
+                f"One of the keys {first:,} to {first + len(block) - 1:,} has an entry that is not "
+                "a finite number, so the datastore is damaged; build it again."
+            )
         near, place = [], []
         for some in asked.split(QUERIES):
             found = torch.addmm(squares, some, block.T, alpha=-2).numpy()
@@ -67,6 +88,28 @@ def exact(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np
     order = np.argsort(distances, axis=1, kind="stable")  # until here the rows ascend
     distances = np.take_along_axis(distances, order, 1) + np.square(queries).sum(1, keepdims=True)
     return np.maximum(distances, 0), np.take_along_axis(rows, order, 1)
+
+
+def centre(keys: np.ndarray) -> np.ndarray:
+    """The medians of the components that are large and nearly constant, and 0 for all others:
+    float32 [d], for keys [M, d]. All are 0 if the squares of these medians would cost a distance
+    less than a digit.
+
+    The medians are rounded, no more than half as far as keys commonly are from them, to multiples
+    of a power of two. So whole numbers, and keys without such components, stay exactly what they
+    are.
+    """
+    sample = np.asarray(keys[:: max(1, len(keys) // SAMPLE)], dtype=np.float32)
+    middle = np.median(sample, axis=0) if len(sample) else np.zeros(keys.shape[1])
+    spread = float(np.mean(np.median(np.abs(sample - middle), axis=0))) if len(sample) else 0.0
+    if not (np.isfinite(middle).all() and np.isfinite(spread)):
+        return np.zeros(keys.shape[1], np.float32)  # damaged; the search will say so
+    large = np.abs(middle) > LARGE * spread
+    if np.square(middle[large]).sum() <= 10 * len(middle) * spread**2:
+        return np.zeros(keys.shape[1], np.float32)
+    step = 2.0 ** np.floor(np.log2(spread)) if spread else 0.0
+    rounded = step * np.round(middle / step) if step else middle
+    return np.where(large, rounded, 0).astype(np.float32)
 
 
 def _nearest(distances: np.ndarray, k: int) -> np.ndarray:

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ragbook.errors import InputError
 from ragbook.index.factories import inverted_file
 from ragbook.index.manifest import Manifest
+from ragbook.index.structure import check_codes, check_flat, check_links, check_lists, check_rows
 
 CANDIDATES = 10
 """How many passages an index of codes proposes for each one that is asked for."""
@@ -58,12 +60,14 @@ class Part:
     first: position of its first passage.
     metric: `inner_product` or `l2`.
     vectors: Faiss's exact index of all parts' vectors, memory-mapped, if `index` has only codes.
+    looked_through: whether its graph's links have been checked, which the first search does.
     """
 
     index: Any
     first: int
     metric: str
     vectors: Any = None
+    looked_through: bool = False
 
     @classmethod
     def open(cls, folder: Path, manifest: Manifest, number: int) -> Part:
@@ -71,14 +75,19 @@ class Part:
 
         Raises
         ------
-        RuntimeError, MemoryError: the file is not a Faiss index, or it is damaged.
+        RuntimeError, MemoryError, ValueError, OSError: the file is not a Faiss index, or it is
+            damaged.
         """
         import faiss
 
         parameters = manifest["index"]["parameters"]
         parts = parameters.get("parts", 1)
         path = folder / faiss_file(number, parts)
-        first, _ = part_bounds(manifest["corpus"]["passages"], parts)[number]
+        passages, dimension = manifest["corpus"]["passages"], manifest["encoder"]["dimension"]
+        first, last = part_bounds(passages, parts)[number]
+        metric, kind = manifest["encoder"]["metric"], manifest["index"]["type"]
+        if kind in FLAT.values():
+            check_flat(path, kind, last - first, dimension)
         lists = folder / lists_file(number, parts)
         if lists.name in manifest["files"]:
             # With Faiss's own flags for mapping, a search of such a file crashes. So the lists are
@@ -86,16 +95,21 @@ class Part:
             index: Any = faiss.read_index(
                 str(path), faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_IVF_DATA
             )
+            check_lists(index, folder / lists.name)
             mapped: Any = faiss.downcast_InvertedLists(inverted_file(index).invlists)
             mapped.filename, mapped.read_only = str(lists), True
             mapped.do_mmap()
         else:
             # The file is mapped and not read, so that it opens at once and processes share memory.
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        if index.ntotal != last - first or index.d != dimension:
+            raise ValueError(f"{path} has another number of vectors or of their dimensions")
+        check_codes(index)
         vectors = None
         if VECTORS_FILE in manifest["files"]:
+            check_flat(folder / VECTORS_FILE, FLAT[metric], passages, dimension)
             vectors = faiss.read_index(str(folder / VECTORS_FILE), faiss.IO_FLAG_MMAP_IFC)
-        part = cls(index, first, manifest["encoder"]["metric"], vectors)
+        part = cls(index, first, metric, vectors)
         part.look_into(parameters.get("effort"))
         return part
 
@@ -121,7 +135,14 @@ class Part:
         if self.is_exact:
             return self._exactly(queries, k)
         proposed = k if self.vectors is None else min(CANDIDATES * k, len(self))
+        if not self.looked_through:
+            try:
+                check_links(self.index)
+            except ValueError as error:
+                raise InputError(f"The index is damaged ({error}); build it again.") from None
+            self.looked_through = True
         scores, rows = self.index.search(queries, proposed)
+        check_rows(rows, len(self))
         positions = np.where(rows < 0, rows, rows + self.first)
         if self.vectors is not None:
             scores = self._scores(queries, positions)

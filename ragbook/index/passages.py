@@ -1,9 +1,13 @@
-"""Passages on disk: an Arrow IPC file that is mapped into memory, never loaded whole."""
+"""Passages on disk: an Arrow IPC file that is mapped into memory, never loaded whole.
+
+Arrow trusts the offsets of the texts in a file, and one that leads out of the file ends the
+process. So before the first passage of a batch is read, the batch's offsets are looked through.
+"""
 
 from __future__ import annotations
 
-import json
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -11,11 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
 
+from ragbook import manifests
 from ragbook.corpus import Passage, passages_sha256
 from ragbook.errors import InputError
 from ragbook.files import write_json
+from ragbook.index.checksums import ranges_of
 
 BATCH = 4096  # passages in one Arrow record batch; every batch but the last is full
 SCHEMA = pa.schema([(column, pa.string()) for column in ("id", "title", "text")])
@@ -42,12 +49,20 @@ def spool(folder: Path, name: str, identity: str, passages: Iterable[Passage]) -
         one, these are opened and the source is not read again.
     """
     path, note = folder / "passages.arrow", folder / "source.json"
-    with suppress(OSError, ValueError, KeyError, InputError):
-        noted = json.loads(note.read_text(encoding="utf-8"))
-        if noted["identity"] == identity:
+    noted: Any = None
+    with suppress(OSError, ValueError, KeyError, TypeError, InputError):
+        noted = manifests.read(note)
+        if noted["identity"] == identity and isinstance(noted["sha256"], str):
             return StoredPassages(path, name, noted["sha256"])
+    ours = isinstance(noted, dict) and "identity" in noted
+    if folder.exists() and not ours and {p.name for p in folder.iterdir()} - {path.name}:
+        raise InputError(
+            f"{folder} is needed for the passages and was not made by ragbook; move it or choose "
+            "another place."
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    write_json(note, {"identity": identity, "sha256": None}, indent=None)  # whose folder it is
     try:
         write_passages(path, passages)
     except InputError:
@@ -56,6 +71,44 @@ def spool(folder: Path, name: str, identity: str, passages: Iterable[Passage]) -
     sha256 = passages_sha256(StoredPassages(path, name, ""))
     write_json(note, {"identity": identity, "sha256": sha256}, indent=None)
     return StoredPassages(path, name, sha256)
+
+
+def passage_checksums(path: Path) -> dict[str, Any]:
+    """The entry `ragbook.index.checksums.Checksums` of a file that `write_passages` wrote."""
+    ranges = ranges_of(path)
+    if len(ranges) == 1:  # all of it
+        return {"ranges": ranges}
+    batches = StoredPassages(path, "", "")._batches
+    return {"ranges": ranges, "batches": [_offsets_crc32(batch) for batch in batches]}
+
+
+def _offsets(column: pa.Array) -> np.ndarray | None:
+    """Where a column's texts begin and end, int32 [n + 1]; None if there are not so many."""
+    placed = column.buffers()[1]
+    if placed is None or placed.size < 4 * (len(column) + 1):
+        return None
+    return np.frombuffer(placed, np.int32, len(column) + 1)
+
+
+def _in_bounds(batch: pa.RecordBatch) -> bool:
+    """Whether no text is missing or begins or ends outside of its column's bytes."""
+    for column in batch.columns:
+        present, _, texts = column.buffers()
+        offsets = _offsets(column)
+        if present is not None or offsets is None or column.offset != 0:
+            return False
+        size = 0 if texts is None else texts.size
+        if offsets[0] < 0 or offsets[-1] > size or (offsets[1:] < offsets[:-1]).any():
+            return False
+    return True
+
+
+def _offsets_crc32(batch: pa.RecordBatch) -> int:
+    found = 0
+    for column in batch.columns:
+        offsets = _offsets(column)
+        found = zlib.crc32(b"" if offsets is None else offsets, found)
+    return found
 
 
 class StoredPassages(Sequence[Passage]):
@@ -68,16 +121,19 @@ class StoredPassages(Sequence[Passage]):
     ----------
     path: a file that `write_passages` wrote.
     name, sha256: the corpus's name and digest, as the index's manifest has them.
+    checksums: for each batch the CRC-32 of its offsets, as `passage_checksums` gives them; without
+        them only the offsets' order and bounds are checked.
 
     Raises
     ------
     InputError: the file is not such an Arrow file.
     """
 
-    def __init__(self, path: Path, name: str, sha256: str) -> None:
+    def __init__(self, path: Path, name: str, sha256: str, checksums: Sequence[int] = ()) -> None:
         self.name = name
         self.sha256 = sha256
-        self._path = path
+        self._path, self._checksums = path, tuple(checksums)
+        self._checked: set[int] = set()  # numbers of batches
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             if reader.schema != SCHEMA:
@@ -88,10 +144,27 @@ class StoredPassages(Sequence[Passage]):
         self._length = sum(batch.num_rows for batch in self._batches)
         if any(batch.num_rows != BATCH for batch in self._batches[:-1]):
             raise InputError(f"{path} is damaged (a batch is not full); build the index again.")
+        if self._checksums and len(self._checksums) != len(self._batches):
+            raise InputError(f"{path} is damaged (a batch is missing); build the index again.")
+
+    def _batch(self, number: int) -> pa.RecordBatch:
+        """A batch whose offsets have been checked."""
+        batch = self._batches[number]
+        if number not in self._checked:
+            right = _in_bounds(batch) and (
+                not self._checksums or self._checksums[number] == _offsets_crc32(batch)
+            )
+            if not right:
+                raise InputError(
+                    f"{self._path} is damaged (where the texts from passage {number * BATCH} on "
+                    "begin and end); build the index again."
+                )
+            self._checked.add(number)
+        return batch
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle only the arguments: another process maps the same file."""
-        return StoredPassages, (self._path, self.name, self.sha256)
+        return StoredPassages, (self._path, self.name, self.sha256, self._checksums)
 
     def __len__(self) -> int:
         return self._length
@@ -104,7 +177,7 @@ class StoredPassages(Sequence[Passage]):
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         position = range(len(self))[index]  # resolves negative numbers and raises IndexError
-        batch, row = self._batches[position // BATCH], position % BATCH
+        batch, row = self._batch(position // BATCH), position % BATCH
         try:
             return Passage(*(batch.column(i)[row].as_py() for i in range(len(SCHEMA))))
         except UnicodeDecodeError:
@@ -113,7 +186,8 @@ class StoredPassages(Sequence[Passage]):
             ) from None
 
     def __iter__(self) -> Iterator[Passage]:
-        for number, batch in enumerate(self._batches):
+        for number in range(len(self._batches)):
+            batch = self._batch(number)
             try:
                 columns = [column.to_pylist() for column in batch.columns]
             except UnicodeDecodeError:
@@ -123,8 +197,14 @@ class StoredPassages(Sequence[Passage]):
 
     @cached_property
     def _positions(self) -> dict[str, int]:
-        ids = (passage_id for batch in self._batches for passage_id in batch.column(0).to_pylist())
-        return {passage_id: position for position, passage_id in enumerate(ids)}
+        try:
+            batches = map(self._batch, range(len(self._batches)))
+            ids = (passage_id for batch in batches for passage_id in batch.column(0).to_pylist())
+            return {passage_id: position for position, passage_id in enumerate(ids)}
+        except UnicodeDecodeError:
+            raise InputError(
+                f"{self._path} is damaged (an id is not text); build the index again."
+            ) from None
 
     def position(self, passage_id: str) -> int:
         """The passage's position, from 0; KeyError if there is no passage with this id."""

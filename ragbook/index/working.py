@@ -1,7 +1,9 @@
 """The hidden folder beside a result, `.NAME.building`, in which the result is built.
 
 It holds `state.json`, which says what is being built and from what. A killed build is resumed if
-the state says that it was the same build; what another build has left is removed.
+the state says that it was the same build; what another build has left is removed. A folder of this
+name that has neither the mark of such a build, the file MARK, nor its state is someone else's, and
+is not touched.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ragbook import manifests
 from ragbook.errors import InputError
 from ragbook.files import remove_unfinished, write_whole
 
-STATE, LOCK = "state.json", "lock"
+STATE, LOCK, MARK = "state.json", "lock", "ragbook-build"
 
 
 def beside(out: Path) -> Path:
@@ -28,22 +31,29 @@ def beside(out: Path) -> Path:
 
 
 @contextmanager
-def locked(working: Path) -> Iterator[None]:
+def locked(working: Path, progress: str = "") -> Iterator[None]:
     """Create the working folder, keep other processes out of it, and remove it when the block has
-    ended without an error.
+    ended without an error, or with an InputError before there was anything to go on from.
 
     The lock is the operating system's, on a file in the folder. It ends with its process, so a
     killed process does not keep others out.
 
+    Parameters
+    ----------
+    progress: the pattern of files in the folder that another build can go on from.
+
     Raises
     ------
-    InputError: another process holds the lock.
+    InputError: another process holds the lock, or the folder is not of a build.
     """
+    _refuse_foreign(working)
     working.mkdir(exist_ok=True)
     lock = FileLock(working / LOCK, timeout=0)
     try:
         lock.acquire()
         mine = (working / LOCK).exists()
+        if mine:
+            (working / MARK).touch()
     except (Timeout, FileNotFoundError):
         mine = False
     if not mine:  # another process holds the lock, or has removed the folder while it ended
@@ -52,6 +62,10 @@ def locked(working: Path) -> Iterator[None]:
     try:
         yield
         _clear(working)
+    except InputError:
+        if not progress or not any(working.glob(progress)):
+            _clear(working)
+        raise
     finally:
         lock.release()
         if os.name == "nt":
@@ -66,17 +80,32 @@ def _clear(working: Path) -> None:
     for path in working.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name not in (STATE, LOCK):
+        elif path.name not in (STATE, LOCK, MARK):
             path.unlink()
     (working / STATE).unlink(missing_ok=True)
+    (working / MARK).unlink(missing_ok=True)
     if os.name != "nt":  # Windows cannot remove an open file
         (working / LOCK).unlink()
         working.rmdir()
 
 
 def _is_bare(working: Path) -> bool:
-    """Whether there is a working folder that holds only a lock."""
-    return working.is_dir() and {path.name for path in working.iterdir()} <= {LOCK}
+    """Whether there is a working folder that holds only a lock and the mark."""
+    return working.is_dir() and {path.name for path in working.iterdir()} <= {LOCK, MARK}
+
+
+def _refuse_foreign(working: Path) -> None:
+    """Raise InputError if there is something in the working folder's place that no build made."""
+    if not working.exists() or _is_bare(working) or (working / MARK).is_file():
+        return
+    with suppress(OSError, ValueError):
+        state = manifests.read(working / STATE)  # builds of before had no mark
+        if isinstance(state, dict) and "corpus" in state:
+            return
+    raise InputError(
+        f"{working} is needed to build in and was not made by ragbook; move it or choose another "
+        "place."
+    )
 
 
 def is_empty(folder: Path) -> bool:

@@ -280,6 +280,13 @@ def test_nothing_is_said_on_standard_output(tmp_path, capfd):
         ("IVF4096,Flat", "159,744 passages"),
         ("PQ4x10", "39,936 passages"),
         ("IVF64(HNSW32),Flat; rm", "makes no index"),
+        ("IVF0,Flat", "too small or too large"),
+        ("HNSW0", "too small or too large"),
+        ("HNSW1", "too small or too large"),
+        ("HNSW99999999999", "too small or too large"),
+        ("NSG32", "choose HNSW32"),
+        ("PCA64,Flat", "of 32 dimensions"),
+        ("OPQ48,Flat", "of 32 dimensions"),
     ],
 )
 def test_what_cannot_be_built_is_told_before_encoding(tmp_path, factory, said):
@@ -288,6 +295,40 @@ def test_what_cannot_be_built_is_told_before_encoding(tmp_path, factory, said):
         built(tmp_path / "index", factory)
     assert ENCODERS["inner_product"].encoded == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_trained_on_so_few_is_told_before_encoding(tmp_path):
+    encoder = HashEncoder()
+    with pytest.raises(InputError, match=r"Faiss cannot train 'PCA64,Flat' on 45 passages"):
+        build_index(animals(45), tmp_path / "x", encoder, progress=False, factory="PCA64,Flat")
+    assert encoder.encoded == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_fails_after_the_encoding_keeps_the_vectors(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("ragbook.index.build.try_factory", lambda *_: None)
+        with pytest.raises(InputError, match=r"cannot train 'PCA64,Flat'.*encoded already"):
+            build_index(
+                animals(45), tmp_path / "x", HashEncoder(), progress=False, factory="PCA64,Flat"
+            )
+    encoder = HashEncoder()
+    build_index(animals(45), tmp_path / "x", encoder, progress=False)
+    assert encoder.encoded == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("factory", ["HNSW8", "IVF1,SQ8"])
+def test_a_file_that_cannot_be_written_is_told(tmp_path, monkeypatch, factory):
+    def failing(*_):
+        raise RuntimeError("Error in void write(): Error: 'f' failed: write error in x: No space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(faiss, "write_index", failing)
+        with pytest.raises(InputError, match=r"could not be written.*make room.*goes on"):
+            build_index(animals(45), tmp_path / "x", HashEncoder(), progress=False, factory=factory)
+    build_index(animals(45), tmp_path / "x", HashEncoder(), progress=False, factory=factory)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_other_bad_options(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from ragbook.corpus import Corpus, Passage
 from ragbook.errors import InputError
 from ragbook.index import PassageIndex, build_index, verify
+from ragbook.index.passages import spool
 from tests.fakes import HashEncoder, animals
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,54 @@ def test_a_folder_with_more_than_an_index_is_never_replaced(tmp_path):
     with pytest.raises(InputError, match=r"notes\.txt"):
         build_index(animals(4), out, HashEncoder(), progress=False, overwrite=True)
     assert len(build_index(animals(), out, HashEncoder(), progress=False)) == 23
+
+
+def test_a_folder_with_files_of_the_same_names_is_never_replaced(tmp_path):
+    """Without the mark of an index: a manifest of this kind, or passages as this project writes."""
+    out = tmp_path / "web"
+    out.mkdir()
+    (out / "manifest.json").write_text('{"name": "web app"}')
+    (out / "vectors.index").write_bytes(b"theirs")
+    (out / "passages.arrow").write_bytes(b"theirs")
+    with pytest.raises(InputError, match="not a passage index"):
+        build_index(animals(), out, HashEncoder(), progress=False, overwrite=True)
+    assert (out / "vectors.index").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("state", [None, "{}", "[1]", "not JSON"])
+def test_anothers_folder_where_it_would_be_built_is_not_touched(tmp_path, state):
+    theirs = tmp_path / ".index.building"
+    (theirs / "shards").mkdir(parents=True)
+    (theirs / "shards" / "photo.jpg").write_bytes(b"theirs")
+    if state is not None:
+        (theirs / "state.json").write_text(state)
+    with pytest.raises(InputError, match=r"\.index\.building.*not made by ragbook"):
+        build_index(animals(), tmp_path / "index", HashEncoder(), progress=False)
+    assert (theirs / "shards" / "photo.jpg").read_bytes() == b"theirs"
+    assert {path.name for path in tmp_path.iterdir()} == {".index.building"}
+
+
+def test_a_build_of_before_there_was_a_mark_is_taken_up(tmp_path):
+    out = tmp_path / "index"
+    stopped_build(out, animals(), StoppingEncoder(3))
+    (tmp_path / ".index.building" / "ragbook-build").unlink()
+    encoder = HashEncoder()
+    build_index(animals(), out, encoder, progress=False, shard_passages=5)
+    assert encoder.encoded == 23 - 15
+
+
+def test_passages_are_not_kept_in_anothers_folder(tmp_path):
+    theirs = tmp_path / ".index.passages"
+    theirs.mkdir()
+    (theirs / "notes.txt").write_text("theirs")
+    with pytest.raises(InputError, match="not made by ragbook"):
+        spool(theirs, "animals", "1", animals())
+    assert (theirs / "notes.txt").read_text() == "theirs"
+    (theirs / "notes.txt").unlink()
+    (theirs / "passages.arrow").write_bytes(b"half")  # as a killed build of before left it
+    stored = spool(theirs, "animals", "1", animals())
+    assert list(stored) == list(animals())
+    assert spool(theirs, "animals", "1", []).sha256 == stored.sha256  # not read again
 
 
 def test_an_empty_folder_is_filled(tmp_path):

@@ -90,9 +90,11 @@ def test_the_manifest_names_what_was_built_and_verify_finds_damage(built, tmp_pa
         file.seek(-1, os.SEEK_END)
         file.write(b"\x77")
     assert "keys.npy" in verify(built.path)[0]
-    raw = json.loads((built.path / "manifest.json").read_text())
+    written = (built.path / "manifest.json").read_bytes()
+    raw = json.loads(written)
     (built.path / "manifest.json").write_text(json.dumps(raw | {"pairs": 7}))
     assert any("manifest" in problem for problem in verify(built.path))
+    (built.path / "manifest.json").write_bytes(written)
     (built.path / "values.npy").write_bytes(b"")
     with pytest.raises(InputError, match=r"values\.npy has 0 bytes"):
         Datastore.open(built.path)
@@ -179,7 +181,7 @@ def test_killed_at_every_file_operation(tmp_path):
 def test_remains_of_another_build_are_not_used(built, tmp_path):
     working = tmp_path / ".other.building"
     shutil.copytree(built.path, working / "store")
-    (working / "state.json").write_text("{}")
+    (working / "state.json").write_text('{"corpus": "another"}')
     corpus = Corpus("few", list(CORPUS)[:3])
     store = build_datastore(corpus, tmp_path / "other", Letters(), progress=False)
     assert store.manifest["corpus"]["passages"] == 3

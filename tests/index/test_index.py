@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ragbook.errors import InputError
 from ragbook.index import PassageIndex, build_index, verify
 from ragbook.index.index import means_the_same
-from ragbook.index.manifest import write_manifest
+from ragbook.index.manifest import serialize, write_manifest
 from ragbook.index.parts import Part
 from tests.fakes import HashEncoder, animals
 
@@ -336,13 +336,23 @@ def test_another_programs_manifest(tmp_path):
 
 
 def edit(folder: Path, change) -> None:
+    """Change a manifest as if it had been written so."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    (folder / "manifest.json").write_bytes(serialize(manifest))
+
+
+def test_a_manifest_edited_by_hand_does_not_open(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["corpus"]["name"] = "other"
+    (copy / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    with pytest.raises(InputError, match=r"not as it was written .*SHA-256.*build the index again"):
+        PassageIndex.open(copy)
 
 
 def test_another_format_version_does_not_open(copy, monkeypatch):
-    edit(copy, lambda manifest: manifest.update(format_version=2))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
     with pytest.raises(InputError, match="format version 2"):
         PassageIndex.open(copy)
     assert "format version 2" in verify(copy)[0]  # edited by hand: a damaged index

@@ -91,3 +91,44 @@ def test_a_search_that_finds_fewer_says_so(trained):
 def test_too_few_keys_are_refused():
     with pytest.raises(InputError, match="exact search"):
         neighbours.train_ivfpq(np.zeros((100, 8), np.float16))
+
+
+def with_large_components(rng, count, dimension, half):
+    """Keys as of many language models: most components near 0, some large and nearly constant."""
+    keys = rng.normal(size=(count, dimension))
+    for column, value in ((3, 3000.0), (7, -250.0), (11, 40.0)):
+        keys[:, column] += value
+    return keys.astype(np.float16 if half else np.float32)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_large_constant_components_cost_no_digits(half):
+    rng = np.random.default_rng(0)
+    keys = with_large_components(rng, 3_000, 64, half)
+    queries = keys[::100].astype(np.float32) + rng.normal(size=(30, 64)).astype(np.float32)
+    distances, rows = neighbours.exact(keys, queries, 20)
+    expected, expected_rows = by_hand(keys, queries, 20)
+    np.testing.assert_allclose(distances, expected, rtol=1e-4)
+    assert (rows == expected_rows).mean() > 0.99
+
+
+@given(st.integers(1, 400), st.integers(1, 6), st.integers(0, 10_000))
+@settings(max_examples=50)
+def test_the_centre_moves_only_what_is_large_and_constant(count, d, seed):
+    """All else stays as it was, bit by bit; and what is moved is whole where the keys are."""
+    rng = np.random.default_rng(seed)
+    keys = rng.normal(size=(count, d)).astype(np.float32)
+    if count > 50:
+        assert not neighbours.centre(keys).any()
+    whole = rng.integers(-3, 4, (count, d)) + rng.choice([0, 1000], d)
+    middle = neighbours.centre(whole.astype(np.float16))
+    moved = whole.astype(np.float32) - middle
+    np.testing.assert_array_equal(moved.astype(np.float64) + middle, whole)
+
+
+def test_a_key_that_is_not_finite_is_told():
+    keys = np.zeros((50, 4), np.float16)
+    for value in (np.nan, np.inf):
+        keys[33, 1] = value
+        with pytest.raises(InputError, match="not a finite number"):
+            neighbours.exact(keys, np.zeros((2, 4), np.float32), 3)

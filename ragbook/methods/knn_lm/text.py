@@ -89,6 +89,11 @@ class OpenKnnLM:
         """(squared distances [N, k], rows [N, k], the tokens that followed int64 [N, k])."""
         distances, rows = self.datastore.search(queries.numpy(), self.k)
         values = torch.from_numpy(self.datastore.values[rows]).long()
+        if (values < 0).any() or (values >= self.lm.vocab_size).any():
+            raise InputError(
+                f"{self.datastore.path} is damaged (a value is no token of {self.lm.name!r}); "
+                "build the datastore again."
+            )
         return torch.from_numpy(distances), rows, values
 
     @one_at_a_time
