@@ -10,12 +10,14 @@ from contextlib import suppress
 
 from ragbook.cli.parser import new_parser
 from ragbook.cli.status import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, OK
+from ragbook.cli.streams import open_closed_streams
 from ragbook.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status. `argv` is the command line without the program's
     name."""
+    open_closed_streams()
     # The models' libraries print what they do; these messages do not concern the user.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

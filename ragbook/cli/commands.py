@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 
+from ragbook.cli.checks import check_reading, given_options
 from ragbook.cli.parts import (
     cache_folder,
     device_and_precision,
@@ -31,17 +32,18 @@ def compare(arguments: argparse.Namespace) -> int:
     from ragbook.corpus import load_questions, miniwiki
 
     names = method_names(arguments.methods, arguments.reader)
+    check_reading(arguments, names, given_options(arguments))
+    source = arguments.questions
+    questions = None if source is None else load_questions(source, arguments.split)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)  # fail now and not after an hour
     corpus, index = open_passages(arguments)
-    source = arguments.questions
-    if source is None:
+    if questions is None:
         if corpus.name not in miniwiki.NAMES:
             raise InputError(
                 f"Corpus {corpus.name!r} comes without questions; name some with --questions."
             )
-        source = corpus.name
-    questions = load_questions(source, arguments.split)
+        questions = load_questions(corpus.name, arguments.split)
     if arguments.limit is not None:
         questions = questions.head(arguments.limit)
     retriever, index = make_retriever(arguments, corpus, index)
@@ -84,6 +86,7 @@ def ask(arguments: argparse.Namespace) -> int:
     from ragbook.corpus import Question
 
     names = method_names(arguments.method, arguments.reader)
+    check_reading(arguments, names, given_options(arguments))
     corpus, index = open_passages(arguments)
     retriever, _ = make_retriever(arguments, corpus, index)
     question = Question(arguments.question, ())
@@ -129,9 +132,9 @@ def index_build(arguments: argparse.Namespace) -> int:
         device, precision = arguments.device, _precision_of_ray(arguments.precision)
     else:
         device, precision = device_and_precision(arguments)
+    encoder = load_encoder(arguments)  # a name that means nothing ends here, before a long reading
+    encoder.precision = precision
     with stored_corpus(arguments.corpus, arguments.out) as corpus:
-        encoder = load_encoder(arguments)
-        encoder.precision = precision
         if budget is not None:
             choice = choose_factory(len(corpus), encoder.dimension, budget)
             print("\n".join(choice.reasons))
@@ -245,6 +248,12 @@ def perplexity(arguments: argparse.Namespace) -> int:
             "Only a datastore that was built with --ivfpq can be searched approximately; name one "
             "with --datastore."
         )
+    if arguments.datastore is not None and (arguments.corpus or arguments.index):
+        raise InputError(
+            "A datastore holds its passages; name --datastore, or --corpus or --index, not both."
+        )
+    text = None if arguments.text is None else read_text(arguments.text)
+    lm = load_language_model(arguments)
     if arguments.datastore is None:
         corpus, _ = open_passages(arguments)
     else:
@@ -252,19 +261,19 @@ def perplexity(arguments: argparse.Namespace) -> int:
 
         options["datastore"] = datastore = Datastore.open(arguments.datastore, arguments.verify)
         corpus = datastore.passages
-    if arguments.text is None:
+    if text is None:
         documents = [
             "\n".join(passage.text for passage in article.passages)
             for article in miniwiki.heldout("test")
         ]
     else:
-        documents = [read_text(arguments.text)]
+        documents = [text]
     # Stored passages can be used as a corpus.
     found = perplexity(
         documents,
         corpus,  # type: ignore[arg-type]
         progress=True,
-        lm=load_language_model(arguments),
+        lm=lm,
         approximate=arguments.approximate,
         lam=arguments.lam,
         temperature=arguments.temperature,
@@ -338,8 +347,8 @@ def datastore_build(arguments: argparse.Namespace) -> int:
     """`ragbook datastore build`: every context of a corpus and its next token, as a folder."""
     from ragbook.index.datastore import add_approximate, build_datastore
 
-    corpus, _ = open_passages(arguments)
     lm = load_language_model(arguments)
+    corpus, _ = open_passages(arguments)
     datastore = build_datastore(corpus, arguments.out, lm, progress=True)
     if arguments.ivfpq:
         add_approximate(datastore)
@@ -404,11 +413,6 @@ def train(arguments: argparse.Namespace) -> int:
             "Training on your own data needs passages and questions; name both --corpus and "
             "--questions."
         )
-    own = None
-    if arguments.corpus is not None:
-        from ragbook.corpus import load_corpus, load_questions
-
-        own = load_corpus(arguments.corpus), () if asked is None else load_questions(asked, "train")
     varied = {name: getattr(arguments, name) for name in VARIED}
     varied = {name: value for name, value in varied.items() if value is not None}
     for name in varied:
@@ -418,6 +422,12 @@ def train(arguments: argparse.Namespace) -> int:
             if len(takers) > 1:
                 which = f"recipes {' and '.join(takers)} take"
             raise InputError(f"Only the {which} --{option}; leave it out.")
+    own = None
+    if arguments.corpus is not None:
+        from ragbook.corpus import load_corpus, load_questions
+
+        questions = () if asked is None else load_questions(asked, "train")
+        own = load_corpus(arguments.corpus), questions
     run = Run(
         arguments.out,
         arguments.seed,

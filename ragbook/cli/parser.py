@@ -337,5 +337,5 @@ def _subcommands(parser: argparse.ArgumentParser) -> Any:
 
 def _command(group: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
     command = group.add_parser(name, help=summary, description=summary[:1].upper() + summary[1:])
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, parser=command)
     return command

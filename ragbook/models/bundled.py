@@ -7,7 +7,6 @@ SHA-256 is refused.
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from transformers import BertConfig, BertLMHeadModel, EncoderDecoderModel
 from ragbook.errors import InputError
 from ragbook.files import file_records, sha256_of_file, write_json
 from ragbook.models.embedded import minilm_model
+from ragbook.models.filling import NONE, fill
+from ragbook.models.model_files import refusing, settings_of, tensors_in
 from ragbook.models.span import SpanScorer
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -26,6 +27,10 @@ BUNDLED = "bundled"
 
 
 DECODER_LAYERS = 2
+OF_ENCODER = r"bert\.embeddings\.word_embeddings\.weight|cls\.predictions\.decoder\.(weight|bias)"
+"""The tensors of the decoder that are the encoder's, or repeated under another name."""
+OF_EMBEDDED = r"bert\..*|cls\.predictions\.decoder\.(weight|bias)"
+"""The tensors of the language model that may be as the embedded encoder has them."""
 
 
 def new_reader_model() -> Any:
@@ -68,12 +73,26 @@ def manifest(folder: Path = WEIGHTS) -> dict[str, Any]:
 
     Raises
     ------
-    InputError: there is no such file.
+    InputError: there is no such file, or it is damaged.
     """
     path = folder / "weights.json"
     if not path.is_file():
-        raise InputError(f"the bundled weights are missing ({path}); reinstall ragbook")
-    return json.loads(path.read_text(encoding="utf-8"))
+        raise InputError(f"the weights are missing ({path}); {_again(folder)}")
+    found = settings_of(str(folder), path)
+    files = found.get("files")
+    if not isinstance(files, dict) or not all(
+        isinstance(record, dict) and isinstance(record.get("sha256"), str)
+        for record in files.values()
+    ):
+        raise InputError(
+            f"{path} is damaged (it lists no files with their hashes); {_again(folder)}"
+        )
+    return found
+
+
+def _again(folder: Path) -> str:
+    """How the files of a folder come back."""
+    return "reinstall ragbook" if folder == WEIGHTS else "restore it or train the readers again"
 
 
 def write_manifest(folder: Path, **settings: Any) -> None:
@@ -88,27 +107,15 @@ def tensors(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
 
     Raises
     ------
-    InputError: the file is missing or is not the one that `weights.json` lists.
+    InputError: the file is missing, is not the one that `weights.json` lists, or holds no tensors.
     """
     path, listed = folder / name, manifest(folder)["files"].get(name)
     if listed is None or not path.is_file() or sha256_of_file(path) != listed["sha256"]:
-        raise InputError(f"{path} is missing or damaged; reinstall ragbook")
-    return {key: value.float() for key, value in load_file(str(path)).items()}
-
-
-def fill(module: torch.nn.Module, changed: dict[str, torch.Tensor]) -> None:
-    """Copy tensors into the module by name.
-
-    Raises
-    ------
-    InputError: the module has no tensor of one of the names.
-    """
-    unexpected = module.load_state_dict(changed, strict=False).unexpected_keys
-    if unexpected:
-        raise InputError(
-            f"the weights do not fit the model, which has no {', '.join(unexpected[:3])}; use the "
-            "weights that were trained for it"
-        )
+        raise InputError(f"{path} is missing or damaged; {_again(folder)}")
+    if not tensors_in(str(folder), path):
+        raise InputError(f"{path} holds no tensors; {_again(folder)}")
+    with refusing(lambda said: f"{path} is damaged ({said}); {_again(folder)}"):
+        return {key: value.float() for key, value in load_file(str(path)).items()}
 
 
 def length_penalties(name: str, shared: bool = False) -> dict[str, float]:
@@ -137,12 +144,12 @@ def reader_model(folder: Path = WEIGHTS) -> Any:
     """The seq2seq reader's `EncoderDecoderModel`, float32; each call returns a new one."""
     model = new_reader_model()
     fill(model.get_encoder(), tensors("encoder.safetensors", folder))
-    fill(model.decoder, tensors("decoder.safetensors", folder))
+    fill(model.decoder, tensors("decoder.safetensors", folder), OF_ENCODER)
     return model
 
 
 def span_scorer(hidden: int, folder: Path = WEIGHTS) -> SpanScorer:
     """REALM's span scorer, float32; each call returns a new one."""
     scorer = SpanScorer(hidden)
-    fill(scorer, tensors("span.safetensors", folder))
+    fill(scorer, tensors("span.safetensors", folder), NONE)
     return scorer

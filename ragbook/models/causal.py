@@ -97,7 +97,9 @@ class CausalReader(LanguageModel):
         if end is None:
             end = getattr(self.model.generation_config, "eos_token_id", None)
             end = end[0] if isinstance(end, list) else end
-        return None if end is None or end >= self.vocab_size else int(end)
+        if not isinstance(end, int) or not 0 <= end < self.vocab_size:
+            return None
+        return end
 
     def _check(self) -> None:
         """Refuse a model that cannot read a prompt piece by piece, before a long run begins."""

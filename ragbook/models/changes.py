@@ -54,7 +54,7 @@ def factors(name: str, left: Tensor, right: Tensor) -> dict[str, Tensor]:
 
 def are_changes(stored: Mapping[str, Tensor]) -> bool:
     """Whether a file's tensors are changes and not whole tensors."""
-    return all(name.endswith((".left", ".right", ".change")) for name in stored)
+    return bool(stored) and all(name.endswith((".left", ".right", ".change")) for name in stored)
 
 
 def changed_names(stored: Mapping[str, Tensor]) -> set[str]:
@@ -68,20 +68,38 @@ def apply(module: nn.Module, stored: Mapping[str, Tensor]) -> None:
 
     Raises
     ------
-    InputError: the module has no parameter of one of the names, or one of another shape.
+    InputError: the module has no parameter of one of the names, or one of another shape; a factor
+        is missing or does not fit the other; or a change is no finite number.
     """
     parameters = dict(module.named_parameters())
     for name in sorted(changed_names(stored)):
-        if f"{name}.change" in stored:
-            change = stored[f"{name}.change"].float()
+        given = {kind: stored.get(f"{name}.{kind}") for kind in ("change", "left", "right")}
+        whole, left, right = given.values()
+        if whole is not None and left is None and right is None:
+            change = whole.float()
+        elif whole is None and _are_factors(left, right):
+            change = left.float() @ right.float()  # type: ignore[union-attr]
         else:
-            change = stored[f"{name}.left"].float() @ stored[f"{name}.right"].float()
+            shapes = [f"{kind} {list(t.shape)}" for kind, t in given.items() if t is not None]
+            raise InputError(
+                f"the change of {name} is neither whole nor two factors ({', '.join(shapes)}); use "
+                "the changes that were trained for the model"
+            )
+        if not change.isfinite().all():
+            raise InputError(f"the change of {name} has infinite numbers or none; restore the file")
         if name not in parameters or parameters[name].shape != change.shape:
             raise InputError(
                 f"the changes do not fit the model, which has no {name} of the shape "
                 f"{list(change.shape)}; use those that were trained for it"
             )
         parameters[name].add_(change.to(parameters[name]))
+
+
+def _are_factors(left: Tensor | None, right: Tensor | None) -> bool:
+    """Whether both factors are there and can be multiplied."""
+    if left is None or right is None:
+        return False
+    return left.dim() == right.dim() == 2 and left.shape[1] == right.shape[0]
 
 
 def part(stored: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,7 +18,8 @@ towers are folders of sentence-transformers.
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,24 @@ from ragbook.models.embedded import (
     minilm_path,
     minilm_tokenizer,
 )
-from ragbook.models.inspection import MODULES
+from ragbook.models.filling import ANY, NONE, fill
+from ragbook.models.inspection import (
+    MODULES,
+    checkpoint_folder,
+    configuration,
+    refuse_code,
+    whole_model,
+)
+from ragbook.models.layout import inspect_folder
+from ragbook.models.model_files import (
+    check_counts,
+    check_folder,
+    check_size,
+    read_tokenizer,
+    refusing,
+    settings_of,
+    tensors_in,
+)
 from ragbook.models.sentence import (
     SentenceEncoder,
     load_sentence,
@@ -129,6 +147,28 @@ def load_encoder(
                 f"leave --{key.replace('_', '-')} out"
             )
     return encoder
+
+
+def look_up_encoder(
+    name: str, pooling: str | None = None, query_encoder: str | None = None
+) -> None:
+    """Look through the files of the encoders of these names; no weights are loaded. The arguments
+    are those of `load_encoder`.
+
+    Raises
+    ------
+    InputError: there is no such encoder, or it cannot be loaded.
+    """
+    for each in filter(None, (name, query_encoder)):
+        if each in ("minilm", MINILM_ID):
+            continue
+        if _is_saved(each):
+            _read_manifest(Path(each))
+        elif _is_dpr(each):
+            for half in ("ctx_encoder", "question_encoder"):
+                checkpoint_folder(re.sub("(ctx|question)_encoder", half, each))
+        else:
+            inspect_folder(each, pooling)
 
 
 def _is_saved(name: str) -> bool:
@@ -240,23 +280,27 @@ def _load_folder(name: str) -> Encoder:
             manifest["prompts"],
         )
     if manifest["base"] is None:
-        from transformers import AutoConfig, AutoTokenizer
-
-        from ragbook.models.projected import new_tower
-
-        config: Any = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-        make: Callable[[], Any] = partial(new_tower, config)
+        check_folder(name, folder)
+        refuse_code(name, folder)
+        config = configuration(name, folder)
+        tokenizer = read_tokenizer(name, folder, getattr(config, "vocab_size", 0))
+        make: Callable[[], Any] = partial(_new_tower, name, config)
     else:
         tokenizer, make = minilm_tokenizer(), minilm_model
     models, hashes = [], []
     for tower in _towers(manifest["tied"]):
-        model, file = make(), f"{tower}.safetensors"
+        file = f"{tower}.safetensors"
         if file in manifest["files"]:
-            changed = {k: v.float() for k, v in load_file(str(folder / file)).items()}
-            result = model.load_state_dict(changed, strict=False)
-            if result.unexpected_keys or (manifest["base"] is None and result.missing_keys):
-                raise InputError(f"{folder / file} does not fit its encoder; train it again")
+            stored = tensors_in(name, folder / file)
+            if not stored:
+                raise InputError(f"{folder / file} holds no tensors; train the encoder again")
+            if manifest["base"] is None:
+                check_counts(name, config.to_dict(), len(stored))
+                check_size(name, stored, make)
+            model = make()
+            fill(model, load_file(str(folder / file)), ANY if manifest["base"] else NONE)
+        else:
+            model = make()
         models.append(model)
         hashes.append(weights_sha256(model) if file in manifest["files"] else MINILM_SHA256)
     return Encoder(
@@ -273,17 +317,25 @@ def _load_folder(name: str) -> Encoder:
     )
 
 
+def _new_tower(name: str, config: Any) -> Any:
+    """A tower without its weights."""
+    from ragbook.models.projected import new_tower
+
+    with refusing(lambda said: f"{name} has a config.json that describes no tower ({said})"):
+        return new_tower(config)
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     """The content of `encoder.json`, after checking that it has the expected entries."""
     path = folder / MANIFEST
+    manifest = settings_of(str(folder), path)
     try:
-        manifest = json.loads(path.read_bytes().decode())
         needed = {"config.json"} | {f"{tower}.safetensors" for tower in _towers(manifest["tied"])}
         whole = (
             manifest["kind"] == KIND
             and isinstance(manifest["tied"], bool)
             and manifest["similarity"] in SIMILARITIES
-            and manifest["score_scale"] > 0
+            and 0 < manifest["score_scale"] < math.inf
             and all(
                 all(map(is_bare_name, n.split("/"))) and r["sha256"]
                 for n, r in manifest["files"].items()
@@ -300,8 +352,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
                 and manifest["passage_form"] in (SENTENCE, SEGMENTS, TYPED)
                 and (manifest["base"] or needed <= set(manifest["files"]))
             )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        whole, manifest = False, {}
+    except (KeyError, TypeError, AttributeError):
+        whole = False
     if not whole:
         raise InputError(
             f"{path} is damaged, or from another version of ragbook; write it again with "
@@ -313,15 +365,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _load_dpr(name: str) -> Encoder:
     """DPR's two checkpoints (Karpukhin et al. 2020): vectors are the [CLS] states without a
     projection, compared by inner product; passages are read as [CLS] title [SEP] text [SEP]."""
-    from transformers import AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
+    from transformers import DPRContextEncoder, DPRQuestionEncoder
 
     passage_name = name.replace("question_encoder", "ctx_encoder")
     query_name = name.replace("ctx_encoder", "question_encoder")
     passage_model = _dpr_tower(DPRContextEncoder, passage_name, query_name).ctx_encoder.bert_model
     query_model = _dpr_tower(DPRQuestionEncoder, query_name, passage_name)
     query_model = query_model.question_encoder.bert_model
-    tokenizer = AutoTokenizer.from_pretrained(passage_name, trust_remote_code=False)
-    other = AutoTokenizer.from_pretrained(query_name, trust_remote_code=False)
+    tokenizer = read_tokenizer(passage_name, passage_name, passage_model.config.vocab_size)
+    other = read_tokenizer(query_name, query_name, query_model.config.vocab_size)
     if other.get_vocab() != tokenizer.get_vocab():
         raise InputError(
             f"{passage_name} and {query_name} have different tokenizers; name both halves of one "
@@ -343,17 +395,14 @@ def _load_dpr(name: str) -> Encoder:
 
 def _dpr_tower(kind: Any, name: str, other: str) -> Any:
     """One half of a DPR pair."""
-    try:
-        model = kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    if not Path(name).is_dir() and Path(other).is_dir():
         raise InputError(
-            f"there is no DPR checkpoint with safetensors at {name!r}, the other half of "
-            f"{other!r}: it is neither a local folder nor in the hub's cache or on the network; "
-            "check the name, or download it first"
-        ) from error
+            f"there is no DPR checkpoint with safetensors at {name!r}, the other half of {other!r}"
+        )
+    model = whole_model(kind, name, "DPR")
     if model.config.projection_dim:
         raise InputError(
             f"{name} projects its vectors, which published DPR checkpoints do not; name another "
             "checkpoint"
         )
-    return model.eval()
+    return model

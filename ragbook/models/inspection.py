@@ -8,15 +8,29 @@ needs is checked in `ragbook.models.layout`.
 from __future__ import annotations
 
 import inspect
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ragbook.errors import InputError
+from ragbook.models.model_files import (
+    SHARDS,
+    WEIGHTS,
+    a_few,
+    check_counts,
+    check_folder,
+    check_numbers,
+    check_size,
+    check_vocabulary,
+    one_line,
+    read_tokenizer,
+    refusing,
+    settings_of,
+    stored_tensors,
+)
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 """The files that are taken from the hub: settings, vocabularies and weights, never a pickle."""
@@ -25,10 +39,6 @@ CLASSIFIER = re.compile(
     r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|"
     r"NextSentencePrediction)$"
 )
-_SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
-
-
 _WOULD_DO = {
     "encoder": "'minilm', a sentence-transformers or BERT-like model, a folder that `ragbook train "
     "dpr` wrote, or a DPR pair, by the name that contains 'ctx_encoder'",
@@ -62,6 +72,7 @@ def inspect_generator(name: str) -> GeneratorFiles:
     )
 
     folder = checkpoint_folder(name, "model")
+    check_folder(name, folder)
     refuse_code(name, folder)
     config = configuration(name, folder)
     architecture = (config.architectures or [""])[0]
@@ -104,46 +115,128 @@ def loaded(found: GeneratorFiles) -> tuple[Any, Any]:
         message names it.
     """
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    name, folder = found.name, str(found.folder)
+    name, folder = found.name, found.folder
     kind: Any = AutoModelForCausalLM if found.kind == CAUSAL else AutoModelForSeq2SeqLM
-    try:
-        with quiet():
-            model, info = kind.from_pretrained(
-                folder,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                dtype=torch.float32,
-                trust_remote_code=False,
+    config = configuration(name, folder)
+    check_weights(name, folder, config, kind)
+    with (
+        refusing(
+            lambda said: (
+                f"{name} is damaged or not a complete checkpoint of {found.architecture} ({said}); "
+                "save it again with save_pretrained"
             )
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
+        ),
+        quiet(),
+    ):
+        model, info = kind.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            trust_remote_code=False,
+        )
+    refuse_other_tensors(name, info)
+    check_numbers(name, model)
+    rows = model.get_input_embeddings().num_embeddings
+    return model, read_tokenizer(name, folder, rows)
+
+
+def whole_model(kind: Any, name: str, what: str) -> Any:
+    """A checkpoint of a class of `transformers`, whose tensors are all there, float32.
+
+    Parameters
+    ----------
+    kind: the class, such as `DPRContextEncoder`.
+    name: a local folder or a hub name.
+    what: how sentences call such a checkpoint.
+
+    Raises
+    ------
+    InputError: there is none, it is damaged, or a tensor is missing, unknown or of another shape.
+    """
+    import torch
+
+    if (folder := Path(name)).is_dir():
+        check_folder(name, folder)
+        refuse_code(name, folder)
+        if not any((folder / file).is_file() for file in (WEIGHTS, SHARDS)):
+            raise no_weights(name, folder)
+        config = configuration(name, folder)
+        if not isinstance(config, kind.config_class):
+            raise InputError(f"{name} is a {one_line(config.model_type)} and not a {what} model")
+        check_weights(name, folder, config, kind)
+    with (
+        refusing(
+            lambda said: (
+                f"there is no {what} checkpoint with safetensors at {name!r}, neither in a local "
+                f"folder nor in the hub's cache or on the network ({said}); check the name, or "
+                "download it again"
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(
-            f"{name} is damaged or not a complete checkpoint of {found.architecture} "
-            f"({' '.join(str(error).split())[:200]}); save it again with save_pretrained"
-        ) from error
+        ),
+        quiet(),
+    ):
+        model, info = kind.from_pretrained(
+            name,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            trust_remote_code=False,
+        )
+    # DPR's published towers come with a pooler that nothing uses.
+    extra = [n for n in info["unexpected_keys"] if not re.search(r"\.pooler\.|position_ids$", n)]
+    refuse_other_tensors(name, {**info, "unexpected_keys": extra})
+    check_numbers(name, model)
+    return model.eval()
+
+
+def check_weights(name: str, folder: Path, config: Any, kind: Any) -> None:
+    """Refuse weights that cannot be those of the model that a configuration describes, before the
+    model is made.
+
+    Parameters
+    ----------
+    kind: the class of transformers that the model would be made by, such as `AutoModel`.
+
+    Raises
+    ------
+    InputError: a file is damaged, or the configuration describes a far larger model.
+    """
+    tensors = stored_tensors(name, folder)
+    check_counts(name, config.to_dict(), len(tensors))
+    of_any_class = hasattr(kind, "from_config")
+    check_size(
+        name,
+        tensors,
+        lambda: kind.from_config(config, trust_remote_code=False) if of_any_class else kind(config),
+    )
+
+
+def refuse_other_tensors(name: str, info: Mapping[str, Any]) -> None:
+    """Refuse weights of which transformers says that they are not the model's.
+
+    Parameters
+    ----------
+    info: what `from_pretrained` gives with `output_loading_info`.
+
+    Raises
+    ------
+    InputError: tensors are missing, unknown or of other shapes; the message names them.
+    """
     if missing := sorted(info["missing_keys"]):
         raise InputError(f"{name} lacks tensors of its model: {a_few(missing)}; download it again")
+    if mismatched := sorted(str(key) for key, *_ in info.get("mismatched_keys", ())):
+        raise InputError(
+            f"{name} holds tensors of other shapes than its config.json says: {a_few(mismatched)}; "
+            "download it again"
+        )
     if unexpected := sorted(info["unexpected_keys"]):
         raise InputError(
             f"{name} holds tensors that its model does not have: {a_few(unexpected)}; its "
             "config.json is that of another model or damaged: download it again"
         )
-    if mismatched := sorted(str(key[0]) for key in info.get("mismatched_keys", ())):
-        raise InputError(
-            f"{name} holds tensors of another shape: {a_few(mismatched)}; download it again"
-        )
-    if not tokenizer.is_fast:
-        raise InputError(
-            f"{name} has no fast tokenizer; with sentencepiece installed, write its tokenizer.json "
-            "by AutoTokenizer's save_pretrained"
-        )
-    return model, tokenizer
 
 
 def check_tensors(name: str, folder: Path, model: Any) -> None:
@@ -171,18 +264,14 @@ def check_tensors(name: str, folder: Path, model: Any) -> None:
         local_files_only=True,
         trust_remote_code=False,
     )
-    if missing := sorted(n for n in found["missing_keys"] if not n.startswith("pooler.")):
-        raise InputError(f"{name} lacks tensors of its model: {a_few(missing)}; download it again")
-    if mismatched := sorted(name for name, *_ in found["mismatched_keys"]):
-        raise InputError(
-            f"{name} holds tensors of other shapes than its config.json says: {a_few(mismatched)}; "
-            "download it again"
-        )
-    if unexpected := sorted(found["unexpected_keys"] - _of_heads(model.config)):
-        raise InputError(
-            f"{name} holds tensors that its model does not have: {a_few(unexpected)}; its "
-            "config.json is that of another model or damaged: download it again"
-        )
+    refuse_other_tensors(
+        name,
+        {
+            **found,
+            "missing_keys": [n for n in found["missing_keys"] if not n.startswith("pooler.")],
+            "unexpected_keys": found["unexpected_keys"] - _of_heads(model.config),
+        },
+    )
 
 
 @contextmanager
@@ -223,21 +312,6 @@ def checkpoint_folder(name: str, wanted: str = "encoder") -> Path:
     return folder
 
 
-def settings_of(name: str, path: Path) -> Any:
-    """What a file of settings says, as `json` gives it; an empty dictionary where there is no file.
-
-    Raises
-    ------
-    InputError: it is not JSON.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_bytes().decode())
-    except ValueError as error:
-        raise InputError(f"{path} of {name} is damaged ({error}); download it again") from None
-
-
 def refuse_code(name: str, folder: Path) -> None:
     """Refuse a folder whose configuration names code to be run (`auto_map`).
 
@@ -247,8 +321,7 @@ def refuse_code(name: str, folder: Path) -> None:
     """
     for pattern in ("*config.json", "*/*config.json"):
         for path in sorted(folder.glob(pattern)):
-            settings = settings_of(name, path)
-            if isinstance(settings, dict) and settings.get("auto_map"):
+            if settings_of(name, path).get("auto_map"):
                 raise InputError(
                     f"{name} brings code of its own (auto_map in {path.name}), which ragbook never "
                     "runs; name a model whose class is part of transformers"
@@ -267,22 +340,9 @@ def check_transformer(name: str, folder: Path) -> None:
             f"{name} is an adapter without its base model; merge the two (peft's "
             "merge_and_unload), save the result and name that folder"
         )
-    if not any(
-        (folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")
-    ):
+    if not any((folder / file).is_file() for file in (WEIGHTS, SHARDS)):
         raise no_weights(name, folder)
-    there = {file for file in (*_SENTENCEPIECE, *_VOCABULARIES) if (folder / file).is_file()}
-    if "tokenizer.json" not in there and there & set(_SENTENCEPIECE):
-        raise InputError(
-            f"{name} has a SentencePiece model ({min(there & set(_SENTENCEPIECE))}) and no fast "
-            "tokenizer; with sentencepiece installed, write its tokenizer.json by AutoTokenizer's "
-            "save_pretrained"
-        )
-    if not there:
-        raise InputError(
-            f"{name} has no tokenizer (none of {', '.join(_VOCABULARIES)}); save the tokenizer "
-            "that the model was trained with into the same folder"
-        )
+    check_vocabulary(name, folder)
 
 
 def no_weights(name: str, folder: Path) -> InputError:
@@ -309,15 +369,22 @@ def configuration(name: str, folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
-    try:
+    said_architectures = settings_of(name, folder / "config.json").get("architectures") or []
+    if not isinstance(said_architectures, list) or not all(
+        isinstance(one, str) for one in said_architectures
+    ):
+        raise InputError(
+            f"{name} has a config.json whose architectures are not a list of names; download it "
+            "again"
+        )
+    with refusing(
+        lambda said: (
+            f"{name} has a config.json that transformers cannot read ({said}); name another model"
+        )
+    ):
         config = AutoConfig.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{name} has a config.json that transformers cannot read "
-            f"({' '.join(str(error).split())[:200]}); name another model"
-        ) from error
     if "/" in str(getattr(config, "_attn_implementation", None)):
         raise InputError(
             f"{name} attends with code of the hub ({config._attn_implementation}), which is never "
@@ -338,9 +405,3 @@ def _of_heads(config: Any) -> set[str]:
             with torch.device("meta"):  # only the names are needed, no numbers
                 names |= kind(config).state_dict().keys()
     return names
-
-
-def a_few(names: list[str]) -> str:
-    """The first three of some names, and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

@@ -12,14 +12,13 @@ from ragbook.errors import InputError
 from ragbook.models.inspection import (
     CLASSIFIER,
     MODULES,
-    a_few,
     check_transformer,
     checkpoint_folder,
     configuration,
     no_weights,
     refuse_code,
-    settings_of,
 )
+from ragbook.models.model_files import a_few, check_folder, settings_of, tensors_in
 
 OWN_MODULES = (
     "Transformer", "StaticEmbedding", "Pooling", "CNN", "Dense", "LayerNorm", "Dropout",
@@ -70,6 +69,7 @@ def inspect_folder(name: str, pooling: str | None = None) -> Layout:
     InputError: there is nothing of that name, or it is no encoder that can be loaded safely.
     """
     folder = checkpoint_folder(name)
+    check_folder(name, folder)
     refuse_code(name, folder)
     if not (folder / MODULES).is_file():
         check_transformer(name, folder)
@@ -83,8 +83,10 @@ def inspect_folder(name: str, pooling: str | None = None) -> Layout:
             _check_settings(name, path)
             check_transformer(name, path)
             _check_kind(name, path, pooling, described=True)
-        elif kind in _WITH_WEIGHTS and not (path / "model.safetensors").is_file():
-            raise no_weights(name, path)
+        elif kind in _WITH_WEIGHTS:
+            if not (path / "model.safetensors").is_file():
+                raise no_weights(name, path)
+            tensors_in(name, path / "model.safetensors")
         if kind == "Dense":
             activation = settings_of(name, path / "config.json").get("activation_function")
             if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
@@ -105,8 +107,10 @@ def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
         )
     found = []
     try:
-        for entry in settings_of(name, folder / MODULES):
+        for entry in settings_of(name, folder / MODULES, list):
             kind, path = entry["type"], entry["path"]
+            if not path.isprintable():
+                raise TypeError
             if not (match := _OWN_TYPE.fullmatch(kind)):
                 raise InputError(
                     f"{name} has the module {kind!r}, and only sentence-transformers' own "
@@ -117,8 +121,11 @@ def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
                     f"{folder / MODULES} names {path!r}, which is outside its folder; name another "
                     "encoder"
                 )
+            if not (folder / path).is_dir():
+                raise InputError(f"{name} lacks the folder {path!r}; download it again")
+            check_folder(name, folder / path)
             found.append((match[3], folder / path))
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         found = []
     if not found or found[0][0] not in ("Transformer", "StaticEmbedding"):
         raise InputError(
@@ -138,7 +145,10 @@ def _check_settings(name: str, folder: Path) -> None:
                 f"{path} of {name} has settings that ragbook does not read: {a_few(odd)}; "
                 "remove them if the model works without, or name another encoder"
             )
-        for entry in (settings.get("modality_config") or {}).values():
+        ways = settings.get("modality_config") or {}
+        if not isinstance(ways, dict) or not all(isinstance(w, dict) for w in ways.values()):
+            raise InputError(f"{path} of {name} is damaged (modality_config); download it again")
+        for entry in ways.values():
             if entry.get("method") not in _METHODS:
                 raise InputError(
                     f"{path} of {name} calls the method {entry.get('method')!r}, and ragbook "

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, overload
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from ragbook.errors import InputError
 from ragbook.models.bundled import (
     BUNDLED,
+    OF_EMBEDDED,
     WEIGHTS,
     fill,
     manifest,
@@ -35,8 +37,9 @@ from ragbook.models.checkpoints.rag import load_rag_reader
 from ragbook.models.devices import place
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.encoder import Encoder, load_encoder
-from ragbook.models.inspection import CAUSAL, RAG, inspect_generator, loaded
+from ragbook.models.inspection import CAUSAL, RAG, GeneratorFiles, inspect_generator, loaded
 from ragbook.models.lm import LanguageModel, new_lm_model
+from ragbook.models.model_files import a_few, refusing
 from ragbook.models.pairs import PairEncoder
 from ragbook.models.prompts import pair
 from ragbook.models.seq2seq import SeqReader
@@ -112,6 +115,34 @@ def load_reader(
     return _reader(name, method, prompt, tuple(demonstrations), device, precision, memory)
 
 
+OWN_PROMPT = ("trained", "fid", RAG)
+"""The kinds of `look_up` whose prompt is the one that they were trained on."""
+
+
+def look_up(name: str, causal: bool = False) -> str:
+    """What kind of reader a name means: `trained` by this package, `fid`, `rag`, `seq2seq` or
+    `causal`. Its files are looked through, and no weights are loaded.
+
+    Parameters
+    ----------
+    causal: it must be a language model: bundled, trained by `ragbook train lm`, or causal.
+
+    Raises
+    ------
+    InputError: there is no such reader, or it cannot be one.
+    """
+    folder = weights_folder(name)
+    if folder is not None:
+        manifest(folder)
+        return "trained"
+    found = "fid" if is_fid(name) else inspect_generator(name).kind
+    if causal and found != CAUSAL:
+        raise InputError(
+            f"{name} is not a decoder-only model, which kNN-LM needs; name one with --lm"
+        )
+    return found
+
+
 @one_at_a_time
 @cache
 def _reader(
@@ -130,6 +161,7 @@ def _reader(
         if folder is None or f"{method}.safetensors" not in manifest(folder)["files"]:
             return shared
         own = tensors(f"{method}.safetensors", folder)
+        _check_parts(method, folder, own)
         new = are_changes(own)  # else whole tensors of the decoder, as `ragbook train rag` writes
         moved = changed_names(own) if new else {f"decoder.{tensor}" for tensor in own}
         parameters = shared.model.named_parameters()
@@ -172,6 +204,23 @@ def _any_reader(
     found = inspect_generator(name)
     model, tokenizer = loaded(found)
     place(model, device, precision)  # first, for a causal reader computes as soon as it is made
+    with refusing(lambda said: _NOT_COMPUTED.format(name, said)):
+        return _tried(found, model, tokenizer, prompt, demonstrations, memory)
+
+
+_NOT_COMPUTED = "{} loads, but it computes nothing ({}); download it again or name another"
+
+
+def _tried(
+    found: GeneratorFiles,
+    model: Any,
+    tokenizer: Any,
+    prompt: Template | None,
+    demonstrations: tuple[Demonstration, ...],
+    memory: int,
+) -> SeqReader | CausalReader:
+    """A loaded model as a reader that has been tried once."""
+    name = found.name
     if found.kind == CAUSAL:
         reader = CausalReader(model, tokenizer, name, prompt, demonstrations, memory)
         check_left_to_right(name, lambda ids: reader.forward(ids)[1])
@@ -185,6 +234,22 @@ def _any_reader(
     reader = SeqReader(model, tokenizer, name, layout)
     check_reader(reader)
     return reader
+
+
+PARTS = ("encoder", "decoder", "scorer", "query")
+"""What a method's own training may change."""
+
+
+def _check_parts(method: str, folder: Path, own: dict[str, Tensor]) -> None:
+    """Refuse changes of parts that no reader has, which would otherwise be left out in silence."""
+    if not are_changes(own):
+        return
+    odd = sorted(name for name in own if name.split(".")[0] not in PARTS)
+    if odd:
+        raise InputError(
+            f"{folder / method}.safetensors changes what no reader has: {a_few(odd)}; restore it "
+            "or train the readers again"
+        )
 
 
 def load_joint() -> tuple[SeqReader, Encoder]:
@@ -223,6 +288,7 @@ def _span_reader(name: str, method: str | None, device: str, precision: str) -> 
     own: dict[str, Tensor] = {}
     if method is not None and f"{method}.safetensors" in manifest(folder)["files"]:
         own = tensors(f"{method}.safetensors", folder)
+        _check_parts(method, folder, own)
         if are_changes(own):
             apply(scorer, own_part(own, "scorer"))
         else:
@@ -291,11 +357,13 @@ def _language_model(name: str, device: str, precision: str) -> LanguageModel:
                 f"{name} is an encoder-decoder ({found.architecture}), which can be a --reader and "
                 "not an --lm; name a decoder-only model such as GPT-2 or Llama"
             )
-        lm = LanguageModel(*loaded(found), name, checked=False)
-        check_left_to_right(name, lambda ids: lm.forward(ids)[1])
+        model, tokenizer = loaded(found)
+        with refusing(lambda said: _NOT_COMPUTED.format(name, said)):
+            lm = LanguageModel(model, tokenizer, name, checked=False)
+            check_left_to_right(name, lambda ids: lm.forward(ids)[1])
     else:
         model = new_lm_model()
-        fill(model, tensors("lm.safetensors", folder))
+        fill(model, tensors("lm.safetensors", folder), OF_EMBEDDED)
         lm = LanguageModel(model, minilm_tokenizer(), name)
     place(lm.model, device, precision)
     return lm

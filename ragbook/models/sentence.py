@@ -21,8 +21,9 @@ from torch.nn import functional
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.models.embedded import MINILM_SHA256
-from ragbook.models.inspection import check_tensors, quiet
+from ragbook.models.inspection import check_tensors, check_weights, configuration, quiet
 from ragbook.models.layout import inspect_folder
+from ragbook.models.model_files import check_numbers, read_tokenizer, refusing
 from ragbook.models.prompts import passage_text
 from ragbook.models.towers import SCORE_SCALES, Encoder, tensors_sha256
 
@@ -202,27 +203,38 @@ def load_tower(name: str, pooling: str | None = None) -> Any:
     ------
     InputError: see `load_sentence`.
     """
-    layout = inspect_folder(name, pooling)
-    from safetensors import SafetensorError
+    from transformers import AutoModel
 
-    try:
-        with quiet():
-            tower = _loaded(layout.folder, pooling, described=bool(layout.modules))
-            if layout.transformer is not None:
-                _settle(name, tower[0])
-                check_tensors(name, layout.transformer, tower[0].model)
-    except InputError:
-        raise
-    except (
-        OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError,
-        SafetensorError,
-    ) as error:  # fmt: skip
-        said = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"{name} does not load as an encoder ({type(error).__name__}: {said}); download it "
-            "again or name another"
-        ) from error
-    return tower.float().eval()
+    layout = inspect_folder(name, pooling)
+    where = layout.transformer
+    if where is not None:
+        check_weights(name, where, configuration(name, where), AutoModel)
+    with (
+        refusing(
+            lambda said: (
+                f"{name} does not load as an encoder ({said}); download it again or name another"
+            )
+        ),
+        quiet(),
+    ):
+        tower = _loaded(layout.folder, pooling, described=bool(layout.modules))
+        if where is not None:
+            _settle(name, tower[0])
+            check_tensors(name, where, tower[0].model)
+            rows = tower[0].model.get_input_embeddings().num_embeddings
+            read_tokenizer(name, where, rows)
+        tower = tower.float().eval()
+        check_numbers(name, tower)
+        _try(tower)
+    return tower
+
+
+def _try(tower: Any) -> None:
+    """Encode a text, which shows whether the modules and the tokenizer fit each other."""
+    with torch.no_grad():
+        found = tower(tower.preprocess(["A word."]))["sentence_embedding"]
+    if found.shape != (1, tower.get_embedding_dimension()) or not found.isfinite().all():
+        raise ValueError("its vectors are not those that it describes")
 
 
 def _loaded(folder: Path, pooling: str | None, described: bool) -> Any:

@@ -32,8 +32,18 @@ around question and passages."""
 def _setting(model: Any, name: str) -> int:
     """A special token's id, from the model's configuration or its generation configuration."""
     for place in (model.config, model.generation_config):
-        if getattr(place, name, None) is not None:
-            return getattr(place, name)
+        value = getattr(place, name, None)
+        if isinstance(value, list) and value:  # several end tokens; the first is written
+            value = value[0]
+        if value is None:
+            continue
+        rows = model.get_decoder().get_input_embeddings().num_embeddings
+        if not isinstance(value, int) or not 0 <= value < rows:
+            raise InputError(
+                f"{type(model).__name__} has {name} = {value!r}, which is none of its {rows} "
+                "tokens; correct its config.json or generation_config.json"
+            )
+        return value
     raise InputError(f"{type(model).__name__} has no {name}; write it into its config.json")
 
 

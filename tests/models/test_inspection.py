@@ -175,7 +175,8 @@ def test_a_pooler_may_be_absent(copy):
 def test_a_damaged_file_is_refused(capsys, st, module):
     path = st / module / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    assert "does not load as an encoder" in refusal(capsys, st)
+    assert "model.safetensors of" in (said := refusal(capsys, st))
+    assert "is damaged" in said
 
 
 def test_settings_that_are_no_json_are_refused(capsys, st):

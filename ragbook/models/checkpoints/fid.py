@@ -19,7 +19,6 @@ They are recognised by the first, a relative position bias in the decoder's cros
 
 from __future__ import annotations
 
-import json
 import re
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ragbook.errors import InputError
+from ragbook.models.inspection import refuse_code
+from ragbook.models.model_files import (
+    a_few,
+    check_counts,
+    check_folder,
+    check_numbers,
+    check_size,
+    read_tokenizer,
+    refusing,
+    settings_of,
+    tensors_in,
+)
 from ragbook.models.prompts import FidLayout
 from ragbook.models.seq2seq import SeqReader
 
@@ -63,18 +74,18 @@ def load_fid(name: str) -> SeqReader:
                 f"{TENSORS} with safetensors.torch.save_file, each one cloned"
             )
         raise InputError(f"there is no FiD checkpoint at {name!r}: it has no {TENSORS}")
+    check_folder(name, folder)
+    refuse_code(name, folder)
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise InputError(
             f"{name} has no tokenizer; save T5's there, for instance with "
             f"AutoTokenizer.from_pretrained('t5-base').save_pretrained({name!r})"
         )
-    from transformers import AutoTokenizer
-
-    model, bias = _model(folder)
+    model, bias = _model(name, folder)
     layout = FidLayout(special=bias is None)
     if bias is not None:
         add_cross_bias(model, bias, layout.max_input)
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    tokenizer = read_tokenizer(name, folder, model.config.vocab_size)
     return SeqReader(model, tokenizer, name, layout, opening=())
 
 
@@ -84,13 +95,14 @@ def is_fid(name: str) -> bool:
     if not (folder / CONFIG).is_file():
         return False
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if "FiDT5" in (config.get("architectures") or ()):
+        config = settings_of(name, folder / CONFIG)
+        said = config.get("architectures")
+        if isinstance(said, list) and "FiDT5" in said:
             return True
         with safe_open(str(folder / TENSORS), framework="pt") as file:
             # An EncoderDecoderModel of two BERTs has an `encoder.encoder.layer`.
             return any(key.startswith(f"{WRAPPED}block.") for key in list(file.keys()))
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, SafetensorError, InputError):  # whoever loads it says what is wrong
         return False
 
 
@@ -162,14 +174,23 @@ def _with_bias(
     return inputs, {**named, "position_bias": bias.permute(0, 3, 1, 2)}
 
 
-def _model(folder: Path) -> tuple[Any, Tensor | None]:
+def _model(name: str, folder: Path) -> tuple[Any, Tensor | None]:
     """The T5, float32, and the bias of its cross-attention, float32 [buckets, heads], or None for a
     checkpoint made with `transformers` 4 or newer."""
     from transformers import T5Config, T5ForConditionalGeneration
 
-    config = T5Config.from_pretrained(str(folder), trust_remote_code=False)
+    with refusing(lambda said: f"{folder / CONFIG} does not describe a T5 ({said}); save it again"):
+        config = T5Config.from_pretrained(str(folder), trust_remote_code=False)
     kind: Any = T5ForConditionalGeneration
-    try:
+    stored = tensors_in(name, folder / TENSORS)
+    check_counts(name, config.to_dict(), len(stored))
+    check_size(name, stored, lambda: kind(config))
+    with refusing(
+        lambda said: (
+            f"{folder / TENSORS} is damaged or does not fit {CONFIG} ({said}); save the checkpoint "
+            "again"
+        )
+    ):
         state = {unwrapped(k): v.float() for k, v in load_file(str(folder / TENSORS)).items()}
         bias = state.pop(CROSS_BIAS, None)
         model, info = kind.from_pretrained(
@@ -179,18 +200,15 @@ def _model(folder: Path) -> tuple[Any, Tensor | None]:
             output_loading_info=True,
             trust_remote_code=False,
         )
-    except (SafetensorError, RuntimeError) as error:  # damaged, or other shapes
-        raise InputError(
-            f"{folder / TENSORS} is damaged or does not fit {CONFIG}; save the checkpoint again"
-        ) from error
     wrong = sorted([*info["missing_keys"], *info["unexpected_keys"]])
     if wrong:
         raise InputError(
-            f"{folder / TENSORS} is not a whole T5: {', '.join(wrong[:3])} are missing or unknown; "
-            "save the checkpoint again"
+            f"{folder / TENSORS} is not a whole T5: {a_few(wrong)} are missing or unknown; save "
+            "the checkpoint again"
         )
+    check_numbers(name, model)
     shape = (config.relative_attention_num_buckets, config.num_heads)
-    if bias is not None and bias.shape != shape:
+    if bias is not None and (bias.shape != shape or not bias.isfinite().all()):
         raise InputError(
             f"{folder / TENSORS} is damaged or does not fit {CONFIG}; save the checkpoint again"
         )

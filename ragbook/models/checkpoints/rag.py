@@ -6,10 +6,13 @@ tower is not part of it: it is that of the DPR pair that the checkpoint was trai
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ragbook.errors import InputError
 from ragbook.models.encoder import Encoder, weights_sha256
+from ragbook.models.inspection import whole_model
+from ragbook.models.model_files import read_tokenizer
 from ragbook.models.prompts import SlashLayout
 from ragbook.models.seq2seq import SeqReader
 
@@ -36,7 +39,11 @@ def load_rag(name: str, passages: Encoder) -> tuple[SeqReader, Encoder]:
             f"passage vectors of {passages.id} have {passages.dimension}; name the encoder that "
             "the checkpoint was trained with"
         )
-    if _tokenizer(name, "question_encoder_tokenizer").get_vocab() != passages.tokenizer.get_vocab():
+    rows = tower.config.vocab_size
+    if (
+        _tokenizer(name, "question_encoder_tokenizer", rows).get_vocab()
+        != passages.tokenizer.get_vocab()
+    ):
         raise InputError(
             f"{name} and {passages.id} have different tokenizers; name the encoder that the "
             "checkpoint was trained with"
@@ -54,33 +61,32 @@ def _reader(name: str, model: Any) -> SeqReader:
     """The generator with the input form it was trained on. No token is forced at the beginning of
     an answer, as in `transformers`' `generate`."""
     config, generator = model.config, model.rag.generator
+    prefix = getattr(config.generator, "prefix", None) or ""
+    longest = config.max_combined_length
+    if not all(isinstance(t, str) for t in (config.title_sep, config.doc_sep, prefix)) or not (
+        isinstance(longest, int) and longest > 0
+    ):
+        raise InputError(
+            f"{name} has a config.json that does not say how its inputs look (title_sep, doc_sep, "
+            "prefix, max_combined_length); download it again"
+        )
     layout = SlashLayout(
         config.title_sep,
         config.doc_sep,
-        getattr(config.generator, "prefix", None) or "",
-        config.max_combined_length,
+        prefix,
+        longest,
     )
-    return SeqReader(generator, _tokenizer(name, "generator_tokenizer"), name, layout, opening=())
+    tokenizer = _tokenizer(name, "generator_tokenizer", generator.config.vocab_size)
+    return SeqReader(generator, tokenizer, name, layout, opening=())
 
 
 def _model(name: str) -> Any:
     from transformers import RagSequenceForGeneration  # RAG-Token's tensors have the same names
 
-    try:
-        return RagSequenceForGeneration.from_pretrained(
-            name, use_safetensors=True, trust_remote_code=False
-        ).eval()
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"there is no RAG checkpoint with safetensors at {name!r}: it is neither a local "
-            "folder nor in the hub's cache or on the network; check the name, or download it first"
-        ) from error
+    return whole_model(RagSequenceForGeneration, name, "RAG")
 
 
-def _tokenizer(name: str, part: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(name, subfolder=part, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} has no {part}; save the tokenizer there") from error
+def _tokenizer(name: str, part: str, rows: int) -> Any:
+    if Path(name).is_dir() and not (Path(name) / part).is_dir():
+        raise InputError(f"{name} has no {part}; save the tokenizer there")
+    return read_tokenizer(name, name, rows, subfolder=part)

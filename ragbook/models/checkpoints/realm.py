@@ -33,13 +33,26 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import BertConfig, BertModel
 
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.files import whole_file
 from ragbook.models.encoder import TYPED, Encoder, weights_sha256
 from ragbook.models.masked import MaskedHead, MaskedReader, untitled
+from ragbook.models.model_files import (
+    a_few,
+    check_counts,
+    check_folder,
+    check_numbers,
+    check_size,
+    numbers_in,
+    one_line,
+    read_tokenizer,
+    refusing,
+    settings_of,
+    tensors_in,
+)
 from ragbook.models.pairs import PairEncoder
 from ragbook.models.projected import ProjectedTower
 from ragbook.models.prompts import Inputs, pair
@@ -67,7 +80,7 @@ def load_realm_embedder(name: str) -> Encoder:
     query_tower = _tower(name, config, queries) if queries else tower
     return Encoder(
         tower,
-        _tokenizer(name),
+        _tokenizer(name, config),
         name,
         weights_sha256(tower),
         1.0,
@@ -87,11 +100,13 @@ def load_realm_encoder(name: str) -> MaskedReader:
     InputError: as of `load_realm_embedder`.
     """
     config, tensors = _open(name)
-    model = BertModel(config, add_pooling_layer=False)
+    with refusing(lambda said: f"{name} has a config.json that describes no BERT ({said})"):
+        model = BertModel(config, add_pooling_layer=False)
     _fill(name, model, _part(tensors, "realm.", without="pooler."))
-    head = MaskedHead(
-        config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps
-    )
+    with refusing(lambda said: f"{name} has a config.json that describes no head ({said})"):
+        head = MaskedHead(
+            config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps
+        )
     own = _part(tensors, "cls.predictions.")
     _fill(
         name,
@@ -102,7 +117,7 @@ def load_realm_encoder(name: str) -> MaskedReader:
             **{key: value for key, value in own.items() if key == "bias"},
         },
     )
-    return MaskedReader(model.eval(), head.eval(), _tokenizer(name), titles=False)
+    return MaskedReader(model.eval(), head.eval(), _tokenizer(name, config), titles=False)
 
 
 def save_realm_encoder(folder: Path | str, reader: MaskedReader) -> None:
@@ -137,7 +152,8 @@ def load_realm_open_qa(name: str) -> tuple[Encoder, SpanReader, Tensor]:
     """
     config, tensors = _open(name)
     encoder = load_realm_embedder(name)
-    model = BertModel(config, add_pooling_layer=False)
+    with refusing(lambda said: f"{name} has a config.json that describes no BERT ({said})"):
+        model = BertModel(config, add_pooling_layer=False)
     _fill(name, model, _part(tensors, "reader.realm.", without="pooler."))
     scorer = SpanScorer(config.hidden_size, config.span_hidden_size, config.max_span_width)
     scorer.norm.eps = config.reader_layer_norm_eps
@@ -175,21 +191,35 @@ def _open(name: str) -> tuple[BertConfig, Tensors]:
     """A checkpoint's configuration, with REALM's own settings, and its tensors, float32."""
     from transformers.utils.hub import cached_file
 
-    try:
-        settings = json.loads(Path(str(cached_file(name, "config.json"))).read_bytes())
-        weights = str(cached_file(name, TENSORS))
-    except (OSError, ValueError) as error:
-        raise InputError(
+    if Path(name).is_dir():
+        check_folder(name, Path(name))
+    with refusing(
+        lambda said: (
             f"there is no REALM checkpoint with {TENSORS} at {name!r}, neither in a local folder "
-            "nor in the hub's cache or on the network; pytorch_model.bin is a pickle and is not "
-            "read: convert it first (see ragbook.models.checkpoints.realm)"
-        ) from error
+            f"nor in the hub's cache or on the network ({said}); pytorch_model.bin is a pickle and "
+            "is not read: convert it first (see ragbook.models.checkpoints.realm)"
+        )
+    ):
+        settings_file = Path(str(cached_file(name, "config.json")))
+        weights = Path(str(cached_file(name, TENSORS)))
+    settings = settings_of(name, settings_file)
     if settings.get("model_type") != "realm":
         raise InputError(
-            f"{name} is a checkpoint of {settings.get('model_type')!r}; name one of REALM"
+            f"{name} is a checkpoint of {one_line(settings.get('model_type'))!r}; name one of REALM"
         )
-    config = BertConfig(**{**DEFAULTS, **settings, "model_type": "bert"})
-    return config, {key: value.float() for key, value in load_file(weights).items()}
+    stored = tensors_in(name, weights)
+    with refusing(lambda said: f"{name} has a config.json that is none of REALM's ({said})"):
+        config = BertConfig(**{**DEFAULTS, **settings, "model_type": "bert"})
+    odd = [key for key in _WHOLE if not _is_size(getattr(config, key), numbers_in(stored))]
+    if odd or not isinstance(config.reader_layer_norm_eps, float):
+        raise InputError(
+            f"{name} has a config.json with sizes that its files do not have: "
+            f"{a_few(odd) or 'reader_layer_norm_eps'}; download it again"
+        )
+    check_counts(name, config.to_dict(), len(stored))
+    check_size(name, stored, lambda: ProjectedTower(config))
+    with refusing(lambda said: f"{weights} is damaged ({said}); download it again"):
+        return config, {key: value.float() for key, value in load_file(str(weights)).items()}
 
 
 DEFAULTS = {
@@ -201,6 +231,12 @@ DEFAULTS = {
     "reader_seq_len": 320,
 }
 """The defaults of `transformers`' `RealmConfig`, which a configuration leaves out."""
+_WHOLE = ("retriever_proj_size", "span_hidden_size", "max_span_width", "reader_seq_len")
+
+
+def _is_size(value: Any, most: int) -> bool:
+    """Whether a setting is a length that the checkpoint's tensors can have."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= max(most, 4096)
 
 
 def _part(tensors: Tensors, prefix: str, to: str = "", without: str = " ") -> Tensors:
@@ -211,7 +247,8 @@ def _part(tensors: Tensors, prefix: str, to: str = "", without: str = " ") -> Te
 
 
 def _tower(name: str, config: BertConfig, tensors: Tensors) -> ProjectedTower:
-    tower = ProjectedTower(config)
+    with refusing(lambda said: f"{name} has a config.json that describes no tower ({said})"):
+        tower = ProjectedTower(config)
     _fill(
         name,
         tower,
@@ -235,14 +272,12 @@ def _fill(name: str, module: nn.Module, tensors: Tensors) -> None:
     ]
     if wrong:
         raise InputError(
-            f"{name} does not have the tensors of {type(module).__name__}: {', '.join(wrong[:3])} "
+            f"{name} does not have the tensors of {type(module).__name__}: {a_few(wrong)} "
             "are missing, left over or of another shape; name another checkpoint of REALM"
         )
     module.load_state_dict(given)
+    check_numbers(name, module)
 
 
-def _tokenizer(name: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(name, tokenizer_type="bert", trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} has no tokenizer; save its vocab.txt there") from error
+def _tokenizer(name: str, config: BertConfig) -> Any:
+    return read_tokenizer(name, name, config.vocab_size, tokenizer_type="bert")
