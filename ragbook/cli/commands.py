@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import textwrap
 
 from ragbook.cli.parts import (
@@ -19,7 +18,14 @@ from ragbook.cli.parts import (
     read_text,
     stored_corpus,
 )
-from ragbook.cli.printing import flat, print_json, print_pairs, print_perplexities, print_table
+from ragbook.cli.printing import (
+    flat,
+    print_json,
+    print_pairs,
+    print_perplexities,
+    print_table,
+    say,
+)
 from ragbook.cli.status import DAMAGED, OK
 from ragbook.errors import InputError
 
@@ -29,6 +35,7 @@ def compare(arguments: argparse.Namespace) -> int:
     from ragbook import evaluation, explorer
     from ragbook.cli.advice import advice
     from ragbook.corpus import load_questions, miniwiki
+    from ragbook.corpus.gold import missing_sentence, placed
 
     names = method_names(arguments.methods, arguments.reader)
     if arguments.out is not None:
@@ -44,6 +51,14 @@ def compare(arguments: argparse.Namespace) -> int:
     questions = load_questions(source, arguments.split)
     if arguments.limit is not None:
         questions = questions.head(arguments.limit)
+    questions = placed(questions, corpus)
+    if (lost := missing_sentence(questions, corpus.name)) is not None:
+        if arguments.retriever == "oracle":
+            raise InputError(f"{lost}; the oracle needs the corpus that belongs to the questions.")
+        say(
+            f"{lost}; for these questions a passage counts that holds an answer. Name the corpus "
+            "that the questions belong to if there is one."
+        )
     retriever, index = make_retriever(arguments, corpus, index)
     comparison = evaluation.compare(
         load_methods(arguments, names, retriever, corpus, questions),
@@ -54,7 +69,7 @@ def compare(arguments: argparse.Namespace) -> int:
         leave_one_out=arguments.leave_one_out,
     )
     for sentence in advice(comparison.results, arguments.max_length, arguments.length_penalty):
-        print(f"ragbook: {sentence}", file=sys.stderr)
+        say(sentence)
     if arguments.json:
         print_json(comparison.results)
     else:
@@ -401,6 +416,12 @@ def train(arguments: argparse.Namespace) -> int:
         from ragbook.corpus import load_corpus, load_questions
 
         own = load_corpus(arguments.corpus), () if asked is None else load_questions(asked, "train")
+        if asked is not None and arguments.name in ("reader", "fid", "methods"):
+            from ragbook.corpus.gold import missing_sentence, placed
+
+            lost = missing_sentence(placed(own[1], own[0]), own[0].name)  # type: ignore[arg-type]
+            if lost is not None:
+                say(f"{lost}; nothing is learnt from these questions.")
     varied = {name: getattr(arguments, name) for name in VARIED}
     varied = {name: value for name, value in varied.items() if value is not None}
     for name in varied:

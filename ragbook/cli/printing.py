@@ -18,6 +18,11 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def say(sentence: str) -> None:
+    """Print a sentence for the user on standard error, where it does not disturb the result."""
+    print(f"ragbook: {sentence}", file=sys.stderr)
+
+
 def print_json(value: Any) -> None:
     """Print a value as indented JSON, with null for numbers that JSON does not have."""
     print(json.dumps(_finite(value), indent=2, allow_nan=False))

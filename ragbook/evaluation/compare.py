@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ragbook.corpus import Question, QuestionSet
+from ragbook.corpus.gold import missing, placed
 from ragbook.errors import InputError
 from ragbook.evaluation.comparison import Comparison
 from ragbook.evaluation.errors import counts, error_kind
@@ -55,6 +56,10 @@ def compare(
     ``seconds_per_question`` does not count; a number measures it on so many of the first questions,
     ``leave_one_out_n``.
 
+    ``gold_missing`` is the number of questions whose gold id means no passage of the corpus, nor
+    pieces of one (:mod:`ragbook.corpus.gold`); they count as questions without a known gold
+    passage. It is None where the corpus is not known.
+
     Raises InputError if there is no method, no question, a question without answers, two methods
     of one name, k < 1, or k < 2 with `leave_one_out`.
     """
@@ -74,6 +79,9 @@ def compare(
     if leave_one_out and k < 2:
         raise InputError("A single passage cannot be left out; retrieve at least 2 with k.")
 
+    passages = _passages_of(methods, index)
+    if passages is not None:
+        questions = placed(questions, passages)
     measured = len(questions) if leave_one_out is True else min(int(leave_one_out), len(questions))
     retrievers = {id(m.retriever): m.retriever for m in methods if m.retriever is not None}
     total = (len(retrievers) + len(methods)) * len(questions)
@@ -131,6 +139,7 @@ def compare(
         },
         "k": k,
         "seed": seed,
+        "gold_missing": None if passages is None else len(missing(questions)),
         "methods": {
             method.name: {
                 "em": float(scores[method.name, "em"].mean()),
@@ -290,14 +299,14 @@ def _evidence_accuracy(questions: QuestionSet, answers: Sequence["Answer"]) -> f
     """The share of the questions with a known gold passage on which the heaviest evidence is that
     passage. None without such questions and for a method that relies on no passages."""
     with_gold = [
-        (question.gold_passage, answer.evidence)
+        (question.gold_passages, answer.evidence)
         for question, answer in zip(questions, answers, strict=True)
-        if question.gold_passage is not None
+        if question.gold_passages
     ]
     if not with_gold or not any(answer.evidence for answer in answers):
         return None
     heaviest = (
-        max(evidence, key=lambda e: e.weight).passage_id == gold if evidence else False
+        max(evidence, key=lambda e: e.weight).passage_id in gold if evidence else False
         for gold, evidence in with_gold
     )
     return sum(heaviest) / len(with_gold)
@@ -308,14 +317,19 @@ def _loo_accuracy(questions: Sequence[Question], falls: Sequence[dict[str, float
     that passage than without any other. None without such questions and for a method that has not
     said what its answers lose."""
     with_gold = [
-        (question.gold_passage, fall)
+        (question.gold_passages, fall)
         for question, fall in zip(questions, falls, strict=False)
-        if question.gold_passage is not None
+        if question.gold_passages
     ]
     if not with_gold:
         return None
     most = (
-        gold in fall and all(fall[gold] > value for other, value in fall.items() if other != gold)
+        any(own in fall for own in gold)
+        and all(
+            max(fall[own] for own in gold if own in fall) > value
+            for other, value in fall.items()
+            if other not in gold
+        )
         for gold, fall in with_gold
     )
     return sum(most) / len(with_gold)
@@ -340,6 +354,18 @@ def _paired(
         }
         for (a, b, metric), test in zip(pairs, paired_tests(differences, seed=seed), strict=True)
     ]
+
+
+def _passages_of(methods: Sequence["Method"], index: "PassageIndex | None") -> Any:
+    """The passages that the methods search; None where they are not known."""
+    retrievers = [method.retriever for method in methods]
+    retrievers += [part for one in retrievers for part in getattr(one, "retrievers", ())]
+    for holder in (index, *retrievers):
+        for one in (getattr(holder, "index", None), holder):
+            corpus = getattr(one, "corpus", None)
+            if hasattr(corpus, "ids"):
+                return corpus
+    return None
 
 
 def _index_entry(

@@ -123,8 +123,12 @@ class StoredPassages(Sequence[Passage]):
 
     @cached_property
     def _positions(self) -> dict[str, int]:
-        ids = (passage_id for batch in self._batches for passage_id in batch.column(0).to_pylist())
-        return {passage_id: position for position, passage_id in enumerate(ids)}
+        return {passage_id: position for position, passage_id in enumerate(self.ids())}
+
+    def ids(self) -> Iterator[str]:
+        """The passages' ids, in order; their texts are not read."""
+        for batch in self._batches:
+            yield from batch.column(0).to_pylist()
 
     def position(self, passage_id: str) -> int:
         """The passage's position, from 0; KeyError if there is no passage with this id."""
