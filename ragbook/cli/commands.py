@@ -6,6 +6,7 @@ import argparse
 import shutil
 import textwrap
 
+from ragbook.cli.comparing import kept_answers, save_comparison
 from ragbook.cli.parts import (
     cache_folder,
     device_and_precision,
@@ -20,6 +21,7 @@ from ragbook.cli.parts import (
 )
 from ragbook.cli.printing import (
     flat,
+    plain,
     print_json,
     print_pairs,
     print_perplexities,
@@ -32,7 +34,7 @@ from ragbook.errors import InputError
 
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
-    from ragbook import evaluation, explorer
+    from ragbook import evaluation
     from ragbook.cli.advice import advice
     from ragbook.corpus import load_questions, miniwiki
     from ragbook.corpus.gold import missing_sentence, placed
@@ -60,14 +62,19 @@ def compare(arguments: argparse.Namespace) -> int:
             "that the questions belong to if there is one."
         )
     retriever, index = make_retriever(arguments, corpus, index)
-    comparison = evaluation.compare(
-        load_methods(arguments, names, retriever, corpus, questions),
-        questions,
-        k=arguments.k,
-        seed=arguments.seed,
-        index=index,
-        leave_one_out=arguments.leave_one_out,
-    )
+    methods = load_methods(arguments, names, retriever, corpus, questions)
+    with kept_answers(arguments, methods, questions) as kept:
+        comparison = evaluation.compare(
+            methods,
+            questions,
+            k=arguments.k,
+            seed=arguments.seed,
+            index=index,
+            leave_one_out=arguments.leave_one_out,
+            kept=kept,
+        )
+        if kept is not None:
+            save_comparison(comparison, arguments.out, kept.folder, corpus, questions)
     for sentence in advice(comparison.results, arguments.max_length, arguments.length_penalty):
         say(sentence)
     if arguments.json:
@@ -77,20 +84,8 @@ def compare(arguments: argparse.Namespace) -> int:
         if (errors := comparison.errors()) is not None:
             print()
             print_table(errors.terminal())
-    if arguments.out is not None:
-        from ragbook import figures
-
-        comparison.save(arguments.out)
-        figures.side_by_side(comparison.results).save(arguments.out / "side_by_side.png")
-        figures.errors(comparison.results).save(arguments.out / "errors.png")
-        explorer.write(
-            arguments.out / "explorer",
-            comparison.predictions,
-            corpus,  # type: ignore[arg-type]  # stored passages can be used as a corpus
-            questions,
-        )
-        if not arguments.json:
-            print(f"saved in {arguments.out}")
+        if arguments.out is not None:
+            print(f"saved in {plain(arguments.out)}")
     return OK
 
 

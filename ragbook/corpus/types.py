@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import overload
 
@@ -39,7 +39,7 @@ class Question:
     rival_passage: str | None = None
     second_passage: str | None = None
     indirect: bool = False
-    id: str | None = None
+    id: str | None = field(default=None, compare=False)
     placed: tuple[str, ...] | None = None
 
     @property
@@ -67,8 +67,8 @@ def passages_sha256(passages: Iterable[Passage]) -> str:
     """
     digest = hashlib.sha256()
     for passage in passages:
-        for field in (passage.id, passage.title, passage.text):
-            data = field.encode("utf-8", "surrogatepass")
+        for part in (passage.id, passage.title, passage.text):
+            data = part.encode("utf-8", "surrogatepass")
             digest.update(len(data).to_bytes(8, "big"))
             digest.update(data)
     return digest.hexdigest()

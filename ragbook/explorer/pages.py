@@ -62,6 +62,9 @@ def write(
         details = [detail(line, corpus, known.get(line["question"])) for line in part]
         texts[f"answers-{number}.js"] = _script(f"answers[{number}]", details)
     out.mkdir(parents=True, exist_ok=True)
+    for stale in out.glob("answers-[0-9]*.js"):
+        if stale.name not in texts:  # of more questions than these
+            stale.unlink()
     for name, text in texts.items():
         write_text(out / name, text)
     return [out / name for name in texts]

@@ -103,7 +103,8 @@ def comparison(retriever) -> Comparison:
 def test_the_results_say_what_was_compared(comparison):
     results = comparison.results
     assert list(results) == [
-        "ragbook", "index", "questions", "k", "seed", "gold_missing", "methods", "paired",
+        "ragbook", "index", "questions", "k", "seed", "cut_passages", "cut_words", "gold_missing",
+        "methods", "paired",
     ]  # fmt: skip
     assert results["ragbook"] == ragbook.__version__
     assert results["index"] is None
@@ -270,7 +271,8 @@ def test_every_pair_is_tested_on_every_score(comparison):
 
 def test_a_prediction_is_a_question_with_every_method(comparison):
     line = comparison.predictions[1]
-    assert list(line) == ["question", "answers", "gold_passage", "retrieved", "methods"]
+    assert line["id"] == "2"  # its number, as its file gave it none
+    assert list(line) == ["id", "question", "answers", "gold_passage", "retrieved", "methods"]
     assert line["retrieved"] == [
         {"passage_id": "p2", "score": 0.0},
         {"passage_id": "p1", "score": -1.0},
@@ -631,11 +633,10 @@ def test_evidence_is_right_where_the_heaviest_passage_is_the_gold_one():
     """On three of four questions; the lightest would be right on the fourth. An answer without
     evidence is not right, and alone it is no method of passages."""
     questions = QuestionSet("four", "dev", [Question(f"q{i}", ("a",), "gold") for i in range(4)])
-    answers = [
-        Answer("q", "a", 0.0, (Evidence("other", other), Evidence("gold", 1 - other)), 0.0)
-        for other in (0.1, 0.8, 0.2, 0.3)
+    evidence = [
+        [{"passage_id": "other", "weight": w}, {"passage_id": "gold", "weight": 1 - w}]
+        for w in (0.1, 0.8, 0.2, 0.3)
     ]
-    assert _evidence_accuracy(questions, answers) == 0.75
-    bare = replace(answers[0], evidence=())
-    assert _evidence_accuracy(questions, [bare, *answers[1:]]) == 0.5
-    assert _evidence_accuracy(questions, [bare] * 4) is None
+    assert _evidence_accuracy(questions, evidence) == 0.75
+    assert _evidence_accuracy(questions, [[], *evidence[1:]]) == 0.5
+    assert _evidence_accuracy(questions, [[]] * 4) is None
