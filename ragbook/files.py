@@ -92,6 +92,40 @@ def replace_file(finished: Path, path: Path) -> None:
     fsync(path.parent)
 
 
+def replace_together(finished: Path, out: Path, own: Iterable[str], last: str) -> None:
+    """Move all files of the folder `finished` into the folder `out`, on the same disk, in place of
+    an earlier result's, so that files of two results never stand beside each other.
+
+    First the earlier result's files are removed, `last` before all others, then the finished files
+    are moved, `last` after all others: while it is there, so are the others. If this is
+    interrupted, what has not been moved is still in `finished`.
+
+    Parameters
+    ----------
+    own: patterns of the names, relative to `out` and with `/` between folder and name, of the files
+        that a result may have. What else is in `out` stays as it is.
+    last: the name of one of the finished files.
+    """
+    files = [path for path in finished.rglob("*") if path.is_file()]
+    names = {path.relative_to(finished).as_posix() for path in files}
+    for name in names:
+        fsync(finished / name)
+    (out / last).unlink(missing_ok=True)
+    fsync(out)
+    for pattern in own:
+        for path in out.glob(pattern):
+            if path.is_file() or path.is_symlink():
+                path.unlink()
+    for name in [*sorted(names - {last}), last]:
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name == last:
+            fsync(out)
+        os.replace(finished / name, path)
+    for folder in {(out / name).parent for name in names}:
+        fsync(folder)
+
+
 def replace_folder(finished: Path, out: Path) -> None:
     """Rename a finished folder to `out`, on the same disk; an existing folder is replaced.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import textwrap
 
 from ragbook.cli.checks import check_reading, given_options
+from ragbook.cli.comparing import kept_answers, save_comparison
 from ragbook.cli.parts import (
     cache_folder,
     device_and_precision,
@@ -20,16 +20,25 @@ from ragbook.cli.parts import (
     read_text,
     stored_corpus,
 )
-from ragbook.cli.printing import flat, print_json, print_pairs, print_perplexities, print_table
+from ragbook.cli.printing import (
+    flat,
+    plain,
+    print_json,
+    print_pairs,
+    print_perplexities,
+    print_table,
+    say,
+)
 from ragbook.cli.status import DAMAGED, OK
 from ragbook.errors import InputError
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
-    from ragbook import evaluation, explorer
+    from ragbook import evaluation
     from ragbook.cli.advice import advice
     from ragbook.corpus import load_questions, miniwiki
+    from ragbook.corpus.gold import missing_sentence, placed
 
     names = method_names(arguments.methods, arguments.reader)
     check_reading(arguments, names, given_options(arguments))
@@ -46,17 +55,30 @@ def compare(arguments: argparse.Namespace) -> int:
         questions = load_questions(corpus.name, arguments.split)
     if arguments.limit is not None:
         questions = questions.head(arguments.limit)
+    questions = placed(questions, corpus)
+    if (lost := missing_sentence(questions, corpus.name)) is not None:
+        if arguments.retriever == "oracle":
+            raise InputError(f"{lost}; the oracle needs the corpus that belongs to the questions.")
+        say(
+            f"{lost}; for these questions a passage counts that holds an answer. Name the corpus "
+            "that the questions belong to if there is one."
+        )
     retriever, index = make_retriever(arguments, corpus, index)
-    comparison = evaluation.compare(
-        load_methods(arguments, names, retriever, corpus, questions),
-        questions,
-        k=arguments.k,
-        seed=arguments.seed,
-        index=index,
-        leave_one_out=arguments.leave_one_out,
-    )
+    methods = load_methods(arguments, names, retriever, corpus, questions)
+    with kept_answers(arguments, methods, questions) as kept:
+        comparison = evaluation.compare(
+            methods,
+            questions,
+            k=arguments.k,
+            seed=arguments.seed,
+            index=index,
+            leave_one_out=arguments.leave_one_out,
+            kept=kept,
+        )
+        if kept is not None:
+            save_comparison(comparison, arguments.out, kept.folder, corpus, questions)
     for sentence in advice(comparison.results, arguments.max_length, arguments.length_penalty):
-        print(f"ragbook: {sentence}", file=sys.stderr)
+        say(sentence)
     if arguments.json:
         print_json(comparison.results)
     else:
@@ -64,20 +86,8 @@ def compare(arguments: argparse.Namespace) -> int:
         if (errors := comparison.errors()) is not None:
             print()
             print_table(errors.terminal())
-    if arguments.out is not None:
-        from ragbook import figures
-
-        comparison.save(arguments.out)
-        figures.side_by_side(comparison.results).save(arguments.out / "side_by_side.png")
-        figures.errors(comparison.results).save(arguments.out / "errors.png")
-        explorer.write(
-            arguments.out / "explorer",
-            comparison.predictions,
-            corpus,  # type: ignore[arg-type]  # stored passages can be used as a corpus
-            questions,
-        )
-        if not arguments.json:
-            print(f"saved in {arguments.out}")
+        if arguments.out is not None:
+            print(f"saved in {plain(arguments.out)}")
     return OK
 
 
@@ -301,10 +311,9 @@ def corpus_build(arguments: argparse.Namespace) -> int:
     count = build_passages(source, arguments.out, arguments.processes, left_out=left_out.append)
     if left_out:
         examples = "; ".join(f"{page.title!r}: {page.reason}" for page in left_out[:3])
-        print(
-            f"ragbook: pages left out because they cannot be read: {len(left_out):,} "
+        say(
+            f"pages left out because they cannot be read: {len(left_out):,} "
             f"({examples}{'; ...' if len(left_out) > 3 else ''})",
-            file=sys.stderr,
         )
     print(f"{arguments.out}: {count:,} passages")
     return OK
@@ -428,6 +437,12 @@ def train(arguments: argparse.Namespace) -> int:
 
         questions = () if asked is None else load_questions(asked, "train")
         own = load_corpus(arguments.corpus), questions
+        if asked is not None and arguments.name in ("reader", "fid", "methods"):
+            from ragbook.corpus.gold import missing_sentence, placed
+
+            lost = missing_sentence(placed(own[1], own[0]), own[0].name)  # type: ignore[arg-type]
+            if lost is not None:
+                say(f"{lost}; nothing is learnt from these questions.")
     run = Run(
         arguments.out,
         arguments.seed,

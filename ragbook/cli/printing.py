@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,33 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def plain(text: object) -> str:
+    """A text from outside, such as a title, an id or a path, as it may stand in a line of a
+    terminal: what would move the cursor, change colours, break the line or turn its direction is
+    written as an escape.
+
+    Control and format characters (Unicode's Cc and Cf), line and paragraph separators, surrogates
+    and private characters become ``\\x1b`` or ``\\u202e``, as in Python's strings; joiners within
+    words and emoji stay.
+    """
+    return "".join(map(_shown, str(text)))
+
+
+def _shown(character: str) -> str:
+    if unicodedata.category(character) not in _UNSEEN or character in _JOINERS:
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Cs", "Co")
+_JOINERS = "\u200c\u200d"  # Persian and Indic words and emoji need them
+
+
+def say(sentence: str) -> None:
+    """Print a sentence for the user on standard error, where it does not disturb the result."""
+    print(f"ragbook: {plain(sentence)}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -36,7 +36,8 @@ def load_questions(name_or_path: str | os.PathLike[str], split: str | None = Non
     The bundled sets are ``"miniwiki"`` and ``"miniwiki-2012"``, with the answers of the earlier
     edition; `split` is train, dev or test, the default. A file has only one split: `split` only
     names it in the results, and is "all" by default. Questions that a SQuAD file marks as
-    unanswerable are left out and counted in ``skipped``.
+    unanswerable are left out and counted in ``skipped``. A question keeps the "id" that it has in
+    JSON; ids are unique.
 
     Raises InputError if there is no such set, the format is unknown, an entry is malformed, or
     no question is left.
@@ -53,6 +54,15 @@ def load_questions(name_or_path: str | os.PathLike[str], split: str | None = Non
     questions = [question for question in entries if question is not None]
     if not questions:
         raise InputError(f"{path} holds no question with an answer; expected {_FORMATS}.")
+    seen: set[str] = set()
+    for question in questions:
+        if question.id in seen:
+            raise InputError(
+                f"{path}: the question id {question.id!r} is used a second time; ids "
+                "must be unique."
+            )
+        if question.id is not None:
+            seen.add(question.id)
     skipped = len(entries) - len(questions)
     return QuestionSet(bare_name(path), split or "all", questions, skipped)
 
@@ -95,7 +105,7 @@ def _read_jsonl(path: Path) -> Iterator[Question]:
         gold = value.get("gold_passage")
         if gold is not None:
             gold = checked_text(where, '"gold_passage"', gold)
-        yield Question(text, _answers(where, value[key]), gold)
+        yield Question(text, _answers(where, value[key]), gold, id=_id(where, value))
 
 
 def _read_json(path: Path) -> Iterator[Question | None]:
@@ -127,7 +137,7 @@ def _squad(path: Path, data: list[Any]) -> Iterator[Question | None]:
                 texts = [
                     answer.get("text") if isinstance(answer, dict) else None for answer in answers
                 ]
-                yield Question(text, _answers(where, texts))
+                yield Question(text, _answers(where, texts), id=_id(where, qa))
 
 
 def _dpr(path: Path, entries: list[Any]) -> Iterator[Question]:
@@ -146,7 +156,7 @@ def _dpr(path: Path, entries: list[Any]) -> Iterator[Question]:
         if gold is not None and (isinstance(gold, bool) or not isinstance(gold, str | int)):
             raise InputError(f"{where}: the id of the gold passage must be a string or a number.")
         gold = None if gold in (None, "") else checked_text(where, "the gold id", str(gold))
-        yield Question(text, answers, gold)
+        yield Question(text, answers, gold, id=_id(where, entry))
 
 
 def _read_csv(path: Path) -> Iterator[Question]:
@@ -164,6 +174,14 @@ def _read_csv(path: Path) -> Iterator[Question]:
         if not isinstance(answers, list):
             raise InputError(f"{where}: the answers must be a list such as ['Paris', 'paris'].")
         yield Question(checked_text(where, "the question", row[0]), _answers(where, answers))
+
+
+def _id(where: str, value: dict[str, Any]) -> str | None:
+    """The question's own id, a string or a whole number; None if it has none."""
+    own = value.get("id")
+    if isinstance(own, int) and not isinstance(own, bool):
+        own = str(own)
+    return None if own is None else checked_text(where, '"id"', own)
 
 
 def _list(where: str, value: Any, key: str) -> list[Any]:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import overload
 
@@ -27,6 +27,10 @@ class Question:
     Two kinds of question name a further passage. `rival_passage` is similar to the gold passage but
     about something else, and does not answer the question; `second_passage` holds another fact that
     the answer needs. An `indirect` question describes what it asks about and does not name it.
+
+    `id` is the question's own in its file, if it has one there. `placed` is what `gold_passage`
+    means in the corpus at hand, if this was looked up and is something else: the pieces of the
+    document that it names, or no passage at all (:mod:`ragbook.corpus.gold`).
     """
 
     text: str
@@ -35,6 +39,15 @@ class Question:
     rival_passage: str | None = None
     second_passage: str | None = None
     indirect: bool = False
+    id: str | None = field(default=None, compare=False)
+    placed: tuple[str, ...] | None = None
+
+    @property
+    def gold_passages(self) -> tuple[str, ...]:
+        """The ids of the passages each of which counts as gold; none if none is known."""
+        if self.placed is not None:
+            return self.placed
+        return () if self.gold_passage is None else (self.gold_passage,)
 
     @property
     def kind(self) -> str:
@@ -54,8 +67,8 @@ def passages_sha256(passages: Iterable[Passage]) -> str:
     """
     digest = hashlib.sha256()
     for passage in passages:
-        for field in (passage.id, passage.title, passage.text):
-            data = field.encode("utf-8", "surrogatepass")
+        for part in (passage.id, passage.title, passage.text):
+            data = part.encode("utf-8", "surrogatepass")
             digest.update(len(data).to_bytes(8, "big"))
             digest.update(data)
     return digest.hexdigest()
@@ -101,6 +114,10 @@ class Corpus(Sequence[Passage]):
     def get(self, passage_id: str) -> Passage:
         """The passage with this id; KeyError if there is none."""
         return self._passages[self._positions[passage_id]]
+
+    def ids(self) -> Iterator[str]:
+        """The passages' ids, in order."""
+        return iter(self._positions)
 
     @cached_property
     def sha256(self) -> str:

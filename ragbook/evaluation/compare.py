@@ -9,17 +9,18 @@ import numpy as np
 from tqdm import tqdm
 
 from ragbook.corpus import Question, QuestionSet
+from ragbook.corpus.gold import missing, placed
 from ragbook.errors import InputError
 from ragbook.evaluation.comparison import Comparison
-from ragbook.evaluation.errors import counts, error_kind
-from ragbook.evaluation.metrics import contains, exact_match, f1, is_hit
+from ragbook.evaluation.errors import counts
+from ragbook.evaluation.kept import Kept, Record
+from ragbook.evaluation.records import batch_records
 from ragbook.evaluation.statistics import bootstrap_intervals, paired_tests
 from ragbook.version import __version__
 
 if TYPE_CHECKING:
     from ragbook.index import PassageIndex
-    from ragbook.methods.base import Answer, Method
-    from ragbook.retrieval import Retrieved
+    from ragbook.methods.base import Method
 
 _BATCH = 16  # questions given to a method at a time
 _SCORES = ("em", "f1", "contains")
@@ -33,6 +34,7 @@ def compare(
     progress: bool = True,
     index: "PassageIndex | None" = None,
     leave_one_out: bool | int = False,
+    kept: Kept | None = None,
 ) -> Comparison:
     """Every method answers every question from k passages.
 
@@ -55,6 +57,18 @@ def compare(
     ``seconds_per_question`` does not count; a number measures it on so many of the first questions,
     ``leave_one_out_n``.
 
+    ``gold_missing`` is the number of questions whose gold id means no passage of the corpus, nor
+    pieces of one (:mod:`ragbook.corpus.gold`); they count as questions without a known gold
+    passage. It is None where the corpus is not known.
+
+    ``cut_passages`` is the number of passages that were longer than what an encoder or a reader
+    sees: all of the index, if that knows, and those that were retrieved; ``cut_words`` the most
+    words at the end of one that were left out. Where a gold answer is longer than a model's places,
+    its beginning is scored, and ``answers_cut`` counts such answers.
+
+    With `kept` (:func:`ragbook.evaluation.kept.keeping`) answers are written as they are made, and
+    those that are there already are not made again.
+
     Raises InputError if there is no method, no question, a question without answers, two methods
     of one name, k < 1, or k < 2 with `leave_one_out`.
     """
@@ -74,44 +88,29 @@ def compare(
     if leave_one_out and k < 2:
         raise InputError("A single passage cannot be left out; retrieve at least 2 with k.")
 
+    passages = _passages_of(methods, index)
+    if passages is not None:
+        questions = placed(questions, passages)
     measured = len(questions) if leave_one_out is True else min(int(leave_one_out), len(questions))
-    retrievers = {id(m.retriever): m.retriever for m in methods if m.retriever is not None}
-    total = (len(retrievers) + len(methods)) * len(questions)
-    hits: dict[int, list[bool]] = {key: [] for key in retrievers}
-    answers: dict[str, list[Answer]] = {name: [] for name in names}
-    log_probs: dict[str, list[float]] = {name: [] for name in names}
-    falls: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    predictions: list[dict[str, Any]] = []
-    with tqdm(total=total, unit="question", disable=None if progress else True) as bar:
+    records = [] if kept is None else list(kept.whole_batches(_BATCH, len(questions)))
+    retrievers = list(
+        {id(m.retriever): m.retriever for m in methods if m.retriever is not None}.values()
+    )
+    each = len(retrievers) + len(methods)
+    with tqdm(
+        total=each * len(questions),
+        initial=each * len(records),
+        unit="question",
+        disable=None if progress else True,
+    ) as bar:
         # All methods take one batch before the next, so that they can share encoded pairs.
-        for batch in _batches(questions):
-            found: dict[int, list[Retrieved]] = {}
-            for key, retriever in retrievers.items():
-                bar.set_description(f"{retriever.name} retrieval")
-                found[key] = retriever.retrieve(batch, k)
-                hits[key] += [is_hit(q, r, k) for q, r in zip(batch, found[key], strict=True)]
-                bar.update(len(batch))
-            first = [question.answers[0] for question in batch]
-            lines = [_line(question, found, i) for i, question in enumerate(batch)]
-            for method in methods:
-                bar.set_description(method.name)
-                given = method.answer(batch, k)
-                log_probs[method.name] += map(float, method.log_prob(batch, first, k))
-                bar.update(len(batch))
-                answers[method.name] += given
-                read = found.get(id(method.retriever))
-                part = batch[: max(0, measured - len(predictions))]
-                here = len(part)
-                fall = _falls(method, part, given[:here], read[:here], k) if part and read else None
-                falls[method.name] += fall or []
-                for i, (question, answer) in enumerate(zip(batch, given, strict=True)):
-                    lines[i]["methods"][method.name] = _prediction(
-                        question,
-                        answer,
-                        read[i] if read else None,
-                        fall[i] if fall and i < len(fall) else None,
-                    )
-            predictions += lines
+        for first in range(len(records), len(questions), _BATCH):
+            batch, rest = questions[first : first + _BATCH], max(0, measured - first)
+            made = batch_records(methods, retrievers, batch, first, k, rest, bar)
+            records += made
+            if kept is not None:
+                kept.add(made)
+    predictions = [record["line"] for record in records]
 
     scores = {
         (name, metric): np.array([line["methods"][name][metric] for line in predictions], float)
@@ -131,6 +130,8 @@ def compare(
         },
         "k": k,
         "seed": seed,
+        **_cut_passages(records, _index_of(methods, index)),
+        "gold_missing": None if passages is None else len(missing(questions)),
         "methods": {
             method.name: {
                 "em": float(scores[method.name, "em"].mean()),
@@ -139,14 +140,22 @@ def compare(
                 "recall_at_k": (
                     None
                     if method.retriever is None
-                    else sum(hits[id(method.retriever)]) / len(questions)
+                    else sum(r["scored"][method.name]["hit"] for r in records) / len(questions)
                 ),
-                **_answer_nll(method.name, log_probs[method.name]),
-                "evidence_accuracy": _evidence_accuracy(questions, answers[method.name]),
+                **_answer_nll(method.name, _column(records, method.name, "log_prob")),
+                **_answers_cut(records, method.name),
+                "evidence_accuracy": _evidence_accuracy(
+                    questions, [line["methods"][method.name]["evidence"] for line in predictions]
+                ),
                 **(
                     {
                         "leave_one_out_accuracy": _loo_accuracy(
-                            questions[:measured], falls[method.name]
+                            questions[:measured],
+                            [
+                                fall
+                                for fall in _column(records[:measured], method.name, "fall")
+                                if fall is not None
+                            ],
                         ),
                         "leave_one_out_n": measured,
                     }
@@ -154,11 +163,11 @@ def compare(
                     else {}
                 ),
                 "seconds_per_question": (
-                    math.fsum(answer.seconds for answer in answers[method.name]) / len(questions)
+                    math.fsum(_column(records, method.name, "seconds")) / len(questions)
                 ),
                 "ci95": {metric: intervals[method.name, metric] for metric in _SCORES},
                 "truncated": (
-                    sum(answer.truncated for answer in answers[method.name])
+                    sum(_column(records, method.name, "truncated"))
                     if hasattr(method, "max_length")
                     else None
                 ),
@@ -189,90 +198,30 @@ def _where(method: "Method") -> dict[str, str | None]:
     return {"device": device, "precision": precision}
 
 
-def _batches(questions: QuestionSet) -> list[Sequence[Question]]:
-    return [questions[i : i + _BATCH] for i in range(0, len(questions), _BATCH)]
+def _column(records: Sequence[Record], name: str, what: str) -> list[Any]:
+    """What was scored of a method's answer to each question."""
+    return [record["scored"][name][what] for record in records]
 
 
-def _line(question: Question, found: dict[int, list["Retrieved"]], i: int) -> dict[str, Any]:
-    """A line of ``predictions.jsonl`` without the methods' parts: the i-th question of a batch, and
-    what the first retriever found for it."""
-    retrieved = next(iter(found.values()))[i] if found else None
+def _answers_cut(records: Sequence[Record], name: str) -> dict[str, int]:
+    """How many gold answers were longer than a model's places, if there are any."""
+    cut = sum(_column(records, name, "answers_cut"))
+    return {"answers_cut": cut} if cut else {}
+
+
+def _cut_passages(records: Sequence[Record], index: "PassageIndex | None") -> dict[str, int]:
+    """How many passages were longer than what the encoder or a reader sees, and the most words at
+    the end of one that were left out. An index knows how many of all its passages are."""
+    encoder, reader = {}, {}
+    for record in records:
+        for own, found in ((encoder, "encoder"), (reader, "reader")):
+            for passage_id, words in record["cut"].get(found, {}).items():
+                own[passage_id] = max(words, own.get(passage_id, 0))
+    stored = {} if index is None else index.manifest.get("index", {}).get("parameters", {})
+    whole = stored.get("cut", {"passages": len(encoder), "words": 0})
     return {
-        "question": question.text,
-        "answers": list(question.answers),
-        "gold_passage": question.gold_passage,
-        "retrieved": [
-            {"passage_id": passage_id, "score": round(score, 6)}
-            for passage_id, score in (
-                zip(retrieved.ids, retrieved.scores.tolist(), strict=True) if retrieved else ()
-            )
-        ],
-        "methods": {},
-    }
-
-
-def _falls(
-    method: "Method",
-    batch: Sequence[Question],
-    given: Sequence["Answer"],
-    read: Sequence["Retrieved"],
-    k: int,
-) -> list[dict[str, float]] | None:
-    """How much less likely each answer becomes without each passage, by the passage's id; nothing
-    for a question with one passage, None for a method that cannot say it."""
-    measure = getattr(method, "leave_one_out", None)
-    if measure is None:
-        return None
-    several = [i for i, found in enumerate(read) if len(found.ids) > 1]
-    out: list[dict[str, float]] = [{} for _ in batch]
-    values = measure([batch[i] for i in several], [given[i].text for i in several], k)
-    for i, row in zip(several, values.tolist(), strict=True):
-        out[i] = dict(zip(read[i].ids, row, strict=False))
-    return out
-
-
-def _prediction(
-    question: Question,
-    answer: "Answer",
-    retrieved: "Retrieved | None",
-    fall: dict[str, float] | None,
-) -> dict[str, Any]:
-    """One method's part of a line of ``predictions.jsonl``."""
-
-    def loo(passage_id: str) -> dict[str, float | None]:
-        if fall is None:
-            return {}
-        value = fall.get(passage_id, math.inf)
-        return {"loo": round(value, 4) if math.isfinite(value) else None}
-
-    passages = None if retrieved is None else retrieved.passages
-    by_token = {}
-    if answer.token_evidence is not None:
-        by_token["token_evidence"] = [
-            {
-                "token": one.token,
-                # Many, so with few digits.
-                "weights": {each.passage_id: round(each.weight, 4) for each in one.evidence},
-            }
-            for one in answer.token_evidence
-        ]
-    return {
-        "text": answer.text,
-        # JSON has no infinity: None stands for an answer of probability 0.
-        "log_prob": answer.log_prob if math.isfinite(answer.log_prob) else None,
-        "em": int(exact_match(answer.text, question.answers)),
-        "f1": f1(answer.text, question.answers),
-        "contains": int(contains(answer.text, question.answers)),
-        "error": error_kind(answer.text, question, passages),
-        "evidence": [
-            {
-                "passage_id": evidence.passage_id,
-                "weight": evidence.weight,
-                **loo(evidence.passage_id),
-            }
-            for evidence in answer.evidence
-        ],
-        **by_token,
+        "cut_passages": whole["passages"] + len(reader.keys() - encoder.keys()),
+        "cut_words": max([whole["words"], *encoder.values(), *reader.values()]),
     }
 
 
@@ -287,19 +236,21 @@ def _answer_nll(name: str, log_probs: Sequence[float]) -> dict[str, float | int 
     return {"answer_nll": None, "answer_nll_finite": mean, "answer_nll_finite_n": len(finite)}
 
 
-def _evidence_accuracy(questions: QuestionSet, answers: Sequence["Answer"]) -> float | None:
+def _evidence_accuracy(
+    questions: QuestionSet, evidence: Sequence[Sequence[dict[str, Any]]]
+) -> float | None:
     """The share of the questions with a known gold passage on which the heaviest evidence is that
     passage. None without such questions and for a method that relies on no passages."""
     with_gold = [
-        (question.gold_passage, answer.evidence)
-        for question, answer in zip(questions, answers, strict=True)
-        if question.gold_passage is not None
+        (question.gold_passages, own)
+        for question, own in zip(questions, evidence, strict=True)
+        if question.gold_passages
     ]
-    if not with_gold or not any(answer.evidence for answer in answers):
+    if not with_gold or not any(evidence):
         return None
     heaviest = (
-        max(evidence, key=lambda e: e.weight).passage_id == gold if evidence else False
-        for gold, evidence in with_gold
+        max(own, key=lambda e: e["weight"])["passage_id"] in gold if own else False
+        for gold, own in with_gold
     )
     return sum(heaviest) / len(with_gold)
 
@@ -309,14 +260,19 @@ def _loo_accuracy(questions: Sequence[Question], falls: Sequence[dict[str, float
     that passage than without any other. None without such questions and for a method that has not
     said what its answers lose."""
     with_gold = [
-        (question.gold_passage, fall)
+        (question.gold_passages, fall)
         for question, fall in zip(questions, falls, strict=False)
-        if question.gold_passage is not None
+        if question.gold_passages
     ]
     if not with_gold:
         return None
     most = (
-        gold in fall and all(fall[gold] > value for other, value in fall.items() if other != gold)
+        any(own in fall for own in gold)
+        and all(
+            max(fall[own] for own in gold if own in fall) > value
+            for other, value in fall.items()
+            if other not in gold
+        )
         for gold, fall in with_gold
     )
     return sum(most) / len(with_gold)
@@ -343,13 +299,31 @@ def _paired(
     ]
 
 
+def _passages_of(methods: Sequence["Method"], index: "PassageIndex | None") -> Any:
+    """The passages that the methods search; None where they are not known."""
+    retrievers = [method.retriever for method in methods]
+    retrievers += [part for one in retrievers for part in getattr(one, "retrievers", ())]
+    for holder in (index, *retrievers):
+        for one in (getattr(holder, "index", None), holder):
+            corpus = getattr(one, "corpus", None)
+            if hasattr(corpus, "ids"):
+                return corpus
+    return None
+
+
+def _index_of(methods: Sequence["Method"], index: "PassageIndex | None") -> "PassageIndex | None":
+    """The index that is given or that a method's retriever searches; None where there is none."""
+    for method in methods:
+        if index is None:
+            index = getattr(method.retriever, "index", None)
+    return index
+
+
 def _index_entry(
     methods: Sequence["Method"], index: "PassageIndex | None"
 ) -> dict[str, Any] | None:
     """The entry of `results.json` about the passages; None where no index is known."""
-    for method in methods:
-        if index is None:
-            index = getattr(method.retriever, "index", None)
+    index = _index_of(methods, index)
     if index is None:
         return None
     return {

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +14,28 @@ from typing import TYPE_CHECKING, Any
 from ragbook.errors import InputError
 from ragbook.evaluation import tables
 from ragbook.evaluation.sheets import Sheet
-from ragbook.files import write_text
+from ragbook.files import replace_together, write_text
+from ragbook.index.working import locked
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
 _NO_METRICS = ("ci95", "device", "precision", "errors", "leave_one_out_n", "length_penalty")
+
+
+OWN_FILES = (
+    "predictions.jsonl",
+    "table.md",
+    "table.tex",
+    "errors.md",
+    "side_by_side.png",
+    "errors.png",
+    "explorer/explorer.*",
+    "explorer/questions.js",
+    "explorer/answers-[0-9]*.js",
+)
+"""Patterns of the names of a comparison's files beside ``results.json``."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,9 +93,18 @@ class Comparison:
 
     def save(self, out: str | os.PathLike[str]) -> None:
         """Write ``results.json``, ``predictions.jsonl``, ``table.md``, ``table.tex`` and
-        ``errors.md`` into the folder `out`, which is created if it does not exist; each file
-        appears whole or not at all. Raises InputError if `out` cannot be created or written to."""
+        ``errors.md`` into the folder `out`, which is created if it does not exist.
+
+        The files of an earlier comparison there, its figures and explorer included, are replaced
+        together: at no time do files of two comparisons stand beside each other, and while there is
+        a ``results.json`` all others are there. Raises InputError if `out` cannot be created or
+        written to."""
         out = Path(out)
+        with written_together(out) as finished:
+            self.write(finished)
+
+    def write(self, folder: Path) -> None:
+        """Write the same files into a folder that holds no others of their names."""
         lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in self.predictions)
         texts = {
             "results.json": json.dumps(self.results, indent=2, allow_nan=False) + "\n",
@@ -87,12 +114,47 @@ class Comparison:
         }
         if (errors := self.errors()) is not None:
             texts["errors.md"] = errors.markdown()
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            for name, text in texts.items():
-                write_text(out / name, text)
-        except OSError as error:
-            raise InputError(
-                f"The results cannot be written to {out}: {error.strerror or error}; give a folder "
-                "that can be created or written to."
-            ) from error
+        for name, text in texts.items():
+            write_text(folder / name, text)
+
+
+@contextmanager
+def written_together(out: Path, finished: Path | None = None) -> Iterator[Path]:
+    """A new folder for the files of a comparison. When the block ends without an error, they
+    replace those of an earlier comparison in `out`; see `ragbook.files.replace_together`.
+
+    Parameters
+    ----------
+    out: created if it does not exist.
+    finished: where the files are written, on the disk of `out`; by default in a hidden folder of
+        it, which is then removed.
+
+    Raises
+    ------
+    InputError: the files cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if finished is not None:
+            yield from _moved(out, finished)
+            return
+        failed: OSError | None = None
+        with locked(out / ".comparison.saving"):
+            try:
+                yield from _moved(out, out / ".comparison.saving" / "finished")
+            except OSError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+    except OSError as error:
+        raise InputError(
+            f"The results cannot be written to {out}: {error.strerror or error}; give a folder "
+            "that can be created or written to."
+        ) from error
+
+
+def _moved(out: Path, finished: Path) -> Iterator[Path]:
+    shutil.rmtree(finished, ignore_errors=True)  # what a killed process has left
+    finished.mkdir()
+    yield finished
+    replace_together(finished, out, OWN_FILES, "results.json")

@@ -89,8 +89,8 @@ def _is_cut(words: Sequence[str], answer: Sequence[str]) -> bool:
 
 def _answers(passage: Passage, question: Question) -> bool:
     """Whether the passage is the gold one or, where none is known, holds a gold answer."""
-    if question.gold_passage is not None:
-        return passage.id == question.gold_passage
+    if question.gold_passages:
+        return passage.id in question.gold_passages
     return has_answer(passage.text, question.answers)
 
 

@@ -69,11 +69,11 @@ def _f1(prediction: str, answer: str) -> float:
 def is_hit(question: Question, retrieved: "Retrieved", k: int) -> bool:
     """Is a passage that answers the question among the first `k` retrieved?
 
-    If its gold passage is known, only that one counts; otherwise every passage whose text (without
-    the title) holds an answer.
+    If its gold passage is known, only that one counts, or each piece of it; otherwise every passage
+    whose text (without the title) holds an answer.
     """
-    if question.gold_passage is not None:
-        return question.gold_passage in retrieved.ids[:k]
+    if question.gold_passages:
+        return not set(question.gold_passages).isdisjoint(retrieved.ids[:k])
     return any(has_answer(passage.text, question.answers) for passage in retrieved.passages[:k])
 
 

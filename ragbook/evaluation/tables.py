@@ -106,6 +106,11 @@ def caption(results: Results, timing: bool = True) -> str:
     if len(held) == 1:
         words = "runs of words of the passages" if held.pop() else "written freely"
         sentences.append(f"Generated answers are {words}.")
+    if lost := results.get("gold_missing"):
+        sentences.append(
+            f"The gold passages of {lost} questions are not among the passages; for these, recall "
+            "counts passages that hold an answer, and evidence is not counted."
+        )
     if results["paired"]:
         sentences.append(
             f"{', '.join(marks)} (p < 0.05 in a paired permutation test, Holm-adjusted for all "

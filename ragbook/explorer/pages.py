@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ragbook.corpus import Corpus, Question
+from ragbook.corpus.gold import gold_passage
 from ragbook.errors import InputError
 from ragbook.evaluation.errors import LABELS, MEANINGS, NAMES
 from ragbook.evaluation.metrics import normalize_answer
@@ -61,6 +62,9 @@ def write(
         details = [detail(line, corpus, known.get(line["question"])) for line in part]
         texts[f"answers-{number}.js"] = _script(f"answers[{number}]", details)
     out.mkdir(parents=True, exist_ok=True)
+    for stale in out.glob("answers-[0-9]*.js"):
+        if stale.name not in texts:  # of more questions than these
+            stale.unlink()
     for name, text in texts.items():
         write_text(out / name, text)
     return [out / name for name in texts]
@@ -94,6 +98,7 @@ def index(
         entries = line["methods"]
         given = {normalize_answer(entries[m]["text"]) for m in reading}
         ids = {e["passage_id"] for m in reading for e in entries[m]["evidence"]}
+        gold = _gold(line, question)
         rows.append(
             [
                 key if seen[key] == 1 else f"{key}-{seen[key]}",  # a question may occur twice
@@ -102,7 +107,7 @@ def index(
                 question.kind if question else "plain",
                 "".join(str(int(entries[m]["em"])) for m in methods),
                 int(len(given) <= 1),
-                None if line["gold_passage"] is None else int(line["gold_passage"] in ids),
+                int(not gold.isdisjoint(ids)) if gold else None,
                 "".join(str(NAMES.index(entries[m]["error"])) for m in methods if sorted_out),
             ]
         )
@@ -135,11 +140,16 @@ def detail(
         for each in entry["evidence"]:
             weights[each["passage_id"]] = weights.get(each["passage_id"], 0.0) + each["weight"]
     used = sorted(weights, key=lambda passage_id: -weights[passage_id])
-    marks = {prediction["gold_passage"]: "gold"}
+    gold = _gold(prediction, question)
+    marks: dict[str | None, str] = dict.fromkeys(gold, "gold")
     if question is not None:
         marks |= {question.second_passage: "second", question.rival_passage: "rival"}
-    gold = prediction["gold_passage"]
-    shown = [*used, *([gold] if gold is not None and gold not in weights else [])]
+    named = prediction["question"], tuple(prediction["answers"]), prediction["gold_passage"]
+    # None if it is another corpus's; of a document's pieces, one that was read is enough.
+    best = gold_passage(corpus, Question(*named)) if gold.isdisjoint(weights) else None
+    if best is not None:
+        marks.setdefault(best.id, "gold")
+    shown = [*used, *([best.id] if best is not None and best.id not in weights else [])]
     return {
         "passages": [_passage(corpus, i, marks.get(i, ""), i in weights) for i in shown],
         "methods": {
@@ -157,6 +167,14 @@ def detail(
             for name, entry in prediction["methods"].items()
         },
     }
+
+
+def _gold(prediction: Prediction, question: Question | None) -> set[str]:
+    """The ids of the passages that count as gold; none if none is known."""
+    gold = prediction["gold_passage"]
+    if question is not None and question.gold_passage == gold:
+        return set(question.gold_passages)
+    return set() if gold is None else {gold}
 
 
 def question_id(text: str) -> str:

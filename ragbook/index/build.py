@@ -221,6 +221,17 @@ def _is_marked(folder: Path) -> bool:
     return False
 
 
+def cut_passages(corpus: Corpus | StoredPassages, encoder: Encoder) -> dict[str, int]:
+    """The passages that are longer than what the encoder sees: for each its id and how many words
+    at its end have no part in its vector."""
+    from ragbook.models.limits import cut_by_encoder
+
+    out: dict[str, int] = {}
+    for first in range(0, len(corpus), 1024):
+        out |= cut_by_encoder(encoder, corpus[first : first + 1024])
+    return out
+
+
 def _is_faiss(name: str) -> bool:
     return name.startswith("faiss") and name.endswith((".index", ".lists"))
 
@@ -246,6 +257,8 @@ def _assemble(
         "encoder": encoder_record(encoder) | precision_record(encoder),
         "index": {"type": kind, "parameters": parameters},
     }
+    if cut := cut_passages(corpus, encoder):
+        parameters |= {"cut": {"passages": len(cut), "words": max(cut.values())}}
     if factory != EXACT:
         opened = open_parts(folder, described | {"files": dict.fromkeys(files)})
         parameters |= measured_recall(opened, vectors, corpus, encoder)

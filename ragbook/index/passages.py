@@ -197,10 +197,13 @@ class StoredPassages(Sequence[Passage]):
 
     @cached_property
     def _positions(self) -> dict[str, int]:
+        return {passage_id: position for position, passage_id in enumerate(self.ids())}
+
+    def ids(self) -> Iterator[str]:
+        """The passages' ids, in order; their texts are not read."""
         try:
-            batches = map(self._batch, range(len(self._batches)))
-            ids = (passage_id for batch in batches for passage_id in batch.column(0).to_pylist())
-            return {passage_id: position for position, passage_id in enumerate(ids)}
+            for number in range(len(self._batches)):
+                yield from self._batch(number).column(0).to_pylist()
         except UnicodeDecodeError:
             raise InputError(
                 f"{self._path} is damaged (an id is not text); build the index again."

@@ -139,6 +139,7 @@ class GenerativeMethod:
         verbatim: bool = False,
         length_penalty: float = 0.0,
     ) -> None:
+        check_length(reader, max_length)
         self.reader, self.retriever = reader, retriever
         self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
         self.length_penalty = length_penalty
@@ -155,6 +156,16 @@ class GenerativeMethod:
         retrieved = self.retriever.retrieve(questions, k)
         _check_found(retrieved)
         return retrieved
+
+
+def check_length(model: Any, max_length: int) -> None:
+    """Raise InputError if a model has no places for answers of `max_length` tokens."""
+    longest = getattr(model, "longest_answer", None)
+    if longest is not None and max_length >= longest:
+        raise InputError(
+            f"{model.name} has places for answers of at most {longest - 1} tokens, not {max_length}"
+            f"; choose a --max-length of at most {longest - 1}."
+        )
 
 
 def _check_found(retrieved: Sequence[Retrieved]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Question
-from ragbook.methods.base import Answer, check
+from ragbook.methods.base import Answer, check, check_length
 from ragbook.methods.decoding import beam_search
 from ragbook.models.generator import Generator, labels_of
 from ragbook.models.sharing import one_at_a_time
@@ -36,6 +36,7 @@ class ClosedBook:
         max_length: int = 16,
         length_penalty: float = 0.0,
     ) -> None:
+        check_length(reader, max_length)
         self.reader, self.beams, self.max_length = reader, beams, max_length
         self.length_penalty = length_penalty
         self.parameters = reader.parameters

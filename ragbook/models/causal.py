@@ -157,6 +157,11 @@ class CausalReader(LanguageModel):
         """The most tokens of a prompt and its answer."""
         return min(self.positions or MAX_CONTEXT, MAX_CONTEXT)
 
+    @property
+    def longest_answer(self) -> None:
+        """None: it depends on the prompt, and what does not fit is refused there."""
+        return
+
     # What is read.
 
     @cached_property
@@ -306,7 +311,7 @@ class CausalReader(LanguageModel):
         if passages is None:
             return CausalMemory(self, asked, [[] for _ in questions], 1, self.bare_beginning)
         n = max(len(found) for found in passages)
-        ids = [[self.prompt.passage(passage) for passage in found] for found in passages]
+        ids = [[self._passage(passage) for passage in found] for found in passages]
         states = self._pieces([one for row in ids for one in row])
         shown = [
             [Shown(states[row[z]], (0,) * len(row[z]))] if z < len(row) else []
@@ -314,6 +319,13 @@ class CausalReader(LanguageModel):
             for z in range(n)
         ]
         return CausalMemory(self, asked, shown, n, self.beginning)
+
+    def _passage(self, passage: Passage) -> tuple[int, ...]:
+        """A passage's tokens in a prompt; if it is too long for one, this is noted."""
+        ids, rest = self.prompt.passage_and_rest(passage)
+        if rest:
+            self.cut.note(passage.id, self.tokenizer.decode(rest))
+        return ids
 
     def read_together(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
@@ -327,7 +339,7 @@ class CausalReader(LanguageModel):
             ids: tuple[int, ...] = ()
             owner: tuple[int, ...] = ()
             for z, passage in enumerate(found):
-                own = self.prompt.passage(passage)
+                own = self._passage(passage)
                 if ids and len(ids) + len(own) > room:
                     break
                 ids, owner = (*own, *ids), (*((z,) * len(own)), *owner)
@@ -352,6 +364,9 @@ class CausalReader(LanguageModel):
         """
         rows = torch.arange(len(labels)) if rows is None else rows
         read, out = memory.rows, torch.zeros(labels.shape)
+        if self.positions is not None:
+            # Of an answer beyond the last place the beginning is scored; `cut` notes it.
+            labels = self.cut.fitting(labels, (self.positions - read.after[rows]).clamp_min(1))
         order = torch.argsort((labels != -100).sum(1), stable=True)
         for part in order.split(chunk):
             length = int((labels[part] != -100).sum(1).max())
@@ -435,7 +450,7 @@ class CausalReader(LanguageModel):
         """The (key, next token) pairs of each passage, (float32 [T, d], int64 [T]), from the
         forward pass that all methods share; a key's context is the beginning and its own passage.
         """
-        ids = [self.prompt.passage(passage) for passage in passages]
+        ids = [self._passage(passage) for passage in passages]
         states = self._pieces(ids)
         return [(states[one].keys[:-1], torch.tensor(one[1:], dtype=torch.long)) for one in ids]
 

@@ -88,10 +88,14 @@ class CausalPrompt:
 
     def passage(self, passage: Passage) -> tuple[int, ...]:
         """A passage's tokens. A long passage is cut at its end, and what closes it is kept."""
+        return self.passage_and_rest(passage)[0]
+
+    def passage_and_rest(self, passage: Passage) -> tuple[tuple[int, ...], list[int]]:
+        """The same, and the tokens at the passage's end that were cut off."""
         text = fill(self.template.passage, title=passage.title, text=passage.text)
         body = text.rstrip()
-        ids = following(self.tokenizer, "\n", body)[: self.template.max_passage]
-        return (*ids, *following(self.tokenizer, body, text[len(body) :]))
+        ids, most = following(self.tokenizer, "\n", body), self.template.max_passage
+        return (*ids[:most], *following(self.tokenizer, body, text[len(body) :])), ids[most:]
 
     def question(self, question: str) -> list[int]:
         """A question's tokens and those of the cue but the last, which is `start`."""

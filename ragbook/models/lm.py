@@ -23,6 +23,7 @@ from ragbook.models.answers import word_runs
 from ragbook.models.cached import Steps, check_steps
 from ragbook.models.devices import least_precise, name_of
 from ragbook.models.embedded import minilm_model
+from ragbook.models.limits import Cut, first_position
 from ragbook.models.prompts import MAX_QUESTION, passage_text
 
 MAX_PASSAGE = 256
@@ -91,15 +92,6 @@ def key_module(model: Any) -> nn.Module:
 
 DISTANCES_ONLY = ("bloom", "mpt", "roformer")
 """Types of models that take no positions: they know only how far apart tokens stand."""
-
-
-def first_position(model: nn.Module) -> int:
-    """The number of a text's first place, 0 but in RoBERTa and its kin, which count on from the id
-    of the padding token."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    return 0
 
 
 class _KeySeen(Exception):
@@ -206,6 +198,7 @@ class LanguageModel:
         self.first_position = first_position(model)
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self.padded = self.takes_positions or model.config.model_type in DISTANCES_ONLY
+        self.cut = Cut()
         self._key: Tensor | None = None
         self._only_keys, self._checked = False, checked
         key_module(model).register_forward_pre_hook(self._keep, with_kwargs=True)
@@ -336,6 +329,12 @@ class LanguageModel:
         names = ("max_position_embeddings", "max_seq_len")
         places = [getattr(config, name) for name in names if getattr(config, name, None)]
         return min((place - self.first_position for place in places), default=None)
+
+    @property
+    def longest_answer(self) -> int | None:
+        """The most tokens of an answer, its end included, after the longest question; None without
+        a limit."""
+        return None if self.positions is None else self.positions - MAX_QUESTION - 1
 
     @property
     def window(self) -> int:

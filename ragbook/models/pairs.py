@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
 from ragbook.corpus import Passage
+from ragbook.models.limits import Cut
 from ragbook.models.prompts import Inputs, Layout, pair
 
 
@@ -27,10 +28,14 @@ class PairEncoder:
     encoder: a Hugging Face encoder; called with the tokenizer's tensors.
     tokenizer: its fast tokenizer.
     layout: how question and passage become one input.
+    cut: where passages that are too long for an input are noted; by default its own notes.
     """
 
-    def __init__(self, encoder: Any, tokenizer: Any, layout: Layout = pair) -> None:
+    def __init__(
+        self, encoder: Any, tokenizer: Any, layout: Layout = pair, cut: Cut | None = None
+    ) -> None:
         self.encoder, self.tokenizer, self.layout = encoder, tokenizer, layout
+        self.cut = Cut() if cut is None else cut
         self._key: object = None
         self._read: tuple[Inputs, Tensor] | None = None
         self._below: dict[int, Tensor] = {}  # the states that enter a layer, for other encoders
@@ -80,6 +85,7 @@ class PairEncoder:
             share = layer / base.encoder.config.num_hidden_layers
             spared = share * base._seconds - (0.0 if known else spent)
             states = upper_states(self.encoder, base._below[layer], inputs.mask, layer)
+        self.cut.note_inputs(inputs, passages)
         self._key, self._read = key, (inputs, states)
         self._reused += spared
         self._seconds = time.perf_counter() - began + spared

@@ -21,6 +21,7 @@ from ragbook.errors import InputError
 from ragbook.models.answers import detokenize, word_runs
 from ragbook.models.attention import PackedCache, recorded_scores, share_cross_attention
 from ragbook.models.fusion import pack, passage_sums
+from ragbook.models.limits import Cut, first_position
 from ragbook.models.pairs import PairEncoder
 from ragbook.models.prompts import MAX_QUESTION, Layout, pair, together, widened
 
@@ -227,6 +228,23 @@ class SeqReader:
         self.pairs = PairEncoder(model.get_encoder(), tokenizer, layout)
 
     @property
+    def cut(self) -> Cut:
+        """What did not fit into an input, or into the decoder's places."""
+        return self.pairs.cut
+
+    @property
+    def longest_answer(self) -> int | None:
+        """The most tokens of an answer, its end included, for which the decoder has places; None
+        where positions are relative."""
+        decoder = self.model.get_decoder()
+        if getattr(decoder.config, "relative_attention_num_buckets", None):
+            return None
+        names = ("max_decoder_position_embeddings", "max_position_embeddings", "n_positions")
+        places = [getattr(decoder.config, name, None) for name in names]
+        before = first_position(decoder) + len(self.opening)
+        return next((count - before for count in places if count), None)
+
+    @property
     def places(self) -> int:
         """The most tokens of one input: as many as the encoder has positions for, but at most
         MAX_TOGETHER, which is also the limit if positions are relative."""
@@ -237,7 +255,7 @@ class SeqReader:
     def wide(self) -> PairEncoder:
         """Encodes a question with several passages in one input, at most `places` tokens."""
         layout = widened(self.pairs.layout, self.places)
-        return PairEncoder(self.pairs.encoder, self.tokenizer, layout)
+        return PairEncoder(self.pairs.encoder, self.tokenizer, layout, self.cut)
 
     def encode_questions(self, questions: Sequence[Question]) -> tuple[Tensor, Tensor]:
         """Questions alone: (states float32 [B, L, d], mask int64 [B, L])."""
@@ -354,7 +372,11 @@ class SeqReader:
         labels: int64 [N, T].
         rows: int64 [N], the memory's row for each label; None where S = N and each has its own.
         chunk: how many labels are scored at a time.
+
+        Of an answer that is longer than the decoder's places, as many tokens are scored as it has,
+        and the others have 0; `cut` notes it.
         """
+        labels = self.cut.fitting(labels, self.longest_answer)
         rows = torch.arange(len(labels)) if rows is None else rows
         lengths = (labels != -100).sum(1)
         asked: dict[int, list[int]] = {}

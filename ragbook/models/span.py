@@ -80,6 +80,7 @@ class SpanReader:
     def __init__(self, encoder: Any, scorer: SpanScorer, tokenizer: Any, name: str) -> None:
         self.pairs = PairEncoder(encoder.eval(), tokenizer)
         self.scorer, self.tokenizer, self.name = scorer.eval(), tokenizer, name
+        self.cut = self.pairs.cut
         self.parameters = sum(p.numel() for m in (encoder, scorer) for p in m.parameters())
 
     @torch.no_grad()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragbook.corpus import Question
+from ragbook.corpus import Passage, Question
+from ragbook.corpus.gold import gold_passage
 from ragbook.errors import InputError
 from ragbook.retrieval.base import Retrieved, Retriever
 
@@ -42,28 +43,34 @@ class OracleRetriever:
         ------
         InputError: a question has no gold passage, or one that the corpus does not have.
         """
-        positions = [self._gold_position(question) for question in questions]
+        gold = [self.gold(question) for question in questions]
         return [
-            self._gold_first(position, found)
-            for position, found in zip(positions, self.fallback.retrieve(questions, k), strict=True)
+            self._gold_first(passage, found)
+            for passage, found in zip(gold, self.fallback.retrieve(questions, k), strict=True)
         ]
 
-    def _gold_position(self, question: Question) -> int:
+    def gold(self, question: Question) -> Passage:
+        """The passage that is put first: the gold one, or of a document's pieces the first with an
+        answer.
+
+        Raises
+        ------
+        InputError: the question has no gold passage, or one that the corpus does not have.
+        """
         if question.gold_passage is None:
             raise InputError(
                 f"The question {question.text!r} names no gold passage, which the oracle needs; "
                 "use another retriever or questions with gold passages."
             )
-        try:
-            return self.corpus.position(question.gold_passage)
-        except KeyError:
+        passage = gold_passage(self.corpus, question)
+        if passage is None:
             raise InputError(
                 f"The gold passage {question.gold_passage!r} of the question {question.text!r} is "
                 f"not in corpus {self.corpus.name!r}; use the corpus that belongs to the questions."
-            ) from None
+            )
+        return passage
 
-    def _gold_first(self, position: int, found: Retrieved) -> Retrieved:
-        gold = self.corpus[position]
+    def _gold_first(self, gold: Passage, found: Retrieved) -> Retrieved:
         places = [i for i, passage_id in enumerate(found.ids) if passage_id != gold.id]
         own = [i for i, passage_id in enumerate(found.ids) if passage_id == gold.id]
         others = places[: len(found.ids) - 1]

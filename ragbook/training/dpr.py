@@ -26,8 +26,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ragbook.corpus import Corpus, Passage, Question, miniwiki
+from ragbook.corpus import Corpus, Passage, Question, QuestionSet, miniwiki
 from ragbook.corpus.answers import has_answer
+from ragbook.corpus.gold import gold_passage, missing_sentence, placed
 from ragbook.errors import InputError
 from ragbook.models.devices import choose_precision, device_of, name_of
 from ragbook.models.encoder import Encoder, load_encoder, save_encoder
@@ -107,7 +108,7 @@ class QuestionBatch:
 
 def answers_question(passage: Passage, question: Question) -> bool:
     """Whether the passage may answer the question, so that it must not be used as a negative."""
-    if passage.id in (question.gold_passage, question.second_passage):
+    if passage.id in (*question.gold_passages, question.second_passage):
         return True
     return has_answer(passage.text, question.answers)
 
@@ -121,8 +122,11 @@ def pairs(corpus: Corpus, questions: Iterable[Question], hard_negatives: int = 1
     ------
     InputError: a gold passage is not in the corpus, or no question is left.
     """
+    asked = placed(QuestionSet("", "", questions), corpus)
+    if (sentence := missing_sentence(asked, corpus.name)) is not None:
+        raise InputError(f"{sentence}; name the corpus that belongs to the questions.")
     bm25, out = BM25Retriever(corpus), []
-    for question in questions:
+    for question in asked:
         best: Sequence[Passage] = ()
         if hard_negatives or question.gold_passage is None:
             best = bm25.retrieve([question], DEPTH)[0].passages
@@ -131,14 +135,8 @@ def pairs(corpus: Corpus, questions: Iterable[Question], hard_negatives: int = 1
             if passage is None:
                 continue
         else:
-            try:
-                passage = corpus.get(question.gold_passage)
-            except KeyError:
-                raise InputError(
-                    f"The gold passage {question.gold_passage!r} of the question "
-                    f"{question.text!r} is not in corpus {corpus.name!r}; name the corpus that "
-                    "belongs to the questions."
-                ) from None
+            passage = gold_passage(corpus, question)
+            assert passage is not None  # none is missing
         wrong = [p for p in best if p.id != passage.id and not answers_question(p, question)]
         out.append(Pair(question, passage, tuple(wrong[:hard_negatives])))
     if not out:

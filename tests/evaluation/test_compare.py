@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import ragbook
-from ragbook.corpus import Passage, Question, QuestionSet
+from ragbook.corpus import Corpus, Passage, Question, QuestionSet
 from ragbook.errors import InputError
 from ragbook.evaluation import Comparison, bootstrap_ci, compare, f1, paired_test
 from ragbook.evaluation.compare import _evidence_accuracy
@@ -103,7 +103,8 @@ def comparison(retriever) -> Comparison:
 def test_the_results_say_what_was_compared(comparison):
     results = comparison.results
     assert list(results) == [
-        "ragbook", "index", "questions", "k", "seed", "methods", "paired",
+        "ragbook", "index", "questions", "k", "seed", "cut_passages", "cut_words", "gold_missing",
+        "methods", "paired",
     ]  # fmt: skip
     assert results["ragbook"] == ragbook.__version__
     assert results["index"] is None
@@ -185,6 +186,68 @@ def test_evidence_accuracy_needs_gold_passages():
     assert results["methods"]["fid"]["evidence_accuracy"] is None
 
 
+@dataclass
+class Known(FakeRetriever):
+    """A retriever whose corpus is known."""
+
+    corpus: Corpus = field(default_factory=lambda: Corpus("known", PASSAGES))
+
+
+def test_gold_of_another_corpus_is_counted_and_never_a_silent_zero():
+    asked = QuestionSet("q", "dev", [replace(q, gold_passage=f"wiki:{number(q)}")
+                                     for q in QUESTIONS])  # fmt: skip
+    comparison = compare([FakeMethod("fid", 9, Known())], asked, k=3)
+    assert comparison.results["gold_missing"] == N
+    scores = comparison.results["methods"]["fid"]
+    assert scores["recall_at_k"] == 1.0  # as without a known gold passage: one holds the answer
+    assert scores["evidence_accuracy"] is None
+    assert scores["errors"]["not-retrieved"] == 0
+    assert {line["gold_passage"] for line in comparison.predictions} == (
+        {f"wiki:{i}" for i in range(N)}
+    )
+    assert f"gold passages of {N} questions are not among" in comparison.markdown()
+    some = [*asked[:3], *QUESTIONS[3:]]
+    results = compare([FakeMethod("fid", 9, Known())], QuestionSet("q", "dev", some)).results
+    assert results["gold_missing"] == 3
+    results = compare([FakeMethod("fid", 9, Known())], QUESTIONS).results
+    assert results["gold_missing"] == 0
+    assert "are not among" not in Comparison(results, []).markdown()
+    results = compare([FakeMethod("fid", 9, FakeRetriever())], QUESTIONS).results
+    assert results["gold_missing"] is None
+
+
+def test_gold_ids_of_whole_documents_count_for_their_pieces():
+    """The corpus has p0-1 .. p44-1 and p0-2; the questions name p0, p1, ...: `corpus build`."""
+    cut = [replace(p, id=f"{p.id}-1") for p in PASSAGES]
+
+    class Cut(FakeRetriever):
+        corpus = Corpus("cut", [*cut, Passage("p0-2", "Title 0", "More.")])
+
+        def retrieve(self, questions, k):
+            return [
+                Retrieved(tuple(f"{i}-1" for i in r.ids), r.scores,
+                          tuple(replace(p, id=f"{p.id}-1") for p in r.passages))
+                for r in super().retrieve(questions, k)
+            ]  # fmt: skip
+
+    class OfPieces(FakeMethod):
+        def answer(self, questions, k=5):
+            return [
+                replace(a, evidence=tuple(replace(e, passage_id=f"{e.passage_id}-1")
+                                          for e in a.evidence))
+                for a in super().answer(questions, k)
+            ]  # fmt: skip
+
+    whole = compare([FakeMethod("fid", 9, FakeRetriever())], QUESTIONS, k=3).results
+    pieces = compare([OfPieces("fid", 9, Cut())], QUESTIONS, k=3).results
+    assert pieces["gold_missing"] == 0
+    assert pieces["methods"] == whole["methods"]
+    assert pieces["methods"]["fid"]["evidence_accuracy"] == 16 / 32
+    unretrieved = compare([OfPieces("fid", 9, Cut())], QUESTIONS, k=1).results["methods"]["fid"]
+    assert unretrieved["recall_at_k"] == 0
+    assert unretrieved["errors"]["not-retrieved"] == N - 9
+
+
 def test_every_pair_is_tested_on_every_score(comparison):
     paired = comparison.results["paired"]
     assert [(test["metric"], test["a"], test["b"]) for test in paired] == [
@@ -208,7 +271,8 @@ def test_every_pair_is_tested_on_every_score(comparison):
 
 def test_a_prediction_is_a_question_with_every_method(comparison):
     line = comparison.predictions[1]
-    assert list(line) == ["question", "answers", "gold_passage", "retrieved", "methods"]
+    assert line["id"] == "2"  # its number, as its file gave it none
+    assert list(line) == ["id", "question", "answers", "gold_passage", "retrieved", "methods"]
     assert line["retrieved"] == [
         {"passage_id": "p2", "score": 0.0},
         {"passage_id": "p1", "score": -1.0},
@@ -569,11 +633,10 @@ def test_evidence_is_right_where_the_heaviest_passage_is_the_gold_one():
     """On three of four questions; the lightest would be right on the fourth. An answer without
     evidence is not right, and alone it is no method of passages."""
     questions = QuestionSet("four", "dev", [Question(f"q{i}", ("a",), "gold") for i in range(4)])
-    answers = [
-        Answer("q", "a", 0.0, (Evidence("other", other), Evidence("gold", 1 - other)), 0.0)
-        for other in (0.1, 0.8, 0.2, 0.3)
+    evidence = [
+        [{"passage_id": "other", "weight": w}, {"passage_id": "gold", "weight": 1 - w}]
+        for w in (0.1, 0.8, 0.2, 0.3)
     ]
-    assert _evidence_accuracy(questions, answers) == 0.75
-    bare = replace(answers[0], evidence=())
-    assert _evidence_accuracy(questions, [bare, *answers[1:]]) == 0.5
-    assert _evidence_accuracy(questions, [bare] * 4) is None
+    assert _evidence_accuracy(questions, evidence) == 0.75
+    assert _evidence_accuracy(questions, [[], *evidence[1:]]) == 0.5
+    assert _evidence_accuracy(questions, [[]] * 4) is None

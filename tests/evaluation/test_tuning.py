@@ -155,10 +155,10 @@ def test_the_penalty_with_most_right_answers_is_chosen(monkeypatch):
     found = tuning.choose_length_penalties(
         ["rag-sequence", "rag-token", "fid"],
         "a folder",
-        "all passages",
+        "all passages",  # type: ignore[arg-type]
         questions,
         True,
-        k=3,  # type: ignore[arg-type]
+        k=3,
     )
     assert found == {"rag-sequence": 0.0, "rag-token": 2.0, "fid": 1.0}
     assert loaded == list(tuning.PENALTIES)

@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from ragbook import explorer
-from ragbook.corpus import Corpus, Question
+from ragbook.corpus import Corpus, Question, QuestionSet
+from ragbook.corpus.gold import placed
 from ragbook.errors import InputError
 from ragbook.evaluation.errors import NAMES
 from ragbook.explorer.pages import detail, index, question_id, write
@@ -143,6 +145,29 @@ def test_a_gold_passage_that_nobody_had_is_shown_last_and_said_to_be_unused():
         (IDS[1], "", 1),
         (IDS[6], "gold", 0),
     ]
+
+
+def test_a_gold_passage_of_another_corpus_is_not_shown():
+    """Nor is it the end of a run that took hours."""
+    line = prediction(1, one="grass") | {"gold_passage": "wiki:7"}
+    passages = detail(line, CORPUS)["passages"]
+    assert {p["mark"] for p in passages} == {""}
+    assert len(passages) == 3
+
+
+def test_each_piece_of_a_gold_document_is_marked():
+    corpus = Corpus("pieces", [replace(p, id=f"doc-{i + 1}") for i, p in enumerate(CORPUS)])
+    line = prediction(1, one="grass") | {"gold_passage": "doc"}
+    for at, each in enumerate(line["methods"]["one"]["evidence"]):
+        each["passage_id"] = f"doc-{at + 2}"
+    (question,) = placed(
+        QuestionSet("q", "all", [Question(line["question"], ("fish",), "doc")]), corpus
+    )
+    assert [p["mark"] for p in detail(line, corpus, question)["passages"]] == ["gold"] * 3
+    found = index([line], {question.text: question})
+    assert found["rows"][0][found["fields"].index("found")] == 1
+    (unplaced,) = [p for p in detail(line, corpus)["passages"] if p["mark"] == "gold"]
+    assert (unplaced["id"], unplaced["used"]) == ("doc-1", 0)
 
 
 def test_all_that_is_written_is_read_back(tmp_path, monkeypatch):

@@ -41,6 +41,14 @@ def test_gold_first_then_the_others_in_order(gold, ids, k, expected, scores):
     assert found.scores.tolist() == scores
 
 
+def test_of_a_gold_document_the_piece_with_the_answer_is_first():
+    pieces = [Passage(f"doc-{i}", "", f"The letter {letter}.") for i, letter in enumerate("abc", 1)]
+    corpus = Corpus("pieces", pieces)
+    oracle = OracleRetriever(corpus, FixedRetriever(pieces, [3, 2, 1]))
+    (found,) = oracle.retrieve([Question("?", ("letter C",), "doc")], 2)
+    assert found.ids == ("doc-3", "doc-1")
+
+
 def test_gold_leads_by_one_nat_of_prior():
     found = retrieve("c", "abcdef", 5)
     prior = np.exp(4.0 * found.scores) / np.exp(4.0 * found.scores).sum()

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import Passage, Question
-from ragbook.methods.base import Answer, check, held_to, written_answer
+from ragbook.methods.base import Answer, check, check_length, held_to, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.methods.leave_one_out import check_leaves_some
 from ragbook.models import LanguageModel
@@ -238,6 +238,7 @@ class KnnLM:
         verbatim: bool = False,
         length_penalty: float = 0.0,
     ) -> None:
+        check_length(lm, max_length)
         self.length_penalty = length_penalty
         self.lm, self.retriever, self.lam, self.temperature = lm, retriever, lam, temperature
         self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
@@ -262,11 +263,13 @@ class KnnLM:
 
         Returns
         -------
-        (log p_LM [T] of each token, squared distances [T, M] to all keys, hits bool [T, M]).
+        (log p_LM [T] of each token, squared distances [T, M] to all keys, hits bool [T, M]). Of an
+        answer that is longer than the model's places, T are as many tokens as it has.
         """
         keys, values, _ = memory
         prompt = self.lm.prompt_ids(question.text)
-        target = torch.tensor(list(tokens))
+        room = None if self.lm.positions is None else max(1, self.lm.positions - len(prompt) + 1)
+        target = self.lm.cut.fitting(torch.tensor([list(tokens)]), room)[0][:room]
         ids = torch.tensor([[*prompt, *target.tolist()[:-1]]])
         queries, log_probs = self.lm.forward(ids, last=len(target))
         own = log_probs[0].gather(1, target[:, None])[:, 0]

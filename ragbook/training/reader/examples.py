@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ragbook.corpus import Corpus, Passage, Question
+from ragbook.corpus import Corpus, Passage, Question, QuestionSet
+from ragbook.corpus.gold import gold_passage, missing_sentence, placed
 from ragbook.errors import InputError
 from ragbook.training.reader.worlds import Example
 
@@ -130,19 +131,22 @@ class GoldExamples:
         from ragbook.models import load_encoder
 
         self.corpus = corpus
-        self.questions = [taught for q in questions if (taught := self._taught(q))]
+        asked = placed(QuestionSet("", "", questions), corpus)
+        self.questions = [taught for q in asked if (taught := self._taught(q))]
         if not self.questions:
+            missing = missing_sentence(asked, corpus.name)
             raise InputError(
-                f"No question has a gold passage in {corpus.name!r} that holds its answer; give "
-                "questions with gold passages, from which readers learn."
+                f"No question has a gold passage in {corpus.name!r} that holds its answer"
+                f"{f' ({missing})' if missing else ''}; give questions with gold passages, from "
+                "which readers learn."
             )
         if len(corpus) < LEAST_PASSAGES:
             raise InputError(
                 f"{corpus.name!r} has {len(corpus)} passages; readers need at least "
                 f"{LEAST_PASSAGES} to draw distractors from, so give a larger corpus."
             )
-        asked = repr([(q.text, q.answers, q.gold_passage) for q in self.questions])
-        self.sha256 = hashlib.sha256((corpus.sha256 + asked).encode()).hexdigest()
+        taught = repr([(q.text, q.answers, q.gold_passage) for q in self.questions])
+        self.sha256 = hashlib.sha256((corpus.sha256 + taught).encode()).hexdigest()
         gold = {q.gold_passage for q in self.questions}
         self.passages = [p for p in corpus if p.id in gold]
         encoder = load_encoder().to(device)
@@ -168,16 +172,16 @@ class GoldExamples:
 
     def _taught(self, question: Question) -> Question | None:
         """The question with its answers in a new order: the first that its gold passage holds comes
-        first. None if the gold passage holds none."""
-        if question.gold_passage is None:
+        first. None if the gold passage holds none, or is not in the corpus."""
+        gold = gold_passage(self.corpus, question)
+        if gold is None:
             return None
-        text = f" {_words(self.corpus.get(question.gold_passage).text)} "
+        text = f" {_words(gold.text)} "
         held = [a for a in question.answers if f" {_words(a)} " in text]
-        return (
-            replace(question, answers=tuple(dict.fromkeys([*held[:1], *question.answers])))
-            if held
-            else None
-        )
+        if not held:
+            return None
+        answers = tuple(dict.fromkeys([*held[:1], *question.answers]))
+        return replace(question, answers=answers, gold_passage=gold.id, placed=None)
 
     def example(self, rng: random.Random, n: int, negative: float) -> Example:
         """One question with n passages; with probability `negative` the gold one is left out.

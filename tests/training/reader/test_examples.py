@@ -70,6 +70,20 @@ def test_only_questions_that_their_passage_answers_are_taught(monkeypatch):
         GoldExamples(Corpus("few", rivers[:11]), asked)
 
 
+def test_gold_passages_of_another_corpus_are_left_out_or_named(monkeypatch):
+    monkeypatch.setattr("ragbook.models.load_encoder", RandomEncoder)
+    rivers = [Passage(f"{i}-1", f"River {i}", f"River {i} rises at Vel{i}.") for i in range(12)]
+    corpus = Corpus("rivers", rivers)
+    asked = [
+        Question("Where does river 1 rise?", ("Vel1",), "1"),  # the document of 1-1
+        Question("Where does river 2 rise?", ("Vel2",), "Q2$1"),
+    ]
+    (taught,) = GoldExamples(corpus, asked).questions
+    assert taught.gold_passage == "1-1"
+    with pytest.raises(InputError, match=r"1 of 1 gold passages .* such as 'Q2\$1'"):
+        GoldExamples(corpus, asked[1:])
+
+
 def test_a_run_to_be_restored_stands_in_its_passage_once():
     rng = random.Random(0)
     words = set(DANUBE.text.split())

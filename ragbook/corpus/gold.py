@@ -1,0 +1,118 @@
+"""Which passages of a corpus a question's gold id means: one, the pieces of a document, or none.
+
+`ragbook corpus build` cuts the passage ``0`` into the pieces ``0-1``, ``0-2`` and so on. A question
+file that names the whole document ``0`` still means something in the corpus of the pieces, as their
+ids lead back to it: where no passage is called ``0``, each of its pieces counts as gold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from ragbook.corpus.answers import has_answer
+from ragbook.corpus.ids import is_number
+from ragbook.corpus.types import Passage, Question, QuestionSet
+
+
+class Passages(Protocol):
+    """What is needed of a corpus here; a `Corpus` and an index's stored passages have it."""
+
+    name: str
+
+    def ids(self) -> Iterator[str]:
+        """All ids, in order."""
+        ...
+
+    def get(self, passage_id: str) -> Passage:
+        """The passage with this id; KeyError if there is none."""
+        ...
+
+
+def meanings(ids: Iterable[str], wanted: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """What each of the gold ids `wanted` means among the ids of a corpus: itself if it is one of
+    them, otherwise the ids ``<id>-1``, ``<id>-2``, ... in the corpus's order; often none at all.
+
+    The ids are read once, so that those of all of Wikipedia need not be in memory.
+    """
+    wanted = set(wanted)
+    there: set[str] = set()
+    pieces: dict[str, list[str]] = {}
+    for passage_id in ids:
+        if passage_id in wanted:
+            there.add(passage_id)
+        document = document_of(passage_id)
+        if document in wanted:
+            pieces.setdefault(document, []).append(passage_id)
+    return {one: (one,) if one in there else tuple(pieces.get(one, ())) for one in wanted}
+
+
+def document_of(passage_id: str) -> str | None:
+    """The document that a piece was cut from, by its id; None for an id of another form."""
+    document, _, number = passage_id.rpartition("-")
+    whole = number.isascii() and is_number(number) and number != "0"
+    return document if document and whole else None
+
+
+def placed(questions: QuestionSet, corpus: Passages) -> QuestionSet:
+    """The questions with what their gold ids mean in a corpus, `Question.placed`. Where a gold id
+    is a passage's, as usual, nothing changes."""
+    wanted = {q.gold_passage for q in questions if q.gold_passage is not None}
+    if not wanted:
+        return questions
+    found = meanings(corpus.ids(), wanted)
+
+    def known(question: Question) -> Question:
+        gold = question.gold_passage
+        if gold is None or found[gold] == (gold,):
+            return question
+        return replace(question, placed=found[gold])
+
+    return QuestionSet(
+        questions.name, questions.split, map(known, questions), skipped=questions.skipped
+    )
+
+
+def missing(questions: Iterable[Question]) -> list[Question]:
+    """The questions whose gold ids mean nothing in the corpus in which they were `placed`."""
+    return [question for question in questions if question.placed == ()]
+
+
+def missing_sentence(questions: Sequence[Question], corpus: str) -> str | None:
+    """How many gold ids the corpus of that name lacks, with an example; None if it has them all.
+    The questions were `placed` in it."""
+    lost = missing(questions)
+    if not lost:
+        return None
+    named = sum(question.gold_passage is not None for question in questions)
+    return (
+        f"{len(lost):,} of {named:,} gold passages are not in corpus {corpus!r}, such as "
+        f"{lost[0].gold_passage!r} of the question {lost[0].text!r}"
+    )
+
+
+def gold_passage(corpus: Passages, question: Question) -> Passage | None:
+    """The passage that a question's gold id means: of a document's pieces the first that holds an
+    answer, or the first of all. None if the question names no gold passage, or one that the corpus
+    lacks."""
+    gold = question.gold_passage
+    if gold is None:
+        return None
+    try:
+        return corpus.get(gold)
+    except KeyError:
+        pieces = list(_pieces(corpus, gold))
+    holding = (piece for piece in pieces if has_answer(piece.text, question.answers))
+    return next(holding, pieces[0] if pieces else None)
+
+
+def _pieces(corpus: Passages, document: str) -> Iterator[Passage]:
+    """A document's pieces, whose numbers have no gaps."""
+    number = 1
+    while True:
+        try:
+            yield corpus.get(f"{document}-{number}")
+        except KeyError:
+            return
+        number += 1

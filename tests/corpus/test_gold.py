@@ -1,0 +1,92 @@
+"""What gold ids mean: a passage, the pieces of a document, or nothing in this corpus."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragbook.corpus import Corpus, Passage, Question, QuestionSet, load_corpus
+from ragbook.corpus.building import WORDS, build_passages
+from ragbook.corpus.gold import document_of, gold_passage, meanings, missing, placed
+from ragbook.corpus.gold import missing_sentence as sentence_of
+from ragbook.corpus.sources import Source
+from ragbook.index.passages import StoredPassages, write_passages
+
+DOCUMENTS = [
+    Passage("0", "Long", " ".join(["word"] * 210 + ["Xanadu"] + ["word"] * 30)),
+    Passage("1", "Short", "Short text."),
+    Passage("a-2", "Dashed", "Another text."),
+]
+
+
+@pytest.fixture
+def built(tmp_path) -> Corpus:
+    """The documents, cut into passages by `ragbook corpus build`'s function."""
+    out = tmp_path / "built.jsonl"
+    build_passages(Source("s", "1", lambda: iter(DOCUMENTS)), out, progress=False)
+    return load_corpus(out)
+
+
+def questions(*gold: str | None) -> QuestionSet:
+    return QuestionSet("q", "all", [Question(f"Q{i}?", ("xanadu",), g) for i, g in enumerate(gold)])
+
+
+def test_a_document_means_its_pieces(built):
+    asked = placed(questions("0", "1", "a-2", None, "a", "5"), built)
+    assert [q.gold_passages for q in asked] == [
+        ("0-1", "0-2", "0-3"),
+        ("1",),
+        ("a-2",),
+        (),
+        ("a-2",),
+        (),
+    ]
+    assert [q.gold_passage for q in asked] == ["0", "1", "a-2", None, "a", "5"]  # as in the file
+    assert asked.sha256 == questions("0", "1", "a-2", None, "a", "5").sha256
+    assert [q.gold_passage for q in missing(asked)] == ["5"]
+    sentence = sentence_of(asked, built.name)
+    assert sentence is not None
+    assert sentence.startswith("1 of 5 gold passages are not in corpus 'built', such as '5' of")
+    assert sentence_of(placed(questions("0", "1"), built), "built") is None
+
+
+def test_every_document_is_found_again_in_what_was_built_of_it(built):
+    found = meanings(built.ids(), [document.id for document in DOCUMENTS])
+    for document in DOCUMENTS:
+        pieces = [built.get(one) for one in found[document.id]]
+        assert " ".join(piece.text for piece in pieces) == document.text
+        assert all(len(piece.text.split()) <= WORDS for piece in pieces)
+
+
+def test_stored_passages_give_the_same(built, tmp_path):
+    path = tmp_path / "passages.arrow"
+    write_passages(path, built)
+    stored = StoredPassages(path, "built", "")
+    assert list(stored.ids()) == list(built.ids())
+    asked = questions("0", "1", "9")
+    assert list(placed(asked, stored)) == list(placed(asked, built))
+
+
+def test_of_a_document_the_piece_with_the_answer_is_taken(built):
+    found = [gold_passage(built, q) for q in questions("0", "1", None, "9")]
+    assert [None if one is None else one.id for one in found] == ["0-3", "1", None, None]
+    first = gold_passage(built, Question("Q?", ("nowhere",), "0"))
+    assert first is not None
+    assert first.id == "0-1"
+
+
+def test_a_passage_is_not_its_own_piece():
+    """Where both `a` and `a-1` are passages, `a` means only itself."""
+    corpus = Corpus("c", [Passage("a", "", "x"), Passage("a-1", "", "y")])
+    (question,) = placed(questions("a"), corpus)
+    assert question.gold_passages == ("a",)
+    assert question.placed is None
+
+
+@given(st.text(), st.integers(1, 10**8))
+def test_the_way_back_is_that_of_the_pieces_names(document, number):
+    assert document_of(f"{document}-{number}") == (document or None)
+
+
+@pytest.mark.parametrize("other", ["a", "a-", "a-0", "a-01", "a-b", "-1", "", "a-1٢"])
+def test_other_ids_lead_nowhere(other):
+    assert document_of(other) is None
