@@ -16,6 +16,9 @@ Runs = Callable[[str], Sequence[tuple[Sequence[int], Sequence[bool], Sequence[bo
 Allowed = Callable[[Sequence[int]], Sequence[int]]
 """From a prefix without the start token to the tokens that may follow; see `Verbatim`."""
 
+ARTICLES = ("a", "an", "the", "A", "An", "The")
+"""The words that say nothing by themselves; scores leave them out (Rajpurkar et al. 2016)."""
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -45,7 +48,8 @@ class Verbatim:
     """Which tokens may follow a prefix so that the answer is a run of whole words of a passage.
 
     A small reader that copies a long name sometimes drops a piece of it. With this restriction it
-    cannot, just as REALM's spans cannot.
+    cannot, just as REALM's spans cannot. Nor can it end after an article and nothing else, with
+    which a reader that finds no answer and may not be silent likes to get away.
 
     Parameters
     ----------
@@ -57,6 +61,7 @@ class Verbatim:
 
     def __init__(self, runs: Runs, passages: Sequence[Passage], end: int) -> None:
         self.end = end
+        self.articles = {tuple(tokens) for word in ARTICLES for tokens, _, _ in runs(word)}
         self.read: list[
             tuple[Sequence[int], Sequence[bool]]
         ] = []  # tokens, and whether each ends a word
@@ -81,6 +86,8 @@ class Verbatim:
                 # A piece may end with what is no whole word: nothing else can follow there.
                 if ends[stop - 1] or stop == len(tokens):
                     after.add(self.end)
+        if tuple(wanted) in self.articles and len(after) > 1:
+            after.discard(self.end)
         return sorted(after)
 
 

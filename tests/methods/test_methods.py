@@ -301,10 +301,12 @@ def test_beam_search_keeps_to_what_is_allowed():
 @given(st.lists(st.text("ab cdéß-1.", max_size=40), min_size=1, max_size=3), st.randoms())
 @settings(deadline=None)
 def test_verbatim_writes_every_run_of_words_and_nothing_else(texts, rng):
-    """A random walk ends at a run of whole words; every run of whole words can be walked."""
+    """A random walk ends at a run of whole words; every run of whole words can be walked, but to an
+    article alone where more can follow."""
     tokenizer = minilm_tokenizer()
     passages = [Passage(str(i), "", text) for i, text in enumerate(texts)]
     follow = Verbatim(partial(word_runs, tokenizer), passages, end=102)
+    article = tuple(tokenizer("a", add_special_tokens=False)["input_ids"])
     runs = set()
     for text in texts:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -320,13 +322,31 @@ def test_verbatim_writes_every_run_of_words_and_nothing_else(texts, rng):
         }
     for run in runs:
         assert all(run[i] in follow(run[:i]) for i in range(len(run)))
-        assert 102 in follow(run)
+        longer = any(other != run and other[: len(run)] == run for other in runs)
+        assert (102 in follow(run)) == (run != article or not longer)
     prefix = []
     while after := follow(prefix):
         if (token := rng.choice(after)) == 102:
             break
         prefix.append(token)
     assert tuple(prefix) in runs or not runs
+
+
+def test_an_article_alone_is_no_answer():
+    """Whatever its capital; it may begin one, and end one."""
+    tokenizer = minilm_tokenizer()
+    passage = Passage("a", "", "The Who played an encore. Who wrote the? A")
+
+    def tokens(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    follow = Verbatim(partial(word_runs, tokenizer), [passage], end=102)
+    assert follow(tokens("The")) == sorted([*tokens("Who"), *tokens("?")])
+    assert follow(tokens("an")) == tokens("encore")
+    assert 102 in follow(tokens("The Who"))
+    assert 102 in follow(tokens("wrote the"))
+    alone = Verbatim(partial(word_runs, tokenizer), [Passage("b", "", "Who wrote it? A")], end=102)
+    assert alone(tokens("a")) == [102]  # nothing else can follow
 
 
 def test_verbatim_answers_stand_in_a_passage(reader, language_model):
