@@ -17,7 +17,8 @@ def listed(names: str) -> frozenset[str]:
 FILES = listed(
     """file | image | media | bild | datei | medium | fichier | média | archivo | imagen |
     immagine | ficheiro | arquivo | imagem | bestand | afbeelding | plik | grafika | файл |
-    изображение | зображення | fil | billede | fitxer | imatge | tiedosto | kuva | soubor | obrázek | súbor |
+    изображение | зображення | fil | billede | fitxer | imatge | tiedosto | kuva | soubor |
+    obrázek | súbor |
     fájl | kép | fişier | fișier | imagine | dosya | resim | berkas | gambar | tập tin | hình |
     αρχείο | εικόνα | קובץ | תמונה | ملف | صورة | پرونده | تصویر | चित्र | ไฟล์ | ファイル | 画像 |
     文件 | 图像 | 檔案 | 圖像 | 파일 | 그림"""
