@@ -46,7 +46,7 @@ def sound(text):
     return isinstance(text, str) and text.encode("utf-8") is not None
 
 
-@fuzzed(250)
+@fuzzed(120)
 @given(cases(PASSAGES))
 def test_passages(tmp_path_factory, case):
     path = tmp_path_factory.mktemp("passages") / case[0]
@@ -58,7 +58,7 @@ def test_passages(tmp_path_factory, case):
         assert all(p.id.strip() and p.text.strip() for p in found)
 
 
-@fuzzed(250)
+@fuzzed(120)
 @given(cases(QUESTIONS))
 def test_questions(tmp_path_factory, case):
     path = tmp_path_factory.mktemp("questions") / case[0]
@@ -98,7 +98,7 @@ def test_pages(wikitext):
             assert sound(found.text)
 
 
-@fuzzed(100)
+@fuzzed(50)
 @given(st.lists(pieces, min_size=1, max_size=3), st.data())
 def test_dumps(tmp_path_factory, texts, data):
     shown = [text.replace("&", "&amp;").replace("<", "&lt;") for text in texts]
