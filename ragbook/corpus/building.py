@@ -149,8 +149,9 @@ def build_passages(
         faults = [fault for number in range(len(counts)) for fault in _read_left_out(parts, number)]
         replace_file(whole, out)
         shutil.rmtree(parts)
-        for fault in faults if left_out is not None else ():
-            left_out(fault)
+        if left_out is not None:
+            for fault in faults:
+                left_out(fault)
     finally:
         if parts.exists() and not _finished(parts):  # there is no part to go on from
             shutil.rmtree(parts)

@@ -10,7 +10,9 @@ import hashlib
 import json
 import re
 import shutil
+import ssl
 import time
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -154,7 +156,7 @@ def _fetch_once(url: str, part: Path, progress: bool) -> None:
         # With If-Range, the server sends another version from its start.
         headers |= {"Range": f"bytes={had}-", "If-Range": version}
     with (
-        httpx2.Client(follow_redirects=True, timeout=60) as client,
+        httpx2.Client(follow_redirects=True, timeout=60, verify=_certificates()) as client,
         client.stream("GET", url, headers=headers) as response,
     ):
         if response.status_code in _TRIED_AGAIN:
@@ -184,6 +186,11 @@ def _fetch_once(url: str, part: Path, progress: bool) -> None:
         note = {"url": url, "version": _version(response.headers)}
         write_json(_note(part), note, indent=None)
         _write(response, part, had, total, progress)
+
+
+@lru_cache(maxsize=1)  # reading the system's certificates takes longer than a small file
+def _certificates() -> ssl.SSLContext:
+    return httpx2.create_ssl_context()
 
 
 def _write(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ from xml.etree.ElementTree import Element, ParseError, iterparse
 from ragbook.corpus.ids import Ids, is_number
 from ragbook.corpus.nesting import check_work
 from ragbook.corpus.types import Passage
+from ragbook.corpus.wikis import REDIRECT
 from ragbook.corpus.wikitext import FILES_AND_CATEGORIES, is_disambiguation, parse, plain_text
 from ragbook.errors import InputError
 
 _ARTICLES = "0"  # the namespace
-_FILE, _CATEGORY = "6", "14"
+_MEDIA, _FILE, _CATEGORY = "-2", "6", "14"
 _OPENERS = {b"BZh": bz2.open, b"\x1f\x8b": gzip.open}
 
 
@@ -149,11 +149,11 @@ def _value(element: Element, tag: str) -> str:
 
 
 def _names(siteinfo: Element) -> frozenset[str]:
-    """This wiki's lower-case names of the namespaces for files and for categories."""
+    """This wiki's lower-case names of the namespaces for media, files and categories."""
     return frozenset(
         (space.text or "").lower()
         for space in siteinfo.iter()
-        if _tag(space) == "namespace" and space.get("key") in (_FILE, _CATEGORY)
+        if _tag(space) == "namespace" and space.get("key") in (_MEDIA, _FILE, _CATEGORY)
     )
 
 
@@ -177,7 +177,7 @@ def _page(
     if newest is None or _value(newest, "model") not in ("", "wikitext"):
         return None
     text = _value(newest, "text")
-    if re.match(r"\s*#redirect\b", text, re.IGNORECASE):
+    if REDIRECT.match(text):
         return None  # dumps of other programs do not have the redirect element
     title, number = _value(element, "title").strip(), _value(element, "id").strip()
     if not title or not is_number(number):

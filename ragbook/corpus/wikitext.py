@@ -14,34 +14,23 @@ from collections.abc import Callable, Collection
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from ragbook.corpus.wikis import CLOSING, FILES, listed
 from ragbook.errors import InputError
 
 if TYPE_CHECKING:
     from mwparserfromhell.wikicode import Wikicode  # pyright: ignore[reportMissingImports]
 
-FILES_AND_CATEGORIES = frozenset({"file", "image", "media", "category"})
-"""Canonical names of the namespaces whose links are not text; a wiki has its own names as well."""
+FILES_AND_CATEGORIES = FILES | {"category"}
+"""Names of the namespaces whose links are not text; a wiki has its own names as well."""
 
-
-def _listed(names: str) -> frozenset[str]:
-    return frozenset(names.split(" | "))
-
-
-_CLOSING = _listed(
-    "bibliography | citations | external links | footnotes | further reading | gallery | "
-    "literature | notes | notes and references | references | references and notes | see also | "
-    "sources | works cited"
-)
-"""Sections that are left out with everything below them: they only list sources and links."""
-
-_DROPPED_TAGS = _listed(
+_DROPPED_TAGS = listed(
     "ce | chem | gallery | graph | hiero | imagemap | inputbox | mapframe | maplink | math | ref "
     "| references | score | section | source | syntaxhighlight | table | templatedata | "
     "templatestyles | timeline"
 )
 
 # Only the template at its end shows that a page is a disambiguation page.
-_DISAMBIGUATION = _listed(
+_DISAMBIGUATION = listed(
     "dab | disam | disamb | disambig | disambiguation | disambiguation page | geodis | hndis | "
     "mathdab | numberdis | schooldis | roaddis | shipindex | letter-number combination "
     "disambiguation | aimai | begriffsklärung | bkl | desambiguação | desambiguación | disambigua "
@@ -53,7 +42,18 @@ _DISAMBIGUATING = re.compile(
 
 _CONNECTORS = {"-": "–", "–": "–", "to": " to ", "and": " and ", "or": " or ", "by": " by "}
 _CONNECTORS |= {"x": " × ", "×": " × ", "to(-)": " to ", "+/-": " ± ", "±": " ± "}
-_NUMBER = re.compile(r"[-+−]?[\d.,/]+(?:e[-+]?\d+)?")
+_NUMBER = re.compile(r"[-+−]?[\d.,/]+(?:\+\d+/\d+|e[-+]?\d+)?")
+_MIXED = re.compile(r"([\d.,]+)\+(\d+/\d+)")  # {{convert|2+1/2|in}} is 2 1/2 inches
+_MONTHS = (
+    ("January", "February", "March", "April", "May", "June", "July", "August", "September",
+     "October", "November", "December")
+)  # fmt: skip
+
+_COMMENT = re.compile(
+    r"(<(nowiki|pre|math|source|syntaxhighlight)\b[^<>]*(?<!/)>.*?</\2\s*>)"
+    r"|<!--.*?(?:-->|\Z)|<includeonly>.*?(?:</includeonly>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
 _INTERWIKI = re.compile(r"(?:[a-z]{2,3}|simple)(?:-[a-z]+)*:(?=\S)")
 
 _UNCLOSED_TABLE = re.compile(
@@ -77,7 +77,8 @@ _BEFORE_PUNCTUATION = re.compile(r"\s+([,.;:](?=\s|$))")
 
 
 def parse(wikitext: str) -> Wikicode:
-    """The parsed wikitext.
+    """The parsed wikitext without its comments, of which one that is not closed hides the rest of
+    the page, and without what only shows where the page is included in another.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def parse(wikitext: str) -> Wikicode:
             "Reading a Wikipedia dump needs mwparserfromhell; install it with "
             "`pip install 'ragbook[wikipedia]'`."
         ) from None
-    return mwparserfromhell.parse(wikitext)
+    return mwparserfromhell.parse(_COMMENT.sub(r"\1", wikitext))
 
 
 def is_disambiguation(title: str, code: Wikicode) -> bool:
@@ -116,12 +117,14 @@ def plain_text(code: Wikicode, without: Collection[str] = FILES_AND_CATEGORIES) 
         if type(node).__name__ == "Heading":
             if not closing or node.level <= closing:
                 heading = " ".join(_text(node.title, without).lower().split())
-                closing = node.level if heading in _CLOSING else 0
+                closing = node.level if heading in CLOSING else 0
             kept.append("\n\n")
         elif not closing:
             kept.append(_node(node, without))
     text = _UNCLOSED_REFERENCE.sub(" ", "".join(kept))
-    text = _TABLE_LINE.sub(" ", _UNCLOSED_TABLE.sub("\n", text))
+    text, tables = _UNCLOSED_TABLE.subn("\n", text)
+    if tables or "{{" in text:  # elsewhere a line may well begin with |
+        text = _TABLE_LINE.sub(" ", text)
     text = " ".join(_LEFTOVERS.sub(" ", text).split())
     # Removed templates leave brackets and commas: "Paris (; ) is".
     text = _REPEATED_SEPARATORS.sub(r"\1", text)
@@ -176,14 +179,28 @@ def _tag(node: Any, without: Collection[str]) -> str:
 
 
 def _wikilink(node: Any, without: Collection[str]) -> str:
-    title = str(node.title).strip()
+    title = _shown_title(node.title).strip()
     visible = title.startswith(":")  # [[:Category:Rivers]] is a link in the text
     title = title.removeprefix(":")
     space, colon, _ = title.partition(":")
     named = space.strip().replace("_", " ").lower()
     if colon and not visible and (named in without or _INTERWIKI.match(title)):
         return ""
-    return title.split("#")[0] or title if node.text is None else _text(node.text, without)
+    return title if node.text is None else _text(node.text, without)
+
+
+def _shown_title(title: Wikicode) -> str:
+    """A link's title with the characters of its entities and without its section (#...)."""
+    shown = ""
+    for node in title.nodes:
+        if type(node).__name__ != "Text":
+            shown += _entity(node) if type(node).__name__ == "HTMLEntity" else str(node)
+            continue
+        before, section, _ = node.value.partition("#")
+        if section and (shown + before).strip():
+            return shown + before
+        shown += node.value
+    return shown
 
 
 # --- templates that stand for words ---------------------------------------------------------------
@@ -206,14 +223,20 @@ def _template(node: Any, without: Collection[str]) -> str:
     if render is None:
         return ""
     # Arguments are taken by name, as {{lang|1=fr|2=...}} is the same as {{lang|fr|...}}.
-    given = {str(p.name).strip(): p.value for p in node.params}
+    other = _OTHER_NAMES.get("lang" if language else name, {})
+    given: dict[str, Any] = {}
+    for parameter in node.params:
+        key = str(parameter.name).strip()
+        given[other.get(key, key)] = parameter.value
     values = (given.get(str(number)) for number in range(1, len(given) + 1))
-    return render(
-        [
-            _text(value, without).strip()
-            for value in takewhile(lambda value: value is not None, values)
-        ]
-    )
+    arguments = [
+        _text(value, without).strip()
+        for value in takewhile(lambda value: value is not None, values)
+    ]
+    if name in _WITH_NAMED:
+        named = {key: _text(value, without).strip() for key, value in given.items()}
+        return _WITH_NAMED[name](arguments, named)
+    return render(arguments)
 
 
 def _argument(number: int) -> Callable[[_Arguments], str]:
@@ -229,7 +252,7 @@ def _convert(given: _Arguments) -> str:
     """{{convert|5|to|10|km|mi}} becomes "5 to 10 km": the measure itself, not the converted one."""
     text, rest = "", deque(given)
     while rest:
-        text += rest.popleft()
+        text += _MIXED.sub(r"\1 \2", rest.popleft())
         if rest and rest[0] in _CONNECTORS:
             text += _CONNECTORS[rest.popleft()]
             continue
@@ -239,6 +262,40 @@ def _convert(given: _Arguments) -> str:
             break  # no second unit of the same measure, as in {{convert|6|ft|2|in|m}}
         text += " "
     return text
+
+
+def _value(given: _Arguments, named: dict[str, str]) -> str:
+    """{{val|1.5|0.2|e=3|u=km}} becomes "1.5±0.2×103 km", as it does without the raised digits."""
+    text = "".join(given[:1])
+    if len(given) == 2:
+        text += given[1] if given[1].startswith("(") else f"±{given[1]}"
+    elif len(given) > 2:
+        text += "".join(
+            part if part[:1] in ("+", "-", "−") else mark + part
+            for mark, part in zip("+−", given[1:3], strict=True)
+        )
+    if power := named.get("e"):
+        text += f"×10{power}"
+    unit = named.get("u") or named.get("ul") or ""
+    per = named.get("up") or named.get("upl") or ""
+    unit += f"/{per}" if per else ""
+    return named.get("p", "") + text + named.get("s", "") + (f" {unit}" if unit else "")
+
+
+def _as_of(given: _Arguments, named: dict[str, str]) -> str:
+    """{{As of|2010|5|3}} becomes "As of 3 May 2010"."""
+    if named.get("alt"):
+        return named["alt"]
+    year, month, day = [*given, "", "", ""][:3]
+    if month.isascii() and month.isdigit() and 1 <= int(month[:3]) <= 12:
+        month = _MONTHS[int(month) - 1]
+    date = " ".join(part for part in (day if month else "", month, year) if part)
+    return f"{'as' if named.get('lc') else 'As'} of {date}"
+
+
+def _years(word: str, between: str) -> Callable[[_Arguments], str]:
+    """The rendering of one year or two after `word`, with `between` between them."""
+    return lambda given: word + between.join(part for part in given[:2] if part)
 
 
 def _fraction(given: _Arguments) -> str:
@@ -264,7 +321,7 @@ _TEMPLATES: dict[str, Callable[[_Arguments], str]] = {
     **dict.fromkeys(("convert", "cvt"), _convert),
     **dict.fromkeys(("lang", "langx", "transl", "transliteration", "translit"), _argument(1)),
     **dict.fromkeys(
-        _listed(
+        listed(
             "abbr | abbrlink | as written | big | blockquote | bold | center | cquote | em | "
             "emphasis | gloss | ill | interlanguage link | italic | italics | linktext | literal "
             "translation | nobold | nobr | noitalic | nowrap | nq | pull quote | quote | small | "
@@ -280,8 +337,8 @@ _TEMPLATES: dict[str, Callable[[_Arguments], str]] = {
     **dict.fromkeys(("ndash", "en dash", "nd"), _constant("–")),
     **dict.fromkeys(("mdash", "em dash", "md"), _constant("—")),
     **dict.fromkeys(("nbsp", "space", "thin space", "spaces"), _constant(" ")),
-    **dict.fromkeys(("circa", "c.", "ca."), _after("c. ")),
-    **dict.fromkeys(("floruit", "fl."), _after("fl. ")),
+    **dict.fromkeys(("circa", "c.", "ca."), _years("c. ", " – c. ")),
+    **dict.fromkeys(("floruit", "fl."), _years("fl. ", "–")),
     **dict.fromkeys(("us$", "usd"), _after("US$")),
     "hms": _after("HMS "),
     "uss": _after("USS "),
@@ -294,3 +351,17 @@ _TEMPLATES: dict[str, Callable[[_Arguments], str]] = {
     "gbp": _after("£"),
     "euro": _after("€"),
 }
+
+_WITH_NAMED: dict[str, Callable[[_Arguments, dict[str, str]], str]] = {
+    "val": _value,
+    "as of": _as_of,
+}
+"""Templates of which arguments with names are shown too."""
+
+_QUOTED = {"text": "1", "quote": "1", "content": "1"}
+_FOREIGN = {"code": "1", "text": "2"}
+_OTHER_NAMES: dict[str, dict[str, str]] = {
+    **{name: _QUOTED for name in ("quote", "blockquote", "cquote", "pull quote")},
+    **{name: _FOREIGN for name in ("lang", "langx", "transl", "transliteration")},
+}
+"""Names of arguments that are otherwise known by their number."""

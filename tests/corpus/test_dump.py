@@ -106,12 +106,55 @@ def test_every_hard_case(path):
         ),
         ("a <ref name=x b\n\nc", "a name=x b c"),
         ("a <ref x/>b<ref>c\nd", "a b d"),
+        ("[[Rock &#39;n&#39; roll]]", "Rock 'n' roll"),
+        ("[[A<!-- x | y -->B]] {{<!-- z -->nowrap|c}}", "AB c"),
+        ("[[C&amp;A#Types]] and [[ #F]]", "C&A and #F"),
+        ("[[&#70;ile:x.jpg|thumb|y]]z", "z"),
+        ("{{quote|text=All ''is'' well.|author=A}}", "All is well."),
+        ("{{cquote|quote=a = b}} {{lang|code=fr|text=bien}}", "a = b bien"),
+        ("{{convert|6|ft|2+1/2|in|m}} or {{convert|3+3/4|in}}", "6 ft 2 1/2 in or 3 3/4 in"),
+        ("{{val|1.5|0.2|ul=km}} {{val|5|u=m|up=s}}", "1.5±0.2 km 5 m/s"),
+        ("{{val|1.23|(4)|e=5|u=m}} {{val|7|+2|-1}}", "1.23(4)×105 m 7+2-1"),
+        (
+            "{{circa|1750|1800}}, {{fl.|1750|1800}}, {{c.|1750}}",
+            "c. 1750 – c. 1800, fl. 1750–1800, c. 1750",
+        ),
+        (
+            "{{As of|2010|5|3}}; {{as of|2011|12|lc=y}}; {{As of|2012|alt=by 2012}}",
+            "As of 3 May 2010; as of December 2011; by 2012",
+        ),
+        ("[[Bild:x.jpg|mini|y]]a [[Fichier:x.jpg|b]][[画像:x.jpg]]c", "a c"),
+        ("a\n== Literatur ==\nb\n== Leben ==\nc\n== Voir aussi ==\nd", "a c"),
+        ("a<includeonly>b</includeonly>c<noinclude>d</noinclude>", "acd"),
+        ("a <!-- b\n\n== c ==\nd", "a"),
+        ("<nowiki><!-- kept --></nowiki> a <!-- b --> c", "<!-- kept --> a c"),
+        ("The sum\n| x | + | y |\nis positive.", "The sum | x | + | y | is positive."),
         ("Oke ({{IPA|o}}; ) and ( , {{x}}) (a; )", "Oke and (a)"),
         ("", ""),
     ],
 )
 def test_markup(wikitext, text):
     assert plain_text(parse(wikitext)) == text
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "pages"),
+    [
+        ("#WEITERLEITUNG [[A]]", 0),
+        ("#redirección:[[A]]", 0),
+        ("#REDIRECT [[A]]", 0),
+        ("#перенаправление [[A]]", 0),
+        ("#転送[[A]]", 0),
+        ("#tam\n#two", 1),
+    ],
+)
+def test_redirects_in_all_languages(tmp_path, wikitext, pages):
+    path = tmp_path / "wiki.xml"
+    path.write_text(
+        "<mediawiki><page><title>A</title><ns>0</ns><id>1</id><revision><text>"
+        f"{wikitext}</text></revision></page></mediawiki>"
+    )
+    assert len(list(dump.read_pages(path))) == pages
 
 
 @pytest.mark.parametrize(
