@@ -34,7 +34,7 @@ ROOM = 1 << 28
 """Bytes of the disk that a download leaves free."""
 
 _TRIED_AGAIN = (408, 429, 500, 502, 503, 504)
-_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
 _NOTHING_MORE = re.compile(r"bytes \*/([0-9]{1,18})", re.IGNORECASE)
 
 
@@ -166,7 +166,7 @@ def _fetch_once(url: str, part: Path, progress: bool) -> None:
                 f"{url} cannot be fetched: the server says {response.status_code} "
                 f"{response.reason_phrase}; check the address."
             )
-        other = "ETag" in response.headers and _version(response.headers) != version
+        other = _version(response.headers) not in (None, version)
         if response.status_code == 416:
             whole = _NOTHING_MORE.fullmatch(response.headers.get("Content-Range", ""))
             if had and whole and int(whole[1]) == had and not other:
@@ -179,7 +179,7 @@ def _fetch_once(url: str, part: Path, progress: bool) -> None:
             if sent is None or int(sent[1]) != had or (had and other):
                 part.unlink(missing_ok=True)
                 raise ConnectionError("the server sent another part of the file than was asked for")
-            total = _digits(sent[3]) or int(sent[2]) + 1
+            total = int(sent[3])
         else:
             had = 0
         _check_room(url, part, total, had)

@@ -192,7 +192,8 @@ def _wikilink(node: Any, without: Collection[str]) -> str:
 def _shown_title(title: Wikicode) -> str:
     """A link's title with the characters of its entities and without its section (#...)."""
     shown = ""
-    for node in title.nodes:
+    nodes: list[Any] = title.nodes
+    for node in nodes:
         if type(node).__name__ != "Text":
             shown += _entity(node) if type(node).__name__ == "HTMLEntity" else str(node)
             continue

@@ -189,7 +189,9 @@ def test_a_length_that_is_none(server, tmp_path, length):
         {"Content-Range": "bytes ٣٠٠٠٠٠-1023999/1024000"},
         {"Content-Range": "bytes */²"},
         {"Content-Range": "nonsense"},
+        {"Content-Range": "bytes 300000-400000/*"},  # of a file of any length
         {"ETag": '"2"'},
+        {"ETag": None, "Last-Modified": "Sun, 29 Nov 2026 00:00:00 GMT"},
     ],
 )
 def test_parts_that_do_not_go_on_are_not_joined(server, tmp_path, later):

@@ -33,7 +33,12 @@ def fuzzed(examples: int) -> settings:
         deadline=None,
         derandomize=TIMES == 1,
         database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.filter_too_much,
+            HealthCheck.function_scoped_fixture,
+        ],
     )
 
 
