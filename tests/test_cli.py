@@ -722,7 +722,7 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
     assert [seen[name] for name in settings] == [0, 2.5, 1024, 512]
     assert "window 1,024, stride 512;" in capsys.readouterr().out
     store = SimpleNamespace(passages=SimpleNamespace(name="stored"))
-    monkeypatch.setattr("ragbook.index.datastore.Datastore.open", lambda _: store)
+    monkeypatch.setattr("ragbook.index.datastore.Datastore.open", lambda *_: store)
     assert run("perplexity", "--text", text, "--datastore", tmp_path) == 0
     assert (seen["corpus"], seen["datastore"]) == ("stored", store)
     assert (seen["lm"], seen["approximate"], "dev" in seen) == ("bundled on auto", False, False)

@@ -96,6 +96,22 @@ class IndexManifest(SignedManifest, kw_only=True):
     index: IndexEntry
 
 
+class LanguageModelEntry(Struct):
+    """The language model that made the keys."""
+
+    name: Text
+    sha256: Text
+    dimension: Small
+    window: Positive | None = None
+
+
+class DatastoreManifest(SignedManifest, kw_only=True):
+    """The manifest of a datastore; `pairs` is the number of its keys and values."""
+
+    language_model: LanguageModelEntry
+    pairs: Positive
+
+
 def serialize(manifest: Manifest) -> bytes:
     """The manifest as bytes, always in the same form; its key `sha256` is the hash of the other
     keys."""
