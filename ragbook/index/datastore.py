@@ -48,7 +48,7 @@ from ragbook.index.manifest import (
     DatastoreManifest,
     Manifest,
     hash_problems,
-    manifest_as_written,
+    is_damaged,
     opening_problems,
     read_signed,
     serialize,
@@ -322,7 +322,7 @@ def verify(path: Path | str) -> list[str]:
         manifest = _read_manifest(path)
     except InputError as error:
         there = (path / MANIFEST).is_file() and any((path / name).is_file() for name in FILES)
-        if there and not manifest_as_written(path):  # a datastore's, and damaged
+        if there and is_damaged(path, KIND, FORMAT_VERSION):
             return [str(error)]
         raise
     return size_problems(path, manifest) or hash_problems(path, manifest)

@@ -237,6 +237,19 @@ def read_signed(
     return manifest
 
 
+def is_damaged(folder: Path, kind: str, version: int) -> bool:
+    """Whether a manifest that cannot be read is a damaged one of this kind and version. One whose
+    own hash is right belongs to another version, or to something else."""
+    try:
+        raw = (folder / MANIFEST).read_bytes()
+        manifest = manifests.decode(raw)
+    except (ValueError, OSError):
+        return True
+    if not isinstance(manifest, dict) or raw != serialize(manifest):
+        return True
+    return (manifest.get("kind"), manifest.get("format_version")) == (kind, version)
+
+
 def manifest_as_written(folder: Path) -> bool:
     """Whether the manifest's bytes are still those that `write_manifest` wrote."""
     raw = (folder / MANIFEST).read_bytes()

@@ -36,7 +36,7 @@ def test_a_graph_as_it_was_made_is_right():
     check_links(graph())
 
 
-def spoil(index: Any, vector: str, at: int, value: int, dtype: type = np.int32) -> None:
+def spoil(index: Any, vector: str, at: int, value: int) -> None:
     """Write a number into a C++ vector of a graph."""
     numbers = getattr(index.hnsw, vector)
     array = faiss.rev_swig_ptr(numbers.data(), numbers.size())
