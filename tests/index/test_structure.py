@@ -118,7 +118,7 @@ def test_lists_must_lie_in_their_file(lists):
     flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_IVF_DATA
     index: Any = faiss.read_index(str(lists / "faiss.index"), flags)
     check_lists(index, lists / "faiss.lists")
-    on_disk = faiss.downcast_InvertedLists(index.invlists)
+    on_disk: Any = faiss.downcast_InvertedLists(index.invlists)
     one = on_disk.lists.data()  # the first
     for name, value in (("size", 46), ("size", 44), ("capacity", 2**40), ("offset", 8)):
         kept = getattr(one, name)
