@@ -97,7 +97,7 @@ print(index.manifest["corpus"]["passages"], "passages,", index.manifest["index"]
 # %% [markdown]
 # The folder is written under a hidden name and renamed when it is whole, so a build that is killed
 # leaves nothing that opens, and the next build goes on from its last shard. Opening an index checks
-# sizes and versions; `verify` reads every byte. One flipped bit in the middle of the passages is
+# sizes, versions and checksums of what is small; `verify` reads every byte. One flipped bit in the middle of the passages is
 # found:
 
 # %%

@@ -19,6 +19,7 @@ from ragbook.cli.advice import advice
 from ragbook.cli.parser import new_parser
 from ragbook.corpus import Corpus, Passage, load_corpus
 from ragbook.index.datastore import build_datastore
+from ragbook.index.manifest import serialize
 from ragbook.machine import DEVICES, PRECISIONS
 from ragbook.methods.base import Answer, Evidence
 from ragbook.models import load_language_model
@@ -379,6 +380,14 @@ def test_index_info(capsys, index):
     assert info["digest"] in out
 
 
+def test_a_refused_build_of_a_file_leaves_nothing(capsys, encoders, rivers, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    build = ["index", "build", "--corpus", rivers, "--out", tmp_path / "new"]
+    for factory in ("NSG32", "HNSW0", "IVF0,Flat", "PCA64,Flat"):
+        assert factory.partition(",")[0] in refusal(capsys, *build, "--factory", factory)
+        assert sorted(tmp_path.iterdir()) == before
+
+
 def test_index_verify(capsys, index):
     assert run("index", "verify", index) == 0
     assert printed(capsys, "index", "verify", index, "--json") == {"whole": True, "problems": []}
@@ -713,7 +722,7 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
     assert [seen[name] for name in settings] == [0, 2.5, 1024, 512]
     assert "window 1,024, stride 512;" in capsys.readouterr().out
     store = SimpleNamespace(passages=SimpleNamespace(name="stored"))
-    monkeypatch.setattr("ragbook.index.datastore.Datastore.open", lambda _: store)
+    monkeypatch.setattr("ragbook.index.datastore.Datastore.open", lambda *_: store)
     assert run("perplexity", "--text", text, "--datastore", tmp_path) == 0
     assert (seen["corpus"], seen["datastore"]) == ("stored", store)
     assert (seen["lm"], seen["approximate"], "dev" in seen) == ("bundled on auto", False, False)
@@ -988,3 +997,28 @@ def test_index_build_streams_the_corpus_that_python_loads(capsys, encoders, tmp_
     assert run("index", "build", "--corpus", rivers, "--out", tmp_path / "a") == 0
     index = build_index(load_corpus(rivers), tmp_path / "b", encoders["minilm"], progress=False)
     assert index.digest in capsys.readouterr().out
+
+
+def test_verify_is_an_option_of_what_opens_an_index(capsys, index, tmp_path):
+    """A letter changed within a text of an index without checksums is found by it alone."""
+    copy = Path(shutil.copytree(index, tmp_path / "damaged"))
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["checksums"]
+    (copy / "manifest.json").write_bytes(serialize(manifest))
+    path = copy / "passages.arrow"
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"Danube") + 1] ^= 1
+    path.write_bytes(raw)
+    assert run("index", "info", copy) == 0
+    commands: list[list[Any]] = [
+        ["index", "info", copy],
+        ["index", "search", copy, "a river"],
+        ["ask", "Which river?", "--index", copy, "--method", "rag-token"],
+        ["compare", "--index", copy, "--questions", "miniwiki"],
+        ["perplexity", "--index", copy],
+        ["datastore", "build", "--index", copy, "--out", tmp_path / "store"],
+    ]
+    for command in commands:
+        capsys.readouterr()
+        assert run(*command, "--verify") == 2
+        assert "passages.arrow is not as it was written" in capsys.readouterr().err

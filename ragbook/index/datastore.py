@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from msgspec import Struct
 from tqdm import tqdm
 
 from ragbook.errors import InputError
@@ -46,10 +45,10 @@ from ragbook.index.checksums import ranges_of
 from ragbook.index.factories import faiss_errors
 from ragbook.index.manifest import (
     MANIFEST,
+    DatastoreManifest,
     Manifest,
-    SignedManifest,
     hash_problems,
-    manifest_as_written,
+    is_damaged,
     opening_problems,
     read_signed,
     serialize,
@@ -64,7 +63,6 @@ from ragbook.index.working import (
     locked,
     take_up,
 )
-from ragbook.manifests import Positive, Small, Text
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
@@ -324,26 +322,10 @@ def verify(path: Path | str) -> list[str]:
         manifest = _read_manifest(path)
     except InputError as error:
         there = (path / MANIFEST).is_file() and any((path / name).is_file() for name in FILES)
-        if there and not manifest_as_written(path):  # a datastore's, and damaged
+        if there and is_damaged(path, KIND, FORMAT_VERSION):
             return [str(error)]
         raise
     return size_problems(path, manifest) or hash_problems(path, manifest)
-
-
-class LanguageModelEntry(Struct):
-    """The language model that made the keys."""
-
-    name: Text
-    sha256: Text
-    dimension: Small
-    window: Positive | None = None
-
-
-class DatastoreManifest(SignedManifest, kw_only=True):
-    """The manifest of a datastore; `pairs` is the number of its keys and values."""
-
-    language_model: LanguageModelEntry
-    pairs: Positive
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -167,8 +167,9 @@ def try_factory(factory: str, dimension: int, metric: str, passages: int) -> Non
     make_index(factory, dimension, metric, passages)
     small = make_index(re.sub(r"IVF\d+", "IVF1", factory), dimension, metric, passages)
     if isinstance(small, faiss.IndexPreTransform):
-        for number in range(small.chain.size()):
-            transform = faiss.downcast_VectorTransform(small.chain.at(number))
+        chain: Any = small.chain
+        for number in range(chain.size()):
+            transform = faiss.downcast_VectorTransform(chain.at(number))
             if isinstance(transform, faiss.OPQMatrix):
                 transform.niter = transform.niter_pq_0 = 1
     count = min(passages, max(_TRIAL, _codes(small)))

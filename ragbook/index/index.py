@@ -19,13 +19,15 @@ import numpy as np
 from ragbook import manifests
 from ragbook.errors import InputError
 from ragbook.index.manifest import (
+    FORMAT_VERSION,
+    KIND,
     MANIFEST,
     UNSAID,
     Manifest,
     conventions,
     digest,
     hash_problems,
-    manifest_as_written,
+    is_damaged,
     opening_problems,
     read_manifest,
     size_problems,
@@ -274,13 +276,8 @@ def verify(path: Path | str) -> list[str]:
     try:
         manifest = read_manifest(path)
     except InputError as error:
-        # A manifest with the right hash belongs to another version or to something else. One with a
-        # wrong hash beside an index's files is damaged.
-        if (
-            (path / MANIFEST).is_file()
-            and not manifest_as_written(path)
-            and any(part.is_file() for part in parts)
-        ):
+        there = (path / MANIFEST).is_file() and any(part.is_file() for part in parts)
+        if there and is_damaged(path, KIND, FORMAT_VERSION):
             return [str(error)]
         raise
     problems = size_problems(path, manifest) or hash_problems(path, manifest)

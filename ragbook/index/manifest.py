@@ -96,6 +96,22 @@ class IndexManifest(SignedManifest, kw_only=True):
     index: IndexEntry
 
 
+class LanguageModelEntry(Struct):
+    """The language model that made the keys."""
+
+    name: Text
+    sha256: Text
+    dimension: Small
+    window: Positive | None = None
+
+
+class DatastoreManifest(SignedManifest, kw_only=True):
+    """The manifest of a datastore; `pairs` is the number of its keys and values."""
+
+    language_model: LanguageModelEntry
+    pairs: Positive
+
+
 def serialize(manifest: Manifest) -> bytes:
     """The manifest as bytes, always in the same form; its key `sha256` is the hash of the other
     keys."""
@@ -219,6 +235,19 @@ def read_signed(
         # Older manifests name no similarity: every encoder used the cosine then.
         encoder.setdefault("similarity", UNSAID["similarity"])
     return manifest
+
+
+def is_damaged(folder: Path, kind: str, version: int) -> bool:
+    """Whether a manifest that cannot be read is a damaged one of this kind and version. One whose
+    own hash is right belongs to another version, or to something else."""
+    try:
+        raw = (folder / MANIFEST).read_bytes()
+        manifest = manifests.decode(raw)
+    except (ValueError, OSError):
+        return True
+    if not isinstance(manifest, dict) or raw != serialize(manifest):
+        return True
+    return (manifest.get("kind"), manifest.get("format_version")) == (kind, version)
 
 
 def manifest_as_written(folder: Path) -> bool:

@@ -107,7 +107,7 @@ def _offsets_crc32(batch: pa.RecordBatch) -> int:
     found = 0
     for column in batch.columns:
         offsets = _offsets(column)
-        found = zlib.crc32(b"" if offsets is None else offsets, found)
+        found = zlib.crc32(b"" if offsets is None else offsets.tobytes(), found)
     return found
 
 

@@ -53,12 +53,13 @@ def check_lists(index: Any, lists: Path) -> None:
     size = lists.stat().st_size
     if not isinstance(on_disk, faiss.OnDiskInvertedLists) or on_disk.totsize != size:
         raise DamagedError(f"{lists.name} has another size than the index says")
+    entries: Any = on_disk.lists
     if on_disk.nlist != inverted.nlist or on_disk.code_size != inverted.code_size:
         raise DamagedError("its inverted lists are of another kind than the index says")
-    if on_disk.lists.size() != on_disk.nlist or inverted.quantizer.ntotal != inverted.nlist:
+    if entries.size() != on_disk.nlist or inverted.quantizer.ntotal != inverted.nlist:
         raise DamagedError("it has another number of inverted lists than it says")
     # A C++ vector of (size, capacity, offset), which Python would read one by one.
-    numbers = (ctypes.c_uint64 * (3 * on_disk.nlist)).from_address(int(on_disk.lists.data().this))
+    numbers: Any = (ctypes.c_uint64 * (3 * on_disk.nlist)).from_address(int(entries.data().this))
     table = np.frombuffer(numbers, np.uint64).reshape(-1, 3)
     used, room, offset = table[table[:, 1] > 0].T
     most = np.uint64(size)
@@ -78,7 +79,8 @@ def check_codes(index: Any) -> None:
     import faiss
 
     if isinstance(index, faiss.IndexPreTransform):
-        chain = [index.chain.at(number) for number in range(index.chain.size())]
+        chained: Any = index.chain
+        chain = [chained.at(number) for number in range(chained.size())]
         dimensions = [index.d, *(each.d_out for each in chain)]
         if [each.d_in for each in chain] != dimensions[:-1]:
             raise DamagedError("its transformations do not fit each other")
@@ -104,7 +106,7 @@ def _check_graph(index: Any) -> None:
     """The parts of a graph whose number does not grow with the vectors, and the sizes of others."""
     import faiss
 
-    graph = index.hnsw
+    graph: Any = index.hnsw
     storage: Any = faiss.downcast_index(index.storage)
     if storage.ntotal != index.ntotal or storage.d != index.d:
         raise DamagedError("the vectors of its graph are of another number")
@@ -130,7 +132,8 @@ def check_links(index: Any) -> None:
         return check_links(faiss.downcast_index(index.index))
     if not isinstance(index, faiss.IndexHNSW) or index.ntotal == 0:
         return None
-    graph, count = index.hnsw, index.ntotal
+    graph: Any = index.hnsw
+    count = index.ntotal
     levels, offsets = _array(graph.levels, np.int32), _array(graph.offsets, np.uint64)
     room = _array(graph.cum_nneighbor_per_level, np.int32)
     if (np.diff(room) < 0).any() or room[0] != 0:

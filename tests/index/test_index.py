@@ -373,6 +373,15 @@ def test_another_format_version_does_not_open(copy, monkeypatch):
         lambda m: m["files"].pop("faiss.index"),
         lambda m: m["files"].update({"../index/faiss.index": m["files"].pop("faiss.index")}),
         lambda m: m["corpus"].pop("name"),
+        lambda m: m["encoder"].update(metric="l1"),
+        lambda m: m["encoder"].update(prompts=[]),
+        lambda m: m["index"]["parameters"].update(effort=-1),
+        lambda m: m["index"]["parameters"].update(parts=2**31),
+        lambda m: m["index"]["parameters"].update(parts=2**31 - 1),
+        lambda m: m["index"]["parameters"].update(parts=2),
+        lambda m: m["index"]["parameters"].update(factory=["Flat"]),
+        lambda m: m["corpus"].update(passages="23"),
+        lambda m: m["files"]["faiss.index"].update(bytes=-1),
     ],
 )
 def test_manifest_that_contradicts_the_files_does_not_open(copy, change):
