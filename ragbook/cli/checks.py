@@ -118,7 +118,8 @@ def _check_models(
         )
     if lm is not None and "reader" in given and set(names) == {"knn-lm"}:
         raise InputError(
-            "knn-lm alone reads with the model of --lm, so --reader would be ignored; leave one out."
+            "knn-lm alone reads with the model of --lm, so --reader would be ignored; leave one "
+            "out."
         )
     if lm is None and "knn-lm" in names and kind not in ("trained", CAUSAL):
         print(
@@ -140,4 +141,5 @@ def _option(key: str) -> str:
 def given_options(arguments: argparse.Namespace) -> list[str]:
     """The names of the arguments that differ from their command's defaults, sorted."""
     default = arguments.parser.get_default
-    return sorted(key for key, value in vars(arguments).items() if value != default(key))
+    values = {key: value for key, value in vars(arguments).items() if key != "command"}
+    return sorted(key for key, value in values.items() if value != default(key))

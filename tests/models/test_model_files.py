@@ -71,9 +71,7 @@ def test_weights_that_are_missing_or_others_are_named(kind, good, tmp_path):
         "whole numbers": lambda t: t.update({name: t[name].to(torch.int64)}),
     }
     for what, change in changes.items():
-        folder = damaged(
-            good(kind), tmp_path / what / "m-ctx_encoder", file, tensors_changed(change)
-        )
+        folder = damaged(good(kind), tmp_path / what / "m", file, tensors_changed(change))
         said = refusal(kind, folder)
         assert short in said or "shape" in said or "damaged" in said, (what, said)
     folder = damaged(good(kind), tmp_path / "none" / "m", file, tensors_changed(dict.clear))
