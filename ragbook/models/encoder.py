@@ -407,9 +407,10 @@ def _load_dpr(name: str) -> Encoder:
 
 def _dpr_tower(kind: Any, name: str, other: str) -> Any:
     """One half of a DPR pair."""
-    if not Path(name).is_dir() and Path(other).is_dir():
+    if Path(other).is_dir() and not (Path(name) / "config.json").is_file():
         raise InputError(
-            f"there is no DPR checkpoint with safetensors at {name!r}, the other half of {other!r}"
+            f"there is no DPR checkpoint with safetensors at {name!r}, the other half of "
+            f"{other!r}; check the name, or download it first"
         )
     model = whole_model(kind, name, "DPR")
     if model.config.projection_dim:
