@@ -89,6 +89,9 @@ def encoders(monkeypatch, tmp_path):
         lambda name, **how: made.setdefault(name, HashEncoder(name)),
     )
     monkeypatch.setattr("ragbook.methods.load", fake_load)
+    # So all names are good; what is said of others is in test_checks.py.
+    monkeypatch.setattr("ragbook.models.encoder.look_up_encoder", lambda *_: None)
+    monkeypatch.setattr("ragbook.models.loading.look_up", lambda *_, **__: "trained")
     monkeypatch.setenv("RAGBOOK_CACHE", str(tmp_path / "cache"))
     return made
 

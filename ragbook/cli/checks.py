@@ -116,6 +116,17 @@ def _check_models(
             f"{arguments.reader} was trained on a prompt of its own; leave --prompt and "
             "--demonstrations out"
         )
+    if lm is not None and "reader" in given and set(names) == {"knn-lm"}:
+        raise InputError(
+            "knn-lm alone reads with the model of --lm, so --reader would be ignored; leave one "
+            "out."
+        )
+    if lm is None and "knn-lm" in names and kind not in ("trained", CAUSAL):
+        print(
+            f"ragbook: knn-lm uses the bundled language model, as {arguments.reader} is none; name "
+            "another with --lm",
+            file=sys.stderr,
+        )
     if "memory" in given and CAUSAL not in (kind, lm):
         raise InputError(
             "--memory is that of a causal model, and neither --reader nor --lm names one; leave it "
@@ -130,4 +141,5 @@ def _option(key: str) -> str:
 def given_options(arguments: argparse.Namespace) -> list[str]:
     """The names of the arguments that differ from their command's defaults, sorted."""
     default = arguments.parser.get_default
-    return sorted(key for key, value in vars(arguments).items() if value != default(key))
+    values = {key: value for key, value in vars(arguments).items() if key != "command"}
+    return sorted(key for key, value in values.items() if value != default(key))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.models.seq2seq import SeqReader
 
@@ -70,6 +71,15 @@ def check_steps(
             f"{name} says other things through a cache than without one (up to {apart:.1%} of the "
             "probability goes to other tokens), so its answers would be wrong; use another model"
         )
+
+
+@torch.no_grad()
+def first_logits(reader: SeqReader) -> Tensor:
+    """The logits of the first token of an answer to some question, [1, 1, V]."""
+    inputs, states = reader.pairs(["Which word?"], [Passage("", "A title", "A word.")])
+    start = torch.full((1, 1), reader.start, device=states.device)
+    mask = inputs.mask.to(states.device)
+    return reader.forward(states, mask, reader.opened(start)).logits[:, -1:]
 
 
 def check_reader(reader: SeqReader) -> None:

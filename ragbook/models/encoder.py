@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.files import file_records, is_bare_name, sha256_of_file, whole_file, write_json
 from ragbook.models.embedded import (
@@ -55,6 +56,7 @@ from ragbook.models.model_files import (
     refusing,
     settings_of,
     tensors_in,
+    tried,
 )
 from ragbook.models.sentence import (
     SentenceEncoder,
@@ -303,7 +305,7 @@ def _load_folder(name: str) -> Encoder:
             model = make()
         models.append(model)
         hashes.append(weights_sha256(model) if file in manifest["files"] else MINILM_SHA256)
-    return Encoder(
+    encoder = Encoder(
         models[0],
         tokenizer,
         name,
@@ -315,6 +317,14 @@ def _load_folder(name: str) -> Encoder:
         similarity=manifest["similarity"],
         passage_form=manifest["passage_form"],
     )
+    _try(encoder)
+    return encoder
+
+
+def _try(encoder: Encoder) -> None:
+    """Encode a question and a passage, or refuse the encoder."""
+    tried(encoder.id, lambda: encoder.encode_queries(["Which word?"]))
+    tried(encoder.id, lambda: encoder.encode_passages([Passage("", "A title", "A word.")]))
 
 
 def _new_tower(name: str, config: Any) -> Any:
@@ -379,7 +389,7 @@ def _load_dpr(name: str) -> Encoder:
             f"{passage_name} and {query_name} have different tokenizers; name both halves of one "
             "pair"
         )
-    return Encoder(
+    encoder = Encoder(
         passage_model,
         tokenizer,
         passage_name,
@@ -391,13 +401,16 @@ def _load_dpr(name: str) -> Encoder:
         similarity="dot",
         passage_form=SEGMENTS,
     )
+    _try(encoder)
+    return encoder
 
 
 def _dpr_tower(kind: Any, name: str, other: str) -> Any:
     """One half of a DPR pair."""
-    if not Path(name).is_dir() and Path(other).is_dir():
+    if Path(other).is_dir() and not (Path(name) / "config.json").is_file():
         raise InputError(
-            f"there is no DPR checkpoint with safetensors at {name!r}, the other half of {other!r}"
+            f"there is no DPR checkpoint with safetensors at {name!r}, the other half of "
+            f"{other!r}; check the name, or download it first"
         )
     model = whole_model(kind, name, "DPR")
     if model.config.projection_dim:

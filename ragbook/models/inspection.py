@@ -159,7 +159,13 @@ def whole_model(kind: Any, name: str, what: str) -> Any:
     """
     import torch
 
+    nowhere = (
+        f"there is no {what} checkpoint with safetensors at {name!r}, neither in a local folder "
+        "nor in the hub's cache or on the network"
+    )
     if (folder := Path(name)).is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{nowhere}; check the name, or download it first")
         check_folder(name, folder)
         refuse_code(name, folder)
         if not any((folder / file).is_file() for file in (WEIGHTS, SHARDS)):
@@ -169,13 +175,7 @@ def whole_model(kind: Any, name: str, what: str) -> Any:
             raise InputError(f"{name} is a {one_line(config.model_type)} and not a {what} model")
         check_weights(name, folder, config, kind)
     with (
-        refusing(
-            lambda said: (
-                f"there is no {what} checkpoint with safetensors at {name!r}, neither in a local "
-                f"folder nor in the hub's cache or on the network ({said}); check the name, or "
-                "download it again"
-            )
-        ),
+        refusing(lambda said: f"{nowhere} ({said}); check the name, or download it again"),
         quiet(),
     ):
         model, info = kind.from_pretrained(

@@ -261,6 +261,28 @@ def check_numbers(name: str, model: Any) -> None:
         )
 
 
+def tried(name: str, compute: Callable[[], Any]) -> None:
+    """Compute something with a loaded model once: settings may be wrong that no file contradicts,
+    such as the number of heads.
+
+    Parameters
+    ----------
+    compute: gives a tensor or array of finite numbers.
+
+    Raises
+    ------
+    InputError: it fails, or gives other numbers.
+    """
+    import torch
+
+    with (
+        refusing(lambda said: f"{name} loads, but it computes nothing ({said}); download it again"),
+        torch.no_grad(),
+    ):
+        if not torch.as_tensor(compute()).isfinite().all():
+            raise ValueError("its numbers are infinite or none")
+
+
 def read_tokenizer(name: str, folder: Path | str, rows: int, **how: Any) -> Any:
     """A model's fast tokenizer.
 

@@ -30,6 +30,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ragbook.errors import InputError
+from ragbook.models.cached import first_logits
 from ragbook.models.inspection import refuse_code
 from ragbook.models.model_files import (
     a_few,
@@ -41,6 +42,7 @@ from ragbook.models.model_files import (
     refusing,
     settings_of,
     tensors_in,
+    tried,
 )
 from ragbook.models.prompts import FidLayout
 from ragbook.models.seq2seq import SeqReader
@@ -86,7 +88,9 @@ def load_fid(name: str) -> SeqReader:
     if bias is not None:
         add_cross_bias(model, bias, layout.max_input)
     tokenizer = read_tokenizer(name, folder, model.config.vocab_size)
-    return SeqReader(model, tokenizer, name, layout, opening=())
+    reader = SeqReader(model, tokenizer, name, layout, opening=())
+    tried(name, lambda: first_logits(reader))
+    return reader
 
 
 def is_fid(name: str) -> bool:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ragbook.errors import InputError
+from ragbook.models.cached import first_logits
 from ragbook.models.encoder import Encoder, weights_sha256
 from ragbook.models.inspection import whole_model
-from ragbook.models.model_files import read_tokenizer
+from ragbook.models.model_files import read_tokenizer, tried
 from ragbook.models.prompts import SlashLayout
 from ragbook.models.seq2seq import SeqReader
 
@@ -77,7 +78,9 @@ def _reader(name: str, model: Any) -> SeqReader:
         longest,
     )
     tokenizer = _tokenizer(name, "generator_tokenizer", generator.config.vocab_size)
-    return SeqReader(generator, tokenizer, name, layout, opening=())
+    reader = SeqReader(generator, tokenizer, name, layout, opening=())
+    tried(name, lambda: first_logits(reader))
+    return reader
 
 
 def _model(name: str) -> Any:

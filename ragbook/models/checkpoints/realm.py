@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
@@ -39,7 +40,7 @@ from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.files import whole_file
 from ragbook.models.encoder import TYPED, Encoder, weights_sha256
-from ragbook.models.masked import MaskedHead, MaskedReader, untitled
+from ragbook.models.masked import NULL, MaskedHead, MaskedReader, untitled
 from ragbook.models.model_files import (
     a_few,
     check_counts,
@@ -52,6 +53,7 @@ from ragbook.models.model_files import (
     refusing,
     settings_of,
     tensors_in,
+    tried,
 )
 from ragbook.models.pairs import PairEncoder
 from ragbook.models.projected import ProjectedTower
@@ -78,7 +80,7 @@ def load_realm_embedder(name: str) -> Encoder:
     queries = _part(tensors, "query_embedder.")
     tower = _tower(name, config, passages)
     query_tower = _tower(name, config, queries) if queries else tower
-    return Encoder(
+    encoder = Encoder(
         tower,
         _tokenizer(name, config),
         name,
@@ -90,6 +92,9 @@ def load_realm_embedder(name: str) -> Encoder:
         similarity="dot",
         passage_form=TYPED,
     )
+    tried(name, lambda: encoder.encode_queries(["Which word?"]))
+    tried(name, lambda: encoder.encode_passages([NULL]))
+    return encoder
 
 
 def load_realm_encoder(name: str) -> MaskedReader:
@@ -117,7 +122,9 @@ def load_realm_encoder(name: str) -> MaskedReader:
             **{key: value for key, value in own.items() if key == "bias"},
         },
     )
-    return MaskedReader(model.eval(), head.eval(), _tokenizer(name, config), titles=False)
+    reader = MaskedReader(model.eval(), head.eval(), _tokenizer(name, config), titles=False)
+    tried(name, lambda: head(model(torch.tensor([[1, 2]])).last_hidden_state, reader.words))
+    return reader
 
 
 def save_realm_encoder(folder: Path | str, reader: MaskedReader) -> None:
@@ -184,6 +191,7 @@ def load_realm_open_qa(name: str) -> tuple[Encoder, SpanReader, Tensor]:
         return pair(tokenizer, questions, untitled(passages), longest)
 
     reader.pairs = PairEncoder(reader.pairs.encoder, encoder.tokenizer, layout)
+    tried(name, lambda: reader.pairs(["Which word?"], [NULL])[1])
     return encoder, reader, tensors[BLOCKS]
 
 
