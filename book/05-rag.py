@@ -231,14 +231,17 @@ pd.Series(asdict(recipe), dtype=object)
 
 # %% [markdown]
 # The decoder is trained whole, but for the word embeddings and the output layer's bias, which could
-# learn answers by heart. The encoder and the question tower move by a low-rank change of their upper
+# learn answers by heart. Beside the likelihood the shared reader's own lessons go on: a passage without
+# the answer is asked to say nothing (*silence*), and the attention of the decoder's last layer to be on
+# the token that is to be written (*pointer*). The encoder and the question tower move by a low-rank change of their upper
 # two layers {cite:p}`hu2022lora`, so that what ships of each model is a small file of changes. In every
 # third question the answer is exchanged, in passages and target, for another of its form: it has to
 # be read. `ragbook train rag` trains the two ends alone, on twenty passages a question, for another
 # corpus.
 #
 # What the trained question tower brings on the test questions, under RAG-Sequence's trained generator
-# in both rows:
+# in both rows, was measured on an earlier training (`ragbook train rag`: twenty passages a question, of
+# the decoder biases and layer norms alone) and on the second edition's questions:
 
 # %%
 joint = measured["test"]["joint"]

@@ -75,7 +75,7 @@ def compare(arguments: argparse.Namespace) -> int:
             leave_one_out=arguments.leave_one_out,
             kept=kept,
         )
-        if kept is not None:
+        if kept is not None and arguments.out is not None:
             save_comparison(comparison, arguments.out, kept.folder, corpus, questions)
     for sentence in advice(comparison.results, arguments.max_length, arguments.length_penalty):
         say(sentence)

@@ -75,7 +75,8 @@ def cut_by_encoder(encoder: Any, passages: Sequence[Passage]) -> dict[str, int]:
     """The passages that are longer than what an encoder sees: for each its id and how many words
     at its end have no part in its vector. None where the encoder has no limit, or no tokenizer
     that tells where a token stands."""
-    limit, tokenizer = getattr(encoder, "max_tokens", None), getattr(encoder, "tokenizer", None)
+    limit: int | None = getattr(encoder, "max_tokens", None)
+    tokenizer: Any = getattr(encoder, "tokenizer", None)
     cut = Cut()
     if limit is None or not getattr(tokenizer, "is_fast", False) or not passages:
         return {}

@@ -11,6 +11,7 @@ kills; exits with 1 and a sentence on the first breach.
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch  # noqa: F401  # imported before the forks: or each child pays for it
 
@@ -53,7 +54,8 @@ class Method:
 
 def run(out: Path, n: int = N) -> int:
     """Compare as `ragbook compare --out` does, without figures; how many questions were asked."""
-    methods, asked = [Method("a"), Method("b")], questions(n)
+    methods: list[Any] = [Method("a"), Method("b")]
+    asked = questions(n)
     with keeping(out, identity(methods, asked, {"k": 3})) as kept:
         comparison = compare(methods, asked, k=3, progress=False, kept=kept)
         with written_together(out, kept.folder / "finished") as finished:

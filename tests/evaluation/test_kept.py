@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
@@ -56,7 +57,8 @@ def test_a_run_whose_method_fails_late_goes_on_where_it_was(tmp_path):
 
 def test_a_run_that_goes_on_ends_with_the_same_bytes(tmp_path):
     (tmp_path / "out").mkdir()
-    whole = compare([Method("a"), Method("b")], questions(N), k=3, progress=False)
+    methods: list[Any] = [Method("a"), Method("b")]
+    whole = compare(methods, questions(N), k=3, progress=False)
     with pytest.raises(InputError):
         begin(tmp_path / "out", [Method("a"), Fails("b")])
     kept = tmp_path / "out" / FOLDER / LINES
@@ -72,18 +74,18 @@ def test_a_run_that_goes_on_ends_with_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("change", ["questions", "settings", "methods", "gold", "weights"])
 def test_only_the_same_run_goes_on(tmp_path, change):
-    first = [Fails("a")]
+    first: list[Any] = [Fails("a")]
     if change == "weights":
-        first[0].reader = Model(1.0)  # type: ignore[attr-defined]
+        first[0].reader = Model(1.0)
     with pytest.raises(InputError):
         begin(tmp_path / "out", first)
-    method = Fails("b" if change == "methods" else "a")
+    method: Any = Fails("b" if change == "methods" else "a")
     method.at = None
     asked = questions(N - 1 if change == "questions" else N)
     if change == "gold":
         asked = QuestionSet("q", "dev", [replace(q, gold_passage="p1") for q in asked])
     if change == "weights":
-        method.reader = Model(1.5)  # type: ignore[attr-defined]
+        method.reader = Model(1.5)
     settings = RUN | {"k": 4} if change == "settings" else RUN
     with keeping(tmp_path / "out", identity([method], asked, settings)) as kept:
         assert kept.other
@@ -103,8 +105,8 @@ class Model:
 
 def test_the_same_weights_are_the_same_run():
     def of(weight: float) -> dict:
-        method = Method("a")
-        method.reader = Model(weight)  # type: ignore[attr-defined]
+        method: Any = Method("a")
+        method.reader = Model(weight)
         return identity([method], questions(3), {})
 
     assert of(1.0) == of(1.0)

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -158,7 +159,8 @@ def test_a_gold_passage_of_another_corpus_is_not_shown():
 def test_each_piece_of_a_gold_document_is_marked():
     corpus = Corpus("pieces", [replace(p, id=f"doc-{i + 1}") for i, p in enumerate(CORPUS)])
     line = prediction(1, one="grass") | {"gold_passage": "doc"}
-    for at, each in enumerate(line["methods"]["one"]["evidence"]):
+    methods: Any = line["methods"]
+    for at, each in enumerate(methods["one"]["evidence"]):
         each["passage_id"] = f"doc-{at + 2}"
     (question,) = placed(
         QuestionSet("q", "all", [Question(line["question"], ("fish",), "doc")]), corpus

@@ -128,9 +128,10 @@ def test_who_answers_yes_on_the_terminal_runs_no_code_either(command, tmp_path):
 def test_a_sentencepiece_model_without_a_fast_tokenizer_is_refused_in_words(
     kind, file, good, tmp_path
 ):
-    folder = damaged(
-        good(kind), tmp_path / "model", file, lambda path: path.rename(path.parent / "spiece.model")
-    )
+    def renamed(path: Path) -> None:
+        path.rename(path.parent / "spiece.model")
+
+    folder = damaged(good(kind), tmp_path / "model", file, renamed)
     said = refusal(kind, folder)
     assert "has a SentencePiece model (spiece.model) and no fast tokenizer" in said
     assert "save_pretrained" in said
