@@ -111,7 +111,8 @@ Markdown(papers.bullets([order(same), order(papers.among(same, papers.READ_ALIKE
 # question tower by low-rank changes; the passages' vectors stay as they are, so that the index is the
 # same. Two lessons of the shared reader's own training go on beside each likelihood, so that they are
 # not forgotten (`ragbook.training.reader.objectives`). In both tables the length penalty of every
-# method's beam search was chosen among the same three values on dev questions. The closed book, in-context retrieval and kNN-LM have no training of their own and stand in
+# method's beam search was chosen among the same three values on dev questions. The closed book,
+# in-context retrieval and kNN-LM have no training of their own and stand in
 # both tables with the same weights.
 
 # %%

@@ -38,7 +38,7 @@ def main() -> None:
     # The retrieved passages are the datastore: every context in them with the token after it. At
     # each step p(token) = lam * p_kNN(token) + (1 - lam) * p_LM(token); the temperature divides
     # the squared distances. Both values were tuned on MiniWiki's dev questions.
-    method = KnnLM(load_language_model(), retriever, lam=0.5, temperature=10.0, verbatim=True)
+    method = KnnLM(load_language_model(), retriever, lam=0.6, temperature=10.0, verbatim=True)
 
     for answer in method.answer(QUESTIONS, k=5):
         print(f"{answer.question} {answer.text} (log p = {answer.log_prob:.2f})")

@@ -991,7 +991,7 @@ def test_index_build_by_budget_and_factory(capsys, encoders, tmp_path):
     assert "not both" in refusal(capsys, *build, "--factory", "Flat", "--budget", "1GB")
     assert "not a size" in refusal(capsys, *build, "--budget", "much")
     assert "do not fit" in refusal(capsys, *build, "--budget", "1kB")
-    assert {path.name for path in tmp_path.iterdir()} == {"many.jsonl", "index", ".index.passages"}
+    assert {path.name for path in tmp_path.iterdir()} == {"many.jsonl", "index"}
 
 
 def test_index_build_streams_the_corpus_that_python_loads(capsys, encoders, tmp_path, rivers):

@@ -77,8 +77,9 @@ def settings(
     All settings take a batch before the next, so that its passages are read once a method.
     """
 
-    def made(**how: Any) -> dict[str, Method]:
-        return {m.name: m for m in load(METHODS, retriever, shared=shared, **how)}
+    def made(length_penalty: float = 0.0, **how: Any) -> dict[str, Method]:
+        found = load(METHODS, retriever, shared=shared, length_penalty=length_penalty, **how)
+        return {m.name: m for m in found}
 
     held = made(verbatim=True)
     ways: dict[str, tuple[dict[str, Method], int]] = {

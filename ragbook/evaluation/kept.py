@@ -104,5 +104,5 @@ def keeping(out: Path, run: Mapping[str, Any]) -> Iterator[Kept]:
     ------
     InputError: another process compares into the same folder.
     """
-    with locked(out / FOLDER):
+    with locked(out / FOLDER, progress=LINES):
         yield Kept(out / FOLDER, run)

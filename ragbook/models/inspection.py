@@ -28,6 +28,7 @@ from ragbook.models.model_files import (
     one_line,
     read_tokenizer,
     refusing,
+    settings_files,
     settings_of,
     stored_tensors,
 )
@@ -319,8 +320,8 @@ def refuse_code(name: str, folder: Path) -> None:
     ------
     InputError: it does; the message names the file.
     """
-    for pattern in ("*config.json", "*/*config.json"):
-        for path in sorted(folder.glob(pattern)):
+    for where in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+        for path in settings_files(where):
             if settings_of(name, path).get("auto_map"):
                 raise InputError(
                     f"{name} brings code of its own (auto_map in {path.name}), which ragbook never "

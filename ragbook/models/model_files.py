@@ -88,6 +88,12 @@ def settings_of(name: str, path: Path, kind: type = dict) -> Any:
     return settings
 
 
+def settings_files(folder: Path) -> list[Path]:
+    """The files of settings in a folder of a model, by name."""
+    # The list of its training data, which sentence-transformers wrote once, is none.
+    return sorted(p for p in folder.glob("*config*.json") if p.name != "data_config.json")
+
+
 def check_folder(name: str, folder: Path) -> None:
     """Look through the files that lie in a folder of a model.
 
@@ -103,7 +109,7 @@ def check_folder(name: str, folder: Path) -> None:
             raise InputError(f"{path} of {name} is neither a file nor a folder; download it again")
         if path.suffix in (".json", ".txt", ".model", ".safetensors") and path.is_dir():
             raise InputError(f"{path} of {name} is a folder and not a file; download it again")
-    for path in sorted(folder.glob("*config*.json")):
+    for path in settings_files(folder):
         settings_of(name, path)
     for file in ("special_tokens_map.json", "added_tokens.json", "vocab.json"):
         settings_of(name, folder / file)

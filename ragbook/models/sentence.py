@@ -233,6 +233,7 @@ def _try(tower: Any) -> None:
     """Encode a text, which shows whether the modules and the tokenizer fit each other."""
     with torch.no_grad():
         found = tower(tower.preprocess(["A word."]))["sentence_embedding"]
+    found = found[:, : tower.truncate_dim]  # which the tower itself does when it encodes
     if found.shape != (1, tower.get_embedding_dimension()) or not found.isfinite().all():
         raise ValueError("its vectors are not those that it describes")
 

@@ -12,12 +12,14 @@ from ragbook.corpus import Question, miniwiki
 from ragbook.evaluation import tuning
 from ragbook.methods.knn_lm import LAMS, TEMPERATURES, interpolate, knn_target_log_prob
 from ragbook.models import load_language_model
+from ragbook.models.bundled import tensors
 
 
 def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
     bundled = load_language_model()
     name, weight = next((n, p) for n, p in bundled.model.named_parameters() if "layer.5." in n)
-    save_file({name: (weight.detach() + 1.0).contiguous()}, str(tmp_path / "lm.safetensors"))
+    stored = tensors("lm.safetensors") | {name: (weight.detach() + 1.0).contiguous()}
+    save_file(stored, str(tmp_path / "lm.safetensors"))
     seen = []
     for part, found in (("tune_answers", {"lam": 0.3}), ("tune_text", {"lam": 0.1})):
         monkeypatch.setattr(tuning, part, lambda lm, found=found: seen.append(lm) or found)

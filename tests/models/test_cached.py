@@ -207,8 +207,8 @@ def grown(
 
 @pytest.mark.parametrize("kind", ["BartForConditionalGeneration", "T5ForConditionalGeneration"])
 def test_a_reader_from_outside_is_read_both_ways_when_it_is_loaded(kind, tmp_path):
-    reader_model(kind).save_pretrained(tmp_path)
     tokenizer = minilm_tokenizer()
+    made(kind, READERS[kind] | {"vocab_size": len(tokenizer)}).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert load_reader(str(tmp_path)).name == str(tmp_path)
 
@@ -229,7 +229,8 @@ def test_a_reader_that_does_not_fit_is_refused(tmp_path):
     led = made("LEDForConditionalGeneration", options)
     with pytest.raises(InputError, match="LEDDecoder has an attention of its own"):
         SeqReader(led, NoTokenizer(), "led", opening=())
-    switch = made("SwitchTransformersForConditionalGeneration", T5 | {"num_experts": 2})
+    options = T5 | {"num_experts": 2, "vocab_size": len(minilm_tokenizer())}
+    switch = made("SwitchTransformersForConditionalGeneration", options)
     switch.save_pretrained(tmp_path)
     minilm_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="cannot be read through a cache, token by token"):
@@ -355,7 +356,8 @@ def test_language_models_that_cannot_be_read_so_are_refused(tmp_path):
         ("bert", "BertLMHeadModel", BERT),
         ("llama", "LlamaForCausalLM", LLAMA),
     ):
-        made(kind, options).save_pretrained(tmp_path / name)
+        words = {"vocab_size": len(minilm_tokenizer())}
+        made(kind, options | words).save_pretrained(tmp_path / name)
         minilm_tokenizer().save_pretrained(tmp_path / name)
     for name in ("gpt", "lfm"):
         lm = load_language_model(str(tmp_path / name))
