@@ -121,9 +121,10 @@ def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
                     f"{folder / MODULES} names {path!r}, which is outside its folder; name another "
                     "encoder"
                 )
-            if not (folder / path).is_dir():
+            if (folder / path).is_dir():
+                check_folder(name, folder / path)
+            elif match[3] != "Normalize":  # it has no files, and what git carries no folder
                 raise InputError(f"{name} lacks the folder {path!r}; download it again")
-            check_folder(name, folder / path)
             found.append((match[3], folder / path))
     except (KeyError, TypeError, AttributeError):
         found = []
