@@ -132,6 +132,8 @@ def answer_places(batch: ReaderBatch) -> Tensor:
 class Objective(NamedTuple):
     """The parts of an objective, with gradients, on the model's device.
 
+    Attributes
+    ----------
     answer: log p(y | x) of the answers, nats, float32 [B].
     not_here: log p("the answer is not here" | x, z), nats, float32 [B, n]; 0 where the passage
         holds the answer, and in FiD.
