@@ -1,6 +1,6 @@
 """Kills a build at every point where it touches the file system; run by test_build.py.
 
-    python killed_builds.py FOLDER [--overwrite | --approximate] [--every N]
+    python killed_builds.py FOLDER [--overwrite | --approximate]
 
 The build runs in a forked child (Faiss and Arrow are imported but not used before the fork), which
 sends itself SIGKILL at its n-th file operation, for n = 0, 1, 2, ... until a build survives. After
@@ -29,8 +29,6 @@ KIND = {}
 if "--approximate" in sys.argv:
     KIND = {"factory": "IVF1,SQ8", "parts": 2}
     assembly.BLOCK = 10
-EVERY = int(sys.argv[sys.argv.index("--every") + 1]) if "--every" in sys.argv else 1
-"""Of the file operations only every so many-th is a kill's."""
 
 
 def build(out: Path, overwrite: bool) -> PassageIndex:
@@ -98,7 +96,7 @@ def kill_everywhere(
     check: Callable[[Path], None],
     before: Callable[[Path], object] = lambda out: None,
 ) -> int:
-    """Kill `build` of `folder/N/name` at its n-th file operation, n = 0, EVERY, ..., each time
+    """Kill `build` of `folder/N/name` at its n-th file operation, n = 0, 1, 2, ..., each time
     after `before` and with a `check` of what is left, until one survives; the exit status."""
     n = 0
     while True:
@@ -120,7 +118,7 @@ def kill_everywhere(
             print(f"broken after a kill at file operation {n}")
             return 1
         shutil.rmtree(out.parent)
-        n += EVERY
+        n += 1
     print(n)
     return 0
 
