@@ -15,6 +15,10 @@ from ragbook.version import __version__
 if TYPE_CHECKING:
     from ragbook.methods.base import Method
 
+SETTINGS = ("beams", "max_length", "length_penalty", "verbatim", "lam", "temperature")
+"""What a method may be set to; where nobody sets it, a value that was tuned on dev questions holds,
+which may be tuned anew."""
+
 
 def identity(
     methods: Sequence[Method], questions: QuestionSet, settings: Mapping[str, Any]
@@ -50,6 +54,7 @@ def _of_method(method: Method, known: dict[int, str]) -> list[Any]:
             source = kind.__module__
     prompt = getattr(getattr(method, "reader", None), "prompt", None)
     source += repr([getattr(prompt, "template", None), getattr(prompt, "demonstrations", None)])
+    source += repr([getattr(method, name, None) for name in SETTINGS])
     holders = [method, getattr(method, "reader", None), getattr(method, "lm", None)]
     return [method.name, kind.__qualname__, source, _weights(holders, known), _of_retriever(method)]
 

@@ -72,7 +72,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bytes(tmp_path):
     assert json.dumps(found.results) == json.dumps(whole.results)
 
 
-@pytest.mark.parametrize("change", ["questions", "settings", "methods", "gold", "weights"])
+@pytest.mark.parametrize("change", ["questions", "settings", "methods", "gold", "weights", "tuned"])
 def test_only_the_same_run_goes_on(tmp_path, change):
     first: list[Any] = [Fails("a")]
     if change == "weights":
@@ -86,6 +86,8 @@ def test_only_the_same_run_goes_on(tmp_path, change):
         asked = QuestionSet("q", "dev", [replace(q, gold_passage="p1") for q in asked])
     if change == "weights":
         method.reader = Model(1.5)
+    if change == "tuned":
+        method.length_penalty = 1.0
     settings = RUN | {"k": 4} if change == "settings" else RUN
     with keeping(tmp_path / "out", identity([method], asked, settings)) as kept:
         assert kept.other
