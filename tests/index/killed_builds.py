@@ -20,6 +20,7 @@ import faiss  # noqa: F401
 import pandas  # noqa: F401  # Arrow does
 import pyarrow.compute  # noqa: F401
 
+import ragbook.models.limits  # noqa: F401  # a build counts what its encoder cuts
 from ragbook.errors import InputError
 from ragbook.index import PassageIndex, assembly, build_index, verify
 from tests.fakes import HashEncoder, animals

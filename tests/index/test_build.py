@@ -282,7 +282,7 @@ def test_killed_at_every_file_operation(tmp_path, options):
     script = Path(__file__).with_name("killed_builds.py")
     command = [sys.executable, str(script), str(tmp_path), *options]
     done = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900, check=False
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout) > 30, "the build was killed at too few points to mean anything"
