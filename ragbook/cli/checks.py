@@ -7,10 +7,10 @@ not after a corpus was read or an index built.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from ragbook.cli.parts import CONVENTIONS
+from ragbook.cli.printing import say
 from ragbook.errors import InputError
 
 READS = ("in-context", "rag-sequence", "rag-token", "fid")
@@ -56,10 +56,7 @@ def check_reading(
     own = [name for name in names if ":" in name]
     ignored = [_option(key) for key in given if key in FOLLOWED or key == "reader"]
     if own and ignored:
-        print(
-            f"ragbook: {', '.join(own)} is given the retriever alone, and not {', '.join(ignored)}",
-            file=sys.stderr,
-        )
+        say(f"{', '.join(own)} is given the retriever alone, and not {', '.join(ignored)}")
     check_retriever(arguments, given)
     _check_prompt(arguments, names)
     _check_models(arguments, names, given)
@@ -122,10 +119,9 @@ def _check_models(
             "out."
         )
     if lm is None and "knn-lm" in names and kind not in ("trained", CAUSAL):
-        print(
-            f"ragbook: knn-lm uses the bundled language model, as {arguments.reader} is none; name "
-            "another with --lm",
-            file=sys.stderr,
+        say(
+            f"knn-lm uses the bundled language model, as {arguments.reader} is none; name another "
+            "with --lm"
         )
     if "memory" in given and CAUSAL not in (kind, lm):
         raise InputError(

@@ -64,6 +64,13 @@ class Recall(Struct):
     at: Annotated[dict[str, Annotated[float, Meta(ge=0, le=1)]], Meta(min_length=1)]
 
 
+class CutPassages(Struct):
+    """How many passages are longer than the encoder sees, and the most words that it leaves out."""
+
+    passages: manifests.Count
+    words: manifests.Count
+
+
 class Parameters(Struct):
     """How an index was made and is searched."""
 
@@ -72,6 +79,7 @@ class Parameters(Struct):
     effort: Small | UnsetType = UNSET
     training_passages: manifests.Count = 0
     recall: Recall | UnsetType = UNSET
+    cut: CutPassages | UnsetType = UNSET
 
 
 class IndexEntry(Struct):
