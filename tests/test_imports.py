@@ -10,7 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ragbook"
 ROOMS = (
-    "errors", "version", "machine", "files", "manifests", "corpus", "models", "index", "retrieval",
+    "errors", "version", "printable", "machine", "files", "manifests", "corpus", "models", "index",
+    "retrieval",
     "methods", "training", "evaluation", "figures", "explorer", "doctor", "cli",
 )  # fmt: skip
 HEAVY = (

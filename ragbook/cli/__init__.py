@@ -12,6 +12,7 @@ from ragbook.cli.parser import new_parser
 from ragbook.cli.status import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, OK
 from ragbook.cli.streams import open_closed_streams
 from ragbook.errors import InputError
+from ragbook.printable import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,5 +65,5 @@ def _discard_output() -> None:
 
 
 def _refuse(sentence: str) -> int:
-    print(f"ragbook: {' '.join(sentence.splitlines())}", file=sys.stderr)
+    print(f"ragbook: {printable(' '.join(sentence.splitlines()))}", file=sys.stderr)
     return BAD_INPUT

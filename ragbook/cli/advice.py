@@ -44,3 +44,23 @@ def advice(results: Mapping[str, Any], max_length: int, length_penalty: float | 
                 f"at {max_length} tokens; a --max-length above {max_length} lets them."
             )
     return told
+
+
+def cut_sentence(passages: int, words: int, which: str) -> str:
+    """That many passages are longer than what the models see, and what to do; `words` is the most
+    words at the end of one of them that were not read."""
+    return (
+        f"{passages:,} {which} are longer than what the encoder or a reader sees; up to {words:,} "
+        "words at the end of one are not read. Cut them into shorter ones with `ragbook corpus "
+        "build`; gold ids of the whole passages still count."
+    )
+
+
+def answers_cut(results: Mapping[str, Any]) -> list[str]:
+    """One sentence for each method whose model has no places for the whole of some gold answers."""
+    return [
+        f"{name}: {scores['answers_cut']:,} gold answers are longer than its model has places for; "
+        "NLL counts their beginnings."
+        for name, scores in results["methods"].items()
+        if scores.get("answers_cut")
+    ]

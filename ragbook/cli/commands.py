@@ -22,7 +22,7 @@ from ragbook.cli.parts import (
 )
 from ragbook.cli.printing import (
     flat,
-    plain,
+    named,
     print_json,
     print_pairs,
     print_perplexities,
@@ -31,12 +31,13 @@ from ragbook.cli.printing import (
 )
 from ragbook.cli.status import DAMAGED, OK
 from ragbook.errors import InputError
+from ragbook.printable import printable
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
     from ragbook import evaluation
-    from ragbook.cli.advice import advice
+    from ragbook.cli.advice import advice, answers_cut, cut_sentence
     from ragbook.corpus import load_questions, miniwiki
     from ragbook.corpus.gold import missing_sentence, placed
 
@@ -77,7 +78,12 @@ def compare(arguments: argparse.Namespace) -> int:
         )
         if kept is not None and arguments.out is not None:
             save_comparison(comparison, arguments.out, kept.folder, corpus, questions)
-    for sentence in advice(comparison.results, arguments.max_length, arguments.length_penalty):
+    results = comparison.results
+    if results["cut_passages"]:
+        say(cut_sentence(results["cut_passages"], results["cut_words"], "passages"))
+    for sentence in answers_cut(results):
+        say(sentence)
+    for sentence in advice(results, arguments.max_length, arguments.length_penalty):
         say(sentence)
     if arguments.json:
         print_json(comparison.results)
@@ -87,23 +93,27 @@ def compare(arguments: argparse.Namespace) -> int:
             print()
             print_table(errors.terminal())
         if arguments.out is not None:
-            print(f"saved in {plain(arguments.out)}")
+            print(f"saved in {printable(arguments.out)}")
     return OK
 
 
 def ask(arguments: argparse.Namespace) -> int:
     """`ragbook ask`: each method's answer to one question, and the passages that it relied on."""
+    from ragbook.cli.advice import cut_sentence
     from ragbook.corpus import Question
+    from ragbook.methods.cuts import found_by_part, read_short
 
     names = method_names(arguments.method, arguments.reader)
     check_reading(arguments, names, given_options(arguments))
     corpus, index = open_passages(arguments)
     retriever, _ = make_retriever(arguments, corpus, index)
     question = Question(arguments.question, ())
-    answers = {
-        method.name: method.answer([question], arguments.k)[0]
-        for method in load_methods(arguments, names, retriever, corpus, [question])
-    }
+    methods = load_methods(arguments, names, retriever, corpus, [question])
+    answers = {method.name: method.answer([question], arguments.k)[0] for method in methods}
+    (found,) = retriever.retrieve([question], arguments.k)
+    cut = found_by_part([retriever], found.passages) | read_short(methods)
+    if cut:
+        say(cut_sentence(len(cut), max(cut.values()), "passages"))
     if arguments.json:
         entries = {
             name: {
@@ -120,10 +130,10 @@ def ask(arguments: argparse.Namespace) -> int:
         return OK
     width = shutil.get_terminal_size().columns
     for name, answer in answers.items():
-        print(f"{name:<14} {answer.text}   (log p = {answer.log_prob:.2f})")
+        print(f"{name:<14} {printable(answer.text)}   (log p = {answer.log_prob:.2f})")
         for each in answer.evidence:
             passage = corpus.get(each.passage_id)
-            line = f"{passage.title} ({passage.id}): {passage.text}"
+            line = f"{named(passage)}: {printable(' '.join(passage.text.split()))}"
             shown = textwrap.shorten(line, max(width - 24, 40), placeholder=" …")
             print(f"{'':<15}{each.weight:.3f}  {shown}")
     return OK
@@ -131,6 +141,7 @@ def ask(arguments: argparse.Namespace) -> int:
 
 def index_build(arguments: argparse.Namespace) -> int:
     """`ragbook index build`: encode a corpus and write its index as a folder."""
+    from ragbook.cli.advice import cut_sentence
     from ragbook.index import build_index
     from ragbook.index.factories import EXACT, choose_factory, parse_bytes
 
@@ -163,8 +174,13 @@ def index_build(arguments: argparse.Namespace) -> int:
     recall = index.manifest["index"]["parameters"].get("recall")
     if recall is not None:
         found = list(recall["at"].values())[-1]
-        print(f"{factory}: recall@{recall['k']} {found:.3f} of {recall['questions']} questions")
-    print(f"{arguments.out}: {len(index):,} passages of {index.corpus.name}, digest {index.digest}")
+        said = f"recall@{recall['k']} {found:.3f} of {recall['questions']} questions"
+        print(f"{printable(factory)}: {said}")
+    if cut := index.manifest["index"]["parameters"].get("cut"):
+        say(cut_sentence(cut["passages"], cut["words"], f"of the {len(index):,} passages"))
+    name = printable(index.corpus.name)
+    out = printable(arguments.out)
+    print(f"{out}: {len(index):,} passages of {name}, digest {index.digest}")
     return OK
 
 
@@ -216,7 +232,7 @@ def _verified(arguments: argparse.Namespace, problems: list[str]) -> int:
     if arguments.json:
         print_json({"whole": not problems, "problems": problems})
     else:
-        print("\n".join(problems) or f"{arguments.folder} is whole")
+        print("\n".join(map(printable, problems or [f"{arguments.folder} is whole"])))
     return DAMAGED if problems else OK
 
 
@@ -239,7 +255,7 @@ def index_search(arguments: argparse.Namespace) -> int:
         print_json([{"passage_id": p.id, "title": p.title, "score": score} for p, score in rows])
     else:
         for passage, score in rows:
-            print(f"{score:8.4f}  {passage.title} ({passage.id})")
+            print(f"{score:8.4f}  {named(passage)}")
     return OK
 
 
@@ -310,12 +326,12 @@ def corpus_build(arguments: argparse.Namespace) -> int:
     left_out = []
     count = build_passages(source, arguments.out, arguments.processes, left_out=left_out.append)
     if left_out:
-        examples = "; ".join(f"{page.title!r}: {page.reason}" for page in left_out[:3])
+        examples = "; ".join(f"{printable(page.title)}: {page.reason}" for page in left_out[:3])
         say(
             f"pages left out because they cannot be read: {len(left_out):,} "
             f"({examples}{'; ...' if len(left_out) > 3 else ''})",
         )
-    print(f"{arguments.out}: {count:,} passages")
+    print(f"{printable(arguments.out)}: {count:,} passages")
     return OK
 
 
@@ -361,7 +377,7 @@ def datastore_build(arguments: argparse.Namespace) -> int:
     datastore = build_datastore(corpus, arguments.out, lm, progress=True)
     if arguments.ivfpq:
         add_approximate(datastore)
-    print(f"{arguments.out}: the datastore of {corpus.name}")
+    print(f"{printable(arguments.out)}: the datastore of {printable(corpus.name)}")
     return OK
 
 
@@ -396,7 +412,8 @@ def datastore_search(arguments: argparse.Namespace) -> int:
         print_json(list(rows))
     else:
         for n in found:
-            print(f"{n.weight:7.4f}  {n.context} [{n.token}]  ({n.passage.id})")
+            found_in = f"{n.context} [{n.token}]  ({n.passage.id})"
+            print(f"{n.weight:7.4f}  {printable(found_in)}")
     return OK
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragbook.errors import InputError
+from ragbook.printable import printable
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus, Question
@@ -30,7 +31,7 @@ def method_names(wanted: Sequence[str] | None, reader: str = "bundled") -> list[
     if wanted is None:
         without = left_out(reader)
         for name, reason in without.items():
-            print(f"without {name}: {reason}", file=sys.stderr)
+            print(printable(f"without {name}: {reason}"), file=sys.stderr)
         return [name for name in NAMES if name not in without]
     names = list(wanted)
     check_names(names)

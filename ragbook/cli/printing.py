@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ragbook.printable import printable
+
+if TYPE_CHECKING:
+    from ragbook.corpus import Passage
 
 
 def _finite(value: Any) -> Any:
@@ -19,31 +23,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def plain(text: object) -> str:
-    """A text from outside, such as a title, an id or a path, as it may stand in a line of a
-    terminal: what would move the cursor, change colours, break the line or turn its direction is
-    written as an escape.
-
-    Control and format characters (Unicode's Cc and Cf), line and paragraph separators, surrogates
-    and private characters become ``\\x1b`` or ``\\u202e``, as in Python's strings; joiners within
-    words and emoji stay.
-    """
-    return "".join(map(_shown, str(text)))
-
-
-def _shown(character: str) -> str:
-    if unicodedata.category(character) not in _UNSEEN or character in _JOINERS:
-        return character
-    return character.encode("unicode_escape").decode()
-
-
-_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Cs", "Co")
-_JOINERS = "\u200c\u200d"  # Persian and Indic words and emoji need them
+def named(passage: Passage) -> str:
+    """A passage's title and id, as one line shows them."""
+    return f"{printable(passage.title)} ({printable(passage.id)})"
 
 
 def say(sentence: str) -> None:
     """Print a sentence for the user on standard error, where it does not disturb the result."""
-    print(f"ragbook: {plain(sentence)}", file=sys.stderr)
+    print(f"ragbook: {printable(sentence)}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -64,10 +51,10 @@ def print_table(table: Any) -> None:
 
 def print_pairs(pairs: Iterable[tuple[str, Any]], indent: str = "") -> None:
     """Print each name with its value on a line of its own, the values below each other."""
-    rows = list(pairs)
+    rows = [(printable(name), value) for name, value in pairs]
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        print(f"{indent}{name:<{width}}  {value}")
+        print(f"{indent}{name:<{width}}  {printable(value)}")
 
 
 def print_perplexities(

@@ -27,6 +27,7 @@ from ragbook.corpus.sources import Source
 from ragbook.corpus.types import Passage
 from ragbook.errors import InputError
 from ragbook.files import replace_file, write_json, write_whole
+from ragbook.printable import printable
 
 WORDS = 100  # in a passage, as DPR cut Wikipedia (Karpukhin et al. 2020, section 4.1)
 PART = 2_000  # articles of a dump, or passages of any other source
@@ -129,7 +130,7 @@ def build_passages(
         counts = _finished(parts)
         bar = tqdm(
             _parts(source, len(counts), processes, words),
-            desc=source.name,
+            desc=printable(source.name),
             unit="part",
             initial=len(counts),
             disable=None if progress else True,

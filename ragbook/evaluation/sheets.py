@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
+
+from ragbook.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,13 +44,14 @@ class Sheet:
         """A Markdown table with its caption below."""
 
         def render(cell: Cell) -> str:
-            text = cell.text.replace("|", "\\|")
+            text = _markdown(cell.text)
             return _joined(f"**{text}**" if cell.best else text, cell.detail, cell.marks)
 
-        lines = [list(self.header), ["---"] + ["---:"] * (len(self.header) - 1)]
+        header = [_markdown(name) for name in self.header]
+        lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
         lines += [[render(cell) for cell in row] for row in self.rows]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"{table}\n\n{self.caption}\n"
+        return f"{table}\n\n{_harmless(self.caption)}\n"
 
     def latex(self) -> str:
         """A LaTeX table environment; the document needs the package booktabs."""
@@ -98,17 +102,18 @@ class Sheet:
             box=None,
             collapse_padding=True,
             pad_edge=False,
-            caption=Text(self.caption),
+            caption=Text(printable(self.caption)),
             caption_justify="left",
         )
         for i, name in enumerate(self.header):
             wrap = name in self.wrapped
-            table.add_column(name, justify="right" if i else "left", no_wrap=not wrap)
+            shown = Text(printable(name))
+            table.add_column(shown, justify="right" if i else "left", no_wrap=not wrap)
         for row in self.rows:
             table.add_row(
                 *(
                     Text.assemble(
-                        (cell.text, "bold" if cell.best else ""),
+                        (printable(cell.text), "bold" if cell.best else ""),
                         f" {cell.marks}" if cell.marks else "",
                         f"\n{cell.detail}" if cell.detail else "",
                     )
@@ -116,6 +121,17 @@ class Sheet:
                 )
             )
         return table
+
+
+def _markdown(text: str) -> str:
+    """A cell of a Markdown table."""
+    return _harmless(text).replace("|", "\\|")
+
+
+def _harmless(text: str) -> str:
+    """Markdown in which nothing is a tag or an entity of HTML, on one line."""
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", printable(text))
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 def _joined(*parts: str) -> str:
@@ -138,4 +154,4 @@ _TEX = str.maketrans(
 
 
 def _tex(text: str) -> str:
-    return text.translate(_TEX)
+    return printable(text).translate(_TEX)

@@ -20,6 +20,7 @@ from ragbook.corpus.processes import process_pool
 from ragbook.errors import InputError
 from ragbook.files import write_whole
 from ragbook.index.passages import StoredPassages
+from ragbook.printable import printable
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
@@ -118,7 +119,7 @@ def encode(shards: ShardEncoder, workers: int, write: WriteShards, progress: boo
     with tqdm(
         total=len(shards.corpus),
         initial=done,
-        desc=f"encoding {shards.corpus.name}",
+        desc=f"encoding {printable(shards.corpus.name)}",
         unit="passage",
         disable=None if progress else True,
     ) as bar:

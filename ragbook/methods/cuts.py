@@ -8,8 +8,6 @@ from typing import Any
 
 from ragbook.corpus import Passage
 
-HELP = "cut the passages into shorter ones with `ragbook corpus build`"
-
 
 def encoders_of(retriever: Any) -> list[Any]:
     """The encoders with which a retriever's passages are found, its parts' included."""

@@ -1,14 +1,17 @@
 """Kills a comparison at every file operation; run by test_kept.py.
 
-    python killed_comparisons.py FOLDER
+    python killed_comparisons.py FOLDER [EVERY]
 
-The folder of the results already holds those of another, larger run. After every kill, what is in
-it must be of one run, whole if there is a results.json; the same run again must not ask again what
-is on the disk, and must end with the bytes of a run that was not killed. Prints the number of
-kills; exits with 1 and a sentence on the first breach.
+With a number EVERY, only at every so many-th operation. The folder of the results already holds
+those of another, larger run. After every kill, what is in it must be of one run, whole if there is
+a results.json; the same run again must not ask again what is on the disk, and must end with the
+bytes of a run that was not killed. Prints the number of kills; exits with 1 and a sentence on the
+first breach.
 """
 
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from ragbook.evaluation.identity import identity
 from ragbook.evaluation.kept import FOLDER, LINES, keeping
 from ragbook.methods.base import Answer, Evidence
 from tests.fakes import FixedRetriever
-from tests.index.killed_builds import in_child, kill_everywhere
+from tests.index.killed_builds import die_at, in_child
 
 N, BATCH = 40, 16
 PASSAGES = [Passage(f"p{i}", f"T{i}", f"Number {i}.") for i in range(3)]
@@ -85,21 +88,36 @@ def check(out: Path, old: dict[str, bytes], new: dict[str, bytes]) -> None:
     assert not any(name.startswith(".") for name in names), "something is left over"
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, every: int) -> int:
     (folder / "old").mkdir()
     (folder / "new").mkdir()
     assert in_child(lambda: run(folder / "old", 60)) == 0
     assert in_child(lambda: run(folder / "new")) == 0
     old, new = contents(folder / "old"), contents(folder / "new")
     assert "explorer/answers-2.js" in old.keys() - new.keys()
-    return kill_everywhere(
-        folder,
-        "out",
-        run,
-        lambda out: check(out, old, new),
-        lambda out: shutil.copytree(folder / "old", out),
-    )
+    n = kills = 0
+    while True:
+        out = folder / str(n) / "out"
+        shutil.copytree(folder / "old", out)
+
+        def killed(n: int = n, out: Path = out) -> None:
+            die_at(n, out.parent)
+            run(out)
+
+        status = in_child(killed)
+        if status == 0:
+            print(kills)
+            return 0
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            print(f"the run failed by itself before operation {n}")
+            return 1
+        if in_child(lambda out=out: check(out, old, new)) != 0:
+            print(f"broken after a kill at file operation {n}")
+            return 1
+        shutil.rmtree(out.parent)
+        n, kills = n + every, kills + 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    os.fsync = lambda descriptor: None  # what was written outlives a killed process anyway
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1))
