@@ -18,6 +18,7 @@ from ragbook.cli import main
 from ragbook.cli.advice import advice
 from ragbook.cli.parser import new_parser
 from ragbook.corpus import Corpus, Passage, load_corpus
+from ragbook.errors import InputError
 from ragbook.index.datastore import build_datastore
 from ragbook.index.manifest import serialize
 from ragbook.machine import DEVICES, PRECISIONS
@@ -556,6 +557,76 @@ def test_compare_warns_of_answers_cut_short(capsys, encoders, rivers, questions,
     write_lines(questions, QUESTIONS)
     assert run(*command, "--json") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_compare_says_what_gold_passages_are_missing(capsys, encoders, rivers, tmp_path):
+    asked = [{"question": "Which?", "answer": ["Danube"], "gold_passage": "wiki:1", "id": "q7"}]
+    asked += [QUESTIONS[1] | {"gold_passage": "t"}]  # the document of t-1
+    questions = write_lines(tmp_path / "asked.jsonl", asked)
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--methods", "fid"]
+    out = tmp_path / "out"
+    assert run(*command, "--out", out) == 0
+    err = capsys.readouterr().err
+    assert "1 of 2 gold passages are not in corpus 'rivers', such as 'wiki:1' of" in err
+    results = json.loads((out / "results.json").read_text())
+    assert results["gold_missing"] == 1
+    assert results["methods"]["fid"]["recall_at_k"] == 1.0
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["q7", "2"]
+    assert [line["gold_passage"] for line in lines] == ["wiki:1", "t"]
+    assert not list(out.glob(".*"))
+    sentence = refusal(capsys, *command, "--retriever", "oracle")
+    assert "1 of 2 gold passages" in sentence
+
+
+def test_compare_goes_on_where_it_ended(capsys, encoders, rivers, tmp_path, monkeypatch):
+    asked = [QUESTIONS[i % 2] | {"question": f"Which river {i}?"} for i in range(20)]
+    questions = write_lines(tmp_path / "asked.jsonl", asked)
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--methods", "fid"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run(*command, "--out", whole) == 0
+    answer = FakeMethod.answer
+
+    def fails(self, questions, k=5):
+        if len(questions) < 16:
+            raise InputError("the reader has had enough")
+        return answer(self, questions, k)
+
+    monkeypatch.setattr(FakeMethod, "answer", fails)
+    capsys.readouterr()
+    assert run(*command, "--out", out) == 2
+    err = capsys.readouterr().err
+    assert "keeps the answers to 16 of 20 questions" in err
+    assert "the reader has had enough" in err
+    asked_again = []
+    monkeypatch.setattr(
+        FakeMethod, "answer", lambda *given: asked_again.append(len(given[1])) or answer(*given)
+    )
+    assert run(*command, "--out", out) == 0
+    assert "16 of 20 are answered" in capsys.readouterr().err
+    assert asked_again == [4]
+    for name in ("predictions.jsonl", "table.md", "errors.md", "results.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    names = {path.relative_to(whole) for path in whole.rglob("*")}
+    assert {path.relative_to(out) for path in out.rglob("*")} == names
+
+
+def test_what_is_printed_cannot_drive_the_terminal(capsys, encoders, tmp_path):
+    bad = "\x1b[2J\x1b]0;owned\x07\u202e"
+    passages = [PASSAGES[0] | {"id": f"a{bad}\nb", "title": f"T{bad}"}]
+    corpus = write_lines(tmp_path / "bad.jsonl", passages)
+    corpus = corpus.rename(tmp_path / f"na{bad}me.jsonl")
+    out = tmp_path / f"out{bad}"
+    assert run("index", "build", "--corpus", corpus, "--out", out) == 0
+    assert run("index", "search", out, "Danube") == 0
+    assert run("index", "info", out) == 0
+    assert run("ask", "Which sea?", "--index", out, "--method", "fid") == 0
+    assert run("corpus", "info", corpus) == 0
+    assert run("index", "info", tmp_path / f"no{bad}") == 2
+    shown = capsys.readouterr()
+    for text in (shown.out, shown.err):
+        assert "\\x1b[2J" in text
+        assert not {"\x1b", "\x07", "\u202e"} & set(text)
 
 
 def test_compare_limit(capsys, encoders, rivers, questions):
