@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -197,7 +198,8 @@ def held_to(
 ) -> list[Verbatim] | None:
     """The argument `allowed` of `beam_search`: with `verbatim`, each row's answer may only be taken
     from the passages that `shown` lists for that row; otherwise None."""
-    return [Verbatim(model.runs, p, model.end) for p in shown] if verbatim else None
+    decode = partial(detokenize, model.tokenizer)
+    return [Verbatim(model.runs, p, model.end, decode) for p in shown] if verbatim else None
 
 
 def written_answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ Runs = Callable[[str], Sequence[tuple[Sequence[int], Sequence[bool], Sequence[bo
 Allowed = Callable[[Sequence[int]], Sequence[int]]
 """From a prefix without the start token to the tokens that may follow; see `Verbatim`."""
 
-ARTICLES = ("a", "an", "the", "A", "An", "The")
-"""The words that say nothing by themselves; scores leave them out (Rajpurkar et al. 2016)."""
+NOTHING = re.compile(r"(?:[\W_]|\b(?:an?|the)\b)*", re.IGNORECASE)
+"""What says nothing: articles and punctuation, which scores leave out (Rajpurkar et al. 2016)."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Verbatim:
     """Which tokens may follow a prefix so that the answer is a run of whole words of a passage.
 
     A small reader that copies a long name sometimes drops a piece of it. With this restriction it
-    cannot, just as REALM's spans cannot. Nor can it end after an article and nothing else, with
-    which a reader that finds no answer and may not be silent likes to get away.
+    cannot, just as REALM's spans cannot. Nor can it end after articles and punctuation and nothing
+    else, with which a reader that finds no answer and may not be silent likes to get away.
 
     Parameters
     ----------
@@ -57,11 +58,17 @@ class Verbatim:
     passages: where the answer may be found, titles included. If none of them holds a word, the
         answer is not restricted.
     end: token id that closes an answer.
+    decode: from an answer's tokens to its text.
     """
 
-    def __init__(self, runs: Runs, passages: Sequence[Passage], end: int) -> None:
-        self.end = end
-        self.articles = {tuple(tokens) for word in ARTICLES for tokens, _, _ in runs(word)}
+    def __init__(
+        self,
+        runs: Runs,
+        passages: Sequence[Passage],
+        end: int,
+        decode: Callable[[Sequence[int]], str],
+    ) -> None:
+        self.end, self.decode = end, decode
         self.read: list[
             tuple[Sequence[int], Sequence[bool]]
         ] = []  # tokens, and whether each ends a word
@@ -86,7 +93,7 @@ class Verbatim:
                 # A piece may end with what is no whole word: nothing else can follow there.
                 if ends[stop - 1] or stop == len(tokens):
                     after.add(self.end)
-        if tuple(wanted) in self.articles and len(after) > 1:
+        if self.end in after and len(after) > 1 and NOTHING.fullmatch(self.decode(wanted)):
             after.discard(self.end)
         return sorted(after)
 
