@@ -338,8 +338,8 @@ retriever = DenseRetriever(index, load_encoder())
 dev = list(load_questions("miniwiki", "dev"))
 questions = dev[:24]
 answers = [q.answers[0] for q in questions]
-for lam in (0.0, manifest()["knn_lm"]["lam"]):
-    method = knn_lm.KnnLM(lm, retriever, lam, manifest()["knn_lm"]["temperature"])
+for lam in (0.0, manifest()["knn_lm"]["shared"]["lam"]):
+    method = knn_lm.KnnLM(lm, retriever, lam, manifest()["knn_lm"]["shared"]["temperature"])
     nll = -method.log_prob(questions, answers, k=5).double().mean().item()
     print(f"lambda = {lam:.2f}: {nll:.1f} nats for the right answer")
 

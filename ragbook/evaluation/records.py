@@ -155,7 +155,7 @@ def _prediction(
         "evidence": [
             {
                 "passage_id": evidence.passage_id,
-                "weight": evidence.weight,
+                "weight": round(evidence.weight, 6),
                 **loo(evidence.passage_id),
             }
             for evidence in answer.evidence

@@ -1,11 +1,11 @@
 """Tunes the settings of the methods on dev data only, and lists the bundled weights' files.
 
 `python -m ragbook.evaluation.tuning FOLDER` is the last step of a retraining. It writes
-`weights.json` with every file's hash, kNN-LM's lambda and temperature, and the length penalty of
-each method that writes, once with the weights that the method trained and once with the shared
-reader's; all by the same rule, from the same number of values.
-`... FOLDER --corpus CORPUS --questions QUESTIONS` chooses the penalties on dev questions of your
-own, and leaves kNN-LM's settings as they are.
+`weights.json` with every file's hash, and for all methods that write, kNN-LM's lambda and
+temperature and the length penalty, once with the weights that each method trained and once with the
+shared ones; all by the same rule, from the same number of values.
+`... FOLDER --corpus CORPUS --questions QUESTIONS` chooses them on dev questions of your own, and
+leaves the settings for perplexity as they are.
 """
 
 from __future__ import annotations
@@ -23,23 +23,28 @@ from ragbook.evaluation.metrics import exact_matches
 from ragbook.evaluation.perplexity import score
 from ragbook.methods import load
 from ragbook.methods.knn_lm import KnnLM, tune
-from ragbook.models import LanguageModel, load_encoder, load_language_model
-from ragbook.models.bundled import manifest, write_manifest
+from ragbook.models import (
+    LanguageModel,
+    load_adapted_language_model,
+    load_encoder,
+    load_language_model,
+)
+from ragbook.models.bundled import BUNDLED, manifest, write_manifest
 from ragbook.retrieval import Retriever
 
 PENALTIES = (0.0, 1.0, 2.0)
 """The length penalties that are tried; 0 compares log-probabilities, 1 their means over tokens."""
-UNTRAINED = ("in-context", "knn-lm")
-"""The methods that write and have no training of their own: theirs is the shared reader's."""
-TRAINED = ("rag-sequence", "rag-token", "fid")
+UNTRAINED = ("in-context",)
+"""The method that writes and has no training of its own: its reader is the shared one."""
+TRAINED = ("knn-lm", "rag-sequence", "rag-token", "fid")
 SAMPLE, BATCH = 160, 16
 """How many dev questions a penalty is chosen on, and how many are answered at once."""
 
 
-def tune_answers(lm: LanguageModel, k: int = 5) -> dict[str, float]:
-    """Lambda and temperature that give the dev answers' tokens the highest mean log-probability."""
-    questions = list(miniwiki.questions("dev"))
-    retriever = _dense(miniwiki.corpus())
+def tune_answers(
+    lm: LanguageModel, retriever: Retriever, questions: Sequence[Question], k: int = 5
+) -> dict[str, float]:
+    """Lambda and temperature that give the answers' tokens the highest mean log-probability."""
     method = KnnLM(lm, retriever, lam=0.0, temperature=1.0)
     parts = []
     for question, found in zip(questions, retriever.retrieve(questions, k), strict=True):
@@ -107,16 +112,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     folder: Path = options.folder
     own = options.corpus is not None
-    settings: dict[str, Any] = _without_penalties(folder) if own else {}
+    settings = _of_text(folder) if own else {}
     write_manifest(folder, **settings)
+    lm = load_language_model(BUNDLED if own else str(folder))
     if not own:
-        lm = load_language_model(str(folder))
-        settings = {"knn_lm": tune_answers(lm), "perplexity": tune_text(lm)}
-        write_manifest(folder, **settings)
+        settings["perplexity"] = tune_text(lm)
     retriever = _dense(load_corpus(options.corpus) if own else miniwiki.corpus())
-    asked = load_questions(options.questions) if own else miniwiki.questions("dev")
-    questions = list(asked)[:SAMPLE]
-    given = str(folder), retriever, questions
+    questions = list(load_questions(options.questions) if own else miniwiki.questions("dev"))
+    adapted = load_adapted_language_model(str(folder)) or lm
+    settings["knn_lm"] = {
+        which: tune_answers(model, retriever, questions)
+        for which, model in (("own", adapted), ("shared", lm))
+    }
+    write_manifest(folder, **settings)
+    given = str(folder), retriever, questions[:SAMPLE]
     untrained = choose_length_penalties(UNTRAINED, *given)
     settings["length_penalty"] = {
         which: untrained | choose_length_penalties(TRAINED, *given, shared=which == "shared")
@@ -126,10 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(settings))
 
 
-def _without_penalties(folder: Path) -> dict[str, Any]:
-    """The settings that the folder's `weights.json` has, other than the length penalties."""
+def _of_text(folder: Path) -> dict[str, Any]:
+    """The setting of the folder's `weights.json` that no question is answered with."""
     found = manifest(folder)
-    return {name: found[name] for name in ("knn_lm", "perplexity") if name in found}
+    return {name: found[name] for name in ("perplexity",) if name in found}
 
 
 def _dense(corpus: Corpus) -> Retriever:

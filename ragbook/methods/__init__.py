@@ -88,13 +88,13 @@ def load(
     reader: `bundled`, a folder that `ragbook train reader` wrote, a seq2seq or causal model of
         `transformers` by path or hub name, or a generator that is loaded already.
     lm: kNN-LM's language model, by name or loaded; by default the reader if it is causal, else the
-        bundled one.
+        bundled one, as kNN-LM's own training changed it.
     beams, max_length, length_penalty: of the beam search of every generative method; see
         `ragbook.methods.decoding.beam_search`. The penalty is by default the one that was chosen
         for the method on dev questions, where the reader's folder has one, and else 0.
     lam, temperature: kNN-LM's; by default those that were tuned for the bundled language model on
-        MiniWiki's dev split. The temperature is then scaled by the width of the model's keys, as
-        their squared distances grow with it.
+        dev questions, with the changes of kNN-LM's own training or without. The temperature is then
+        scaled by the width of the model's keys, as their squared distances grow with it.
     shared: every method uses the one shared reader and the given retriever as they are, so that
         methods differ only in how they use the evidence. Otherwise a method whose own training
         changed the reader, or the question tower of dense retrieval, uses what it trained.
@@ -138,13 +138,17 @@ def load(
             return retriever
         return DenseRetriever(retriever.index, tower)
 
+    adapted: LanguageModel | None = None
+    if "knn-lm" in names and lm is None and isinstance(reader, str) and not shared:
+        adapted = models.load_adapted_language_model(reader, **where)
+
     make: dict[str, Callable[[], Any]] = {
         "closed-book": lambda: closed_book.ClosedBook(generator(), **search("closed-book")),
         "in-context": lambda: in_context.InContext(generator(), retriever, **held("in-context")),
         "knn-lm": lambda: knn_lm.KnnLM(
-            base := _language_model(reader, lm, how),
+            base := adapted or _language_model(reader, lm, how),
             retriever,
-            *_interpolation(base, lam, temperature),
+            *_interpolation(base, lam, temperature, _tuned(reader, adapted is not None)),
             **held("knn-lm"),
         ),
         "realm": lambda: realm.Realm(
@@ -203,13 +207,23 @@ def _called(reader: str | Generator[Any]) -> str:
     return reader if isinstance(reader, str) else reader.name
 
 
-def _interpolation(
-    lm: LanguageModel, lam: float | None, temperature: float | None
-) -> tuple[float, float]:
-    """Lambda and temperature, each by its default if it is not given."""
-    from ragbook.models.bundled import BUNDLED, manifest
+def _tuned(reader: str | Generator[Any], adapted: bool) -> dict[str, float]:
+    """Lambda and temperature as tuned on dev questions, with the changes of kNN-LM's own training
+    or without: those of the reader's folder where it has any, and else the bundled ones."""
+    from ragbook.models.bundled import manifest, weights_folder
 
-    tuned = manifest()["knn_lm"]
+    folder = weights_folder(reader) if isinstance(reader, str) else None
+    bundled = manifest()["knn_lm"]
+    found = bundled if folder is None else manifest(folder).get("knn_lm", bundled)
+    return found["own" if adapted else "shared"]
+
+
+def _interpolation(
+    lm: LanguageModel, lam: float | None, temperature: float | None, tuned: dict[str, float]
+) -> tuple[float, float]:
+    """Lambda and temperature, each as tuned if it is not given."""
+    from ragbook.models.bundled import BUNDLED
+
     width = 1.0 if lm.name == BUNDLED else lm.dimension / TUNED_WIDTH
     return (
         tuned["lam"] if lam is None else lam,

@@ -5,6 +5,7 @@ from ragbook.models.causal import CausalReader
 from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel
 from ragbook.models.loading import (
+    load_adapted_language_model,
     load_language_model,
     load_question_tower,
     load_reader,
@@ -20,6 +21,7 @@ __all__ = [
     "SeqReader",
     "SpanReader",
     "length_penalties",
+    "load_adapted_language_model",
     "load_encoder",
     "load_language_model",
     "load_question_tower",

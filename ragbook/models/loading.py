@@ -236,7 +236,7 @@ def _tried(
     return reader
 
 
-PARTS = ("encoder", "decoder", "scorer", "query")
+PARTS = ("encoder", "decoder", "scorer", "query", "lm")
 """What a method's own training may change."""
 
 
@@ -344,6 +344,36 @@ def load_language_model(
     InputError: there is no such model, it is not causal, or weights are missing or damaged.
     """
     return _language_model(name, device, precision)
+
+
+@one_at_a_time
+@cache
+def load_adapted_language_model(
+    name: str = BUNDLED, *, device: str = "cpu", precision: str = "float32"
+) -> LanguageModel | None:
+    """The bundled language model with what kNN-LM's own training changed in it, as a folder of
+    readers has it (`ragbook.training.reader.memory`); None if the folder has no such file.
+
+    The arguments are as in `load_reader`.
+
+    Raises
+    ------
+    InputError: weights are missing or damaged, or do not fit the model.
+    """
+    folder = weights_folder(name)
+    if folder is None or f"{ADAPTED}.safetensors" not in manifest(folder)["files"]:
+        return None
+    changed = tensors(f"{ADAPTED}.safetensors", folder)
+    _check_parts(ADAPTED, folder, changed)
+    model = new_lm_model()
+    fill(model, tensors("lm.safetensors"), OF_EMBEDDED)
+    apply(model, own_part(changed, "lm"))
+    place(model, device, precision)
+    return LanguageModel(model, minilm_tokenizer(), BUNDLED)
+
+
+ADAPTED = "knn-lm"
+"""The file with the changes of kNN-LM's own training, without its ending."""
 
 
 @one_at_a_time

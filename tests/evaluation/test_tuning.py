@@ -22,7 +22,7 @@ def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
     save_file(stored, str(tmp_path / "lm.safetensors"))
     seen = []
     for part, found in (("tune_answers", {"lam": 0.3}), ("tune_text", {"lam": 0.1})):
-        monkeypatch.setattr(tuning, part, lambda lm, found=found: seen.append(lm) or found)
+        monkeypatch.setattr(tuning, part, lambda lm, *_, found=found: seen.append(lm) or found)
     asked, penalties = [], {"fid": 1.0}
     monkeypatch.setattr(tuning, "_dense", lambda corpus: corpus)
     monkeypatch.setattr(
@@ -31,11 +31,12 @@ def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
         lambda names, *given, shared=False: asked.append((*given, shared)) or dict(penalties),
     )
     tuning.main([str(tmp_path)])
-    assert len(seen) == 2
+    assert len(seen) == 3
     for lm in seen:
         torch.testing.assert_close(dict(lm.model.named_parameters())[name], weight + 1.0)
     written = json.loads((tmp_path / "weights.json").read_text())
-    assert (written["knn_lm"], written["perplexity"]) == ({"lam": 0.3}, {"lam": 0.1})
+    assert written["knn_lm"] == {"own": {"lam": 0.3}, "shared": {"lam": 0.3}}
+    assert written["perplexity"] == {"lam": 0.1}
     assert list(written["files"]) == ["lm.safetensors"]
     assert written["length_penalty"] == {"own": penalties, "shared": penalties}
     dev = list(miniwiki.questions("dev"))[: tuning.SAMPLE]
@@ -45,8 +46,8 @@ def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
 
 def test_the_end_of_an_answer_is_tuned_for_too(monkeypatch):
     """A model must say that an answer is over, as well as what it is; every question is read with
-    its own passages, the five best of all MiniWiki."""
-    questions = {"dev": list(miniwiki.questions("dev"))[:3]}
+    its own passages."""
+    questions = list(miniwiki.questions("dev"))[:3]
     lm = load_language_model()
     scored, tuned = [], []
 
@@ -56,31 +57,20 @@ def test_the_end_of_an_answer_is_tuned_for_too(monkeypatch):
 
         def neighbours(self, question, tokens, memory):
             assert self.lm is lm
-            assert memory == f"{question.text}: 5 of an index of {len(miniwiki.corpus())}"
+            assert memory == f"{question.text}: 4 of all passages"
             scored.append(list(tokens))
             distances = torch.full((len(tokens), 2), float(len(scored)))
             return distances[:, 0] - 9, distances, distances > 1
 
-    class Retriever(SimpleNamespace):
+    class Retriever:
         def retrieve(self, questions, k):
-            return [f"{question.text}: {k} of an {self.index}" for question in questions]
-
-    def build(corpus, out, encoder, overwrite):
-        assert (encoder, overwrite) == ("an encoder", True)
-        return f"index of {len(corpus)}"
-
-    def dense(index, encoder):
-        assert encoder == "an encoder"
-        return Retriever(index=index)
+            return [f"{question.text}: {k} of all passages" for question in questions]
 
     monkeypatch.setattr(tuning, "KnnLM", Recorded)
     monkeypatch.setattr(tuning, "tune", lambda *given: tuned.append(given) or (0.1, 2.0, np.nan))
-    monkeypatch.setattr(tuning.miniwiki, "questions", questions.__getitem__)
-    monkeypatch.setattr(tuning, "load_encoder", lambda: "an encoder")
-    monkeypatch.setattr("ragbook.index.build_index", build)
-    monkeypatch.setattr("ragbook.retrieval.DenseRetriever", dense, raising=False)
-    assert tuning.tune_answers(lm) == {"lam": 0.1, "temperature": 2.0}
-    texts = [question.answers[0] for question in questions["dev"]]
+    found = tuning.tune_answers(lm, Retriever(), questions, k=4)  # type: ignore[arg-type]
+    assert found == {"lam": 0.1, "temperature": 2.0}
+    texts = [question.answers[0] for question in questions]
     ids = lm.tokenizer(texts, add_special_tokens=False)["input_ids"]
     assert scored == [[*one, lm.end] for one in ids]
     ((base, distances, hits),) = tuned
@@ -166,12 +156,26 @@ def test_the_penalty_with_most_right_answers_is_chosen(monkeypatch):
     assert loaded == list(tuning.PENALTIES)
 
 
-def test_own_questions_tune_the_penalties_alone(tmp_path, monkeypatch):
+def test_the_passages_are_those_of_dense_retrieval_over_all(monkeypatch):
+    def build(corpus, out, encoder, overwrite):
+        assert (encoder, overwrite) == ("an encoder", True)
+        return f"index of {corpus}"
+
+    monkeypatch.setattr(tuning, "load_encoder", lambda: "an encoder")
+    monkeypatch.setattr("ragbook.index.build_index", build)
+    monkeypatch.setattr("ragbook.retrieval.DenseRetriever", lambda *given: given, raising=False)
+    assert tuning._dense("a corpus") == ("index of a corpus", "an encoder")  # type: ignore[arg-type]
+
+
+def test_own_questions_tune_all_but_perplexity(tmp_path, monkeypatch):
     (tmp_path / "weights.json").write_text('{"files": {}, "perplexity": {"lam": 0.1}}')
     monkeypatch.setattr(tuning, "_dense", lambda corpus: corpus)
     monkeypatch.setattr(tuning, "load_corpus", lambda name: f"passages of {name}")
     monkeypatch.setattr(tuning, "load_questions", lambda name: [f"questions of {name}"])
     monkeypatch.setattr(tuning, "tune_text", lambda lm: pytest.fail("it was not asked to"))
+    monkeypatch.setattr(tuning, "tune_answers", lambda lm, *given: {"lam": repr((lm, given))})
+    for which in ("load_language_model", "load_adapted_language_model"):
+        monkeypatch.setattr(tuning, which, lambda name, which=which: f"{which} {name}")
     monkeypatch.setattr(
         tuning,
         "choose_length_penalties",
@@ -180,6 +184,11 @@ def test_own_questions_tune_the_penalties_alone(tmp_path, monkeypatch):
     tuning.main([str(tmp_path), "--corpus", "mine", "--questions", "asked"])
     written = json.loads((tmp_path / "weights.json").read_text())
     assert written["perplexity"] == {"lam": 0.1}
+    on = ("passages of mine", ["questions of asked"])
+    assert written["knn_lm"] == {
+        "own": {"lam": repr((f"load_adapted_language_model {tmp_path}", on))},
+        "shared": {"lam": repr(("load_language_model bundled", on))},
+    }
     given = (str(tmp_path), "passages of mine", ["questions of asked"])
     for which, same in (("own", False), ("shared", True)):
         assert written["length_penalty"][which] == {

@@ -312,6 +312,19 @@ def exchanged(
     return replace(question, answers=(new,)), said
 
 
+def shown(
+    rng: random.Random, source: GoldExamples, asked: Sequence[Question], positions: Tensor
+) -> list[Example]:
+    """The examples of one step: each question with the passages at its row of `positions`, int64
+    [B, n], some of them with another answer; see `exchanged`."""
+    examples = []
+    for question, places in zip(asked, positions.tolist(), strict=True):
+        passages = [source.corpus[at] for at in places]
+        question, passages = exchanged(rng, source, question, passages)
+        examples.append(Example(question, tuple(passages), 0))
+    return examples
+
+
 def train_method(
     method: str,
     model: Any,
@@ -339,11 +352,7 @@ def train_method(
         rng = random.Random(f"{run.seed}-{step}")
         asked = [one.question for one in rng.choices(asking, k=recipe.batch)]
         log_prior, positions = trainee.log_prior(asked, source.keys)
-        examples = []
-        for question, places in zip(asked, positions.tolist(), strict=True):
-            passages = [source.corpus[at] for at in places]
-            question, passages = exchanged(rng, source, question, passages)
-            examples.append(Example(question, tuple(passages), 0))
+        examples = shown(rng, source, asked, positions)
         batch = collate(tokenizer, examples, scorer.max_span)
         found = objective(method, trainee.model, trainee.scorer, batch, log_prior)
         nll = -found.answer.clamp_min(IMPOSSIBLE / 2).mean()  # no gradient if no span is right

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from ragbook.corpus import miniwiki
-from ragbook.models import load_encoder
+from ragbook.models import load_encoder, load_language_model
 from ragbook.models.bundled import (
     fill,
+    manifest,
     new_reader_model,
     reader_model,
     span_scorer,
@@ -20,6 +21,7 @@ from ragbook.models.span import SpanScorer
 from ragbook.training.loop import write_tensors
 from ragbook.training.reader.curriculum import curriculum, fine_tuning
 from ragbook.training.reader.examples import GoldExamples
+from ragbook.training.reader.memory import train_memory
 from ragbook.training.reader.objectives import METHODS, train_method
 from ragbook.training.reader.train import train_reader
 from ragbook.training.run import Run
@@ -72,6 +74,8 @@ def _finish(run: Run, source: GoldExamples, shared: dict[str, dict[str, Tensor]]
     files = dict(shared)
     for method in METHODS:
         files[method] = train_method(method, model, scorer, encoder, source, run)
+    lam, temperature = manifest()["knn_lm"]["shared"].values()
+    files["knn-lm"] = train_memory(load_language_model(), lam, temperature, encoder, source, run)
     for file, each in files.items():
         compact = {name: tensor.bfloat16().contiguous() for name, tensor in each.items()}
         write_tensors(run.out / f"{file}.safetensors", compact)

@@ -33,7 +33,7 @@ def test_the_grid_steps_evenly_and_holds_what_was_tuned():
     assert LAMS[0] == 0
     assert all(0 < above - below <= 0.1001 for below, above in itertools.pairwise(LAMS))
     assert LAMS[-1] < 1
-    for tuned in (manifest()["knn_lm"], manifest()["perplexity"]):
+    for tuned in (*manifest()["knn_lm"].values(), manifest()["perplexity"]):
         assert tuned["lam"] in LAMS
         assert tuned["temperature"] in TEMPERATURES
 

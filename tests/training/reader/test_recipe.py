@@ -8,7 +8,9 @@ import torch
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
 from ragbook.models import (
+    load_adapted_language_model,
     load_encoder,
+    load_language_model,
     load_question_tower,
     load_reader,
     load_span_reader,
@@ -47,7 +49,10 @@ def test_a_reader_of_ones_own(tmp_path):
         "embeddings.word" in n or n.startswith("encoder.encoder.layer.1.") for n in changed
     )
     listed = manifest(tmp_path)["files"]
-    assert {f"{method}.safetensors" for method in METHODS} < set(listed)
+    assert {f"{method}.safetensors" for method in (*METHODS, "knn-lm")} < set(listed)
+    adapted = load_adapted_language_model(str(tmp_path))
+    assert adapted is not None
+    assert adapted.sha256 != load_language_model().sha256
     for method in METHODS[1:]:
         own = load_reader(str(tmp_path), method)
         assert own.pairs is not reader.pairs  # its encoder is another
