@@ -9,6 +9,12 @@ number of passages and as many steps. Each maximises the likelihood that it uses
 * REALM the marginal over passages and spans, reader and question tower together (Guu et al. 2020,
   section 3.3).
 
+Where an answer is written, its likelihood is that under the rule that the search keeps
+(`Verbatim`): among the tokens that may come next in the passages, as
+`ragbook.methods.decoding.share` divides it up. A free likelihood asks for the answer among all
+words of the vocabulary; whether it ends here or goes on is then a small part of what is learnt, and
+it is what the rule leaves to be decided.
+
 To this come two lessons of the shared reader's own training, so that they are not forgotten:
 
 * where passages are read one by one, a passage that does not hold the answer should give its
@@ -32,6 +38,7 @@ import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +46,9 @@ from torch import Tensor, nn
 
 from ragbook.corpus import Passage, Question
 from ragbook.methods import rag, realm
+from ragbook.methods.decoding import Verbatim
 from ragbook.models import Encoder
+from ragbook.models.answers import detokenize, word_runs
 from ragbook.models.changes import changes, factors
 from ragbook.models.devices import device_of
 from ragbook.models.embedded import minilm_tokenizer
@@ -129,6 +138,32 @@ def answer_places(batch: ReaderBatch) -> Tensor:
     return out
 
 
+def may_follow(examples: Sequence[Example], labels: Tensor, method: str, vocab_size: int) -> Tensor:
+    """Which tokens the search would let follow each beginning of the answers: bool [R, T, V], a row
+    for each question in FiD and for each passage of a question elsewhere. Nothing follows where the
+    passages do not hold the beginning; at the very beginning the answer may also end.
+
+    Parameters
+    ----------
+    labels: int64 [B, T], the answers' tokens and the end token, padded with -100.
+    """
+    tokenizer = minilm_tokenizer()
+    runs, decode = partial(word_runs, tokenizer), partial(detokenize, tokenizer)
+    end: int = tokenizer.sep_token_id
+    rows = [
+        (passages, answer[answer != -100].tolist())
+        for example, answer in zip(examples, labels, strict=True)
+        for passages in ([example.passages] if method == "fid" else [[p] for p in example.passages])
+    ]
+    out = torch.zeros(len(rows), labels.shape[1], vocab_size, dtype=torch.bool)
+    for row, (passages, answer) in enumerate(rows):
+        rule = Verbatim(runs, passages, end, decode)
+        for t in range(len(answer)):
+            out[row, t, rule(answer[:t])] = True
+    out[:, 0, end] = True
+    return out
+
+
 class Objective(NamedTuple):
     """The parts of an objective, with gradients, on the model's device.
 
@@ -147,13 +182,21 @@ class Objective(NamedTuple):
 
 
 def objective(
-    method: str, model: Any, scorer: SpanScorer, batch: ReaderBatch, log_prior: Tensor
+    method: str,
+    model: Any,
+    scorer: SpanScorer,
+    batch: ReaderBatch,
+    log_prior: Tensor,
+    rule: Tensor | None = None,
 ) -> Objective:
     """A method's objective for a batch of B questions with n passages each.
 
     Parameters
     ----------
     log_prior: float32 [B, n], log p(z | x), which FiD ignores.
+    rule: which tokens may follow; see `may_follow`. None lets the answers be written freely. REALM
+        ignores it, for its spans cannot break it. An answer that FiD's passages do not hold is
+        written freely, and under RAG a passage that does not hold it gives it `IMPOSSIBLE`.
     """
     places, spans_right = answer_places(batch), answer_spans(batch, scorer.max_span)
     device = device_of(model)
@@ -185,13 +228,25 @@ def objective(
     )
     attention = out.cross_attentions[-1].float().mean(1)  # [B or B * n, T, n * L or L]
     copied = ((attention * places).sum(-1)[places.any(-1)] + 1e-6).log()
-    log_probs = out.logits.float().log_softmax(-1)
-    token_log_probs = log_probs.gather(-1, labels.clamp_min(0)[:, :, None]).squeeze(-1)
-    own = batch.labels != -100
+    target, own = labels.clamp_min(0)[:, :, None], batch.labels != -100
+    logits = out.logits.float()
+    following = torch.ones_like(logits, dtype=torch.bool) if rule is None else rule.to(device)
+    if method == "fid":
+        held = (following.gather(-1, target).squeeze(-1) | ~own).all(-1)
+        following = following | ~held[:, None, None]
+    said = following.any(-1)  # where a row has anything that may follow
+    log_probs = logits.masked_fill(~(following | ~said[:, :, None]), float("-inf")).log_softmax(-1)
+    allowed = following.gather(-1, target).squeeze(-1)
+    token_log_probs = log_probs.gather(-1, target).squeeze(-1).where(allowed, IMPOSSIBLE)
     if method == "fid":
         return Objective((token_log_probs * own).sum(-1), states.new_zeros(B, n), copied)
-    marginal = rag.sequence_log_prob if method == "rag-sequence" else rag.token_log_prob
-    answer = marginal(token_log_probs.reshape(B, n, -1), log_prior, own)
+    token_log_probs, said = token_log_probs.reshape(B, n, -1), said.reshape(B, n, -1)
+    if method == "rag-sequence":
+        answer = rag.sequence_log_prob(token_log_probs, log_prior, own)
+    else:
+        # Of each token's mixture, the passages that hold the answer up to there have all.
+        holders = log_prior[:, :, None].masked_fill(~said, IMPOSSIBLE).logsumexp(1)
+        answer = rag.token_log_prob(token_log_probs, log_prior, own) - (holders * own).sum(-1)
     not_here = log_probs[:, 0, model.config.eos_token_id] * ~places.flatten(1).any(-1)
     return Objective(answer, not_here.reshape(B, n), copied)
 
@@ -354,7 +409,11 @@ def train_method(
         log_prior, positions = trainee.log_prior(asked, source.keys)
         examples = shown(rng, source, asked, positions)
         batch = collate(tokenizer, examples, scorer.max_span)
-        found = objective(method, trainee.model, trainee.scorer, batch, log_prior)
+        rule = None
+        if method != "realm":
+            words = trainee.model.config.decoder.vocab_size
+            rule = may_follow(examples, batch.labels, method, words)
+        found = objective(method, trainee.model, trainee.scorer, batch, log_prior, rule)
         nll = -found.answer.clamp_min(IMPOSSIBLE / 2).mean()  # no gradient if no span is right
         silence = -found.not_here.sum(-1).mean()
         pointer = -found.copied.mean() if len(found.copied) else nll.new_zeros(())

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from ragbook.corpus import Corpus, Passage, Question
+from ragbook.methods.base import held_to
+from ragbook.methods.decoding import share
 from ragbook.methods.fid import FiD
 from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
@@ -18,6 +20,7 @@ from ragbook.models.changes import apply, part
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.training.reader.examples import GoldExamples
 from ragbook.training.reader.objectives import (
+    IMPOSSIBLE,
     METHODS,
     SEARCHING,
     Recipe,
@@ -25,6 +28,7 @@ from ragbook.training.reader.objectives import (
     answer_places,
     answer_spans,
     exchanged,
+    may_follow,
     objective,
     train_method,
 )
@@ -67,6 +71,68 @@ def test_the_objective_is_the_methods_own_likelihood(name, method):
         trained = objective(name, reader.model, span.scorer, *batch()).answer
     expected = method().log_prob(ASKED, [q.answers[0] for q in ASKED], k=3)
     torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-4)
+
+
+def divided_up(method: str, question: Question, scores: np.ndarray) -> float:
+    """log p of the question's answer as the search divides it up, step by step, from the reader's
+    own distributions."""
+    reader = load_reader()
+    memory = reader.read([question], [SHOWN])
+    memory = memory.fused() if method == "fid" else memory
+    following, rows = reader.continuation(memory), torch.arange(1 if method == "fid" else 3)
+    each = held_to(reader, [[passage] for passage in SHOWN], True)
+    together = held_to(reader, [SHOWN], True)
+    assert each is not None
+    assert together is not None
+    prior = torch.from_numpy(scores * RETRIEVER.score_scale).log_softmax(-1)
+    total, given = 0.0, torch.zeros(3)
+    tokens = reader.answer_ids(question.answers[0])
+    for t, token in enumerate(tokens):
+        prefixes = torch.tensor([[reader.start, *tokens[:t]]]).expand(len(rows), -1)
+        log_probs = following(prefixes, rows, rows)
+        if method != "fid":
+            own = share(log_probs, each, prefixes, reader.end, otherwise=False)
+            given = given + own[:, token]
+            log_probs = (prior[:, None] + own).logsumexp(0)[None]
+        total += float(share(log_probs, together, prefixes[:1], reader.end)[0, token])
+    return float((prior + given).logsumexp(0)) if method == "rag-sequence" else total
+
+
+@pytest.mark.parametrize("name", METHODS[1:])
+def test_under_the_rule_the_objective_is_what_the_search_compares(name):
+    """A passage that does not hold the answer has no part in it; in RAG-Token it has one until the
+    answer leaves its words."""
+    reader, span = load_reader(), load_span_reader()
+    asked = [*ASKED, Question("Who drew it too?", ("Ilsa Brenkov charted",), "a")]
+    scores = np.concatenate([SCORES, SCORES[:1]])
+    examples = [Example(question, SHOWN, 0) for question in asked]
+    one = collate(minilm_tokenizer(), examples, 10)
+    prior = torch.from_numpy(scores * RETRIEVER.score_scale).log_softmax(-1)
+    rule = may_follow(examples, one.labels, name, 30_522)
+    with torch.no_grad():
+        held = objective(name, reader.model, span.scorer, one, prior, rule).answer
+        free = objective(name, reader.model, span.scorer, one, prior).answer
+    expected = [divided_up(name, q, row) for q, row in zip(asked, scores, strict=True)]
+    torch.testing.assert_close(held, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+    assert (held > free).all()
+
+
+def test_an_answer_that_no_passage_holds_is_written_freely():
+    """By FiD; under RAG it is as good as impossible, and its gradient does no harm."""
+    reader, span = deepcopy(load_reader()), load_span_reader()
+    examples = [Example(Question("Who was it?", ("Zyx Qwertz",)), SHOWN, 0)]
+    one, prior = collate(minilm_tokenizer(), examples, 10), torch.zeros(1, 3)
+    for name in METHODS[1:]:
+        rule = may_follow(examples, one.labels, name, 30_522)
+        found = objective(name, reader.model, span.scorer, one, prior, rule).answer
+        if name == "fid":
+            free = objective(name, reader.model, span.scorer, one, prior).answer
+            torch.testing.assert_close(found, free)
+        else:
+            assert float(found.detach()) < IMPOSSIBLE / 2
+        found.sum().backward()
+        gradients = [p.grad for p in reader.model.parameters() if p.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("name", METHODS)
