@@ -44,7 +44,7 @@ from ragbook.index import build_index
 from ragbook.index.datastore import build_datastore
 from ragbook.methods import knn_lm
 from ragbook.methods.knn_lm.text import OpenKnnLM
-from ragbook.models import load_encoder, load_language_model
+from ragbook.models import load_adapted_language_model, load_encoder, load_language_model
 from ragbook.models.bundled import manifest
 from ragbook.retrieval import DenseRetriever
 
@@ -330,7 +330,9 @@ pd.DataFrame(
 # searched among *their* contexts. The question is the prompt, and the answer is continued token by
 # token. A small language model answers badly this way: nothing taught its representations that a
 # question and the sentence that answers it belong together. What the memory changes is how probable
-# the right answer becomes.
+# the right answer becomes. Where the interpolation itself is trained, keys and all
+# {cite:p}`zhong2022trime`, that can be learnt: the last line is of the model so adapted, for as many
+# steps as the other methods have their own training (`ragbook.training.reader.memory`).
 
 # %%
 index = build_index(corpus, Path("../build/index"), load_encoder(), progress=False)
@@ -338,10 +340,16 @@ retriever = DenseRetriever(index, load_encoder())
 dev = list(load_questions("miniwiki", "dev"))
 questions = dev[:24]
 answers = [q.answers[0] for q in questions]
-for lam in (0.0, manifest()["knn_lm"]["shared"]["lam"]):
-    method = knn_lm.KnnLM(lm, retriever, lam, manifest()["knn_lm"]["shared"]["temperature"])
+tuned = manifest()["knn_lm"]
+for name, base, lam, temperature in (
+    ("the model", lm, 0.0, tuned["shared"]["temperature"]),
+    ("with a memory", lm, *tuned["shared"].values()),
+    ("adapted to it", load_adapted_language_model(), *tuned["own"].values()),
+):
+    method = knn_lm.KnnLM(base, retriever, lam, temperature)
     nll = -method.log_prob(questions, answers, k=5).double().mean().item()
-    print(f"lambda = {lam:.2f}: {nll:.1f} nats for the right answer")
+    print(f"{name}, lambda = {lam:.2f}: {nll:.1f} nats for the right answer")
+method = knn_lm.KnnLM(lm, retriever, *tuned["shared"].values())
 
 # %% mystnb={"figure": {"caption": "Which passage's neighbours spoke for the right answer: the evidence of kNN-LM for the first dev question whose gold passage is found but not ranked first, and whose answer has several tokens.", "alt": "Bars of the neighbours' mass by passage"}}
 question = example(retriever, dev, lm.tokenizer)

@@ -403,6 +403,26 @@ for name, ways in stops["same weights"].items():
     print(f"{name:<13} one passage: EM {percent(one['em'])}, cut {percent(one['cut'])}")
 
 # %% [markdown]
+# ### Is it the training?
+#
+# A model that is trained among all words of the vocabulary learns above all to give nothing to most of
+# them. Under the rule most are forbidden anyway, and what is left to decide, after the first word of a
+# name, is whether the answer ends here or goes on. So the methods' own training raises the likelihood
+# under the rule, as the search compares it (`ragbook.training.reader.objectives`). Here beside the shared
+# reader, and beside the same training by the likelihood among all words:
+
+# %%
+trainings = stops["objectives"]
+print(f"n = {trainings['n']} dev questions, %")
+pd.DataFrame(
+    {
+        (name, head): {how: percent(part[key]) for how, part in trainings[name].items()}
+        for name in ("rag-sequence", "rag-token", "fid")
+        for head, key in (("cut", "cut"), ("EM", "em"))
+    }
+).T
+
+# %% [markdown]
 # ### What is RAG-Token's own
 #
 # What of it is in the model, however it is decoded? Take every right answer of several tokens, and every

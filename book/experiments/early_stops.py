@@ -1,7 +1,9 @@
 """Why answers stop before their end: decoding, passages and training, each changed by itself.
 
-`python -m book.experiments.early_stops book/results/stops.json` measures what chapters 5 and 7 say
-about answers that are cut short, on MiniWiki's dev questions, in about ten minutes on two cores.
+`python -m book.experiments.early_stops book/results/stops.json FREE` measures what chapters 5 and 7
+say about answers that are cut short, on MiniWiki's dev questions, in about twenty minutes on two
+cores. FREE is a folder of readers whose own training did not know the rule that answers are runs of
+the passages' words: `methods_recipe(Run(Path("FREE")), Recipe(held=False))`.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ from ragbook.methods.rag import RagToken
 from ragbook.models.generator import pad_labels
 from ragbook.retrieval import Retrieved, Retriever
 
-from .report import write_sections
+from .report import answered, write_sections
 
 METHODS = ("rag-sequence", "rag-token", "fid")
 PENALTIES = (0.5, 1.0, 2.0)
 SAMPLE = 120
 """How many dev questions are answered at each setting."""
+TRAINED_SAMPLE = 400
+"""And after each training, where differences are smaller."""
 BATCH = 16
 
 
@@ -104,6 +108,24 @@ def settings(
     }
 
 
+def objectives(
+    retriever: Retriever, questions: Sequence[Question], free: str
+) -> dict[str, dict[str, Any]]:
+    """Each method's scores with the shared reader, after training by the likelihood among all words
+    (the readers in the folder `free`), and by that under the rule; decoded alike."""
+    readers: dict[str, dict[str, Any]] = {
+        "none": {"shared": True},
+        "among all words": {"reader": free},
+        "under the rule": {},
+    }
+    out: dict[str, dict[str, Any]] = {name: {} for name in METHODS}
+    for training, how in readers.items():
+        methods = {m.name: m for m in load(METHODS, retriever, True, length_penalty=0.0, **how)}
+        for name, answers in answered(methods, questions).items():
+            out[name][training] = _scores(answers, questions)
+    return {"n": len(questions), **out}
+
+
 def _scores(answers: Sequence[Answer], questions: Sequence[Question]) -> dict[str, Any]:
     kinds = [error_kind(a.text, q, None) for a, q in zip(answers, questions, strict=True)]
     lenient = [float(contains(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)]
@@ -166,13 +188,14 @@ def _hold(reader: Any, retrieved: Retrieved, tokens: Sequence[int]) -> Tensor:
     return torch.tensor([any(f",{wanted}," in f",{run}," for run in runs) for runs in rows])
 
 
-def main(out: Path) -> None:
-    """Measure both kinds of weights, and write them."""
+def main(out: Path, free: str) -> None:
+    """Measure both kinds of weights, and the trainings; write what `out` does not hold yet."""
     from ragbook.index import PassageIndex
     from ragbook.models import load_encoder
     from ragbook.retrieval import DenseRetriever
 
-    questions = list(miniwiki.questions("dev"))[:SAMPLE]
+    dev = list(miniwiki.questions("dev"))
+    questions = dev[:SAMPLE]
     retriever = DenseRetriever(PassageIndex.open("build/index"), load_encoder())
     sections: dict[str, Callable[[], Any]] = {"n": lambda: len(questions)}
     for name, shared in (("same weights", True), ("own training", False)):
@@ -180,8 +203,9 @@ def main(out: Path) -> None:
         sections[f"end tokens, {name}"] = lambda shared=shared: end_tokens(
             retriever, questions, shared
         )
+    sections["objectives"] = lambda: objectives(retriever, dev[-TRAINED_SAMPLE:], free)
     write_sections(out, sections)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

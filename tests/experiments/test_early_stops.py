@@ -3,7 +3,7 @@
 import pytest
 import torch
 from experiments import early_stops
-from experiments.early_stops import end_tokens, settings, without_shares
+from experiments.early_stops import end_tokens, objectives, settings, without_shares
 
 from ragbook.methods import decoding
 from ragbook.methods.decoding import beam_search
@@ -16,15 +16,17 @@ from tests.methods.conftest import QUESTIONS, FixedRetriever, seq_model
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    reader = SeqReader(seq_model("bart"), minilm_tokenizer(), "bart")
+    tiny_reader = SeqReader(seq_model("bart"), minilm_tokenizer(), "bart")
     kinds = {"rag-sequence": RagSequence, "rag-token": RagToken, "fid": FiD}
 
-    def load(names, retriever, verbatim=False, length_penalty=0.0, shared=False):
+    def load(names, retriever, verbatim=False, length_penalty=0.0, shared=False, reader="own"):
+        loaded.append((verbatim, length_penalty, shared, reader))
         how = {"verbatim": verbatim, "length_penalty": length_penalty, "max_length": 4}
-        return [kinds[name](reader, retriever, **how) for name in names]
+        return [kinds[name](tiny_reader, retriever, **how) for name in names]
 
+    loaded: list[tuple[bool, float, bool, str]] = []
     monkeypatch.setattr(early_stops, "load", load)
-    return reader
+    return tiny_reader, loaded
 
 
 def test_every_setting_is_measured_for_every_method():
@@ -34,6 +36,20 @@ def test_every_setting_is_measured_for_every_method():
         assert {"held", "held, one rule", "held, without shares", "free", "one passage"} < set(ways)
         for scores in ways.values():
             assert scores["em"]["mean"] + scores["cut"]["mean"] <= 1
+
+
+def test_trainings_are_compared_alike_but_for_their_weights(tiny):
+    out = objectives(FixedRetriever(uneven=False), QUESTIONS, "a folder")
+    assert out.pop("n") == len(QUESTIONS)
+    assert tiny[1] == [
+        (True, 0.0, True, "own"),
+        (True, 0.0, False, "a folder"),
+        (True, 0.0, False, "own"),
+    ]
+    assert set(out) == set(early_stops.METHODS)
+    for trainings in out.values():
+        assert list(trainings) == ["none", "among all words", "under the rule"]
+        assert trainings["none"] == trainings["under the rule"]  # the same tiny reader
 
 
 def test_without_shares_the_first_of_two_short_answers_wins():
@@ -63,7 +79,7 @@ def test_without_shares_the_first_of_two_short_answers_wins():
 def test_end_tokens_are_means_of_the_models_own_probabilities(tiny):
     out = end_tokens(FixedRetriever(uneven=False), QUESTIONS, True)
     counted = out["holds"]["n"] + out["others"]["n"]
-    prefixes = sum(len(tiny.answer_ids(q.answers[0])) - 2 for q in QUESTIONS)
+    prefixes = sum(len(tiny[0].answer_ids(q.answers[0])) - 2 for q in QUESTIONS)
     assert 0 < prefixes <= counted <= 2 * prefixes
     for each in out.values():
         assert 0 <= each["prior"] <= 1

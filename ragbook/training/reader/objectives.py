@@ -86,6 +86,8 @@ class Recipe:
     rank: of the adapters.
     kept: rank of the decoder's change as it is stored.
     silence, pointer: weights of the losses of the two lessons; see the module.
+    held: whether a written answer's likelihood is that under the rule that the search keeps, or
+        among all words.
     """
 
     steps: int = 100
@@ -99,6 +101,7 @@ class Recipe:
     kept: int = 16
     silence: float = 1.0
     pointer: float = 0.5
+    held: bool = True
 
 
 def answer_starts(batch: ReaderBatch) -> Tensor:
@@ -410,7 +413,7 @@ def train_method(
         examples = shown(rng, source, asked, positions)
         batch = collate(tokenizer, examples, scorer.max_span)
         rule = None
-        if method != "realm":
+        if recipe.held and method != "realm":
             words = trainee.model.config.decoder.vocab_size
             rule = may_follow(examples, batch.labels, method, words)
         found = objective(method, trainee.model, trainee.scorer, batch, log_prior, rule)

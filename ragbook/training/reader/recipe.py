@@ -22,7 +22,7 @@ from ragbook.training.loop import write_tensors
 from ragbook.training.reader.curriculum import curriculum, fine_tuning
 from ragbook.training.reader.examples import GoldExamples
 from ragbook.training.reader.memory import train_memory
-from ragbook.training.reader.objectives import METHODS, train_method
+from ragbook.training.reader.objectives import METHODS, Recipe, train_method
 from ragbook.training.reader.train import train_reader
 from ragbook.training.run import Run
 
@@ -52,19 +52,25 @@ def recipe(run: Run) -> None:
     _finish(run, source, shared)
 
 
-def methods_recipe(run: Run) -> None:
+def methods_recipe(run: Run, settings: Recipe | None = None) -> None:
     """`ragbook train methods`: each method by its own objective, from the bundled shared reader, on
     MiniWiki's train questions or your own; see `ragbook.training.reader.objectives`.
 
     `run.out` then holds the shared reader's files too, so that it can be named as a reader.
+    `settings` are by default those of the command.
     """
     run.begin()
     corpus, questions = run.own or (miniwiki.corpus(), miniwiki.questions("train"))
     source = GoldExamples(corpus, questions, str(run.where))
-    _finish(run, source, {file: tensors(f"{file}.safetensors") for file in SHARED})
+    _finish(run, source, {file: tensors(f"{file}.safetensors") for file in SHARED}, settings)
 
 
-def _finish(run: Run, source: GoldExamples, shared: dict[str, dict[str, Tensor]]) -> None:
+def _finish(
+    run: Run,
+    source: GoldExamples,
+    shared: dict[str, dict[str, Tensor]],
+    settings: Recipe | None = None,
+) -> None:
     """Train every method from the shared reader, and write all files into `run.out`. `weights.json`
     comes last: a folder without it is not complete."""
     model, scorer = new_reader_model(), SpanScorer(384)
@@ -73,9 +79,10 @@ def _finish(run: Run, source: GoldExamples, shared: dict[str, dict[str, Tensor]]
     encoder = load_encoder()
     files = dict(shared)
     for method in METHODS:
-        files[method] = train_method(method, model, scorer, encoder, source, run)
+        files[method] = train_method(method, model, scorer, encoder, source, run, settings)
     lam, temperature = manifest()["knn_lm"]["shared"].values()
-    files["knn-lm"] = train_memory(load_language_model(), lam, temperature, encoder, source, run)
+    lm = load_language_model()
+    files["knn-lm"] = train_memory(lm, lam, temperature, encoder, source, run, settings)
     for file, each in files.items():
         compact = {name: tensor.bfloat16().contiguous() for name, tensor in each.items()}
         write_tensors(run.out / f"{file}.safetensors", compact)

@@ -18,6 +18,7 @@ from ragbook.methods.realm import Realm
 from ragbook.models import Encoder, load_encoder, load_reader, load_span_reader
 from ragbook.models.changes import apply, part
 from ragbook.models.embedded import minilm_tokenizer
+from ragbook.training.reader import objectives
 from ragbook.training.reader.examples import GoldExamples
 from ragbook.training.reader.objectives import (
     IMPOSSIBLE,
@@ -258,6 +259,24 @@ def test_training_raises_the_likelihood_and_leaves_the_shared_reader(method, few
         own = objective(method, model, scorer, *batch()).answer
     assert own.mean() > shared.mean()
     assert bool(part(stored, "query")) == (method in SEARCHING)
+
+
+def test_answers_are_held_to_the_passages_but_where_it_is_not_wanted(few, tmp_path, monkeypatch):
+    """The rule is another for each method; without it nothing asks for it."""
+    asked = []
+    true = objectives.may_follow
+
+    def counted(examples, labels, method, words):
+        asked.append((method, len(examples), words))
+        return true(examples, labels, method, words)
+
+    monkeypatch.setattr(objectives, "may_follow", counted)
+    given = load_reader().model, load_span_reader().scorer, load_encoder(), few
+    for held in (True, False):
+        for method in METHODS:
+            recipe = replace(QUICK, steps=1, held=held)
+            train_method(method, *given, Run(tmp_path / f"{method}-{held}"), recipe)
+    assert asked == [(method, 2, 30_522) for method in METHODS[1:]]
 
 
 def test_the_prior_moves_towards_the_passage_that_gave_the_answer(few, tmp_path):
