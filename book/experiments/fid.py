@@ -41,6 +41,8 @@ from ragbook.training.distil import Recipe, distil
 from .rag import SAMPLE
 from .report import answered, write_sections
 
+TEST_SAMPLE = 600
+"""How many test questions are answered with many passages and with few."""
 KS = (1, 2, 5, 10, 20, 50)
 RECALL_KS = (1, 5, 10, 20)
 DISTRACTORS = (0, 1, 4, 9, 19)
@@ -53,15 +55,20 @@ BRIEFLY = replace(FROM_DAMAGED, rounds=2, questions=320)
 """The same for your own passages and questions."""
 
 
-def many_and_one(
-    reader: SeqReader, retriever: Retriever, questions: Sequence[Question], k: int = 10
+def many_and_few(
+    reader: SeqReader,
+    retriever: Retriever,
+    questions: Sequence[Question],
+    many: int = 10,
+    few: int = 1,
 ) -> dict[str, Any]:
-    """Exact match with k passages and with one, and the difference."""
+    """Exact match with many passages and with few, and the difference."""
     method = FiD(reader, retriever, verbatim=True)
     right = {
-        n: exact_matches(answered({"fid": method}, questions, n)["fid"], questions) for n in (k, 1)
+        n: exact_matches(answered({"fid": method}, questions, n)["fid"], questions)
+        for n in (many, few)
     }
-    difference = paired_test(right[k], right[1])
+    difference = paired_test(right[many], right[few])
     em = {str(n): mean_ci(values) for n, values in right.items()}
     return {"n": len(questions), "em": em, "difference": asdict(difference)}
 
@@ -210,12 +217,15 @@ def main(out: str, *own: str) -> None:
         "distillation": lambda: distillation(
             reader, damaged(), corpus, train, splits, folder, BRIEFLY if own else FROM_DAMAGED
         ),
-        "many and one": lambda: many_and_one(reader, retriever, last),
+        "many and one": lambda: many_and_few(reader, retriever, last[:TEST_SAMPLE]),
     }
     if not own:
         hybrid = HybridRetriever(retriever, BM25Retriever(corpus))
         sections |= {
-            "many and one, hybrid": lambda: many_and_one(reader, hybrid, last),
+            "many and one, hybrid": lambda: many_and_few(reader, hybrid, last[:TEST_SAMPLE]),
+            "twenty and five": lambda: many_and_few(
+                reader, retriever, last[:TEST_SAMPLE], many=20, few=5
+            ),
             "evidence": lambda: evidence(retriever, list(dev)),
             "passages": lambda: passages_read(retriever, sample),
             "distractors": lambda: distractors(corpus, retriever, sample),

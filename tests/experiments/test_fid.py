@@ -10,7 +10,7 @@ from experiments.fid import (
     distillation,
     distractors,
     evidence,
-    many_and_one,
+    many_and_few,
     passages_read,
 )
 
@@ -40,8 +40,8 @@ def tiny(monkeypatch):
     return reader
 
 
-def test_many_and_one_differ_by_their_means(tiny):
-    out = many_and_one(tiny, FixedRetriever(uneven=False), QUESTIONS, k=3)
+def test_many_and_few_differ_by_their_means(tiny):
+    out = many_and_few(tiny, FixedRetriever(uneven=False), QUESTIONS, many=3, few=1)
     assert out["n"] == len(QUESTIONS)
     gap = out["em"]["3"]["mean"] - out["em"]["1"]["mean"]
     assert out["difference"]["difference"] == pytest.approx(gap)
