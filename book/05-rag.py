@@ -231,7 +231,8 @@ pd.Series(asdict(recipe), dtype=object)
 
 # %% [markdown]
 # The decoder is trained whole, but for the word embeddings and the output layer's bias, which could
-# learn answers by heart. Beside the likelihood the shared reader's own lessons go on: a passage without
+# learn answers by heart. The likelihood is that under the rule by which answers are searched here, among
+# the words of the passages. Beside it the shared reader's own lessons go on: a passage without
 # the answer is asked to say nothing (*silence*), and the attention of the decoder's last layer to be on
 # the token that is to be written (*pointer*). The encoder and the question tower move by a low-rank change of their upper
 # two layers {cite:p}`hu2022lora`, so that what ships of each model is a small file of changes. In every

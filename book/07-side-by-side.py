@@ -596,7 +596,8 @@ Comparison(real, []).errors()
 #
 # The six pairs of the four methods on MiniWiki (the first) and on real questions (the second), by what
 # the tests of each say. A smaller sample tells fewer pairs apart, so what is told apart *only in the
-# first* has not turned over.
+# first* has not turned over. What could turn the order over, {doc}`chapter 6 <06-fid>` changes piece by
+# piece: how many passages, what stands beside the gold one, how long they are, and the training.
 
 
 # %% tags=["hide-input"]
