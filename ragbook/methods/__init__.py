@@ -207,13 +207,13 @@ def _interpolation(
     lm: LanguageModel, lam: float | None, temperature: float | None
 ) -> tuple[float, float]:
     """Lambda and temperature, each by its default if it is not given."""
-    from ragbook.models.bundled import BUNDLED, manifest
+    from ragbook.models.bundled import BUNDLED, tuned
 
-    tuned = manifest()["knn_lm"]
+    chosen = tuned("knn_lm")
     width = 1.0 if lm.name == BUNDLED else lm.dimension / TUNED_WIDTH
     return (
-        tuned["lam"] if lam is None else lam,
-        tuned["temperature"] * width if temperature is None else temperature,
+        chosen["lam"] if lam is None else lam,
+        chosen["temperature"] * width if temperature is None else temperature,
     )
 
 

@@ -167,7 +167,9 @@ def test_the_penalty_with_most_right_answers_is_chosen(monkeypatch):
 
 
 def test_own_questions_tune_the_penalties_alone(tmp_path, monkeypatch):
-    (tmp_path / "weights.json").write_text('{"files": {}, "perplexity": {"lam": 0.1}}')
+    (tmp_path / "weights.json").write_text(
+        '{"files": {}, "perplexity": {"lam": 0.1, "temperature": 5.0}}'
+    )
     monkeypatch.setattr(tuning, "_dense", lambda corpus: corpus)
     monkeypatch.setattr(tuning, "load_corpus", lambda name: f"passages of {name}")
     monkeypatch.setattr(tuning, "load_questions", lambda name: [f"questions of {name}"])
@@ -179,7 +181,7 @@ def test_own_questions_tune_the_penalties_alone(tmp_path, monkeypatch):
     )
     tuning.main([str(tmp_path), "--corpus", "mine", "--questions", "asked"])
     written = json.loads((tmp_path / "weights.json").read_text())
-    assert written["perplexity"] == {"lam": 0.1}
+    assert written["perplexity"] == {"lam": 0.1, "temperature": 5.0}
     given = (str(tmp_path), "passages of mine", ["questions of asked"])
     for which, same in (("own", False), ("shared", True)):
         assert written["length_penalty"][which] == {
