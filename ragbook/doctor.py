@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections import Counter
@@ -10,7 +9,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from ragbook import machine
+from ragbook import machine, manifests
 from ragbook.errors import InputError
 from ragbook.version import __version__
 
@@ -41,6 +40,8 @@ OPTIONAL = {
     "pymilvus": "collections of Milvus, ragbook[milvus]",
     "milvus-lite": "collections of Milvus in a file, ragbook[milvus]",
 }
+AGAIN = "reinstall ragbook"
+"""What to do where its own files are damaged."""
 DOWNLOADS = {
     "Wikipedia in 21 million passages (DPR)": "4.7 GB, ragbook corpus build "
     "https://dl.fbaipublicfiles.com/dpr/wikipedia_split/psgs_w100.tsv.gz",
@@ -116,16 +117,25 @@ def _encoder() -> str | None:
 
 
 def _bundled(folder: Path) -> dict[str, str | None]:
-    """The files of the bundled weights that the manifest lists, with their sizes."""
-    try:
-        files = json.loads((folder / "weights.json").read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
+    """The files of the bundled weights that the manifest lists, with their sizes, or what is wrong
+    with them; hashes are not compared."""
+    path = folder / "weights.json"
+    if not path.is_file():
         return {"bundled readers": None}
-    found = {}
-    for name in files:
-        path = folder / name
-        found[f"bundled {name}"] = f"{path.stat().st_size:,} bytes" if path.is_file() else None
-    return found
+    try:
+        listed = manifests.read_whole(path, manifests.WeightsManifest, AGAIN)["files"]
+    except InputError as error:
+        return {"bundled readers": str(error)}
+    return {f"bundled {name}": _size(folder / name, each["bytes"]) for name, each in listed.items()}
+
+
+def _size(path: Path, listed: int) -> str | None:
+    """A file's size, and whether it is the listed one; None if there is no such file."""
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    said = f"{size:,} bytes"
+    return said if size == listed else f"{said} where there should be {listed:,}; {AGAIN}"
 
 
 def _hub() -> str:

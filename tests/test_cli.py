@@ -2,6 +2,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from ragbook import doctor
 from ragbook.cli import main
 from ragbook.cli.advice import advice
 from ragbook.cli.parser import new_parser
@@ -24,6 +26,7 @@ from ragbook.index.manifest import serialize
 from ragbook.machine import DEVICES, PRECISIONS
 from ragbook.methods.base import Answer, Evidence
 from ragbook.models import load_language_model
+from ragbook.models.bundled import write_manifest
 from ragbook.models.devices import choose_device, choose_precision, name_of
 from ragbook.training import Run
 from tests.fakes import HashEncoder
@@ -1017,6 +1020,31 @@ def test_doctor(capsys, monkeypatch, tmp_path):
     assert "mwparserfromhell" in report["optional"]
     assert run("doctor") == 0
     assert "MiniWiki" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"[]", b'{"files": []}', b'{"files": {"../x": {}}}', b"[" * 100_000]
+)
+def test_doctor_says_what_is_wrong_with_the_weights(tmp_path, content):
+    path = tmp_path / "weights.json"
+    if content is None:
+        assert doctor._bundled(tmp_path) == {"bundled readers": None}
+        return
+    path.write_bytes(content)
+    (sentence,) = doctor._bundled(tmp_path).values()
+    assert sentence is not None
+    assert re.fullmatch(rf"{path} is damaged \(.*\); reinstall ragbook", sentence)
+
+
+def test_doctor_compares_sizes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"1234")
+    write_manifest(tmp_path)
+    (tmp_path / "a.safetensors").write_bytes(b"12")
+    (tmp_path / "b.safetensors").unlink()
+    found = doctor._bundled(tmp_path)
+    assert found["bundled a.safetensors"] == ("2 bytes where there should be 4; reinstall ragbook")
+    assert found["bundled b.safetensors"] is None
 
 
 # --- with the embedded encoder --------------------------------------------------------------------

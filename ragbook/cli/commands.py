@@ -397,11 +397,11 @@ def datastore_search(arguments: argparse.Namespace) -> int:
     """`ragbook datastore search`: the stored contexts nearest to a text."""
     from ragbook.index.datastore import Datastore
     from ragbook.methods.knn_lm.text import OpenKnnLM
-    from ragbook.models.bundled import manifest
+    from ragbook.models.bundled import tuned_for_text
 
     datastore = Datastore.open(arguments.folder, arguments.verify)
     lm = load_language_model(arguments)
-    method = OpenKnnLM(lm, datastore, **manifest()["perplexity"])
+    method = OpenKnnLM(lm, datastore, **tuned_for_text())
     found = method.neighbours(arguments.text, arguments.k)
     if arguments.json:
         rows = (

@@ -18,8 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec import convert
 from tqdm import tqdm
 
+from ragbook import manifests
 from ragbook.corpus.files import format_suffix
 from ragbook.corpus.ids import Ids, is_number
 from ragbook.corpus.processes import process_pool
@@ -194,7 +196,14 @@ def _write_left_out(parts: Path, number: int, faults: list[LeftOut]) -> None:
 
 def _read_left_out(parts: Path, number: int) -> list[LeftOut]:
     path = parts / f"left-out-{number}.json"
-    return [LeftOut(*fault) for fault in json.loads(path.read_text())] if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        return [LeftOut(*fault) for fault in convert(manifests.read(path), list[tuple[str, str]])]
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged ({printable(error)}); remove the folder {parts}, and build again"
+        ) from None
 
 
 def _parts(

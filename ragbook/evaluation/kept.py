@@ -3,11 +3,13 @@
 While `ragbook compare --out DIR` runs, `DIR` has a hidden folder `.comparison.building`:
 
     state.json      what is compared: versions, questions, passages, models, settings
-    lines.jsonl     what was found for each question so far, a line each, batch by batch
+    lines.jsonl     what was found for each question so far, a line each, batch by batch, and
+                    before it the line's CRC-32
     finished/       the files of the finished run, moved to `DIR` when all are on the disk
 
 A run goes on from the lines if the state says that it was the same run. A line that was written
-only in part, and the batch that it belongs to, are made again: methods read a batch together.
+only in part or has changed since, and the batch that it belongs to, are made again, with all that
+follow: methods read a batch together.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,12 +68,10 @@ class Kept:
         data = path.read_bytes() if path.is_file() else b""
         at = 0
         for line in data.split(b"\n")[:-1]:
-            try:
-                record = json.loads(line)
-            except ValueError:  # a power cut can leave zeros
+            if line != _line(said := line[9:]):  # a power cut can leave zeros
                 break
             at += len(line) + 1
-            self.records.append(record)
+            self.records.append(json.loads(said))
             self._bytes.append(at)
 
     def whole_batches(self, size: int, n: int) -> list[Record]:
@@ -87,12 +88,17 @@ class Kept:
 
     def add(self, records: Sequence[Record]) -> None:
         """Write the records of the next questions, to the disk and not only to the system."""
-        lines = "".join(json.dumps(record) + "\n" for record in records)
+        lines = b"".join(_line(json.dumps(record).encode()) + b"\n" for record in records)
         with (self.folder / LINES).open("ab") as file:
-            file.write(lines.encode())
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
         self.done += len(records)
+
+
+def _line(record: bytes) -> bytes:
+    """A line of the file: a record after its own checksum."""
+    return b"%08x %b" % (zlib.crc32(record), record)
 
 
 @contextmanager

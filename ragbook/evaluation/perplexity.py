@@ -63,7 +63,7 @@ from ragbook.methods.knn_lm import (
     tune,
 )
 from ragbook.models import load_language_model
-from ragbook.models.bundled import BUNDLED, manifest
+from ragbook.models.bundled import BUNDLED, tuned_for_text
 
 if TYPE_CHECKING:
     from ragbook.models import LanguageModel
@@ -268,9 +268,9 @@ def token_log_probs(
     ------
     InputError: as in `score`.
     """
-    tuned: dict[str, float] = manifest()["perplexity"]
-    weight = tuned["lam"] if lam is None else lam
-    divisor = tuned["temperature"] if temperature is None else temperature
+    chosen = tuned_for_text()
+    weight = chosen["lam"] if lam is None else lam
+    divisor = chosen["temperature"] if temperature is None else temperature
     out: dict[str, list[np.ndarray]] = {"base": [], "knn-lm": [], "in-context": []}
     scored = score(documents, corpus, lm, k, progress, datastore, approximate, window, stride)
     for found in scored:

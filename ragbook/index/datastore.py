@@ -9,26 +9,19 @@ Khandelwal et al. 2020, section 2. A folder with
     ivfpq.faiss      the approximate index of the keys, if one was trained
     manifest.json    corpus, language model, and every file's size and SHA-256
 
-It is built in a hidden folder beside it (`ragbook.index.working`): first the tokens of the whole
-corpus, whose number tells how large the datastore will be, then the keys, appended a chunk of
-passages at a time. A killed build goes on after its last complete chunk; chunks always have the
-same bounds, so the keys do not depend on when a build was killed. No more than a chunk is ever in
-memory.
+It is built in a hidden folder beside it (`ragbook.index.working`), its arrays a chunk of passages
+at a time (`ragbook.index.arrays`). A killed build goes on after its last complete chunk.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ragbook.errors import InputError
 from ragbook.files import (
@@ -37,10 +30,19 @@ from ragbook.files import (
     remove_unfinished,
     replace_folder,
     whole_file,
-    write_json,
     write_whole,
 )
 from ragbook.index import neighbours
+from ragbook.index.arrays import (
+    KEYS,
+    OFFSETS,
+    PROGRESS,
+    VALUES,
+    check_room,
+    mapped,
+    write_keys,
+    write_tokens,
+)
 from ragbook.index.checksums import ranges_of
 from ragbook.index.factories import faiss_errors
 from ragbook.index.manifest import (
@@ -70,11 +72,8 @@ if TYPE_CHECKING:
 
 KIND = "ragbook knn-lm datastore"
 FORMAT_VERSION = 2
-KEYS, VALUES, OFFSETS = "keys.npy", "values.npy", "offsets.npy"
 PASSAGES, APPROXIMATE = "passages.arrow", "ivfpq.faiss"
 FILES = (KEYS, VALUES, OFFSETS, PASSAGES)
-PROGRESS = "progress.json"  # during a build: how many passages' keys are on the disk
-CHUNK_PASSAGES = 256
 
 
 class Datastore:
@@ -93,9 +92,9 @@ class Datastore:
         self.path, self.manifest = path, manifest
         corpus, pairs = manifest["corpus"], manifest["pairs"]
         dimension = manifest["language_model"]["dimension"]
-        self.keys = _mapped(path / KEYS, np.float16, (pairs, dimension))
-        self.values = _mapped(path / VALUES, np.int32, (pairs,))
-        self.offsets = _mapped(path / OFFSETS, np.int64, (corpus["passages"] + 1,))
+        self.keys = mapped(path / KEYS, np.float16, (pairs, dimension))
+        self.values = mapped(path / VALUES, np.int32, (pairs,))
+        self.offsets = mapped(path / OFFSETS, np.int64, (corpus["passages"] + 1,))
         if self.offsets[0] != 0 or self.offsets[-1] != pairs:
             raise InputError(f"{path / OFFSETS} is damaged; build the datastore again.")
         batches = manifest.get("checksums", {}).get(PASSAGES, {}).get("batches", ())
@@ -263,9 +262,9 @@ def build_datastore(
         take_up(working, state, "store")
         store = working / "store"
         if not (store / MANIFEST).is_file():  # it is there after a kill just before the renaming
-            offsets = _write_tokens(corpus, store, lm, progress)
-            _check_room(store, int(offsets[-1]), lm.dimension, progress)
-            _write_keys(store, offsets, lm, progress)
+            offsets = write_tokens(corpus, store, lm, progress)
+            check_room(store, int(offsets[-1]), lm.dimension, progress)
+            write_keys(store, offsets, lm, progress)
             write_passages(store / PASSAGES, corpus)
             for name in FILES:
                 fsync(store / name)
@@ -353,26 +352,6 @@ def _write_manifest(folder: Path, described: Manifest, names: Sequence[str]) -> 
     write_whole(folder / MANIFEST, lambda file: file.write(whole))
 
 
-def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """Map a .npy file that must have this type and shape.
-
-    Raises
-    ------
-    InputError: it has not, or its header is damaged.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        right = array.dtype == dtype and array.shape == shape and array.flags.c_contiguous
-    except Exception:  # numpy reads the header as a Python literal, and raises what that raises
-        right, array = False, np.empty(0)
-    if not right:
-        raise InputError(
-            f"{path} is damaged: it does not hold {np.dtype(dtype)} numbers of the shape {shape}; "
-            "build the datastore again."
-        )
-    return array
-
-
 def _standing(out: Path, described: Manifest) -> Datastore:
     """The datastore at `out` if it is the requested one; otherwise InputError."""
     try:
@@ -384,90 +363,3 @@ def _standing(out: Path, described: Manifest) -> Datastore:
             return datastore
         problem = f"{out} holds another datastore"
     raise InputError(f"{problem.removesuffix('.')}; choose another folder or remove this one.")
-
-
-def _write_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
-    """Write the header of a .npy file; numpy leaves room in it for the length to grow."""
-    file.seek(0)
-    described = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, described)
-
-
-def _write_tokens(
-    corpus: Corpus | StoredPassages, store: Path, lm: LanguageModel, progress: bool
-) -> np.ndarray:
-    """Write every passage's tokens except its first as the values; returns the offsets."""
-    if (store / OFFSETS).is_file():  # it is written last
-        return np.load(store / OFFSETS, allow_pickle=False)
-    lengths = []
-    with (
-        (store / VALUES).open("wb") as file,
-        tqdm(total=len(corpus), desc="tokens", disable=None if progress else True) as bar,
-    ):
-        _write_header(file, "int32", (0,))
-        for first in range(0, len(corpus), CHUNK_PASSAGES):
-            texts = lm.texts(corpus[first : first + CHUNK_PASSAGES])
-            lengths += [len(ids) - 1 for ids in texts]
-            file.write(np.concatenate([ids[1:] for ids in texts]).astype(np.int32).data)
-            bar.update(len(texts))
-        _write_header(file, "int32", (sum(lengths),))
-    fsync(store / VALUES)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    write_whole(store / OFFSETS, lambda file: np.save(file, offsets))
-    return offsets
-
-
-def _check_room(store: Path, pairs: int, dimension: int, progress: bool) -> None:
-    """Print the size of the keys, which take nearly all the space; refuse if they do not fit."""
-    written = (store / KEYS).stat().st_size if (store / KEYS).is_file() else 0
-    size = pairs * dimension * np.dtype(np.float16).itemsize
-    if progress:
-        tqdm.write(
-            f"{pairs:,} pairs: {size / 1e6:,.0f} MB of keys, {4 * pairs / 1e6:,.0f} MB of values",
-            file=sys.stderr,
-        )
-    if size - written > (free := shutil.disk_usage(store).free):
-        raise InputError(
-            f"{pairs:,} keys take {size / 1e9:.1f} GB, and the disk of {store.parent.parent} has "
-            f"{free / 1e9:.1f} GB left; make room or choose another folder."
-        )
-
-
-def _write_keys(store: Path, offsets: np.ndarray, lm: LanguageModel, progress: bool) -> None:
-    """Append the keys of each chunk of passages, going on after the last that is on the disk."""
-    values = np.load(store / VALUES, mmap_mode="r", allow_pickle=False)
-    noted = store / PROGRESS
-    done = json.loads(noted.read_text())["passages"] if noted.is_file() else 0
-    passages, row = len(offsets) - 1, lm.dimension * np.dtype(np.float16).itemsize
-    with (
-        (store / KEYS).open("r+b" if done else "w+b") as file,
-        tqdm(
-            total=passages,
-            initial=done,
-            desc="datastore",
-            unit="passage",
-            disable=None if progress else True,
-        ) as bar,
-    ):
-        _write_header(file, "float16", (len(values), lm.dimension))
-        file.truncate(file.tell() + int(offsets[done]) * row)
-        file.seek(0, os.SEEK_END)
-        for first in range(done, passages, CHUNK_PASSAGES):
-            last = min(first + CHUNK_PASSAGES, passages)
-            # A text is the start token and the values, without the last, which needs no key.
-            texts = [
-                [lm.start, *values[offsets[p] : offsets[p + 1] - 1].tolist()]
-                for p in range(first, last)
-            ]
-            for key in lm.keys(texts):
-                half = key.numpy().astype(np.float16)
-                if not np.isfinite(half).all():
-                    raise InputError(
-                        f"the language model {lm.name!r} gave a key that is not finite in float16, "
-                        "which a datastore cannot hold; use another language model."
-                    )
-                file.write(half.data)
-            file.flush()
-            fsync(store / KEYS)
-            write_json(noted, {"passages": last})
-            bar.update(last - first)

@@ -19,7 +19,7 @@ from ragbook import manifests
 from ragbook.errors import InputError
 from ragbook.files import file_records, sha256_of_file, write_whole
 from ragbook.index.checksums import Checksums, checksum_problems
-from ragbook.manifests import Positive, Small, Text, WithFiles
+from ragbook.manifests import Positive, Small, Text, WithFiles, own_sha256, serialize
 
 MANIFEST = "manifest.json"
 KIND = "ragbook passage index"
@@ -118,21 +118,6 @@ class DatastoreManifest(SignedManifest, kw_only=True):
 
     language_model: LanguageModelEntry
     pairs: Positive
-
-
-def serialize(manifest: Manifest) -> bytes:
-    """The manifest as bytes, always in the same form; its key `sha256` is the hash of the other
-    keys."""
-    body = {key: value for key, value in manifest.items() if key != "sha256"}
-    whole = body | {"sha256": own_sha256(manifest)}
-    return (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def own_sha256(manifest: Manifest) -> str:
-    """The hash of all keys but `sha256`, in hexadecimal."""
-    body = {key: value for key, value in manifest.items() if key != "sha256"}
-    plain = json.dumps(body, sort_keys=True, ensure_ascii=False).encode()
-    return hashlib.sha256(plain).hexdigest()
 
 
 def digest(manifest: Manifest) -> str:

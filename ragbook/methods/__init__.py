@@ -148,7 +148,14 @@ def load(
         "knn-lm": lambda: knn_lm.KnnLM(
             base := adapted or _language_model(reader, lm, how),
             retriever,
-            *_interpolation(base, lam, temperature, _tuned(reader, adapted is not None)),
+            *_interpolation(
+                base,
+                lam,
+                temperature,
+                models.tuned_for_answers(
+                    reader if isinstance(reader, str) else "", adapted is not None
+                ),
+            ),
             **held("knn-lm"),
         ),
         "realm": lambda: realm.Realm(
@@ -207,27 +214,16 @@ def _called(reader: str | Generator[Any]) -> str:
     return reader if isinstance(reader, str) else reader.name
 
 
-def _tuned(reader: str | Generator[Any], adapted: bool) -> dict[str, float]:
-    """Lambda and temperature as tuned on dev questions, with the changes of kNN-LM's own training
-    or without: those of the reader's folder where it has any, and else the bundled ones."""
-    from ragbook.models.bundled import manifest, weights_folder
-
-    folder = weights_folder(reader) if isinstance(reader, str) else None
-    bundled = manifest()["knn_lm"]
-    found = bundled if folder is None else manifest(folder).get("knn_lm", bundled)
-    return found["own" if adapted else "shared"]
-
-
 def _interpolation(
-    lm: LanguageModel, lam: float | None, temperature: float | None, tuned: dict[str, float]
+    lm: LanguageModel, lam: float | None, temperature: float | None, chosen: dict[str, float]
 ) -> tuple[float, float]:
     """Lambda and temperature, each as tuned if it is not given."""
     from ragbook.models.bundled import BUNDLED
 
     width = 1.0 if lm.name == BUNDLED else lm.dimension / TUNED_WIDTH
     return (
-        tuned["lam"] if lam is None else lam,
-        tuned["temperature"] * width if temperature is None else temperature,
+        chosen["lam"] if lam is None else lam,
+        chosen["temperature"] * width if temperature is None else temperature,
     )
 
 

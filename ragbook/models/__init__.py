@@ -1,6 +1,6 @@
 """The models: how they are loaded, and the interfaces through which the methods use them."""
 
-from ragbook.models.bundled import length_penalties
+from ragbook.models.bundled import length_penalties, tuned_for_answers
 from ragbook.models.causal import CausalReader
 from ragbook.models.encoder import Encoder, load_encoder
 from ragbook.models.lm import LanguageModel
@@ -27,4 +27,5 @@ __all__ = [
     "load_question_tower",
     "load_reader",
     "load_span_reader",
+    "tuned_for_answers",
 ]

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from transformers import BertConfig, BertLMHeadModel, EncoderDecoderModel
 
+from ragbook import manifests
 from ragbook.errors import InputError
-from ragbook.files import file_records, sha256_of_file, write_json
+from ragbook.files import file_records, sha256_of_file, write_whole
+from ragbook.manifests import WeightsManifest
 from ragbook.models.embedded import minilm_model
-from ragbook.models.filling import NONE, fill
-from ragbook.models.model_files import refusing, settings_of, tensors_in
+from ragbook.models.filling import NONE, below, fill, own_tensors
 from ragbook.models.span import SpanScorer
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -29,8 +29,8 @@ BUNDLED = "bundled"
 DECODER_LAYERS = 2
 OF_ENCODER = r"bert\.embeddings\.word_embeddings\.weight|cls\.predictions\.decoder\.(weight|bias)"
 """The tensors of the decoder that are the encoder's, or repeated under another name."""
-OF_EMBEDDED = r"bert\..*|cls\.predictions\.decoder\.(weight|bias)"
-"""The tensors of the language model that may be as the embedded encoder has them."""
+REPEATED = r"cls\.predictions\.decoder\.(weight|bias)"
+"""The tensors of the language model that are others of its tensors under another name."""
 
 
 def new_reader_model() -> Any:
@@ -78,16 +78,7 @@ def manifest(folder: Path = WEIGHTS) -> dict[str, Any]:
     path = folder / "weights.json"
     if not path.is_file():
         raise InputError(f"the weights are missing ({path}); {_again(folder)}")
-    found = settings_of(str(folder), path)
-    files = found.get("files")
-    if not isinstance(files, dict) or not all(
-        isinstance(record, dict) and isinstance(record.get("sha256"), str)
-        for record in files.values()
-    ):
-        raise InputError(
-            f"{path} is damaged (it lists no files with their hashes); {_again(folder)}"
-        )
-    return found
+    return manifests.read_whole(path, WeightsManifest, _again(folder))
 
 
 def _again(folder: Path) -> str:
@@ -98,24 +89,85 @@ def _again(folder: Path) -> str:
 def write_manifest(folder: Path, **settings: Any) -> None:
     """Write `weights.json`: the folder's files with sizes and hashes, and the given settings."""
     files = file_records(folder, sorted(path.name for path in folder.glob("*.safetensors")))
-    write_json(folder / "weights.json", {"files": files, **settings})
+    raw = manifests.serialize({"files": files, **settings})
+    write_whole(folder / "weights.json", lambda file: file.write(raw))
     manifest.cache_clear()
 
 
+def lists(name: str, folder: Path = WEIGHTS) -> bool:
+    """Whether a folder's `weights.json` lists a file of this name.
+
+    Raises
+    ------
+    InputError: the manifest is damaged, or does not list a file that is there: then others would be
+        used in its place without a word.
+    """
+    if name in manifest(folder)["files"]:
+        return True
+    if (folder / name).exists():
+        raise InputError(
+            f"{folder / 'weights.json'} does not list {name}, which is there; remove that file if "
+            f"it does not belong to the readers, otherwise {_again(folder)}"
+        )
+    return False
+
+
 def tensors(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
-    """The tensors of one bundled file, float32, its hash checked.
+    """The tensors of one bundled file, float32, its size and hash checked.
 
     Raises
     ------
     InputError: the file is missing, is not the one that `weights.json` lists, or holds no tensors.
     """
     path, listed = folder / name, manifest(folder)["files"].get(name)
-    if listed is None or not path.is_file() or sha256_of_file(path) != listed["sha256"]:
+    if (
+        listed is None
+        or not path.is_file()
+        or path.stat().st_size != listed["bytes"]
+        or sha256_of_file(path) != listed["sha256"]
+    ):
         raise InputError(f"{path} is missing or damaged; {_again(folder)}")
-    if not tensors_in(str(folder), path):
-        raise InputError(f"{path} holds no tensors; {_again(folder)}")
-    with refusing(lambda said: f"{path} is damaged ({said}); {_again(folder)}"):
-        return {key: value.float() for key, value in load_file(str(path)).items()}
+    return own_tensors(path, _again(folder))
+
+
+def tuned_for_text() -> dict[str, float]:
+    """`lam` and `temperature` of kNN-LM that were tuned with the bundled language model on text.
+
+    Raises
+    ------
+    InputError: the bundled manifest is damaged or lacks them.
+    """
+    return _pair(_setting("perplexity"))
+
+
+def tuned_for_answers(name: str = BUNDLED, adapted: bool = False) -> dict[str, float]:
+    """`lam` and `temperature` of kNN-LM that were tuned on dev questions: those of a reader's
+    folder where it has any, else the bundled ones.
+
+    Parameters
+    ----------
+    name: a reader's; see `weights_folder`.
+    adapted: with the language model that kNN-LM's own training changed, instead of the shared one.
+
+    Raises
+    ------
+    InputError: a manifest is damaged, or the bundled one lacks them.
+    """
+    folder = weights_folder(name)
+    found = manifest(folder).get("knn_lm") if folder else None
+    return _pair((found or _setting("knn_lm"))["own" if adapted else "shared"])
+
+
+def _setting(name: str) -> dict[str, Any]:
+    """A setting of the bundled manifest."""
+    found = manifest().get(name)
+    if found is None:
+        raise InputError(f"{WEIGHTS / 'weights.json'} lacks the settings {name}; {_again(WEIGHTS)}")
+    return found
+
+
+def _pair(found: dict[str, float]) -> dict[str, float]:
+    return {"lam": found["lam"], "temperature": found["temperature"]}
 
 
 def length_penalties(name: str, shared: bool = False) -> dict[str, float]:
@@ -143,7 +195,8 @@ def weights_folder(name: str) -> Path | None:
 def reader_model(folder: Path = WEIGHTS) -> Any:
     """The seq2seq reader's `EncoderDecoderModel`, float32; each call returns a new one."""
     model = new_reader_model()
-    fill(model.get_encoder(), tensors("encoder.safetensors", folder))
+    encoder = tensors("encoder.safetensors", folder)
+    fill(model.get_encoder(), encoder, below(encoder))
     fill(model.decoder, tensors("decoder.safetensors", folder), OF_ENCODER)
     return model
 

@@ -18,7 +18,6 @@ towers are folders of sentence-transformers.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -26,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
-from ragbook.files import file_records, is_bare_name, sha256_of_file, whole_file, write_json
+from ragbook.files import file_records, whole_file
 from ragbook.models.embedded import (
     MINILM_ID,
     MINILM_SHA256,
@@ -39,7 +38,18 @@ from ragbook.models.embedded import (
     minilm_path,
     minilm_tokenizer,
 )
-from ragbook.models.filling import ANY, NONE, fill
+from ragbook.models.encoder_manifest import (
+    AGAIN,
+    FORMAT_VERSION,
+    MANIFEST,
+    TOWERS_VERSION,
+    check_files,
+    read_encoder_manifest,
+    tower_file,
+    towers,
+    write_encoder_manifest,
+)
+from ragbook.models.filling import ANY, NONE, fill, own_tensors
 from ragbook.models.inspection import (
     MODULES,
     checkpoint_folder,
@@ -54,7 +64,6 @@ from ragbook.models.model_files import (
     check_size,
     read_tokenizer,
     refusing,
-    settings_of,
     tensors_in,
     tried,
 )
@@ -66,20 +75,7 @@ from ragbook.models.sentence import (
     sentence_encoder,
 )
 from ragbook.models.sharing import one_at_a_time
-from ragbook.models.towers import (
-    POOLINGS,
-    SEGMENTS,
-    SENTENCE,
-    SIMILARITIES,
-    TYPED,
-    Encoder,
-    weights_sha256,
-)
-
-KIND, FORMAT_VERSION = "ragbook encoder", 1
-TOWERS_VERSION = 2
-"""The format of a folder whose towers are folders of sentence-transformers."""
-MANIFEST = "encoder.json"
+from ragbook.models.towers import SEGMENTS, Encoder, weights_sha256
 
 
 @one_at_a_time
@@ -165,7 +161,7 @@ def look_up_encoder(
         if each in ("minilm", MINILM_ID):
             continue
         if _is_saved(each):
-            _read_manifest(Path(each))
+            read_encoder_manifest(Path(each))
         elif _is_dpr(each):
             for half in ("ctx_encoder", "question_encoder"):
                 checkpoint_folder(re.sub("(ctx|question)_encoder", half, each))
@@ -191,10 +187,12 @@ def save_encoder(folder: Path | str, encoder: Encoder) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)  # until the end the folder is not complete
+    for tower in towers(False):  # of an encoder that was here before
+        (folder / tower_file(tower)).unlink(missing_ok=True)
     if isinstance(encoder, SentenceEncoder):
         _save_towers(folder, encoder)
         return
-    towers = {"passage": encoder.passage_model, "query": encoder.query_model}
+    models = {"passage": encoder.passage_model, "query": encoder.query_model}
     tied = encoder.passage_model is encoder.query_model
     base = _base_tensors(encoder)
     files: list[str] = []
@@ -202,19 +200,18 @@ def save_encoder(folder: Path | str, encoder: Encoder) -> None:
         encoder.passage_model.config.save_pretrained(folder)
         files += [Path(path).name for path in encoder.tokenizer.save_pretrained(folder)]
         files = sorted({"config.json", *(name for name in files if (folder / name).is_file())})
-    for tower in _towers(tied):
+    for tower in towers(tied):
         changed = {
             key: _compact(value)
-            for key, value in _tensors_here(towers[tower]).items()
+            for key, value in _tensors_here(models[tower]).items()
             if key not in base or not torch.equal(value.float(), base[key])
         }
-        path = folder / f"{tower}.safetensors"
+        path = folder / tower_file(tower)
         if changed:
             with whole_file(path) as unfinished:
                 save_file(changed, str(unfinished))
             files.append(path.name)
     manifest = {
-        "kind": KIND,
         "format_version": FORMAT_VERSION,
         "base": MINILM_SHA256 if base else None,
         "tied": tied,
@@ -224,12 +221,11 @@ def save_encoder(folder: Path | str, encoder: Encoder) -> None:
         "passage_form": encoder.passage_form,
         "files": file_records(folder, files),
     }
-    write_json(folder / MANIFEST, manifest)
+    write_encoder_manifest(folder, manifest)
 
 
 def _save_towers(folder: Path, encoder: SentenceEncoder) -> None:
     manifest = {
-        "kind": KIND,
         "format_version": TOWERS_VERSION,
         "tied": encoder.passage_model is encoder.query_model,
         "similarity": encoder.similarity,
@@ -237,12 +233,7 @@ def _save_towers(folder: Path, encoder: SentenceEncoder) -> None:
         "prompts": dict(encoder.prompts),
         "files": file_records(folder, save_towers(folder, encoder)),
     }
-    write_json(folder / MANIFEST, manifest)
-
-
-def _towers(tied: bool) -> tuple[str, ...]:
-    """The names of the towers that a folder has files of."""
-    return ("passage",) if tied else ("passage", "query")
+    write_encoder_manifest(folder, manifest)
 
 
 def _base_tensors(encoder: Encoder) -> dict[str, Tensor]:
@@ -267,15 +258,12 @@ def _compact(value: Tensor) -> Tensor:
 
 def _load_folder(name: str) -> Encoder:
     folder = Path(name)
-    manifest = _read_manifest(folder)
-    for file, record in manifest["files"].items():
-        path = folder / file
-        if not path.is_file() or sha256_of_file(path) != record["sha256"]:
-            raise InputError(f"{path} is missing or damaged; train the encoder again or restore it")
+    manifest = read_encoder_manifest(folder)
+    check_files(folder, manifest)
     if manifest["format_version"] == TOWERS_VERSION:
-        towers = [load_tower(str(folder / tower)) for tower in _towers(manifest["tied"])]
+        loaded = [load_tower(str(folder / tower)) for tower in towers(manifest["tied"])]
         return sentence_encoder(
-            (towers[0], towers[-1]),
+            (loaded[0], loaded[-1]),
             name,
             manifest["score_scale"],
             manifest["similarity"],
@@ -290,17 +278,16 @@ def _load_folder(name: str) -> Encoder:
     else:
         tokenizer, make = minilm_tokenizer(), minilm_model
     models, hashes = [], []
-    for tower in _towers(manifest["tied"]):
-        file = f"{tower}.safetensors"
+    for tower in towers(manifest["tied"]):
+        file = tower_file(tower)
         if file in manifest["files"]:
-            stored = tensors_in(name, folder / file)
-            if not stored:
-                raise InputError(f"{folder / file} holds no tensors; train the encoder again")
             if manifest["base"] is None:
+                stored = tensors_in(name, folder / file)
                 check_counts(name, config.to_dict(), len(stored))
                 check_size(name, stored, make)
             model = make()
-            fill(model, load_file(str(folder / file)), ANY if manifest["base"] else NONE)
+            own = own_tensors(folder / file, AGAIN)
+            fill(model, own, ANY if manifest["base"] else NONE)
         else:
             model = make()
         models.append(model)
@@ -333,43 +320,6 @@ def _new_tower(name: str, config: Any) -> Any:
 
     with refusing(lambda said: f"{name} has a config.json that describes no tower ({said})"):
         return new_tower(config)
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """The content of `encoder.json`, after checking that it has the expected entries."""
-    path = folder / MANIFEST
-    manifest = settings_of(str(folder), path)
-    try:
-        needed = {"config.json"} | {f"{tower}.safetensors" for tower in _towers(manifest["tied"])}
-        whole = (
-            manifest["kind"] == KIND
-            and isinstance(manifest["tied"], bool)
-            and manifest["similarity"] in SIMILARITIES
-            and 0 < manifest["score_scale"] < math.inf
-            and all(
-                all(map(is_bare_name, n.split("/"))) and r["sha256"]
-                for n, r in manifest["files"].items()
-            )
-        )
-        if manifest["format_version"] == TOWERS_VERSION:
-            whole = whole and all(isinstance(text, str) for text in manifest["prompts"].values())
-        else:
-            whole = (
-                whole
-                and manifest["format_version"] == FORMAT_VERSION
-                and manifest["base"] in (None, MINILM_SHA256)
-                and manifest["pooling"] in POOLINGS
-                and manifest["passage_form"] in (SENTENCE, SEGMENTS, TYPED)
-                and (manifest["base"] or needed <= set(manifest["files"]))
-            )
-    except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise InputError(
-            f"{path} is damaged, or from another version of ragbook; write it again with "
-            "`ragbook train dpr`"
-        )
-    return manifest
 
 
 def _load_dpr(name: str) -> Encoder:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ragbook.errors import InputError
-from ragbook.models.model_files import a_few, check_numbers
+from ragbook.models.model_files import FLOATING, a_few, check_numbers, refusing, tensors_in
 
 ANY, NONE = r".*", r"(?!)"
 """Patterns for `fill`: all tensors, or none, may be missing."""
@@ -42,3 +44,40 @@ def fill(module: nn.Module, stored: Mapping[str, Tensor], known: str = ANY) -> N
         )
     module.load_state_dict(stored, strict=False)
     check_numbers(type(module).__name__, module)
+
+
+def own_tensors(path: Path, again: str) -> dict[str, Tensor]:
+    """The tensors of a file that this package wrote, float32; all of them are floating-point
+    numbers.
+
+    Parameters
+    ----------
+    again: half a sentence that says what to do about a damaged file.
+
+    Raises
+    ------
+    InputError: the file is damaged, holds no tensors, or holds others than floating-point numbers.
+    """
+    kinds = {key: kind for key, (_, kind) in tensors_in(str(path.parent), path).items()}
+    if not kinds:
+        raise InputError(f"{path} holds no tensors; {again}")
+    if odd := sorted(key for key, kind in kinds.items() if kind not in FLOATING):
+        raise InputError(f"{path} holds what are no floating-point numbers ({a_few(odd)}); {again}")
+    with refusing(lambda said: f"{path} is damaged ({said}); {again}"):
+        return {key: value.float() for key, value in load_file(str(path)).items()}
+
+
+def below(stored: Iterable[str], prefix: str = "") -> str:
+    """A pattern for `fill`: what lies below the lowest layer of a BERT that is stored, its
+    embeddings included. Training leaves lower layers as they are, and changes all of those above.
+
+    Parameters
+    ----------
+    stored: names of tensors.
+    prefix: of the BERT's names: `bert.`, or nothing.
+    """
+    start = re.escape(prefix)
+    layers = [re.match(rf"{start}encoder\.layer\.(\d{{1,6}})\.", name) for name in stored]
+    lowest = min((int(layer[1]) for layer in layers if layer), default=0)
+    numbers = "|".join(str(number) for number in range(lowest)) or "(?!)"
+    return rf"{start}embeddings\..*|{start}encoder\.layer\.(?:{numbers})\..*"

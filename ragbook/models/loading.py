@@ -19,9 +19,10 @@ from torch import Tensor
 from ragbook.errors import InputError
 from ragbook.models.bundled import (
     BUNDLED,
-    OF_EMBEDDED,
+    REPEATED,
     WEIGHTS,
     fill,
+    lists,
     manifest,
     reader_model,
     span_scorer,
@@ -37,6 +38,7 @@ from ragbook.models.checkpoints.rag import load_rag_reader
 from ragbook.models.devices import place
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.encoder import Encoder, load_encoder
+from ragbook.models.filling import below
 from ragbook.models.inspection import CAUSAL, RAG, GeneratorFiles, inspect_generator, loaded
 from ragbook.models.lm import LanguageModel, new_lm_model
 from ragbook.models.model_files import a_few, refusing
@@ -158,7 +160,7 @@ def _reader(
     how = (prompt, demonstrations, device, precision, memory)
     if method is not None:
         shared = _reader(name, None, *how)
-        if folder is None or f"{method}.safetensors" not in manifest(folder)["files"]:
+        if folder is None or not lists(f"{method}.safetensors", folder):
             return shared
         own = tensors(f"{method}.safetensors", folder)
         _check_parts(method, folder, own)
@@ -286,7 +288,7 @@ def _span_reader(name: str, method: str | None, device: str, precision: str) -> 
     encoder = reader.model.get_encoder()
     scorer = span_scorer(encoder.config.hidden_size, folder)
     own: dict[str, Tensor] = {}
-    if method is not None and f"{method}.safetensors" in manifest(folder)["files"]:
+    if method is not None and lists(f"{method}.safetensors", folder):
         own = tensors(f"{method}.safetensors", folder)
         _check_parts(method, folder, own)
         if are_changes(own):
@@ -322,7 +324,7 @@ def load_question_tower(name: str, method: str) -> Encoder | None:
     The arguments are as in `load_reader`.
     """
     folder = weights_folder(name)
-    if folder is None or f"{method}.safetensors" not in manifest(folder)["files"]:
+    if folder is None or not lists(f"{method}.safetensors", folder):
         return None
     changed = own_part(tensors(f"{method}.safetensors", folder), "query")
     if not changed:
@@ -361,12 +363,11 @@ def load_adapted_language_model(
     InputError: weights are missing or damaged, or do not fit the model.
     """
     folder = weights_folder(name)
-    if folder is None or f"{ADAPTED}.safetensors" not in manifest(folder)["files"]:
+    if folder is None or not lists(f"{ADAPTED}.safetensors", folder):
         return None
     changed = tensors(f"{ADAPTED}.safetensors", folder)
     _check_parts(ADAPTED, folder, changed)
-    model = new_lm_model()
-    fill(model, tensors("lm.safetensors"), OF_EMBEDDED)
+    model = _bundled_lm(WEIGHTS)
     apply(model, own_part(changed, "lm"))
     place(model, device, precision)
     return LanguageModel(model, minilm_tokenizer(), BUNDLED)
@@ -376,11 +377,19 @@ ADAPTED = "knn-lm"
 """The file with the changes of kNN-LM's own training, without its ending."""
 
 
+def _bundled_lm(folder: Path) -> Any:
+    """The language model of the kind that `ragbook train lm` trains, with a folder's tensors."""
+    model = new_lm_model()
+    stored = tensors("lm.safetensors", folder)
+    fill(model, stored, f"{below(stored, 'bert.')}|{REPEATED}")
+    return model
+
+
 @one_at_a_time
 @cache
 def _language_model(name: str, device: str, precision: str) -> LanguageModel:
     folder = weights_folder(name)
-    if folder is None or (name != BUNDLED and "lm.safetensors" not in manifest(folder)["files"]):
+    if folder is None or (name != BUNDLED and not lists("lm.safetensors", folder)):
         found = inspect_generator(name)
         if found.kind != CAUSAL:
             raise InputError(
@@ -392,8 +401,7 @@ def _language_model(name: str, device: str, precision: str) -> LanguageModel:
             lm = LanguageModel(model, tokenizer, name, checked=False)
             check_left_to_right(name, lambda ids: lm.forward(ids)[1])
     else:
-        model = new_lm_model()
-        fill(model, tensors("lm.safetensors", folder), OF_EMBEDDED)
+        model = _bundled_lm(folder)
         lm = LanguageModel(model, minilm_tokenizer(), name)
     place(lm.model, device, precision)
     return lm

@@ -25,7 +25,7 @@ SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 """Names of files that a fast tokenizer is read from."""
 
-_FLOATING = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+FLOATING = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _COUNTS = re.compile(r"layer|block|expert|depth|stage|group", re.I)
 _MOST_PARTS = 4096
 _SPARE = 20_000_000
@@ -166,7 +166,7 @@ def tensors_in(name: str, path: Path) -> dict[str, tuple[list[int], str]]:
         key
         for key, (shape, kind) in found.items()
         # Masks and positions may be there as whole numbers (`attn.bias` of GPT-2 has four axes).
-        if kind not in _FLOATING
+        if kind not in FLOATING
         and (key.endswith(".weight") or (key.endswith(".bias") and len(shape) == 1))
     )
     if odd:

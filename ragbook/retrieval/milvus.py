@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 from tqdm import tqdm
 
+from ragbook import manifests
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.index.index import means_the_same
@@ -202,6 +204,15 @@ def _connect(uri: str, token: str) -> Any:
         ) from error
 
 
+class _Describes(Struct):
+    """What a collection says of its content."""
+
+    corpus: str
+    passages: manifests.Positive
+    name: str
+    encoder: dict[str, Any]
+
+
 def _described(client: Any, collection: str) -> dict[str, Any] | None:
     """A collection's description of its content; None if there is no such collection, InputError if
     ragbook did not make it."""
@@ -209,8 +220,10 @@ def _described(client: Any, collection: str) -> dict[str, Any] | None:
         return None
     try:
         told = client.describe_collection(collection)
-        described = json.loads(told["properties"].get(_NOTE) or told["description"])[_NOTE]
-    except (ValueError, KeyError, TypeError):
+        note = told["properties"].get(_NOTE) or told["description"]
+        described = manifests.decode(note.encode())[_NOTE]
+        manifests.check(described, _Describes)
+    except (AttributeError, ValueError, KeyError, TypeError):
         raise InputError(
             f"The collection {collection!r} was not made by ragbook; name another."
         ) from None

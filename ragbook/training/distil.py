@@ -34,8 +34,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 
+from ragbook import manifests
 from ragbook.corpus import Corpus, Passage, Question, miniwiki
 from ragbook.errors import InputError
 from ragbook.files import write_json
@@ -45,6 +47,7 @@ from ragbook.models import SeqReader, load_encoder, load_reader
 from ragbook.models.devices import choose_precision, device_of, name_of, placed_copy, products_in
 from ragbook.models.encoder import Encoder, save_encoder, weights_sha256
 from ragbook.models.prompts import passage_text
+from ragbook.printable import printable
 from ragbook.retrieval import DenseRetriever, Retrieved
 from ragbook.training.dpr import epoch_batches, freeze_lower_layers
 from ragbook.training.loop import MasterAdamW, train
@@ -141,9 +144,9 @@ def reader_targets(
         part = questions[at : at + PART]
         found = retriever.retrieve(part, recipe.k)
         path = folder / f"scores-{at // PART:05d}.json"
-        rows = _standing(path, fingerprint)
+        rows = _standing(path, fingerprint, [len(one.ids) for one in found])
         if rows is None:
-            rows = []
+            rows = list[list[float]]()
             for first in range(0, len(part), recipe.batch):
                 own = slice(first, first + recipe.batch)
                 with products_in(dtype, device):
@@ -330,11 +333,27 @@ def _copy(encoder: Encoder) -> Encoder:
     return encoder.changed(passage_model=passage_model, query_model=query_model)
 
 
-def _standing(path: Path, fingerprint: str) -> list[list[float]] | None:
-    """The scores in a file of this run; None if there is no file."""
-    if not path.is_file():
+class _Scores(Struct):
+    """A file of scores: one for each passage found for each question."""
+
+    fingerprint: str
+    scores: list[list[float]]
+
+
+def _standing(path: Path, fingerprint: str, numbers: list[int]) -> list[list[float]] | None:
+    """The scores in a file of this run, for so many passages of each question; None if there is no
+    file."""
+    if not path.exists():
         return None
-    content = json.loads(path.read_text())
+    try:
+        content = manifests.read(path)
+        manifests.check(content, _Scores)
+        if content["fingerprint"] == fingerprint and [*map(len, content["scores"])] != numbers:
+            raise ValueError("it has scores of other passages")
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged ({printable(error)}); delete it, and the same command goes on"
+        ) from None
     if content["fingerprint"] != fingerprint:
         raise InputError(
             f"{path} belongs to a run with other settings; name another folder or delete it"

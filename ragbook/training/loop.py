@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,6 +25,9 @@ from tqdm import tqdm
 from ragbook.errors import InputError
 from ragbook.files import remove_unfinished, whole_file
 from ragbook.models.devices import least_precise, name_of
+from ragbook.models.model_files import refusing
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class MasterAdamW:
@@ -84,6 +88,18 @@ class MasterAdamW:
                 out[f"{key}.{number}"] = value
         return out
 
+    def fits(self, tensors: dict[str, Tensor]) -> bool:
+        """Whether these are all the tensors that `tensors` returns after an update, with their
+        shapes, and finite."""
+        wanted: dict[str, tuple[int, ...]] = {}
+        for number, master in enumerate(self.masters):
+            wanted |= {f"{key}.{number}": tuple(master.shape) for key in ("master", *_MOMENTS)}
+            wanted[f"step.{number}"] = ()
+        return {key: tuple(value.shape) for key, value in tensors.items()} == wanted and all(
+            value.dtype == torch.float32 and bool(value.isfinite().all())
+            for value in tensors.values()
+        )
+
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore the state that `tensors` returned."""
         with torch.no_grad():
@@ -92,9 +108,24 @@ class MasterAdamW:
                 self.parameters[number].copy_(master)
                 self.adam.state[master] = {
                     key: tensors[f"{key}.{number}"].to(master.device, copy=True)
-                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    for key in ("step", *_MOMENTS)
                     if f"{key}.{number}" in tensors
                 }
+
+
+def _read_state(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What a checkpoint says of its run, and its tensors."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        raise InputError(_DAMAGED.format(path, "it is no file"))
+    with refusing(lambda said: _DAMAGED.format(path, said)):
+        with safe_open(str(path), "pt") as file:
+            meta = file.metadata() or {}
+        return meta, load_file(str(path))
+
+
+_DAMAGED = "{} is damaged ({}); delete it, and the training begins this stage anew"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
@@ -147,10 +178,9 @@ def train(
     remove_unfinished(work, state.name)  # of a run that was killed
     start, precision = 0, name_of(least_precise(optimizer.parameters))
     if state.exists():
-        from safetensors import safe_open
-
-        with safe_open(str(state), "pt") as file:
-            meta = file.metadata()
+        meta, tensors = _read_state(state)
+        if "fingerprint" not in meta:
+            raise InputError(_DAMAGED.format(state, "it does not say of which run it is"))
         if (before := meta.get("precision", precision)) != precision:
             raise InputError(
                 f"{state} is the checkpoint of a run in {before}, and this one computes in "
@@ -161,7 +191,9 @@ def train(
                 f"{state} is the checkpoint of a run with other settings; "
                 "name another folder or delete it"
             )
-        optimizer.load(load_file(str(state)))
+        if not re.fullmatch("[0-9]{1,15}", meta.get("step", "")) or not optimizer.fits(tensors):
+            raise InputError(_DAMAGED.format(state, "it is not a state of this training"))
+        optimizer.load(tensors)
         start = int(meta["step"])
 
     def save(step: int) -> None:

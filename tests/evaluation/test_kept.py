@@ -45,7 +45,9 @@ def test_a_run_whose_method_fails_late_goes_on_where_it_was(tmp_path):
     with pytest.raises(InputError, match="too long"):
         begin(tmp_path / "out", methods)
     lines = (tmp_path / "out" / FOLDER / LINES).read_text().splitlines()
-    assert [json.loads(line)["line"]["question"] for line in lines] == [f"Q{i}?" for i in range(16)]
+    assert [json.loads(line[9:])["line"]["question"] for line in lines] == [
+        f"Q{i}?" for i in range(16)
+    ]
     again = [Method("a"), Fails("b")]
     again[1].at = None
     found = begin(tmp_path / "out", again)
@@ -70,6 +72,29 @@ def test_a_run_that_goes_on_ends_with_the_same_bytes(tmp_path):
     found = begin(tmp_path / "out", resumed)
     assert json.dumps(found.predictions) == json.dumps(whole.predictions)
     assert json.dumps(found.results) == json.dumps(whole.results)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"Q19?", b"Q18?"), (b'"log_prob"', b'"log_prod"'), (b"{", b"[")]
+)
+def test_a_line_that_has_changed_is_made_again(tmp_path, old, new):
+    """With the rest of its batch and those after it, though it may still be JSON."""
+    whole = begin(tmp_path / "whole", [Method("a")])
+    first: Any = Fails("a")
+    first.at = "Q36?"
+    with pytest.raises(InputError):
+        begin(tmp_path / "out", [first])
+    kept = tmp_path / "out" / FOLDER / LINES
+    lines = kept.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 32
+    assert old in lines[19]
+    lines[19] = lines[19].replace(old, new, 1)
+    kept.write_bytes(b"".join(lines))
+    again: Any = Fails("a")
+    again.at = None
+    found = begin(tmp_path / "out", [again])
+    assert again.asked == N - 16
+    assert json.dumps(found.predictions) == json.dumps(whole.predictions)
 
 
 @pytest.mark.parametrize("change", ["questions", "settings", "methods", "gold", "weights", "tuned"])

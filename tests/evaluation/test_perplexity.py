@@ -100,7 +100,7 @@ def test_base_is_the_models_own_likelihood(found):
 
 def test_knn_is_the_formula_over_the_whole_corpus(found):
     """One token by hand: neighbours among all contexts, exactly, then the interpolation."""
-    lm, tuned = load_language_model(), module.manifest()["perplexity"]
+    lm, tuned = load_language_model(), module.tuned_for_text()
     ids = [lm.start, *lm.tokenizer("A lake.", add_special_tokens=False)["input_ids"]]
     keys, log_probs = lm.forward(torch.tensor([ids]))
     memory = lm.key_values(list(CORPUS))
@@ -429,7 +429,7 @@ def test_the_other_setting_is_tuned_on_dev_text(stored):
 
 
 def test_the_other_setting_keeps_its_default(stored):
-    lm, tuned = load_language_model(), module.manifest()["perplexity"]
+    lm, tuned = load_language_model(), module.tuned_for_text()
     given: dict[str, Any]
     for given in ({"lam": 0.9}, {"temperature": 400.0}):
         options: dict[str, Any] = {"k": 8, "datastore": stored, "progress": False}

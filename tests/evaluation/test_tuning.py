@@ -21,7 +21,8 @@ def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
     stored = tensors("lm.safetensors") | {name: (weight.detach() + 1.0).contiguous()}
     save_file(stored, str(tmp_path / "lm.safetensors"))
     seen = []
-    for part, found in (("tune_answers", {"lam": 0.3}), ("tune_text", {"lam": 0.1})):
+    answers, text = {"lam": 0.3, "temperature": 3.0}, {"lam": 0.1, "temperature": 9.0}
+    for part, found in (("tune_answers", answers), ("tune_text", text)):
         monkeypatch.setattr(tuning, part, lambda lm, *_, found=found: seen.append(lm) or found)
     asked, penalties = [], {"fid": 1.0}
     monkeypatch.setattr(tuning, "_dense", lambda corpus: corpus)
@@ -35,8 +36,8 @@ def test_the_model_that_is_tuned_is_the_folders(tmp_path, monkeypatch):
     for lm in seen:
         torch.testing.assert_close(dict(lm.model.named_parameters())[name], weight + 1.0)
     written = json.loads((tmp_path / "weights.json").read_text())
-    assert written["knn_lm"] == {"own": {"lam": 0.3}, "shared": {"lam": 0.3}}
-    assert written["perplexity"] == {"lam": 0.1}
+    assert written["knn_lm"] == {"own": answers, "shared": answers}
+    assert written["perplexity"] == text
     assert list(written["files"]) == ["lm.safetensors"]
     assert written["length_penalty"] == {"own": penalties, "shared": penalties}
     dev = list(miniwiki.questions("dev"))[: tuning.SAMPLE]
@@ -168,7 +169,9 @@ def test_the_passages_are_those_of_dense_retrieval_over_all(monkeypatch):
 
 
 def test_own_questions_tune_all_but_perplexity(tmp_path, monkeypatch):
-    (tmp_path / "weights.json").write_text('{"files": {}, "perplexity": {"lam": 0.1}}')
+    (tmp_path / "weights.json").write_text(
+        '{"files": {}, "perplexity": {"lam": 0.1, "temperature": 5.0}}'
+    )
     monkeypatch.setattr(tuning, "_dense", lambda corpus: corpus)
     monkeypatch.setattr(tuning, "load_corpus", lambda name: f"passages of {name}")
     monkeypatch.setattr(tuning, "load_questions", lambda name: [f"questions of {name}"])
@@ -183,7 +186,7 @@ def test_own_questions_tune_all_but_perplexity(tmp_path, monkeypatch):
     )
     tuning.main([str(tmp_path), "--corpus", "mine", "--questions", "asked"])
     written = json.loads((tmp_path / "weights.json").read_text())
-    assert written["perplexity"] == {"lam": 0.1}
+    assert written["perplexity"] == {"lam": 0.1, "temperature": 5.0}
     on = ("passages of mine", ["questions of asked"])
     assert written["knn_lm"] == {
         "own": {"lam": repr((f"load_adapted_language_model {tmp_path}", on))},

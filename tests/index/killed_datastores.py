@@ -14,7 +14,7 @@ import pandas  # noqa: F401  # Arrow does
 import pyarrow.compute  # noqa: F401
 
 from ragbook.errors import InputError
-from ragbook.index import datastore
+from ragbook.index import arrays
 from ragbook.index.datastore import Datastore, build_datastore, verify
 from tests.index.killed_builds import contents, in_child, kill_everywhere
 from tests.index.test_datastore import CORPUS, Letters
@@ -37,7 +37,7 @@ def check(out: Path, reference: Path) -> None:
 
 
 def main(folder: Path) -> int:
-    datastore.CHUNK_PASSAGES = 5
+    arrays.CHUNK_PASSAGES = 5
     reference = folder / "reference" / "store"
     assert in_child(lambda: build(reference)) == 0
     return kill_everywhere(folder, "store", build, lambda out: check(out, reference))

@@ -15,6 +15,7 @@ import torch
 
 from ragbook.corpus import Corpus
 from ragbook.errors import InputError
+from ragbook.index import arrays
 from ragbook.index import datastore as module
 from ragbook.index.datastore import Datastore, add_approximate, build_datastore, verify
 from ragbook.index.manifest import serialize
@@ -47,7 +48,7 @@ CORPUS = animals(23)
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_PASSAGES", 5)
+    monkeypatch.setattr(arrays, "CHUNK_PASSAGES", 5)
 
 
 @pytest.fixture
@@ -163,6 +164,32 @@ def test_a_build_that_ended_at_the_renaming_is_only_renamed(built, tmp_path, mon
     assert contents(out) == contents(built.path)
 
 
+DAMAGED = {
+    "progress.json": [b"", b"[]", b'{"passages": -5}', b'{"passages": 1e9}', b'{"passages": 15}',
+                      b'{"passages": 7}', b'{"passages": "5"}', b"[" * 100_000, b"\xff"],
+    "offsets.npy": [b"", b"\x93NUMPY"],
+    "values.npy": [b"", b"\x93NUMPY\x01\x00\xff\xff"],
+    "keys.npy": [b"", b"short"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_a_killed_build_left_damaged_is_made_again(built, tmp_path, monkeypatch, name):
+    class Dies(Letters):
+        def keys(self, texts):
+            if self.read >= 10:
+                raise Killed
+            return super().keys(texts)
+
+    for number, content in enumerate(DAMAGED[name]):
+        out = tmp_path / f"{number}"
+        with pytest.raises(Killed):
+            build_datastore(CORPUS, out, Dies(), progress=False)
+        (tmp_path / f".{number}.building" / "store" / name).write_bytes(content)
+        build_datastore(CORPUS, out, Letters(), progress=False)
+        assert contents(out) == contents(built.path)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_killed_at_every_file_operation(tmp_path):
     script = Path(__file__).with_name("killed_datastores.py")
@@ -190,7 +217,7 @@ def test_remains_of_another_build_are_not_used(built, tmp_path):
 
 
 def test_a_full_disk_is_noticed_before_the_model_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     lm = Letters()
     with pytest.raises(InputError, match="room"):
         build_datastore(CORPUS, tmp_path / "store", lm, progress=True)

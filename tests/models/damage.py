@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ragbook.files import file_records
+from ragbook.manifests import serialize
 
 Damage = Callable[[Path], None]
 """Changes one file of a folder."""
@@ -239,4 +240,4 @@ def _hash_again(manifest: Path) -> None:
     here = [name for name in said["files"] if (manifest.parent / name).is_file()]
     manifest.unlink()
     said["files"] = file_records(manifest.parent, here)
-    manifest.write_text(json.dumps(said))
+    manifest.write_bytes(serialize(said))

@@ -14,6 +14,7 @@ from torch import nn
 
 from ragbook.errors import InputError
 from ragbook.files import file_records
+from ragbook.manifests import serialize
 from ragbook.models import bundled
 from ragbook.models.changes import apply, are_changes
 from ragbook.models.filling import NONE, fill
@@ -91,7 +92,7 @@ def test_code_in_a_folder_is_never_run_nor_asked_about(kind, good, tmp_path, mon
     if (folder / "encoder.json").is_file():
         said = json.loads((folder / "encoder.json").read_text())
         said["files"] = file_records(folder, said["files"])
-        (folder / "encoder.json").write_text(json.dumps(said))
+        (folder / "encoder.json").write_bytes(serialize(said))
     assert "brings code of its own (auto_map in config.json)" in refusal(kind, folder)
     assert not asked
     assert not ran.exists()

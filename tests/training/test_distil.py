@@ -98,6 +98,13 @@ def test_what_is_read_are_the_readers_own_scores_and_they_are_kept(ends, tmp_pat
     assert reader_targets(nobody, retriever, ASKED, tmp_path / "work", SMALL, "first") == targets
     with pytest.raises(InputError, match="other settings"):
         reader_targets(reader, retriever, ASKED, tmp_path / "work", SMALL, "second")
+    (file,) = (tmp_path / "work").iterdir()
+    said = json.loads(file.read_text())
+    for change in ({"scores": said["scores"][1:]}, {"scores": [[]] * len(ASKED)}, {"scores": 3},
+                   {"scores": [["x"]]}, {"fingerprint": None}):  # fmt: skip
+        file.write_text(json.dumps(said | change))
+        with pytest.raises(InputError, match=r"is damaged .*; delete it"):
+            reader_targets(nobody, retriever, ASKED, tmp_path / "work", SMALL, "first")
 
 
 def test_rounding_what_the_reader_computes_leaves_what_was_found_alone(ends, tmp_path):

@@ -15,7 +15,8 @@ from ragbook.errors import InputError
 from ragbook.index import PassageIndex
 from ragbook.models import load_encoder
 from ragbook.models.embedded import minilm_model
-from ragbook.models.encoder import SIMILARITIES, Encoder
+from ragbook.models.encoder import Encoder
+from ragbook.models.towers import SIMILARITIES
 from ragbook.training import dpr
 from ragbook.training.dpr import Pair, Recipe, batch_of, epoch_batches, pairs, train_dpr
 from ragbook.training.run import Run

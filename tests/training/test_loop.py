@@ -1,10 +1,11 @@
 """The training loop: a killed run goes on as if nothing had happened."""
 
 import json
+import os
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ragbook.errors import InputError
@@ -71,6 +72,41 @@ def test_another_runs_checkpoint_is_refused(tmp_path):
     train("run", batch_loss, optimizer, 5, tmp_path, fingerprint="one", progress=False)
     with pytest.raises(InputError, match="other settings"):
         train("run", batch_loss, optimizer, 5, tmp_path, fingerprint="two", progress=False)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["cut", "missing", "shape", "kind", "infinite", "step", "no metadata", "empty", "pipe"],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(tmp_path, damage):
+    _, batch_loss, optimizer = problem()
+    train("run", batch_loss, optimizer, 5, tmp_path, progress=False)
+    path = tmp_path / "run.state.safetensors"
+    tensors, told = load_file(str(path)), {"step": "5", "fingerprint": "", "precision": "bfloat16"}
+    if damage == "missing":
+        del tensors["exp_avg.1"]
+    elif damage == "shape":  # it could be copied into any shape
+        tensors["master.0"] = torch.zeros(1)
+    elif damage == "kind":
+        tensors["master.0"] = tensors["master.0"].to(torch.int64)
+    elif damage == "infinite":
+        tensors["exp_avg_sq.0"] /= 0
+    elif damage == "step":
+        told["step"] = "-1"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        save_file(tensors, str(path), None if damage == "no metadata" else told)
+    _, batch_loss, optimizer = problem()
+    before = [parameter.clone() for parameter in optimizer.parameters]
+    with pytest.raises(InputError, match=r"is damaged .*; delete it"):
+        train("run", batch_loss, optimizer, 9, tmp_path, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(before, optimizer.parameters, strict=True))
 
 
 def test_masters_keep_updates_that_bfloat16_would_round_away():

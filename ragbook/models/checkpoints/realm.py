@@ -39,7 +39,6 @@ from transformers import BertConfig, BertModel
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.files import whole_file
-from ragbook.models.encoder import TYPED, Encoder, weights_sha256
 from ragbook.models.masked import NULL, MaskedHead, MaskedReader, untitled
 from ragbook.models.model_files import (
     a_few,
@@ -59,6 +58,7 @@ from ragbook.models.pairs import PairEncoder
 from ragbook.models.projected import ProjectedTower
 from ragbook.models.prompts import Inputs, pair
 from ragbook.models.span import SpanReader, SpanScorer
+from ragbook.models.towers import TYPED, Encoder, weights_sha256
 
 TENSORS, BLOCKS = "model.safetensors", "block_emb"
 

@@ -9,11 +9,11 @@ from ragbook.corpus import miniwiki
 from ragbook.models import load_encoder, load_language_model
 from ragbook.models.bundled import (
     fill,
-    manifest,
     new_reader_model,
     reader_model,
     span_scorer,
     tensors,
+    tuned_for_answers,
     write_manifest,
 )
 from ragbook.models.embedded import minilm_tokenizer
@@ -80,7 +80,7 @@ def _finish(
     files = dict(shared)
     for method in METHODS:
         files[method] = train_method(method, model, scorer, encoder, source, run, settings)
-    lam, temperature = manifest()["knn_lm"]["shared"].values()
+    lam, temperature = tuned_for_answers().values()
     lm = load_language_model()
     files["knn-lm"] = train_memory(lm, lam, temperature, encoder, source, run, settings)
     for file, each in files.items():

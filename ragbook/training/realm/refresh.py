@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from ragbook.corpus import Corpus
+from ragbook.errors import InputError
 from ragbook.files import replace_folder, write_text
 from ragbook.index import PassageIndex, build_index
 from ragbook.index.passages import StoredPassages
@@ -226,10 +227,17 @@ def build_newest(folder: Path, device: str, precision: str) -> int | None:
 
 
 def _named(folder: Path) -> str | None:
+    """The name of the current index, a folder in `folder`; None before the first."""
     try:
-        return (folder / CURRENT).read_text(encoding="utf-8")
+        name = (folder / CURRENT).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
+    if not re.fullmatch("index-[0-9]{5,15}", name):
+        raise InputError(
+            f"{folder / CURRENT} is damaged (it names no index); delete {folder}, and the training "
+            "builds its index again"
+        )
+    return name
 
 
 def _number(name: str) -> int:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from ragbook.errors import InputError
 from ragbook.index import verify
 from ragbook.models import Encoder
 from ragbook.models.embedded import minilm_tokenizer
@@ -63,6 +64,14 @@ def test_publishing_replaces_the_index_and_keeps_one(tmp_path):
     vectors = torch.from_numpy(index.vectors(np.arange(12)))
     torch.testing.assert_close(vectors, torch.from_numpy(encoder.encode_passages(list(CORPUS))))
     assert len(first.search(np.zeros((1, 16), np.float32), 3)[1][0]) == 3  # who has it open
+
+
+@pytest.mark.parametrize("content", [b"", b"index-", b"../index-00001", b"\xff", b"index-00001\n"])
+def test_a_damaged_name_is_refused_and_not_followed(tmp_path, content):
+    (tmp_path / CURRENT).write_bytes(content)
+    for look in (current, current_step):
+        with pytest.raises(InputError, match="CURRENT is damaged"):
+            look(tmp_path)
 
 
 def test_a_reader_finds_a_whole_index_at_any_moment(tmp_path):
