@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(
     not (ROOT / ".git").exists() or shutil.which("git") is None,
     reason="what an unpacked sdist should hold is known in a git clone only",
 )
-# The list of files that an sdist is made of, without the archive; nothing is written into the clone.
+# The list of files that an sdist is made of, without the archive: nothing goes into the clone.
 LIST = "import sys; from setuptools import setup; setup(script_args=sys.argv[1:])"
 
 
