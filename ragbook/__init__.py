@@ -4,6 +4,17 @@ No large library is imported here: the names below are looked up in their module
 first used, so that ``import ragbook`` is as fast as ``import json``.
 """
 
+import sys
+
+# `python -m ragbook` imports this module before it knows the command's: from here on an interrupt
+# ends it without a traceback. Before, Python is on its own, as ragbook_start.py says.
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("ragbook", "-mragbook"):
+    import os
+    from _signal import SIGINT, default_int_handler, getsignal, signal  # pyright: ignore
+
+    if getsignal(SIGINT) is default_int_handler:  # else the caller wants them to be ignored
+        signal(SIGINT, lambda *_: os._exit(130))
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

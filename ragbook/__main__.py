@@ -1,22 +1,22 @@
-"""``python -m ragbook`` is the command ``ragbook``, which begins here."""
+"""``python -m ragbook`` is the command ``ragbook``.
+
+Both come here prepared for an interrupt: the latter by ``ragbook_start``, the former by the first
+lines of the package.
+"""
 
 import sys
 
 
 def main() -> int:
-    """Run the command line; returns its exit status.
-
-    Even the import of what parses the command line takes a moment, in which the user may interrupt
-    it.
-    """
+    """Run the command line; returns its exit status."""
     try:
         from ragbook.cli import main
-
-        return main()
-    except KeyboardInterrupt:
+        from ragbook.cli.interrupts import run
+    except KeyboardInterrupt:  # of who calls this function without those preparations
         if sys.stderr is not None:
             sys.stderr.write("ragbook: interrupted\n")
         return 130
+    return run(main)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import sys
 
 from ragbook.cli import main
+from ragbook.cli.interrupts import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))
