@@ -434,7 +434,8 @@ def test_the_other_setting_keeps_its_default(stored):
     for given in ({"lam": 0.9}, {"temperature": 400.0}):
         options: dict[str, Any] = {"k": 8, "datastore": stored, "progress": False}
         found = perplexity([TEXT], CORPUS, **options, **given)["knn-lm"]["perplexity"]
-        (log_probs,) = token_log_probs([TEXT], CORPUS, lm, **options, **(tuned | given))["knn-lm"]
+        both: dict[str, Any] = tuned | given
+        (log_probs,) = token_log_probs([TEXT], CORPUS, lm, **options, **both)["knn-lm"]
         assert found == pytest.approx(math.exp(-log_probs.mean()))
 
 
