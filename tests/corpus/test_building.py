@@ -245,7 +245,7 @@ def test_memory_does_not_grow_with_the_dump(tmp_path, monkeypatch):
 
     def peak(pages: int) -> int:
         path = tmp_path / f"{pages}.xml.bz2"
-        text = "Some ''words'' of [[an article|articles]]. " * 40
+        text = "Some ''words'' of [[an article|articles]]. " + "Some words of an article. " * 65
         with bz2.BZ2File(path, "wb", compresslevel=1) as file:
             file.write(b"<mediawiki>")
             for number in range(pages):
