@@ -212,7 +212,7 @@ def test_a_dump_with_a_page_that_is_no_text(tmp_path, capsys):
     told = capsys.readouterr()
     assert told.out == f"{out}: 3 passages\n"
     assert "cannot be read: 1 (" in told.err
-    assert "'T2': too much of its markup" in told.err
+    assert "(T2: too much of its markup" in told.err
 
 
 def test_no_passage_is_refused(tmp_path):
