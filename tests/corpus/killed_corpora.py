@@ -2,8 +2,8 @@
 
     python killed_corpora.py FOLDER
 
-As `tests/index/killed_builds.py`, which it takes the killing from: after every kill the next build
-must end with the bytes of one that was not killed. Prints the number of kills; exits with 1 and a
+As `tests/index/killed_builds.py` does with an index: after every kill the next build must end with
+the bytes of one that was not killed. Prints the number of kills; exits with 1 and a
 sentence on the first breach.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from ragbook.corpus import Passage, building
 from ragbook.corpus.building import build_passages
 from ragbook.corpus.sources import Source
-from tests.index.killed_builds import kill_everywhere
+from tests.killing import kill_everywhere
 
 building.PART = 4
 

@@ -26,7 +26,7 @@ from ragbook.evaluation.identity import identity
 from ragbook.evaluation.kept import FOLDER, LINES, keeping
 from ragbook.methods.base import Answer, Evidence
 from tests.fakes import FixedRetriever
-from tests.index.killed_builds import die_at, in_child
+from tests.killing import die_at, in_child
 
 N, BATCH = 40, 16
 PASSAGES = [Passage(f"p{i}", f"T{i}", f"Number {i}.") for i in range(3)]

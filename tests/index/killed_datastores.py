@@ -2,7 +2,7 @@
 
     python killed_datastores.py FOLDER
 
-As `killed_builds.py` does with the passage index, whose tools it uses. Prints the number of kills;
+As `killed_builds.py` does with the passage index. Prints the number of kills;
 exits with 1 and a sentence on the first breach.
 """
 
@@ -16,8 +16,8 @@ import pyarrow.compute  # noqa: F401
 from ragbook.errors import InputError
 from ragbook.index import arrays
 from ragbook.index.datastore import Datastore, build_datastore, verify
-from tests.index.killed_builds import contents, in_child, kill_everywhere
 from tests.index.test_datastore import CORPUS, Letters
+from tests.killing import contents, in_child, kill_everywhere
 
 
 def build(out: Path) -> Datastore:

@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 
@@ -156,16 +157,16 @@ class GoldExamples:
         self.scores, nearest = (scores * encoder.score_scale).tolist(), places.tolist()
         self.nearest = nearest
         self.distractors: list[list[Passage]] = []
+        # Many questions find the same passage.
+        text = cache(lambda i: f" {_words(self.corpus[i].text)} ")
         for question, found in zip(self.questions, nearest, strict=True):
-            passages = [self.corpus[i] for i in found if self.corpus[i].id != question.gold_passage]
-            silent = [
-                p
-                for p in passages
-                if not any(f" {_words(a)} " in f" {_words(p.text)} " for a in question.answers)
-            ]
+            others = [i for i in found if self.corpus[i].id != question.gold_passage]
+            answers = [f" {_words(a)} " for a in question.answers]
+            passages = [self.corpus[i] for i in others]
+            silent = [self.corpus[i] for i in others if not any(a in text(i) for a in answers)]
             rival = [self.corpus.get(question.rival_passage)] if question.rival_passage else []
-            others = [p for p in [*silent, *passages] if p not in rival]
-            self.distractors.append([*rival, *dict.fromkeys(others)][:11])
+            rest = [p for p in [*silent, *passages] if p not in rival]
+            self.distractors.append([*rival, *dict.fromkeys(rest)][:11])
         self.alike: dict[tuple[str, ...], list[str]] = {}
         for question in self.questions:
             self.alike.setdefault(_form(question), []).append(question.answers[0])
