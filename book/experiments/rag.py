@@ -23,7 +23,7 @@ from ragbook.retrieval import DenseRetriever, Retriever
 from .report import answered, write_sections
 
 KS = (1, 2, 5, 10, 20)
-SAMPLE, TEST_SAMPLE = 200, 600
+SAMPLE, TEST_SAMPLE = 100, 600
 """How many dev questions are read with up to 20 passages, and how many test questions are decoded
 in both ways."""
 

@@ -28,7 +28,7 @@ from ragbook.retrieval import Retriever
 from .report import answered
 
 METHODS = ("realm", "rag-sequence", "rag-token", "fid")
-SAMPLE = 600
+SAMPLE = 300
 """How many test questions every seed's readers answer; their order is random."""
 
 Scores = dict[str, dict[str, list[float]]]
