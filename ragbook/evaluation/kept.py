@@ -2,10 +2,10 @@
 
 While `ragbook compare --out DIR` runs, `DIR` has a hidden folder `.comparison.building`:
 
-    state.json      what is compared: versions, questions, passages, models, settings
-    lines.jsonl     what was found for each question so far, a line each, batch by batch, and
-                    before it the line's CRC-32
-    finished/       the files of the finished run, moved to `DIR` when all are on the disk
+* `state.json`: what is compared: versions, questions, passages, models, settings;
+* `lines.jsonl`: what was found for each question so far, a line each, batch by batch, and before it
+  the line's CRC-32;
+* `finished/`: the files of the finished run, moved to `DIR` when all are on the disk.
 
 A run goes on from the lines if the state says that it was the same run. A line that was written
 only in part or has changed since, and the batch that it belongs to, are made again, with all that
