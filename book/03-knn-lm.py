@@ -340,11 +340,12 @@ retriever = DenseRetriever(index, load_encoder())
 dev = list(load_questions("miniwiki", "dev"))
 questions = dev[:24]
 answers = [q.answers[0] for q in questions]
-tuned = manifest()["knn_lm"]
+tuned, adapted = manifest()["knn_lm"], load_adapted_language_model()
+assert adapted is not None
 for name, base, lam, temperature in (
     ("the model", lm, 0.0, tuned["shared"]["temperature"]),
     ("with a memory", lm, *tuned["shared"].values()),
-    ("adapted to it", load_adapted_language_model(), *tuned["own"].values()),
+    ("adapted to it", adapted, *tuned["own"].values()),
 ):
     method = knn_lm.KnnLM(base, retriever, lam, temperature)
     nll = -method.log_prob(questions, answers, k=5).double().mean().item()

@@ -108,9 +108,7 @@ def settings(
     }
 
 
-def objectives(
-    retriever: Retriever, questions: Sequence[Question], free: str
-) -> dict[str, dict[str, Any]]:
+def objectives(retriever: Retriever, questions: Sequence[Question], free: str) -> dict[str, Any]:
     """Each method's scores with the shared reader, after training by the likelihood among all words
     (the readers in the folder `free`), and by that under the rule; decoded alike."""
     readers: dict[str, dict[str, Any]] = {

@@ -401,7 +401,8 @@ def datastore_search(arguments: argparse.Namespace) -> int:
 
     datastore = Datastore.open(arguments.folder, arguments.verify)
     lm = load_language_model(arguments)
-    method = OpenKnnLM(lm, datastore, **tuned_for_text())
+    mixed = tuned_for_text()
+    method = OpenKnnLM(lm, datastore, lam=mixed["lam"], temperature=mixed["temperature"])
     found = method.neighbours(arguments.text, arguments.k)
     if arguments.json:
         rows = (
