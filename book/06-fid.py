@@ -174,14 +174,10 @@ Markdown(
 # RAG-Sequence is decoded thoroughly up to 20 passages and fast with 50, where FiD reads many times more
 # than it was ever taught with. The sample is small and its intervals wide. So once more on test
 # questions, ten passages against one, with the dense retriever's and with those of its fusion with BM25
-# (reciprocal ranks), and twenty against five:
+# (reciprocal ranks):
 
 # %%
-for name, section in (
-    ("dense", "many and one"),
-    ("hybrid", "many and one, hybrid"),
-    ("dense", "twenty and five"),
-):
+for name, section in (("dense", "many and one"), ("hybrid", "many and one, hybrid")):
     part = measured[section]
     print(f"{name} retriever, n = {part['n']} test questions")
     for k, value in part["em"].items():
