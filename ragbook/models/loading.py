@@ -348,8 +348,6 @@ def load_language_model(
     return _language_model(name, device, precision)
 
 
-@one_at_a_time
-@cache
 def load_adapted_language_model(
     name: str = BUNDLED, *, device: str = "cpu", precision: str = "float32"
 ) -> LanguageModel | None:
@@ -362,6 +360,12 @@ def load_adapted_language_model(
     ------
     InputError: weights are missing or damaged, or do not fit the model.
     """
+    return _adapted_language_model(name, device, precision)
+
+
+@one_at_a_time
+@cache
+def _adapted_language_model(name: str, device: str, precision: str) -> LanguageModel | None:
     folder = weights_folder(name)
     if folder is None or not lists(f"{ADAPTED}.safetensors", folder):
         return None

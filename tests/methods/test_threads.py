@@ -11,8 +11,8 @@ from ragbook import methods
 from ragbook.corpus import Corpus, miniwiki
 from ragbook.index import build_index
 from ragbook.models import (
+    load_adapted_language_model,
     load_encoder,
-    load_language_model,
     load_reader,
     load_span_reader,
     loading,
@@ -95,7 +95,7 @@ def test_every_method_reads_with_its_own_weights(retriever):
     """Those that its own objective trained; what is loaded is kept, so that one is the other."""
     found: dict[str, Any] = {one.name: one for one in methods.load(methods.NAMES, retriever)}
     assert found["closed-book"].reader is found["in-context"].reader is load_reader("bundled")
-    assert found["knn-lm"].lm is load_language_model()
+    assert found["knn-lm"].lm is load_adapted_language_model()
     assert found["realm"].reader is load_span_reader("bundled", "realm")
     own = [load_reader("bundled", name) for name in ("rag-sequence", "rag-token", "fid")]
     assert [found[name].reader for name in ("rag-sequence", "rag-token", "fid")] == own

@@ -46,6 +46,7 @@ def test_all_shipped_weights_fit_into_45_megabytes():
             "rag-sequence.safetensors",
             "rag-token.safetensors",
             "fid.safetensors",
+            "knn-lm.safetensors",
             "rag-joint.safetensors",
             "query.safetensors",
         }

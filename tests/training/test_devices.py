@@ -178,7 +178,9 @@ def test_a_checkpoint_of_before_goes_on(tmp_path):
     from ragbook.training.loop import train, write_tensors
 
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    optimizer = MasterAdamW([([weight], 0.1)])
+    optimizer = MasterAdamW([([weight], 0.1)], weight_decay=0.0)
+    weight.grad = torch.zeros(2, 2)
+    optimizer.step(1.0)
     write_tensors(tmp_path / "x.state.safetensors", optimizer.tensors(), step="1", fingerprint="f")
     never = lambda step: pytest.fail("it was done")  # noqa: E731
     train("x", never, optimizer, 1, tmp_path, fingerprint="f", progress=False)

@@ -124,7 +124,7 @@ def test_a_folder_gives_kNN_LM_the_model_that_it_trained(tmp_path):
     assert load_adapted_language_model(str(tmp_path / "nowhere")) is None
     write_tensors(tmp_path / "knn-lm.safetensors", {"elsewhere.change": change.bfloat16()})
     write_manifest(tmp_path)
-    loading.load_adapted_language_model.__wrapped__.cache_clear()
+    loading._adapted_language_model.__wrapped__.cache_clear()
     with pytest.raises(InputError, match="changes what no reader has: elsewhere"):
         load_adapted_language_model(folder)
 
