@@ -15,7 +15,6 @@ except what has a value for every word of the vocabulary.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -30,7 +29,7 @@ from ragbook.models.changes import changes
 from ragbook.models.lm import WINDOW, key_module
 from ragbook.training.loop import MasterAdamW, train
 from ragbook.training.reader.examples import GoldExamples
-from ragbook.training.reader.objectives import Recipe, shown
+from ragbook.training.reader.objectives import Recipe, asked_at, nearest, shown
 from ragbook.training.reader.train import quicken
 from ragbook.training.run import Run
 
@@ -133,11 +132,9 @@ def train_memory(
     asking, length = source.found(recipe.n), run.cut(recipe.steps)
 
     def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = random.Random(f"{run.seed}-{step}")
-        asked = [one.question for one in rng.choices(asking, k=recipe.batch)]
+        rng, asked = asked_at(step, run.seed, asking, recipe.batch)
         with torch.no_grad():
-            queries = encoder.query_vectors([q.text for q in asked])
-        positions = (queries @ source.keys.T.to(queries.device)).topk(recipe.n).indices
+            _, positions = nearest(encoder, asked, source.keys, recipe.n)
         examples = shown(rng, source, asked, positions)
         found = adapting.log_prob([e.question for e in examples], [e.passages for e in examples])
         loss = -found.mean()

@@ -55,7 +55,7 @@ from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.pairs import states_at
 from ragbook.models.span import SpanScorer
 from ragbook.training.loop import MasterAdamW, train
-from ragbook.training.reader.examples import GoldExamples
+from ragbook.training.reader.examples import GoldExamples, RetrievedQuestion
 from ragbook.training.reader.train import (
     ReaderBatch,
     collate,
@@ -231,27 +231,36 @@ def objective(
     )
     attention = out.cross_attentions[-1].float().mean(1)  # [B or B * n, T, n * L or L]
     copied = ((attention * places).sum(-1)[places.any(-1)] + 1e-6).log()
-    target, own = labels.clamp_min(0)[:, :, None], batch.labels != -100
-    logits = out.logits.float()
-    following = torch.ones_like(logits, dtype=torch.bool) if rule is None else rule.to(device)
+    logits, own = out.logits.float(), batch.labels != -100
+    allowed = torch.ones_like(logits, dtype=torch.bool) if rule is None else rule.to(device)
     if method == "fid":
-        held = (following.gather(-1, target).squeeze(-1) | ~own).all(-1)
-        following = following | ~held[:, None, None]
-    said = following.any(-1)  # where a row has anything that may follow
-    log_probs = logits.masked_fill(~(following | ~said[:, :, None]), float("-inf")).log_softmax(-1)
-    allowed = following.gather(-1, target).squeeze(-1)
-    token_log_probs = log_probs.gather(-1, target).squeeze(-1).where(allowed, IMPOSSIBLE)
-    if method == "fid":
-        return Objective((token_log_probs * own).sum(-1), states.new_zeros(B, n), copied)
-    token_log_probs, said = token_log_probs.reshape(B, n, -1), said.reshape(B, n, -1)
+        holds = (_at(allowed, labels) | ~own).all(-1)  # else the answer is written freely
+        log_probs = _shared_out(logits, allowed | ~holds[:, None, None])
+        answer = _at(log_probs, labels).where(own, 0.0).sum(-1)
+        return Objective(answer, states.new_zeros(B, n), copied)
+    log_probs = _shared_out(logits, allowed)
+    given = _at(log_probs, labels).where(_at(allowed, labels), IMPOSSIBLE).reshape(B, n, -1)
     if method == "rag-sequence":
-        answer = rag.sequence_log_prob(token_log_probs, log_prior, own)
+        answer = rag.sequence_log_prob(given, log_prior, own)
     else:
         # Of each token's mixture, the passages that hold the answer up to there have all.
-        holders = log_prior[:, :, None].masked_fill(~said, IMPOSSIBLE).logsumexp(1)
-        answer = rag.token_log_prob(token_log_probs, log_prior, own) - (holders * own).sum(-1)
+        has_a_say = allowed.any(-1).reshape(B, n, -1)
+        holders = log_prior[:, :, None].masked_fill(~has_a_say, IMPOSSIBLE).logsumexp(1)
+        answer = rag.token_log_prob(given, log_prior, own) - (holders * own).sum(-1)
     not_here = log_probs[:, 0, model.config.eos_token_id] * ~places.flatten(1).any(-1)
     return Objective(answer, not_here.reshape(B, n), copied)
+
+
+def _at(values: Tensor, labels: Tensor) -> Tensor:
+    """The values [R, T, V] of the labels [R, T]; on padding those of token 0."""
+    return values.gather(-1, labels.clamp_min(0)[:, :, None]).squeeze(-1)
+
+
+def _shared_out(logits: Tensor, allowed: Tensor) -> Tensor:
+    """log p [R, T, V] in which the probabilities of the allowed tokens sum to 1, as
+    `ragbook.methods.decoding.share` does it; all tokens' where none is allowed."""
+    allowed = allowed | ~allowed.any(-1, keepdim=True)
+    return logits.masked_fill(~allowed, float("-inf")).log_softmax(-1)
 
 
 class Trainee:
@@ -308,8 +317,7 @@ class Trainee:
         """log p(z | x) over the n best of all passages' vectors, `keys` [N, d], float32 [B, n],
         with gradients to the question tower; and their positions, int64 [B, n]."""
         with torch.set_grad_enabled(self.method in SEARCHING):
-            queries = self.encoder.query_vectors([q.text for q in questions])
-            scores, positions = (queries @ keys.T.to(queries.device)).topk(self.recipe.n)
+            scores, positions = nearest(self.encoder, questions, keys, self.recipe.n)
         return (self.encoder.score_scale * scores).log_softmax(-1), positions
 
     @torch.no_grad()
@@ -354,6 +362,24 @@ def _adapter_changes(prefix: str, tower: nn.Module) -> dict[str, Tensor]:
             scaled = left * module.scaling["default"]
             out |= factors(f"{prefix}.{name}.weight", scaled, right)
     return out
+
+
+def nearest(
+    encoder: Encoder, questions: Sequence[Question], keys: Tensor, n: int
+) -> tuple[Tensor, Tensor]:
+    """The scores of the n best of all passages' vectors, `keys` [N, d], for each question, float32
+    [B, n]; and their positions, int64 [B, n]."""
+    queries = encoder.query_vectors([question.text for question in questions])
+    scores, positions = (queries @ keys.T.to(queries.device)).topk(n)
+    return scores, positions
+
+
+def asked_at(
+    step: int, seed: int, asking: Sequence[RetrievedQuestion], count: int
+) -> tuple[random.Random, list[Question]]:
+    """The questions of a step, the same for every method, and the step's further random numbers."""
+    rng = random.Random(f"{seed}-{step}")
+    return rng, [one.question for one in rng.choices(asking, k=count)]
 
 
 def exchanged(
@@ -407,8 +433,7 @@ def train_method(
     tokenizer, length = minilm_tokenizer(), run.cut(recipe.steps)
 
     def batch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = random.Random(f"{run.seed}-{step}")
-        asked = [one.question for one in rng.choices(asking, k=recipe.batch)]
+        rng, asked = asked_at(step, run.seed, asking, recipe.batch)
         log_prior, positions = trainee.log_prior(asked, source.keys)
         examples = shown(rng, source, asked, positions)
         batch = collate(tokenizer, examples, scorer.max_span)

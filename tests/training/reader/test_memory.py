@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ragbook.corpus import Corpus, Passage, Question
+from ragbook.corpus import Question
 from ragbook.errors import InputError
 from ragbook.methods.knn_lm import KnnLM
 from ragbook.models import (
@@ -21,21 +21,12 @@ from ragbook.models import (
 from ragbook.models.bundled import BUNDLED, manifest, write_manifest
 from ragbook.models.changes import apply, part
 from ragbook.training.loop import write_tensors
-from ragbook.training.reader.examples import GoldExamples
 from ragbook.training.reader.memory import Adapting, train_memory
 from ragbook.training.reader.objectives import Recipe
 from ragbook.training.run import Run
 from tests.fakes import FixedRetriever
+from tests.training.reader.lakes import ASKED, SHOWN, few_examples
 
-SHOWN = (
-    Passage("a", "Velm", "Ilsa Brenkov charted Velm in 1873. Ilsa Brenkov drew it too."),
-    Passage("b", "Orm", "Orm was charted by Tor Halst."),
-    Passage("c", "Lake Ist", "The lake was first seen by Ilsa Brenkov."),
-)
-ASKED = [
-    Question("Who charted Velm?", ("Ilsa Brenkov",), "a"),
-    Question("When was Velm charted?", ("in 1873",), "a"),
-]
 RETRIEVER = FixedRetriever(SHOWN, np.zeros((2, 3), dtype=np.float32))
 QUICK = Recipe(steps=6, batch=2, n=3, kept=384)
 
@@ -49,7 +40,7 @@ def test_the_objective_is_the_methods_own_likelihood(lam, temperature, tmp_path)
     torch.testing.assert_close(found.detach(), expected, atol=2e-4, rtol=1e-5)
 
 
-def test_an_answer_that_no_passage_holds_has_the_models_gradient_alone(tmp_path):
+def test_an_answer_that_no_passage_holds_does_no_harm(tmp_path):
     one = Adapting(load_language_model(), 0.5, 10.0, Run(tmp_path))
     question = Question("Who was it?", ("Zyx Qwertz",))
     (found,) = one.log_prob([question], [SHOWN[1:2]])
@@ -61,8 +52,7 @@ def test_an_answer_that_no_passage_holds_has_the_models_gradient_alone(tmp_path)
 
 @pytest.fixture(scope="module")
 def few():
-    others = [Passage(str(i), f"Hill {i}", f"Hill {i} was climbed in 19{i:02}.") for i in range(9)]
-    return GoldExamples(Corpus("lakes", [*SHOWN, *others]), ASKED)
+    return few_examples()
 
 
 def test_training_raises_the_likelihood_and_leaves_the_model(few, tmp_path):

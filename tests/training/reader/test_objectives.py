@@ -37,16 +37,8 @@ from ragbook.training.reader.train import collate, quicken
 from ragbook.training.reader.worlds import Example
 from ragbook.training.run import Run
 from tests.fakes import FixedRetriever
+from tests.training.reader.lakes import ASKED, SHOWN
 
-SHOWN = (
-    Passage("a", "Velm", "Ilsa Brenkov charted Velm in 1873. Ilsa Brenkov drew it too."),
-    Passage("b", "Orm", "Orm was charted by Tor Halst."),
-    Passage("c", "Lake Ist", "The lake was first seen by Ilsa Brenkov."),
-)
-ASKED = [
-    Question("Who charted Velm?", ("Ilsa Brenkov",), "a"),
-    Question("When was Velm charted?", ("1873",), "a"),
-]
 SCORES = np.array([[0.9, 0.5, 0.2], [0.1, 0.3, 0.2]], dtype=np.float32)
 RETRIEVER = FixedRetriever(SHOWN, SCORES, score_scale=3.0)
 
