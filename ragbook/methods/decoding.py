@@ -18,7 +18,8 @@ Allowed = Callable[[Sequence[int]], Sequence[int]]
 """From a prefix without the start token to the tokens that may follow; see `Verbatim`."""
 
 NOTHING = re.compile(r"(?:[\W_]|\b(?:an?|the)\b)*", re.IGNORECASE)
-"""What says nothing: articles and punctuation, which scores leave out (Rajpurkar et al. 2016)."""
+"""What says nothing: articles, and what is neither a letter nor a digit. Scores leave articles and
+ASCII's punctuation out (Rajpurkar et al. 2016)."""
 
 
 @dataclass(frozen=True)
