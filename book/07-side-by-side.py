@@ -469,8 +469,7 @@ figures.bars(
 #
 # The same questions, five passages each, from four retrievers: an oracle that always has the gold
 # passage first, the dense one of this comparison, BM25, and passages drawn by lot. These measurements,
-# and those by the number of passages, are of an earlier training of RAG and FiD, by their likelihoods
-# alone, and of kNN-LM before it had any, on the first dev questions
+# and those by the number of passages, are of the methods as trained, on the first dev questions
 # (`python -m book.experiments.side_by_side`).
 
 # %% mystnb={"figure": {"caption": "Exact match by retriever. The step from dense to oracle is what better retrieval could still give; the step from the oracle to 100 % is the reader's. With passages drawn by lot a method has nothing but what its weights know. Recall is that of the retriever as it was given.", "alt": "Exact match of seven methods with oracle, dense, BM25 and random passages, with 95 % intervals"}}
