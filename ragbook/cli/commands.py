@@ -9,7 +9,6 @@ import textwrap
 from ragbook.cli.checks import check_reading, given_options
 from ragbook.cli.comparing import kept_answers, save_comparison
 from ragbook.cli.parts import (
-    cache_folder,
     device_and_precision,
     load_encoder,
     load_language_model,
@@ -31,6 +30,7 @@ from ragbook.cli.printing import (
 )
 from ragbook.cli.status import DAMAGED, OK
 from ragbook.errors import InputError
+from ragbook.files import cache_folder
 from ragbook.printable import printable
 
 

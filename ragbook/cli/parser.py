@@ -302,7 +302,15 @@ def new_parser() -> argparse.ArgumentParser:
         "--loss", choices=["cross-entropy", "hinge"], help="for dpr (default: cross-entropy)"
     )
     command.add_argument(
-        "--reader", metavar="DIR", help="for distil: the reader to learn from (default: bundled)"
+        "--reader",
+        metavar="NAME_OR_PATH",
+        help="for distil: the reader to learn from (default: bundled); for lora: the causal model "
+        "that the adapter is for, or an adapter to go on from (default: smollm2)",
+    )
+    command.add_argument(
+        "--method",
+        choices=["reading", "in-context", "rag-sequence", "rag-token", "fid"],
+        help="for lora: whose likelihood is raised (default: reading, for all methods)",
     )
     add_encoder(command, "of dpr and distil: what is trained (default: minilm)", similarity=False)
     command.add_argument(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragbook.errors import InputError
+from ragbook.files import cache_folder
 from ragbook.printable import printable
 
 if TYPE_CHECKING:
@@ -223,11 +224,6 @@ def device_and_precision(arguments: argparse.Namespace) -> tuple[str, str]:
     if (told := devices.warning(dtype, device)) is not None:
         print(f"ragbook: {told}", file=sys.stderr)
     return str(device), devices.name_of(dtype)
-
-
-def cache_folder() -> Path:
-    """The folder for indexes built without a path: RAGBOOK_CACHE, or ~/.cache/ragbook."""
-    return Path(os.environ.get("RAGBOOK_CACHE") or Path.home() / ".cache" / "ragbook")
 
 
 def read_text(path: Path) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ragbook.errors import InputError
+from ragbook.models.adapters import CONFIG as ADAPTER
+from ragbook.models.adapters import add_adapter, base_of, is_adapter
 from ragbook.models.model_files import (
     SHARDS,
     WEIGHTS,
@@ -26,12 +28,14 @@ from ragbook.models.model_files import (
     check_size,
     check_vocabulary,
     one_line,
+    quiet,
     read_tokenizer,
     refusing,
     settings_files,
     settings_of,
     stored_tensors,
 )
+from ragbook.models.smollm2 import SMOLLM2, smollm2_folder
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 """The files that are taken from the hub: settings, vocabularies and weights, never a pickle."""
@@ -43,20 +47,22 @@ CLASSIFIER = re.compile(
 _WOULD_DO = {
     "encoder": "'minilm', a sentence-transformers or BERT-like model, a folder that `ragbook train "
     "dpr` wrote, or a DPR pair, by the name that contains 'ctx_encoder'",
-    "model": "'bundled', a folder that `ragbook train` wrote, or a seq2seq or causal model",
+    "model": "'bundled', 'smollm2', a folder that `ragbook train` wrote, or a seq2seq or causal "
+    "model",
 }
 SEQ2SEQ, CAUSAL, RAG = "seq2seq", "causal", "rag"
 
 
 @dataclass(frozen=True)
 class GeneratorFiles:
-    """A checkpoint of a model that can generate: its name, its folder, and the kind of model that
-    its configuration describes."""
+    """A checkpoint of a model that can generate: its name, its folder, the kind of model that its
+    configuration describes, and the folder of the adapter that changes it, if there is one."""
 
     name: str
     folder: Path
     kind: str
     architecture: str
+    adapter: Path | None = None
 
 
 def inspect_generator(name: str) -> GeneratorFiles:
@@ -75,6 +81,8 @@ def inspect_generator(name: str) -> GeneratorFiles:
     folder = checkpoint_folder(name, "model")
     check_folder(name, folder)
     refuse_code(name, folder)
+    if is_adapter(folder):
+        return _with_base(name, folder)
     config = configuration(name, folder)
     architecture = (config.architectures or [""])[0]
     what, kind = architecture or config.model_type, type(config)
@@ -105,6 +113,19 @@ def inspect_generator(name: str) -> GeneratorFiles:
         )
     check_transformer(name, folder)
     return GeneratorFiles(name, folder, found, what)
+
+
+def _with_base(name: str, folder: Path) -> GeneratorFiles:
+    """An adapter's files with those of its base model."""
+    base = base_of(name, folder)
+    if is_adapter(checkpoint_folder(base, "model")):
+        raise InputError(
+            f"{name} is an adapter of another one, {base}; merge that one into its base model"
+        )
+    found = inspect_generator(base)
+    if found.kind == RAG:
+        raise InputError(f"{name} is an adapter of a RAG model, {base}; name that model instead")
+    return replace(found, name=name, adapter=folder)
 
 
 def loaded(found: GeneratorFiles) -> tuple[Any, Any]:
@@ -140,6 +161,8 @@ def loaded(found: GeneratorFiles) -> tuple[Any, Any]:
             trust_remote_code=False,
         )
     refuse_other_tensors(name, info)
+    if found.adapter is not None:
+        add_adapter(name, found.adapter, model)
     check_numbers(name, model)
     rows = model.get_input_embeddings().num_embeddings
     return model, read_tokenizer(name, folder, rows)
@@ -275,23 +298,6 @@ def check_tensors(name: str, folder: Path, model: Any) -> None:
     )
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the bars and reports of transformers' loading; their important parts are checked here
-    and reported in one sentence."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def checkpoint_folder(name: str, wanted: str = "encoder") -> Path:
     """The folder of that name, or the folder of the hub's cache with that checkpoint.
 
@@ -299,13 +305,15 @@ def checkpoint_folder(name: str, wanted: str = "encoder") -> Path:
     ------
     InputError: there is neither; the message says what can be named for what is `wanted`.
     """
+    if name == SMOLLM2:
+        return smollm2_folder()
     folder = Path(name)
     if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         from huggingface_hub import snapshot_download
 
         with suppress(OSError, ValueError):  # it is neither in the cache nor on the network
             folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
-    if not any((folder / file).is_file() for file in (MODULES, "config.json")):
+    if not any((folder / file).is_file() for file in (MODULES, "config.json", ADAPTER)):
         raise InputError(
             f"there is no {wanted} {name!r}: it is neither a local folder nor a checkpoint in the "
             f"hub's cache or on the network; choose {_WOULD_DO[wanted]}"
@@ -336,7 +344,7 @@ def check_transformer(name: str, folder: Path) -> None:
     ------
     InputError: something is missing; the message names it and says what to do.
     """
-    if (folder / "adapter_config.json").is_file():
+    if is_adapter(folder):
         raise InputError(
             f"{name} is an adapter without its base model; merge the two (peft's "
             "merge_and_unload), save the result and name that folder"

@@ -17,6 +17,7 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from ragbook.errors import InputError
+from ragbook.models.adapters import PROMPT
 from ragbook.models.bundled import (
     BUNDLED,
     REPEATED,
@@ -47,7 +48,13 @@ from ragbook.models.prompts import pair
 from ragbook.models.seq2seq import SeqReader
 from ragbook.models.sharing import one_at_a_time
 from ragbook.models.span import SpanReader
-from ragbook.models.templates import TEMPLATES, Demonstration, Template, TemplateLayout
+from ragbook.models.templates import (
+    TEMPLATES,
+    Demonstration,
+    Template,
+    TemplateLayout,
+    load_template,
+)
 
 T5_LIKE = ("t5", "mt5", "umt5", "longt5", "t5gemma")
 """Encoder-decoders that were trained to answer questions from `question: ... context: ...`."""
@@ -205,6 +212,8 @@ def _any_reader(
 ) -> SeqReader | CausalReader:
     found = inspect_generator(name)
     model, tokenizer = loaded(found)
+    if prompt is None and found.adapter is not None and (found.adapter / PROMPT).is_file():
+        prompt = load_template(str(found.adapter / PROMPT))
     place(model, device, precision)  # first, for a causal reader computes as soon as it is made
     with refusing(lambda said: _NOT_COMPUTED.format(name, said)):
         return _tried(found, model, tokenizer, prompt, demonstrations, memory)

@@ -62,6 +62,23 @@ def refusing(sentence: Callable[[str], str]) -> Iterator[None]:
         raise InputError(sentence(f"{type(error).__name__}: {said}")) from error
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the bars and reports of transformers' loading; their important parts are checked here
+    and reported in one sentence."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def settings_of(name: str, path: Path, kind: type = dict) -> Any:
     """What a file of settings says, as `json` gives it; an empty dictionary where there is no file.
 

@@ -21,9 +21,9 @@ from torch.nn import functional
 from ragbook.corpus import Passage
 from ragbook.errors import InputError
 from ragbook.models.embedded import MINILM_SHA256
-from ragbook.models.inspection import check_tensors, check_weights, configuration, quiet
+from ragbook.models.inspection import check_tensors, check_weights, configuration
 from ragbook.models.layout import inspect_folder
-from ragbook.models.model_files import check_numbers, read_tokenizer, refusing
+from ragbook.models.model_files import check_numbers, quiet, read_tokenizer, refusing
 from ragbook.models.prompts import passage_text
 from ragbook.models.towers import SCORE_SCALES, Encoder, tensors_sha256
 

@@ -27,6 +27,12 @@ def _rag(run: Run) -> None:
     rag.recipe(run)
 
 
+def _lora(run: Run, **varied: str) -> None:
+    from ragbook.training import lora
+
+    lora.recipe(run, **varied)
+
+
 def _realm(run: Run, **varied: bool) -> None:
     from ragbook.training.realm import recipe
 
@@ -58,6 +64,7 @@ RECIPES: dict[str, Callable[..., None]] = {
     "reader": _reader,
     "methods": _methods,
     "lm": _lm,
+    "lora": _lora,
     "realm": _realm,
     "fid": _reader,  # FiD's reader is trained together with the others
 }
@@ -67,7 +74,8 @@ itself, after it has checked its input."""
 VARIED = {
     "similarity": ("dpr",),
     "loss": ("dpr",),
-    "reader": ("distil",),
+    "method": ("lora",),
+    "reader": ("distil", "lora"),
     "encoder": ("dpr", "distil"),
     "pooling": ("dpr", "distil"),
     "query_encoder": ("dpr", "distil"),

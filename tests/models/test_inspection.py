@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from ragbook import cli
 from ragbook.errors import InputError
 from ragbook.models import load_encoder
-from ragbook.models.inspection import quiet
+from ragbook.models.model_files import quiet
 from tests.models.tiny_encoders import dense, model, tokenizer, write_plain, write_sentence
 
 ROOT = Path(__file__).parents[2]

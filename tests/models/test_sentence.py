@@ -26,7 +26,7 @@ from ragbook.index import PassageIndex, build_index
 from ragbook.models import load_encoder
 from ragbook.models.embedded import MINILM_SHA256
 from ragbook.models.encoder import save_encoder
-from ragbook.models.inspection import quiet
+from ragbook.models.model_files import quiet
 from ragbook.models.sentence import SentenceEncoder
 from ragbook.retrieval import DenseRetriever
 from tests.models.tiny_encoders import (

@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.modules import (
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from ragbook.corpus import Corpus, QuestionSet, miniwiki
-from ragbook.models.inspection import quiet
+from ragbook.models.model_files import quiet
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 HIDDEN, TOKENS = 16, 64

@@ -17,7 +17,7 @@ from ragbook.methods.fid import FiD
 from ragbook.models import Encoder, SeqReader, load_encoder
 from ragbook.models.embedded import minilm_tokenizer
 from ragbook.models.encoder import weights_sha256
-from ragbook.models.inspection import quiet
+from ragbook.models.model_files import quiet
 from ragbook.retrieval import DenseRetriever
 from ragbook.training import distil as module
 from ragbook.training.distil import Recipe, Target, batch_loss, distil, divergence, reader_targets

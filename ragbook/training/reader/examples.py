@@ -152,9 +152,10 @@ class GoldExamples:
         self.passages = [p for p in corpus if p.id in gold]
         encoder = load_encoder().to(device)
         self.keys = torch.from_numpy(encoder.encode_passages(list(self.corpus)))
-        queries = torch.from_numpy(encoder.encode_queries([q.text for q in self.questions]))
-        scores, places = (queries @ self.keys.T).topk(min(40, len(corpus)))
-        self.scores, nearest = (scores * encoder.score_scale).tolist(), places.tolist()
+        self.queries = torch.from_numpy(encoder.encode_queries([q.text for q in self.questions]))
+        self.score_scale = encoder.score_scale
+        scores, places = (self.queries @ self.keys.T).topk(min(40, len(corpus)))
+        self.scores, nearest = (scores * self.score_scale).tolist(), places.tolist()
         self.nearest = nearest
         self.distractors: list[list[Passage]] = []
         # Many questions find the same passage.
