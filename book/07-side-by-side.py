@@ -24,6 +24,7 @@
 # table (b) is in {doc}`the explorer <explorer>`.
 
 # %%
+import gzip
 import json
 from collections.abc import Iterable
 from itertools import pairwise
@@ -55,8 +56,8 @@ def stored(name: str) -> Any:
 
 
 own, same = stored("results"), stored("same-weights")
-lines = Path("results/predictions.jsonl").read_text(encoding="utf-8").splitlines()
-predictions = [json.loads(line) for line in lines]
+with gzip.open("results/predictions.jsonl.gz", "rt", encoding="utf-8") as file:
+    predictions = [json.loads(line) for line in file]
 questions = load_questions("miniwiki", "test")
 names = list(own["methods"])
 readers = list(papers.FOUR)

@@ -1,5 +1,6 @@
 """A Sphinx extension that writes the explorer's files beside the book's page of that name."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ def write(app: Any, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
     results = Path(app.srcdir) / "results"
-    lines = (results / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    with gzip.open(results / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
+        predictions = [json.loads(line) for line in lines]
     asked = json.loads((results / "results.json").read_text(encoding="utf-8"))["questions"]
     explorer.write(
         Path(app.outdir) / "explorer",
-        [json.loads(line) for line in lines],
+        predictions,
         load_corpus(asked["name"]),
         load_questions(asked["name"], asked["split"]),
     )

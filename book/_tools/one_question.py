@@ -8,6 +8,7 @@ fid: ...
 Which question it is, the rule of `chosen` says and nobody's hand.
 """
 
+import gzip
 import json
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -80,9 +81,9 @@ class OneQuestion(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The table as a raw node."""
         results = Path(self.env.srcdir) / "results"
-        self.env.note_dependency(str(results / "predictions.jsonl"))
+        self.env.note_dependency(str(results / "predictions.jsonl.gz"))
         how = dict(line.split(": ", 1) for line in self.content if ": " in line)
-        with (results / "predictions.jsonl").open(encoding="utf-8") as lines:
+        with gzip.open(results / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
             found = chosen(map(json.loads, lines))
         if found is None:
             raise self.error("predictions.jsonl has no question that most methods answer rightly")

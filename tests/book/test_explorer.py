@@ -1,5 +1,6 @@
 """The explorer of the stored comparison, opened from the disk and used: mouse, keys, addresses."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from ragbook.evaluation.names import EVIDENCE
 from tests.book.browser import browse, needs_browser, report_of, with_script
 
 RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
-LINES = [json.loads(line) for line in (RESULTS / "predictions.jsonl").open(encoding="utf-8")]
+with gzip.open(RESULTS / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
+    LINES = [json.loads(line) for line in lines]
 QUESTIONS = load_questions("miniwiki", "test")
 
 READY = """
