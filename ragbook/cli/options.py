@@ -205,7 +205,7 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--prompt",
         metavar="NAME_OR_FILE",
-        help="how a reader that is not bundled is asked: base, chat, t5, or a TOML file "
+        help="how a reader that is not bundled is asked: base, few-shot, chat, t5, or a TOML file "
         "(default: what fits the model)",
     )
     command.add_argument(

@@ -53,13 +53,15 @@ INSTRUCTION = "Answer the question in a few words, without a sentence around the
 
 TEMPLATES = {
     "base": Template(),
+    "few-shot": Template(INSTRUCTION, demonstrations=4),
     "chat": Template(INSTRUCTION, answer="", space="", end="", chat=True),
     "t5": Template(
         passage="context: {title} {text} ", question="question: {question}", answer="", end=""
     ),
 }
-"""Templates by name: `base` for a model that continues a text, `chat` for one that follows
-instructions, `t5` for T5 and Flan-T5, which learned question answering in this form."""
+"""Templates by name: `base` for a model that continues a text, `few-shot` the same after answered
+questions, `chat` for a model that follows instructions, `t5` for T5 and Flan-T5, which learned
+question answering in this form."""
 
 _KINDS = {str: "a text", int: "a whole number, 0 or more", bool: "true or false"}
 SLOTS = {"passage": ("{title}", "{text}"), "question": ("{question}",)}

@@ -57,7 +57,7 @@ def test_a_wrong_file_is_said_in_one_sentence(tmp_path, text, sentence):
     with pytest.raises(InputError, match=sentence) as refused:
         load_template(str(path))
     assert str(path) in str(refused.value)
-    with pytest.raises(InputError, match="no prompt 'nowhere'; choose base, chat, t5"):
+    with pytest.raises(InputError, match="no prompt 'nowhere'; choose base, few-shot, chat, t5"):
         load_template("nowhere")
 
 
