@@ -41,6 +41,7 @@ from ragbook.models.causal_memory import (
 )
 from ragbook.models.causal_prompt import CausalPrompt
 from ragbook.models.lm import LanguageModel
+from ragbook.models.split_attention import Read, can_split, reading
 from ragbook.models.templates import TEMPLATES, Demonstration, Template
 
 BUDGET = 2**30
@@ -89,6 +90,7 @@ class CausalReader(LanguageModel):
         self.start, self.end, self.budget = self.prompt.start, self.prompt.end, budget
         self._kept: OrderedDict[tuple[int, ...], PassageStates] = OrderedDict()
         self._reused = 0.0
+        self.splits = can_split(model)
         self._check()
 
     def _own_end(self) -> int | None:
@@ -267,6 +269,33 @@ class CausalReader(LanguageModel):
             logits_to_keep=max(1, logits),
         ).logits
 
+    def run_after(
+        self,
+        read: Read,
+        ids: Tensor,
+        positions: Tensor,
+        real: Tensor,
+        logits: int,
+        written: DynamicCache | None = None,
+    ) -> tuple[Tensor, DynamicCache]:
+        """Run the model on new tokens that follow what was read, and what `written` holds.
+
+        The arguments and the logits are as in `run`, with the tokens that were read first. What
+        was read is not copied where the model lets it; see `ragbook.models.split_attention`.
+
+        Returns
+        -------
+        (logits, a cache for the next call).
+        """
+        nothing = read.layers[0][0].shape[2] == 0
+        split = self.splits and not nothing and self.model.config._attn_implementation != "eager"
+        if written is None:
+            written = DynamicCache()
+            if not split:
+                written = cache_of([(k[read.rows], v[read.rows]) for k, v in read.layers])
+        with reading(self.model, read if split else None):
+            return self.run(ids, written, positions, real, logits), written
+
     def _additive(self, allowed: Tensor) -> Tensor:
         """The additive mask [R, 1, t, L] for bool `allowed` [R, t, L]."""
         dtype = next(self.model.parameters()).dtype
@@ -381,13 +410,13 @@ class CausalReader(LanguageModel):
         start = torch.full_like(labels[:, :1], self.start)
         inputs = torch.cat([start, labels[:, :-1]], 1)
         written = read.after[rows, None] + torch.arange(inputs.shape[1])
-        return self.run(
+        return self.run_after(
+            Read(read.layers, rows),
             inputs.masked_fill(inputs == -100, self.end),
-            cache_of([(k[rows], v[rows]) for k, v in read.layers]),
             torch.cat([read.positions[rows], written], 1),
             torch.cat([read.real[rows], torch.ones_like(written, dtype=torch.bool)], 1),
             logits,
-        )
+        )[0]
 
     @torch.no_grad()
     def last_attention(self, memory: CausalMemory, labels: Tensor) -> Tensor:

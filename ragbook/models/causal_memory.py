@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from ragbook.errors import InputError
 from ragbook.models.fusion import passage_sums
+from ragbook.models.split_attention import Read
 
 BATCH_TOKENS = 4096
 """The most tokens in one forward pass, padding included."""
@@ -82,10 +83,16 @@ class Reads(Protocol):
         """The device that the model is on."""
         ...
 
-    def run(
-        self, ids: Tensor, cache: DynamicCache, positions: Tensor, real: Tensor, logits: int
-    ) -> Tensor:
-        """Run the model on new tokens that follow those of a cache."""
+    def run_after(
+        self,
+        read: Read,
+        ids: Tensor,
+        positions: Tensor,
+        real: Tensor,
+        logits: int,
+        written: DynamicCache | None = None,
+    ) -> tuple[Tensor, DynamicCache]:
+        """Run the model on new tokens that follow what was read and written."""
         ...
 
     def last_attention(self, memory: CausalMemory, labels: Tensor) -> Tensor:
@@ -204,12 +211,14 @@ class CausalMemory:
         rows = Rows(layers, positions, real, owner, after)
         if longest:
             size = max(1, BATCH_TOKENS // longest)
+            so_far = [(k[:, :, :before], v[:, :, :before]) for k, v in layers]
             for part in torch.arange(S).split(size):
-                cache = cache_of([(k[part, :, :before], v[part, :, :before]) for k, v in layers])
-                reader.run(ids[part], cache, positions[part], real[part], logits=0)
-                for (k, v), (read_k, read_v) in zip(layers, layers_of(cache), strict=True):
-                    k[part, :, before:] = read_k[:, :, before:]
-                    v[part, :, before:] = read_v[:, :, before:]
+                cache = reader.run_after(
+                    Read(so_far, part), ids[part], positions[part], real[part], logits=0
+                )[1]
+                for (k, v), (new_k, new_v) in zip(layers, layers_of(cache), strict=True):
+                    k[part, :, before:] = new_k[:, :, -longest:]
+                    v[part, :, before:] = new_v[:, :, -longest:]
         return rows
 
 
@@ -218,19 +227,19 @@ class CausalContinuation:
 
     def __init__(self, reader: Reads, memory: CausalMemory) -> None:
         self.reader, self.memory = reader, memory
-        self.cache: DynamicCache | None = None
+        self.cache: DynamicCache | None = None  # of what was written
 
     @torch.no_grad()
     def __call__(self, prefixes: Tensor, rows: Tensor, parents: Tensor) -> Tensor:
         """log p(next token | what was read, prefix), float32 [R, V]. The start token of every
         prefix is the prompt's last token before the answer."""
         read, t = self.memory.rows, prefixes.shape[1]
-        if self.cache is None:
-            self.cache = cache_of([(k[rows], v[rows]) for k, v in read.layers])
-        else:
+        if self.cache is not None:
             self.cache.batch_select_indices(parents.to(self.reader.device))
         written = read.after[rows, None] + torch.arange(t)
         positions = torch.cat([read.positions[rows], written], 1)
         real = torch.cat([read.real[rows], torch.ones_like(written, dtype=torch.bool)], 1)
-        logits = self.reader.run(prefixes[:, -1:], self.cache, positions, real, logits=1)
+        logits, self.cache = self.reader.run_after(
+            Read(read.layers, rows), prefixes[:, -1:], positions, real, 1, self.cache
+        )
         return logits[:, -1].float().log_softmax(-1)

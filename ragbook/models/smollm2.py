@@ -93,7 +93,9 @@ def _decode(source: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **given)
     unfinished.mkdir()
     tokenizer.save_pretrained(unfinished)
-    del model.config.quantization_config  # the numbers are those of the 4 bits, no longer in them
+    vars(model.config).pop(
+        "quantization_config"
+    )  # the numbers are those of the 4 bits, no longer in them
     model.config.save_pretrained(unfinished)
     tied = set(model.all_tied_weights_keys)
     tensors = {name: t for name, t in model.state_dict().items() if name not in tied}
