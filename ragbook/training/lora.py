@@ -8,7 +8,7 @@ passage, it goes on writing instead of answering. A few hundred steps on \(W + s
   either one after the other or apart from each other, as below;
 * `in-context` \(\log p(y \mid z_1 \dots z_n, x)\), every passage seeing those before it;
 * `fid` the same of passages that do not see each other and have the same places: the fused caches
-  of `ragbook.models.causal`. To train for this is what Block-Attention does (Ma et al. 2024);
+  of `ragbook.models.causal`. To train for this is what Block-Attention does (Ma et al. 2025);
 * `rag-sequence` and `rag-token` the marginal over the passages (Lewis et al. 2020), whose prior is
   the retriever's, which stays as it is.
 
