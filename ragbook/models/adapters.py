@@ -106,6 +106,11 @@ def _changes(name: str, stored: dict[str, Tensor], settings: dict[str, Any]) -> 
                 f"{name} holds {one_line(key)}, which is no factor of a linear layer; merge it "
                 "into its base model with peft, save the result and name that folder"
             )
+        if not tensor.isfinite().all():
+            raise InputError(
+                f"{name} holds numbers that are infinite or none: {one_line(key)}; download it "
+                "again"
+            )
         rank = max(1, tensor.shape[0 if side == "right" else 1])
         if side == "left":
             tensor = tensor.float() * (alpha / (rank**0.5 if settings.get("use_rslora") else rank))
@@ -113,7 +118,11 @@ def _changes(name: str, stored: dict[str, Tensor], settings: dict[str, Any]) -> 
             side, tensor = "left" if side == "right" else "right", tensor.T
         out[f"{module}.weight.{side}"] = tensor
     if not out:
-        raise InputError(f"{name} holds no factors; download it again")
+        raise InputError(f"{name} holds no tensors; download it again")
+    other = {".lora_A.": ".lora_B.", ".lora_B.": ".lora_A."}
+    pairs = {k.replace(a, b) for k in stored for a, b in other.items() if a in k}
+    if alone := sorted(pairs - set(stored)):
+        raise InputError(f"{name} lacks tensors of its adapter: {a_few(alone)}; download it again")
     return out
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ragbook.models import load_encoder, load_language_model, load_reader
+from ragbook.models.adapters import PROMPT
 from ragbook.models.checkpoints.realm import (
     load_realm_embedder,
     load_realm_encoder,
@@ -20,6 +21,7 @@ from tests.checkpoints import random_model, tokenizer_of, write_checkpoint
 from tests.methods.test_fid import save as save_fid
 from tests.models.checkpoints import test_realm as realm
 from tests.models.checkpoints.test_rag import save as save_rag
+from tests.models.test_adapters import write_adapter
 from tests.models.test_encoder import write_dpr
 from tests.models.tiny_encoders import dense, write_plain, write_sentence
 
@@ -32,6 +34,12 @@ def _sharded(folder: Path) -> None:
 def _fid(folder: Path) -> None:
     folder.mkdir()
     save_fid(folder, "module", True)
+
+
+def _adapter(folder: Path) -> None:
+    base = write_checkpoint(folder.with_name("base"), "llama")
+    write_adapter(folder, base, "llama")
+    (folder / PROMPT).write_text('{"instruction": "Read."}')
 
 
 def _dpr(folder: Path) -> None:
@@ -71,6 +79,7 @@ def _of_realm_encoder() -> dict[str, torch.Tensor]:
 KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "causal reader": (lambda f: write_checkpoint(f, "gpt2"), lambda f: load_reader(str(f))),
     "seq2seq reader": (lambda f: write_checkpoint(f, "t5"), lambda f: load_reader(str(f))),
+    "adapter": (_adapter, lambda f: load_reader(str(f))),
     "reader in pieces": (_sharded, lambda f: load_reader(str(f))),
     "language model": (
         lambda f: write_checkpoint(f, "opt"),

@@ -109,13 +109,13 @@ def test_other_settings_are_refused(adapter, settings, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.pop(min(t)), "neither whole nor two factors"),
+        (lambda t: t.pop(min(t)), "lacks tensors of its adapter"),
         (lambda t: t.update({k.replace("q_proj", "x_proj"): t.pop(k) for k in list(t)}), "x_proj"),
         (lambda t: t.update({min(t): torch.ones(3)}), "no factor of a linear layer"),
         (lambda t: t.update({min(t): torch.ones(3, 7)}), "do not fit the model"),
         (lambda t: t.update({min(t): torch.full_like(t[min(t)], float("nan"))}), "infinite"),
         (lambda t: t.update({"base_model.model.lm_head.weight": torch.ones(2, 2)}), "no factor"),
-        (lambda t: t.clear(), "no factors"),
+        (lambda t: t.clear(), "no tensors"),
     ],
 )
 def test_other_factors_are_refused(adapter, change, said):

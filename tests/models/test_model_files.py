@@ -27,7 +27,8 @@ from tests.models.folders import KINDS
 ROOT = Path(__file__).parents[2]
 WEIGHTS = {"DPR": "dpr-question_encoder-tiny/model.safetensors", "saved encoder":
            "query.safetensors", "saved towers": "passage/model.safetensors",
-           "reader in pieces": "model-00002-of-00007.safetensors"}  # fmt: skip
+           "reader in pieces": "model-00002-of-00007.safetensors",
+           "adapter": "adapter_model.safetensors"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
