@@ -259,9 +259,15 @@ def index_search(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _heldout(split: str) -> list[str]:
+    """MiniWiki's held-out articles of a split, as texts."""
+    from ragbook.corpus import miniwiki
+
+    return ["\n".join(p.text for p in article.passages) for article in miniwiki.heldout(split)]
+
+
 def perplexity(arguments: argparse.Namespace) -> int:
     """`ragbook perplexity`: base model, kNN-LM and in-context retrieval on held-out text."""
-    from ragbook.corpus import miniwiki
     from ragbook.evaluation.perplexity import perplexity
     from ragbook.evaluation.windows import STRIDE, WINDOW
 
@@ -287,13 +293,10 @@ def perplexity(arguments: argparse.Namespace) -> int:
 
         options["datastore"] = datastore = Datastore.open(arguments.datastore, arguments.verify)
         corpus = datastore.passages
-    if text is None:
-        documents = [
-            "\n".join(passage.text for passage in article.passages)
-            for article in miniwiki.heldout("test")
-        ]
-    else:
-        documents = [text]
+    documents = _heldout("test") if text is None else [text]
+    given = arguments.dev or (arguments.lam is not None and arguments.temperature is not None)
+    if text is None and not given and arguments.lm != "bundled":
+        options["dev"] = _heldout("dev")
     # Stored passages can be used as a corpus.
     found = perplexity(
         documents,

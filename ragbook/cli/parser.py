@@ -186,8 +186,8 @@ def new_parser() -> argparse.ArgumentParser:
         "--dev",
         type=Path,
         metavar="FILE",
-        help="held-out text to tune lambda and temperature on, unless they are given (default for "
-        "the bundled model: its own values, tuned on MiniWiki)",
+        help="held-out text to tune lambda and temperature on, unless they are given (default: "
+        "MiniWiki's, where --text is; the bundled model has values of its own)",
     )
     add_interpolation(command)
     command.add_argument(
