@@ -63,6 +63,7 @@ class Recipe:
         passages of a question; with several passages a step has half as many questions.
     rate, warmup: peak learning rate, and the updates over which it rises.
     rank, scale: of the adapter, in all linear layers of all blocks; scale is s.
+    layouts: of `reading`, each as likely as another.
     negative: how often a passage that is shown alone does not hold the answer; half as often no one
         of several does.
     """
@@ -74,6 +75,7 @@ class Recipe:
     warmup: int = 20
     rank: int = 8
     scale: float = 2.0
+    layouts: tuple[str, ...] = (EACH, EACH, TOGETHER, APART)
     negative: float = 0.2
 
 
@@ -205,7 +207,7 @@ class Shown:
         rng = random.Random(f"lora-{self.seed}-{step}")
         several = rng.randint(2, self.recipe.n)
         if self.method == READING:
-            layout = rng.choice((EACH, EACH, TOGETHER, APART))
+            layout = rng.choice(self.recipe.layouts)
         else:
             layout = _LAYOUTS[self.method]
         n = 1 if self.method == READING and layout == EACH else several
