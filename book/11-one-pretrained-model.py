@@ -23,13 +23,9 @@
 # | the answer | probabilities of the whole answer | RAG-Sequence | reranking of candidates by all passages |
 # | the output | the model's distribution and a memory's | kNN-LM | memories at every scale |
 #
-# REALM alone stays away: it points at words of a passage and does not write.
-#
-# The model here is SmolLM2-135M-Instruct {cite:p}`allal2025smollm2`, 30 layers of width 576, which a Python
-# package carries in 4 bits. Every passage is read once, right after the beginning of the prompt, so that
-# its keys and values depend on neither the question nor the other passages; all methods use the same ones.
+# The same in the order in which a model computes:
 
-# %%
+# %% tags=["hide-input"]
 import json
 from pathlib import Path
 
@@ -54,6 +50,24 @@ index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 retriever = DenseRetriever(index, encoder)
 reader = load_reader("smollm2-reading")
 print(f"{reader.parameters:,} parameters; one token for the end of an answer: {reader.end}")
+
+# %% mystnb={"figure": {"caption": "Where the passages are brought together, from the prompt to the answer.", "alt": "Five places from left to right: the input, the cache, the next token, a memory beside it, and the answer, each with the method that combines passages there"}}
+figures.places(
+    [
+        ("the input", "passages in one prompt", "in-context"),
+        ("the cache", "keys and values of\npassages read apart", "fid"),
+        ("the next token", "one distribution\nof each passage", "rag-token"),
+        ("the output", "the model's and a\nmemory's distribution", "knn-lm"),
+        ("the answer", "its probability under\neach passage", "rag-sequence"),
+    ]
+)
+
+# %% [markdown]
+# REALM alone stays away: it points at words of a passage and does not write.
+#
+# The model here is SmolLM2-135M-Instruct {cite:p}`allal2025smollm2`, 30 layers of width 576, which a Python
+# package carries in 4 bits. Every passage is read once, right after the beginning of the prompt, so that
+# its keys and values depend on neither the question nor the other passages; all methods use the same ones.
 
 # %% [markdown]
 # ## The mathematics

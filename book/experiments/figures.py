@@ -24,6 +24,7 @@ __all__ = [
     "grouped",
     "heat_map",
     "lines",
+    "places",
     "recall_curve",
     "trade_off",
 ]
@@ -245,6 +246,35 @@ def calibration(found: Mapping[str, Mapping[str, Any]]) -> CheckedFigure:
             panel.set_visible(False)
         figure.supxlabel("mean probability of the answers", fontsize=9)
         figure.supylabel("right (%, 95 % intervals)", fontsize=9)
+    return CheckedFigure(figure)
+
+
+def places(stages: Sequence[tuple[str, str, str]]) -> CheckedFigure:
+    """What a model computes, from left to right, and the method that brings passages together there.
+
+    Args:
+        stages: for each its name, what is combined there, and the method's name.
+    """
+    width = 2.0
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width * len(stages), 1.7), layout="constrained")
+        axes = figure.subplots()
+        axes.set_axis_off()
+        axes.set_xlim(-0.5, len(stages) - 0.5)
+        axes.set_ylim(-1, 1)
+        for number, (stage, combined, method) in enumerate(stages):
+            colour, _ = _looks([method])[method]
+            axes.plot(
+                [number - 0.3, number + 0.3], [0.62, 0.62], color=colour, linewidth=3, label=method
+            )
+            axes.text(number, 0.78, method, ha="center", va="bottom", color=INK, weight="bold")
+            axes.text(number, 0.2, stage, ha="center", va="center", color=INK)
+            axes.text(number, -0.2, combined, ha="center", va="top", color=INK, fontsize=7)
+            if number:
+                axes.plot(
+                    [number - 0.62, number - 0.38], [0.2, 0.2], color=FAINT, linewidth=1.5,
+                    marker=">", markevery=[1], label=f"to {stage}",
+                )  # fmt: skip
     return CheckedFigure(figure)
 
 

@@ -85,3 +85,12 @@ def test_a_method_looks_the_same_in_every_company():
     alone = look("fid")
     assert look("realm", "recall", "fid") == alone
     assert look("fid", "rag-token", "closed-book", "other") == alone
+
+
+def test_places_are_named_in_their_order():
+    stages = [("the input", "one prompt", "in-context"), ("the cache", "two texts", "fid")]
+    said = str(figures.places(stages))
+    at = [said.index(f"text: {word}") for word in ("in-context", "the input", "fid", "the cache")]
+    assert at == sorted(at)
+    assert "line 'to the cache'" in said
+    assert "line 'to the input'" not in said
