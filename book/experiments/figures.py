@@ -250,7 +250,7 @@ def calibration(found: Mapping[str, Mapping[str, Any]]) -> CheckedFigure:
 
 
 def places(stages: Sequence[tuple[str, str, str]]) -> CheckedFigure:
-    """What a model computes, from left to right, and the method that brings passages together there.
+    """What a model computes, in its order, and which method brings passages together there.
 
     Args:
         stages: for each its name, what is combined there, and the method's name.
