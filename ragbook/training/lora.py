@@ -13,8 +13,9 @@ passage, it goes on writing instead of answering. A few hundred steps on \(W + s
   the retriever's, which stays as it is.
 
 If no passage shown holds the answer, the right answer is the empty one: so \(p(y \mid x, z)\) is
-low where \(z\) says nothing, which the sums over passages need. In every third example another
-answer stands in the passage, so that it has to be read.
+low where \(z\) says nothing, which the sums over passages need. (The marginals of RAG learn nothing
+from such questions and leave them out.) In every third example another answer stands in the
+passage, so that it has to be read.
 """
 
 from __future__ import annotations
