@@ -14,12 +14,6 @@
 # at the end of 2022. The same question then has two right answers, and which of them is right depends
 # on nothing but the pages at hand.
 
-# %% [markdown]
-# ```{note}
-# What this chapter reads from `change.json` was measured on the questions of MiniWiki's second edition, with
-# the readers of that time. What is computed on the page, and the two tables of {doc}`chapter 7 <07-side-by-side>`, are of the third.
-# ```
-
 # %%
 import json
 from pathlib import Path
