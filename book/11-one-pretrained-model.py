@@ -268,6 +268,31 @@ Markdown(
 )
 
 # %% [markdown]
+# ### As a language model
+#
+# On MiniWiki's held-out articles, which no index holds (`ragbook perplexity --lm smollm2`): the model alone,
+# with a memory of all of MiniWiki's passages (kNN-LM, $\lambda$ and temperature tuned on other held-out
+# articles), and with the best passage in the prompt.
+
+# %%
+language = stored("language")
+for name, entry in language.items():
+    print(
+        f"{name:<12} perplexity {entry['perplexity']:.2f} by token, {entry['word_perplexity']:.2f} by word"
+    )
+print(f"{language['base']['tokens']:,} tokens, {language['base']['words']:,} words")
+
+# %% tags=["remove-input"]
+less = {
+    kind: cut_off(1 - language["knn-lm"][kind] / language["base"][kind])
+    for kind in ("perplexity", "word_perplexity")
+}
+Markdown(
+    f"The memory takes {less['word_perplexity']} % off the perplexity by word and {less['perplexity']} % off that "
+    "by token. The articles are about other subjects than those that it holds; the command gives no interval."
+)
+
+# %% [markdown]
 # ## What its makers report, and what is measured here
 #
 # SmolLM2's report gives no figure for any of these methods; it is a model for devices, whose closed-book
