@@ -13,17 +13,8 @@
 #
 # They can, on any decoder-only language model. Such a model turns a text into keys and values of its
 # tokens, these into hidden states, and those into a distribution over the next token; an answer is a
-# string of such tokens. Several passages can be brought together at each of these places:
-#
-# | where | what is combined | method | since then |
-# |---|---|---|---|
-# | the input | passages, one after the other in one prompt | in-context | In-Context RALM {cite:p}`ram2023incontext` |
-# | the cache | keys and values of passages read apart | FiD | parallel context windows {cite:p}`ratner2023parallel`, Block-Attention {cite:p}`ma2025block` |
-# | the next token | distributions, one of each passage | RAG-Token | REPLUG {cite:p}`shi2024replug` |
-# | the answer | probabilities of the whole answer | RAG-Sequence | reranking of candidates by all passages |
-# | the output | the model's distribution and a memory's | kNN-LM | memories at every scale |
-#
-# The same in the order in which a model computes:
+# string of such tokens. Several passages can be brought together at each of these places, and every one of
+# the methods has chosen one:
 
 # %% tags=["hide-input"]
 import json
@@ -49,9 +40,8 @@ encoder, corpus = load_encoder(), load_corpus("miniwiki")
 index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 retriever = DenseRetriever(index, encoder)
 reader = load_reader("smollm2-reading")
-print(f"{reader.parameters:,} parameters; one token for the end of an answer: {reader.end}")
 
-# %% mystnb={"figure": {"caption": "Where the passages are brought together, from the prompt to the answer.", "alt": "Five places from left to right: the input, the cache, the next token, a memory beside it, and the answer, each with the method that combines passages there"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Where the passages are brought together, from the prompt to the answer.", "alt": "Five places from left to right: the input, the cache, the next token, a memory beside it, and the answer, each with the method that combines passages there"}}
 figures.places(
     [
         ("the input", "passages in one prompt", "in-context"),
@@ -63,11 +53,20 @@ figures.places(
 )
 
 # %% [markdown]
-# REALM alone stays away: it points at words of a passage and does not write.
+# REALM alone stays away: it points at words of a passage and does not write. The others have descendants:
+#
+# * *the input*: In-Context RALM {cite:p}`ram2023incontext`, and most of what is called RAG today;
+# * *the cache*: parallel context windows {cite:p}`ratner2023parallel`, and Block-Attention
+#   {cite:p}`ma2025block`, which trains for them;
+# * *the next token*: REPLUG {cite:p}`shi2024replug`, RAG-Token on a model that nobody may train;
+# * *the answer*: candidates from one passage, scored by all of them.
 #
 # The model here is SmolLM2-135M-Instruct {cite:p}`allal2025smollm2`, 30 layers of width 576, which a Python
 # package carries in 4 bits. Every passage is read once, right after the beginning of the prompt, so that
 # its keys and values depend on neither the question nor the other passages; all methods use the same ones.
+
+# %%
+print(f"{reader.parameters:,} parameters; one token for the end of an answer: {reader.end}")
 
 # %% [markdown]
 # ## The mathematics
@@ -296,7 +295,7 @@ Markdown(
 # ## What its makers report, and what is measured here
 #
 # SmolLM2's report gives no figure for any of these methods; it is a model for devices, whose closed-book
-# knowledge is slight. The papers behind each row of the first table report the same shape as is seen here,
+# knowledge is slight. The papers on these ideas report the same shape as is seen here,
 # with models fifty times as large: answers gain from passages in the prompt without any training
 # {cite:p}`ram2023incontext`, and from an ensemble of passages at the next token {cite:p}`shi2024replug`;
 # fused caches fall behind full attention and, once trained for, keep up {cite:p}`ma2025block`. Not tried here

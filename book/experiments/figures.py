@@ -255,9 +255,9 @@ def places(stages: Sequence[tuple[str, str, str]]) -> CheckedFigure:
     Args:
         stages: for each its name, what is combined there, and the method's name.
     """
-    width = 2.0
+    width = 1.5
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width * len(stages), 1.7), layout="constrained")
+        figure = Figure(figsize=(width * len(stages), 1.6), layout="constrained")
         axes = figure.subplots()
         axes.set_axis_off()
         axes.set_xlim(-0.5, len(stages) - 0.5)
@@ -269,7 +269,7 @@ def places(stages: Sequence[tuple[str, str, str]]) -> CheckedFigure:
             )
             axes.text(number, 0.78, method, ha="center", va="bottom", color=INK, weight="bold")
             axes.text(number, 0.2, stage, ha="center", va="center", color=INK)
-            axes.text(number, -0.2, combined, ha="center", va="top", color=INK, fontsize=7)
+            axes.text(number, -0.2, combined, ha="center", va="top", color=INK, fontsize=8)
             if number:
                 axes.plot(
                     [number - 0.62, number - 0.38], [0.2, 0.2], color=FAINT, linewidth=1.5,
