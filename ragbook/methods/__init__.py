@@ -144,7 +144,9 @@ def load(
 
     make: dict[str, Callable[[], Any]] = {
         "closed-book": lambda: closed_book.ClosedBook(generator(), **search("closed-book")),
-        "in-context": lambda: in_context.InContext(generator(), retriever, **held("in-context")),
+        "in-context": lambda: in_context.InContext(
+            generator("in-context"), retriever, **held("in-context")
+        ),
         "knn-lm": lambda: knn_lm.KnnLM(
             base := adapted or _language_model(reader, lm, how),
             retriever,

@@ -3,7 +3,8 @@ r"""Low-rank adapters of a causal or seq2seq model, in the files that `peft` wri
 A matrix \(W\) becomes \(W + s B A\), with \(B\) [out, r] and \(A\) [r, in] (Hu et al. 2022). A
 folder has `adapter_config.json`, which names the base model, and `adapter_model.safetensors`. Those
 of `ragbook train lora` also have the prompt that they were trained on, `prompt.json`, and
-`adapter.json`, which lists the others with their hashes.
+`adapter.json`, which lists the others with their hashes. A folder within it that has a method's
+name is the adapter by that method's own objective, in the same form.
 
 The factors are added to the weights when a model is loaded, so that nothing is slower afterwards.
 Only plain LoRA is read, and by this module: a configuration of peft's may ask for much else.
@@ -40,6 +41,13 @@ _OTHER_KINDS = (
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter."""
     return (folder / CONFIG).is_file()
+
+
+def own_adapter(name: str, method: str) -> str | None:
+    """The folder of a method's own adapter within the one that all methods share; None if there is
+    none, or the name is not that of an adapter's folder."""
+    shared = Path(name)
+    return str(shared / method) if is_adapter(shared) and is_adapter(shared / method) else None
 
 
 def base_of(name: str, folder: Path) -> str:

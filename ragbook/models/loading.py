@@ -17,7 +17,7 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from ragbook.errors import InputError
-from ragbook.models.adapters import PROMPT
+from ragbook.models.adapters import PROMPT, own_adapter
 from ragbook.models.bundled import (
     BUNDLED,
     REPEATED,
@@ -107,7 +107,8 @@ def load_reader(
         model that `transformers` loads from a path or the hub. This includes the generator of a RAG
         checkpoint and, from a folder, an original FiD checkpoint
         (`ragbook.models.checkpoints.fid`).
-    method: load the reader as tuned to this method's objective, if there is such a version.
+    method: load the reader as tuned to this method's objective, if there is such a version. Beside
+        an adapter that is a folder of this name within the adapter's.
         Versions that leave the encoder as it is share it, and pairs that one of them has encoded
         are not encoded again by the others.
     prompt: the template of prompts, by default one that fits the model; see
@@ -166,8 +167,10 @@ def _reader(
     folder = weights_folder(name)
     how = (prompt, demonstrations, device, precision, memory)
     if method is not None:
+        if folder is None:
+            return _reader(own_adapter(name, method) or name, None, *how)
         shared = _reader(name, None, *how)
-        if folder is None or not lists(f"{method}.safetensors", folder):
+        if not lists(f"{method}.safetensors", folder):
             return shared
         own = tensors(f"{method}.safetensors", folder)
         _check_parts(method, folder, own)

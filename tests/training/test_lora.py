@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import replace
+from typing import Any
 
 import peft
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
+from ragbook.methods import load
 from ragbook.methods.fid import FiD
 from ragbook.methods.in_context import InContext
 from ragbook.methods.rag import RagSequence, RagToken
@@ -227,3 +229,20 @@ def test_what_cannot_be_trained_is_refused(base, tmp_path):
     with pytest.raises(InputError, match="not a decoder-only model"):
         lora.recipe(run, lora.READING, str(write_checkpoint(tmp_path / "t5", "t5")))
     assert not run.out.exists()
+
+
+def test_each_method_answers_with_its_own_adapter(base, tmp_path):
+    """Where there is one in the shared adapter's folder; without it, and with `shared`, with that
+    of all."""
+    run = Run(tmp_path / "all", steps=2, own=OWN, precision="float32")
+    lora.recipe(run, lora.READING, str(base))
+    lora.recipe(replace(run, out=run.out / "fid", steps=1), "fid", str(run.out))
+    names = ["closed-book", "in-context", "rag-token", "fid"]
+    retriever = Given([], torch.zeros(0))
+    found: dict[str, Any] = {m.name: m for m in load(names, retriever, reader=str(run.out))}
+    shared, own = load_reader(str(run.out)), load_reader(str(run.out / "fid"))
+    assert [found[name].reader for name in names] == [shared, shared, shared, own]
+    assert shared.sha256 != own.sha256
+    same: list[Any] = list(load(names, retriever, reader=str(run.out), shared=True))
+    assert {m.reader for m in same} == {shared}
+    assert load_reader(str(base), "fid") is load_reader(str(base))
