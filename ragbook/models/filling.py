@@ -43,7 +43,7 @@ def fill(module: nn.Module, stored: Mapping[str, Tensor], known: str = ANY) -> N
             "were trained for it"
         )
     module.load_state_dict(stored, strict=False)
-    check_numbers(type(module).__name__, module)
+    check_numbers("a file of the weights", module)
 
 
 def own_tensors(path: Path, again: str) -> dict[str, Tensor]:

@@ -280,6 +280,8 @@ def test_damaged_bytes_of_headers(good, kind, data):
     raw = bytearray((folder / file).read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         raw[data.draw(st.integers(0, 2000)) % len(raw)] = data.draw(st.integers(0, 255))
+    if bytes(raw) == (folder / file).read_bytes():
+        return  # the bytes drawn were there already
     with Changed(folder / file, bytes(raw)):
         assert told(read, folder) is None  # the hash says so
         said = json.loads((folder / name).read_text())
