@@ -12,7 +12,6 @@ Only plain LoRA is read, and by this module: a configuration of peft's may ask f
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +26,17 @@ CONFIG, FACTORS = "adapter_config.json", "adapter_model.safetensors"
 PROMPT, RECORDS = "prompt.json", "adapter.json"
 PREFIX = "base_model.model."
 """What peft puts before the names of the base model's modules."""
-_OTHER_KINDS = (
-    "alpha_pattern",
-    "lora_bias",
-    "megatron_config",
-    "modules_to_save",
-    "trainable_token_indices",
-    "use_dora",
-)
-"""Settings with which an adapter is more than pairs of factors."""
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+_PLAIN = {
+    "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out",
+    "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha",
+    "lora_dropout", "megatron_core", "peft_type", "peft_version", "qalora_group_size", "r",
+    "rank_pattern", "revision", "target_modules", "task_type", "use_rslora",
+}  # fmt: skip
+"""The settings of a plain LoRA. With any other, an adapter is more than pairs of factors."""
+_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""How factors may have been drawn. Other ways (PiSSA, OLoRA) also change the base model's weights.
+"""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -64,52 +65,39 @@ def base_of(name: str, folder: Path) -> str:
             f"{folder / CONFIG} does not name its base model (base_model_name_or_path); write the "
             "model's name there"
         )
-    odd = [key for key in _OTHER_KINDS if settings.get(key)]
+    odd = sorted(key for key, value in settings.items() if value and key not in _PLAIN)
+    if settings.get("init_lora_weights", True) not in _STARTS:
+        odd.append("init_lora_weights")
     if settings.get("peft_type") != "LORA" or settings.get("bias", "none") != "none" or odd:
         said = a_few(odd) or f"peft_type {one_line(settings.get('peft_type'), 20)}, or a bias"
         raise InputError(
             f"{name} is no plain LoRA ({said}); merge it into its base model with peft's "
             "merge_and_unload, save the result and name that folder"
         )
-    if (folder / RECORDS).is_file():
-        listed = settings_of(name, folder / RECORDS)
-        with refusing(lambda said: f"{folder / RECORDS} lists other files than there are ({said})"):
-            whole = file_records(folder, sorted(listed)) == listed
-        if not whole:
-            raise InputError(f"a file of {name} is not the one that {RECORDS} lists; restore it")
+    if (folder / RECORDS).is_file() and settings_of(name, folder / RECORDS) != _records(folder):
+        raise InputError(f"a file of {name} is not the one that {RECORDS} lists; restore it")
     return base
 
 
-def add_adapter(name: str, folder: Path, model: nn.Module) -> None:
-    """Add an adapter's factors to a base model's weights, in place.
+def read_factors(name: str, folder: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """An adapter's factors by their names in its file, and the scale s of each module that has any.
 
     Raises
     ------
-    InputError: the files are damaged, or the factors are not those of this model.
+    InputError: the file is missing or damaged, or holds what are no pairs of factors.
     """
     from safetensors.torch import load_file
 
-    from ragbook.models.changes import apply
-
-    settings, path = settings_of(name, folder / CONFIG), folder / FACTORS
+    path = folder / FACTORS
     if not path.is_file():
         raise InputError(f"{name} has no {FACTORS}; ragbook reads no other adapters")
     tensors_in(name, path)
     with refusing(lambda said: f"{path} is damaged ({said}); download it again"):
         stored = load_file(str(path))
-    apply(model, _changes(name, stored, settings))
-
-
-def _changes(name: str, stored: dict[str, Tensor], settings: dict[str, Any]) -> dict[str, Tensor]:
-    """The factors as changes of the model's tensors; see `ragbook.models.changes`."""
-    kinds = {"lora_A.weight": "right", "lora_B.weight": "left"}
-    alpha, out = settings.get("lora_alpha"), {}
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise InputError(f"{CONFIG} of {name} has no number as its lora_alpha; download it again")
+    if not stored:
+        raise InputError(f"{name} holds no tensors; download it again")
     for key, tensor in stored.items():
-        module, _, kind = key.removeprefix(PREFIX).rpartition(".lora_")
-        side = kinds.get(f"lora_{kind}")
-        if side is None or not module or tensor.dim() != 2:
+        if not _module_of(key) or tensor.dim() != 2:
             raise InputError(
                 f"{name} holds {one_line(key)}, which is no factor of a linear layer; merge it "
                 "into its base model with peft, save the result and name that folder"
@@ -119,22 +107,54 @@ def _changes(name: str, stored: dict[str, Tensor], settings: dict[str, Any]) -> 
                 f"{name} holds numbers that are infinite or none: {one_line(key)}; download it "
                 "again"
             )
-        rank = max(1, tensor.shape[0 if side == "right" else 1])
-        if side == "left":
-            tensor = tensor.float() * (alpha / (rank**0.5 if settings.get("use_rslora") else rank))
-        if settings.get("fan_in_fan_out"):  # GPT-2's layers keep their matrices transposed
-            side, tensor = "left" if side == "right" else "right", tensor.T
-        out[f"{module}.weight.{side}"] = tensor
-    if not out:
-        raise InputError(f"{name} holds no tensors; download it again")
-    other = {".lora_A.": ".lora_B.", ".lora_B.": ".lora_A."}
-    pairs = {k.replace(a, b) for k in stored for a, b in other.items() if a in k}
+    modules = {_module_of(key) for key in stored}
+    pairs = {f"{PREFIX}{module}{kind}" for module in modules for kind in (_A, _B)}
     if alone := sorted(pairs - set(stored)):
         raise InputError(f"{name} lacks tensors of its adapter: {a_few(alone)}; download it again")
-    return out
+    settings = settings_of(name, folder / CONFIG)
+    alpha = settings.get("lora_alpha")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
+        raise InputError(f"{CONFIG} of {name} has no number as its lora_alpha; download it again")
+    scales = {}
+    for module in modules:
+        rank = max(1, len(stored[f"{PREFIX}{module}{_A}"]))
+        scales[module] = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
+    return stored, scales
+
+
+def _module_of(key: str) -> str:
+    """The name of the module that a factor belongs to; nothing if it is no factor."""
+    kind = next((kind for kind in (_A, _B) if key.endswith(kind)), None)
+    whole = kind is not None and key.startswith(PREFIX)
+    return key.removeprefix(PREFIX).removesuffix(kind or "") if whole else ""
+
+
+def add_adapter(name: str, folder: Path, model: nn.Module) -> None:
+    """Add an adapter's factors to a base model's weights, in place.
+
+    Raises
+    ------
+    InputError: the files are damaged, or the factors are not those of this model.
+    """
+    from ragbook.models.changes import apply
+
+    stored, scales = read_factors(name, folder)
+    changes = {}
+    for module, scale in scales.items():
+        left = stored[f"{PREFIX}{module}{_B}"].float() * scale
+        right = stored[f"{PREFIX}{module}{_A}"].float()
+        if settings_of(name, folder / CONFIG).get("fan_in_fan_out"):
+            left, right = right.T, left.T  # GPT-2's layers keep their matrices transposed
+        changes |= {f"{module}.weight.left": left, f"{module}.weight.right": right}
+    apply(model, changes)
 
 
 def write_records(folder: Path) -> None:
     """List an adapter's files with their hashes, the last thing that is written."""
-    names = [file for file in (CONFIG, FACTORS, PROMPT) if (folder / file).is_file()]
-    write_json(folder / RECORDS, file_records(folder, names))
+    write_json(folder / RECORDS, _records(folder))
+
+
+def _records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and hash of those files of an adapter that are there, the list itself left out."""
+    there = [file for file in (CONFIG, FACTORS, PROMPT) if (folder / file).is_file()]
+    return file_records(folder, there)

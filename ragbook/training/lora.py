@@ -28,14 +28,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ragbook.corpus import miniwiki
 from ragbook.errors import InputError
 from ragbook.files import write_json
 from ragbook.methods import rag
-from ragbook.models.adapters import CONFIG, FACTORS, PREFIX, PROMPT, base_of, write_records
+from ragbook.models.adapters import (
+    CONFIG,
+    FACTORS,
+    PREFIX,
+    PROMPT,
+    base_of,
+    read_factors,
+    write_records,
+)
 from ragbook.models.causal_prompt import CausalPrompt
 from ragbook.models.devices import place
 from ragbook.models.inspection import CAUSAL, GeneratorFiles, inspect_generator, loaded
@@ -273,7 +280,7 @@ def train_adapter(run: Run, method: str, reader: str, settings: Recipe) -> None:
     model, tokenizer = loaded(replace(found, adapter=None))
     place(model, run.device, run.precision)
     torch.manual_seed(run.seed)  # of the factors' first values
-    stored = load_file(str(found.adapter / FACTORS)) if found.adapter else {}
+    stored = {} if found.adapter is None else _earlier(reader, found.adapter, settings)
     parameters = add_factors(model.eval(), settings, stored)
     template = Template(INSTRUCTION)
     prompt = CausalPrompt(tokenizer, template, (), tokenizer.eos_token_id)
@@ -295,6 +302,16 @@ def train_adapter(run: Run, method: str, reader: str, settings: Recipe) -> None:
         ),
     )
     _write(run.out, _base(found, reader), model, settings, template)
+
+
+def _earlier(reader: str, folder: Path, settings: Recipe) -> dict[str, Tensor]:
+    """The factors of the adapter that training goes on from; InputError if it has another scale."""
+    stored, scales = read_factors(reader, folder)
+    if set(scales.values()) != {settings.scale}:
+        raise InputError(
+            f"{reader} has another scale than {settings.scale}; begin with its base model"
+        )
+    return stored
 
 
 def _base(found: GeneratorFiles, reader: str) -> str:

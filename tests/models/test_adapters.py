@@ -96,7 +96,10 @@ def change_factors(folder, change):
         ({"use_dora": True}, "no plain LoRA .use_dora"),
         ({"bias": "all"}, "no plain LoRA"),
         ({"megatron_core": "os", "megatron_config": {"a": 1}}, "no plain LoRA .megatron_config"),
+        ({"init_lora_weights": "pissa"}, "no plain LoRA .init_lora_weights"),
+        ({"alora_invocation_tokens": [3]}, "no plain LoRA .alora_invocation_tokens"),
         ({"lora_alpha": "5"}, "no number as its lora_alpha"),
+        ({"lora_alpha": 10**400}, "no number as its lora_alpha"),
         ({"auto_map": {"AutoModel": "code.Model"}}, "code of its own"),
     ],
 )
@@ -141,5 +144,18 @@ def test_a_file_that_is_not_the_listed_one_is_refused(adapter):
     assert set(json.loads((adapter / RECORDS).read_text())) == {CONFIG, FACTORS}
     inspect_generator(str(adapter))
     change_factors(adapter, lambda t: t.update({min(t): t[min(t)] + 0.01}))
+    with pytest.raises(InputError, match=f"not the one that {RECORDS} lists"):
+        load_reader(str(adapter))
+
+
+@pytest.mark.parametrize("other", ["../base/model.safetensors", "/dev/zero", "nothing.json"])
+def test_a_list_of_other_files_is_refused_and_not_followed(adapter, other):
+    write_records(adapter)
+    listed = json.loads((adapter / RECORDS).read_text())
+    listed[other] = {"sha256": "0" * 64, "bytes": 1}
+    (adapter / RECORDS).write_text(json.dumps(listed))
+    with pytest.raises(InputError, match=f"not the one that {RECORDS} lists"):
+        load_reader(str(adapter))
+    (adapter / RECORDS).write_text("{}")
     with pytest.raises(InputError, match=f"not the one that {RECORDS} lists"):
         load_reader(str(adapter))

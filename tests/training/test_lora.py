@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ragbook.cli.parser import new_parser
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
 from ragbook.methods import load
@@ -220,6 +221,9 @@ def test_training_goes_on_from_an_adapter(base, tmp_path):
         lora.train_adapter(
             replace(second, out=tmp_path / "third"), "fid", str(first.out), lora.Recipe(rank=4)
         )
+    other = replace(second, out=tmp_path / "fourth")
+    with pytest.raises(InputError, match=r"has another scale than 4\.0"):
+        lora.train_adapter(other, "fid", str(first.out), lora.Recipe(scale=4.0))
 
 
 def test_what_cannot_be_trained_is_refused(base, tmp_path):
@@ -246,3 +250,11 @@ def test_each_method_answers_with_its_own_adapter(base, tmp_path):
     same: list[Any] = list(load(names, retriever, reader=str(run.out), shared=True))
     assert {m.reader for m in same} == {shared}
     assert load_reader(str(base), "fid") is load_reader(str(base))
+
+
+def test_the_command_offers_the_objectives_that_there_are():
+    words = ["train", "lora", "--out", "somewhere", "--method"]
+    for method in lora.METHODS:
+        assert new_parser().parse_args([*words, method]).method == method
+    with pytest.raises(InputError, match="invalid choice: 'realm'"):
+        new_parser().parse_args([*words, "realm"])
