@@ -24,6 +24,9 @@ from ragbook.printable import printable
 LARGEST = 64 << 20
 """Bytes of the largest manifest that is read; one of all of Wikipedia has a hundred thousand."""
 
+_MOST = 400
+"""Characters of what is said of a wrong value."""
+
 Count = Annotated[int, Meta(ge=0, le=1 << 48)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 48)]
 Small = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
@@ -182,5 +185,8 @@ def read_whole(path: Path, shape: type[Struct], again: str) -> dict[str, Any]:
         if found.get("sha256", own := own_sha256(found)) != own:
             raise ValueError("it is not as it was written: its own SHA-256 differs")
     except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({printable(error)}); {again}") from None
+        said = printable(error)
+        if len(said) > _MOST:  # a wrong value is repeated as it stands, however long it is
+            said = f"{said[: _MOST // 2]}…{said[-_MOST // 2 :]}"
+        raise InputError(f"{path} is damaged ({said}); {again}") from None
     return found

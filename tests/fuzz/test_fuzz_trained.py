@@ -199,7 +199,9 @@ def within_bounds(kind: str, settings: dict[str, Any]) -> None:
         assert settings["similarity"] in ("cosine", "dot", "l2")
         assert 0 < settings["score_scale"] <= 1e6
         return
-    for mixed in (*settings.get("knn_lm", {}).values(), settings.get("perplexity")):
+    # What else stands there is not read.
+    tuned = settings.get("knn_lm", {})
+    for mixed in (tuned.get("own"), tuned.get("shared"), settings.get("perplexity")):
         if mixed is not None:
             assert 0 <= mixed["lam"] <= 1
             assert 0 < mixed["temperature"] <= 1e6
