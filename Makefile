@@ -35,8 +35,8 @@ $(INDEX)/manifest.json: $(VENV)/installed $(wildcard ragbook/corpus/miniwiki/*.m
 		--out $(INDEX) --overwrite
 	touch $@
 
-# Each method as its paper trains it. The predictions are kept compressed. `same-weights.json`, which the first page's figure shows beside
-# it, is stored; CONTRIBUTING.md says how it is made anew.
+# Each method as its paper trains it. The predictions are kept compressed. `same-weights.json`, which
+# the first page's figure shows beside it, is stored; CONTRIBUTING.md says how it is made anew.
 compare: $(INDEX)/manifest.json
 	$(BIN)/ragbook compare --index $(INDEX) --questions miniwiki --split test --leave-one-out 160 \
 		--out $(RESULTS)

@@ -227,8 +227,8 @@ frame.index.name = "GFLOP a layer, n ="
 frame.round(2)
 
 # %% [markdown]
-# The bundled reader's seconds a question on two CPU threads, retrieval included, when exact match was
-# measured above:
+# The bundled reader's seconds a question on one CPU thread, retrieval included and beside other work,
+# when exact match was measured above:
 
 # %%
 print({int(k): math.floor(1000 * v) / 1000 for k, v in measured["passages"]["seconds"].items()})

@@ -17,6 +17,7 @@
 # the methods has chosen one:
 
 # %% tags=["hide-input"]
+import gzip
 import json
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from ragbook.methods import rag
 from ragbook.methods.base import doc_log_probs
 from ragbook.models import load_encoder, load_reader
 from ragbook.retrieval import DenseRetriever
+from ragbook.training.lora import APART, Recipe
 
 encoder, corpus = load_encoder(), load_corpus("miniwiki")
 index = build_index(corpus, Path("../build/index"), encoder, progress=False)
@@ -61,12 +63,16 @@ figures.places(
 # * *the next token*: REPLUG {cite:p}`shi2024replug`, RAG-Token on a model that nobody may train;
 # * *the answer*: candidates from one passage, scored by all of them.
 #
-# The model here is SmolLM2-135M-Instruct {cite:p}`allal2025smollm2`, 30 layers of width 576, which a Python
-# package carries in 4 bits. Every passage is read once, right after the beginning of the prompt, so that
-# its keys and values depend on neither the question nor the other passages; all methods use the same ones.
+# The model here is SmolLM2-135M-Instruct {cite:p}`allal2025smollm2`, which a Python package carries in 4
+# bits. Every passage is read once, right after the beginning of the prompt, so that its keys and values
+# depend on neither the question nor the other passages; RAG, FiD and kNN-LM use the same ones. In-context
+# retrieval cannot: in one prompt a passage's keys depend on those before it, and are computed anew.
 
 # %%
-print(f"{reader.parameters:,} parameters; one token for the end of an answer: {reader.end}")
+shape = reader.model.config
+print(
+    f"{reader.parameters:,} parameters, {shape.num_hidden_layers} layers of width {shape.hidden_size}"
+)
 
 # %% [markdown]
 # ## The mathematics
@@ -157,11 +163,25 @@ for name, value in by_hand.items():
 names = ["closed-book", "in-context", "knn-lm", "rag-sequence", "rag-token", "fid"]
 questions = list(load_questions("miniwiki", "test"))[:8]
 live = methods.load(names, retriever, verbatim=True, reader="smollm2-reading")
-answers = {method.name: method.answer(questions, 3) for method in live}
+answers = {method.name: method.answer(questions, 5) for method in live}
 for at, asked in enumerate(questions):
     print(f"{asked.text} ({asked.answers[0]})")
     for name in names:
         print(f"   {name:<13} {answers[name][at].text}")
+
+# %% [markdown]
+# The same questions were among those of the tables below, measured earlier. Are the answers still these?
+
+# %%
+with gzip.open("results/smollm2-reading.jsonl.gz", "rt", encoding="utf-8") as lines:
+    before = [json.loads(line) for _, line in zip(questions, lines, strict=False)]
+assert [line["question"] for line in before] == [asked.text for asked in questions]
+same = [
+    answers[name][at].text == line["methods"][name]["text"]
+    for at, line in enumerate(before)
+    for name in names
+]
+print(f"{sum(same)} of {len(same)} answers are the stored ones")
 
 # %% [markdown]
 # ### What each of them leans on
@@ -170,8 +190,8 @@ for at, asked in enumerate(questions):
 # shares of the last layer's attention, kNN-LM's of the mass of neighbours: different things, laid beside each
 # other and not to be compared by size.
 
-# %% mystnb={"figure": {"caption": "The weight that each method gives to each of three passages, for the first of the eight questions.", "alt": "Heat map of evidence by method and passage"}}
-shown = retriever.retrieve(questions[:1], 3)[0].ids
+# %% mystnb={"figure": {"caption": "The weight that each method gives to each of five passages, for the first of the eight questions.", "alt": "Heat map of evidence by method and passage"}}
+shown = retriever.retrieve(questions[:1], 5)[0].ids
 reading = [name for name in names if name != "closed-book"]
 weights = {name: {e.passage_id: e.weight for e in answers[name][0].evidence} for name in reading}
 table = pd.DataFrame(weights).T.reindex(columns=list(shown)).fillna(0.0)
@@ -181,7 +201,9 @@ figures.heat_map(table.to_numpy(), rows=reading, columns=list(shown), label="evi
 # ## What is in the weights, and what in the passages
 #
 # All that follows was measured once and stored: the first test questions of MiniWiki, whose order is random,
-# with the dense retriever's five passages or with the gold passage alone. First the model as it is, after four
+# with the dense retriever's five passages or with the gold passage alone; seconds are those of one thread beside
+# other work. kNN-LM's $\lambda$ and temperature for answers are those that were tuned for the bundled language
+# model, the latter scaled to this one's keys; nothing of it was tuned here. First the model as it is, after four
 # answered questions:
 
 
@@ -253,12 +275,15 @@ Markdown(
 #
 # The two methods that show all passages at once differ in whether a passage has been read with the others in
 # view. Fused caches have no order of passages, cost no reading anew when the passages change their company,
-# and the model was not made for them: in pretraining every token sees all before it. A quarter of the
-# adapter's 300 steps showed passages so. Whether that makes up for it, by the stored paired tests:
+# and the model was not made for them: in pretraining every token sees all before it. Does an adapter that has
+# met them make up for it? By the stored paired tests:
 
 # %% tags=["remove-input"]
+recipe = Recipe()
 Markdown(
-    papers.bullets(
+    f"Of the adapter's {recipe.steps} steps, one in "
+    f"{len(recipe.layouts) // recipe.layouts.count(APART)} showed passages so.\n\n"
+    + papers.bullets(
         [
             f"{what}: {in_words(found, 'in-context', 'fid')}"
             for what, found in (("out of the box", few_shot), ("with the adapter", reading_ones))
@@ -296,7 +321,7 @@ Markdown(
 #
 # SmolLM2's report gives no figure for any of these methods; it is a model for devices, whose closed-book
 # knowledge is slight. The papers on these ideas report the same shape as is seen here,
-# with models fifty times as large: answers gain from passages in the prompt without any training
+# with larger models: answers gain from passages in the prompt without any training
 # {cite:p}`ram2023incontext`, and from an ensemble of passages at the next token {cite:p}`shi2024replug`;
 # fused caches fall behind full attention and, once trained for, keep up {cite:p}`ma2025block`. Not tried here
 # is to set the closed book against the passages, as context-aware decoding does {cite:p}`shi2024trusting`.

@@ -41,8 +41,9 @@ from ragbook.training.distil import Recipe, distil
 from .rag import SAMPLE
 from .report import answered, write_sections
 
-TEST_SAMPLE = 600
-"""How many test questions are answered with many passages and with few."""
+TEST_SAMPLE, EVIDENCE = 600, 300
+"""How many test questions are answered with many passages and with few, and of how many dev
+questions the evidence is measured."""
 KS = (1, 2, 5, 10, 20, 50)
 RECALL_KS = (1, 5, 10, 20)
 DISTRACTORS = (0, 1, 4, 9, 19)
@@ -226,7 +227,7 @@ def main(out: str, *own: str) -> None:
             "twenty and five": lambda: many_and_few(
                 reader, retriever, last[:TEST_SAMPLE], many=20, few=5
             ),
-            "evidence": lambda: evidence(retriever, list(dev)),
+            "evidence": lambda: evidence(retriever, list(dev)[:EVIDENCE]),
             "passages": lambda: passages_read(retriever, sample),
             "distractors": lambda: distractors(corpus, retriever, sample),
         }

