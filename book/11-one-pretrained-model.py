@@ -236,7 +236,7 @@ Markdown(
 )
 
 # %% [markdown]
-# Both beside each other, and the gold passage alone as the bound of what reading can give here:
+# Both beside each other:
 
 
 # %% mystnb={"figure": {"caption": "Exact match of the six methods on SmolLM2, out of the box after four answered questions and with the reading adapter, with 95 % intervals.", "alt": "Exact match of closed-book, in-context, kNN-LM, RAG-Sequence, RAG-Token and FiD on SmolLM2, frozen and with an adapter"}}
