@@ -56,18 +56,16 @@ def document_of(passage_id: str) -> str | None:
 
 
 def placed(questions: QuestionSet, corpus: Passages) -> QuestionSet:
-    """The questions with what their gold ids mean in a corpus, `Question.placed`. Where a gold id
-    is a passage's, as usual, nothing changes."""
-    wanted = {q.gold_passage for q in questions if q.gold_passage is not None}
+    """The questions with what their gold ids mean in a corpus, `Question.placed`. Where the gold
+    ids are passages', as usual, nothing changes."""
+    wanted = {gold for question in questions for gold in question.gold_ids}
     if not wanted:
         return questions
     found = meanings(corpus.ids(), wanted)
 
     def known(question: Question) -> Question:
-        gold = question.gold_passage
-        if gold is None or found[gold] == (gold,):
-            return question
-        return replace(question, placed=found[gold])
+        there = tuple(dict.fromkeys(own for gold in question.gold_ids for own in found[gold]))
+        return question if there == question.gold_ids else replace(question, placed=there)
 
     return QuestionSet(
         questions.name, questions.split, map(known, questions), skipped=questions.skipped
@@ -75,7 +73,8 @@ def placed(questions: QuestionSet, corpus: Passages) -> QuestionSet:
 
 
 def missing(questions: Iterable[Question]) -> list[Question]:
-    """The questions whose gold ids mean nothing in the corpus in which they were `placed`."""
+    """The questions whose gold ids mean nothing in the corpus in which they were `placed`, not one
+    of them."""
     return [question for question in questions if question.placed == ()]
 
 
@@ -93,18 +92,18 @@ def missing_sentence(questions: Sequence[Question], corpus: str) -> str | None:
 
 
 def gold_passage(corpus: Passages, question: Question) -> Passage | None:
-    """The passage that a question's gold id means: of a document's pieces the first that holds an
-    answer, or the first of all. None if the question names no gold passage, or one that the corpus
+    """The passage that a question's first gold id with a meaning names: of a document's pieces the
+    first that holds an answer, or the first of all. None if the question names no gold passage, or one that the corpus
     lacks."""
-    gold = question.gold_passage
-    if gold is None:
-        return None
-    try:
-        return corpus.get(gold)
-    except KeyError:
-        pieces = list(_pieces(corpus, gold))
-    holding = (piece for piece in pieces if has_answer(piece.text, question.answers))
-    return next(holding, pieces[0] if pieces else None)
+    for gold in question.gold_ids:
+        try:
+            return corpus.get(gold)
+        except KeyError:
+            pieces = list(_pieces(corpus, gold))
+        if pieces:
+            holding = (piece for piece in pieces if has_answer(piece.text, question.answers))
+            return next(holding, pieces[0])
+    return None
 
 
 def _pieces(corpus: Passages, document: str) -> Iterator[Passage]:

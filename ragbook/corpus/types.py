@@ -21,8 +21,9 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, the answers that count as right (the canonical one first), and the id of its gold
-    passage, which answers it, if this is known.
+    """A question, the answers that count as right (the canonical one first; none if they are not
+    known), and the id of its gold passage, which answers it, if this is known. `also_gold` are the
+    ids of further passages, or documents, each of which counts as gold too.
 
     Two kinds of question name a further passage. `rival_passage` is similar to the gold passage but
     about something else, and does not answer the question; `second_passage` holds another fact that
@@ -41,13 +42,17 @@ class Question:
     indirect: bool = False
     id: str | None = field(default=None, compare=False)
     placed: tuple[str, ...] | None = None
+    also_gold: tuple[str, ...] = ()
+
+    @property
+    def gold_ids(self) -> tuple[str, ...]:
+        """The ids that the source of the questions names as gold, of passages or documents."""
+        return () if self.gold_passage is None else (self.gold_passage, *self.also_gold)
 
     @property
     def gold_passages(self) -> tuple[str, ...]:
         """The ids of the passages each of which counts as gold; none if none is known."""
-        if self.placed is not None:
-            return self.placed
-        return () if self.gold_passage is None else (self.gold_passage,)
+        return self.gold_ids if self.placed is None else self.placed
 
     @property
     def kind(self) -> str:
@@ -127,7 +132,7 @@ class Corpus(Sequence[Passage]):
 
 class QuestionSet(Sequence[Question]):
     """Questions in a fixed order. ``skipped`` is the number of questions of the source that were
-    left out because they have no answer."""
+    left out because it says that they cannot be answered."""
 
     def __init__(
         self, name: str, split: str, questions: Iterable[Question], skipped: int = 0
@@ -159,9 +164,10 @@ class QuestionSet(Sequence[Question]):
     @cached_property
     def sha256(self) -> str:
         """SHA-256 (hex) over text, answers and gold passage of all questions in order, each as
-        one line of JSON."""
+        one line of JSON; further gold passages stand behind it."""
         digest = hashlib.sha256()
         for question in self._questions:
-            line = json.dumps([question.text, question.answers, question.gold_passage])
+            gold = (question.gold_passage, *question.also_gold)
+            line = json.dumps([question.text, question.answers, *gold])
             digest.update(line.encode("ascii") + b"\n")
         return digest.hexdigest()
