@@ -9,11 +9,13 @@ from typing import Any, NoReturn
 from ragbook.cli import commands
 from ragbook.cli.completion import SHELLS, PrintCompletion
 from ragbook.cli.options import (
+    add_corpus,
     add_device,
     add_encoder,
     add_interpolation,
     add_json,
     add_k,
+    add_layout,
     add_lm,
     add_passages,
     add_reader,
@@ -57,12 +59,11 @@ def new_parser() -> argparse.ArgumentParser:
     top = _subcommands(parser)
 
     command = _command(top, "compare", commands.compare, "compare the methods on one index")
-    add_passages(command)
+    add_passages(command, questions=True)
     add_retriever(command, ["dense", "bm25", "hybrid", "oracle"])
     command.add_argument(
         "--questions", metavar="NAME_OR_PATH", help="questions (default on MiniWiki: MiniWiki's)"
     )
-    command.add_argument("--split", help="split of the questions: train, dev or test (default)")
     command.add_argument("--methods", type=names, metavar="A,B", help="methods (default: all)")
     add_k(command)
     add_reading(command)
@@ -110,9 +111,7 @@ def new_parser() -> argparse.ArgumentParser:
 
     group = _subcommands(_command(top, "index", None, "build, check and search a passage index"))
     command = _command(group, "build", commands.index_build, "encode a corpus and write its index")
-    command.add_argument(
-        "--corpus", required=True, metavar="NAME_OR_PATH", help="miniwiki, or a file"
-    )
+    add_corpus(command, "miniwiki, or a file or folder of passages or documents", required=True)
     command.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder of the index"
     )
@@ -217,16 +216,17 @@ def new_parser() -> argparse.ArgumentParser:
         group,
         "build",
         commands.corpus_build,
-        "cut a Wikipedia dump, TSV, JSON lines or data set into passages of at most 100 words; a "
-        "killed build goes on where it was",
+        "cut a Wikipedia dump, documents, passages or a data set into passages of at most 100 "
+        "words; a killed build goes on where it was",
     )
     command.add_argument(
         "source",
         metavar="SOURCE",
-        help="a file .xml, .xml.bz2 (MediaWiki), .tsv or .jsonl, plain or .gz; the https address "
-        "of one, which is kept in RAGBOOK_CACHE; or hf:NAME:CONFIGURATION for a Hugging Face data "
-        "set",
+        help="a file .xml, .xml.bz2 (MediaWiki), or a file or folder of passages or documents; the "
+        "https address of a file, which is kept in RAGBOOK_CACHE; hf:NAME:CONFIGURATION for a "
+        "Hugging Face data set; or - for standard input",
     )
+    add_layout(command)
     command.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help=".jsonl or .jsonl.gz"
     )
@@ -239,6 +239,7 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
     command = _command(group, "info", commands.corpus_info, "show what a corpus holds")
     command.add_argument("corpus", metavar="NAME_OR_PATH")
+    add_layout(command)
     add_json(command)
 
     group = _subcommands(_command(top, "datastore", None, "build and search a kNN-LM datastore"))
@@ -283,7 +284,7 @@ def new_parser() -> argparse.ArgumentParser:
         "from trained models",
     )
     command.add_argument("name", metavar="NAME", help=f"recipe: {', '.join(RECIPES)}")
-    command.add_argument("--corpus", metavar="NAME_OR_PATH", help="your own passages")
+    add_corpus(command, "your own passages", questions=True)
     command.add_argument(
         "--questions",
         metavar="NAME_OR_PATH",
