@@ -161,7 +161,7 @@ def test_sentences_end_where_a_reader_would_end_them():
 
 def test_sections_under_their_headings():
     text = (
-        "Intro.\n# Guide\nHello.\n## Install\n### Linux\nRun this now.\n## Empty\n## Use\nUse it."
+        "Intro.\n# Guide\nHello.\n## Install\n### Linux\nRun this now.\n## Empty\n## Use\nAll."
     )
     passage = Passage("g", "Guide", text)
     found = cut_passage(passage, Split("headings", 2))
@@ -171,7 +171,7 @@ def test_sections_under_their_headings():
         ("g-3", "Guide: Install: Linux", "Run this"),
         ("g-4", "Guide: Install: Linux", "now."),
         ("g-5", "Guide: Empty", "## Empty"),
-        ("g-6", "Guide: Use", "Use it."),
+        ("g-6", "Guide: Use", "All."),
     ]
     assert section_title("", ("A", "B")) == "A: B"
     assert section_title("T", ("A", "T")) == "T: A: T"
