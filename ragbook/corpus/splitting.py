@@ -136,9 +136,9 @@ def cut_passage(passage: Passage, split: Split) -> list[Passage]:
 
 
 def section_title(title: str, headings: Sequence[str]) -> str:
-    """The title of a section's passages, such as ``Guide: Install: Linux``. A highest heading that
-    is the document's title is not repeated."""
-    below = headings[1:] if headings and headings[0] == title else headings
+    """The title of a section's passages, such as ``Guide: Install: Linux``. A highest heading
+    with which the document's title begins is not repeated."""
+    below = headings[1:] if headings and title.startswith(headings[0]) else headings
     return ": ".join(part for part in (title, *below) if part)
 
 

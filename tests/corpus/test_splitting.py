@@ -160,9 +160,7 @@ def test_sentences_end_where_a_reader_would_end_them():
 
 
 def test_sections_under_their_headings():
-    text = (
-        "Intro.\n# Guide\nHello.\n## Install\n### Linux\nRun this now.\n## Empty\n## Use\nAll."
-    )
+    text = "Intro.\n# Guide\nHello.\n## Install\n### Linux\nRun this now.\n## Empty\n## Use\nAll."
     passage = Passage("g", "Guide", text)
     found = cut_passage(passage, Split("headings", 2))
     assert [(p.id, p.title, p.text) for p in found] == [
