@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ FORMATS: dict[str, tuple[str | None, str | None]] = {
     "langchain": (None, "langchain"),
     "llamaindex": (None, "llamaindex"),
     "wikitext": (None, None),
-    **{kind: (None, None) for kind in documents.KINDS},
+    **{kind: (None, None) for kind in documents.NAMES},
 }
 """The formats that can be named: for each the form of its table, and its layout; None where the
 content says it."""
@@ -90,13 +91,13 @@ class PassageSource:
     name: that of the corpus.
     identity: a string that differs if the passages do.
     passages: yields them.
-    cut: whether they are pieces of documents, which cannot be cut further.
+    places: whether they are pieces of documents already, whose ids name file and place.
     """
 
     name: str
     identity: str
     passages: Callable[[], Iterator[Passage]]
-    cut: bool = False
+    places: bool = False
 
 
 def load_corpus(
@@ -161,14 +162,16 @@ def open_passages(
         if (path / "manifest.json").is_file():
             raise InputError(f"{path} is an index and no corpus; name it with --index.")
     named = reading.format
-    cut = named in documents.KINDS or (named is None and _is_documents(path))
-    if cut and reading.columns:
+    kind = named if named in documents.NAMES else _kind(path) if named is None else None
+    if kind is not None and reading.columns:
         raise InputError(f"{path} has no columns; leave --columns out.")
     identity, split = f"{_state(path)} {reading}", reading.split or DEFAULT_SPLIT
-    if cut:
-        return PassageSource(
-            name, identity, lambda: documents.read_documents(path, split, told, named), cut
-        )
+    if kind is not None:
+
+        def pieces() -> Iterator[Passage]:
+            return documents.read_documents(path, split, told, documents.NAMES[kind])
+
+        return PassageSource(name, identity, pieces, places=True)
     return PassageSource(name, identity, lambda: _read(path, reading, told))
 
 
@@ -219,20 +222,18 @@ def _is_binary(path: Path) -> bool:
     return beginning(path).startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"))
 
 
-def _is_documents(path: Path) -> bool:
+def _kind(path: Path) -> str | None:
+    """Which of `documents.NAMES` a file or folder is; None for passages."""
     if path.is_dir():
-        return not is_saved(path) and not shards(path)
-    if beginning(path, 5) == b"%PDF-":
-        return True
-    if not documents.is_documents(path):
-        return False
-    return path.suffix.lower() != ".txt" or not _is_data(first_line(path))
-
-
-def _is_data(first: str) -> bool:
-    """Whether a text file begins as WikiText, as JSON lines, or with the header of a table."""
-    names = {name.lower() for name in first.split("\t")}
-    return bool(TITLE.fullmatch(first)) or first.startswith('{"') or len(names & KNOWN) > 1
+        return None if is_saved(path) or shards(path) else "documents"
+    if documents.is_documents(path):
+        return "documents"
+    magic = beginning(path, 5)
+    if magic == b"%PDF-":
+        return "pdf"
+    if not magic.lstrip().startswith(b"<"):
+        return None
+    return "html" if re.match(r"(?i)<(!doctype html|html)\b", first_line(path)) else None
 
 
 def _articles(path: Path, reading: Reading) -> Iterator[Passage]:

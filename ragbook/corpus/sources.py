@@ -29,14 +29,15 @@ class Source:
     article: the passage of a record, or None for a record without one. It takes most of the time,
         so it is also called in other processes, and not for records of finished parts. A record
         for which it raises an error of any kind but InputError is left out and counted.
-    cut: whether the passages are pieces of documents, which cannot be cut further.
+    places: whether the records are pieces of documents already, whose ids name file and place, as
+        `ragbook.corpus.documents.read_documents` yields them; they are not cut again.
     """
 
     name: str
     identity: str
     records: Callable[[], Iterator[Any]]
     article: Callable[[Any], Passage | None] | None = None
-    cut: bool = False
+    places: bool = False
 
 
 def open_source(
@@ -87,4 +88,4 @@ def open_source(
 
 def _passages(spec: str, reading: Reading, told: Told | None) -> Source:
     source = open_passages(spec, replace(reading, later=True), told)
-    return Source(source.name, source.identity, source.passages, cut=source.cut)
+    return Source(source.name, source.identity, source.passages, places=source.places)

@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragbook.corpus import Corpus, Passage, Question, QuestionSet, load_corpus
-from ragbook.corpus.building import WORDS, build_passages
+from ragbook.corpus.building import build_passages
 from ragbook.corpus.gold import document_of, gold_passage, meanings, missing, placed
 from ragbook.corpus.gold import missing_sentence as sentence_of
 from ragbook.corpus.sources import Source
+from ragbook.corpus.splitting import WORDS
 from ragbook.index.passages import StoredPassages, write_passages
 
 DOCUMENTS = [

@@ -152,7 +152,7 @@ HEAD = "id\ttext\ttitle\n"
         ("p.tsv", HEAD + '1\ta\t"A\n\n2\tb\tB"\n', 2, "line 4, so that"),
         ("p.tsv", TSV.replace("\r\n", "\r"), 1, "carriage returns alone"),
         ("p.jsonl", JSONL.replace("\n", "\r"), 1, "carriage returns alone"),
-        ("p.txt", TSV.replace("\r\n", "\r"), 1, "carriage returns alone"),
+        ("p.dat", TSV.replace("\r\n", "\r"), 1, "carriage returns alone"),
         ("p.tsv", HEAD + "1\ta\rb\tA\n", 2, "quotes"),
         ("p.tsv", "1\ta\tA\n", 1, "--columns"),
         ("p.tsv", b"id\ttext\ttitle\n1\ta\tA\n2\t\xe9t\xe9\tB\n", 3, "UTF-8"),
