@@ -36,6 +36,8 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 COMMANDS = [
     ["compare"],
     ["ask"],
+    ["retrieve"],
+    ["evaluate"],
     ["index", "build"],
     ["index", "info"],
     ["index", "verify"],

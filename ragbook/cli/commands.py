@@ -20,6 +20,7 @@ from ragbook.cli.parts import (
     open_passages,
     read_text,
     reading_of,
+    served_by,
     stored_corpus,
 )
 from ragbook.cli.printing import (
@@ -31,6 +32,7 @@ from ragbook.cli.printing import (
     print_table,
     say,
 )
+from ragbook.cli.ranking import asked_question, check_served
 from ragbook.cli.status import DAMAGED, OK
 from ragbook.errors import InputError
 from ragbook.files import cache_folder
@@ -69,6 +71,7 @@ def compare(arguments: argparse.Namespace) -> int:
             "that the questions belong to if there is one."
         )
     retriever, index = make_retriever(arguments, corpus, index)
+    questions = served_by(retriever, questions, "they are left out")
     methods = load_methods(arguments, names, retriever, corpus, questions)
     with kept_answers(arguments, methods, questions) as kept:
         comparison = evaluation.compare(
@@ -104,14 +107,14 @@ def compare(arguments: argparse.Namespace) -> int:
 def ask(arguments: argparse.Namespace) -> int:
     """`ragbook ask`: each method's answer to one question, and the passages that it relied on."""
     from ragbook.cli.advice import cut_sentence
-    from ragbook.corpus import Question
     from ragbook.methods.cuts import found_by_part, read_short
 
     names = method_names(arguments.method, arguments.reader)
     check_reading(arguments, names, given_options(arguments))
+    question = asked_question(arguments)
     corpus, index = open_passages(arguments)
     retriever, _ = make_retriever(arguments, corpus, index)
-    question = Question(arguments.question, ())
+    check_served(retriever, question)
     methods = load_methods(arguments, names, retriever, corpus, [question])
     answers = {method.name: method.answer([question], arguments.k)[0] for method in methods}
     (found,) = retriever.retrieve([question], arguments.k)

@@ -71,6 +71,19 @@ def names(text: str) -> list[str]:
     return given
 
 
+def some_of(known: list[str]) -> Any:
+    """Values that are different names out of those known, separated by commas."""
+
+    def chosen(text: str) -> list[str]:
+        given = names(text)
+        for name in given:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return given
+
+    return chosen
+
+
 def columns(text: str) -> dict[str, str]:
     """Parts of passages and questions, each with a file's own name of its column."""
     pairs = [pair.partition("=") for pair in text.split(",")]
@@ -186,9 +199,35 @@ def add_verify(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_retriever(command: argparse.ArgumentParser, names: list[str]) -> None:
-    """`--retriever`, one of `names`, and its encoder."""
-    command.add_argument("--retriever", choices=names, default="dense", help="(default: dense)")
+def add_retriever(
+    command: argparse.ArgumentParser, names: list[str], several: bool = False
+) -> None:
+    """`--retriever`, one of `names` or `several`, its encoder, or `--run` in its place."""
+    kind = command.add_mutually_exclusive_group()
+    if several:
+        kind.add_argument(
+            "--retriever",
+            type=some_of(names),
+            default=["dense"],
+            metavar="A,B",
+            help=f"some of {', '.join(names)} (default: dense)",
+        )
+    else:
+        kind.add_argument("--retriever", choices=names, default="dense", help="(default: dense)")
+    kind.add_argument(
+        "--run",
+        type=Path,
+        dest="run_file",  # `run` is the command's function
+        metavar="FILE",
+        help="take the passages from this run file (TREC's form; .gz too), by the questions' ids",
+    )
+    command.add_argument(
+        "--score-scale",
+        type=positive,
+        metavar="X",
+        help="factor of the scores of --run in p(z|x) (default: one that makes the best passage "
+        "5 nats likelier than the fifth, for the median question)",
+    )
     add_encoder(command, "(default: the index's, or minilm)")
 
 
@@ -220,6 +259,23 @@ def add_encoder(command: argparse.ArgumentParser, what: str, similarity: bool = 
             metavar="TEXT",
             help=f"text before every {role}, such as '{role}: ' for E5 (default: the model's own)",
         )
+
+
+def add_measures(command: argparse.ArgumentParser) -> None:
+    """`--measures`, and the seed of their intervals."""
+    command.add_argument(
+        "--measures",
+        metavar="A,B",
+        help="by ir_measures' names, such as nDCG@10,R@100,RR,AP,P(rel=2)@5, and hit@k for answers "
+        "by text (default: what can be measured)",
+    )
+    command.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="seed of the resampling (default: 0)",
+    )
 
 
 def add_k(

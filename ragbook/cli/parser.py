@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ragbook.cli import commands
+from ragbook.cli import commands, ranking
 from ragbook.cli.completion import SHELLS, PrintCompletion
 from ragbook.cli.options import (
     add_corpus,
@@ -17,6 +17,7 @@ from ragbook.cli.options import (
     add_k,
     add_layout,
     add_lm,
+    add_measures,
     add_passages,
     add_reader,
     add_reading,
@@ -103,10 +104,74 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--method", type=lambda name: [name], metavar="NAME", help="only this method"
     )
-    add_passages(command)
+    add_passages(command, questions=True)
     add_retriever(command, ["dense", "bm25", "hybrid"])
+    command.add_argument(
+        "--id", dest="question_id", metavar="ID", help="for --run: the question's id there"
+    )
+    command.add_argument(
+        "--questions",
+        metavar="NAME_OR_PATH",
+        help="for --run: questions with the ids of the run, in which the asked one is looked up",
+    )
     add_k(command)
     add_reading(command)
+    add_json(command)
+
+    command = _command(
+        top,
+        "retrieve",
+        ranking.retrieve,
+        "write what retrievers find as run files, and measure it where it is known what is right",
+    )
+    add_passages(command, questions=True)
+    add_retriever(command, ["dense", "bm25", "hybrid"], several=True)
+    command.add_argument(
+        "--questions", metavar="NAME_OR_PATH", help="questions (default on MiniWiki: MiniWiki's)"
+    )
+    add_k(command, 100, "passages retrieved (default: 100)")
+    command.add_argument(
+        "--limit", type=at_least(1), metavar="N", help="only the first N questions"
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the run file, gzip if it ends in .gz; for several retrievers, or where it is a "
+        "folder, the folder of files RETRIEVER.trec",
+    )
+    command.add_argument(
+        "--qrels", type=Path, metavar="FILE", help="write the questions' gold passages here"
+    )
+    add_measures(command)
+    add_device(command, "float32")
+    add_json(command)
+
+    command = _command(
+        top,
+        "evaluate",
+        ranking.evaluate,
+        "measure run files of any system by relevance judgements, or by the text of answers",
+    )
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="TREC's run files")
+    command.add_argument(
+        "--qrels",
+        type=Path,
+        metavar="FILE",
+        help="judgements, as TREC or BEIR writes them (default: the gold passages of --questions)",
+    )
+    command.add_argument(
+        "--questions",
+        metavar="NAME_OR_PATH",
+        help="the questions; with the passages, hit@k counts those that hold an answer",
+    )
+    add_passages(command, questions=True)
+    add_measures(command)
+    command.add_argument(
+        "--skip-missing",
+        action="store_true",
+        help="leave out queries that a run lacks (default: they count 0)",
+    )
     add_json(command)
 
     group = _subcommands(_command(top, "index", None, "build, check and search a passage index"))

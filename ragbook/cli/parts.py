@@ -194,30 +194,80 @@ def stored_corpus(arguments: argparse.Namespace) -> Iterator[Corpus | StoredPass
 def make_retriever(
     arguments: argparse.Namespace, corpus: Corpus, index: PassageIndex | None
 ) -> tuple[Retriever, PassageIndex | None]:
-    """The retriever of --retriever, and the index it searches, built and kept if needed."""
-    if arguments.retriever == "bm25":
-        from ragbook.retrieval import BM25Retriever
+    """The retriever of --run or --retriever, and the index it searches, built and kept if
+    needed."""
+    if arguments.run_file is not None:
+        from ragbook.retrieval import RunRetriever
 
-        return BM25Retriever(corpus), index
-    from ragbook.retrieval import DenseRetriever, HybridRetriever, OracleRetriever
+        run = RunRetriever(corpus, arguments.run_file, score_scale=arguments.score_scale)
+        return run, index
+    (retriever,), index = make_retrievers(arguments, [arguments.retriever], corpus, index)
+    return retriever, index
 
-    encoder = load_encoder(arguments, index)
-    if index is None:
-        from ragbook.index import build_index
-        from ragbook.index.index import encoder_record
-        from ragbook.index.manifest import short_name
 
-        name = f"index-{corpus.sha256[:16]}-{short_name(encoder_record(encoder))}"
-        # The cache holds nothing that cannot be built again, so a damaged index is replaced.
-        index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
-    dense = DenseRetriever(index, encoder)
-    if arguments.retriever == "hybrid":
-        from ragbook.retrieval import BM25Retriever
+def make_retrievers(
+    arguments: argparse.Namespace, kinds: Sequence[str], corpus: Corpus, index: PassageIndex | None
+) -> tuple[list[Retriever], PassageIndex | None]:
+    """A retriever of each kind, which share what they have in common, and the index they search,
+    built and kept if needed."""
+    from ragbook.retrieval import (
+        BM25Retriever,
+        DenseRetriever,
+        HybridRetriever,
+        OracleRetriever,
+    )
 
-        return HybridRetriever(dense, BM25Retriever(corpus)), index
-    if arguments.retriever == "oracle":
-        return OracleRetriever(corpus, dense), index
-    return dense, index
+    made: dict[str, Retriever] = {}
+    if {"bm25", "hybrid"} & set(kinds):
+        made["bm25"] = BM25Retriever(corpus)
+    if {"dense", "hybrid", "oracle"} & set(kinds):
+        encoder = load_encoder(arguments, index)
+        if index is None:
+            from ragbook.index import build_index
+            from ragbook.index.index import encoder_record
+            from ragbook.index.manifest import short_name
+
+            name = f"index-{corpus.sha256[:16]}-{short_name(encoder_record(encoder))}"
+            # The cache holds nothing that cannot be built again, so a damaged index is replaced.
+            index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
+        made["dense"] = DenseRetriever(index, encoder)
+    if "hybrid" in kinds:
+        made["hybrid"] = HybridRetriever(made["dense"], made["bm25"])
+    if "oracle" in kinds:
+        made["oracle"] = OracleRetriever(corpus, made["dense"])
+    return [made[kind] for kind in kinds], index
+
+
+def served_by(retriever: Retriever, questions: QuestionSet, otherwise: str) -> QuestionSet:
+    """The questions for which a retriever has passages: all of them, or those for which the run of
+    --run ranks passages of the corpus, and then numbered. Standard error counts the others, with
+    what becomes of them, and the passages that the corpus does not have.
+
+    Raises
+    ------
+    InputError: the run serves none of the questions.
+    """
+    from ragbook.corpus import QuestionSet
+    from ragbook.retrieval import RunRetriever
+
+    if not isinstance(retriever, RunRetriever):
+        return questions
+    name, questions = retriever.name, questions.numbered()
+    served = [question for question in questions if retriever.serves(question)]
+    if not served:
+        raise InputError(
+            f"The run {name!r} has passages for none of the {len(questions):,} questions, such as "
+            f"the one with the id {questions[0].id!r}; the first question of the run has the id "
+            f"{next(iter(retriever.run))!r}: name the questions that belong to it."
+        )
+    if lacking := len(questions) - len(served):
+        say(f"the run {name!r} has no passages for {lacking:,} of the questions; {otherwise}.")
+    if retriever.unknown:
+        say(
+            f"{retriever.unknown:,} passages of the run {name!r} are not in corpus "
+            f"{retriever.corpus.name!r} and are left out."
+        )
+    return QuestionSet(questions.name, questions.split, served, questions.skipped)
 
 
 CONVENTIONS = ("pooling", "query_encoder", "similarity", "query_prompt", "passage_prompt")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import Field, dataclass, field, fields, make_dataclass
+from dataclasses import Field, dataclass, field, fields, make_dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, overload
 
@@ -169,6 +169,19 @@ class QuestionSet(Sequence[Question]):
         if n < 1:
             raise InputError(f"The number of questions must be at least 1, not {n}.")
         return QuestionSet(self.name, self.split, self._questions[:n], self.skipped)
+
+    def numbered(self) -> "QuestionSet":
+        """The same questions, each with an id: its own, or else its number, from 1. InputError if
+        that number is the id of another question."""
+        ids = [str(n) if q.id is None else q.id for n, q in enumerate(self._questions, 1)]
+        if len(set(ids)) < len(ids):
+            twice = next(one for one in ids if ids.count(one) > 1)
+            raise InputError(
+                f"Question {twice} of {self.name!r} has no id, and {twice!r} is the id of another "
+                "question; give every question an id, or none."
+            )
+        own = (replace(q, id=one) for q, one in zip(self._questions, ids, strict=True))
+        return QuestionSet(self.name, self.split, own, self.skipped)
 
     @cached_property
     def sha256(self) -> str:
