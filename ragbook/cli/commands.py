@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
+from typing import TYPE_CHECKING, Any
 
 from ragbook.cli.checks import check_reading, given_options
-from ragbook.cli.comparing import kept_answers, save_comparison
+from ragbook.cli.comparing import (
+    kept_answers,
+    save_comparison,
+    with_answers,
+    without_answers,
+)
 from ragbook.cli.parts import (
     device_and_precision,
     load_encoder,
@@ -33,6 +39,9 @@ from ragbook.errors import InputError
 from ragbook.files import cache_folder
 from ragbook.printable import printable
 
+if TYPE_CHECKING:
+    from ragbook.evaluation.sheets import Sheet
+
 
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
@@ -57,6 +66,8 @@ def compare(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None:
         questions = questions.head(arguments.limit)
     questions = placed(questions, corpus)
+    if (told := without_answers(questions)) is not None:
+        say(told)
     if (lost := missing_sentence(questions, corpus.name)) is not None:
         if arguments.retriever == "oracle":
             raise InputError(f"{lost}; the oracle needs the corpus that belongs to the questions.")
@@ -92,9 +103,21 @@ def compare(arguments: argparse.Namespace) -> int:
         if (errors := comparison.errors()) is not None:
             print()
             print_table(errors.terminal())
+        if (agreement := _agreement(comparison.results)) is not None:
+            print()
+            print_table(agreement.terminal())
         if arguments.out is not None:
             print(f"saved in {printable(arguments.out)}")
     return OK
+
+
+def _agreement(results: dict[str, Any]) -> Sheet | None:
+    """The table of agreement, for the terminal, where scores do not tell all; else None."""
+    from ragbook.evaluation.lines import scored_number
+    from ragbook.evaluation.tables import agreement
+
+    unscored = scored_number(results) < results["questions"]["n"]
+    return agreement(results, numbered=True) if unscored else None
 
 
 def ask(arguments: argparse.Namespace) -> int:
@@ -456,7 +479,7 @@ def train(arguments: argparse.Namespace) -> int:
     if arguments.corpus is not None:
         from ragbook.corpus import load_corpus, load_questions
 
-        questions = () if asked is None else load_questions(asked, "train")
+        questions = () if asked is None else with_answers(load_questions(asked, "train"))
         own = load_corpus(arguments.corpus), questions
         if asked is not None and arguments.name in ("reader", "fid", "methods"):
             from ragbook.corpus.gold import missing_sentence, placed

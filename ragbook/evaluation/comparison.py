@@ -29,6 +29,7 @@ OWN_FILES = (
     "table.md",
     "table.tex",
     "errors.md",
+    "agreement.md",
     "side_by_side.png",
     "errors.png",
     "explorer/explorer.*",
@@ -68,7 +69,7 @@ class Comparison:
         for method, scores in self.results["methods"].items():
             for metric, value in scores.items():
                 if metric not in _NO_METRICS:
-                    low, high = scores["ci95"].get(metric, (None, None))
+                    low, high = scores["ci95"].get(metric) or (None, None)
                     rows.append((method, metric, value, low, high))
         numbers = {"value": float, "low": float, "high": float}
         return pd.DataFrame(rows, columns=["method", "metric", *numbers]).astype(numbers)
@@ -88,12 +89,17 @@ class Comparison:
     def errors(self) -> Sheet | None:
         """The table of what went wrong (see :mod:`ragbook.evaluation.errors`), which a notebook
         shows as HTML and which has the other forms too; None for a comparison that was stored
-        before there was one."""
+        before there was one, and where no answer is known."""
         return tables.errors(self.results)
 
+    def agreement(self) -> Sheet | None:
+        """The table of how often every two methods give the same answer; None for one method, and
+        for a comparison that was stored before this was counted."""
+        return tables.agreement(self.results)
+
     def save(self, out: str | os.PathLike[str]) -> None:
-        """Write ``results.json``, ``predictions.jsonl``, ``table.md``, ``table.tex`` and
-        ``errors.md`` into the folder `out`, which is created if it does not exist.
+        """Write ``results.json``, ``predictions.jsonl``, ``table.md``, ``table.tex``, ``errors.md``
+        and ``agreement.md`` into the folder `out`, which is created if it does not exist.
 
         The files of an earlier comparison there, its figures and explorer included, are replaced
         together: at no time do files of two comparisons stand beside each other, and while there is
@@ -114,6 +120,8 @@ class Comparison:
         }
         if (errors := self.errors()) is not None:
             texts["errors.md"] = errors.markdown()
+        if (agreement := self.agreement()) is not None:
+            texts["agreement.md"] = agreement.markdown()
         for name, text in texts.items():
             write_text(folder / name, text)
 
