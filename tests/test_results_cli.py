@@ -1,13 +1,16 @@
 """What comes out of `ragbook compare`, as the command line makes, extends and compares it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from ragbook.cli.results import FORMS
 from ragbook.corpus import Question, QuestionSet
+from ragbook.evaluation import exports
 from ragbook.training import Run
 from tests.fakes import HashEncoder
-from tests.test_cli import PASSAGES, fake_load, refusal, run, write_lines
+from tests.test_cli import PASSAGES, fake_load, printed, refusal, run, write_lines
 
 QUESTIONS = QuestionSet(
     "asked",
@@ -23,7 +26,7 @@ QUESTIONS = QuestionSet(
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch, tmp_path):
-    """No checkpoint is read; the questions are `QUESTIONS`, and those of a test that sets others."""
+    """No checkpoint is read; the questions are `QUESTIONS` unless a test sets others."""
     monkeypatch.setattr("ragbook.models.load_encoder", lambda name, **how: HashEncoder(name))
     monkeypatch.setattr("ragbook.methods.load", fake_load)
     monkeypatch.setattr("ragbook.models.encoder.look_up_encoder", lambda *_: None)
@@ -129,3 +132,65 @@ def test_training_leaves_questions_without_answers_out(capsys, monkeypatch, tmp_
     none = QuestionSet("asked", "train", QUESTIONS[1:3])
     monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: none)
     assert "No question of 'asked' has a known answer" in refusal(capsys, *command)
+
+
+# --- other forms ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(capsys, compare, tmp_path):
+    """A comparison in a folder."""
+    assert run(*compare, "--methods", "closed-book,fid", "--out", tmp_path / "stored") == 0
+    capsys.readouterr()
+    return tmp_path / "stored"
+
+
+def test_a_stored_comparison_is_printed_as_when_it_was_made(capsys, compare, stored):
+    assert run("results", stored) == 0
+    again = capsys.readouterr()
+    assert again.err == ""
+    assert run(*compare, "--methods", "closed-book,fid") == 0
+    assert capsys.readouterr().out == again.out
+    assert printed(capsys, "results", stored, "--json") == json.loads(
+        (stored / "results.json").read_text()
+    )
+    one = printed(capsys, "results", stored, "--json", "--methods", "fid")
+    assert list(one["methods"]) == ["fid"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_stored_comparison_is_written_in_every_form(capsys, stored, tmp_path, form):
+    out = tmp_path / "written"
+    command = ["results", stored, "--format", form, "--out", out]
+    assert run(*command) == 0
+    shown = capsys.readouterr()
+    files = shown.out.splitlines()
+    assert len(files) == (2 if form in ("squad", "kilt") else 1)
+    assert all(Path(name).stat().st_size for name in files)
+    assert shown.err == ""
+    assert "--overwrite" in refusal(capsys, *command)
+    assert run(*command, "--overwrite") == 0
+
+
+def test_cells_that_a_spreadsheet_would_run_are_said(capsys, stored, tmp_path):
+    lines = lines_of(stored)
+    lines[0]["methods"]["fid"]["text"] = '=HYPERLINK("http://x","y")'
+    write_lines(stored / "predictions.jsonl", lines)
+    assert run("results", stored, "--format", "csv", "--out", tmp_path / "answers.csv") == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith("ragbook: 1 cells begin with =, +, - or @")
+    assert '"=HYPERLINK(""http://x"",""y"")"' in (tmp_path / "answers.csv").read_text()
+
+
+def test_what_results_cannot_do_is_refused(capsys, stored, tmp_path):
+    assert "both --format and --out" in refusal(capsys, "results", stored, "--format", "csv")
+    assert "both --format and --out" in refusal(capsys, "results", stored, "--out", "x")
+    command = ["results", stored, "--format", "csv", "--out", tmp_path / "x"]
+    assert "give one of them" in refusal(capsys, *command, "--json")
+    assert "rag is not among" in refusal(capsys, *command, "--methods", "rag")
+    assert "There is no folder" in refusal(capsys, "results", tmp_path / "nowhere")
+    assert "holds no results.json" in refusal(capsys, "results", tmp_path)
+
+
+def test_the_parser_offers_every_form():
+    assert FORMS == exports.FORMS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
-from typing import TYPE_CHECKING, Any
 
 from ragbook.cli.checks import check_reading, given_options
 from ragbook.cli.comparing import (
@@ -39,9 +38,6 @@ from ragbook.errors import InputError
 from ragbook.files import cache_folder
 from ragbook.printable import printable
 
-if TYPE_CHECKING:
-    from ragbook.evaluation.sheets import Sheet
-
 
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
@@ -49,6 +45,7 @@ def compare(arguments: argparse.Namespace) -> int:
     from ragbook.cli.advice import advice, answers_cut, cut_sentence
     from ragbook.corpus import load_questions, miniwiki
     from ragbook.corpus.gold import missing_sentence, placed
+    from ragbook.evaluation.lines import scored_number
 
     names = method_names(arguments.methods, arguments.reader)
     check_reading(arguments, names, given_options(arguments))
@@ -103,21 +100,13 @@ def compare(arguments: argparse.Namespace) -> int:
         if (errors := comparison.errors()) is not None:
             print()
             print_table(errors.terminal())
-        if (agreement := _agreement(comparison.results)) is not None:
+        unscored = scored_number(comparison.results) < len(questions)
+        if unscored and (agreement := comparison.agreement(numbered=True)) is not None:
             print()
             print_table(agreement.terminal())
         if arguments.out is not None:
             print(f"saved in {printable(arguments.out)}")
     return OK
-
-
-def _agreement(results: dict[str, Any]) -> Sheet | None:
-    """The table of agreement, for the terminal, where scores do not tell all; else None."""
-    from ragbook.evaluation.lines import scored_number
-    from ragbook.evaluation.tables import agreement
-
-    unscored = scored_number(results) < results["questions"]["n"]
-    return agreement(results, numbered=True) if unscored else None
 
 
 def ask(arguments: argparse.Namespace) -> int:

@@ -26,6 +26,21 @@ def gold_passages(line: Prediction) -> tuple[str, ...]:
     return tuple(line.get("gold_passages", () if gold is None else (gold,)))
 
 
+def gold_rank(line: Prediction) -> int | None:
+    """The rank, from 1, of the first gold passage among those ``retrieved``; None if none was
+    retrieved or none is known."""
+    if "gold_rank" in line:
+        return line["gold_rank"]
+    gold = gold_passages(line)
+    ids = [each["passage_id"] for each in line.get("retrieved", ())]
+    return next((rank for rank, one in enumerate(ids, 1) if one in gold), None)
+
+
+def question_ids(predictions: Sequence[Prediction]) -> list[str]:
+    """The questions' ids; the number, from 1, of one that has none."""
+    return [line.get("id") or str(number) for number, line in enumerate(predictions, 1)]
+
+
 def scored_number(results: Mapping[str, Any]) -> int:
     """The number of questions of ``results.json`` with a known answer: all, where it was stored
     before there were others."""

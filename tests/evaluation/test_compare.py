@@ -551,7 +551,9 @@ def test_save_refuses_a_file_as_folder(comparison, tmp_path):
 
 def test_frame_is_tidy(comparison):
     frame = comparison.frame()
-    assert list(frame.columns) == ["method", "metric", "value", "low", "high"]
+    assert list(frame.columns) == [
+        "method", "metric", "value", "low", "high", "n", "questions", "split", "k", "seed",
+    ]  # fmt: skip
     assert not frame.duplicated(["method", "metric"]).any()
     table = frame.set_index(["method", "metric"])
     fid = comparison.results["methods"]["fid"]
@@ -560,6 +562,14 @@ def test_frame_is_tidy(comparison):
     assert math.isnan(table.loc[("fid", "recall_at_k"), "low"])  # type: ignore[arg-type]
     assert math.isnan(table.loc[("closed-book", "recall_at_k"), "value"])  # type: ignore[arg-type]
     assert table["value"].dtype == float
+    assert table.loc[("fid", "em"), ["n", "questions", "split", "k", "seed"]].tolist() == [
+        N, "numbers", "dev", 3, 7,
+    ]  # fmt: skip
+    # Eight questions name no gold passage; answers and passages of all are known.
+    assert table.loc[("fid", "evidence_accuracy"), "n"] == N - 8
+    assert table.loc[("fid", "recall_at_k"), "n"] == N
+    assert table.loc[("realm", "answer_nll_finite"), "n"] == N - 3
+    assert table.loc["closed-book", "n"].loc[["recall_at_k", "parameters"]].isna().all()
     assert "errors" not in set(frame["metric"])  # counts of kinds, no metric
 
 
