@@ -7,7 +7,12 @@ import shutil
 import textwrap
 
 from ragbook.cli.checks import check_reading, given_options
-from ragbook.cli.comparing import kept_answers, save_comparison
+from ragbook.cli.comparing import (
+    kept_answers,
+    save_comparison,
+    with_answers,
+    without_answers,
+)
 from ragbook.cli.parts import (
     device_and_precision,
     load_asked,
@@ -45,6 +50,7 @@ def compare(arguments: argparse.Namespace) -> int:
     from ragbook.cli.advice import advice, answers_cut, cut_sentence
     from ragbook.corpus import load_questions, miniwiki
     from ragbook.corpus.gold import missing_sentence, placed
+    from ragbook.evaluation.lines import scored_number
 
     reading_of(arguments)  # or its refusal
     names = method_names(arguments.methods, arguments.reader)
@@ -63,6 +69,8 @@ def compare(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None:
         questions = questions.head(arguments.limit)
     questions = placed(questions, corpus)
+    if (told := without_answers(questions)) is not None:
+        say(told)
     if (lost := missing_sentence(questions, corpus.name)) is not None:
         if arguments.retriever == "oracle":
             raise InputError(f"{lost}; the oracle needs the corpus that belongs to the questions.")
@@ -99,6 +107,10 @@ def compare(arguments: argparse.Namespace) -> int:
         if (errors := comparison.errors()) is not None:
             print()
             print_table(errors.terminal())
+        unscored = scored_number(comparison.results) < len(questions)
+        if unscored and (agreement := comparison.agreement(numbered=True)) is not None:
+            print()
+            print_table(agreement.terminal())
         if arguments.out is not None:
             print(f"saved in {printable(arguments.out)}")
     return OK
@@ -469,7 +481,7 @@ def train(arguments: argparse.Namespace) -> int:
     own = None
     if arguments.corpus is not None:
         split = arguments.split or "train"
-        questions = () if asked is None else load_asked(arguments, split)
+        questions = () if asked is None else with_answers(load_asked(arguments, split))
         own = load_passages(arguments, arguments.corpus), questions
         if asked is not None and arguments.name in ("reader", "fid", "methods"):
             from ragbook.corpus.gold import missing_sentence, placed

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ragbook.cli import commands, ranking
+from ragbook.cli import commands, ranking, results
 from ragbook.cli.completion import SHELLS, PrintCompletion
 from ragbook.cli.options import (
     add_corpus,
@@ -27,6 +27,7 @@ from ragbook.cli.options import (
     names,
     words,
 )
+from ragbook.cli.results import FORMS
 from ragbook.errors import InputError
 from ragbook.training import RECIPES
 from ragbook.version import __version__
@@ -95,6 +96,31 @@ def new_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="save results, tables, figures and the explorer here",
     )
+    add_json(command)
+
+    command = _command(
+        top,
+        "results",
+        results.results,
+        "print a comparison that `compare --out` stored, or write it in another form",
+    )
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument(
+        "--format",
+        choices=FORMS,
+        help="squad, kilt: predictions for these evaluation scripts, a file for each method; csv: "
+        "a row for each question and method, exactly as answered (import it into spreadsheets as "
+        "text: a cell that begins with = would run); tidy-csv, tidy-parquet: a row for each method "
+        "and metric",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE_OR_DIR",
+        help="the file; of squad and kilt, the folder of the files",
+    )
+    command.add_argument("--methods", type=names, metavar="A,B", help="only these (default: all)")
+    command.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_json(command)
 
     command = _command(
