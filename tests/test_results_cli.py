@@ -31,7 +31,7 @@ def fakes(monkeypatch, tmp_path):
     monkeypatch.setattr("ragbook.methods.load", fake_load)
     monkeypatch.setattr("ragbook.models.encoder.look_up_encoder", lambda *_: None)
     monkeypatch.setattr("ragbook.models.loading.look_up", lambda *_, **__: "trained")
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: QUESTIONS)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: QUESTIONS)
     monkeypatch.setenv("RAGBOOK_CACHE", str(tmp_path / "cache"))
 
 
@@ -70,7 +70,7 @@ def test_some_questions_without_answers_are_said_once(capsys, compare, tmp_path)
 
 def test_questions_without_any_answer_are_compared(capsys, compare, tmp_path, monkeypatch):
     none = QuestionSet("asked", "all", [Question(q.text, (), q.gold_passage) for q in QUESTIONS])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: none)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: none)
     out = tmp_path / "out"
     methods = "closed-book,in-context,knn-lm,realm,rag-sequence,rag-token,fid"
     assert run(*compare, "--methods", methods, "--out", out, "--leave-one-out") == 0
@@ -87,10 +87,10 @@ def test_questions_without_any_answer_are_compared(capsys, compare, tmp_path, mo
     assert len(results["agreement"]) == 21
     # The same command, on answers that are known: no file of either kind stays behind.
     known = QuestionSet("asked", "all", [QUESTIONS[0], QUESTIONS[3]])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: known)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: known)
     assert run(*compare, "--methods", "closed-book,fid", "--out", out) == 0
     assert (out / "errors.png").is_file()
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: none)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: none)
     assert run(*compare, "--methods", "closed-book,fid", "--out", out) == 0
     assert not list(out.glob("*.png"))
     assert not (out / "errors.md").exists()
@@ -130,7 +130,7 @@ def test_training_leaves_questions_without_answers_out(capsys, monkeypatch, tmp_
         "ragbook: 2 of the 4 questions have no known answer and are left out.\n"
     )
     none = QuestionSet("asked", "train", QUESTIONS[1:3])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: none)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: none)
     assert "No question of 'asked' has a known answer" in refusal(capsys, *command)
 
 
