@@ -210,7 +210,7 @@ def _parts(
 ) -> Iterator[tuple[list[_Placed], list[LeftOut]]]:
     """The passages of every part after the first `done`, and its articles that were left out."""
     if source.article is None:  # reading is cheap, so finished parts are read and checked again
-        if source.places:
+        if source.cut:
             pieces = ((piece, document_of(piece.id)) for piece in source.records())
         else:
             pieces = _split(source.records(), split)

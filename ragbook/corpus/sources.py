@@ -30,15 +30,14 @@ class Source:
     article: the passage of a record, or None for a record without one. It takes most of the time,
         so it is also called in other processes, and not for records of finished parts. A record
         for which it raises an error of any kind but InputError is left out and counted.
-    places: whether the records are pieces of documents already, whose ids name file and place, as
-        `ragbook.corpus.documents.read_documents` yields them; they are not cut again.
+    cut: whether the passages are pieces of documents, which cannot be cut further.
     """
 
     name: str
     identity: str
     records: Callable[[], Iterator[Any]]
     article: Callable[[Any], Passage | None] | None = None
-    places: bool = False
+    cut: bool = False
 
 
 def open_source(spec: str, downloads: Path, checksum: str | None = None) -> Source:
