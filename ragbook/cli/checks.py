@@ -29,7 +29,7 @@ FOLLOWED = {
     "same_weights": ("realm", "rag-sequence", "rag-token", "fid"),
 }
 """The methods that follow each option of `compare` and `ask`."""
-_OPTIONS = {"lam": "--lambda"}
+_OPTIONS = {"lam": "--lambda", "run_file": "--run"}
 
 
 def check_reading(
@@ -63,18 +63,26 @@ def check_reading(
 
 
 def check_retriever(arguments: argparse.Namespace, given: Sequence[str]) -> None:
-    """Look through the encoder that is named, and refuse one that BM25 would not use."""
+    """Look through the encoder that is named, and refuse what the retriever would not use."""
     ignored = [key for key in given if key in ("encoder", *CONVENTIONS)]
-    if arguments.retriever == "bm25" and ignored:
+    named = "--run" if arguments.run_file is not None else _without_encoder(arguments.retriever)
+    if named is not None and ignored:
         raise InputError(
-            f"--retriever bm25 has no encoder, so {_option(ignored[0])} would be ignored; leave it "
+            f"{named} has no encoder, so {_option(ignored[0])} would be ignored; leave it "
             "out or choose another retriever."
         )
-    if arguments.retriever != "bm25" and (arguments.encoder or arguments.query_encoder):
+    if arguments.run_file is None and arguments.score_scale is not None:
+        raise InputError("--score-scale is that of --run; name a run file, or leave it out.")
+    if named is None and (arguments.encoder or arguments.query_encoder):
         from ragbook.models.encoder import look_up_encoder
 
         name = arguments.encoder or "minilm"
         look_up_encoder(name, arguments.pooling, arguments.query_encoder)
+
+
+def _without_encoder(retriever: str | list[str]) -> str | None:
+    """How the retrievers are named if none of them has an encoder."""
+    return "--retriever bm25" if retriever in ("bm25", ["bm25"]) else None
 
 
 def _check_prompt(arguments: argparse.Namespace, names: Sequence[str]) -> None:

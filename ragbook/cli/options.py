@@ -71,12 +71,114 @@ def names(text: str) -> list[str]:
     return given
 
 
-def add_passages(command: argparse.ArgumentParser) -> None:
-    """`--corpus` and `--index`: where the passages are."""
+def some_of(known: list[str]) -> Any:
+    """Values that are different names out of those known, separated by commas."""
+
+    def chosen(text: str) -> list[str]:
+        given = names(text)
+        for name in given:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return given
+
+    return chosen
+
+
+def columns(text: str) -> dict[str, str]:
+    """Parts of passages and questions, each with a file's own name of its column."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    named = {_PARTS.get(part.strip(), part.strip()): own.strip() for part, _, own in pairs}
+    parts = set(_PARTS.values())
+    if len(named) < len(pairs) or not all(named.values()) or named.keys() - parts:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} does not name columns, as in id=doc,title=name,text=body for passages or "
+            "question=query,answers=label,gold=doc,question-id=nr for questions"
+        )
+    return named
+
+
+_PARTS = {part: part for part in ("id", "title", "text", "question", "answers", "gold")} | {
+    "answer": "answers",
+    "gold_passage": "gold",
+    "question-id": "question-id",
+    "question_id": "question-id",
+    "qid": "question-id",
+}
+
+
+class Split(argparse.Action):
+    """`--split` where both passages and questions are read: ways of cutting texts are told from the
+    names of splits."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        way = values.partition(":")[0] in ("words", "sentences", "headings", "none")
+        setattr(namespace, "cut" if way else "split", values)
+
+
+def add_corpus(
+    command: argparse.ArgumentParser, what: str, required: bool = False, questions: bool = False
+) -> None:
+    """`--corpus` and how it is read; `questions` is whether the command reads some too."""
+    command.add_argument("--corpus", required=required, metavar="NAME_OR_PATH", help=what)
+    add_layout(command, questions)
+
+
+def add_layout(command: argparse.ArgumentParser, questions: bool = False) -> None:
+    """How passages, and perhaps questions, are read where their content does not say it."""
     command.add_argument(
-        "--corpus",
-        metavar="NAME_OR_PATH",
-        help="miniwiki or a passage file (default: that of --index, or miniwiki)",
+        "--format",
+        metavar="NAME",
+        help="what the passages are, such as beir, kilt, csv or markdown (default: what their "
+        "content says)",
+    )
+    command.add_argument(
+        "--columns",
+        type=columns,
+        metavar="PART=COLUMN,...",
+        help="a file's own names of the columns id, title and text"
+        + (", question, answers, gold and question-id" if questions else ""),
+    )
+    cutting = (
+        "how texts are cut into passages: words:100, sentences, headings or none (default: "
+        "documents by words:100, passages not at all)"
+    )
+    if questions:
+        command.set_defaults(cut=None)
+        command.add_argument(
+            "--split",
+            action=Split,
+            metavar="NAME",
+            help=f"split of the questions: train, dev or test (default); or {cutting}",
+        )
+        command.add_argument(
+            "--questions-format",
+            metavar="NAME",
+            help="what the questions are, such as squad or lines (default: what they say)",
+        )
+    else:
+        command.add_argument("--split", dest="cut", metavar="HOW", help=cutting)
+    command.add_argument(
+        "--overlap",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="how many words, or sentences, a passage repeats of the one before (default: 0)",
+    )
+
+
+def add_passages(command: argparse.ArgumentParser, questions: bool = False) -> None:
+    """`--corpus` and `--index`: where the passages are."""
+    add_corpus(
+        command,
+        "miniwiki, or a file or folder of passages or documents (default: that of --index, or "
+        "miniwiki)",
+        questions=questions,
     )
     command.add_argument(
         "--index",
@@ -97,9 +199,35 @@ def add_verify(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_retriever(command: argparse.ArgumentParser, names: list[str]) -> None:
-    """`--retriever`, one of `names`, and its encoder."""
-    command.add_argument("--retriever", choices=names, default="dense", help="(default: dense)")
+def add_retriever(
+    command: argparse.ArgumentParser, names: list[str], several: bool = False
+) -> None:
+    """`--retriever`, one of `names` or `several`, its encoder, or `--run` in its place."""
+    kind = command.add_mutually_exclusive_group()
+    if several:
+        kind.add_argument(
+            "--retriever",
+            type=some_of(names),
+            default=["dense"],
+            metavar="A,B",
+            help=f"some of {', '.join(names)} (default: dense)",
+        )
+    else:
+        kind.add_argument("--retriever", choices=names, default="dense", help="(default: dense)")
+    kind.add_argument(
+        "--run",
+        type=Path,
+        dest="run_file",  # `run` is the command's function
+        metavar="FILE",
+        help="take the passages from this run file (TREC's form; .gz too), by the questions' ids",
+    )
+    command.add_argument(
+        "--score-scale",
+        type=positive,
+        metavar="X",
+        help="factor of the scores of --run in p(z|x) (default: one that makes the best passage "
+        "5 nats likelier than the fifth, for the median question)",
+    )
     add_encoder(command, "(default: the index's, or minilm)")
 
 
@@ -131,6 +259,23 @@ def add_encoder(command: argparse.ArgumentParser, what: str, similarity: bool = 
             metavar="TEXT",
             help=f"text before every {role}, such as '{role}: ' for E5 (default: the model's own)",
         )
+
+
+def add_measures(command: argparse.ArgumentParser) -> None:
+    """`--measures`, and the seed of their intervals."""
+    command.add_argument(
+        "--measures",
+        metavar="A,B",
+        help="by ir_measures' names, such as nDCG@10,R@100,RR,AP,P(rel=2)@5, and hit@k for answers "
+        "by text (default: what can be measured)",
+    )
+    command.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="seed of the resampling (default: 0)",
+    )
 
 
 def add_k(

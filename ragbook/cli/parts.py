@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ragbook.cli.printing import say
 from ragbook.errors import InputError
 from ragbook.files import cache_folder
 from ragbook.printable import printable
 
 if TYPE_CHECKING:
-    from ragbook.corpus import Corpus, Question
+    from ragbook.corpus import Corpus, Passage, Question, QuestionSet
+    from ragbook.corpus.readers import PassageSource, Reading
     from ragbook.index import PassageIndex
     from ragbook.index.passages import StoredPassages
     from ragbook.methods import Method
@@ -97,17 +99,63 @@ def _prompt(
     return {"prompt": template, "demonstrations": drawn}
 
 
+def reading_of(arguments: argparse.Namespace) -> Reading:
+    """How --format, --columns, --split and --overlap say that passages are read."""
+    from ragbook.corpus.readers import Reading
+    from ragbook.corpus.splitting import parse_split
+
+    cut, overlap = arguments.cut, arguments.overlap
+    split = None if cut is None and not overlap else parse_split(cut or "words", overlap)
+    named = arguments.columns or {}
+    columns = {part: named[part] for part in ("id", "title", "text") if part in named}
+    return Reading(arguments.format, columns, split)
+
+
+def load_passages(arguments: argparse.Namespace, name: str) -> Corpus:
+    """The corpus of that name or path, read as the options say."""
+    from ragbook.corpus import Corpus, miniwiki, readers
+
+    reading = reading_of(arguments)
+    if name in miniwiki.NAMES:
+        if reading != readers.Reading():
+            raise InputError(
+                f"{name} is read in one way; leave --format, --columns, --split and --overlap out."
+            )
+        return readers.load_corpus(name)
+    source = readers.open_passages(name, reading, say)
+    return Corpus(source.name, _counted(source))
+
+
+def _counted(source: PassageSource) -> Iterator[Passage]:
+    """The passages of a source, with a progress bar on a terminal if they take a while."""
+    from tqdm import tqdm
+
+    name = printable(source.name)
+    yield from tqdm(source.passages(), f"reading {name}", unit="passage", delay=2, disable=None)
+
+
+def load_asked(arguments: argparse.Namespace, split: str | None) -> QuestionSet:
+    """The questions of --questions, read as the options say."""
+    from ragbook.corpus import load_questions
+
+    if arguments.questions == arguments.corpus == "-":
+        raise InputError("Standard input can be passages or questions, not both; name a file.")
+    named = arguments.columns or {}
+    columns = {part: named[part] for part in ("question", "answers", "gold") if part in named}
+    if "question-id" in named:
+        columns["id"] = named["question-id"]
+    return load_questions(arguments.questions, split, arguments.questions_format, columns, told=say)
+
+
 def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex | None]:
     """The corpus that --corpus or --index names (MiniWiki by default), and the index of --index."""
-    from ragbook.corpus import load_corpus
-
     if arguments.index is None:
-        return load_corpus(arguments.corpus or "miniwiki"), None
+        return load_passages(arguments, arguments.corpus or "miniwiki"), None
     from ragbook.index import PassageIndex
 
     index = PassageIndex.open(arguments.index, arguments.verify)
     if arguments.corpus is not None:
-        corpus = load_corpus(arguments.corpus)
+        corpus = load_passages(arguments, arguments.corpus)
         if corpus.sha256 != index.corpus.sha256:
             raise InputError(
                 f"The index {arguments.index} holds {len(index):,} passages of "
@@ -118,26 +166,24 @@ def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex |
 
 
 @contextmanager
-def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassages]:
-    """The corpus from which the index `out` is built. A file is read as a stream and kept in a
-    hidden folder beside `out` until the index exists, so that all of Wikipedia need not fit into
-    memory."""
-    from ragbook.corpus import load_corpus, miniwiki, read_passages
-    from ragbook.corpus.files import bare_name
+def stored_corpus(arguments: argparse.Namespace) -> Iterator[Corpus | StoredPassages]:
+    """The corpus of --corpus, from which the index --out is built. It is read as a stream and kept
+    in a hidden folder beside --out until the index exists, so that all of Wikipedia need not fit
+    into memory."""
+    from ragbook.corpus import miniwiki, readers
 
-    path = Path(name_or_path)
-    if name_or_path in miniwiki.NAMES or not os.path.isfile(path):
-        yield load_corpus(name_or_path)  # raises InputError for an unknown name
+    reading = reading_of(arguments)
+    if arguments.corpus in miniwiki.NAMES:
+        yield load_passages(arguments, arguments.corpus)
         return
     from ragbook.index.passages import spool
     from ragbook.index.working import beside
 
-    status = path.stat()
-    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    out = Path(os.path.abspath(out))
+    source = readers.open_passages(arguments.corpus, reading, say)
+    out = Path(os.path.abspath(arguments.out))
     folder = out.with_name(f".{out.name}.passages")
     try:
-        yield spool(folder, bare_name(path), identity, read_passages(path))
+        yield spool(folder, source.name, source.identity, _counted(source))
     except InputError:
         if (folder / "source.json").is_file() and not beside(out).exists():
             shutil.rmtree(folder)  # there is no build that could go on
@@ -148,30 +194,80 @@ def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassa
 def make_retriever(
     arguments: argparse.Namespace, corpus: Corpus, index: PassageIndex | None
 ) -> tuple[Retriever, PassageIndex | None]:
-    """The retriever of --retriever, and the index it searches, built and kept if needed."""
-    if arguments.retriever == "bm25":
-        from ragbook.retrieval import BM25Retriever
+    """The retriever of --run or --retriever, and the index it searches, built and kept if
+    needed."""
+    if arguments.run_file is not None:
+        from ragbook.retrieval import RunRetriever
 
-        return BM25Retriever(corpus), index
-    from ragbook.retrieval import DenseRetriever, HybridRetriever, OracleRetriever
+        run = RunRetriever(corpus, arguments.run_file, score_scale=arguments.score_scale)
+        return run, index
+    (retriever,), index = make_retrievers(arguments, [arguments.retriever], corpus, index)
+    return retriever, index
 
-    encoder = load_encoder(arguments, index)
-    if index is None:
-        from ragbook.index import build_index
-        from ragbook.index.index import encoder_record
-        from ragbook.index.manifest import short_name
 
-        name = f"index-{corpus.sha256[:16]}-{short_name(encoder_record(encoder))}"
-        # The cache holds nothing that cannot be built again, so a damaged index is replaced.
-        index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
-    dense = DenseRetriever(index, encoder)
-    if arguments.retriever == "hybrid":
-        from ragbook.retrieval import BM25Retriever
+def make_retrievers(
+    arguments: argparse.Namespace, kinds: Sequence[str], corpus: Corpus, index: PassageIndex | None
+) -> tuple[list[Retriever], PassageIndex | None]:
+    """A retriever of each kind, which share what they have in common, and the index they search,
+    built and kept if needed."""
+    from ragbook.retrieval import (
+        BM25Retriever,
+        DenseRetriever,
+        HybridRetriever,
+        OracleRetriever,
+    )
 
-        return HybridRetriever(dense, BM25Retriever(corpus)), index
-    if arguments.retriever == "oracle":
-        return OracleRetriever(corpus, dense), index
-    return dense, index
+    made: dict[str, Retriever] = {}
+    if {"bm25", "hybrid"} & set(kinds):
+        made["bm25"] = BM25Retriever(corpus)
+    if {"dense", "hybrid", "oracle"} & set(kinds):
+        encoder = load_encoder(arguments, index)
+        if index is None:
+            from ragbook.index import build_index
+            from ragbook.index.index import encoder_record
+            from ragbook.index.manifest import short_name
+
+            name = f"index-{corpus.sha256[:16]}-{short_name(encoder_record(encoder))}"
+            # The cache holds nothing that cannot be built again, so a damaged index is replaced.
+            index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
+        made["dense"] = DenseRetriever(index, encoder)
+    if "hybrid" in kinds:
+        made["hybrid"] = HybridRetriever(made["dense"], made["bm25"])
+    if "oracle" in kinds:
+        made["oracle"] = OracleRetriever(corpus, made["dense"])
+    return [made[kind] for kind in kinds], index
+
+
+def served_by(retriever: Retriever, questions: QuestionSet, otherwise: str) -> QuestionSet:
+    """The questions for which a retriever has passages: all of them, or those for which the run of
+    --run ranks passages of the corpus, and then numbered. Standard error counts the others, with
+    what becomes of them, and the passages that the corpus does not have.
+
+    Raises
+    ------
+    InputError: the run serves none of the questions.
+    """
+    from ragbook.corpus import QuestionSet
+    from ragbook.retrieval import RunRetriever
+
+    if not isinstance(retriever, RunRetriever):
+        return questions
+    name, questions = retriever.name, questions.numbered()
+    served = [question for question in questions if retriever.serves(question)]
+    if not served:
+        raise InputError(
+            f"The run {name!r} has passages for none of the {len(questions):,} questions, such as "
+            f"the one with the id {questions[0].id!r}; the first question of the run has the id "
+            f"{next(iter(retriever.run))!r}: name the questions that belong to it."
+        )
+    if lacking := len(questions) - len(served):
+        say(f"the run {name!r} has no passages for {lacking:,} of the questions; {otherwise}.")
+    if retriever.unknown:
+        say(
+            f"{retriever.unknown:,} passages of the run {name!r} are not in corpus "
+            f"{retriever.corpus.name!r} and are left out."
+        )
+    return QuestionSet(questions.name, questions.split, served, questions.skipped)
 
 
 CONVENTIONS = ("pooling", "query_encoder", "similarity", "query_prompt", "passage_prompt")

@@ -112,7 +112,7 @@ def build_passages(
     ------
     InputError: `out` has another suffix, the source has a fault, or two passages have the same id.
     """
-    if format_suffix(out) != ".jsonl":
+    if format_suffix(out) != ".jsonl" or out.suffix.lower() not in (".jsonl", ".gz"):
         raise InputError(
             f"{out} is written as JSON lines; let its name end in .jsonl or .jsonl.gz."
         )
@@ -210,7 +210,7 @@ def _parts(
 ) -> Iterator[tuple[list[_Placed], list[LeftOut]]]:
     """The passages of every part after the first `done`, and its articles that were left out."""
     if source.article is None:  # reading is cheap, so finished parts are read and checked again
-        if source.cut:
+        if source.places:
             pieces = ((piece, document_of(piece.id)) for piece in source.records())
         else:
             pieces = _split(source.records(), split)

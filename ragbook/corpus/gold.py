@@ -106,7 +106,7 @@ def missing_sentence(questions: Sequence[Question], corpus: str) -> str | None:
 def gold_passage(corpus: Passages, question: Question) -> Passage | None:
     """The passage that a question's first gold id with a meaning names: of a document's pieces the
     first that holds an answer, or the first of all. None if the question names no gold passage, or
-    one that the corpus lacks."""
+    only ones that the corpus lacks."""
     for gold in question.gold_ids:
         try:
             return corpus.get(gold)

@@ -1,4 +1,5 @@
-"""Retrievers: dense, BM25, hybrid, oracle, random, Milvus; all have `retrieve(questions, k)`.
+"""Retrievers: dense, BM25, hybrid, oracle, random, Milvus, a run file; all have
+`retrieve(questions, k)`.
 
 Names are imported when they are first used, so that BM25 needs no Faiss and the dense one no BM25.
 """
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ragbook.retrieval.milvus import MilvusRetriever
     from ragbook.retrieval.oracle import OracleRetriever
     from ragbook.retrieval.random import RandomRetriever
+    from ragbook.retrieval.runs import RunRetriever
 
 __all__ = [
     "BM25Retriever",
@@ -24,6 +26,7 @@ __all__ = [
     "RandomRetriever",
     "Retrieved",
     "Retriever",
+    "RunRetriever",
 ]
 
 _MODULES = {
@@ -33,6 +36,7 @@ _MODULES = {
     "MilvusRetriever": "ragbook.retrieval.milvus",
     "OracleRetriever": "ragbook.retrieval.oracle",
     "RandomRetriever": "ragbook.retrieval.random",
+    "RunRetriever": "ragbook.retrieval.runs",
 }
 
 

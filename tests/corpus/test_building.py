@@ -288,7 +288,7 @@ def test_data_set_of_hugging_face(tmp_path):
     with pytest.raises(InputError, match="cannot be opened"):
         open_source(f"hf:{tmp_path / 'nowhere'}", tmp_path)
     (folder / "train.jsonl").write_text(json.dumps({"id": 1, "title": ""}) + "\n")
-    with pytest.raises(InputError, match="column 'text'"):
+    with pytest.raises(InputError, match="which column holds the text"):
         build_passages(open_source(f"hf:{folder}", tmp_path), tmp_path / "q.jsonl")
 
 
