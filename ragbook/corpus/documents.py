@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -27,20 +28,19 @@ from ragbook.corpus.webpage import decode_page, read_page
 from ragbook.errors import InputError
 from ragbook.printable import printable
 
-KINDS = {
-    ".md": "Markdown", ".markdown": "Markdown", ".rst": "reStructuredText", ".txt": "text",
-    ".html": "HTML", ".htm": "HTML", ".xhtml": "HTML", ".pdf": "PDF",
-}  # fmt: skip
-"""What the last part of a file's name says that it is."""
-NAMES = {
-    "documents": None, "markdown": "Markdown", "rst": "reStructuredText", "text": "text",
-    "html": "HTML", "pdf": "PDF",
-}  # fmt: skip
-"""What a user can say that a file is; documents are what their names say."""
+KINDS: dict[str, tuple[str, ...]] = {
+    "markdown": (".md", ".markdown"),
+    "rst": (".rst",),
+    "text": (".txt",),
+    "html": (".html", ".htm", ".xhtml"),
+    "pdf": (".pdf",),
+}
+KINDS["documents"] = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
+"""The kinds of documents, and how their names end; ``documents`` are those of any kind."""
 SKIPPED = ("node_modules", "__pycache__")
 """Folders that are not looked into, beside those whose names begin with a full stop."""
 
-_EXPECTED = f"files whose names end in {', '.join(KINDS)}"
+_CALLED = {"markdown": "Markdown", "rst": "reStructuredText", "html": "HTML", "pdf": "PDF"}
 _MOST_SHOWN = 3  # reasons
 
 
@@ -52,9 +52,15 @@ def is_documents(path: Path) -> bool:
         return not (_has(path, "dataset_dict.json") or _is_index(path)) and not (
             _has(path, "dataset_info.json") and _has(path, "state.json")
         )
-    if path.suffix.lower() not in KINDS or not path.is_file():
+    if not path.is_file() or kind_of(path) is None:
         return False
     return path.suffix.lower() != ".txt" or not _is_passage_file(path)
+
+
+def kind_of(path: Path) -> str | None:
+    """The kind of document that a file is by its name; None for another file."""
+    suffix = path.suffix.lower()
+    return next((kind for kind, suffixes in KINDS.items() if suffix in suffixes), None)
 
 
 def _has(folder: Path, name: str) -> bool:
@@ -86,7 +92,7 @@ class Document:
 
     Attributes
     ----------
-    kind: one of the values of `KINDS`.
+    kind: one of `KINDS`.
     title: its own title, or its file's name without suffix.
     mark: what stands before the number of a place: ``L``, ``P`` or ``page=``.
     parts: the texts that are cut each by itself: the whole text, or each page of a PDF file.
@@ -116,24 +122,38 @@ def read_document(path: Path, kind: str | None = None) -> Document:
 
     Parameters
     ----------
-    kind: one of the values of `KINDS`; by default what its name says.
+    kind: one of `KINDS`; by default what the file's name or its beginning says.
 
     Raises
     ------
-    Unreadable: it is not what it is said to be, or not in UTF-8.
+    Unreadable: it is not what its name says, or not in UTF-8.
     MissingPypdf: it is a PDF file and pypdf is not installed.
     """
-    kind = kind or KINDS[path.suffix.lower()]
-    if kind == "PDF":
+    if kind in (None, "documents"):
+        kind = kind_of(path) or ("pdf" if _begins_as_pdf(path) else None)
+    if kind is None:
+        raise Unreadable(f"it is no document, of which the names end in {_suffixes()}")
+    if kind == "pdf":
         faults: list[str] = []
         title, pages = read_pdf(path, faults)
         return Document(kind, title.strip() or path.stem, "page=", _parts(pages), faults)
-    if kind == "HTML":
+    if kind == "html":
         found = read_page(decode_page(_read_bytes(path)))
     else:
-        read = {"Markdown": read_markdown, "reStructuredText": read_restructured}
+        read = {"markdown": read_markdown, "rst": read_restructured}
         found = read.get(kind, _read_plain)(read_source(path))
-    return Document(kind, found.title or path.stem, "P" if kind == "HTML" else "L", [found])
+    return Document(kind, found.title or path.stem, "P" if kind == "html" else "L", [found])
+
+
+def _begins_as_pdf(path: Path) -> bool:
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(5) == b"%PDF-"
+    return False
+
+
+def _suffixes(kind: str | None = None) -> str:
+    *most, last = KINDS[kind or "documents"]
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _parts(pages: Iterator[tuple[int, str]]) -> Iterator[Readable]:
@@ -186,7 +206,8 @@ def read_documents(
     Parameters
     ----------
     told: called at the end with one sentence about how many files were read and left out.
-    kind: one of the values of `KINDS`: what the files are, whatever their names say.
+    kind: one of `KINDS`, as which one document is read whatever its name is; of a folder, the files
+        whose names say so.
 
     Raises
     ------
@@ -195,34 +216,31 @@ def read_documents(
     count = _Count(path)
     if not path.exists():
         raise InputError(f"There is no file or folder {path}; check its name.")
-    if path.is_dir():
-        files = _files(path, count)
-    elif kind is not None or path.suffix.lower() in KINDS:
-        files = iter([(path.name, path)])
-    else:
-        raise InputError(f"{path} is no document; give a folder, or one of {_EXPECTED}.")
+    alone = not path.is_dir()
+    suffixes = KINDS[kind or "documents"]
+    files = iter([(path.name, path)]) if alone else _files(path, suffixes, count)
     for name, file in files:
         try:
-            yield from _document(name, file, split, count, kind)
+            yield from _document(name, file, kind if alone else None, split, count)
         except MissingPypdf as missing:
-            if file is path:
+            if alone:
                 raise
             count.leave_out(name, str(missing))
         except Unreadable as fault:
-            if file is path:
+            if alone:
                 raise InputError(f"{path}: {fault}.") from None
             count.leave_out(name, str(fault))
     if not count.read:
         raise InputError(
             f"{path} holds no document that can be read{count.left_out(': ')}; give a folder with "
-            f"{_EXPECTED}."
+            f"files whose names end in {_suffixes(kind)}."
         )
     if told is not None:
         told(count.sentence())
 
 
 def _document(
-    name: str, file: Path, split: Split, count: _Count, kind: str | None
+    name: str, file: Path, kind: str | None, split: Split, count: _Count
 ) -> Iterator[Passage]:
     """The passages of one document, which is counted at the end."""
     if any(letter < " " or letter == "\x7f" for letter in name):
@@ -237,13 +255,13 @@ def _document(
         yield passage
     count.pages += [f"{name}, {fault}" for fault in document.faults]
     if empty:
-        scanned = "; its pages may be pictures of text" if document.kind == "PDF" else ""
+        scanned = "; its pages may be pictures of text" if document.kind == "pdf" else ""
         raise Unreadable(f"it has no text{scanned}")
     count.read[document.kind] += 1
 
 
-def _files(root: Path, count: _Count) -> Iterator[tuple[str, Path]]:
-    """(relative path with ``/``, path) of the files of known kinds, in the order of the first."""
+def _files(root: Path, suffixes: tuple[str, ...], count: _Count) -> Iterator[tuple[str, Path]]:
+    """(relative path with ``/``, path) of the files whose names end so, in the first's order."""
     inside = root.resolve()
     stack = [_entries(root, "", count)]
     while stack:
@@ -256,7 +274,7 @@ def _files(root: Path, count: _Count) -> Iterator[tuple[str, Path]]:
             count.links += 1
         elif not entry.is_file():
             continue
-        elif (suffix := Path(name).suffix.lower()) in KINDS:
+        elif (suffix := Path(name).suffix.lower()) in suffixes:
             yield name, Path(entry.path)
         else:
             count.others[suffix or "no suffix"] += 1
@@ -305,7 +323,7 @@ class _Count:
 
     def sentence(self) -> str:
         """What was read and what was left out."""
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.read.most_common())
+        kinds = ", ".join(f"{n:,} {_CALLED.get(kind, kind)}" for kind, n in self.read.most_common())
         read = f"{self.path}: {_several(self.read.total(), 'document')} read ({kinds})"
         return printable(f"{read}{self.left_out('; left out: ')}")
 

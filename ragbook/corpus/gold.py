@@ -2,14 +2,17 @@
 
 `ragbook corpus build` cuts the passage ``0`` into the pieces ``0-1``, ``0-2`` and so on. A question
 file that names the whole document ``0`` still means something in the corpus of the pieces, as their
-ids lead back to it: where no passage is called ``0``, each of its pieces counts as gold.
+ids lead back to it: where no passage is called ``0``, each of its pieces counts as gold. So does
+each piece of the file ``guide/setup.md``, such as ``guide/setup.md#L12``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from ragbook.corpus.answers import has_answer
 from ragbook.corpus.ids import is_number
@@ -32,7 +35,7 @@ class Passages(Protocol):
 
 def meanings(ids: Iterable[str], wanted: Collection[str]) -> dict[str, tuple[str, ...]]:
     """What each of the gold ids `wanted` means among the ids of a corpus: itself if it is one of
-    them, otherwise the ids ``<id>-1``, ``<id>-2``, ... in the corpus's order; often none at all.
+    them, otherwise the ids of its pieces in the corpus's order; often none at all.
 
     The ids are read once, so that those of all of Wikipedia need not be in memory.
     """
@@ -48,8 +51,17 @@ def meanings(ids: Iterable[str], wanted: Collection[str]) -> dict[str, tuple[str
     return {one: (one,) if one in there else tuple(pieces.get(one, ())) for one in wanted}
 
 
+_PLACE = re.compile(r"#(?:L|P|page=)([1-9][0-9]{0,11})(?:\.([1-9][0-9]{0,11}))?\Z")
+
+
 def document_of(passage_id: str) -> str | None:
-    """The document that a piece was cut from, by its id; None for an id of another form."""
+    """The document that a piece was cut from, by its id; None for an id of another form.
+
+    Of ``<id>-1`` it is ``<id>``, of a place such as ``guide/setup.md#L12``, ``page.html#P5.2`` or
+    ``paper.pdf#page=3`` the file.
+    """
+    if (place := _PLACE.search(passage_id)) is not None:
+        return passage_id[: place.start()] or None
     document, _, number = passage_id.rpartition("-")
     whole = number.isascii() and is_number(number) and number != "0"
     return document if document and whole else None
@@ -99,7 +111,7 @@ def gold_passage(corpus: Passages, question: Question) -> Passage | None:
         try:
             return corpus.get(gold)
         except KeyError:
-            pieces = list(_pieces(corpus, gold))
+            pieces = list(_pieces(corpus, gold)) or _pieces_by_place(corpus, gold)
         if pieces:
             holding = (piece for piece in pieces if has_answer(piece.text, question.answers))
             return next(holding, pieces[0])
@@ -115,3 +127,19 @@ def _pieces(corpus: Passages, document: str) -> Iterator[Passage]:
         except KeyError:
             return
         number += 1
+
+
+_by_place: WeakKeyDictionary[Passages, dict[str, list[str]]] = WeakKeyDictionary()
+"""For each corpus that was asked for one: its documents whose pieces are named by their places, and
+these pieces' ids. To read all ids for every question would take long."""
+
+
+def _pieces_by_place(corpus: Passages, document: str) -> list[Passage]:
+    """A document's pieces whose ids name places."""
+    if corpus not in _by_place:
+        found: dict[str, list[str]] = {}
+        for passage_id in corpus.ids():
+            if (place := _PLACE.search(passage_id)) is not None:
+                found.setdefault(passage_id[: place.start()], []).append(passage_id)
+        _by_place[corpus] = found
+    return [corpus.get(one) for one in _by_place[corpus].get(document, ())]

@@ -39,7 +39,7 @@ FORMATS: dict[str, tuple[str | None, str | None]] = {
     "langchain": (None, "langchain"),
     "llamaindex": (None, "llamaindex"),
     "wikitext": (None, None),
-    **{kind: (None, None) for kind in documents.NAMES},
+    **{kind: (None, None) for kind in documents.KINDS},
 }
 """The formats that can be named: for each the form of its table, and its layout; None where the
 content says it."""
@@ -162,14 +162,14 @@ def open_passages(
         if (path / "manifest.json").is_file():
             raise InputError(f"{path} is an index and no corpus; name it with --index.")
     named = reading.format
-    kind = named if named in documents.NAMES else _kind(path) if named is None else None
+    kind = named if named in documents.KINDS else _kind(path) if named is None else None
     if kind is not None and reading.columns:
         raise InputError(f"{path} has no columns; leave --columns out.")
     identity, split = f"{_state(path)} {reading}", reading.split or DEFAULT_SPLIT
     if kind is not None:
 
         def pieces() -> Iterator[Passage]:
-            return documents.read_documents(path, split, told, documents.NAMES[kind])
+            return documents.read_documents(path, split, told, kind)
 
         return PassageSource(name, identity, pieces, places=True)
     return PassageSource(name, identity, lambda: _read(path, reading, told))
@@ -223,7 +223,7 @@ def _is_binary(path: Path) -> bool:
 
 
 def _kind(path: Path) -> str | None:
-    """Which of `documents.NAMES` a file or folder is; None for passages."""
+    """Which of `documents.KINDS` a file or folder is; None for passages."""
     if path.is_dir():
         return None if is_saved(path) or shards(path) else "documents"
     if documents.is_documents(path):

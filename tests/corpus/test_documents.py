@@ -551,7 +551,29 @@ def test_memory_does_not_grow_with_the_folder(tmp_path):
     assert peak(10_000) < 2 * few
 
 
+def test_a_kind_can_be_named(tmp_path):
+    fill(tmp_path, {"a.md": "# T", "b.txt": "# T", "c": "# T"})
+    split = DEFAULT_SPLIT
+    assert [p.text for p in read_documents(tmp_path / "c", split, None, "markdown")] == ["T"]
+    assert [p.text for p in read_documents(tmp_path / "a.md", split, None, "text")] == ["# T"]
+    found = [p.id for p in read_documents(tmp_path, split, None, "text")]
+    assert found == ["b.txt#L1"]
+    for kind in (None, "documents"):
+        found = [p.id for p in read_documents(tmp_path, split, None, kind)]
+        assert found == ["a.md#L1", "b.txt#L1"]
+        with pytest.raises(InputError, match=r"it is no document, .* \.xhtml or \.pdf"):
+            list(read_documents(tmp_path / "c", split, None, kind))
+    with pytest.raises(InputError, match=r"names end in \.rst\.$"):
+        list(read_documents(tmp_path, split, None, "rst"))
+
+
+@pypdf_only
+def test_a_pdf_file_is_known_by_its_beginning(tmp_path):
+    (tmp_path / "paper").write_bytes(pdf_of("text"))
+    assert [p.id for p in read(tmp_path / "paper")] == ["paper#page=1"]
+
+
 def test_a_document_tells_what_it_is(tmp_path):
     fill(tmp_path, {"a.md": "# T\n\ntext"})
     document = read_document(tmp_path / "a.md")
-    assert (document.kind, document.title, document.mark) == ("Markdown", "T", "L")
+    assert (document.kind, document.title, document.mark) == ("markdown", "T", "L")
