@@ -18,19 +18,22 @@
 # %% tags=["hide-input"]
 import io
 import os
+import re
 import shlex
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from experiments import layouts
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions
 from ragbook.cli import main
-from ragbook.evaluation import Comparison
+from ragbook.evaluation import Comparison, normalize_answer
 
+BOOK = Path.cwd()
 os.chdir(tempfile.mkdtemp())
 
 
@@ -41,7 +44,7 @@ def ragbook(line: str, shown: bool = True) -> None:
         status = main(shlex.split(line))
     print(f"$ ragbook {line}")
     if shown or status:
-        print(out.getvalue().rstrip())
+        print(re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).rstrip())  # without bold
 
 
 def write(name: str, content: str) -> None:
@@ -84,7 +87,7 @@ write(
 <footer>Write to us.</footer>""",
 )
 for passage in load_corpus("notes"):
-    print(f"{passage.id:<20} {passage.title}: {passage.text.splitlines()[0][:60]}")
+    print(f"{passage.id:<20} {passage.title}: {' '.join(passage.text.split())[:60]}...")
 
 # %% [markdown]
 # A passage's id names its file and the place where it begins, a line (`#L5`), a block of a page (`#P1`) or a
@@ -149,7 +152,9 @@ def beginning(path: Path) -> str:
         text = path.read_bytes().decode()
     except UnicodeDecodeError:
         return "(binary)"
-    return "" if "\0" in text else text.strip().splitlines()[0][:70]
+    lines = text.strip().splitlines()
+    shown = " ".join(text.split()) if lines[0] in ("{", "[") else lines[0]
+    return shown.replace("\t", " ⇥ ")[:70]
 
 
 def table(examples, read) -> Markdown:
@@ -196,13 +201,30 @@ table(layouts.QUESTIONS, questions)
 # ## Questions without answers
 #
 # Nobody has written down the answers to the questions you will be asked next week. The methods can still be
-# compared with each other: where they agree, they are more often right.
+# compared with each other: on how many questions do two of them give the same answer?
 
 # %%
 write("asked.txt", "Where does the Elbe rise?\nWhich city is near the mouth of the Oder?\n")
 ragbook("compare --index my-index --questions asked.txt --k 3 --out asked", shown=False)
-shares = {(p["a"], p["b"]): p["share"] for p in Comparison.load("asked").results["agreement"]}
-pd.Series(shares, name="agreement").unstack().round(2)
+asked = Comparison.load("asked")
+for pair in asked.results["agreement"]:
+    if pair["a"] == "realm":
+        print(f"REALM and {pair['b']}: {pair['share']:.0%} of {asked.results['questions']['n']}")
+
+# %% [markdown]
+# What is agreement worth? On MiniWiki's test questions, whose answers are known, FiD is right this often where
+# REALM says the same, and where it says something else:
+
+# %%
+known = Comparison.load(BOOK / "results")
+pairs = [(line["methods"]["fid"], line["methods"]["realm"]) for line in known.predictions]
+for said, agree in (("agree", True), ("differ", False)):
+    right = [
+        fid["em"]
+        for fid, realm in pairs
+        if (normalize_answer(fid["text"]) == normalize_answer(realm["text"])) == agree
+    ]
+    print(f"they {said} on {len(right):,} questions: FiD is right on {np.mean(right):.1%}")
 
 # %% [markdown]
 # ## Retrieval by itself
