@@ -129,7 +129,9 @@ Comparison.load("results")
 
 # %%
 line = Comparison.load("results").predictions[1]
-print(line["question"], "| gold passages:", line["gold_passages"], "| best at rank", line["gold_rank"])
+print(
+    line["question"], "| gold passages:", line["gold_passages"], "| best at rank", line["gold_rank"]
+)
 for name in ("realm", "fid"):
     entry = line["methods"][name]
     print(f"{name}: {entry['text']}, from {entry['evidence'][0]['passage_id']}")
