@@ -13,7 +13,7 @@ from ragbook.evaluation.ranking import read_qrels
 from ragbook.models.cross_encoder import load_cross_encoder
 from ragbook.retrieval.runs import Ranking, read_run, write_run
 from tests.fakes import HashEncoder
-from tests.models.test_cross_encoder import SMALL, spread
+from tests.models.test_cross_encoder import small, spread
 from tests.test_cli import ENVIRONMENT, fake_load, printed, refusal, run, write_lines
 
 PASSAGES = [
@@ -303,9 +303,7 @@ def reranker(tmp_path) -> Path:
     from ragbook.models.embedded import minilm_tokenizer
 
     folder = tmp_path / "reranker"
-    spread(BertForSequenceClassification(BertConfig(**SMALL | {"num_labels": 1}))).save_pretrained(
-        folder
-    )
+    spread(BertForSequenceClassification(BertConfig(**small(1)))).save_pretrained(folder)
     minilm_tokenizer().save_pretrained(folder)
     return folder
 

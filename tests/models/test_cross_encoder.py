@@ -44,6 +44,11 @@ PASSAGES = [
 IDENTITY = torch.nn.Identity()
 
 
+def small(labels: int) -> dict[str, Any]:
+    """The settings of a small model with so many labels."""
+    return {**SMALL, "num_labels": labels}
+
+
 def spread(model):
     """Weights so large that scores differ visibly."""
     torch.manual_seed(0)
@@ -55,9 +60,7 @@ def spread(model):
 @pytest.fixture
 def folder(tmp_path):
     """A BERT with one label, as `transformers` writes it."""
-    spread(BertForSequenceClassification(BertConfig(**SMALL | {"num_labels": 1}))).save_pretrained(
-        tmp_path
-    )
+    spread(BertForSequenceClassification(BertConfig(**small(1)))).save_pretrained(tmp_path)
     minilm_tokenizer().save_pretrained(tmp_path)
     return tmp_path
 
@@ -90,7 +93,7 @@ def test_scores_are_those_of_each_pair_alone(folder):
 
 
 def test_two_labels_give_the_log_odds_of_the_second(tmp_path):
-    config = RobertaConfig(**SMALL | {"num_labels": 2}, max_position_embeddings=33)
+    config = RobertaConfig(**small(2), max_position_embeddings=33)
     spread(RobertaForSequenceClassification(config)).save_pretrained(tmp_path)
     minilm_tokenizer().save_pretrained(tmp_path)
     # RoBERTa counts its places from the padding token's id on; the tokenizer allows 512.
@@ -232,7 +235,7 @@ def test_what_is_no_cross_encoder_is_refused(folder, tmp_path):
     with pytest.raises(InputError, match=r"BertForMaskedLM.* gives no score to a pair"):
         inspect_cross_encoder(str(other))
     three = tmp_path / "three"
-    BertForSequenceClassification(BertConfig(**SMALL | {"num_labels": 3})).save_pretrained(three)
+    BertForSequenceClassification(BertConfig(**small(3))).save_pretrained(three)
     minilm_tokenizer().save_pretrained(three)
     with pytest.raises(InputError, match="tells 3 classes apart"):
         inspect_cross_encoder(str(three))
