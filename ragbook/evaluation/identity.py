@@ -56,16 +56,29 @@ def _of_method(method: Method, known: dict[int, str]) -> list[Any]:
     source += repr([getattr(prompt, "template", None), getattr(prompt, "demonstrations", None)])
     source += repr([getattr(method, name, None) for name in SETTINGS])
     holders = [method, getattr(method, "reader", None), getattr(method, "lm", None)]
-    return [method.name, kind.__qualname__, source, _weights(holders, known), _of_retriever(method)]
+    return [
+        method.name,
+        kind.__qualname__,
+        source,
+        _weights(holders, known),
+        _of_retriever(method.retriever),
+    ]
 
 
-def _of_retriever(method: Method) -> list[Any]:
-    retriever = method.retriever
+def _of_retriever(retriever: Any) -> list[Any]:
+    """What a retriever finds passages with: encoders, index, corpus, the run that it gives, the
+    cross-encoder that orders them; and all of that of its parts."""
     encoders = encoders_of(retriever)
     hashes = [[getattr(e, "sha256", ""), getattr(e, "query_sha256", "")] for e in encoders]
     passages = getattr(getattr(retriever, "index", None), "digest", None)
     corpus = getattr(getattr(retriever, "corpus", None), "sha256", None)
-    return [getattr(retriever, "name", None), hashes, passages, corpus]
+    run = getattr(retriever, "sha256", None)
+    reranker = getattr(getattr(retriever, "reranker", None), "sha256", None)
+    how = [getattr(retriever, "depth", None), getattr(retriever, "score_scale", None)]
+    parts = [*getattr(retriever, "retrievers", ()), getattr(retriever, "fallback", None)]
+    inner = [_of_retriever(part) for part in parts if part is not None]
+    name = getattr(retriever, "name", None)
+    return [name, hashes, passages, corpus, run, reranker, how, inner]
 
 
 def _weights(holders: Sequence[Any], known: dict[int, str]) -> list[str]:
