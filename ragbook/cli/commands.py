@@ -6,10 +6,10 @@ import argparse
 import shutil
 import textwrap
 
+from ragbook.cli.appending import methods_to_add, stored_comparison
 from ragbook.cli.checks import check_reading, given_options
 from ragbook.cli.comparing import (
-    kept_answers,
-    save_comparison,
+    compare_methods,
     with_answers,
     without_answers,
 )
@@ -41,13 +41,15 @@ from ragbook.printable import printable
 
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
-    from ragbook import evaluation
     from ragbook.cli.advice import advice, answers_cut, cut_sentence
     from ragbook.corpus import load_questions, miniwiki
     from ragbook.corpus.gold import missing_sentence, placed
     from ragbook.evaluation.lines import scored_number
 
+    before = stored_comparison(arguments)
     names = method_names(arguments.methods, arguments.reader)
+    if before is not None:
+        names = methods_to_add(before, names, arguments.methods is not None)
     check_reading(arguments, names, given_options(arguments))
     source = arguments.questions
     questions = None if source is None else load_questions(source, arguments.split)
@@ -74,18 +76,7 @@ def compare(arguments: argparse.Namespace) -> int:
         )
     retriever, index = make_retriever(arguments, corpus, index)
     methods = load_methods(arguments, names, retriever, corpus, questions)
-    with kept_answers(arguments, methods, questions) as kept:
-        comparison = evaluation.compare(
-            methods,
-            questions,
-            k=arguments.k,
-            seed=arguments.seed,
-            index=index,
-            leave_one_out=arguments.leave_one_out,
-            kept=kept,
-        )
-        if kept is not None and arguments.out is not None:
-            save_comparison(comparison, arguments.out, kept.folder, corpus, questions)
+    comparison = compare_methods(arguments, methods, questions, corpus, index, retriever, before)
     results = comparison.results
     if results["cut_passages"]:
         say(cut_sentence(results["cut_passages"], results["cut_words"], "passages"))
