@@ -96,6 +96,12 @@ def new_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="save results, tables, figures and the explorer here",
     )
+    command.add_argument(
+        "--append",
+        action="store_true",
+        help="add the methods to the comparison that is stored in --out, whose own are not asked "
+        "again (without --methods, all that it lacks)",
+    )
     add_json(command)
 
     command = _command(
