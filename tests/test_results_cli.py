@@ -256,9 +256,9 @@ def test_an_addition_that_would_compare_unlike_things_is_refused(
     others = write_lines(tmp_path / "others.jsonl", PASSAGES[:2])
     assert "passages was" in refused("--corpus", others)
     asked = QuestionSet("asked", "all", QUESTIONS[:3])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: asked)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: asked)
     assert "questions was asked, all" in refused()
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: QUESTIONS)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: QUESTIONS)
     (tmp_path / "empty").mkdir()
     assert "no comparison to add to" in refused("--out", tmp_path / "empty")
     assert "name its folder" in refusal(capsys, *compare, "--append")
@@ -283,7 +283,7 @@ def test_an_option_of_the_added_method_alone_is_no_other_setting(capsys, compare
 
 def test_an_addition_that_failed_goes_on(capsys, compare, tmp_path, monkeypatch):
     asked = QuestionSet("asked", "all", [Question(f"Which {i}?", ("x",)) for i in range(20)])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: asked)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: asked)
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run(*compare, "--methods", "realm,fid", "--out", whole) == 0
     assert run(*compare, "--methods", "realm", "--out", out) == 0

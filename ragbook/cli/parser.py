@@ -67,6 +67,13 @@ def new_parser() -> argparse.ArgumentParser:
         "--questions", metavar="NAME_OR_PATH", help="questions (default on MiniWiki: MiniWiki's)"
     )
     command.add_argument("--methods", type=names, metavar="A,B", help="methods (default: all)")
+    command.add_argument(
+        "--gold",
+        choices=["passage", "answer"],
+        default="passage",
+        help="what a question's right passage is: the one that its file names, or with answer any "
+        "that holds an answer (default: passage; answer where the file names none)",
+    )
     add_k(command)
     add_reading(command)
     command.add_argument(
