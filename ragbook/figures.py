@@ -29,7 +29,9 @@ from matplotlib.spines import Spine
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
+from ragbook.errors import InputError
 from ragbook.evaluation.errors import LABELS
+from ragbook.evaluation.lines import scored_number
 from ragbook.evaluation.statistics import cut_off
 
 DPI = 160
@@ -112,7 +114,17 @@ class CheckedFigure:
         buffer = io.BytesIO()
         with matplotlib.rc_context(STYLE):  # ticks are created and styled only when drawn
             self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=METADATA[kind])
-        return buffer.getvalue()
+        return few_colours(buffer.getvalue()) if kind == "png" else buffer.getvalue()
+
+
+def few_colours(png: bytes) -> bytes:
+    """A picture in its 256 most useful colours: a third of the bytes, and nothing that one sees."""
+    from PIL import Image
+
+    picture, out = Image.open(io.BytesIO(png)), io.BytesIO()
+    few = picture.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
+    few.save(out, "PNG", optimize=True, dpi=picture.info["dpi"])
+    return out.getvalue()
 
 
 # --- reading a figure back ------------------------------------------------------------------------
@@ -284,7 +296,11 @@ def side_by_side(results: Mapping[str, Any]) -> CheckedFigure:
     Args:
         results: ``results.json`` as :func:`ragbook.compare` makes it; scores in 0..1 are shown as
             percentages.
+
+    Raises:
+        InputError: no question has a known answer, so that there are no scores.
     """
+    _check_scored(results)
     methods: Mapping[str, Any] = results["methods"]
     recalls = {entry["recall_at_k"] for entry in methods.values()} - {None}
     series = [
@@ -314,6 +330,20 @@ def own_and_shared(own: Mapping[str, Any], shared: Mapping[str, Any]) -> Checked
     return _two_series(own, series, recall, "exact match, % of questions (95 % intervals)")
 
 
+def _check_scored(results: Mapping[str, Any]) -> None:
+    if not scored_number(results):
+        raise InputError(
+            "No question of the comparison has a known answer, so there is no score to draw."
+        )
+
+
+def _title(results: Mapping[str, Any]) -> str:
+    """The questions, how many of them have a score, and k."""
+    questions, scored = results["questions"], scored_number(results)
+    n = questions["n"] if scored == questions["n"] else f"{scored} of {questions['n']}"
+    return f"{questions['name']} {questions['split']}, n = {n}, k = {results['k']}"
+
+
 def _interval(entry: Mapping[str, Any], metric: str) -> tuple[float, float, float]:
     """A method's score and its interval's ends, in 0..1."""
     return (entry[metric], *entry["ci95"][metric])
@@ -333,7 +363,7 @@ def _two_series(
         recall: where the dotted line stands, if there is one.
         xlabel: what the scores are.
     """
-    names, questions, k = list(series[0][2]), results["questions"], results["k"]
+    names, k = list(series[0][2]), results["k"]
     rows = np.arange(len(names), dtype=float)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 1.0 + 0.46 * len(names)), layout="constrained")
@@ -370,7 +400,7 @@ def _two_series(
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(xlabel)
         figure.legend(loc="outside upper center", ncols=3)
-        axes.set_title(f"{questions['name']} {questions['split']}, n = {questions['n']}, k = {k}")
+        axes.set_title(_title(results))
     return CheckedFigure(figure)
 
 
@@ -393,16 +423,20 @@ def errors(results: Mapping[str, Any]) -> CheckedFigure:
 
     Args:
         results: ``results.json`` as :func:`ragbook.compare` makes it, with ``errors``.
+
+    Raises:
+        InputError: no question has a known answer.
     """
+    _check_scored(results)
     methods: Mapping[str, Any] = results["methods"]
-    questions = results["questions"]
+    scored = scored_number(results)
     rows = np.arange(len(methods), dtype=float)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 1.3 + 0.4 * len(methods)), layout="constrained")
         axes = figure.subplots()
         left = np.zeros(len(methods))
         for kind, label in LABELS.items():
-            share = np.array([m["errors"][kind] / questions["n"] for m in methods.values()])
+            share = np.array([m["errors"][kind] / scored for m in methods.values()])
             colour = _KINDS[kind]
             axes.barh(
                 rows,
@@ -433,7 +467,5 @@ def errors(results: Mapping[str, Any]) -> CheckedFigure:
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("% of questions")
         figure.legend(loc="outside upper center", ncols=4)
-        axes.set_title(
-            f"{questions['name']} {questions['split']}, n = {questions['n']}, k = {results['k']}"
-        )
+        axes.set_title(_title(results))
     return CheckedFigure(figure)

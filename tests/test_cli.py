@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 COMMANDS = [
     ["compare"],
+    ["results"],
     ["ask"],
     ["retrieve"],
     ["evaluate"],

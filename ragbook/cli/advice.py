@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ragbook.evaluation.lines import scored_number
 from ragbook.evaluation.statistics import cut_off
 
 ENDURED = 0.03
@@ -21,7 +22,7 @@ def advice(results: Mapping[str, Any], max_length: int, length_penalty: float | 
     max_length, length_penalty: those that the methods had; None for the penalties that were chosen
         on dev questions.
     """
-    n = results["questions"]["n"]
+    n, scored = results["questions"]["n"], scored_number(results)
     penalty = (
         "--length-penalty 1, or a larger value,"
         if length_penalty is None or length_penalty < 1
@@ -33,9 +34,9 @@ def advice(results: Mapping[str, Any], max_length: int, length_penalty: float | 
         if held is None:  # it does not generate
             continue
         cut = scores["errors"]["cut"]
-        if cut > ENDURED * n:
+        if cut > ENDURED * scored:
             told.append(
-                f"{name}: {cut_off(cut / n)} % of its answers are the right one cut short; "
+                f"{name}: {cut_off(cut / scored)} % of its answers are the right one cut short; "
                 f"{penalty} favours longer answers."
             )
         if held > ENDURED * n:

@@ -7,16 +7,24 @@ import shutil
 import textwrap
 
 from ragbook.cli.checks import check_reading, given_options
-from ragbook.cli.comparing import kept_answers, save_comparison
+from ragbook.cli.comparing import (
+    kept_answers,
+    save_comparison,
+    with_answers,
+    without_answers,
+)
 from ragbook.cli.parts import (
     device_and_precision,
+    load_asked,
     load_encoder,
     load_language_model,
     load_methods,
+    load_passages,
     make_retriever,
     method_names,
     open_passages,
     read_text,
+    reading_of,
     served_by,
     stored_corpus,
 )
@@ -42,11 +50,13 @@ def compare(arguments: argparse.Namespace) -> int:
     from ragbook.cli.advice import advice, answers_cut, cut_sentence
     from ragbook.corpus import load_questions, miniwiki
     from ragbook.corpus.gold import missing_sentence, placed
+    from ragbook.evaluation.lines import scored_number
 
+    reading_of(arguments)  # or its refusal
     names = method_names(arguments.methods, arguments.reader)
     check_reading(arguments, names, given_options(arguments))
     source = arguments.questions
-    questions = None if source is None else load_questions(source, arguments.split)
+    questions = None if source is None else load_asked(arguments, arguments.split)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)  # fail now and not after an hour
     corpus, index = open_passages(arguments)
@@ -59,6 +69,8 @@ def compare(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None:
         questions = questions.head(arguments.limit)
     questions = placed(questions, corpus)
+    if (told := without_answers(questions)) is not None:
+        say(told)
     if (lost := missing_sentence(questions, corpus.name)) is not None:
         if arguments.retriever == "oracle":
             raise InputError(f"{lost}; the oracle needs the corpus that belongs to the questions.")
@@ -95,6 +107,10 @@ def compare(arguments: argparse.Namespace) -> int:
         if (errors := comparison.errors()) is not None:
             print()
             print_table(errors.terminal())
+        unscored = scored_number(comparison.results) < len(questions)
+        if unscored and (agreement := comparison.agreement(numbered=True)) is not None:
+            print()
+            print_table(agreement.terminal())
         if arguments.out is not None:
             print(f"saved in {printable(arguments.out)}")
     return OK
@@ -158,7 +174,7 @@ def index_build(arguments: argparse.Namespace) -> int:
         device, precision = device_and_precision(arguments)
     encoder = load_encoder(arguments)  # a name that means nothing ends here, before a long reading
     encoder.precision = precision
-    with stored_corpus(arguments.corpus, arguments.out) as corpus:
+    with stored_corpus(arguments) as corpus:
         if budget is not None:
             choice = choose_factory(len(corpus), encoder.dimension, budget)
             print("\n".join(choice.reasons))
@@ -324,13 +340,22 @@ def corpus_build(arguments: argparse.Namespace) -> int:
     """`ragbook corpus build`: cut articles into passages and write them as one file."""
     from ragbook.corpus.building import build_passages
     from ragbook.corpus.sources import open_source
+    from ragbook.corpus.splitting import DEFAULT_SPLIT
 
     if arguments.out.exists() and not arguments.overwrite:
         raise InputError(f"{arguments.out} exists; choose another file or give --overwrite.")
-    source = open_source(arguments.source, cache_folder() / "downloads", arguments.checksum)
+    how = reading_of(arguments)
+    downloads = cache_folder() / "downloads"
+    source = open_source(arguments.source, downloads, arguments.checksum, how, say)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     left_out = []
-    count = build_passages(source, arguments.out, arguments.processes, left_out=left_out.append)
+    count = build_passages(
+        source,
+        arguments.out,
+        arguments.processes,
+        split=how.split or DEFAULT_SPLIT,
+        left_out=left_out.append,
+    )
     if left_out:
         examples = "; ".join(f"{printable(page.title)}: {page.reason}" for page in left_out[:3])
         say(
@@ -343,9 +368,7 @@ def corpus_build(arguments: argparse.Namespace) -> int:
 
 def corpus_info(arguments: argparse.Namespace) -> int:
     """`ragbook corpus info`: how many passages a corpus has, how long they are, its hash."""
-    from ragbook.corpus import load_corpus
-
-    corpus = load_corpus(arguments.corpus)
+    corpus = load_passages(arguments, arguments.corpus)
     lengths = sorted(len(passage.text.split()) for passage in corpus)
     info = {
         "name": corpus.name,
@@ -457,10 +480,9 @@ def train(arguments: argparse.Namespace) -> int:
             raise InputError(f"Only the {which} --{option}; leave it out.")
     own = None
     if arguments.corpus is not None:
-        from ragbook.corpus import load_corpus, load_questions
-
-        questions = () if asked is None else load_questions(asked, "train")
-        own = load_corpus(arguments.corpus), questions
+        split = arguments.split or "train"
+        questions = () if asked is None else with_answers(load_asked(arguments, split))
+        own = load_passages(arguments, arguments.corpus), questions
         if asked is not None and arguments.name in ("reader", "fid", "methods"):
             from ragbook.corpus.gold import missing_sentence, placed
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragbook.cli.printing import say
+from ragbook.errors import InputError
 
 if TYPE_CHECKING:
-    from ragbook.corpus import QuestionSet
+    from ragbook.corpus import Question, QuestionSet
     from ragbook.evaluation import Comparison
     from ragbook.evaluation.kept import Kept
     from ragbook.methods import Method
@@ -69,12 +70,50 @@ def save_comparison(
     comparison: Comparison, out: Path, working: Path, corpus: Any, questions: QuestionSet
 ) -> None:
     """Write the results, tables, figures and the explorer to the folder `out`, all together, by way
-    of the folder `working`."""
+    of the folder `working`. There are no figures of scores where no answer is known."""
     from ragbook import explorer, figures
     from ragbook.evaluation.comparison import written_together
+    from ragbook.evaluation.lines import scored_number
 
     with written_together(out, working / "finished") as finished:
         comparison.write(finished)
-        figures.side_by_side(comparison.results).save(finished / "side_by_side.png")
-        figures.errors(comparison.results).save(finished / "errors.png")
+        if scored_number(comparison.results):
+            figures.side_by_side(comparison.results).save(finished / "side_by_side.png")
+            figures.errors(comparison.results).save(finished / "errors.png")
         explorer.write(finished / "explorer", comparison.predictions, corpus, questions)
+
+
+def without_answers(questions: Sequence[Question]) -> str | None:
+    """How many questions have no known answer, and what that means; None if all have one."""
+    n, without = len(questions), sum(not question.answers for question in questions)
+    if not without:
+        return None
+    which = "none of the" if without == n else f"{without:,} of the"
+    has = "has a known answer" if without == n else "have no known answer"
+    return (
+        f"{which} {n:,} questions {has}; they are asked, and where methods agree and what they "
+        "rely on is counted, but they are left out of all scores."
+    )
+
+
+def with_answers(questions: QuestionSet) -> QuestionSet:
+    """The questions to train on, those with a known answer; standard error says how many others are
+    left out.
+
+    Raises
+    ------
+    InputError: none is left.
+    """
+    from ragbook.corpus import QuestionSet
+
+    known = [question for question in questions if question.answers]
+    without = len(questions) - len(known)
+    if not without:
+        return questions
+    if not known:
+        raise InputError(
+            f"No question of {questions.name!r} has a known answer to learn; name others with "
+            "--questions."
+        )
+    say(f"{without:,} of the {len(questions):,} questions have no known answer and are left out.")
+    return QuestionSet(questions.name, questions.split, known, skipped=questions.skipped)

@@ -84,12 +84,101 @@ def some_of(known: list[str]) -> Any:
     return chosen
 
 
-def add_passages(command: argparse.ArgumentParser) -> None:
-    """`--corpus` and `--index`: where the passages are."""
+def columns(text: str) -> dict[str, str]:
+    """Parts of passages and questions, each with a file's own name of its column."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    named = {_PARTS.get(part.strip(), part.strip()): own.strip() for part, _, own in pairs}
+    parts = set(_PARTS.values())
+    if len(named) < len(pairs) or not all(named.values()) or named.keys() - parts:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} does not name columns, as in id=doc,title=name,text=body for passages or "
+            "question=query,answers=label,gold=doc,question-id=nr for questions"
+        )
+    return named
+
+
+_PARTS = {part: part for part in ("id", "title", "text", "question", "answers", "gold")} | {
+    "answer": "answers",
+    "gold_passage": "gold",
+    "question-id": "question-id",
+    "question_id": "question-id",
+    "qid": "question-id",
+}
+
+
+class Split(argparse.Action):
+    """`--split` where both passages and questions are read: ways of cutting texts are told from the
+    names of splits."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        way = values.partition(":")[0] in ("words", "sentences", "headings", "none")
+        setattr(namespace, "cut" if way else "split", values)
+
+
+def add_corpus(
+    command: argparse.ArgumentParser, what: str, required: bool = False, questions: bool = False
+) -> None:
+    """`--corpus` and how it is read; `questions` is whether the command reads some too."""
+    command.add_argument("--corpus", required=required, metavar="NAME_OR_PATH", help=what)
+    add_layout(command, questions)
+
+
+def add_layout(command: argparse.ArgumentParser, questions: bool = False) -> None:
+    """How passages, and perhaps questions, are read where their content does not say it."""
     command.add_argument(
-        "--corpus",
-        metavar="NAME_OR_PATH",
-        help="miniwiki or a passage file (default: that of --index, or miniwiki)",
+        "--format",
+        metavar="NAME",
+        help="what the passages are, such as beir, kilt, csv or markdown (default: what their "
+        "content says)",
+    )
+    command.add_argument(
+        "--columns",
+        type=columns,
+        metavar="PART=COLUMN,...",
+        help="a file's own names of the columns id, title and text"
+        + (", question, answers, gold and question-id" if questions else ""),
+    )
+    cutting = (
+        "how texts are cut into passages: words:100, sentences, headings or none (default: "
+        "documents by words:100, passages not at all)"
+    )
+    if questions:
+        command.set_defaults(cut=None)
+        command.add_argument(
+            "--split",
+            action=Split,
+            metavar="NAME",
+            help=f"split of the questions: train, dev or test (default); or {cutting}",
+        )
+        command.add_argument(
+            "--questions-format",
+            metavar="NAME",
+            help="what the questions are, such as squad or lines (default: what they say)",
+        )
+    else:
+        command.add_argument("--split", dest="cut", metavar="HOW", help=cutting)
+    command.add_argument(
+        "--overlap",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="how many words, or sentences, a passage repeats of the one before (default: 0)",
+    )
+
+
+def add_passages(command: argparse.ArgumentParser, questions: bool = False) -> None:
+    """`--corpus` and `--index`: where the passages are."""
+    add_corpus(
+        command,
+        "miniwiki, or a file or folder of passages or documents (default: that of --index, or "
+        "miniwiki)",
+        questions=questions,
     )
     command.add_argument(
         "--index",

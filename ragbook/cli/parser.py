@@ -6,14 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ragbook.cli import commands, ranking
+from ragbook.cli import commands, ranking, results
 from ragbook.cli.completion import SHELLS, PrintCompletion
 from ragbook.cli.options import (
+    add_corpus,
     add_device,
     add_encoder,
     add_interpolation,
     add_json,
     add_k,
+    add_layout,
     add_lm,
     add_measures,
     add_passages,
@@ -25,6 +27,7 @@ from ragbook.cli.options import (
     names,
     words,
 )
+from ragbook.cli.results import FORMS
 from ragbook.errors import InputError
 from ragbook.training import RECIPES
 from ragbook.version import __version__
@@ -58,12 +61,11 @@ def new_parser() -> argparse.ArgumentParser:
     top = _subcommands(parser)
 
     command = _command(top, "compare", commands.compare, "compare the methods on one index")
-    add_passages(command)
+    add_passages(command, questions=True)
     add_retriever(command, ["dense", "bm25", "hybrid", "oracle"])
     command.add_argument(
         "--questions", metavar="NAME_OR_PATH", help="questions (default on MiniWiki: MiniWiki's)"
     )
-    command.add_argument("--split", help="split of the questions: train, dev or test (default)")
     command.add_argument("--methods", type=names, metavar="A,B", help="methods (default: all)")
     add_k(command)
     add_reading(command)
@@ -97,13 +99,38 @@ def new_parser() -> argparse.ArgumentParser:
     add_json(command)
 
     command = _command(
+        top,
+        "results",
+        results.results,
+        "print a comparison that `compare --out` stored, or write it in another form",
+    )
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument(
+        "--format",
+        choices=FORMS,
+        help="squad, kilt: predictions for these evaluation scripts, a file for each method; csv: "
+        "a row for each question and method, exactly as answered (import it into spreadsheets as "
+        "text: a cell that begins with = would run); tidy-csv, tidy-parquet: a row for each method "
+        "and metric",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE_OR_DIR",
+        help="the file; of squad and kilt, the folder of the files",
+    )
+    command.add_argument("--methods", type=names, metavar="A,B", help="only these (default: all)")
+    command.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_json(command)
+
+    command = _command(
         top, "ask", commands.ask, "ask all methods one question; shows their evidence too"
     )
     command.add_argument("question", type=words, metavar="QUESTION")
     command.add_argument(
         "--method", type=lambda name: [name], metavar="NAME", help="only this method"
     )
-    add_passages(command)
+    add_passages(command, questions=True)
     add_retriever(command, ["dense", "bm25", "hybrid"])
     command.add_argument(
         "--id", dest="question_id", metavar="ID", help="for --run: the question's id there"
@@ -123,12 +150,11 @@ def new_parser() -> argparse.ArgumentParser:
         ranking.retrieve,
         "write what retrievers find as run files, and measure it where it is known what is right",
     )
-    add_passages(command)
+    add_passages(command, questions=True)
     add_retriever(command, ["dense", "bm25", "hybrid"], several=True)
     command.add_argument(
         "--questions", metavar="NAME_OR_PATH", help="questions (default on MiniWiki: MiniWiki's)"
     )
-    command.add_argument("--split", help="split of the questions: train, dev or test (default)")
     add_k(command, 100, "passages retrieved (default: 100)")
     command.add_argument(
         "--limit", type=at_least(1), metavar="N", help="only the first N questions"
@@ -165,8 +191,7 @@ def new_parser() -> argparse.ArgumentParser:
         metavar="NAME_OR_PATH",
         help="the questions; with the passages, hit@k counts those that hold an answer",
     )
-    command.add_argument("--split", help="split of the questions: train, dev or test (default)")
-    add_passages(command)
+    add_passages(command, questions=True)
     add_measures(command)
     command.add_argument(
         "--skip-missing",
@@ -177,9 +202,7 @@ def new_parser() -> argparse.ArgumentParser:
 
     group = _subcommands(_command(top, "index", None, "build, check and search a passage index"))
     command = _command(group, "build", commands.index_build, "encode a corpus and write its index")
-    command.add_argument(
-        "--corpus", required=True, metavar="NAME_OR_PATH", help="miniwiki, or a file"
-    )
+    add_corpus(command, "miniwiki, or a file or folder of passages or documents", required=True)
     command.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder of the index"
     )
@@ -284,16 +307,17 @@ def new_parser() -> argparse.ArgumentParser:
         group,
         "build",
         commands.corpus_build,
-        "cut a Wikipedia dump, TSV, JSON lines or data set into passages of at most 100 words; a "
-        "killed build goes on where it was",
+        "cut a Wikipedia dump, documents, passages or a data set into passages of at most 100 "
+        "words; a killed build goes on where it was",
     )
     command.add_argument(
         "source",
         metavar="SOURCE",
-        help="a file .xml, .xml.bz2 (MediaWiki), .tsv or .jsonl, plain or .gz; the https address "
-        "of one, which is kept in RAGBOOK_CACHE; or hf:NAME:CONFIGURATION for a Hugging Face data "
-        "set",
+        help="a file .xml, .xml.bz2 (MediaWiki), or a file or folder of passages or documents; the "
+        "https address of a file, which is kept in RAGBOOK_CACHE; hf:NAME:CONFIGURATION for a "
+        "Hugging Face data set; or - for standard input",
     )
+    add_layout(command)
     command.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help=".jsonl or .jsonl.gz"
     )
@@ -306,6 +330,7 @@ def new_parser() -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
     command = _command(group, "info", commands.corpus_info, "show what a corpus holds")
     command.add_argument("corpus", metavar="NAME_OR_PATH")
+    add_layout(command)
     add_json(command)
 
     group = _subcommands(_command(top, "datastore", None, "build and search a kNN-LM datastore"))
@@ -350,7 +375,7 @@ def new_parser() -> argparse.ArgumentParser:
         "from trained models",
     )
     command.add_argument("name", metavar="NAME", help=f"recipe: {', '.join(RECIPES)}")
-    command.add_argument("--corpus", metavar="NAME_OR_PATH", help="your own passages")
+    add_corpus(command, "your own passages", questions=True)
     command.add_argument(
         "--questions",
         metavar="NAME_OR_PATH",

@@ -17,7 +17,8 @@ from ragbook.files import cache_folder
 from ragbook.printable import printable
 
 if TYPE_CHECKING:
-    from ragbook.corpus import Corpus, Question, QuestionSet
+    from ragbook.corpus import Corpus, Passage, Question, QuestionSet
+    from ragbook.corpus.readers import PassageSource, Reading
     from ragbook.index import PassageIndex
     from ragbook.index.passages import StoredPassages
     from ragbook.methods import Method
@@ -98,17 +99,63 @@ def _prompt(
     return {"prompt": template, "demonstrations": drawn}
 
 
+def reading_of(arguments: argparse.Namespace) -> Reading:
+    """How --format, --columns, --split and --overlap say that passages are read."""
+    from ragbook.corpus.readers import Reading
+    from ragbook.corpus.splitting import parse_split
+
+    cut, overlap = arguments.cut, arguments.overlap
+    split = None if cut is None and not overlap else parse_split(cut or "words", overlap)
+    named = arguments.columns or {}
+    columns = {part: named[part] for part in ("id", "title", "text") if part in named}
+    return Reading(arguments.format, columns, split)
+
+
+def load_passages(arguments: argparse.Namespace, name: str) -> Corpus:
+    """The corpus of that name or path, read as the options say."""
+    from ragbook.corpus import Corpus, miniwiki, readers
+
+    reading = reading_of(arguments)
+    if name in miniwiki.NAMES:
+        if reading != readers.Reading():
+            raise InputError(
+                f"{name} is read in one way; leave --format, --columns, --split and --overlap out."
+            )
+        return readers.load_corpus(name)
+    source = readers.open_passages(name, reading, say)
+    return Corpus(source.name, _counted(source))
+
+
+def _counted(source: PassageSource) -> Iterator[Passage]:
+    """The passages of a source, with a progress bar on a terminal if they take a while."""
+    from tqdm import tqdm
+
+    name = printable(source.name)
+    yield from tqdm(source.passages(), f"reading {name}", unit="passage", delay=2, disable=None)
+
+
+def load_asked(arguments: argparse.Namespace, split: str | None) -> QuestionSet:
+    """The questions of --questions, read as the options say."""
+    from ragbook.corpus import load_questions
+
+    if arguments.questions == arguments.corpus == "-":
+        raise InputError("Standard input can be passages or questions, not both; name a file.")
+    named = arguments.columns or {}
+    columns = {part: named[part] for part in ("question", "answers", "gold") if part in named}
+    if "question-id" in named:
+        columns["id"] = named["question-id"]
+    return load_questions(arguments.questions, split, arguments.questions_format, columns, told=say)
+
+
 def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex | None]:
     """The corpus that --corpus or --index names (MiniWiki by default), and the index of --index."""
-    from ragbook.corpus import load_corpus
-
     if arguments.index is None:
-        return load_corpus(arguments.corpus or "miniwiki"), None
+        return load_passages(arguments, arguments.corpus or "miniwiki"), None
     from ragbook.index import PassageIndex
 
     index = PassageIndex.open(arguments.index, arguments.verify)
     if arguments.corpus is not None:
-        corpus = load_corpus(arguments.corpus)
+        corpus = load_passages(arguments, arguments.corpus)
         if corpus.sha256 != index.corpus.sha256:
             raise InputError(
                 f"The index {arguments.index} holds {len(index):,} passages of "
@@ -119,26 +166,24 @@ def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex |
 
 
 @contextmanager
-def stored_corpus(name_or_path: str, out: Path) -> Iterator[Corpus | StoredPassages]:
-    """The corpus from which the index `out` is built. A file is read as a stream and kept in a
-    hidden folder beside `out` until the index exists, so that all of Wikipedia need not fit into
-    memory."""
-    from ragbook.corpus import load_corpus, miniwiki, read_passages
-    from ragbook.corpus.files import bare_name
+def stored_corpus(arguments: argparse.Namespace) -> Iterator[Corpus | StoredPassages]:
+    """The corpus of --corpus, from which the index --out is built. It is read as a stream and kept
+    in a hidden folder beside --out until the index exists, so that all of Wikipedia need not fit
+    into memory."""
+    from ragbook.corpus import miniwiki, readers
 
-    path = Path(name_or_path)
-    if name_or_path in miniwiki.NAMES or not os.path.isfile(path):
-        yield load_corpus(name_or_path)  # raises InputError for an unknown name
+    reading = reading_of(arguments)
+    if arguments.corpus in miniwiki.NAMES:
+        yield load_passages(arguments, arguments.corpus)
         return
     from ragbook.index.passages import spool
     from ragbook.index.working import beside
 
-    status = path.stat()
-    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    out = Path(os.path.abspath(out))
+    source = readers.open_passages(arguments.corpus, reading, say)
+    out = Path(os.path.abspath(arguments.out))
     folder = out.with_name(f".{out.name}.passages")
     try:
-        yield spool(folder, bare_name(path), identity, read_passages(path))
+        yield spool(folder, source.name, source.identity, _counted(source))
     except InputError:
         if (folder / "source.json").is_file() and not beside(out).exists():
             shutil.rmtree(folder)  # there is no build that could go on

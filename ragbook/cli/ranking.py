@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ragbook.cli.checks import check_retriever, given_options
 from ragbook.cli.parts import (
     device_and_precision,
+    load_asked,
     make_retriever,
     make_retrievers,
     open_passages,
@@ -44,7 +45,7 @@ def retrieve(arguments: argparse.Namespace) -> int:
     device, precision = device_and_precision(arguments)
     asked = None if arguments.measures is None else parse_measures(arguments.measures)
     source = arguments.questions
-    questions = None if source is None else load_questions(source, arguments.split)
+    questions = None if source is None else load_asked(arguments, arguments.split)
     corpus, index = open_passages(arguments)
     if questions is None:
         if corpus.name not in miniwiki.NAMES:
@@ -140,7 +141,6 @@ def _ranked(retriever: Retriever, questions: QuestionSet, k: int) -> dict[str, R
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """`ragbook evaluate`: measure run files by judgements or by the text of answers."""
-    from ragbook.corpus import load_questions
     from ragbook.corpus.gold import missing_sentence, placed
     from ragbook.evaluation.ranking import measure_runs, parse_measures, qrels_of, read_qrels
     from ragbook.retrieval.runs import read_run
@@ -160,7 +160,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     names = _names(arguments.runs)
     questions, corpus = None, None
     if arguments.questions is not None:
-        questions = load_questions(arguments.questions, arguments.split).numbered()
+        questions = load_asked(arguments, arguments.split).numbered()
     if has_corpus and questions is not None:
         corpus, _ = open_passages(arguments)
         questions = placed(questions, corpus)
@@ -231,7 +231,7 @@ def asked_question(arguments: argparse.Namespace) -> Question:
     ------
     InputError: --run without an id or with two, or an id without --run.
     """
-    from ragbook.corpus import Question, load_questions
+    from ragbook.corpus import Question
 
     text, own, source = arguments.question, arguments.question_id, arguments.questions
     if arguments.run_file is None:
@@ -246,7 +246,7 @@ def asked_question(arguments: argparse.Namespace) -> Question:
         )
     if own is not None:
         return Question(text, (), id=own)
-    for question in load_questions(source).numbered():
+    for question in load_asked(arguments, arguments.split).numbered():
         if question.text == text:
             return Question(text, (), id=question.id)
     raise InputError(

@@ -23,44 +23,37 @@ from tqdm import tqdm
 
 from ragbook import manifests
 from ragbook.corpus.files import format_suffix
+from ragbook.corpus.gold import document_of
 from ragbook.corpus.ids import Ids, is_number
 from ragbook.corpus.processes import process_pool
 from ragbook.corpus.sources import Source
+from ragbook.corpus.splitting import DEFAULT_SPLIT, Split, cut_passage
 from ragbook.corpus.types import Passage
 from ragbook.errors import InputError
 from ragbook.files import replace_file, write_json, write_whole
 from ragbook.printable import printable
 
-WORDS = 100  # in a passage, as DPR cut Wikipedia (Karpukhin et al. 2020, section 4.1)
 PART = 2_000  # articles of a dump, or passages of any other source
 TASK = 20  # articles that a process takes at a time
 
 _T = TypeVar("_T")
 
 
-def cut(passage: Passage, words: int = WORDS) -> list[Passage]:
-    """Cut a passage of more than `words` words into pieces of `words` words, the last one shorter.
-
-    Pieces keep the title and get the ids ``<id>-1``, ``<id>-2``, ...; a passage that is short
-    enough is not changed. Words are separated by white space, and in the pieces by single spaces.
-    """
-    tokens = passage.text.split()
-    if len(tokens) <= words:
-        return [passage]
-    return [
-        Passage(f"{passage.id}-{number}", passage.title, " ".join(tokens[at : at + words]))
-        for number, at in enumerate(range(0, len(tokens), words), 1)
-    ]
-
-
-def split_passages(passages: Iterable[Passage], words: int = WORDS) -> Iterator[Passage]:
-    """:func:`cut` of all the passages of a source, in order.
+def split_passages(passages: Iterable[Passage], split: Split = DEFAULT_SPLIT) -> Iterator[Passage]:
+    """:func:`ragbook.corpus.splitting.cut_passage` of all the passages of a source, in order.
 
     Raises InputError if another passage has, or may have, the same id as a piece.
     """
+    return (piece for piece, _ in _split(passages, split))
+
+
+_Placed = tuple[Passage, str | None]  # with the id of what it is a piece of, if it is one
+
+
+def _split(passages: Iterable[Passage], split: Split) -> Iterator[_Placed]:
     seen, numbers_cut = Ids(), Ids()
     for passage in passages:
-        pieces = cut(passage, words)
+        pieces = cut_passage(passage, split)
         if is_number(passage.id):
             # To save memory, ids of pieces of numbered passages are not stored: for "12-3" only
             # "12" is.
@@ -79,7 +72,11 @@ def split_passages(passages: Iterable[Passage], words: int = WORDS) -> Iterator[
                 f"Cutting the text of passage {passage.id!r} gives the id {clashes[0]!r} a "
                 "second time; rename one of the two in the source."
             )
-        yield from pieces
+        yield from _placed(passage, pieces)
+
+
+def _placed(passage: Passage, pieces: list[Passage]) -> list[_Placed]:
+    return [(piece, passage.id if len(pieces) > 1 else None) for piece in pieces]
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def build_passages(
     source: Source,
     out: Path,
     processes: int = 1,
-    words: int = WORDS,
+    split: Split = DEFAULT_SPLIT,
     progress: bool = True,
     left_out: Callable[[LeftOut], None] | None = None,
 ) -> int:
@@ -108,19 +105,19 @@ def build_passages(
     out: the file; an existing one is replaced.
     processes: number of processes for the articles of a dump, whose wikitext takes most of the
         time.
-    words: the most words in a passage.
+    split: how the articles or passages are cut.
     left_out: called at the end for each article that could not be read, in the source's order.
 
     Raises
     ------
     InputError: `out` has another suffix, the source has a fault, or two passages have the same id.
     """
-    if format_suffix(out) != ".jsonl":
+    if format_suffix(out) != ".jsonl" or out.suffix.lower() not in (".jsonl", ".gz"):
         raise InputError(
             f"{out} is written as JSON lines; let its name end in .jsonl or .jsonl.gz."
         )
     zipped = out.suffix.lower() == ".gz"
-    described = repr((source.identity, words, PART, zipped))
+    described = repr((source.identity, split, PART, zipped))
     parts = out.with_name(
         f".{out.name}.parts-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
     )
@@ -131,7 +128,7 @@ def build_passages(
     try:
         counts = _finished(parts)
         bar = tqdm(
-            _parts(source, len(counts), processes, words),
+            _parts(source, len(counts), processes, split),
             desc=printable(source.name),
             unit="part",
             initial=len(counts),
@@ -177,16 +174,18 @@ def _finished(parts: Path) -> list[int]:
     return [int(name.split("-")[1]) for name in names]
 
 
-def _write_part(parts: Path, number: int, passages: list[Passage], zipped: bool) -> None:
+def _write_part(parts: Path, number: int, passages: list[_Placed], zipped: bool) -> None:
     path = parts / _part_name(number, len(passages))
-    lines = (
-        json.dumps({"id": p.id, "title": p.title, "text": p.text}, ensure_ascii=False) + "\n"
-        for p in passages
-    )
-    data = "".join(lines).encode()
+    data = "".join(_line(*each) for each in passages).encode()
     if zipped:  # gzip parts can be joined to one file; without a time stamp the bytes are the same
         data = gzip.compress(data, mtime=0)
     write_whole(path, lambda sink: sink.write(data))
+
+
+def _line(passage: Passage, document: str | None) -> str:
+    of = {} if document is None else {"document": document}
+    entry = {"id": passage.id, **of, "title": passage.title, "text": passage.text}
+    return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 def _write_left_out(parts: Path, number: int, faults: list[LeftOut]) -> None:
@@ -207,11 +206,14 @@ def _read_left_out(parts: Path, number: int) -> list[LeftOut]:
 
 
 def _parts(
-    source: Source, done: int, processes: int, words: int
-) -> Iterator[tuple[list[Passage], list[LeftOut]]]:
+    source: Source, done: int, processes: int, split: Split
+) -> Iterator[tuple[list[_Placed], list[LeftOut]]]:
     """The passages of every part after the first `done`, and its articles that were left out."""
     if source.article is None:  # reading is cheap, so finished parts are read and checked again
-        pieces = split_passages(source.records(), words)
+        if source.places:
+            pieces = ((piece, document_of(piece.id)) for piece in source.records())
+        else:
+            pieces = _split(source.records(), split)
         for block in _blocks(islice(pieces, done * PART, None), PART):
             yield block, []
         return
@@ -219,7 +221,8 @@ def _parts(
     for articles in _blocks(_mapped(source.article, records, processes), PART):
         passages = [article for article in articles if isinstance(article, Passage)]
         faults = [article for article in articles if isinstance(article, LeftOut)]
-        yield [piece for passage in passages for piece in cut(passage, words)], faults
+        cut = [_placed(passage, cut_passage(passage, split)) for passage in passages]
+        yield [piece for pieces in cut for piece in pieces], faults
 
 
 def _blocks(items: Iterator[_T], size: int) -> Iterator[list[_T]]:

@@ -2,14 +2,18 @@
 
 `ragbook corpus build` cuts the passage ``0`` into the pieces ``0-1``, ``0-2`` and so on. A question
 file that names the whole document ``0`` still means something in the corpus of the pieces, as their
-ids lead back to it: where no passage is called ``0``, each of its pieces counts as gold.
+ids lead back to it: where no passage is called ``0``, each of its pieces counts as gold. So does
+each piece of the file ``guide/setup.md``, such as ``guide/setup.md#L12``. HotpotQA and others name
+articles by their titles: a gold id that is no id of the corpus means the passages of that title.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from ragbook.corpus.answers import has_answer
 from ragbook.corpus.ids import is_number
@@ -25,6 +29,10 @@ class Passages(Protocol):
         """All ids, in order."""
         ...
 
+    def titles(self) -> Iterator[str]:
+        """The titles, in the same order."""
+        ...
+
     def get(self, passage_id: str) -> Passage:
         """The passage with this id; KeyError if there is none."""
         ...
@@ -32,7 +40,7 @@ class Passages(Protocol):
 
 def meanings(ids: Iterable[str], wanted: Collection[str]) -> dict[str, tuple[str, ...]]:
     """What each of the gold ids `wanted` means among the ids of a corpus: itself if it is one of
-    them, otherwise the ids ``<id>-1``, ``<id>-2``, ... in the corpus's order; often none at all.
+    them, otherwise the ids of its pieces in the corpus's order; often none at all.
 
     The ids are read once, so that those of all of Wikipedia need not be in memory.
     """
@@ -48,8 +56,17 @@ def meanings(ids: Iterable[str], wanted: Collection[str]) -> dict[str, tuple[str
     return {one: (one,) if one in there else tuple(pieces.get(one, ())) for one in wanted}
 
 
+_PLACE = re.compile(r"#(?:L|P|page=)([1-9][0-9]{0,11})(?:\.([1-9][0-9]{0,11}))?\Z")
+
+
 def document_of(passage_id: str) -> str | None:
-    """The document that a piece was cut from, by its id; None for an id of another form."""
+    """The document that a piece was cut from, by its id; None for an id of another form.
+
+    Of ``<id>-1`` it is ``<id>``, of a place such as ``guide/setup.md#L12``, ``page.html#P5.2`` or
+    ``paper.pdf#page=3`` the file.
+    """
+    if (place := _PLACE.search(passage_id)) is not None:
+        return passage_id[: place.start()] or None
     document, _, number = passage_id.rpartition("-")
     whole = number.isascii() and is_number(number) and number != "0"
     return document if document and whole else None
@@ -62,6 +79,10 @@ def placed(questions: QuestionSet, corpus: Passages) -> QuestionSet:
     if not wanted:
         return questions
     found = meanings(corpus.ids(), wanted)
+    # A number is no title: one that the corpus lacks is the id of another corpus.
+    unknown = {one for one in wanted if not found[one] and any(map(str.isalpha, one))}
+    if unknown:
+        found |= _of_titles(corpus, unknown)
 
     def known(question: Question) -> Question:
         there = tuple(dict.fromkeys(own for gold in question.gold_ids for own in found[gold]))
@@ -70,6 +91,15 @@ def placed(questions: QuestionSet, corpus: Passages) -> QuestionSet:
     return QuestionSet(
         questions.name, questions.split, map(known, questions), skipped=questions.skipped
     )
+
+
+def _of_titles(corpus: Passages, titles: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The ids of the passages that have each of some titles."""
+    found: dict[str, list[str]] = {title: [] for title in titles}
+    for passage_id, title in zip(corpus.ids(), corpus.titles(), strict=True):
+        if title in found:
+            found[title].append(passage_id)
+    return {title: tuple(ids) for title, ids in found.items()}
 
 
 def missing(questions: Iterable[Question]) -> list[Question]:
@@ -93,17 +123,24 @@ def missing_sentence(questions: Sequence[Question], corpus: str) -> str | None:
 
 def gold_passage(corpus: Passages, question: Question) -> Passage | None:
     """The passage that a question's first gold id with a meaning names: of a document's pieces the
-    first that holds an answer, or the first of all. None if the question names no gold passage, or one that the corpus
-    lacks."""
+    first that holds an answer, or the first of all. For ids that are titles the question must have
+    been `placed`. None if the question names no gold passage, or
+    only ones that the corpus lacks."""
     for gold in question.gold_ids:
         try:
             return corpus.get(gold)
         except KeyError:
-            pieces = list(_pieces(corpus, gold))
+            pieces = list(_pieces(corpus, gold)) or _pieces_by_place(corpus, gold)
         if pieces:
-            holding = (piece for piece in pieces if has_answer(piece.text, question.answers))
-            return next(holding, pieces[0])
-    return None
+            return _holding(pieces, question)
+    placed = [corpus.get(one) for one in question.placed or ()]
+    return _holding(placed, question) if placed else None
+
+
+def _holding(passages: Sequence[Passage], question: Question) -> Passage:
+    """The first of some passages that holds an answer, or the first of all."""
+    holding = (one for one in passages if has_answer(one.text, question.answers))
+    return next(holding, passages[0])
 
 
 def _pieces(corpus: Passages, document: str) -> Iterator[Passage]:
@@ -115,3 +152,19 @@ def _pieces(corpus: Passages, document: str) -> Iterator[Passage]:
         except KeyError:
             return
         number += 1
+
+
+_by_place: WeakKeyDictionary[Passages, dict[str, list[str]]] = WeakKeyDictionary()
+"""For each corpus that was asked for one: its documents whose pieces are named by their places, and
+these pieces' ids. To read all ids for every question would take long."""
+
+
+def _pieces_by_place(corpus: Passages, document: str) -> list[Passage]:
+    """A document's pieces whose ids name places."""
+    if corpus not in _by_place:
+        found: dict[str, list[str]] = {}
+        for passage_id in corpus.ids():
+            if (place := _PLACE.search(passage_id)) is not None:
+                found.setdefault(passage_id[: place.start()], []).append(passage_id)
+        _by_place[corpus] = found
+    return [corpus.get(one) for one in _by_place[corpus].get(document, ())]

@@ -1,199 +1,297 @@
-"""Question files: NQ-open's JSON lines, SQuAD's JSON, DPR's JSON and CSV, plain or gzip."""
+"""Questions of one's own: a file of any layout of :mod:`ragbook.corpus.question_layouts`, in any
+form of :mod:`ragbook.corpus.tables`, or one question a line."""
 
-import ast
-import json
+from __future__ import annotations
+
 import os
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ragbook.corpus import miniwiki
 from ragbook.corpus.files import (
     bare_name,
     checked_text,
+    first_line,
     format_suffix,
+    located,
     read_json,
     read_lines,
-    read_objects,
-    read_rows,
-    text_field,
+)
+from ragbook.corpus.question_layouts import (
+    COLUMNS,
+    KNOWN,
+    LAYOUTS,
+    Asked,
+    columns_of,
+    plain,
+)
+from ragbook.corpus.readers import beir_file
+from ragbook.corpus.tables import (
+    FORMS,
+    Row,
+    Table,
+    form_of,
+    hub_table,
+    is_saved,
+    listed,
+    open_tables,
+    shards,
 )
 from ragbook.corpus.types import Question, QuestionSet
 from ragbook.errors import InputError
 
-_FORMATS = (
-    'NQ-open JSON lines (.jsonl; "question", "answer"), SQuAD or DPR JSON (.json), '
-    "or DPR CSV (.csv, .tsv; question, tab, ['answer', ...]), each also as .gz"
+FORMATS: dict[str, tuple[str | None, str | None]] = {
+    "nq-open": ("jsonl", "plain"),
+    "dpr": (None, "plain"),
+    "squad": ("json", None),
+    "mrqa": ("jsonl", "mrqa"),
+    "triviaqa": (None, None),
+    "webquestions": (None, None),
+    "hotpotqa": (None, "hotpotqa"),
+    "2wikimultihopqa": (None, "hotpotqa"),
+    "musique": (None, "musique"),
+    "popqa": (None, "popqa"),
+    "flashrag": (None, "plain"),
+    "kilt": (None, "kilt"),
+    "beir": (None, "beir"),
+    "csv": ("csv", None),
+    "tsv": ("tsv", None),
+    "jsonl": ("jsonl", None),
+    "json": ("json", None),
+    "parquet": ("parquet", None),
+    "arrow": ("arrow", None),
+    "lines": (None, None),
+}
+"""The formats that can be named: for each the form of its table, and its layout; None where the
+content says it."""
+
+_EXPECTED = (
+    "JSON lines (NQ-open, FlashRAG, KILT, MRQA, MuSiQue, BEIR's queries), JSON (SQuAD, DPR, "
+    "TriviaQA, WebQuestions, HotpotQA, 2WikiMultihopQA), CSV, TSV or Parquet with a column "
+    '"question", or a text file with one question a line'
 )
+Told = Callable[[str], None]
+_USUAL = "questions with their answers"
+_USUAL_NAMES = frozenset((None, "question", "answer", "answers", "gold_passage", "id"))
+"""The layout that needs no word: NQ-open's and DPR's, and what this book adds to it."""
 
-_Reader = Callable[[Path], Iterator[Question | None]]  # None stands for an unanswerable question
 
-
-def load_questions(name_or_path: str | os.PathLike[str], split: str | None = None) -> QuestionSet:
-    """The questions of a bundled set or of a file.
+def load_questions(
+    name_or_path: str | os.PathLike[str],
+    split: str | None = None,
+    format: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    told: Told | None = None,
+) -> QuestionSet:
+    """The questions of a bundled set, of a file, of ``hf:NAME``, or of standard input, ``-``.
 
     The bundled sets are ``"miniwiki"`` and ``"miniwiki-2012"``, with the answers of the earlier
-    edition; `split` is train, dev or test, the default. A file has only one split: `split` only
-    names it in the results, and is "all" by default. Questions that a SQuAD file marks as
-    unanswerable are left out and counted in ``skipped``. A question keeps the "id" that it has in
-    JSON; ids are unique.
+    edition; `split` is train, dev or test, the default. Of a folder in BEIR's layout `split` says
+    whose judgements name the gold passages, by default test. Any other file has only one split:
+    `split` only names it in the results, and is "all" by default. Questions that a file marks as
+    unanswerable are left out and counted in ``skipped``; those without answers are kept. A question
+    keeps the id that it has in its file; ids are unique.
 
-    Raises InputError if there is no such set, the format is unknown, an entry is malformed, or
-    no question is left.
+    Parameters
+    ----------
+    format: one of `FORMATS`; by default what the content says.
+    columns: the file's own names of the columns "question", "answers", "gold" and "id".
+    told: called with one sentence that says how the questions were read, if that needs a word.
+
+    Raises
+    ------
+    InputError: there is no such set, the format is unknown, an entry is malformed, or no question
+        is left.
     """
     if name_or_path in miniwiki.NAMES:
         return miniwiki.questions(split or "test", miniwiki.NAMES[str(name_or_path)])
-    path = Path(name_or_path)
-    if not os.path.exists(path):
+    if format is not None and format not in FORMATS:
         raise InputError(
-            f"There is no file {path} and no question set of that name; the bundled questions "
-            f"are {' and '.join(map(repr, miniwiki.NAMES))}, and a file can be {_FORMATS}."
+            f"There is no format {format!r} of questions; choose from {', '.join(FORMATS)}."
         )
-    entries = list(_reader(path)(path))
+    columns = columns or {}
+    if unknown := columns.keys() - COLUMNS.keys():
+        raise InputError(
+            f"A question has no column {min(unknown)!r}; name those for {', '.join(COLUMNS)}."
+        )
+    if str(name_or_path).startswith("hf:"):
+        name, (said, asked) = (
+            str(name_or_path),
+            _rows([hub_table(str(name_or_path))], None, columns),
+        )
+        judged = None
+    else:
+        path = located(Path(name_or_path))
+        if not os.path.exists(path):
+            raise InputError(
+                f"There is no file {path} and no question set of that name; the bundled questions "
+                f"are {' and '.join(map(repr, miniwiki.NAMES))}, and a file can be {_EXPECTED}."
+            )
+        name = path.resolve().name if path.is_dir() else bare_name(path)
+        path = (beir_file(path, "queries") or path) if path.is_dir() else path
+        judged = _judgements(path, split) if format in (None, "beir") else None
+        said, asked = _asked(path, format, columns)
+    entries = list(asked)
     questions = [question for question in entries if question is not None]
+    if judged is not None:
+        questions = [
+            replace(
+                question, gold_passage=judged[question.id][0], also_gold=judged[question.id][1:]
+            )
+            for question in questions
+            if question.id in judged
+        ]
+        said += "; gold passages from its qrels"
     if not questions:
-        raise InputError(f"{path} holds no question with an answer; expected {_FORMATS}.")
+        raise InputError(f"{name_or_path} holds no question; expected {_EXPECTED}.")
     seen: set[str] = set()
     for question in questions:
         if question.id in seen:
             raise InputError(
-                f"{path}: the question id {question.id!r} is used a second time; ids "
+                f"{name_or_path}: the question id {question.id!r} is used a second time; ids "
                 "must be unique."
             )
         if question.id is not None:
             seen.add(question.id)
-    skipped = len(entries) - len(questions)
-    return QuestionSet(bare_name(path), split or "all", questions, skipped)
+    without = sum(not question.answers for question in questions)
+    if told is not None and (without or not said.endswith(_USUAL)):
+        of = f"{without:,} of {len(questions):,}" if without < len(questions) else "all"
+        told(f"{name_or_path}: {said}" + (f"; {of} questions without answers" if without else ""))
+    skipped = sum(entry is None for entry in entries)
+    return QuestionSet(name, split or "all", questions, skipped)
 
 
-def _reader(path: Path) -> _Reader:
-    """The reader for the file's suffix or, if that does not tell the format, for its beginning."""
-    suffix = format_suffix(path)
-    if suffix == ".jsonl":
-        return _read_jsonl
-    if suffix in (".csv", ".tsv"):
-        return _read_csv
-    first = next(islice((line.strip() for line in read_lines(path) if line.strip()), 1), "")
-    if not first:
-        raise InputError(f"{path} is empty; expected {_FORMATS}.")
-    if _is_question(first):  # JSON lines are often named .json
-        return _read_jsonl
-    if first[0] in "{[" or suffix == ".json":
-        return _read_json
-    if "\t[" in first or '\t"[' in first:
-        return _read_csv
-    raise InputError(f"The format of {path} is not known; expected {_FORMATS}.")
-
-
-def _is_question(line: str) -> bool:
-    """Whether this line of a file is a complete JSON object with a question."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and "question" in value
-
-
-def _read_jsonl(path: Path) -> Iterator[Question]:
-    for line, value in read_objects(path):
-        where = f"{path}, line {line}"
-        text = text_field(where, value, "question")
-        key = "answers" if "answers" in value and "answer" not in value else "answer"
-        if key not in value:
-            raise InputError(f'{where}: the key "answer" is missing.')
-        gold = value.get("gold_passage")
-        if gold is not None:
-            gold = checked_text(where, '"gold_passage"', gold)
-        yield Question(text, _answers(where, value[key]), gold, id=_id(where, value))
-
-
-def _read_json(path: Path) -> Iterator[Question | None]:
-    value = read_json(path)
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        yield from _squad(path, value["data"])
-    elif isinstance(value, list):
-        yield from _dpr(path, value)
-    else:
-        raise InputError(
-            f'{path} is neither SQuAD JSON (an object with a list "data") nor DPR JSON (a list '
-            'of objects with "question" and "answers").'
-        )
-
-
-def _squad(path: Path, data: list[Any]) -> Iterator[Question | None]:
-    """SQuAD 1.1 and 2.0. The contexts are whole paragraphs and not passages of a corpus, so that no
-    gold passage is known."""
-    for a, article in enumerate(data, 1):
-        for p, paragraph in enumerate(_list(f"{path}, article {a}", article, "paragraphs"), 1):
-            place = f"{path}, article {a}, paragraph {p}"
-            for q, qa in enumerate(_list(place, paragraph, "qas"), 1):
-                where = f"{place}, question {q}"
-                answers = _list(where, qa, "answers")
-                text = text_field(where, qa, "question")
-                if qa.get("is_impossible") or not answers:
-                    yield None
-                    continue
-                texts = [
-                    answer.get("text") if isinstance(answer, dict) else None for answer in answers
-                ]
-                yield Question(text, _answers(where, texts), id=_id(where, qa))
-
-
-def _dpr(path: Path, entries: list[Any]) -> Iterator[Question]:
-    """DPR's retriever files. The first positive context is the gold passage."""
-    for n, entry in enumerate(entries, 1):
-        where = f"{path}, entry {n}"
-        if not isinstance(entry, dict):
-            raise InputError(f"{where}: not a JSON object.")
-        text = text_field(where, entry, "question")
-        answers = _answers(where, _list(where, entry, "answers"))
-        positives = entry.get("positive_ctxs") or [{}]
-        if not isinstance(positives, list) or not isinstance(positives[0], dict):
-            raise InputError(f'{where}: "positive_ctxs" must be a list of objects.')
-        # The key is passage_id in the files for Natural Questions and psg_id in the others.
-        gold = positives[0].get("passage_id", positives[0].get("psg_id"))
-        if gold is not None and (isinstance(gold, bool) or not isinstance(gold, str | int)):
-            raise InputError(f"{where}: the id of the gold passage must be a string or a number.")
-        gold = None if gold in (None, "") else checked_text(where, "the gold id", str(gold))
-        yield Question(text, answers, gold, id=_id(where, entry))
-
-
-def _read_csv(path: Path) -> Iterator[Question]:
-    for line, row in read_rows(path):
-        where = f"{path}, line {line}"
-        if len(row) != 2:
+def _asked(path: Path, format: str | None, columns: Mapping[str, str]) -> tuple[str, Asked]:
+    """How a file is read, and its questions."""
+    form, layout = (None, None) if format is None else FORMATS[format]
+    if path.is_dir():
+        if not is_saved(path) and not shards(path):
+            raise InputError(f"{path} is a folder; give the file itself.")
+    elif format == "lines":
+        return "one question a line", _lines(path)
+    elif form is None:
+        form = form_of(path)
+        if form is None:
+            if not first_line(path):
+                raise InputError(f"{path} is empty; expected {_EXPECTED}.")
+            if format is None and format_suffix(path) in (".txt", ""):
+                return "one question a line", _lines(path)
             raise InputError(
-                f"{where}: the row has {len(row)} columns; expected 2 (question, list of "
-                "answers), separated by a tab."
+                f"The format of {path} is not known; expected {_EXPECTED}; name it with "
+                "--questions-format."
             )
+    if form == "json" and not isinstance(read_json(path), dict | list):
+        raise InputError(f"{path} is a single JSON value and no list of questions.")
+    known = KNOWN | {own.lower() for own in columns.values()}
+    return _rows(open_tables(path, form, known), layout, columns)
+
+
+def _rows(tables: list[Table], layout: str | None, columns: Mapping[str, str]) -> tuple[str, Asked]:
+    """How tables are read, by the first row of the first, and their questions."""
+    table = tables[0]
+    number, first = table.first()
+    if layout is None and not columns:
+        layout = next((name for name, one in LAYOUTS.items() if one.takes(first)), None)
+    form = FORMS[table.form]
+    if layout in LAYOUTS:
+        one = LAYOUTS[layout]
+        said = _USUAL if layout == "squad" else one.said
+        return f"{form}, {said}", _of_layout(tables, one.questions)
+    if table.numbered and not columns:
+        return f"{form}, {_USUAL if len(first) == 2 else 'questions alone'}", (_headless(tables))
+    for part, own in columns.items():
+        if first and own not in first:
+            raise InputError(
+                f"{table.where(number)}: there is no column {own!r} for the {part}; there are "
+                f"{', '.join(map(repr, first))}."
+            )
+    names = columns_of(first, columns)
+    usual = table.form in ("json", "jsonl") and set(names.values()) <= _USUAL_NAMES
+    if first and names["question"] is None:
+        raise InputError(
+            f'{table.where(number)}: the key "question" is missing; expected {_EXPECTED}, or name '
+            "the columns, as in --columns question=query,answers=label."
+        )
+    said = ", ".join(f"{part} from {own!r}" for part, own in names.items() if own is not None)
+    said = _USUAL if usual else said
+    return f"{form}, {said}", _of_layout(tables, plain(names, table.form in ("csv", "tsv")))
+
+
+def _of_layout(tables: list[Table], questions: Callable[[str, Row], Asked]) -> Asked:
+    for table in tables:
+        for number, row in table.rows():
+            where = table.where(number)
+            try:
+                yield from questions(where, row)
+            except InputError:
+                raise
+            except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
+                raise InputError(
+                    f"{where}: this is not of the layout that the first {table.unit} has "
+                    f"({error!r}); give the file in one layout, or name it with --questions-format."
+                ) from None
+
+
+def _headless(tables: list[Table]) -> Asked:
+    """DPR's CSV files, whose rows have a question and a list of answers; or questions alone."""
+    for table in tables:
+        for number, row in table.rows():
+            where = table.where(number)
+            question, *rest = row.values()
+            if len(rest) > 1:
+                raise InputError(
+                    f"{where}: no column is called question; name them, as in --columns "
+                    "question=query,answers=label, or without a header by their numbers, "
+                    "question=1,answers=3."
+                )
+            answers: list[str] = []
+            if rest:
+                found = listed(rest[0])
+                if not isinstance(found, list):
+                    raise InputError(
+                        f"{where}: the answers must be a list such as ['Paris', 'paris']."
+                    )
+                answers = [checked_text(where, "an answer", answer) for answer in found]
+            text = checked_text(where, "the question", question)
+            yield Question(text, tuple(dict.fromkeys(answers)))
+
+
+def _lines(path: Path) -> Asked:
+    for line in read_lines(path):
+        if text := line.strip():
+            yield Question(text, ())
+
+
+def _judgements(path: Path, split: str | None) -> dict[str | None, tuple[str, ...]] | None:
+    """What the `qrels` folder beside BEIR's queries says: of each query the ids with a positive
+    grade, the highest first. None if there is no such folder.
+
+    Raises
+    ------
+    InputError: the folder has no file for the split, or a row is malformed.
+    """
+    folder = path.parent / "qrels"
+    if path.is_dir() or bare_name(path) != "queries" or not folder.is_dir():
+        return None
+    files = {bare_name(one): one for one in sorted(folder.glob("*.tsv*"))}
+    name = split or ("test" if "test" in files else next(iter(files), ""))
+    if name not in files:
+        raise InputError(
+            f"{folder} has no judgements of the split {name!r}; there are {', '.join(files)}."
+        )
+    (table,) = open_tables(files[name], "tsv", {"query-id", "corpus-id"})
+    graded: dict[str | None, list[tuple[int, str]]] = {}
+    for number, row in table.rows():
+        query, passage, grade = list(row.values())[:3] if len(row) >= 3 else ("", "", "")
         try:
-            answers = ast.literal_eval(row[1])
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            answers = None
-        if not isinstance(answers, list):
-            raise InputError(f"{where}: the answers must be a list such as ['Paris', 'paris'].")
-        yield Question(checked_text(where, "the question", row[0]), _answers(where, answers))
-
-
-def _id(where: str, value: dict[str, Any]) -> str | None:
-    """The question's own id, a string or a whole number; None if it has none."""
-    own = value.get("id")
-    if isinstance(own, int) and not isinstance(own, bool):
-        own = str(own)
-    return None if own is None else checked_text(where, '"id"', own)
-
-
-def _list(where: str, value: Any, key: str) -> list[Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: not a JSON object.")
-    if not isinstance(value.get(key), list):
-        raise InputError(f'{where}: the list "{key}" is missing.')
-    return value[key]
-
-
-def _answers(where: str, answers: Any) -> tuple[str, ...]:
-    """The answers in their order, without repetitions."""
-    if not isinstance(answers, list) or not answers:
-        raise InputError(f"{where}: the answers must be a list of at least one string.")
-    return tuple(dict.fromkeys(checked_text(where, "an answer", answer) for answer in answers))
+            graded.setdefault(query, []).append((-int(grade), passage))
+        except ValueError:
+            raise InputError(
+                f"{table.where(number)}: expected a query's id, a passage's id and a grade."
+            ) from None
+    return {
+        query: tuple(passage for grade, passage in sorted(own, key=lambda one: one[0]) if grade < 0)
+        for query, own in graded.items()
+        if any(grade < 0 for grade, _ in own)
+    }

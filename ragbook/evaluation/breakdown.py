@@ -1,7 +1,8 @@
 r"""A comparison taken apart: by kind of question, method against method, and by probability.
 
 Everything here is computed from the lines of ``predictions.jsonl``, so that any stored comparison
-can be studied in these ways without running a method again.
+can be studied in these ways without running a method again. What asks whether answers are right
+leaves out the questions without known answers.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from numpy.typing import ArrayLike
 
 from ragbook.corpus import Question
 from ragbook.errors import InputError
+from ragbook.evaluation.lines import Prediction, gold_passages, scored
 from ragbook.evaluation.metrics import normalize_answer
 from ragbook.evaluation.statistics import mean_ci
 
-Prediction = Mapping[str, Any]
-
 
 def right(predictions: Sequence[Prediction]) -> dict[str, np.ndarray]:
-    """For each method, which of its answers match exactly: bool [n]."""
+    """For each method, which of its answers match exactly: bool [n], n the questions with known
+    answers. Raises InputError if there is none."""
+    lines = scored(predictions)
+    if not lines:
+        raise InputError("No question has a known answer, so that no answer is right or wrong.")
     return {
-        name: np.array([line["methods"][name]["em"] for line in predictions], dtype=bool)
-        for name in predictions[0]["methods"]
+        name: np.array([line["methods"][name]["em"] for line in lines], dtype=bool)
+        for name in lines[0]["methods"]
     }
 
 
@@ -51,7 +55,7 @@ def by_kind(
             f"The question {missing[0]!r} is not among the given questions; give the questions "
             "that the comparison used."
         )
-    kinds = np.array([kinds_of[line["question"]] for line in predictions])
+    kinds = np.array([kinds_of[line["question"]] for line in scored(predictions)])
     names, counts = np.unique(kinds, return_counts=True)
     scores = right(predictions)
     return {
@@ -82,17 +86,17 @@ def by_evidence(
             return entry["weight"]
         return math.inf if entry["loo"] is None else entry["loo"]
 
-    scores = right(predictions)
+    scores, lines = right(predictions), scored(predictions)
     out: dict[str, dict[str, Any]] = {}
     for name, values in scores.items():
         cases: dict[str, list[float]] = {"gold": [], "another": [], "not retrieved": []}
-        for line, value in zip(predictions, values, strict=True):
-            evidence, gold = line["methods"][name]["evidence"], line["gold_passage"]
-            if gold is None or not evidence or (leave_one_out and "loo" not in evidence[0]):
+        for line, value in zip(lines, values, strict=True):
+            evidence, gold = line["methods"][name]["evidence"], gold_passages(line)
+            if not gold or not evidence or (leave_one_out and "loo" not in evidence[0]):
                 continue
             heaviest = max(evidence, key=weight)["passage_id"]
-            there = any(e["passage_id"] == gold for e in evidence)
-            case = "gold" if heaviest == gold else "another" if there else "not retrieved"
+            there = any(e["passage_id"] in gold for e in evidence)
+            case = "gold" if heaviest in gold else "another" if there else "not retrieved"
             cases[case].append(float(value))
         if any(cases.values()):
             out[name] = {c: {"n": len(v), **mean_ci(v)} for c, v in cases.items() if v}
@@ -136,7 +140,7 @@ def shared(predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str,
     table = np.array([values[name] for name in names])
     count = table.sum(axis=0)
     return {
-        "n": len(predictions),
+        "n": len(count),
         "alone": {n: int((table[i] & (count == 1)).sum()) for i, n in enumerate(names)},
         "all": int((count == len(names)).sum()),
         "any": int((count > 0).sum()),

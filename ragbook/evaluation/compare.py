@@ -2,10 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
 from ragbook.corpus import Question, QuestionSet
@@ -15,7 +13,7 @@ from ragbook.evaluation.comparison import Comparison
 from ragbook.evaluation.errors import counts
 from ragbook.evaluation.kept import Kept, Record
 from ragbook.evaluation.records import batch_records
-from ragbook.evaluation.statistics import bootstrap_intervals, paired_tests
+from ragbook.evaluation.together import together
 from ragbook.version import __version__
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from ragbook.methods.base import Method
 
 _BATCH = 16  # questions given to a method at a time
-_SCORES = ("em", "f1", "contains")
 
 
 def compare(
@@ -41,6 +38,14 @@ def compare(
     `seed` is that of the bootstrap and of the permutation test. `index` is the passage index to
     name in the results; without it, it is the one that a method's retriever searches. With
     `progress`, a progress bar is drawn on standard error if that is a terminal.
+
+    A question without known answers is asked like the others and counts for ``agreement``, the
+    share of questions on which two methods give the same answer, for ``answered``, the number of a
+    method's answers that are not empty, and for its seconds; and, where its gold passage is known,
+    for retrieval and evidence. It has no scores: ``em``, ``f1``, ``contains``, ``answer_nll`` and
+    ``errors`` are those of the other questions, ``scored`` of them, and the first four None where
+    there are no others. ``recall_at_k`` is None where neither an answer nor a gold passage is known
+    of any question.
 
     In the results, ``verbatim`` says whether a generative method's answers are restricted to the
     passages' words; it is None for the others. Where some gold answers have probability 0 under a
@@ -69,8 +74,8 @@ def compare(
     With `kept` (:func:`ragbook.evaluation.kept.keeping`) answers are written as they are made, and
     those that are there already are not made again.
 
-    Raises InputError if there is no method, no question, a question without answers, two methods
-    of one name, k < 1, or k < 2 with `leave_one_out`.
+    Raises InputError if there is no method, no question, two methods of one name, k < 1, or k < 2
+    with `leave_one_out`.
     """
     names = [method.name for method in methods]
     if not names:
@@ -80,9 +85,6 @@ def compare(
         raise InputError(f"The method {twice!r} is given twice; name each method once.")
     if not questions:
         raise InputError(f"The question set {questions.name!r} is empty; give at least 1 question.")
-    for question in questions:
-        if not question.answers:
-            raise InputError(f"The question {question.text!r} has no gold answer; give it one.")
     if k < 1:
         raise InputError(f"k, the number of passages, must be at least 1, not {k}.")
     if leave_one_out and k < 2:
@@ -112,13 +114,7 @@ def compare(
                 kept.add(made)
     predictions = [record["line"] for record in records]
 
-    scores = {
-        (name, metric): np.array([line["methods"][name][metric] for line in predictions], float)
-        for name in names
-        for metric in _SCORES
-    }
-    bounds = bootstrap_intervals(np.stack(list(scores.values()), axis=1), seed=seed)
-    intervals = dict(zip(scores, bounds.tolist(), strict=True))
+    scores, beside = together(predictions, names, seed)
     results = {
         "ragbook": __version__,
         "index": _index_entry(methods, index),
@@ -126,6 +122,7 @@ def compare(
             "name": questions.name,
             "split": questions.split,
             "n": len(questions),
+            "scored": sum(bool(question.answers) for question in questions),
             "sha256": questions.sha256,
         },
         "k": k,
@@ -134,14 +131,10 @@ def compare(
         "gold_missing": None if passages is None else len(missing(questions)),
         "methods": {
             method.name: {
-                "em": float(scores[method.name, "em"].mean()),
-                "f1": float(scores[method.name, "f1"].mean()),
-                "contains": float(scores[method.name, "contains"].mean()),
-                "recall_at_k": (
-                    None
-                    if method.retriever is None
-                    else sum(r["scored"][method.name]["hit"] for r in records) / len(questions)
-                ),
+                "em": scores[method.name]["em"],
+                "f1": scores[method.name]["f1"],
+                "contains": scores[method.name]["contains"],
+                "recall_at_k": _recall(_column(records, method.name, "hit")),
                 **_answer_nll(method.name, _column(records, method.name, "log_prob")),
                 **_answers_cut(records, method.name),
                 "evidence_accuracy": _evidence_accuracy(
@@ -165,7 +158,10 @@ def compare(
                 "seconds_per_question": (
                     math.fsum(_column(records, method.name, "seconds")) / len(questions)
                 ),
-                "ci95": {metric: intervals[method.name, metric] for metric in _SCORES},
+                "ci95": scores[method.name]["ci95"],
+                "answered": sum(
+                    bool(line["methods"][method.name]["text"].strip()) for line in predictions
+                ),
                 "truncated": (
                     sum(_column(records, method.name, "truncated"))
                     if hasattr(method, "max_length")
@@ -179,7 +175,7 @@ def compare(
             }
             for method in methods
         },
-        "paired": _paired(names, scores, seed),
+        **beside,
     }
     return Comparison(results, predictions)
 
@@ -225,8 +221,16 @@ def _cut_passages(records: Sequence[Record], index: "PassageIndex | None") -> di
     }
 
 
-def _answer_nll(name: str, log_probs: Sequence[float]) -> dict[str, float | int | None]:
-    """The mean of -log p, nats an answer; see `compare` for answers of probability 0."""
+def _recall(hits: Sequence[bool | None]) -> float | None:
+    """The share of the questions of which it is known whether a passage answers them."""
+    known = [hit for hit in hits if hit is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _answer_nll(name: str, given: Sequence[float | None]) -> dict[str, float | int | None]:
+    """The mean of -log p, nats an answer; see `compare` for answers of probability 0. None is given
+    for a question without known answers."""
+    log_probs = [value for value in given if value is not None]
     if any(math.isnan(value) or value == math.inf for value in log_probs):
         raise ValueError(f"the method {name!r} gave a log-probability that is NaN or +infinity")
     finite = [-value for value in log_probs if value > -math.inf]
@@ -276,27 +280,6 @@ def _loo_accuracy(questions: Sequence[Question], falls: Sequence[dict[str, float
         for gold, fall in with_gold
     )
     return sum(most) / len(with_gold)
-
-
-def _paired(
-    names: Sequence[str], scores: dict[tuple[str, str], np.ndarray], seed: int
-) -> list[dict[str, Any]]:
-    """Every pair of methods on every score."""
-    pairs = [(a, b, metric) for metric in _SCORES for a, b in combinations(names, 2)]
-    if not pairs:
-        return []
-    differences = np.stack([scores[a, m] - scores[b, m] for a, b, m in pairs], axis=1)
-    return [
-        {
-            "a": a,
-            "b": b,
-            "metric": metric,
-            "difference": test.difference,
-            "ci95": list(test.ci95),
-            "p": test.p,
-        }
-        for (a, b, metric), test in zip(pairs, paired_tests(differences, seed=seed), strict=True)
-    ]
 
 
 def _passages_of(methods: Sequence["Method"], index: "PassageIndex | None") -> Any:

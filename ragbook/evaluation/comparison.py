@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragbook.errors import InputError
-from ragbook.evaluation import tables
+from ragbook.evaluation import stored, tables
+from ragbook.evaluation.lines import gold_passages, is_scored, scored_number
 from ragbook.evaluation.sheets import Sheet
 from ragbook.files import replace_together, write_text
 from ragbook.index.working import locked
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-_NO_METRICS = ("ci95", "device", "precision", "errors", "leave_one_out_n", "length_penalty")
+_NO_METRICS = (
+    "ci95",
+    "device",
+    "precision",
+    "errors",
+    "leave_one_out_n",
+    "length_penalty",
+    "answer_nll_finite_n",
+)
 
 
 OWN_FILES = (
@@ -29,6 +38,7 @@ OWN_FILES = (
     "table.md",
     "table.tex",
     "errors.md",
+    "agreement.md",
     "side_by_side.png",
     "errors.png",
     "explorer/explorer.*",
@@ -59,19 +69,77 @@ class Comparison:
     def _repr_html_(self) -> str:
         return tables.html(self.results)  # without seconds, so that it is the same every time
 
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Comparison:
+        """The comparison that `save` or ``ragbook compare --out`` wrote into a folder, also one of
+        an earlier version; its ``predictions.jsonl`` may be compressed, as ``.jsonl.gz``.
+
+        Raises InputError if a file is missing or damaged, or the two are not of one comparison."""
+        return cls(*stored.load(Path(folder)))
+
+    def only(self, methods: Sequence[str]) -> Comparison:
+        """The comparison of some of its methods, in the order given. Nothing is counted anew: the
+        intervals and tests are those of the whole.
+
+        Raises InputError for a method that was not compared."""
+        for name in methods:
+            if name not in self.results["methods"]:
+                raise InputError(
+                    f"{name} is not among the methods compared; choose from "
+                    f"{', '.join(self.results['methods'])}."
+                )
+
+        def both(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [pair for pair in pairs if {pair["a"], pair["b"]} <= set(methods)]
+
+        kept = {name: self.results["methods"][name] for name in methods}
+        beside = {
+            key: both(self.results[key]) for key in ("paired", "agreement") if key in self.results
+        }
+        lines = [
+            {**line, "methods": {name: line["methods"][name] for name in methods}}
+            for line in self.predictions
+        ]
+        return Comparison({**self.results, "methods": kept, **beside}, lines)
+
     def frame(self) -> pd.DataFrame:
         """One row for each method and metric, with the columns method, metric, value, low, high
-        (the 95% interval). NaN where a metric is not defined or has no interval."""
+        (the 95% interval), n (the number of questions that the value is counted on), questions and
+        split (their names), k and seed. Missing where a metric is not defined, has no interval or
+        is not counted on questions."""
         import pandas as pd
 
+        said = self.results["questions"]
+        run = (said["name"], said["split"], self.results["k"], self.results["seed"])
         rows = []
         for method, scores in self.results["methods"].items():
             for metric, value in scores.items():
                 if metric not in _NO_METRICS:
-                    low, high = scores["ci95"].get(metric, (None, None))
-                    rows.append((method, metric, value, low, high))
-        numbers = {"value": float, "low": float, "high": float}
-        return pd.DataFrame(rows, columns=["method", "metric", *numbers]).astype(numbers)
+                    low, high = scores["ci95"].get(metric) or (None, None)
+                    n = self._counted_on(metric, scores)
+                    rows.append((method, metric, value, low, high, n, *run))
+        numbers = {"value": float, "low": float, "high": float, "n": "Int64"}
+        columns = ["method", "metric", *numbers, "questions", "split", "k", "seed"]
+        return pd.DataFrame(rows, columns=columns).astype(numbers)
+
+    def _counted_on(self, metric: str, scores: dict[str, Any]) -> int | None:
+        """The number of questions that a method's value of a metric is counted on."""
+        if metric in ("em", "f1", "contains", "answer_nll"):
+            return scored_number(self.results)
+        if metric == "answer_nll_finite":
+            return scores["answer_nll_finite_n"]
+        if metric in ("seconds_per_question", "answered", "truncated"):
+            return self.results["questions"]["n"]
+        if scores[metric] is None or not self.predictions:
+            return None
+        if metric == "recall_at_k":
+            return sum(is_scored(line) or bool(gold_passages(line)) for line in self.predictions)
+        if metric in ("evidence_accuracy", "leave_one_out_accuracy"):
+            measured = self.predictions
+            if metric == "leave_one_out_accuracy":
+                measured = measured[: scores.get("leave_one_out_n", len(measured))]
+            return sum(bool(gold_passages(line)) for line in measured)
+        return None
 
     def markdown(self, timing: bool = True) -> str:
         """The table as Markdown, with intervals and significance marks."""
@@ -88,12 +156,18 @@ class Comparison:
     def errors(self) -> Sheet | None:
         """The table of what went wrong (see :mod:`ragbook.evaluation.errors`), which a notebook
         shows as HTML and which has the other forms too; None for a comparison that was stored
-        before there was one."""
+        before there was one, and where no answer is known."""
         return tables.errors(self.results)
 
+    def agreement(self, numbered: bool = False) -> Sheet | None:
+        """The table of how often every two methods give the same answer; None for one method, and
+        for a comparison that was stored before this was counted. With `numbered`, its columns are
+        narrow, for the terminal."""
+        return tables.agreement(self.results, numbered)
+
     def save(self, out: str | os.PathLike[str]) -> None:
-        """Write ``results.json``, ``predictions.jsonl``, ``table.md``, ``table.tex`` and
-        ``errors.md`` into the folder `out`, which is created if it does not exist.
+        """Write ``results.json``, ``predictions.jsonl``, ``table.md``, ``table.tex``, ``errors.md``
+        and ``agreement.md`` into the folder `out`, which is created if it does not exist.
 
         The files of an earlier comparison there, its figures and explorer included, are replaced
         together: at no time do files of two comparisons stand beside each other, and while there is
@@ -114,6 +188,8 @@ class Comparison:
         }
         if (errors := self.errors()) is not None:
             texts["errors.md"] = errors.markdown()
+        if (agreement := self.agreement()) is not None:
+            texts["agreement.md"] = agreement.markdown()
         for name, text in texts.items():
             write_text(folder / name, text)
 

@@ -73,11 +73,13 @@ def error_kind(prediction: str, question: Question, passages: Sequence[Passage] 
     return "not-in-passages"
 
 
-def counts(kinds: Iterable[str]) -> dict[str, int]:
-    """How often each kind occurs, all eight of `NAMES` in their order."""
+def counts(kinds: Iterable[str | None]) -> dict[str, int]:
+    """How often each kind occurs, all eight of `NAMES` in their order; None, for a question without
+    known answers, is not counted."""
     found = dict.fromkeys(NAMES, 0)
     for kind in kinds:
-        found[kind] += 1
+        if kind is not None:
+            found[kind] += 1
     return found
 
 

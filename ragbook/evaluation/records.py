@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ragbook.corpus import Question
+from ragbook.corpus import Passage, Question
 from ragbook.evaluation.errors import error_kind
 from ragbook.evaluation.kept import Record
 from ragbook.evaluation.metrics import contains, exact_match, f1, is_hit
@@ -39,7 +39,7 @@ def batch_records(
         bar.set_description(f"{retriever.name} retrieval")
         found[id(retriever)] = retriever.retrieve(batch, k)
         bar.update(len(batch))
-    golden = [question.answers[0] for question in batch]
+    answered = [question for question in batch if question.answers]
     records = [
         {"line": _line(question, first + i, found, i), "scored": {}, "cut": {}}
         for i, question in enumerate(batch)
@@ -50,7 +50,7 @@ def batch_records(
         notes = notes_of(method)
         if notes is not None:
             notes.take_answers()
-        log_probs = list(map(float, method.log_prob(batch, golden, k)))
+        log_probs = _log_probs(method, batch, answered, k)
         cut = 0 if notes is None else notes.take_answers()
         bar.update(len(batch))
         read = found.get(id(method.retriever))
@@ -62,7 +62,7 @@ def batch_records(
                 question, answer, read[i] if read else None, own
             )
             records[i]["scored"][method.name] = {
-                "hit": is_hit(question, read[i], k) if read else None,
+                "hit": is_hit(question, read[i], k) if read and _can_hit(question) else None,
                 "log_prob": log_probs[i],
                 "seconds": answer.seconds,
                 "truncated": answer.truncated,
@@ -77,18 +77,44 @@ def batch_records(
     return records
 
 
+def _log_probs(
+    method: Method, batch: Sequence[Question], answered: Sequence[Question], k: int
+) -> list[float | None]:
+    """log p of each question's first answer, None where none is known; `answered` are those of the
+    batch with an answer, which are all that the method is asked."""
+    if not answered:
+        return [None] * len(batch)
+    golden = [question.answers[0] for question in answered]
+    found = iter(map(float, method.log_prob(answered, golden, k)))
+    return [next(found) if question.answers else None for question in batch]
+
+
+def _can_hit(question: Question) -> bool:
+    """Whether it is known what makes a passage answer the question."""
+    return bool(question.answers or question.gold_passages)
+
+
 def _line(
     question: Question, number: int, found: dict[int, list[Retrieved]], i: int
 ) -> dict[str, Any]:
     """A line of ``predictions.jsonl`` without the methods' parts: the i-th question of a batch,
     whose number among all questions, from 0, is given, and what the first retriever found for it.
+
+    ``gold_passages`` is there where they are others than the one ``gold_passage``: several, the
+    pieces of a document, or none, as the corpus lacks it. ``gold_rank`` is the rank, from 1, of the
+    first of them that was retrieved; None if none was, or none is known.
     """
     retrieved = next(iter(found.values()))[i] if found else None
+    gold = question.gold_passages
+    named = () if question.gold_passage is None else (question.gold_passage,)
+    ids = () if retrieved is None else retrieved.ids
     return {
         "id": str(number + 1) if question.id is None else question.id,
         "question": question.text,
         "answers": list(question.answers),
         "gold_passage": question.gold_passage,
+        **({"gold_passages": list(gold)} if gold != named else {}),
+        "gold_rank": next((rank for rank, one in enumerate(ids, 1) if one in gold), None),
         "retrieved": [
             {"passage_id": passage_id, "score": round(score, 6)}
             for passage_id, score in (
@@ -125,7 +151,8 @@ def _prediction(
     retrieved: Retrieved | None,
     fall: dict[str, float] | None,
 ) -> dict[str, Any]:
-    """One method's part of a line of ``predictions.jsonl``."""
+    """One method's part of a line of ``predictions.jsonl``; the scores and the kind of error are
+    None where no answer is known."""
 
     def loo(passage_id: str) -> dict[str, float | None]:
         if fall is None:
@@ -148,10 +175,7 @@ def _prediction(
         "text": answer.text,
         # JSON has no infinity: None stands for an answer of probability 0.
         "log_prob": answer.log_prob if math.isfinite(answer.log_prob) else None,
-        "em": int(exact_match(answer.text, question.answers)),
-        "f1": f1(answer.text, question.answers),
-        "contains": int(contains(answer.text, question.answers)),
-        "error": error_kind(answer.text, question, passages),
+        **_judged(answer.text, question, passages),
         "evidence": [
             {
                 "passage_id": evidence.passage_id,
@@ -161,4 +185,16 @@ def _prediction(
             for evidence in answer.evidence
         ],
         **by_token,
+    }
+
+
+def _judged(text: str, question: Question, passages: Sequence[Passage] | None) -> dict[str, Any]:
+    """The scores of an answer and the kind of error."""
+    if not question.answers:
+        return dict.fromkeys(("em", "f1", "contains", "error"))
+    return {
+        "em": int(exact_match(text, question.answers)),
+        "f1": f1(text, question.answers),
+        "contains": int(contains(text, question.answers)),
+        "error": error_kind(text, question, passages),
     }

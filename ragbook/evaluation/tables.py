@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ragbook.evaluation.errors import LABELS, MEANINGS
-from ragbook.evaluation.names import measures
+from ragbook.evaluation.lines import scored_number
+from ragbook.evaluation.names import capital, measures
 from ragbook.evaluation.sheets import Cell, Sheet
 from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
 
@@ -54,9 +55,9 @@ def terminal(results: Results, timing: bool = True) -> "Table":
 
 def errors(results: Results) -> Sheet | None:
     """How many of each method's answers are right, and how many wrong in which way; None for
-    results that were stored before answers were sorted so."""
-    methods = results["methods"]
-    if not _has(results, "errors"):
+    results that were stored before answers were sorted so, and where no answer is known."""
+    methods, scored = results["methods"], scored_number(results)
+    if not _has(results, "errors") or not scored:
         return None
     meanings = "; ".join(f"{LABELS[name]}: {meaning}" for name, meaning in MEANINGS.items())
     return Sheet(
@@ -65,47 +66,73 @@ def errors(results: Results) -> Sheet | None:
             [Cell(method), *(Cell(str(scores["errors"][name])) for name in LABELS)]
             for method, scores in methods.items()
         ],
-        f"Answers to {results['questions']['n']} questions, each counted where it first fits: "
-        f"{meanings}.",
+        f"Answers to {scored} questions, each counted where it first fits: {meanings}.",
         wrapped=list(LABELS.values()),
+    )
+
+
+def agreement(results: Results, numbered: bool = False) -> Sheet | None:
+    """On how many of the questions every two methods give the same answer; None for one method, and
+    for results that were stored before this was counted.
+
+    With `numbered`, the columns are the methods' numbers and not their names, as the names of seven
+    do not fit into 80 columns."""
+    if not results.get("agreement"):
+        return None
+    names = list(results["methods"])
+    share = {frozenset((pair["a"], pair["b"])): pair for pair in results["agreement"]}
+
+    def cell(a: str, b: str) -> Cell:
+        low, high = map(_percent, share[frozenset((a, b))]["ci95"])
+        interval = (f"{low}–{high}") if numbered else _BRACKETS.format(low, high)
+        return Cell(_percent(share[frozenset((a, b))]["share"]), interval)
+
+    # Each pair once: below the diagonal.
+    rows = [
+        [
+            Cell(f"{place + 1} {name}" if numbered else name),
+            *(cell(name, other) for other in names[:place]),
+            *(Cell("") for _ in names[place:-1]),
+        ]
+        for place, name in enumerate(names)
+        if place or numbered
+    ]
+    heads = [str(place + 1) if numbered else name for place, name in enumerate(names[:-1])]
+    where = "below" if numbered else "in brackets"
+    return Sheet(
+        ["method", *heads],
+        rows,
+        f"Agreement: the share of the {results['questions']['n']} questions to which two methods "
+        "give the same answer, in %, cut off and never rounded up; answers are compared without "
+        "case, punctuation and articles, and two empty ones are the same. 95% bootstrap intervals "
+        f"{where}.",
     )
 
 
 def caption(results: Results, timing: bool = True) -> str:
     """The questions and settings of the table, its units, and the meaning of its marks."""
-    questions = results["questions"]
+    questions, scored = results["questions"], scored_number(results)
+    if not scored:
+        return _caption_without_scores(results, timing)
     marks = [f"{FROM_BEST} differs from the best of its column"]
     if BASELINE in results["methods"]:
         marks.insert(0, f"{FROM_BASELINE} differs from {BASELINE}")
     infinite = ""
-    if any(scores["answer_nll"] is None for scores in results["methods"].values()):
+    if any("answer_nll_finite" in scores for scores in results["methods"].values()):
         infinite = " (∞ where some answers have probability 0, then the mean and number of others)"
     lenient = left_out = ""
     if _has(results, "leave_one_out_accuracy"):
-        left_out = (
-            f"{LEAVE_ONE_OUT}, the same for all methods: how often the passage without which the "
-            "answer loses most probability is the gold passage; "
-        )
+        left_out = f"{_LEFT_OUT}; "
     if _has(results, "contains"):
         lenient = "contains: a gold answer stands in the answer as whole words; "
     sentences = [
-        f"{questions['name']} ({questions['split']}), {questions['n']} questions, "
-        f"k = {results['k']}, seed {results['seed']}.",
+        f"{questions['name']} ({questions['split']}), {questions['n']} questions"
+        f"{_scored_part(results)}, k = {results['k']}, seed {results['seed']}.",
         "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
         f"in bold; {lenient}evidence: how often the passage relied on most is the gold passage; "
         f"{left_out}NLL in nats an answer{infinite}{'; seconds a question' if timing else ''}.",
     ]
-    read = [n for n, s in results["methods"].items() if s["evidence_accuracy"] is not None]
-    # What was stored before answers were sorted by their errors has another RAG-Token's evidence.
-    if read and _has(results, "errors"):
-        sentences.append(
-            "Evidence is a measure of each method's own, and can be compared between methods with "
-            f"the same: {measures(read)}."
-        )
-    held = {scores.get("verbatim") for scores in results["methods"].values()} - {None}
-    if len(held) == 1:
-        words = "runs of words of the passages" if held.pop() else "written freely"
-        sentences.append(f"Generated answers are {words}.")
+    sentences += _of_evidence_and_words(results)
     if lost := results.get("gold_missing"):
         sentences.append(
             f"The gold passages of {lost} questions are not among the passages; for these, recall "
@@ -119,6 +146,55 @@ def caption(results: Results, timing: bool = True) -> str:
     return " ".join(sentences)
 
 
+_LEFT_OUT = (
+    f"{LEAVE_ONE_OUT}, the same for all methods: how often the passage without which the "
+    "answer loses most probability is the gold passage"
+)
+
+
+def _scored_part(results: Results) -> str:
+    """How many of the questions have scores, where these are not all."""
+    n, scored = results["questions"]["n"], scored_number(results)
+    return "" if scored == n else f", of which {scored} have known answers and are scored"
+
+
+def _of_evidence_and_words(results: Results) -> list[str]:
+    """What each method's evidence measures, and whose words answers are."""
+    sentences = []
+    read = [n for n, s in results["methods"].items() if s["evidence_accuracy"] is not None]
+    # What was stored before answers were sorted by their errors has another RAG-Token's evidence.
+    if read and _has(results, "errors"):
+        sentences.append(
+            "Evidence is a measure of each method's own, and can be compared between methods with "
+            f"the same: {measures(read)}."
+        )
+    held = {scores.get("verbatim") for scores in results["methods"].values()} - {None}
+    if len(held) == 1:
+        words = "runs of words of the passages" if held.pop() else "written freely"
+        sentences.append(f"Generated answers are {words}.")
+    return sentences
+
+
+def _caption_without_scores(results: Results, timing: bool) -> str:
+    """The caption where no answer is known."""
+    questions = results["questions"]
+    units = ["answered: the number of answers that are not empty"]
+    if _some(results, "recall_at_k"):
+        units.append(f"recall@{results['k']} in %: how often a gold passage is retrieved")
+    if _some(results, "evidence_accuracy"):
+        units.append("evidence in %: how often the passage relied on most is the gold passage")
+    if _some(results, "leave_one_out_accuracy"):
+        units.append(f"{_LEFT_OUT}, in %")
+    if timing:
+        units.append("seconds a question")
+    sentences = [
+        f"{questions['name']} ({questions['split']}), {questions['n']} questions without known "
+        f"answers, so that nothing is scored, k = {results['k']}, seed {results['seed']}.",
+        f"{capital('; '.join(units))}.",
+    ]
+    return " ".join([*sentences, *_of_evidence_and_words(results)])
+
+
 def _sheet(results: Results, timing: bool) -> Sheet:
     return Sheet(*_cells(results, timing), caption(results, timing))
 
@@ -127,14 +203,18 @@ def _cells(
     results: Results, timing: bool, interval: str = _BRACKETS
 ) -> tuple[list[str], list[list[Cell]]]:
     """The header and, for each method, one cell a column; `interval` formats two numbers."""
-    methods = results["methods"]
+    methods, scored = results["methods"], scored_number(results)
     scores = {
         heading: _score_column(results, metric, interval)
         for metric, heading in _SCORES.items()
-        if _has(results, metric)
+        if _has(results, metric) and scored
     }
+    if not scored:
+        scores["answered"] = lambda name: Cell(f"{methods[name]['answered']:,}")
     left_out: dict[str, Callable[[str], Cell]] = {}
-    if _has(results, "leave_one_out_accuracy"):
+    if _has(results, "leave_one_out_accuracy") and (
+        scored or _some(results, "leave_one_out_accuracy")
+    ):
         left_out[LEAVE_ONE_OUT] = lambda name: Cell(
             _percent(methods[name]["leave_one_out_accuracy"])
         )
@@ -142,11 +222,15 @@ def _cells(
         "method": Cell,
         "params": lambda name: Cell(_count(methods[name]["parameters"])),
         **scores,
-        f"recall@{results['k']}": lambda name: Cell(_percent(methods[name]["recall_at_k"])),
-        "evidence": lambda name: Cell(_percent(methods[name]["evidence_accuracy"])),
-        **left_out,
-        "NLL": lambda name: _nll(methods[name]),
     }
+    if scored or _some(results, "recall_at_k"):
+        recall = f"recall@{results['k']}"
+        columns[recall] = lambda name: Cell(_percent(methods[name]["recall_at_k"]))
+    if scored or _some(results, "evidence_accuracy"):
+        columns["evidence"] = lambda name: Cell(_percent(methods[name]["evidence_accuracy"]))
+    columns |= left_out
+    if scored:
+        columns["NLL"] = lambda name: _nll(methods[name])
     if timing:
         columns["seconds"] = lambda name: Cell(f"{methods[name]['seconds_per_question']:.3f}")
     return list(columns), [[cell(name) for cell in columns.values()] for name in methods]
@@ -180,6 +264,11 @@ def _has(results: Results, metric: str) -> bool:
     return all(metric in scores for scores in results["methods"].values())
 
 
+def _some(results: Results, metric: str) -> bool:
+    """Whether a method has a value of it."""
+    return any(scores.get(metric) is not None for scores in results["methods"].values())
+
+
 def _percent(share: float | None) -> str:
     return "–" if share is None else cut_off(share)
 
@@ -191,6 +280,8 @@ def _count(parameters: int) -> str:
 def _nll(scores: Mapping[str, Any]) -> Cell:
     if scores["answer_nll"] is not None:
         return Cell(f"{scores['answer_nll']:.2f}")
+    if "answer_nll_finite" not in scores:  # no answer is known
+        return Cell("–")
     # Some answers have probability 0, so the mean is infinite; show that of the others as well.
     mean, n = scores["answer_nll_finite"], scores["answer_nll_finite_n"]
     return Cell("∞", f"({mean:.2f} on {n})" if n else "")

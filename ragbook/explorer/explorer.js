@@ -134,7 +134,7 @@
     const is = (one, at, wanted) => {
       const kind = kinds.indexOf(wanted);
       if (kind >= 0) return one.kinds[at] === String(kind);
-      return (one.right[at] === "1") === (wanted === "right");
+      return one.right[at] === (wanted === "right" ? "1" : "0");
     };
     matching = questions.filter((one) => {
       const right = reading.filter((at) => one.right[at] === "1").length;
@@ -143,7 +143,7 @@
         agree: one.agree,
         differ: !one.agree,
         split: right > 0 && right < reading.length,
-        none: right === 0,
+        none: right === 0 && !one.right.includes("-"),
       };
       return (
         words.every((word) => one.searched.includes(word)) &&
@@ -161,10 +161,12 @@
     const chosen = state().get("q");
     const rows = matching.slice(0, shown).map((one) => {
       const marks = [...one.right].map((bit) =>
-        make("span", { class: bit === "1" ? "explorer-right" : "explorer-wrong" },
-          bit === "1" ? "✓" : "✗"),
+        bit === "-" ? make("span", {}, "·")
+          : make("span", { class: bit === "1" ? "explorer-right" : "explorer-wrong" },
+            bit === "1" ? "✓" : "✗"),
       );
-      const right = methods.filter((_, at) => one.right[at] === "1").join(", ") || "none";
+      const right = one.right.includes("-") ? "not known"
+        : methods.filter((_, at) => one.right[at] === "1").join(", ") || "none";
       return make("li", {}, make(
         "a",
         {
@@ -237,12 +239,14 @@
       const go = () => { location.hash = address({ q: other.id }); };
       return make("button", { type: "button", disabled: !other && "", onclick: go }, text);
     };
-    const answers = question.answers.split(" | ");
+    const answers = question.answers ? question.answers.split(" | ") : [];
     panel.replaceChildren(
       make("h2", { class: "explorer-question", id: "explorer-question", tabindex: "-1" },
         question.text),
-      make("p", {}, "Right: ", make("strong", {}, answers[0]),
-        answers.length > 1 ? ` (also ${answers.slice(1).join(", ")})` : "",
+      make("p", {}, ...(answers.length
+        ? ["Right: ", make("strong", {}, answers[0]),
+          answers.length > 1 ? ` (also ${answers.slice(1).join(", ")})` : ""]
+        : ["No answer is known"]),
         ` · ${question.kind} question`),
       make("div", { class: "explorer-steps" }, beside(-1, "← previous"), beside(1, "next →")),
       make("div", { class: "explorer-methods" },
@@ -257,12 +261,13 @@
     const measure = data.questions.measures[data.questions.methods.indexOf(name)];
     const [, label, meaning] =
       data.questions.errors.find(([kind]) => kind === entry.error) ?? ["", "wrong"];
-    const verdict = entry.right
+    const verdict = entry.right === null ? "" : entry.right
       ? make("span", { class: "explorer-right" }, "✓ right")
       : make("span", { class: "explorer-wrong", title: meaning }, `✗ ${label}`);
     const sure = entry.log_prob === null
       ? "probability 0"
-      : `probability ${Math.exp(entry.log_prob).toPrecision(2)}, F1 ${entry.f1.toFixed(2)}`;
+      : `probability ${Math.exp(entry.log_prob).toPrecision(2)}` +
+        (entry.f1 === null ? "" : `, F1 ${entry.f1.toFixed(2)}`);
     const weights = entry.weights.map(([at, weight]) => {
       const passage = detail.passages[at];
       const share = `${(100 * weight).toFixed(1)} %`;
@@ -278,7 +283,10 @@
         make("span", {}, `${at + 1}. ${passage.title}`), make("span", {}, share), bar));
     });
     return make("article",
-      { class: `explorer-method ${entry.right ? "right" : "wrong"}`, "data-method": name },
+      {
+        class: `explorer-method ${entry.right === null ? "" : entry.right ? "right" : "wrong"}`,
+        "data-method": name,
+      },
       make("h3", {}, name, verdict),
       make("p", { class: "explorer-answer" }, entry.text || "(nothing)"),
       make("p", { class: "explorer-sure" }, sure),
@@ -301,6 +309,7 @@
 
   /** The text with the right answers marked. */
   function marked(text, answers) {
+    if (!answers.length) return [text];
     const literal = answers.map((one) => one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
     const found = new RegExp(`(?<!\\p{L}|\\p{N})(${literal.join("|")})(?!\\p{L}|\\p{N})`, "giu");
     return text.split(found).map((piece, at) => (at % 2 ? make("mark", {}, piece) : piece));

@@ -21,6 +21,7 @@ from ragbook.corpus import Corpus, Question
 from ragbook.corpus.gold import gold_passage
 from ragbook.errors import InputError
 from ragbook.evaluation.errors import LABELS, MEANINGS, NAMES
+from ragbook.evaluation.lines import gold_passages
 from ragbook.evaluation.metrics import normalize_answer
 from ragbook.evaluation.names import EVIDENCE, OWN_EVIDENCE
 from ragbook.files import write_text
@@ -78,11 +79,12 @@ def index(
 
     ``reading`` are the positions of the methods that rely on passages, ``measures`` says for each
     method what its weights are. ``id`` identifies the
-    question in an address; ``right`` has a 1 for each method that is right and a 0 for each other;
+    question in an address; ``right`` has a 1 for each method that is right, a 0 for one that is
+    wrong, and a - where no answer is known;
     ``agree`` is whether all methods that read passages gave the same answer, ``found`` whether the
     gold passage was among their passages. ``kinds`` has a character for each method: the position
-    of its answer's kind (:mod:`ragbook.evaluation.errors`) in ``errors``; both are empty if the
-    predictions were stored before there were any.
+    of its answer's kind (:mod:`ragbook.evaluation.errors`) in ``errors``, or a -; both are empty if
+    the predictions were stored before there were any.
     """
     if not predictions:
         raise InputError("There is no prediction to explore; compare on at least one question.")
@@ -105,10 +107,10 @@ def index(
                 line["question"],
                 " | ".join(line["answers"]),
                 question.kind if question else "plain",
-                "".join(str(int(entries[m]["em"])) for m in methods),
+                "".join(_digit(entries[m]["em"]) for m in methods),
                 int(len(given) <= 1),
                 int(not gold.isdisjoint(ids)) if gold else None,
-                "".join(str(NAMES.index(entries[m]["error"])) for m in methods if sorted_out),
+                "".join(_digit(_place(entries[m]["error"])) for m in methods if sorted_out),
             ]
         )
     return {
@@ -120,6 +122,15 @@ def index(
         "fields": ["id", "text", "answers", "kind", "right", "agree", "found", "kinds"],
         "rows": rows,
     }
+
+
+def _place(error: str | None) -> int | None:
+    """The position of a kind of error in `NAMES`; None where no answer is known."""
+    return None if error is None else NAMES.index(error)
+
+
+def _digit(value: int | None) -> str:
+    return "-" if value is None else str(int(value))
 
 
 def _measure(method: str, predictions: Sequence[Prediction]) -> str:
@@ -156,9 +167,9 @@ def detail(
             name: {
                 "text": entry["text"],
                 "log_prob": entry["log_prob"] and round(entry["log_prob"], 3),
-                "right": int(entry["em"]),
+                "right": entry["em"] and int(entry["em"]),
                 "error": entry.get("error"),
-                "f1": round(entry["f1"], 3),
+                "f1": entry["f1"] and round(entry["f1"], 3),
                 "weights": [
                     [used.index(each["passage_id"]), round(each["weight"], 4)]
                     for each in sorted(entry["evidence"], key=lambda e: -e["weight"])
@@ -171,10 +182,9 @@ def detail(
 
 def _gold(prediction: Prediction, question: Question | None) -> set[str]:
     """The ids of the passages that count as gold; none if none is known."""
-    gold = prediction["gold_passage"]
-    if question is not None and question.gold_passage == gold:
+    if question is not None and question.gold_passage == prediction["gold_passage"]:
         return set(question.gold_passages)
-    return set() if gold is None else {gold}
+    return set(gold_passages(prediction))
 
 
 def question_id(text: str) -> str:

@@ -181,6 +181,46 @@ def test_answers_are_found_by_what_is_wrong_with_them(tmp_path):
         assert found["title"] == MEANINGS["same-passage"]
 
 
+def test_a_question_without_a_known_answer_is_shown_unmarked(tmp_path):
+    lines = [json.loads(json.dumps(line)) for line in LINES[:3]]
+    lines[1]["answers"] = []
+    for entry in lines[1]["methods"].values():
+        entry |= dict.fromkeys(("em", "f1", "contains", "error"))
+    explorer.write(tmp_path / "explorer", lines, load_corpus("miniwiki"), QUESTIONS)
+    found = use(
+        tmp_path / "explorer",
+        tmp_path,
+        f"""
+        const right = set('fid', 'right'), wrong = set('fid', 'wrong');
+        set('fid', '');
+        const none = set('answers', 'none');
+        set('answers', '');
+        const marks = links()[1].querySelector('.explorer-marks');
+        links()[1].click();
+        await chosen({json.dumps(lines[1]["question"])});
+        return {{right, wrong, none, marks: [marks.textContent, marks.title], cards: cards(),
+                 classes: root.querySelector('[data-method=fid]').className,
+                 sure: root.querySelector('[data-method=fid] .explorer-sure').textContent,
+                 said: root.querySelector('#explorer-question + p').textContent,
+                 found: root.querySelectorAll('mark').length}};
+        """,
+    )
+    known = [lines[0], lines[2]]
+    assert found["right"] == sum(line["methods"]["fid"]["em"] for line in known)
+    assert found["wrong"] == 2 - found["right"]
+    readers = [name for name in lines[0]["methods"] if name != "closed-book"]
+    assert found["none"] == sum(
+        not any(line["methods"][name]["em"] for name in readers) for line in known
+    )
+    assert found["marks"] == ["·" * len(lines[0]["methods"]), "right: not known"]
+    assert found["classes"].strip() == "explorer-method"
+    assert found["said"].startswith("No answer is known")
+    assert "F1" not in found["sure"]
+    assert found["found"] == 0
+    for name, entry in lines[1]["methods"].items():
+        assert found["cards"][name]["text"] == (entry["text"] or "(nothing)")
+
+
 def test_an_address_brings_back_what_was_seen(folder, tmp_path):
     at = next(i for i, line in enumerate(LINES) if i > 200 and not line["methods"]["fid"]["em"])
     address = f"#q={explorer.question_id(LINES[at]['question'])}&fid=wrong&find=the"

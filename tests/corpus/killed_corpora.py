@@ -13,6 +13,7 @@ from pathlib import Path
 from ragbook.corpus import Passage, building
 from ragbook.corpus.building import build_passages
 from ragbook.corpus.sources import Source
+from ragbook.corpus.splitting import Split
 from tests.killing import kill_everywhere
 
 building.PART = 4
@@ -24,7 +25,7 @@ def article(number: int) -> Passage | None:
 
 def build(out: Path) -> None:
     source = Source("s", "1", lambda: iter(range(1, 19)), article)
-    build_passages(source, out, words=7, progress=False)
+    build_passages(source, out, split=Split("words", 7), progress=False)
 
 
 def check(out: Path, whole: bytes) -> None:

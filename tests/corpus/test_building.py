@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 
 from ragbook.cli import main
 from ragbook.corpus import Passage, building, load_corpus
-from ragbook.corpus.building import build_passages, cut, split_passages
+from ragbook.corpus.building import build_passages, split_passages
 from ragbook.corpus.ids import Ids, is_number
 from ragbook.corpus.sources import Source, open_source
+from ragbook.corpus.splitting import Split, cut_passage
 from ragbook.errors import InputError
+
+EIGHT, TEN = Split("words", 8), Split("words", 10)
 
 
 class Killed(Exception):
@@ -42,7 +45,7 @@ def upper(passage: Passage) -> Passage | None:
 @given(st.lists(st.text("ab \n\t", max_size=30), max_size=8), st.integers(1, 5))
 def test_pieces_hold_the_words_in_order(texts, words):
     passages = [Passage(str(i), "T", text) for i, text in enumerate(texts)]
-    pieces = list(split_passages(passages, words))
+    pieces = list(split_passages(passages, Split("words", words)))
     found = [word for piece in pieces for word in piece.text.split()]
     assert found == [word for text in texts for word in text.split()]
     assert all(len(piece.text.split()) <= words for piece in pieces)
@@ -57,8 +60,8 @@ def test_pieces_that_collide_are_refused(long, other):
     passages = [Passage(long, "", "word " * 11), Passage(other, "", "word " * 3)]
     for order in (passages, passages[::-1], 2 * passages[:1]):
         with pytest.raises(InputError, match="second time"):
-            list(split_passages(order, 10))
-    assert len(list(split_passages([Passage("1-2", "", "a"), Passage("1", "", "b")], 10))) == 2
+            list(split_passages(order, TEN))
+    assert len(list(split_passages([Passage("1-2", "", "a"), Passage("1", "", "b")], TEN))) == 2
 
 
 numbers = st.integers(0, 3_000).map(str)
@@ -85,10 +88,10 @@ def test_killed_at_every_record_and_resumed(tmp_path, monkeypatch, article, name
     records = [p for p in numbered(73) if p.text]
     whole = tmp_path / "whole" / name
     whole.parent.mkdir()
-    count = build_passages(Source("s", "1", lambda: iter(records), article), whole, words=8)
+    count = build_passages(Source("s", "1", lambda: iter(records), article), whole, split=EIGHT)
     assert count == len(load_corpus(whole))
     kept = [p for p in map(article or (lambda p: p), records) if p]
-    assert list(load_corpus(whole)) == [piece for p in kept for piece in cut(p, 8)]
+    assert list(load_corpus(whole)) == [piece for p in kept for piece in cut_passage(p, EIGHT)]
     for kills in ([3], [11, 5, 40], [25, 69], [0]):
         out = tmp_path / name
         for kill in kills:
@@ -100,7 +103,7 @@ def test_killed_at_every_record_and_resumed(tmp_path, monkeypatch, article, name
                     yield record
 
             with pytest.raises(Killed):
-                build_passages(Source("s", "1", stopping, article), out, words=8)
+                build_passages(Source("s", "1", stopping, article), out, split=EIGHT)
             assert not out.exists()
         seen = []
 
@@ -108,7 +111,7 @@ def test_killed_at_every_record_and_resumed(tmp_path, monkeypatch, article, name
             seen.append(record)
             return upper(record)
 
-        build_passages(Source("s", "1", lambda: iter(records), article and noted), out, words=8)
+        build_passages(Source("s", "1", lambda: iter(records), article and noted), out, split=EIGHT)
         assert out.read_bytes() == whole.read_bytes()
         assert {path.name for path in tmp_path.iterdir()} == {"whole", name}
         if article and max(kills) > 10:
@@ -285,7 +288,7 @@ def test_data_set_of_hugging_face(tmp_path):
     with pytest.raises(InputError, match="cannot be opened"):
         open_source(f"hf:{tmp_path / 'nowhere'}", tmp_path)
     (folder / "train.jsonl").write_text(json.dumps({"id": 1, "title": ""}) + "\n")
-    with pytest.raises(InputError, match="column 'text'"):
+    with pytest.raises(InputError, match="which column holds the text"):
         build_passages(open_source(f"hf:{folder}", tmp_path), tmp_path / "q.jsonl")
 
 
@@ -293,3 +296,37 @@ def test_gzip_file_is_read_by_others(tmp_path):
     out = tmp_path / "p.jsonl.gz"
     build_passages(Source("s", "1", lambda: iter(numbered(4)[1:])), out)
     assert len(gzip.decompress(out.read_bytes()).splitlines()) == 3
+
+
+def test_a_piece_names_what_it_was_cut_from(tmp_path):
+    passages = [Passage("a", "T", "one two three"), Passage("b", "T", "four")]
+    built = [("passages", Source("s", "1", lambda: iter(passages)))]
+    built += [("articles", Source("s", "1", lambda: iter(passages), same))]
+    for name, source in built:
+        out = tmp_path / f"{name}.jsonl"
+        build_passages(source, out, split=Split("words", 2))
+        lines = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [(line["id"], line.get("document")) for line in lines] == [
+            ("a-1", "a"),
+            ("a-2", "a"),
+            ("b", None),
+        ]
+        assert [p.text for p in load_corpus(out)] == ["one two", "three", "four"]
+
+
+def same(passage: Passage) -> Passage:
+    return passage
+
+
+def test_a_build_that_was_cut_otherwise_is_not_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(building, "PART", 2)
+    out = tmp_path / "p.jsonl"
+
+    def stopping():
+        yield from numbered(8)[1:]
+        raise Killed
+
+    with pytest.raises(Killed):
+        build_passages(Source("s", "1", stopping), out, split=EIGHT)
+    build_passages(Source("s", "1", lambda: iter(numbered(8)[1:])), out, split=Split("words", 3))
+    assert max(len(p.text.split()) for p in load_corpus(out)) == 3

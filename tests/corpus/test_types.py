@@ -1,5 +1,7 @@
 """Corpora and question sets: order, look-up, and hashes that tell different contents apart."""
 
+import dataclasses
+import pickle
 import subprocess
 import sys
 
@@ -80,3 +82,14 @@ def test_reading_a_corpus_loads_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_passage_serves_as_a_dataclass_does():
+    passage = Passage("1", "Elbe", "It flows.")
+    assert dataclasses.replace(passage, text="It floods.") == Passage("1", "Elbe", "It floods.")
+    assert dataclasses.asdict(passage) == {"id": "1", "title": "Elbe", "text": "It flows."}
+    assert [field.name for field in dataclasses.fields(passage)] == ["id", "title", "text"]
+    assert pickle.loads(pickle.dumps(passage)) == passage
+    assert len({passage, Passage("1", "Elbe", "It flows.")}) == 1
+    with pytest.raises(AttributeError):
+        passage.text = "It floods."  # type: ignore[misc]

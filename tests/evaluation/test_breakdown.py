@@ -72,7 +72,11 @@ def test_evidence_by_what_leaving_out_costs():
 
     def line(em, **loo):
         evidence = [{"passage_id": p, "weight": 0.5, "loo": cost} for p, cost in loo.items()]
-        return {"gold_passage": "a", "methods": {"m": {"em": em, "evidence": evidence}}}
+        return {
+            "answers": ["x"],
+            "gold_passage": "a",
+            "methods": {"m": {"em": em, "evidence": evidence}},
+        }
 
     unmeasured = [{"passage_id": "a", "weight": 1.0}]
     lines = [
@@ -81,7 +85,7 @@ def test_evidence_by_what_leaving_out_costs():
         line(0, a=2.0, b=None),
         line(1, a=None, b=3.0),
         line(0, b=1.0, c=0.0),
-        {"gold_passage": "a", "methods": {"m": {"em": 1, "evidence": unmeasured}}},
+        {**line(1), "methods": {"m": {"em": 1, "evidence": unmeasured}}},
     ]
     found = breakdown.by_evidence(lines, leave_one_out=True)["m"]
     counted = {case: (entry["n"], entry["mean"]) for case, entry in found.items()}
@@ -103,7 +107,9 @@ def test_agreement_is_of_normalized_answers():
 @given(BITS)
 def test_kappa_is_agreement_beyond_chance(pairs):
     """Worked out from the four cells of the table of both methods' counts."""
-    predictions = [{"methods": {"a": {"em": int(a)}, "b": {"em": int(b)}}} for a, b in pairs]
+    predictions = [
+        {"answers": ["x"], "methods": {"a": {"em": int(a)}, "b": {"em": int(b)}}} for a, b in pairs
+    ]
     n = len(pairs)
     cells = np.array([[sum(p == (x, y) for p in pairs) for y in (0, 1)] for x in (0, 1)]) / n
     chance = float(cells.sum(1) @ cells.sum(0))

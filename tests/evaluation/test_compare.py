@@ -104,7 +104,7 @@ def test_the_results_say_what_was_compared(comparison):
     results = comparison.results
     assert list(results) == [
         "ragbook", "index", "questions", "k", "seed", "cut_passages", "cut_words", "gold_missing",
-        "methods", "paired",
+        "methods", "paired", "agreement",
     ]  # fmt: skip
     assert results["ragbook"] == ragbook.__version__
     assert results["index"] is None
@@ -112,6 +112,7 @@ def test_the_results_say_what_was_compared(comparison):
         "name": "numbers",
         "split": "dev",
         "n": N,
+        "scored": N,
         "sha256": QUESTIONS.sha256,
     }
     assert (results["k"], results["seed"]) == (3, 7)
@@ -272,7 +273,10 @@ def test_every_pair_is_tested_on_every_score(comparison):
 def test_a_prediction_is_a_question_with_every_method(comparison):
     line = comparison.predictions[1]
     assert line["id"] == "2"  # its number, as its file gave it none
-    assert list(line) == ["id", "question", "answers", "gold_passage", "retrieved", "methods"]
+    assert list(line) == [
+        "id", "question", "answers", "gold_passage", "gold_rank", "retrieved", "methods",
+    ]  # fmt: skip
+    assert line["gold_rank"] == 2
     assert line["retrieved"] == [
         {"passage_id": "p2", "score": 0.0},
         {"passage_id": "p1", "score": -1.0},
@@ -485,10 +489,11 @@ def test_every_method_is_judged_by_its_own_passages():
     assert alone.predictions[0]["methods"]["blind"]["error"] == "not-in-passages"
 
 
-def test_save_writes_five_whole_files(comparison, tmp_path):
+def test_save_writes_six_whole_files(comparison, tmp_path):
     out = tmp_path / "new" / "folder"
     comparison.save(out)
     assert sorted(path.name for path in out.iterdir()) == [
+        "agreement.md",
         "errors.md",
         "predictions.jsonl",
         "results.json",
@@ -502,6 +507,7 @@ def test_save_writes_five_whole_files(comparison, tmp_path):
     assert (out / "table.md").read_text("utf-8") == comparison.markdown()
     assert (out / "table.tex").read_text("utf-8") == comparison.latex()
     assert (out / "errors.md").read_text("utf-8") == comparison.errors().markdown()
+    assert (out / "agreement.md").read_text("utf-8") == comparison.agreement().markdown()
     comparison.save(out)  # again, over the files that are there
 
 
@@ -534,7 +540,7 @@ def test_a_failing_save_leaves_the_old_file_and_no_rest(comparison, tmp_path, mo
     with pytest.raises(InputError, match="no space left"):
         changed.save(tmp_path)
     assert (tmp_path / "results.json").read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_save_refuses_a_file_as_folder(comparison, tmp_path):
@@ -545,7 +551,9 @@ def test_save_refuses_a_file_as_folder(comparison, tmp_path):
 
 def test_frame_is_tidy(comparison):
     frame = comparison.frame()
-    assert list(frame.columns) == ["method", "metric", "value", "low", "high"]
+    assert list(frame.columns) == [
+        "method", "metric", "value", "low", "high", "n", "questions", "split", "k", "seed",
+    ]  # fmt: skip
     assert not frame.duplicated(["method", "metric"]).any()
     table = frame.set_index(["method", "metric"])
     fid = comparison.results["methods"]["fid"]
@@ -554,6 +562,14 @@ def test_frame_is_tidy(comparison):
     assert math.isnan(table.loc[("fid", "recall_at_k"), "low"])  # type: ignore[arg-type]
     assert math.isnan(table.loc[("closed-book", "recall_at_k"), "value"])  # type: ignore[arg-type]
     assert table["value"].dtype == float
+    assert table.loc[("fid", "em"), ["n", "questions", "split", "k", "seed"]].tolist() == [
+        N, "numbers", "dev", 3, 7,
+    ]  # fmt: skip
+    # Eight questions name no gold passage; answers and passages of all are known.
+    assert table.loc[("fid", "evidence_accuracy"), "n"] == N - 8
+    assert table.loc[("fid", "recall_at_k"), "n"] == N
+    assert table.loc[("realm", "answer_nll_finite"), "n"] == N - 3
+    assert table.loc["closed-book", "n"].loc[["recall_at_k", "parameters"]].isna().all()
     assert "errors" not in set(frame["metric"])  # counts of kinds, no metric
 
 
@@ -615,8 +631,6 @@ def test_bad_input_is_refused(retriever):
         compare([method], QUESTIONS, k=0)
     with pytest.raises(InputError, match="single passage cannot be left out"):
         compare([method], QUESTIONS, k=1, leave_one_out=True)
-    with pytest.raises(InputError, match="'Why\\?' has no gold answer"):
-        compare([method], QuestionSet("q", "dev", [Question("Why?", ())]))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -1,0 +1,196 @@
+"""What comes out of `ragbook compare`, as the command line makes, extends and compares it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ragbook.cli.results import FORMS
+from ragbook.corpus import Question, QuestionSet
+from ragbook.evaluation import exports
+from ragbook.training import Run
+from tests.fakes import HashEncoder
+from tests.test_cli import PASSAGES, fake_load, printed, refusal, run, write_lines
+
+QUESTIONS = QuestionSet(
+    "asked",
+    "all",
+    [
+        Question("Into which sea flows the Danube?", ("Danube",), "d-1"),
+        Question("Which ocean meets the Tagus?", (), "t-1"),
+        Question("Where does the Rhine end?", ()),
+        Question("Which river meets the Atlantic near Lisbon?", ("Tagus",)),
+    ],
+)
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch, tmp_path):
+    """No checkpoint is read; the questions are `QUESTIONS` unless a test sets others."""
+    monkeypatch.setattr("ragbook.models.load_encoder", lambda name, **how: HashEncoder(name))
+    monkeypatch.setattr("ragbook.methods.load", fake_load)
+    monkeypatch.setattr("ragbook.models.encoder.look_up_encoder", lambda *_: None)
+    monkeypatch.setattr("ragbook.models.loading.look_up", lambda *_, **__: "trained")
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: QUESTIONS)
+    monkeypatch.setenv("RAGBOOK_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def compare(tmp_path) -> list:
+    """A comparison's command line."""
+    rivers = write_lines(tmp_path / "rivers.jsonl", PASSAGES)
+    return ["compare", "--corpus", rivers, "--questions", "asked", "--k", 2]
+
+
+def lines_of(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+# --- questions without answers --------------------------------------------------------------------
+
+
+def test_some_questions_without_answers_are_said_once(capsys, compare, tmp_path):
+    out = tmp_path / "out"
+    assert run(*compare, "--methods", "closed-book,fid", "--out", out) == 0
+    shown = capsys.readouterr()
+    assert shown.err == (
+        "ragbook: 2 of the 4 questions have no known answer; they are asked, and where methods "
+        "agree and what they rely on is counted, but they are left out of all scores.\n"
+    )
+    said = " ".join(shown.out.split())
+    assert "4 questions, of which 2 have known answers and are scored" in said
+    assert "Agreement: the share of the 4 questions" in said
+    results = json.loads((out / "results.json").read_text())
+    assert (results["questions"]["n"], results["questions"]["scored"]) == (4, 2)
+    assert (out / "side_by_side.png").is_file()
+    assert [line["methods"]["fid"]["em"] is None for line in lines_of(out)] == [
+        False, True, True, False,
+    ]  # fmt: skip
+
+
+def test_questions_without_any_answer_are_compared(capsys, compare, tmp_path, monkeypatch):
+    none = QuestionSet("asked", "all", [Question(q.text, (), q.gold_passage) for q in QUESTIONS])
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: none)
+    out = tmp_path / "out"
+    methods = "closed-book,in-context,knn-lm,realm,rag-sequence,rag-token,fid"
+    assert run(*compare, "--methods", methods, "--out", out, "--leave-one-out") == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith("ragbook: none of the 4 questions has a known answer; ")
+    assert shown.err.count("\n") == 1
+    assert "answered" in shown.out
+    assert "…" not in shown.out
+    assert {path.name for path in out.iterdir()} == {
+        "results.json", "predictions.jsonl", "table.md", "table.tex", "agreement.md", "explorer",
+    }  # fmt: skip
+    results = json.loads((out / "results.json").read_text())
+    assert results["methods"]["fid"]["em"] is None
+    assert len(results["agreement"]) == 21
+    # The same command, on answers that are known: no file of either kind stays behind.
+    known = QuestionSet("asked", "all", [QUESTIONS[0], QUESTIONS[3]])
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: known)
+    assert run(*compare, "--methods", "closed-book,fid", "--out", out) == 0
+    assert (out / "errors.png").is_file()
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: none)
+    assert run(*compare, "--methods", "closed-book,fid", "--out", out) == 0
+    assert not list(out.glob("*.png"))
+    assert not (out / "errors.md").exists()
+
+
+def test_the_agreement_of_seven_methods_fits_into_80_columns(monkeypatch):
+    from itertools import combinations
+
+    from rich.console import Console
+
+    from ragbook.evaluation.tables import agreement
+    from ragbook.methods import NAMES
+
+    pairs = [
+        {"a": a, "b": b, "share": 1.0, "ci95": [0.987, 1.0]} for a, b in combinations(NAMES, 2)
+    ]
+    results = {"methods": dict.fromkeys(NAMES), "agreement": pairs, "questions": {"n": 9}}
+    sheet = agreement(results, numbered=True)
+    assert sheet is not None
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(sheet.terminal())
+    shown = capture.get()
+    assert "…" not in shown
+    assert shown.count("98.7–100.0") == 21
+
+
+def test_training_leaves_questions_without_answers_out(capsys, monkeypatch, tmp_path):
+    seen: list[Run] = []
+    monkeypatch.setattr("ragbook.training.RECIPES", {"lm": seen.append})
+    command = ["train", "lm", "--out", tmp_path, "--corpus", "miniwiki", "--questions", "asked"]
+    assert run(*command) == 0
+    own = seen[0].own
+    assert own is not None
+    assert [question.text for question in own[1]] == [QUESTIONS[0].text, QUESTIONS[3].text]
+    assert capsys.readouterr().err == (
+        "ragbook: 2 of the 4 questions have no known answer and are left out.\n"
+    )
+    none = QuestionSet("asked", "train", QUESTIONS[1:3])
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: none)
+    assert "No question of 'asked' has a known answer" in refusal(capsys, *command)
+
+
+# --- other forms ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(capsys, compare, tmp_path):
+    """A comparison in a folder."""
+    assert run(*compare, "--methods", "closed-book,fid", "--out", tmp_path / "stored") == 0
+    capsys.readouterr()
+    return tmp_path / "stored"
+
+
+def test_a_stored_comparison_is_printed_as_when_it_was_made(capsys, compare, stored):
+    assert run("results", stored) == 0
+    again = capsys.readouterr()
+    assert again.err == ""
+    assert run(*compare, "--methods", "closed-book,fid") == 0
+    assert capsys.readouterr().out == again.out
+    assert printed(capsys, "results", stored, "--json") == json.loads(
+        (stored / "results.json").read_text()
+    )
+    one = printed(capsys, "results", stored, "--json", "--methods", "fid")
+    assert list(one["methods"]) == ["fid"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_stored_comparison_is_written_in_every_form(capsys, stored, tmp_path, form):
+    out = tmp_path / "written"
+    command = ["results", stored, "--format", form, "--out", out]
+    assert run(*command) == 0
+    shown = capsys.readouterr()
+    files = shown.out.splitlines()
+    assert len(files) == (2 if form in ("squad", "kilt") else 1)
+    assert all(Path(name).stat().st_size for name in files)
+    assert shown.err == ""
+    assert "--overwrite" in refusal(capsys, *command)
+    assert run(*command, "--overwrite") == 0
+
+
+def test_cells_that_a_spreadsheet_would_run_are_said(capsys, stored, tmp_path):
+    lines = lines_of(stored)
+    lines[0]["methods"]["fid"]["text"] = '=HYPERLINK("http://x","y")'
+    write_lines(stored / "predictions.jsonl", lines)
+    assert run("results", stored, "--format", "csv", "--out", tmp_path / "answers.csv") == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith("ragbook: 1 cells begin with =, +, - or @")
+    assert '"=HYPERLINK(""http://x"",""y"")"' in (tmp_path / "answers.csv").read_text()
+
+
+def test_what_results_cannot_do_is_refused(capsys, stored, tmp_path):
+    assert "both --format and --out" in refusal(capsys, "results", stored, "--format", "csv")
+    assert "both --format and --out" in refusal(capsys, "results", stored, "--out", "x")
+    command = ["results", stored, "--format", "csv", "--out", tmp_path / "x"]
+    assert "give one of them" in refusal(capsys, *command, "--json")
+    assert "rag is not among" in refusal(capsys, *command, "--methods", "rag")
+    assert "There is no folder" in refusal(capsys, "results", tmp_path / "nowhere")
+    assert "holds no results.json" in refusal(capsys, "results", tmp_path)
+
+
+def test_the_parser_offers_every_form():
+    assert FORMS == exports.FORMS
