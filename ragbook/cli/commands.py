@@ -53,6 +53,8 @@ def compare(arguments: argparse.Namespace) -> int:
     from ragbook.evaluation.lines import scored_number
 
     reading_of(arguments)  # or its refusal
+    if arguments.documents is not None and not arguments.documents.is_dir():
+        raise InputError(f"There is no folder {arguments.documents}; check --documents.")
     names = method_names(arguments.methods, arguments.reader)
     check_reading(arguments, names, given_options(arguments))
     source = arguments.questions
@@ -92,7 +94,8 @@ def compare(arguments: argparse.Namespace) -> int:
             kept=kept,
         )
         if kept is not None and arguments.out is not None:
-            save_comparison(comparison, arguments.out, kept.folder, corpus, questions)
+            documents = arguments.documents
+            save_comparison(comparison, arguments.out, kept.folder, corpus, questions, documents)
     results = comparison.results
     if results["cut_passages"]:
         say(cut_sentence(results["cut_passages"], results["cut_words"], "passages"))

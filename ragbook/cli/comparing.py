@@ -57,20 +57,31 @@ def kept_answers(
             raise
 
 
+_WITHOUT_EFFECT = ("out", "json", "documents")  # on answers
+
+
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options on which answers may depend, as JSON; of a prompt's file its content."""
     given = {key: value for key, value in vars(arguments).items() if not callable(value)}
-    settings = {key: str(value) for key, value in given.items() if key not in ("out", "json")}
+    settings = {
+        key: str(value) for key, value in given.items() if key not in ("out", "json", "documents")
+    }
     if arguments.prompt is not None and Path(arguments.prompt).is_file():
         settings["prompt"] = hashlib.sha256(Path(arguments.prompt).read_bytes()).hexdigest()
     return settings
 
 
 def save_comparison(
-    comparison: Comparison, out: Path, working: Path, corpus: Any, questions: QuestionSet
+    comparison: Comparison,
+    out: Path,
+    working: Path,
+    corpus: Any,
+    questions: QuestionSet,
+    documents: Path | None,
 ) -> None:
     """Write the results, tables, figures and the explorer to the folder `out`, all together, by way
-    of the folder `working`. There are no figures of scores where no answer is known."""
+    of the folder `working`. Passages are linked to the folder `documents`, by default the corpus's
+    own. There are no figures of scores where no answer is known."""
     from ragbook import explorer, figures
     from ragbook.evaluation.comparison import written_together
     from ragbook.evaluation.lines import scored_number
@@ -80,7 +91,7 @@ def save_comparison(
         if scored_number(comparison.results):
             figures.side_by_side(comparison.results).save(finished / "side_by_side.png")
             figures.errors(comparison.results).save(finished / "errors.png")
-        explorer.write(finished / "explorer", comparison.predictions, corpus, questions)
+        explorer.write(finished / "explorer", comparison.predictions, corpus, questions, documents)
 
 
 def without_answers(questions: Sequence[Question]) -> str | None:

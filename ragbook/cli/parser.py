@@ -96,6 +96,13 @@ def new_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="save results, tables, figures and the explorer here",
     )
+    command.add_argument(
+        "--documents",
+        type=Path,
+        metavar="DIR",
+        help="folder of the documents that the passages were cut from, to which the explorer links "
+        "them (default: that of --corpus or --index, if it was one)",
+    )
     add_json(command)
 
     command = _command(
