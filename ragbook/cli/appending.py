@@ -34,6 +34,7 @@ _BY_CONTENT = (
 _WITHOUT_EFFECT = (
     "append",
     "command",
+    "documents",
     "json",
     "memory",
     "methods",

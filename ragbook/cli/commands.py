@@ -52,6 +52,8 @@ def compare(arguments: argparse.Namespace) -> int:
     from ragbook.evaluation.lines import scored_number
 
     reading_of(arguments)  # or its refusal
+    if arguments.documents is not None and not arguments.documents.is_dir():
+        raise InputError(f"There is no folder {arguments.documents}; check --documents.")
     before = stored_comparison(arguments)
     names = method_names(arguments.methods, arguments.reader)
     if before is not None:

@@ -59,10 +59,13 @@ def kept_answers(
             raise
 
 
+_WITHOUT_EFFECT = ("out", "json", "documents")  # on answers
+
+
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options on which answers may depend, as JSON; of a prompt's file its content."""
     given = {key: value for key, value in vars(arguments).items() if not callable(value)}
-    settings = {key: str(value) for key, value in given.items() if key not in ("out", "json")}
+    settings = {key: str(value) for key, value in given.items() if key not in _WITHOUT_EFFECT}
     if arguments.prompt is not None and Path(arguments.prompt).is_file():
         settings["prompt"] = hashlib.sha256(Path(arguments.prompt).read_bytes()).hexdigest()
     return settings
@@ -110,13 +113,20 @@ def compare_methods(
         if before is not None:
             comparison = appended(before, comparison)
         if kept is not None:
-            _save(comparison, kept.folder, corpus, questions)
+            _save(comparison, kept.folder, corpus, questions, arguments.documents)
     return comparison
 
 
-def _save(comparison: Comparison, working: Path, corpus: Any, questions: QuestionSet) -> None:
+def _save(
+    comparison: Comparison,
+    working: Path,
+    corpus: Any,
+    questions: QuestionSet,
+    documents: Path | None,
+) -> None:
     """Write the results, tables, figures and the explorer to the folder that the folder `working`
-    stands in, all together. There are no figures of scores where no answer is known."""
+    stands in, all together. Passages are linked to the folder `documents`, by default the corpus's
+    own. There are no figures of scores where no answer is known."""
     from ragbook import explorer, figures
     from ragbook.evaluation.comparison import written_together
     from ragbook.evaluation.lines import scored_number
@@ -126,7 +136,7 @@ def _save(comparison: Comparison, working: Path, corpus: Any, questions: Questio
         if scored_number(comparison.results):
             figures.side_by_side(comparison.results).save(finished / "side_by_side.png")
             figures.errors(comparison.results).save(finished / "errors.png")
-        explorer.write(finished / "explorer", comparison.predictions, corpus, questions)
+        explorer.write(finished / "explorer", comparison.predictions, corpus, questions, documents)
 
 
 def without_answers(questions: Sequence[Question]) -> str | None:

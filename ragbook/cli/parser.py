@@ -109,6 +109,13 @@ def new_parser() -> argparse.ArgumentParser:
         help="add the methods to the comparison that is stored in --out, whose own are not asked "
         "again (without --methods, all that it lacks)",
     )
+    command.add_argument(
+        "--documents",
+        type=Path,
+        metavar="DIR",
+        help="folder of the documents that the passages were cut from, to which the explorer links "
+        "them (default: that of --corpus or --index, if it was one)",
+    )
     add_json(command)
 
     command = _command(

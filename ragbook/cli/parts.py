@@ -123,7 +123,7 @@ def load_passages(arguments: argparse.Namespace, name: str) -> Corpus:
             )
         return readers.load_corpus(name)
     source = readers.open_passages(name, reading, say)
-    return Corpus(source.name, _counted(source))
+    return Corpus(source.name, _counted(source), source.documents)
 
 
 def _counted(source: PassageSource) -> Iterator[Passage]:
@@ -162,6 +162,7 @@ def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex |
                 f"{index.corpus.name!r}, not the {len(corpus):,} of {corpus.name!r} that --corpus "
                 "names; leave --corpus out or build an index of it."
             )
+        index.corpus.documents = corpus.documents
     return index.corpus, index  # type: ignore[return-value]  # stored passages serve as a corpus
 
 
@@ -183,7 +184,9 @@ def stored_corpus(arguments: argparse.Namespace) -> Iterator[Corpus | StoredPass
     out = Path(os.path.abspath(arguments.out))
     folder = out.with_name(f".{out.name}.passages")
     try:
-        yield spool(folder, source.name, source.identity, _counted(source))
+        stored = spool(folder, source.name, source.identity, _counted(source))
+        stored.documents = source.documents
+        yield stored
     except InputError:
         if (folder / "source.json").is_file() and not beside(out).exists():
             shutil.rmtree(folder)  # there is no build that could go on

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from ragbook.corpus.answers import has_answer
@@ -56,7 +56,29 @@ def meanings(ids: Iterable[str], wanted: Collection[str]) -> dict[str, tuple[str
     return {one: (one,) if one in there else tuple(pieces.get(one, ())) for one in wanted}
 
 
-_PLACE = re.compile(r"#(?:L|P|page=)([1-9][0-9]{0,11})(?:\.([1-9][0-9]{0,11}))?\Z")
+_PLACE = re.compile(r"#(L|P|page=)([1-9][0-9]{0,11})(?:\.[1-9][0-9]{0,11})?\Z")
+
+
+class Place(NamedTuple):
+    """Where a passage begins, as its id says.
+
+    Attributes
+    ----------
+    document: the file.
+    mark, number: ``L`` and a line, ``P`` and a block of a page's text, or ``page=`` and a page.
+    """
+
+    document: str
+    mark: str
+    number: int
+
+
+def place_of(passage_id: str) -> Place | None:
+    """The place that an id names; None for an id of another form."""
+    found = _PLACE.search(passage_id)
+    if found is None or not found.start():
+        return None
+    return Place(passage_id[: found.start()], found[1], int(found[2]))
 
 
 def document_of(passage_id: str) -> str | None:
@@ -65,8 +87,8 @@ def document_of(passage_id: str) -> str | None:
     Of ``<id>-1`` it is ``<id>``, of a place such as ``guide/setup.md#L12``, ``page.html#P5.2`` or
     ``paper.pdf#page=3`` the file.
     """
-    if (place := _PLACE.search(passage_id)) is not None:
-        return passage_id[: place.start()] or None
+    if (place := place_of(passage_id)) is not None:
+        return place.document
     document, _, number = passage_id.rpartition("-")
     whole = number.isascii() and is_number(number) and number != "0"
     return document if document and whole else None
@@ -175,7 +197,7 @@ def _pieces_by_place(corpus: Passages, document: str) -> list[Passage]:
     if corpus not in _by_place:
         found: dict[str, list[str]] = {}
         for passage_id in corpus.ids():
-            if (place := _PLACE.search(passage_id)) is not None:
-                found.setdefault(passage_id[: place.start()], []).append(passage_id)
+            if (place := place_of(passage_id)) is not None:
+                found.setdefault(place.document, []).append(passage_id)
         _by_place[corpus] = found
     return [corpus.get(one) for one in _by_place[corpus].get(document, ())]

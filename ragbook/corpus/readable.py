@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import cached_property
 
 from ragbook.corpus.splitting import Heading
@@ -57,6 +58,10 @@ class Readable:
     def text(self) -> str:
         """The whole text; nothing can be added once it was asked for."""
         return "".join(self._lines)
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """(place, text) of each line that was added."""
+        yield from zip(self._places, self._lines[::2], strict=True)
 
     def place(self, at: int) -> int:
         """The place of the line in which the character `at` of the text stands."""

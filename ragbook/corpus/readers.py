@@ -91,13 +91,14 @@ class PassageSource:
     name: that of the corpus.
     identity: a string that differs if the passages do.
     passages: yields them.
-    places: whether they are pieces of documents already, whose ids name file and place.
+    documents: if they are pieces of documents, whose ids name file and place, the folder that the
+        files' names are relative to.
     """
 
     name: str
     identity: str
     passages: Callable[[], Iterator[Passage]]
-    places: bool = False
+    documents: Path | None = None
 
 
 def load_corpus(
@@ -123,7 +124,7 @@ def load_corpus(
     if name_or_path in miniwiki.NAMES:
         return miniwiki.corpus(miniwiki.NAMES[str(name_or_path)])
     source = open_passages(name_or_path, Reading(format, columns or {}, split), told)
-    return Corpus(source.name, source.passages())
+    return Corpus(source.name, source.passages(), source.documents)
 
 
 def read_passages(
@@ -171,7 +172,8 @@ def open_passages(
         def pieces() -> Iterator[Passage]:
             return documents.read_documents(path, split, told, kind)
 
-        return PassageSource(name, identity, pieces, places=True)
+        folder = Path(os.path.abspath(path if path.is_dir() else path.parent))
+        return PassageSource(name, identity, pieces, folder)
     return PassageSource(name, identity, lambda: _read(path, reading, told))
 
 

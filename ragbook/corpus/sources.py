@@ -88,4 +88,5 @@ def open_source(
 
 def _passages(spec: str, reading: Reading, told: Told | None) -> Source:
     source = open_passages(spec, replace(reading, later=True), told)
-    return Source(source.name, source.identity, source.passages, places=source.places)
+    places = source.documents is not None
+    return Source(source.name, source.identity, source.passages, places=places)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, overload
 
 from msgspec import Struct
@@ -91,11 +92,15 @@ def passages_sha256(passages: Iterable[Passage]) -> str:
 class Corpus(Sequence[Passage]):
     """Passages with unique ids in a fixed order, which is the order of positions in an index.
 
-    Raises InputError if two passages share an id.
+    `documents` is the folder of the documents that they were cut from, if their ids name file and
+    place. Raises InputError if two passages share an id.
     """
 
-    def __init__(self, name: str, passages: Iterable[Passage]) -> None:
+    def __init__(
+        self, name: str, passages: Iterable[Passage], documents: Path | None = None
+    ) -> None:
         self.name = name
+        self.documents = documents
         self._passages = tuple(passages)
         self._positions = {passage.id: i for i, passage in enumerate(self._passages)}
         if len(self._positions) < len(self._passages):

@@ -45,6 +45,7 @@ OWN_FILES = (
     "explorer/explorer.*",
     "explorer/questions.js",
     "explorer/answers-[0-9]*.js",
+    "explorer/documents/*.html",
 )
 """Patterns of the names of a comparison's files beside ``results.json``."""
 

@@ -303,8 +303,15 @@
       : "";
     return make("div",
       { class: `explorer-passage ${passage.mark}`, id: `explorer-passage-${at}`, tabindex: "-1" },
-      make("h4", {}, `${at + 1}. ${passage.title} `, make("small", {}, passage.id + mark)),
+      make("h4", {}, `${at + 1}. ${passage.title} `, make("small", {}, where(passage), mark)),
       make("p", {}, ...marked(passage.text, answers)));
+  }
+
+  /** The passage's id, as a link to its place in its document where there is such a page. */
+  function where({ id, link }) {
+    return /^documents\/[\w.-]+\.html#[\w=]+$/.test(link ?? "")
+      ? make("a", { href: new URL(link, base).href, title: "open the document here" }, id)
+      : id;
   }
 
   /** The text with the right answers marked. */

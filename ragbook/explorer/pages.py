@@ -5,6 +5,7 @@
 data are scripts, because a page opened from the disk may load no other kind of file. One,
 ``questions.js``, holds what the list and its filters need; the answers, weights and passages are in
 parts of :data:`PART` questions, ``answers-0.js`` and so on, each loaded when it is first needed.
+Passages of documents link to pages in the folder ``documents`` (:mod:`ragbook.explorer.documents`).
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ragbook.corpus import Corpus, Question
+from ragbook.corpus import Corpus, Passage, Question
 from ragbook.corpus.gold import gold_passage
 from ragbook.errors import InputError
 from ragbook.evaluation.errors import LABELS, MEANINGS, NAMES
 from ragbook.evaluation.lines import gold_passages
 from ragbook.evaluation.metrics import normalize_answer
 from ragbook.evaluation.names import EVIDENCE, OWN_EVIDENCE
+from ragbook.explorer.documents import FOLDER, write_documents
 from ragbook.files import write_text
 
 PART = 25
@@ -38,6 +40,7 @@ def write(
     predictions: Sequence[Prediction],
     corpus: Corpus,
     questions: Sequence[Question] = (),
+    documents: Path | None = None,
 ) -> list[Path]:
     """Write the explorer into the folder `out`, which is created if it does not exist.
 
@@ -46,6 +49,8 @@ def write(
     predictions: lines of ``predictions.jsonl``, with at least one question.
     corpus: holds every passage that an answer relied on.
     questions: the questions of the comparison; they tell which are confusable or need two passages.
+    documents: the folder of the documents that the passages were cut from, to which they are then
+        linked; by default where the corpus was read from.
 
     Returns
     -------
@@ -59,16 +64,33 @@ def write(
     parts = [predictions[at : at + PART] for at in range(0, len(predictions), PART)]
     texts = {name: _asset(name) for name in ASSETS}
     texts["questions.js"] = _script("questions", index(predictions, known))
-    for number, part in enumerate(parts):
-        details = [detail(line, corpus, known.get(line["question"])) for line in part]
-        texts[f"answers-{number}.js"] = _script(f"answers[{number}]", details)
+    details = [
+        [detail(line, corpus, known.get(line["question"])) for line in part] for part in parts
+    ]
     out.mkdir(parents=True, exist_ok=True)
-    for stale in out.glob("answers-[0-9]*.js"):
-        if stale.name not in texts:  # of more questions than these
+    shown = [passage for part in details for line in part for passage in line["passages"]]
+    pages = _link(out, shown, documents or getattr(corpus, "documents", None))
+    for number, part in enumerate(details):
+        texts[f"answers-{number}.js"] = _script(f"answers[{number}]", part)
+    for stale in [*out.glob("answers-[0-9]*.js"), *(out / FOLDER).glob("*.html")]:
+        if stale.name not in texts and stale.name not in pages:  # of an earlier comparison
             stale.unlink()
     for name, text in texts.items():
         write_text(out / name, text)
-    return [out / name for name in texts]
+    return [*(out / name for name in texts), *(out / FOLDER / name for name in pages)]
+
+
+def _link(out: Path, shown: Sequence[dict[str, Any]], documents: Path | None) -> list[str]:
+    """Write the pages of the documents of the shown passages, and set each passage's ``link``, if
+    it has one; returns the names of the pages' files."""
+    if documents is None:
+        return []
+    passages = {one["id"]: Passage(one["id"], one["title"], one["text"]) for one in shown}
+    links, pages = write_documents(out, passages.values(), documents)
+    for one in shown:
+        if one["id"] in links:
+            one["link"] = links[one["id"]]
+    return pages
 
 
 def index(

@@ -232,6 +232,16 @@ def cut_passages(corpus: Corpus | StoredPassages, encoder: Encoder) -> dict[str,
     return out
 
 
+def _place_record(corpus: Corpus | StoredPassages) -> Manifest:
+    """The manifest's entry about the folder of the corpus's documents, if it has one whose name is
+    proper text."""
+    with suppress(UnicodeEncodeError):
+        if corpus.documents is not None:
+            str(corpus.documents).encode("utf-8")
+            return {"path": str(corpus.documents)}
+    return {}
+
+
 def _is_faiss(name: str) -> bool:
     return name.startswith("faiss") and name.endswith((".index", ".lists"))
 
@@ -253,7 +263,12 @@ def _assemble(
     faiss_files = sorted(path.name for path in folder.iterdir() if path.name != PASSAGES_FILE)
     files = [PASSAGES_FILE, *faiss_files]
     described = {
-        "corpus": {"name": corpus.name, "passages": len(corpus), "sha256": corpus.sha256},
+        "corpus": {
+            "name": corpus.name,
+            "passages": len(corpus),
+            "sha256": corpus.sha256,
+            **_place_record(corpus),
+        },
         "encoder": encoder_record(encoder) | precision_record(encoder),
         "index": {"type": kind, "parameters": parameters},
     }

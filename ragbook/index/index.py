@@ -101,6 +101,7 @@ class PassageIndex:
         entry = manifest["corpus"]
         batches = manifest.get("checksums", {}).get(PASSAGES_FILE, {}).get("batches", ())
         corpus = StoredPassages(path / PASSAGES_FILE, entry["name"], entry["sha256"], batches)
+        corpus.documents = Path(entry["path"]) if "path" in entry else None
         try:
             parts = open_parts(path, manifest)
         except (RuntimeError, MemoryError, ValueError, OSError) as error:

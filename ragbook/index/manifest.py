@@ -34,11 +34,13 @@ WITHOUT_EFFECT = ("id", "query_encoder", "precision")
 
 
 class CorpusEntry(Struct):
-    """The corpus: its name, how many passages it has, and its digest."""
+    """The corpus: its name, how many passages it has, its digest, and the folder of the documents
+    that they were cut from."""
 
     name: Text
     passages: Positive
     sha256: Text
+    path: Text | UnsetType = UNSET
 
 
 class EncoderEntry(Struct):
@@ -139,7 +141,8 @@ def write_manifest(
 
     Parameters
     ----------
-    corpus: `name`, `passages` (how many) and `sha256`.
+    corpus: `name`, `passages` (how many) and `sha256`; and `path`, the folder of the documents that
+        they were cut from, if they were.
     encoder: `id`, `sha256`, `pooling`, `dimension`, `similarity` and `metric`; `prompts` and
         `max_tokens`, if they differ from `UNSAID`; and `query_encoder`, if there is one.
     index: `type` and `parameters`.

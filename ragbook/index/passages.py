@@ -132,6 +132,7 @@ class StoredPassages(Sequence[Passage]):
     def __init__(self, path: Path, name: str, sha256: str, checksums: Sequence[int] = ()) -> None:
         self.name = name
         self.sha256 = sha256
+        self.documents: Path | None = None  # as a corpus's; set by who knows it
         self._path, self._checksums = path, tuple(checksums)
         self._checked: set[int] = set()  # numbers of batches
         try:
