@@ -6,10 +6,10 @@ import argparse
 import shutil
 import textwrap
 
+from ragbook.cli.appending import methods_to_add, stored_comparison
 from ragbook.cli.checks import check_reading, given_options
 from ragbook.cli.comparing import (
-    kept_answers,
-    save_comparison,
+    compare_methods,
     with_answers,
     without_answers,
 )
@@ -46,14 +46,16 @@ from ragbook.printable import printable
 
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
-    from ragbook import evaluation
     from ragbook.cli.advice import advice, answers_cut, cut_sentence
     from ragbook.corpus import load_questions, miniwiki
-    from ragbook.corpus.gold import missing_sentence, placed
+    from ragbook.corpus.gold import by_answer, missing_sentence, placed
     from ragbook.evaluation.lines import scored_number
 
     reading_of(arguments)  # or its refusal
+    before = stored_comparison(arguments)
     names = method_names(arguments.methods, arguments.reader)
+    if before is not None:
+        names = methods_to_add(before, names, arguments.methods is not None)
     check_reading(arguments, names, given_options(arguments))
     source = arguments.questions
     questions = None if source is None else load_asked(arguments, arguments.split)
@@ -68,31 +70,20 @@ def compare(arguments: argparse.Namespace) -> int:
         questions = load_questions(corpus.name, arguments.split)
     if arguments.limit is not None:
         questions = questions.head(arguments.limit)
-    questions = placed(questions, corpus)
+    questions = by_answer(questions) if arguments.gold == "answer" else placed(questions, corpus)
     if (told := without_answers(questions)) is not None:
         say(told)
     if (lost := missing_sentence(questions, corpus.name)) is not None:
         if arguments.retriever == "oracle":
             raise InputError(f"{lost}; the oracle needs the corpus that belongs to the questions.")
         say(
-            f"{lost}; for these questions a passage counts that holds an answer. Name the corpus "
-            "that the questions belong to if there is one."
+            f"{lost}; for these questions neither recall nor evidence is counted. Name the corpus "
+            "that they belong to, or count passages that hold an answer with --gold answer."
         )
     retriever, index = make_retriever(arguments, corpus, index)
     questions = served_by(retriever, questions, "they are left out")
     methods = load_methods(arguments, names, retriever, corpus, questions)
-    with kept_answers(arguments, methods, questions) as kept:
-        comparison = evaluation.compare(
-            methods,
-            questions,
-            k=arguments.k,
-            seed=arguments.seed,
-            index=index,
-            leave_one_out=arguments.leave_one_out,
-            kept=kept,
-        )
-        if kept is not None and arguments.out is not None:
-            save_comparison(comparison, arguments.out, kept.folder, corpus, questions)
+    comparison = compare_methods(arguments, methods, questions, corpus, index, retriever, before)
     results = comparison.results
     if results["cut_passages"]:
         say(cut_sentence(results["cut_passages"], results["cut_words"], "passages"))

@@ -67,6 +67,13 @@ def new_parser() -> argparse.ArgumentParser:
         "--questions", metavar="NAME_OR_PATH", help="questions (default on MiniWiki: MiniWiki's)"
     )
     command.add_argument("--methods", type=names, metavar="A,B", help="methods (default: all)")
+    command.add_argument(
+        "--gold",
+        choices=["passage", "answer"],
+        default="passage",
+        help="what a question's right passage is: the one that its file names, or with answer any "
+        "that holds an answer (default: passage; answer where the file names none)",
+    )
     add_k(command)
     add_reading(command)
     command.add_argument(
@@ -95,6 +102,12 @@ def new_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="save results, tables, figures and the explorer here",
+    )
+    command.add_argument(
+        "--append",
+        action="store_true",
+        help="add the methods to the comparison that is stored in --out, whose own are not asked "
+        "again (without --methods, all that it lacks)",
     )
     add_json(command)
 

@@ -10,6 +10,7 @@ from ragbook.corpus import Question, QuestionSet
 from ragbook.corpus.gold import missing, placed
 from ragbook.errors import InputError
 from ragbook.evaluation.comparison import Comparison
+from ragbook.evaluation.cut import Cut, most
 from ragbook.evaluation.errors import counts
 from ragbook.evaluation.kept import Kept, Record
 from ragbook.evaluation.records import batch_records
@@ -63,8 +64,9 @@ def compare(
     ``leave_one_out_n``.
 
     ``gold_missing`` is the number of questions whose gold id means no passage of the corpus, nor
-    pieces of one (:mod:`ragbook.corpus.gold`); they count as questions without a known gold
-    passage. It is None where the corpus is not known.
+    pieces of one (:mod:`ragbook.corpus.gold`); they are left out of ``recall_at_k`` and of what is
+    said of evidence (:func:`ragbook.corpus.gold.by_answer` counts passages that hold an answer). It
+    is None where the corpus is not known.
 
     ``cut_passages`` is the number of passages that were longer than what an encoder or a reader
     sees: all of the index, if that knows, and those that were retrieved; ``cut_words`` the most
@@ -115,6 +117,7 @@ def compare(
     predictions = [record["line"] for record in records]
 
     scores, beside = together(predictions, names, seed)
+    cut = _cut(records, _index_of(methods, index))
     results = {
         "ragbook": __version__,
         "index": _index_entry(methods, index),
@@ -127,7 +130,7 @@ def compare(
         },
         "k": k,
         "seed": seed,
-        **_cut_passages(records, _index_of(methods, index)),
+        **cut.numbers(),
         "gold_missing": None if passages is None else len(missing(questions)),
         "methods": {
             method.name: {
@@ -177,7 +180,7 @@ def compare(
         },
         **beside,
     }
-    return Comparison(results, predictions)
+    return Comparison(results, predictions, {"cut": cut.as_json()})
 
 
 def _where(method: "Method") -> dict[str, str | None]:
@@ -205,20 +208,14 @@ def _answers_cut(records: Sequence[Record], name: str) -> dict[str, int]:
     return {"answers_cut": cut} if cut else {}
 
 
-def _cut_passages(records: Sequence[Record], index: "PassageIndex | None") -> dict[str, int]:
-    """How many passages were longer than what the encoder or a reader sees, and the most words at
-    the end of one that were left out. An index knows how many of all its passages are."""
-    encoder, reader = {}, {}
-    for record in records:
-        for own, found in ((encoder, "encoder"), (reader, "reader")):
-            for passage_id, words in record["cut"].get(found, {}).items():
-                own[passage_id] = max(words, own.get(passage_id, 0))
+def _cut(records: Sequence[Record], index: "PassageIndex | None") -> Cut:
+    """Which passages were longer than what the encoder or a reader sees. An index knows how many of
+    all its passages are."""
+    encoder, reader = (
+        most(record["cut"].get(found, {}) for record in records) for found in ("encoder", "reader")
+    )
     stored = {} if index is None else index.manifest.get("index", {}).get("parameters", {})
-    whole = stored.get("cut", {"passages": len(encoder), "words": 0})
-    return {
-        "cut_passages": whole["passages"] + len(reader.keys() - encoder.keys()),
-        "cut_words": max([whole["words"], *encoder.values(), *reader.values()]),
-    }
+    return Cut(encoder, reader, stored.get("cut"))
 
 
 def _recall(hits: Sequence[bool | None]) -> float | None:
