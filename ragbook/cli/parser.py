@@ -184,7 +184,7 @@ def new_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="the run file, gzip if it ends in .gz; for several retrievers, or where it is a "
-        "folder, the folder of files RETRIEVER.trec",
+        "folder, the folder of files RETRIEVER.trec; white space in ids is written as %%20",
     )
     command.add_argument(
         "--qrels", type=Path, metavar="FILE", help="write the questions' gold passages here"
@@ -199,7 +199,13 @@ def new_parser() -> argparse.ArgumentParser:
         ranking.evaluate,
         "measure run files of any system by relevance judgements, or by the text of answers",
     )
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="TREC's run files")
+    command.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="TREC's run files, or - for standard input",
+    )
     command.add_argument(
         "--qrels",
         type=Path,
