@@ -36,6 +36,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 COMMANDS = [
     ["compare"],
     ["results"],
+    ["diff"],
     ["ask"],
     ["retrieve"],
     ["evaluate"],

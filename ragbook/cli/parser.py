@@ -27,7 +27,7 @@ from ragbook.cli.options import (
     names,
     words,
 )
-from ragbook.cli.results import FORMS
+from ragbook.cli.results import FORMS, LISTED
 from ragbook.errors import InputError
 from ragbook.training import RECIPES
 from ragbook.version import __version__
@@ -141,6 +141,35 @@ def new_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--methods", type=names, metavar="A,B", help="only these (default: all)")
     command.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_json(command)
+
+    command = _command(
+        top,
+        "diff",
+        results.diff,
+        "show what changed from one comparison that `compare --out` stored to another: scores with "
+        "paired tests, and answers",
+    )
+    command.add_argument("a", type=Path, metavar="A", help="folder of the first")
+    command.add_argument("b", type=Path, metavar="B", help="folder of the second")
+    command.add_argument("--method", metavar="NAME", help="only this (default: all that both have)")
+    command.add_argument(
+        "--methods", type=names, metavar="X,Y", help="the first's X against the second's Y"
+    )
+    command.add_argument(
+        "--limit",
+        type=at_least(0),
+        metavar="N",
+        help=f"changed answers that are listed of a method (default: {LISTED}; with --json all)",
+    )
+    command.add_argument("--all", action="store_true", help="list all changed answers")
+    command.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="seed of the resampling (default: 0)",
+    )
     add_json(command)
 
     command = _command(
