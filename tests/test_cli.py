@@ -833,7 +833,7 @@ def test_perplexity(capsys, encoders, monkeypatch, rivers, tmp_path):
 def test_datastore(capsys, encoders, monkeypatch, rivers, tmp_path):
     seen = []
     monkeypatch.setattr(
-        "ragbook.cli.commands.load_language_model", lambda told: f"{told.lm} on {told.device}"
+        "ragbook.cli.stores.load_language_model", lambda told: f"{told.lm} on {told.device}"
     )
     monkeypatch.setattr(
         "ragbook.index.datastore.build_datastore",

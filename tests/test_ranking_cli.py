@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ragbook.corpus import Passage
-from ragbook.evaluation.ranking import read_qrels
+from ragbook.corpus.qrels import read_qrels
 from ragbook.models.cross_encoder import load_cross_encoder
 from ragbook.retrieval.runs import Ranking, read_run, write_run
 from tests.fakes import HashEncoder

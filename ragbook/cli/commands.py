@@ -5,31 +5,41 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
+from pathlib import Path
+from typing import Any
 
 from ragbook.cli.appending import methods_to_add, stored_comparison
 from ragbook.cli.checks import check_reading, given_options
 from ragbook.cli.comparing import (
     compare_methods,
-    with_answers,
     without_answers,
 )
+from ragbook.cli.options import (
+    add_interpolation,
+    add_json,
+    add_k,
+    add_lm,
+    add_passages,
+    add_reader,
+    add_reading,
+    add_retriever,
+    at_least,
+    names,
+    words,
+)
+from ragbook.cli.parsers import add_command
 from ragbook.cli.parts import (
-    device_and_precision,
     load_asked,
-    load_encoder,
     load_language_model,
     load_methods,
-    load_passages,
     make_retriever,
     method_names,
     open_passages,
     read_text,
     reading_of,
     served_by,
-    stored_corpus,
 )
 from ragbook.cli.printing import (
-    flat,
     named,
     print_json,
     print_pairs,
@@ -38,7 +48,7 @@ from ragbook.cli.printing import (
     say,
 )
 from ragbook.cli.ranking import asked_question, check_served
-from ragbook.cli.status import DAMAGED, OK
+from ragbook.cli.status import OK
 from ragbook.errors import InputError
 from ragbook.files import cache_folder
 from ragbook.printable import printable
@@ -151,126 +161,6 @@ def ask(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def index_build(arguments: argparse.Namespace) -> int:
-    """`ragbook index build`: encode a corpus and write its index as a folder."""
-    from ragbook.cli.advice import cut_sentence
-    from ragbook.index import build_index
-    from ragbook.index.factories import EXACT, choose_factory, parse_bytes
-
-    if arguments.factory is not None and arguments.budget is not None:
-        raise InputError("Give --factory or --budget, not both: a budget chooses the factory.")
-    factory = arguments.factory or EXACT
-    budget = None if arguments.budget is None else parse_bytes(arguments.budget)
-    if arguments.engine == "ray" and arguments.device != "auto":
-        device, precision = arguments.device, _precision_of_ray(arguments.precision)
-    else:
-        device, precision = device_and_precision(arguments)
-    encoder = load_encoder(arguments)  # a name that means nothing ends here, before a long reading
-    encoder.precision = precision
-    with stored_corpus(arguments) as corpus:
-        if budget is not None:
-            choice = choose_factory(len(corpus), encoder.dimension, budget)
-            print("\n".join(choice.reasons))
-            factory = choice.factory
-        index = build_index(
-            corpus,
-            arguments.out,
-            encoder,
-            overwrite=arguments.overwrite,
-            factory=factory,
-            parts=arguments.parts,
-            workers=arguments.workers,
-            engine=arguments.engine,
-            device=device,
-        )
-    recall = index.manifest["index"]["parameters"].get("recall")
-    if recall is not None:
-        found = list(recall["at"].values())[-1]
-        said = f"recall@{recall['k']} {found:.3f} of {recall['questions']} questions"
-        print(f"{printable(factory)}: {said}")
-    if cut := index.manifest["index"]["parameters"].get("cut"):
-        say(cut_sentence(cut["passages"], cut["words"], f"of the {len(index):,} passages"))
-    name = printable(index.corpus.name)
-    out = printable(arguments.out)
-    print(f"{out}: {len(index):,} passages of {name}, digest {index.digest}")
-    return OK
-
-
-def _precision_of_ray(name: str) -> str:
-    """The number format for a cluster, which this machine knows nothing of."""
-    if name == "auto":
-        raise InputError(
-            "What is fast on a cluster is not known here; name --precision bfloat16 or float32."
-        )
-    return name
-
-
-def index_info(arguments: argparse.Namespace) -> int:
-    """`ragbook index info`: print what an index's manifest says."""
-    from ragbook.index import PassageIndex
-
-    index = PassageIndex.open(arguments.folder, arguments.verify)
-    manifest = index.manifest
-    if arguments.json:
-        print_json({"digest": index.digest, **manifest})
-        return OK
-    corpus, encoder, kind = manifest["corpus"], manifest["encoder"], manifest["index"]
-    print_pairs(
-        [
-            ("corpus", f"{corpus['name']}, {corpus['passages']:,} passages"),
-            ("corpus SHA-256", corpus["sha256"]),
-            ("encoder", f"{encoder['id']}, {encoder['pooling']} pooling"),
-            ("encoder SHA-256", encoder["sha256"]),
-            ("vectors", f"{encoder['dimension']} dimensions, {encoder['similarity']}"),
-            *((f"{role} prompt", repr(text)) for role, text in encoder.get("prompts", {}).items()),
-            ("index", kind["type"]),
-            *flat(kind["parameters"], "index."),
-            *((name, f"{file['bytes']:,} bytes") for name, file in manifest["files"].items()),
-            ("digest", index.digest),
-        ]
-    )
-    return OK
-
-
-def index_verify(arguments: argparse.Namespace) -> int:
-    """`ragbook index verify`: check an index's files; status 0 if all bytes are right."""
-    from ragbook.index import verify
-
-    return _verified(arguments, verify(arguments.folder))
-
-
-def _verified(arguments: argparse.Namespace, problems: list[str]) -> int:
-    """Print the problems of a folder; returns the exit status."""
-    if arguments.json:
-        print_json({"whole": not problems, "problems": problems})
-    else:
-        print("\n".join(map(printable, problems or [f"{arguments.folder} is whole"])))
-    return DAMAGED if problems else OK
-
-
-def index_search(arguments: argparse.Namespace) -> int:
-    """`ragbook index search`: the best passages of an index for one question."""
-    from ragbook.corpus import Question
-    from ragbook.index import PassageIndex
-    from ragbook.models.devices import place
-    from ragbook.retrieval import DenseRetriever
-
-    device, precision = device_and_precision(arguments)
-    index = PassageIndex.open(arguments.folder, arguments.verify)
-    encoder = load_encoder(arguments, index)
-    if (device, precision) != ("cpu", "float32"):  # where and how it was loaded
-        place(encoder.query_model, device, precision)
-    retriever = DenseRetriever(index, encoder)
-    (found,) = retriever.retrieve([Question(arguments.query, ())], arguments.k)
-    rows = list(zip(found.passages, found.scores.tolist(), strict=True))
-    if arguments.json:
-        print_json([{"passage_id": p.id, "title": p.title, "score": score} for p, score in rows])
-    else:
-        for passage, score in rows:
-            print(f"{score:8.4f}  {named(passage)}")
-    return OK
-
-
 def _heldout(split: str) -> list[str]:
     """MiniWiki's held-out articles of a split, as texts."""
     from ragbook.corpus import miniwiki
@@ -329,174 +219,6 @@ def perplexity(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def corpus_build(arguments: argparse.Namespace) -> int:
-    """`ragbook corpus build`: cut articles into passages and write them as one file."""
-    from ragbook.corpus.building import build_passages
-    from ragbook.corpus.sources import open_source
-    from ragbook.corpus.splitting import DEFAULT_SPLIT
-
-    if arguments.out.exists() and not arguments.overwrite:
-        raise InputError(f"{arguments.out} exists; choose another file or give --overwrite.")
-    how = reading_of(arguments)
-    downloads = cache_folder() / "downloads"
-    source = open_source(arguments.source, downloads, arguments.checksum, how, say)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    left_out = []
-    count = build_passages(
-        source,
-        arguments.out,
-        arguments.processes,
-        split=how.split or DEFAULT_SPLIT,
-        left_out=left_out.append,
-    )
-    if left_out:
-        examples = "; ".join(f"{printable(page.title)}: {page.reason}" for page in left_out[:3])
-        say(
-            f"pages left out because they cannot be read: {len(left_out):,} "
-            f"({examples}{'; ...' if len(left_out) > 3 else ''})",
-        )
-    print(f"{printable(arguments.out)}: {count:,} passages")
-    return OK
-
-
-def corpus_info(arguments: argparse.Namespace) -> int:
-    """`ragbook corpus info`: how many passages a corpus has, how long they are, its hash."""
-    corpus = load_passages(arguments, arguments.corpus)
-    lengths = sorted(len(passage.text.split()) for passage in corpus)
-    info = {
-        "name": corpus.name,
-        "passages": len(corpus),
-        "titles": len({passage.title for passage in corpus}),
-        "words": sum(lengths),
-        "words_per_passage": {
-            "shortest": lengths[0],
-            "median": lengths[len(lengths) // 2],
-            "longest": lengths[-1],
-        },
-        "sha256": corpus.sha256,
-    }
-    if arguments.json:
-        print_json(info)
-        return OK
-    of_passage = ", ".join(f"{key} {value}" for key, value in info["words_per_passage"].items())
-    print_pairs(
-        [
-            ("name", info["name"]),
-            ("passages", f"{info['passages']:,} of {info['titles']:,} titles"),
-            ("words", f"{info['words']:,} ({of_passage})"),
-            ("SHA-256", info["sha256"]),
-        ]
-    )
-    return OK
-
-
-def datastore_build(arguments: argparse.Namespace) -> int:
-    """`ragbook datastore build`: every context of a corpus and its next token, as a folder."""
-    from ragbook.index.datastore import add_approximate, build_datastore
-
-    lm = load_language_model(arguments)
-    corpus, _ = open_passages(arguments)
-    datastore = build_datastore(corpus, arguments.out, lm, progress=True)
-    if arguments.ivfpq:
-        add_approximate(datastore)
-    print(f"{printable(arguments.out)}: the datastore of {printable(corpus.name)}")
-    return OK
-
-
-def datastore_info(arguments: argparse.Namespace) -> int:
-    """`ragbook datastore info`: print what a datastore's manifest says."""
-    from ragbook.index.datastore import Datastore
-
-    manifest = Datastore.open(arguments.folder, arguments.verify).manifest
-    if arguments.json:
-        print_json(manifest)
-    else:
-        print_pairs(flat({key: value for key, value in manifest.items() if key != "checksums"}))
-    return OK
-
-
-def datastore_search(arguments: argparse.Namespace) -> int:
-    """`ragbook datastore search`: the stored contexts nearest to a text."""
-    from ragbook.index.datastore import Datastore
-    from ragbook.methods.knn_lm.text import OpenKnnLM
-    from ragbook.models.bundled import tuned_for_text
-
-    datastore = Datastore.open(arguments.folder, arguments.verify)
-    lm = load_language_model(arguments)
-    mixed = tuned_for_text()
-    method = OpenKnnLM(lm, datastore, lam=mixed["lam"], temperature=mixed["temperature"])
-    found = method.neighbours(arguments.text, arguments.k)
-    if arguments.json:
-        rows = (
-            {"passage_id": n.passage.id, "context": n.context, "token": n.token}
-            | {"distance": n.distance, "weight": n.weight}
-            for n in found
-        )
-        print_json(list(rows))
-    else:
-        for n in found:
-            found_in = f"{n.context} [{n.token}]  ({n.passage.id})"
-            print(f"{n.weight:7.4f}  {printable(found_in)}")
-    return OK
-
-
-def datastore_verify(arguments: argparse.Namespace) -> int:
-    """`ragbook datastore verify`: check a datastore's files; status 0 if all bytes are right."""
-    from ragbook.index.datastore import verify
-
-    return _verified(arguments, verify(arguments.folder))
-
-
-def train(arguments: argparse.Namespace) -> int:
-    """`ragbook train`: run one recipe on a corpus and its questions."""
-    from ragbook.training import RECIPES, VARIED, Run
-
-    if arguments.name not in RECIPES:
-        raise InputError(
-            f"There is no recipe {arguments.name!r}; choose from {', '.join(RECIPES)}."
-        )
-    asked = arguments.questions
-    reads_alone = arguments.name == "lm" and asked is None
-    if (arguments.corpus is None) != (asked is None) and not reads_alone:
-        raise InputError(
-            "Training on your own data needs passages and questions; name both --corpus and "
-            "--questions."
-        )
-    varied = {name: getattr(arguments, name) for name in VARIED}
-    varied = {name: value for name, value in varied.items() if value is not None}
-    for name in varied:
-        if arguments.name not in VARIED[name]:
-            takers, option = VARIED[name], name.replace("_", "-")
-            which = f"recipe {takers[0]} takes"
-            if len(takers) > 1:
-                which = f"recipes {' and '.join(takers)} take"
-            raise InputError(f"Only the {which} --{option}; leave it out.")
-    own = None
-    if arguments.corpus is not None:
-        split = arguments.split or "train"
-        questions = () if asked is None else with_answers(load_asked(arguments, split))
-        own = load_passages(arguments, arguments.corpus), questions
-        if asked is not None and arguments.name in ("reader", "fid", "methods"):
-            from ragbook.corpus.gold import missing_sentence, placed
-
-            lost = missing_sentence(placed(own[1], own[0]), own[0].name)  # type: ignore[arg-type]
-            if lost is not None:
-                say(f"{lost}; nothing is learnt from these questions.")
-    run = Run(
-        arguments.out,
-        arguments.seed,
-        arguments.steps,
-        arguments.resume,
-        own,
-        arguments.device,
-        arguments.precision,
-    )
-    _ = run.dtype  # or its refusal
-    device_and_precision(arguments)  # says which format is slow
-    RECIPES[arguments.name](run, **varied)
-    return OK
-
-
 def export(arguments: argparse.Namespace) -> int:
     """`ragbook export`: write a bundled model as a checkpoint that `transformers` loads."""
     from ragbook.models.checkpoints.export import export
@@ -519,3 +241,149 @@ def doctor(arguments: argparse.Namespace) -> int:
             ((name, "missing" if value is None else value) for name, value in entries.items()), "  "
         )
     return OK
+
+
+def add_asking(top: Any) -> None:
+    """Add `compare` and `ask`."""
+    command = add_command(top, "compare", compare, "compare the methods on one index")
+    add_passages(command, questions=True)
+    add_retriever(command, ["dense", "bm25", "hybrid", "oracle"])
+    command.add_argument(
+        "--questions", metavar="NAME_OR_PATH", help="questions (default on MiniWiki: MiniWiki's)"
+    )
+    command.add_argument("--methods", type=names, metavar="A,B", help="methods (default: all)")
+    command.add_argument(
+        "--gold",
+        choices=["passage", "answer"],
+        default="passage",
+        help="what a question's right passage is: the one that its file names, or with answer any "
+        "that holds an answer (default: passage; answer where the file names none)",
+    )
+    add_k(command)
+    add_reading(command)
+    command.add_argument(
+        "--limit", type=at_least(1), metavar="N", help="only the first N questions"
+    )
+    command.add_argument(
+        "--leave-one-out",
+        nargs="?",
+        const=True,
+        default=False,
+        type=at_least(1),
+        metavar="N",
+        help="also measure how much less likely each answer becomes without each of its passages, "
+        "the one measure of evidence that is the same for all methods, on the first N questions "
+        "(without N, on all)",
+    )
+    command.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="seed of the resampling (default: 0)",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="save results, tables, figures and the explorer here",
+    )
+    command.add_argument(
+        "--append",
+        action="store_true",
+        help="add the methods to the comparison that is stored in --out, whose own are not asked "
+        "again (without --methods, all that it lacks)",
+    )
+    command.add_argument(
+        "--documents",
+        type=Path,
+        metavar="DIR",
+        help="folder of the documents that the passages were cut from, to which the explorer links "
+        "them (default: that of --corpus or --index, if it was one)",
+    )
+    add_json(command)
+
+    command = add_command(top, "ask", ask, "ask all methods one question; shows their evidence too")
+    command.add_argument("question", type=words, metavar="QUESTION")
+    command.add_argument(
+        "--method", type=lambda name: [name], metavar="NAME", help="only this method"
+    )
+    add_passages(command, questions=True)
+    add_retriever(command, ["dense", "bm25", "hybrid"])
+    command.add_argument(
+        "--id", dest="question_id", metavar="ID", help="for --run: the question's id there"
+    )
+    command.add_argument(
+        "--questions",
+        metavar="NAME_OR_PATH",
+        help="for --run: questions with the ids of the run, in which the asked one is looked up",
+    )
+    add_k(command)
+    add_reading(command)
+    add_json(command)
+
+
+def add_others(top: Any) -> None:
+    """Add `perplexity`, `export` and `doctor`."""
+    command = add_command(
+        top,
+        "perplexity",
+        perplexity,
+        "measure base model, kNN-LM and in-context retrieval on a text",
+    )
+    command.add_argument(
+        "--text", type=Path, metavar="FILE", help="(default: MiniWiki's held-out text)"
+    )
+    add_passages(command)
+    command.add_argument(
+        "--datastore",
+        type=Path,
+        metavar="DIR",
+        help="a datastore, whose passages are used as --corpus (default: one is built)",
+    )
+    add_lm(command)
+    command.add_argument(
+        "--dev",
+        type=Path,
+        metavar="FILE",
+        help="held-out text to tune lambda and temperature on, unless they are given (default: "
+        "MiniWiki's, where --text is; the bundled model has values of its own)",
+    )
+    add_interpolation(command)
+    command.add_argument(
+        "--approximate",
+        action="store_true",
+        help="search the datastore's approximate index, and print the share of the exact "
+        "neighbours that it finds",
+    )
+    add_k(command, None, "neighbours of each token (default: kNN-LM's)")
+    command.add_argument(
+        "--window",
+        type=at_least(1),
+        metavar="N",
+        help="tokens that the model reads at a time, the scored ones included (default: 128)",
+    )
+    command.add_argument(
+        "--stride",
+        type=at_least(1),
+        metavar="N",
+        help="how many of a window's tokens are scored; those before them are their context "
+        "(default: 64)",
+    )
+    add_json(command)
+
+    command = add_command(
+        top,
+        "export",
+        export,
+        "write a model (reader, rag-sequence, rag-token, fid, realm or lm) as a checkpoint for "
+        "`transformers`",
+    )
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
+    add_reader(command)
+
+    command = add_command(
+        top, "doctor", doctor, "show what is installed, and what would need a download"
+    )
+    add_json(command)

@@ -9,6 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragbook.cli.checks import check_retriever, given_options
+from ragbook.cli.options import (
+    add_device,
+    add_json,
+    add_k,
+    add_measures,
+    add_passages,
+    add_retriever,
+    at_least,
+)
+from ragbook.cli.parsers import add_command
 from ragbook.cli.parts import (
     device_and_precision,
     load_asked,
@@ -36,7 +46,8 @@ def retrieve(arguments: argparse.Namespace) -> int:
     """`ragbook retrieve`: write what retrievers find as run files, and measure it."""
     from ragbook.corpus import load_questions, miniwiki
     from ragbook.corpus.gold import missing_sentence, placed
-    from ragbook.evaluation.ranking import measure_runs, parse_measures, qrels_of, write_qrels
+    from ragbook.corpus.qrels import write_qrels
+    from ragbook.evaluation.ranking import measure_runs, parse_measures, qrels_of
     from ragbook.methods.cuts import encoders_of
     from ragbook.models.devices import place
     from ragbook.retrieval.runs import write_run
@@ -142,7 +153,8 @@ def _ranked(retriever: Retriever, questions: QuestionSet, k: int) -> dict[str, R
 def evaluate(arguments: argparse.Namespace) -> int:
     """`ragbook evaluate`: measure run files by judgements or by the text of answers."""
     from ragbook.corpus.gold import missing_sentence, placed
-    from ragbook.evaluation.ranking import measure_runs, parse_measures, qrels_of, read_qrels
+    from ragbook.corpus.qrels import read_qrels
+    from ragbook.evaluation.ranking import measure_runs, parse_measures, qrels_of
     from ragbook.retrieval.runs import read_run
 
     asked = None if arguments.measures is None else parse_measures(arguments.measures)
@@ -262,3 +274,68 @@ def check_served(retriever: Retriever, question: Question) -> None:
             f"The run {run.name!r} has no passage of corpus {run.corpus.name!r} for the question "
             f"with the id {question.id!r}; name another id."
         )
+
+
+def add_commands(top: Any) -> None:
+    """Add `retrieve` and `evaluate`."""
+    command = add_command(
+        top,
+        "retrieve",
+        retrieve,
+        "write what retrievers find as run files, and measure it where it is known what is right",
+    )
+    add_passages(command, questions=True)
+    add_retriever(command, ["dense", "bm25", "hybrid"], several=True)
+    command.add_argument(
+        "--questions", metavar="NAME_OR_PATH", help="questions (default on MiniWiki: MiniWiki's)"
+    )
+    add_k(command, 100, "passages retrieved (default: 100)")
+    command.add_argument(
+        "--limit", type=at_least(1), metavar="N", help="only the first N questions"
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the run file, gzip if it ends in .gz; for several retrievers, or where it is a "
+        "folder, the folder of files RETRIEVER.trec; white space in ids is written as %%20",
+    )
+    command.add_argument(
+        "--qrels", type=Path, metavar="FILE", help="write the questions' gold passages here"
+    )
+    add_measures(command)
+    add_device(command, "float32")
+    add_json(command)
+
+    command = add_command(
+        top,
+        "evaluate",
+        evaluate,
+        "measure run files of any system by relevance judgements, or by the text of answers",
+    )
+    command.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="TREC's run files, or - for standard input",
+    )
+    command.add_argument(
+        "--qrels",
+        type=Path,
+        metavar="FILE",
+        help="judgements, as TREC or BEIR writes them (default: the gold passages of --questions)",
+    )
+    command.add_argument(
+        "--questions",
+        metavar="NAME_OR_PATH",
+        help="the questions; with the passages, hit@k counts those that hold an answer",
+    )
+    add_passages(command, questions=True)
+    add_measures(command)
+    command.add_argument(
+        "--skip-missing",
+        action="store_true",
+        help="leave out queries that a run lacks (default: they count 0)",
+    )
+    add_json(command)

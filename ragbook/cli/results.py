@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from ragbook.cli.options import (
+    add_json,
+    at_least,
+    names,
+)
+from ragbook.cli.parsers import add_command
 from ragbook.cli.printing import print_json, print_table, say
 from ragbook.cli.status import OK
 from ragbook.errors import InputError
@@ -118,3 +125,60 @@ def _print_changes(entry: dict[str, Any], limit: int) -> None:
         print(f"    B  {printable(one['b']) or '(nothing)'}")
     if len(changed) > limit:
         print(f"  and {len(changed) - limit:,} more; --all lists them")
+
+
+def add_commands(top: Any) -> None:
+    """Add `results` and `diff`."""
+    command = add_command(
+        top,
+        "results",
+        results,
+        "print a comparison that `compare --out` stored, or write it in another form",
+    )
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument(
+        "--format",
+        choices=FORMS,
+        help="squad, kilt: predictions for these evaluation scripts, a file for each method; csv: "
+        "a row for each question and method, exactly as answered (import it into spreadsheets as "
+        "text: a cell that begins with = would run); tidy-csv, tidy-parquet: a row for each method "
+        "and metric",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE_OR_DIR",
+        help="the file; of squad and kilt, the folder of the files",
+    )
+    command.add_argument("--methods", type=names, metavar="A,B", help="only these (default: all)")
+    command.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_json(command)
+
+    command = add_command(
+        top,
+        "diff",
+        diff,
+        "show what changed from one comparison that `compare --out` stored to another: scores with "
+        "paired tests, and answers",
+    )
+    command.add_argument("a", type=Path, metavar="A", help="folder of the first")
+    command.add_argument("b", type=Path, metavar="B", help="folder of the second")
+    command.add_argument("--method", metavar="NAME", help="only this (default: all that both have)")
+    command.add_argument(
+        "--methods", type=names, metavar="X,Y", help="the first's X against the second's Y"
+    )
+    command.add_argument(
+        "--limit",
+        type=at_least(0),
+        metavar="N",
+        help=f"changed answers that are listed of a method (default: {LISTED}; with --json all)",
+    )
+    command.add_argument("--all", action="store_true", help="list all changed answers")
+    command.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="seed of the resampling (default: 0)",
+    )
+    add_json(command)

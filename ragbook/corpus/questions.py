@@ -18,6 +18,7 @@ from ragbook.corpus.files import (
     read_json,
     read_lines,
 )
+from ragbook.corpus.qrels import read_qrels
 from ragbook.corpus.question_layouts import (
     COLUMNS,
     KNOWN,
@@ -267,7 +268,7 @@ def _judgements(path: Path, split: str | None) -> dict[str | None, tuple[str, ..
 
     Raises
     ------
-    InputError: the folder has no file for the split, or a row is malformed.
+    InputError: the folder has no file for the split, or a line is malformed.
     """
     folder = path.parent / "qrels"
     if path.is_dir() or bare_name(path) != "queries" or not folder.is_dir():
@@ -278,18 +279,9 @@ def _judgements(path: Path, split: str | None) -> dict[str | None, tuple[str, ..
         raise InputError(
             f"{folder} has no judgements of the split {name!r}; there are {', '.join(files)}."
         )
-    (table,) = open_tables(files[name], "tsv", {"query-id", "corpus-id"})
-    graded: dict[str | None, list[tuple[int, str]]] = {}
-    for number, row in table.rows():
-        query, passage, grade = list(row.values())[:3] if len(row) >= 3 else ("", "", "")
-        try:
-            graded.setdefault(query, []).append((-int(grade), passage))
-        except ValueError:
-            raise InputError(
-                f"{table.where(number)}: expected a query's id, a passage's id and a grade."
-            ) from None
-    return {
-        query: tuple(passage for grade, passage in sorted(own, key=lambda one: one[0]) if grade < 0)
-        for query, own in graded.items()
-        if any(grade < 0 for grade, _ in own)
-    }
+    relevant: dict[str | None, tuple[str, ...]] = {}
+    for query, judged in read_qrels(files[name]).items():
+        best = sorted(judged, key=judged.__getitem__, reverse=True)  # a stable sort
+        if found := tuple(one for one in best if judged[one] > 0):
+            relevant[query] = found
+    return relevant

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ragbook.corpus import Passage, Question
 from ragbook.corpus.answers import has_answer
+from ragbook.corpus.qrels import Qrels
 from ragbook.errors import InputError
 from ragbook.evaluation.sheets import Cell, Sheet
 from ragbook.evaluation.statistics import (
@@ -29,19 +29,14 @@ from ragbook.evaluation.statistics import (
     holm,
     paired_tests,
 )
-from ragbook.retrieval.runs import Ranked, columns, escaped, ranking, unescaped, write_columns
+from ragbook.retrieval.runs import Ranked, ranking
 
 MEASURES = ("nDCG@10", "RR", "AP", "R@5", "R@20", "R@100")
 """What is measured where nothing else is asked for."""
 HITS = ("hit@5", "hit@20", "hit@100")
 """And where the questions' answers are known."""
 DIFFERING = "‡"
-_GRADE = 10_000
 _HIT = re.compile(r"hit@([1-9][0-9]{0,8})")
-_HEADER = ["query-id", "corpus-id", "score"]
-
-Qrels = dict[str, dict[str, int]]
-"""The judged grade of each passage, by query; 0 is not relevant."""
 
 
 class Passages(Protocol):
@@ -50,68 +45,6 @@ class Passages(Protocol):
     def get(self, passage_id: str) -> Passage:
         """The passage with this id; KeyError if there is none."""
         ...
-
-
-def read_qrels(path: Path | str) -> Qrels:
-    """The judgements of a qrels file, plain or compressed, in the file's order: TREC's `query 0
-    passage grade`, or BEIR's three columns with the header `query-id corpus-id score`.
-
-    Raises
-    ------
-    InputError: a line has other columns, a grade is no whole number, a passage is judged twice for
-        one query, or there is no line at all; the message names file and line.
-    """
-    path = Path(path)
-    qrels: Qrels = {}
-    width = 4
-    for number, line in columns(path):
-        if line == _HEADER and not qrels:
-            width = 3
-            continue
-        if len(line) != width:
-            raise InputError(
-                f"{path}, line {number}: {len(line)} columns; a line of a qrels file has {width}, "
-                "separated by white space: query, 0, passage, grade (or, below the header "
-                "'query-id corpus-id score', three)."
-            )
-        query, passage, grade = unescaped(line[0]), unescaped(line[-2]), line[-1]
-        judged = qrels.setdefault(query, {})
-        if passage in judged:
-            raise InputError(
-                f"{path}, line {number}: the passage {passage!r} is judged a second time for the "
-                f"query {query!r}; remove one of the two."
-            )
-        judged[passage] = _grade(path, number, grade)
-    if not qrels:
-        raise InputError(f"{path} holds no judgement; a line is: query, 0, passage, grade.")
-    return qrels
-
-
-def _grade(path: Path, number: int, text: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text) or abs(int(text)) > _GRADE:
-        raise InputError(
-            f"{path}, line {number}: the grade {text!r} is no whole number of at most {_GRADE:,}; "
-            "the columns are query, 0, passage, grade."
-        )
-    return int(text)
-
-
-def write_qrels(path: Path | str, qrels: Mapping[str, Mapping[str, int]]) -> None:
-    """Write judgements in TREC's form, gzip if the file's name ends in .gz; the file is there whole
-    or not at all. Ids are written as in a run (:mod:`ragbook.retrieval.runs`).
-
-    Raises
-    ------
-    InputError: an id is empty.
-    """
-    write_columns(
-        Path(path),
-        (
-            f"{escaped(query)} 0 {escaped(passage)} {grade}\n"
-            for query, judged in qrels.items()
-            for passage, grade in judged.items()
-        ),
-    )
 
 
 def qrels_of(questions: Iterable[Question]) -> Qrels:

@@ -5,31 +5,26 @@ is that of the scores alone, as float32, and of equal ones that of the passages'
 the alphabet first; the column of ranks is not read, and is written in this same order. So every
 tool sees the ranking that is measured here.
 
-An id with white space cannot stand in such a file. Each white space is written as the percent code
-of its UTF-8 bytes (`guide/my%20setup.md#L12`), which other tools take as part of the id, and so is
-a percent sign that would be read as the beginning of such a code; all other ids stand as they are.
-`read_run` turns the codes back.
+Ids with white space are written in :mod:`ragbook.corpus.qrels`' way, and read back.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
-import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ragbook.corpus import Question
-from ragbook.corpus.files import bare_name, located, read_lines
+from ragbook.corpus.files import bare_name
+from ragbook.corpus.qrels import columns, escaped, unescaped, write_columns
 from ragbook.errors import InputError
-from ragbook.files import write_whole
 from ragbook.retrieval.base import Retrieved
 
 if TYPE_CHECKING:
@@ -40,13 +35,7 @@ NATS = 5.0
 the median question."""
 PLACE = 5
 
-_COLUMN = re.compile(r"[^ \t\n\r\v\f]+")  # what C's isspace, and so trec_eval, splits at
-_SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
-_CODES = {"".join(f"%{byte:02X}" for byte in one.encode()): one for one in (*_SPACES, "%")}
-_CODE = re.compile("|".join(_CODES))
-_TO_ESCAPE = re.compile(rf"%(?={'|'.join(code[1:] for code in _CODES)})|\s")
 _TOO_GREAT = 2.0**128 - 2.0**103  # rounded to float32, it is infinite
-_OTHER_ENDINGS = (".bz2", ".xz", ".zst", ".zip")
 
 
 class Ranked(Protocol):
@@ -82,44 +71,6 @@ def ranking(found: Ranked) -> Ranking:
         order = sorted(range(len(ids)), key=lambda i: (float(scores[i]), ids[i]), reverse=True)
         ordered = scores[order]
     return Ranking(tuple(ids[i] for i in order), ordered)
-
-
-def escaped(identifier: str) -> str:
-    """An id as it stands in a run or qrels file; see the module.
-
-    Raises
-    ------
-    InputError: the id is empty, or no text that UTF-8 can write.
-    """
-    try:
-        identifier.encode()
-    except UnicodeEncodeError:
-        raise InputError(
-            f"The id {identifier!r} holds half a surrogate pair, which is not Unicode text; give "
-            "it another id."
-        ) from None
-    if not identifier:
-        raise InputError("An empty id cannot stand in a run or qrels file; give each one an id.")
-    return _TO_ESCAPE.sub(_code, identifier)
-
-
-def _code(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in match[0].encode())
-
-
-def unescaped(column: str) -> str:
-    """The id that `escaped` wrote so."""
-    if "%" not in column:
-        return column
-    return _CODE.sub(lambda match: _CODES[match[0]], column)
-
-
-def columns(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, its columns) of a file whose columns are separated by white space, as trec_eval
-    reads it; blank lines are skipped. `-` is standard input."""
-    for number, line in enumerate(read_lines(located(path)), 1):
-        if found := _COLUMN.findall(line):
-            yield number, found
 
 
 def read_run(path: Path | str) -> dict[str, Ranking]:
@@ -224,28 +175,6 @@ def _run_lines(run: Mapping[str, Ranked], tag: str) -> Iterator[str]:
         for rank, (passage, score) in enumerate(rows, 1):
             # Nine digits tell every float32 from every other.
             yield f"{name} Q0 {escaped(passage)} {rank} {score:.9g} {tag}\n"
-
-
-def write_columns(path: Path, lines: Iterable[str]) -> None:
-    """Write lines in UTF-8, gzip if the file's name ends in .gz, whole or not at all.
-
-    Raises
-    ------
-    InputError: the name is that of another compression.
-    """
-    if path.suffix.lower() in _OTHER_ENDINGS:
-        raise InputError(f"{path} would be compressed as {path.suffix}; name it .gz, or plain.")
-
-    def write(file: Any) -> None:
-        # Without the time, equal rankings are equal files.
-        stream = gzip.GzipFile("", "wb", 6, file, mtime=0) if zipped else file
-        for line in lines:
-            stream.write(line.encode())
-        if zipped:
-            stream.close()
-
-    zipped = path.suffix.lower() == ".gz"
-    write_whole(path, write)
 
 
 def likely_scale(rankings: Iterable[Ranked]) -> float:

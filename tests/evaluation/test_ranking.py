@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragbook.corpus import Corpus, Passage, Question
+from ragbook.corpus.qrels import read_qrels, write_qrels
 from ragbook.errors import InputError
 from ragbook.evaluation.ranking import (
     MEASURES,
@@ -15,8 +16,6 @@ from ragbook.evaluation.ranking import (
     measured,
     parse_measures,
     qrels_of,
-    read_qrels,
-    write_qrels,
 )
 from ragbook.evaluation.statistics import bootstrap_ci, holm, paired_test
 from ragbook.retrieval.runs import Ranking, read_run, write_run

@@ -7,15 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragbook.corpus import Corpus, Passage, Question, QuestionSet
+from ragbook.corpus.qrels import escaped, unescaped
 from ragbook.errors import InputError
 from ragbook.retrieval import RunRetriever
 from ragbook.retrieval.runs import (
     Ranking,
-    escaped,
     likely_scale,
     ranking,
     read_run,
-    unescaped,
     write_run,
 )
 
