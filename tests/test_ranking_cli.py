@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ragbook.corpus import Passage
 from ragbook.evaluation.ranking import read_qrels
+from ragbook.models.cross_encoder import load_cross_encoder
 from ragbook.retrieval.runs import Ranking, read_run, write_run
 from tests.fakes import HashEncoder
+from tests.models.test_cross_encoder import small, spread
 from tests.test_cli import ENVIRONMENT, fake_load, printed, refusal, run, write_lines
 
 PASSAGES = [
@@ -287,3 +290,73 @@ def test_ask_takes_passages_from_a_run(capsys, tmp_path, rivers, questions):
     assert "has no passage of corpus 'rivers'" in refusal(capsys, *argv, "--id", "u")
     assert "No question of" in refusal(capsys, "ask", "Who?", *argv[2:], "--questions", questions)
     assert "--id is for --run" in refusal(capsys, "ask", "Who?", "--id", "t")
+
+
+# --- reranking ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reranker(tmp_path) -> Path:
+    """A tiny random cross-encoder, as transformers writes it."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from ragbook.models.embedded import minilm_tokenizer
+
+    folder = tmp_path / "reranker"
+    spread(BertForSequenceClassification(BertConfig(**small(1)))).save_pretrained(folder)
+    minilm_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def logits(reranker: Path, question: str, ids: list[str]) -> dict[str, float]:
+    """The score of each passage."""
+    own = [Passage(**one) for one in PASSAGES if one["id"] in ids]
+    scores = load_cross_encoder(str(reranker)).scores(question, own)
+    return dict(zip([one.id for one in own], scores.tolist(), strict=True))
+
+
+def test_retrieve_reranks(capsys, tmp_path, rivers, questions, reranker):
+    out = tmp_path / "out.trec"
+    where = ("--corpus", rivers, "--questions", questions, "--reranker", reranker)
+    argv = ("retrieve", *where, "--retriever", "bm25", "--k", 3, "--out", out)
+    found = printed(capsys, *argv, "--rerank", 4, "--json")
+    assert list(found["files"]) == ["bm25-reranked"]
+    rankings = read_run(out)
+    for question, entry in zip(("1", "t", "3"), QUESTIONS, strict=True):
+        scores = logits(reranker, entry["question"], [one["id"] for one in PASSAGES])
+        best = sorted(scores, key=lambda one: -scores[one])[:3]
+        assert list(rankings[question].ids) == best
+        np.testing.assert_allclose(rankings[question].scores, [scores[i] for i in best], atol=1e-6)
+    assert out.read_text().splitlines()[0].endswith(" bm25-reranked")
+
+
+def test_compare_and_ask_rerank_a_run(capsys, tmp_path, rivers, questions, reranker):
+    ids = ["r-1", "d 1", "v-1"]
+    own = of(tmp_path / "own.trec", {"1": ids, "t": ["t-1"], "3": ["v-1"]})
+    out = tmp_path / "out"
+    given = ("--corpus", rivers, "--run", own, "--reranker", reranker)
+    argv = ("compare", *given, "--questions", questions, "--methods", "fid", "--k", 2)
+    assert run(*argv, "--out", out) == 0
+    line = json.loads((out / "predictions.jsonl").read_text().splitlines()[0])
+    scores = logits(reranker, QUESTIONS[0]["question"], ids)
+    best = sorted(scores, key=lambda one: -scores[one])[:2]
+    assert [p["passage_id"] for p in line["retrieved"]] == best
+    assert [p["score"] for p in line["retrieved"]] == pytest.approx([scores[i] for i in best])
+    capsys.readouterr()
+    argv = ("ask", QUESTIONS[0]["question"], *given, "--id", "1", "--method", "fid", "--k", 2)
+    evidence = printed(capsys, *argv, "--json")["methods"]["fid"]["evidence"]
+    assert [one["passage_id"] for one in evidence] == best
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--rerank", "5"], "--rerank is that of --reranker"),
+        (["--reranker", "nowhere"], "there is no reranker 'nowhere'"),
+        (["--reranker", "x", "--rerank", "3", "--k", "4"], "--rerank 3 reads fewer passages than"),
+        (["--reranker", "x", "--run", "y", "--score-scale", "2"], "--score-scale would be ignored"),
+    ],
+)
+@pytest.mark.parametrize("command", [["compare"], ["ask", "Who?"], ["retrieve"]])
+def test_a_reranker_that_cannot_be_is_refused(capsys, command, argv, words):
+    assert words in refusal(capsys, *command, *argv)

@@ -7,10 +7,11 @@ import pytest
 
 from ragbook.cli.results import FORMS
 from ragbook.corpus import Question, QuestionSet
+from ragbook.errors import InputError
 from ragbook.evaluation import exports
 from ragbook.training import Run
 from tests.fakes import HashEncoder
-from tests.test_cli import PASSAGES, fake_load, printed, refusal, run, write_lines
+from tests.test_cli import PASSAGES, FakeMethod, fake_load, printed, refusal, run, write_lines
 
 QUESTIONS = QuestionSet(
     "asked",
@@ -31,7 +32,7 @@ def fakes(monkeypatch, tmp_path):
     monkeypatch.setattr("ragbook.methods.load", fake_load)
     monkeypatch.setattr("ragbook.models.encoder.look_up_encoder", lambda *_: None)
     monkeypatch.setattr("ragbook.models.loading.look_up", lambda *_, **__: "trained")
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: QUESTIONS)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: QUESTIONS)
     monkeypatch.setenv("RAGBOOK_CACHE", str(tmp_path / "cache"))
 
 
@@ -70,7 +71,7 @@ def test_some_questions_without_answers_are_said_once(capsys, compare, tmp_path)
 
 def test_questions_without_any_answer_are_compared(capsys, compare, tmp_path, monkeypatch):
     none = QuestionSet("asked", "all", [Question(q.text, (), q.gold_passage) for q in QUESTIONS])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: none)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: none)
     out = tmp_path / "out"
     methods = "closed-book,in-context,knn-lm,realm,rag-sequence,rag-token,fid"
     assert run(*compare, "--methods", methods, "--out", out, "--leave-one-out") == 0
@@ -80,17 +81,18 @@ def test_questions_without_any_answer_are_compared(capsys, compare, tmp_path, mo
     assert "answered" in shown.out
     assert "…" not in shown.out
     assert {path.name for path in out.iterdir()} == {
-        "results.json", "predictions.jsonl", "table.md", "table.tex", "agreement.md", "explorer",
+        "results.json", "predictions.jsonl", "setup.json", "table.md", "table.tex",
+        "agreement.md", "explorer",
     }  # fmt: skip
     results = json.loads((out / "results.json").read_text())
     assert results["methods"]["fid"]["em"] is None
     assert len(results["agreement"]) == 21
     # The same command, on answers that are known: no file of either kind stays behind.
     known = QuestionSet("asked", "all", [QUESTIONS[0], QUESTIONS[3]])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: known)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: known)
     assert run(*compare, "--methods", "closed-book,fid", "--out", out) == 0
     assert (out / "errors.png").is_file()
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: none)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: none)
     assert run(*compare, "--methods", "closed-book,fid", "--out", out) == 0
     assert not list(out.glob("*.png"))
     assert not (out / "errors.md").exists()
@@ -130,7 +132,7 @@ def test_training_leaves_questions_without_answers_out(capsys, monkeypatch, tmp_
         "ragbook: 2 of the 4 questions have no known answer and are left out.\n"
     )
     none = QuestionSet("asked", "train", QUESTIONS[1:3])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: none)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: none)
     assert "No question of 'asked' has a known answer" in refusal(capsys, *command)
 
 
@@ -194,3 +196,114 @@ def test_what_results_cannot_do_is_refused(capsys, stored, tmp_path):
 
 def test_the_parser_offers_every_form():
     assert FORMS == exports.FORMS
+
+
+# --- added methods --------------------------------------------------------------------------------
+
+
+def without_times(folder) -> dict:
+    """What a user sees of a folder; the fakes' times are always the same."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_methods_are_added_to_a_stored_comparison(capsys, compare, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run(*compare, "--methods", "closed-book,fid,realm", "--out", whole) == 0
+    assert run(*compare, "--methods", "closed-book", "--out", out) == 0
+    seen, load = [], fake_load
+
+    def noted(names, *given, **how):
+        seen.append(list(names))
+        return load(names, *given, **how)
+
+    monkeypatch.setattr("ragbook.methods.load", noted)
+    assert run(*compare, "--methods", "fid", "--out", out, "--append") == 0
+    assert run(*compare, "--methods", "realm", "--out", out, "--append") == 0
+    assert seen == [["fid"], ["realm"]]
+    assert without_times(out) == without_times(whole)
+    capsys.readouterr()
+    assert run(*compare, "--out", out, "--append") == 0  # all that are not there yet
+    assert seen[-1] == ["in-context", "knn-lm", "rag-sequence", "rag-token"]
+    assert list(json.loads((out / "results.json").read_text())["methods"]) == [
+        "closed-book", "fid", "realm", *seen[-1],
+    ]  # fmt: skip
+    assert "there is none to add" in refusal(capsys, *compare, "--out", out, "--append")
+
+
+def test_an_addition_that_would_compare_unlike_things_is_refused(
+    capsys, compare, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    assert run(*compare, "--methods", "closed-book,realm", "--out", out) == 0
+    before = without_times(out)
+    add = [*compare, "--methods", "fid", "--out", out, "--append"]
+
+    def refused(*changed) -> str:
+        capsys.readouterr()
+        assert run(*add, *changed) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert "realm is among the methods that were compared already" in refused("--methods", "realm")
+    assert "--k was 2 in the stored comparison and is 3 now" in refused("--k", 3)
+    assert "--seed was 0" in refused("--seed", 1)
+    assert "retriever was dense in the stored" in refused("--retriever", "bm25")
+    assert "--reader was bundled in the stored comparison and is mine" in refused(
+        "--reader", "mine"
+    )
+    assert "--max-length was 16" in refused("--max-length", 8)
+    assert "encoders was" in refused("--encoder", "other")
+    others = write_lines(tmp_path / "others.jsonl", PASSAGES[:2])
+    assert "passages was" in refused("--corpus", others)
+    asked = QuestionSet("asked", "all", QUESTIONS[:3])
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: asked)
+    assert "questions was asked, all" in refused()
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: QUESTIONS)
+    (tmp_path / "empty").mkdir()
+    assert "no comparison to add to" in refused("--out", tmp_path / "empty")
+    assert "name its folder" in refusal(capsys, *compare, "--append")
+    assert without_times(out) == before
+    # The same passages, named in another way, are the same.
+    same = tmp_path / "same.jsonl"
+    same.write_bytes((tmp_path / "rivers.jsonl").read_bytes())
+    assert run(*add, "--corpus", same) == 0
+    (out / "setup.json").unlink()
+    assert "does not say with what settings" in refused("--methods", "rag-token")
+
+
+def test_an_option_of_the_added_method_alone_is_no_other_setting(capsys, compare, tmp_path):
+    """Lambda is kNN-LM's: REALM, which does not follow it, was compared without."""
+    out = tmp_path / "out"
+    assert run(*compare, "--methods", "realm", "--out", out) == 0
+    assert run(*compare, "--methods", "knn-lm", "--lambda", 0.5, "--out", out, "--append") == 0
+    conditions = json.loads((out / "setup.json").read_text())["conditions"]
+    assert conditions["--lambda"] == 0.5
+    assert run(*compare, "--methods", "fid", "--out", out, "--append") == 0
+
+
+def test_an_addition_that_failed_goes_on(capsys, compare, tmp_path, monkeypatch):
+    asked = QuestionSet("asked", "all", [Question(f"Which {i}?", ("x",)) for i in range(20)])
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: asked)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run(*compare, "--methods", "realm,fid", "--out", whole) == 0
+    assert run(*compare, "--methods", "realm", "--out", out) == 0
+    before = without_times(out)
+    answer, counted = FakeMethod.answer, []
+
+    def fails(self, questions, k=5):
+        if len(questions) < 16:
+            raise InputError("the reader has had enough")
+        return answer(self, questions, k)
+
+    monkeypatch.setattr(FakeMethod, "answer", fails)
+    add = [*compare, "--methods", "fid", "--out", out, "--append"]
+    assert run(*add) == 2
+    assert before.items() <= without_times(out).items()
+    monkeypatch.setattr(
+        FakeMethod, "answer", lambda *given: counted.append(len(given[1])) or answer(*given)
+    )
+    capsys.readouterr()
+    assert run(*add) == 0
+    assert "16 of 20 are answered" in capsys.readouterr().err
+    assert counted == [4]
+    assert without_times(out) == without_times(whole)

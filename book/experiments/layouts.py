@@ -13,6 +13,7 @@ import gzip
 import io
 import json
 import lzma
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,17 @@ def _folder(**files: Write) -> Write:
             one(file)
 
     return write
+
+
+def _bytes(write: Write) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "x")
+        return (Path(folder) / "x").read_bytes()
+
+
+def content(example: Example) -> bytes:
+    """The bytes of an example that is a file."""
+    return _bytes(example.write)
 
 
 ELBE = ("e1", "Elbe", "The Elbe rises in the Giant Mountains and reaches the sea at Cuxhaven.")
@@ -240,14 +252,6 @@ PASSAGES = (
     ),
 )
 """Tables of passages."""
-
-
-def _bytes(write: Write) -> bytes:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / "x")
-        return (Path(folder) / "x").read_bytes()
 
 
 COMPRESSED = {

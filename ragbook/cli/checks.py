@@ -73,6 +73,22 @@ def check_retriever(arguments: argparse.Namespace, given: Sequence[str]) -> None
         )
     if arguments.run_file is None and arguments.score_scale is not None:
         raise InputError("--score-scale is that of --run; name a run file, or leave it out.")
+    if arguments.reranker is None and "rerank" in given:
+        raise InputError("--rerank is that of --reranker; name a cross-encoder, or leave it out.")
+    if arguments.reranker is not None:
+        from ragbook.models.cross_encoder import inspect_cross_encoder
+
+        if arguments.score_scale is not None:
+            raise InputError(
+                "--reranker gives passages scores of its own, so --score-scale would be ignored; "
+                "leave it out."
+            )
+        if arguments.k > arguments.rerank:
+            raise InputError(
+                f"--rerank {arguments.rerank} reads fewer passages than --k {arguments.k} asks "
+                "for; rerank at least as many."
+            )
+        inspect_cross_encoder(arguments.reranker)
     if named is None and (arguments.encoder or arguments.query_encoder):
         from ragbook.models.encoder import look_up_encoder
 

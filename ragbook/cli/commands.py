@@ -6,10 +6,10 @@ import argparse
 import shutil
 import textwrap
 
+from ragbook.cli.appending import methods_to_add, stored_comparison
 from ragbook.cli.checks import check_reading, given_options
 from ragbook.cli.comparing import (
-    kept_answers,
-    save_comparison,
+    compare_methods,
     with_answers,
     without_answers,
 )
@@ -46,7 +46,6 @@ from ragbook.printable import printable
 
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
-    from ragbook import evaluation
     from ragbook.cli.advice import advice, answers_cut, cut_sentence
     from ragbook.corpus import load_questions, miniwiki
     from ragbook.corpus.gold import missing_sentence, placed
@@ -55,13 +54,18 @@ def compare(arguments: argparse.Namespace) -> int:
     reading_of(arguments)  # or its refusal
     if arguments.documents is not None and not arguments.documents.is_dir():
         raise InputError(f"There is no folder {arguments.documents}; check --documents.")
+    before = stored_comparison(arguments)
     names = method_names(arguments.methods, arguments.reader)
+    if before is not None:
+        names = methods_to_add(before, names, arguments.methods is not None)
     check_reading(arguments, names, given_options(arguments))
     source = arguments.questions
     questions = None if source is None else load_asked(arguments, arguments.split)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)  # fail now and not after an hour
     corpus, index = open_passages(arguments)
+    if arguments.documents is not None:
+        corpus.documents = arguments.documents
     if questions is None:
         if corpus.name not in miniwiki.NAMES:
             raise InputError(
@@ -83,19 +87,7 @@ def compare(arguments: argparse.Namespace) -> int:
     retriever, index = make_retriever(arguments, corpus, index)
     questions = served_by(retriever, questions, "they are left out")
     methods = load_methods(arguments, names, retriever, corpus, questions)
-    with kept_answers(arguments, methods, questions) as kept:
-        comparison = evaluation.compare(
-            methods,
-            questions,
-            k=arguments.k,
-            seed=arguments.seed,
-            index=index,
-            leave_one_out=arguments.leave_one_out,
-            kept=kept,
-        )
-        if kept is not None and arguments.out is not None:
-            documents = arguments.documents
-            save_comparison(comparison, arguments.out, kept.folder, corpus, questions, documents)
+    comparison = compare_methods(arguments, methods, questions, corpus, index, retriever, before)
     results = comparison.results
     if results["cut_passages"]:
         say(cut_sentence(results["cut_passages"], results["cut_words"], "passages"))

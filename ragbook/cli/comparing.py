@@ -6,9 +6,11 @@ import argparse
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ragbook.cli.appending import conditions_of, protect
 from ragbook.cli.printing import say
 from ragbook.errors import InputError
 
@@ -57,41 +59,75 @@ def kept_answers(
             raise
 
 
-_WITHOUT_EFFECT = ("out", "json", "documents")  # on answers
-
-
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options on which answers may depend, as JSON; of a prompt's file its content."""
     given = {key: value for key, value in vars(arguments).items() if not callable(value)}
-    settings = {
-        key: str(value) for key, value in given.items() if key not in ("out", "json", "documents")
-    }
+    without_effect = ("out", "json", "documents")
+    settings = {key: str(value) for key, value in given.items() if key not in without_effect}
     if arguments.prompt is not None and Path(arguments.prompt).is_file():
         settings["prompt"] = hashlib.sha256(Path(arguments.prompt).read_bytes()).hexdigest()
     return settings
 
 
-def save_comparison(
-    comparison: Comparison,
-    out: Path,
-    working: Path,
-    corpus: Any,
+def compare_methods(
+    arguments: argparse.Namespace,
+    methods: Sequence[Method],
     questions: QuestionSet,
-    documents: Path | None,
-) -> None:
-    """Write the results, tables, figures and the explorer to the folder `out`, all together, by way
-    of the folder `working`. Passages are linked to the folder `documents`, by default the corpus's
-    own. There are no figures of scores where no answer is known."""
+    corpus: Any,
+    index: Any,
+    retriever: Any,
+    before: Comparison | None,
+) -> Comparison:
+    """Ask the methods, with what an earlier process has left in --out, and store the comparison
+    there; with `before`, that of its methods and these.
+
+    Raises
+    ------
+    InputError: nothing can be added to `before` under these conditions, or another process compares
+        into the same folder.
+    """
+    from ragbook import evaluation
+    from ragbook.evaluation.appending import appended, check_conditions, check_names
+
+    shared, names = {}, [method.name for method in methods]
+    if arguments.out is not None:
+        shared["conditions"] = conditions_of(arguments, names, questions, corpus, index, retriever)
+    if before is not None:  # fail now and not after an hour
+        check_conditions(before.setup, shared)
+        check_names(before, names)
+    with kept_answers(arguments, methods, questions) as kept:
+        if before is not None and kept is not None:
+            protect(kept.folder)
+        comparison = evaluation.compare(
+            methods,
+            questions,
+            k=arguments.k,
+            seed=arguments.seed,
+            index=index,
+            leave_one_out=arguments.leave_one_out,
+            kept=kept,
+        )
+        comparison = replace(comparison, setup={**comparison.setup, **shared})
+        if before is not None:
+            comparison = appended(before, comparison)
+        if kept is not None:
+            _save(comparison, kept.folder, corpus, questions)
+    return comparison
+
+
+def _save(comparison: Comparison, working: Path, corpus: Any, questions: QuestionSet) -> None:
+    """Write the results, tables, figures and the explorer to the folder that the folder `working`
+    stands in, all together. There are no figures of scores where no answer is known."""
     from ragbook import explorer, figures
     from ragbook.evaluation.comparison import written_together
     from ragbook.evaluation.lines import scored_number
 
-    with written_together(out, working / "finished") as finished:
+    with written_together(working.parent, working / "finished") as finished:
         comparison.write(finished)
         if scored_number(comparison.results):
             figures.side_by_side(comparison.results).save(finished / "side_by_side.png")
             figures.errors(comparison.results).save(finished / "errors.png")
-        explorer.write(finished / "explorer", comparison.predictions, corpus, questions, documents)
+        explorer.write(finished / "explorer", comparison.predictions, corpus, questions)
 
 
 def without_answers(questions: Sequence[Question]) -> str | None:

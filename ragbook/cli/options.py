@@ -228,6 +228,18 @@ def add_retriever(
         help="factor of the scores of --run in p(z|x) (default: one that makes the best passage "
         "5 nats likelier than the fifth, for the median question)",
     )
+    command.add_argument(
+        "--reranker",
+        metavar="NAME",
+        help="order the passages by a cross-encoder of sentence-transformers (folder or hub name)",
+    )
+    command.add_argument(
+        "--rerank",
+        type=at_least(1),
+        default=100,
+        metavar="N",
+        help="passages that --reranker reads for each question (default: 100)",
+    )
     add_encoder(command, "(default: the index's, or minilm)")
 
 

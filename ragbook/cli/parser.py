@@ -97,6 +97,12 @@ def new_parser() -> argparse.ArgumentParser:
         help="save results, tables, figures and the explorer here",
     )
     command.add_argument(
+        "--append",
+        action="store_true",
+        help="add the methods to the comparison that is stored in --out, whose own are not asked "
+        "again (without --methods, all that it lacks)",
+    )
+    command.add_argument(
         "--documents",
         type=Path,
         metavar="DIR",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ragbook.index.passages import StoredPassages
     from ragbook.methods import Method
     from ragbook.models import Encoder, LanguageModel
-    from ragbook.retrieval import Retriever
+    from ragbook.retrieval import Retriever, RunRetriever
 
 
 def method_names(wanted: Sequence[str] | None, reader: str = "bundled") -> list[str]:
@@ -203,7 +203,7 @@ def make_retriever(
         from ragbook.retrieval import RunRetriever
 
         run = RunRetriever(corpus, arguments.run_file, score_scale=arguments.score_scale)
-        return run, index
+        return _reranked(arguments, [run])[0], index
     (retriever,), index = make_retrievers(arguments, [arguments.retriever], corpus, index)
     return retriever, index
 
@@ -238,7 +238,27 @@ def make_retrievers(
         made["hybrid"] = HybridRetriever(made["dense"], made["bm25"])
     if "oracle" in kinds:
         made["oracle"] = OracleRetriever(corpus, made["dense"])
-    return [made[kind] for kind in kinds], index
+    return _reranked(arguments, [made[kind] for kind in kinds]), index
+
+
+def _reranked(arguments: argparse.Namespace, retrievers: list[Retriever]) -> list[Retriever]:
+    """The retrievers, their passages in the order of --reranker if there is one."""
+    if arguments.reranker is None:
+        return retrievers
+    from ragbook.models.cross_encoder import load_cross_encoder
+    from ragbook.retrieval import RerankedRetriever
+
+    device, precision = device_and_precision(arguments)
+    reranker = load_cross_encoder(arguments.reranker, device=device, precision=precision)
+    return [RerankedRetriever(each, reranker, arguments.rerank) for each in retrievers]
+
+
+def run_of(retriever: Retriever) -> RunRetriever | None:
+    """The retriever of --run, or the one whose passages are reranked; None for another kind."""
+    from ragbook.retrieval import RunRetriever
+
+    first = next(iter(getattr(retriever, "retrievers", ())), None)
+    return next((one for one in (retriever, first) if isinstance(one, RunRetriever)), None)
 
 
 def served_by(retriever: Retriever, questions: QuestionSet, otherwise: str) -> QuestionSet:
@@ -251,24 +271,24 @@ def served_by(retriever: Retriever, questions: QuestionSet, otherwise: str) -> Q
     InputError: the run serves none of the questions.
     """
     from ragbook.corpus import QuestionSet
-    from ragbook.retrieval import RunRetriever
 
-    if not isinstance(retriever, RunRetriever):
+    run = run_of(retriever)
+    if run is None:
         return questions
-    name, questions = retriever.name, questions.numbered()
-    served = [question for question in questions if retriever.serves(question)]
+    name, questions = run.name, questions.numbered()
+    served = [question for question in questions if run.serves(question)]
     if not served:
         raise InputError(
             f"The run {name!r} has passages for none of the {len(questions):,} questions, such as "
             f"the one with the id {questions[0].id!r}; the first question of the run has the id "
-            f"{next(iter(retriever.run))!r}: name the questions that belong to it."
+            f"{next(iter(run.run))!r}: name the questions that belong to it."
         )
     if lacking := len(questions) - len(served):
         say(f"the run {name!r} has no passages for {lacking:,} of the questions; {otherwise}.")
-    if retriever.unknown:
+    if run.unknown:
         say(
-            f"{retriever.unknown:,} passages of the run {name!r} are not in corpus "
-            f"{retriever.corpus.name!r} and are left out."
+            f"{run.unknown:,} passages of the run {name!r} are not in corpus "
+            f"{run.corpus.name!r} and are left out."
         )
     return QuestionSet(questions.name, questions.split, served, questions.skipped)
 

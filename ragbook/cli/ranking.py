@@ -15,6 +15,7 @@ from ragbook.cli.parts import (
     make_retriever,
     make_retrievers,
     open_passages,
+    run_of,
     served_by,
 )
 from ragbook.cli.printing import print_json, print_table, say
@@ -255,10 +256,9 @@ def asked_question(arguments: argparse.Namespace) -> Question:
 
 def check_served(retriever: Retriever, question: Question) -> None:
     """Raise InputError if the run of --run has no passage for a question."""
-    from ragbook.retrieval import RunRetriever
-
-    if isinstance(retriever, RunRetriever) and not retriever.serves(question):
+    run = run_of(retriever)
+    if run is not None and not run.serves(question):
         raise InputError(
-            f"The run {retriever.name!r} has no passage of corpus {retriever.corpus.name!r} for "
-            f"the question with the id {question.id!r}; name another id."
+            f"The run {run.name!r} has no passage of corpus {run.corpus.name!r} for the question "
+            f"with the id {question.id!r}; name another id."
         )

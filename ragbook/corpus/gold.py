@@ -3,7 +3,8 @@
 `ragbook corpus build` cuts the passage ``0`` into the pieces ``0-1``, ``0-2`` and so on. A question
 file that names the whole document ``0`` still means something in the corpus of the pieces, as their
 ids lead back to it: where no passage is called ``0``, each of its pieces counts as gold. So does
-each piece of the file ``guide/setup.md``, such as ``guide/setup.md#L12``.
+each piece of the file ``guide/setup.md``, such as ``guide/setup.md#L12``. HotpotQA and others name
+articles by their titles: a gold id that is no id of the corpus means the passages of that title.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class Passages(Protocol):
 
     def ids(self) -> Iterator[str]:
         """All ids, in order."""
+        ...
+
+    def titles(self) -> Iterator[str]:
+        """The titles, in the same order."""
         ...
 
     def get(self, passage_id: str) -> Passage:
@@ -96,6 +101,10 @@ def placed(questions: QuestionSet, corpus: Passages) -> QuestionSet:
     if not wanted:
         return questions
     found = meanings(corpus.ids(), wanted)
+    # A number is no title: one that the corpus lacks is the id of another corpus.
+    unknown = {one for one in wanted if not found[one] and any(map(str.isalpha, one))}
+    if unknown:
+        found |= _of_titles(corpus, unknown)
 
     def known(question: Question) -> Question:
         there = tuple(dict.fromkeys(own for gold in question.gold_ids for own in found[gold]))
@@ -104,6 +113,15 @@ def placed(questions: QuestionSet, corpus: Passages) -> QuestionSet:
     return QuestionSet(
         questions.name, questions.split, map(known, questions), skipped=questions.skipped
     )
+
+
+def _of_titles(corpus: Passages, titles: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The ids of the passages that have each of some titles."""
+    found: dict[str, list[str]] = {title: [] for title in titles}
+    for passage_id, title in zip(corpus.ids(), corpus.titles(), strict=True):
+        if title in found:
+            found[title].append(passage_id)
+    return {title: tuple(ids) for title, ids in found.items()}
 
 
 def missing(questions: Iterable[Question]) -> list[Question]:
@@ -127,7 +145,8 @@ def missing_sentence(questions: Sequence[Question], corpus: str) -> str | None:
 
 def gold_passage(corpus: Passages, question: Question) -> Passage | None:
     """The passage that a question's first gold id with a meaning names: of a document's pieces the
-    first that holds an answer, or the first of all. None if the question names no gold passage, or
+    first that holds an answer, or the first of all. For ids that are titles the question must have
+    been `placed`. None if the question names no gold passage, or
     only ones that the corpus lacks."""
     for gold in question.gold_ids:
         try:
@@ -135,9 +154,15 @@ def gold_passage(corpus: Passages, question: Question) -> Passage | None:
         except KeyError:
             pieces = list(_pieces(corpus, gold)) or _pieces_by_place(corpus, gold)
         if pieces:
-            holding = (piece for piece in pieces if has_answer(piece.text, question.answers))
-            return next(holding, pieces[0])
-    return None
+            return _holding(pieces, question)
+    placed = [corpus.get(one) for one in question.placed or ()]
+    return _holding(placed, question) if placed else None
+
+
+def _holding(passages: Sequence[Passage], question: Question) -> Passage:
+    """The first of some passages that holds an answer, or the first of all."""
+    holding = (one for one in passages if has_answer(one.text, question.answers))
+    return next(holding, passages[0])
 
 
 def _pieces(corpus: Passages, document: str) -> Iterator[Passage]:

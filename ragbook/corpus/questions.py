@@ -241,8 +241,9 @@ def _headless(tables: list[Table]) -> Asked:
             question, *rest = row.values()
             if len(rest) > 1:
                 raise InputError(
-                    f'{where}: there is no header with a column "question" and more than two '
-                    "columns; name them by their numbers, as in --columns question=1,answers=3."
+                    f"{where}: no column is called question; name them, as in --columns "
+                    "question=query,answers=label, or without a header by their numbers, "
+                    "question=1,answers=3."
                 )
             answers: list[str] = []
             if rest:

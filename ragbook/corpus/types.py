@@ -138,6 +138,10 @@ class Corpus(Sequence[Passage]):
         """The passages' ids, in order."""
         return iter(self._positions)
 
+    def titles(self) -> Iterator[str]:
+        """The passages' titles, in the same order."""
+        return (passage.title for passage in self._passages)
+
     @cached_property
     def sha256(self) -> str:
         """:func:`passages_sha256` of these passages (the name is not included)."""

@@ -10,6 +10,7 @@ from ragbook.corpus import Question, QuestionSet
 from ragbook.corpus.gold import missing, placed
 from ragbook.errors import InputError
 from ragbook.evaluation.comparison import Comparison
+from ragbook.evaluation.cut import Cut, most
 from ragbook.evaluation.errors import counts
 from ragbook.evaluation.kept import Kept, Record
 from ragbook.evaluation.records import batch_records
@@ -115,6 +116,7 @@ def compare(
     predictions = [record["line"] for record in records]
 
     scores, beside = together(predictions, names, seed)
+    cut = _cut(records, _index_of(methods, index))
     results = {
         "ragbook": __version__,
         "index": _index_entry(methods, index),
@@ -127,7 +129,7 @@ def compare(
         },
         "k": k,
         "seed": seed,
-        **_cut_passages(records, _index_of(methods, index)),
+        **cut.numbers(),
         "gold_missing": None if passages is None else len(missing(questions)),
         "methods": {
             method.name: {
@@ -177,7 +179,7 @@ def compare(
         },
         **beside,
     }
-    return Comparison(results, predictions)
+    return Comparison(results, predictions, {"cut": cut.as_json()})
 
 
 def _where(method: "Method") -> dict[str, str | None]:
@@ -205,20 +207,14 @@ def _answers_cut(records: Sequence[Record], name: str) -> dict[str, int]:
     return {"answers_cut": cut} if cut else {}
 
 
-def _cut_passages(records: Sequence[Record], index: "PassageIndex | None") -> dict[str, int]:
-    """How many passages were longer than what the encoder or a reader sees, and the most words at
-    the end of one that were left out. An index knows how many of all its passages are."""
-    encoder, reader = {}, {}
-    for record in records:
-        for own, found in ((encoder, "encoder"), (reader, "reader")):
-            for passage_id, words in record["cut"].get(found, {}).items():
-                own[passage_id] = max(words, own.get(passage_id, 0))
+def _cut(records: Sequence[Record], index: "PassageIndex | None") -> Cut:
+    """Which passages were longer than what the encoder or a reader sees. An index knows how many of
+    all its passages are."""
+    encoder, reader = (
+        most(record["cut"].get(found, {}) for record in records) for found in ("encoder", "reader")
+    )
     stored = {} if index is None else index.manifest.get("index", {}).get("parameters", {})
-    whole = stored.get("cut", {"passages": len(encoder), "words": 0})
-    return {
-        "cut_passages": whole["passages"] + len(reader.keys() - encoder.keys()),
-        "cut_words": max([whole["words"], *encoder.values(), *reader.values()]),
-    }
+    return Cut(encoder, reader, stored.get("cut"))
 
 
 def _recall(hits: Sequence[bool | None]) -> float | None:

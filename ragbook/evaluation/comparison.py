@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ _NO_METRICS = (
 
 OWN_FILES = (
     "predictions.jsonl",
+    "setup.json",
     "table.md",
     "table.tex",
     "errors.md",
@@ -54,11 +55,15 @@ class Comparison:
     """The result of :func:`ragbook.compare`.
 
     `results` is the content of ``results.json``, `predictions` the lines of
-    ``predictions.jsonl``: one dictionary a question.
+    ``predictions.jsonl``: one dictionary a question. `setup` is the content of ``setup.json``, by
+    which other methods can be added later: ``cut``, the passages that were longer than what models
+    see, and ``conditions`` (:func:`ragbook.evaluation.identity.conditions`), which the command line
+    adds; it is empty for a comparison of an earlier version.
     """
 
     results: dict[str, Any]
     predictions: list[dict[str, Any]]
+    setup: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         questions = self.results["questions"]
@@ -101,7 +106,7 @@ class Comparison:
             {**line, "methods": {name: line["methods"][name] for name in methods}}
             for line in self.predictions
         ]
-        return Comparison({**self.results, "methods": kept, **beside}, lines)
+        return Comparison({**self.results, "methods": kept, **beside}, lines, self.setup)
 
     def frame(self) -> pd.DataFrame:
         """One row for each method and metric, with the columns method, metric, value, low, high
@@ -167,8 +172,9 @@ class Comparison:
         return tables.agreement(self.results, numbered)
 
     def save(self, out: str | os.PathLike[str]) -> None:
-        """Write ``results.json``, ``predictions.jsonl``, ``table.md``, ``table.tex``, ``errors.md``
-        and ``agreement.md`` into the folder `out`, which is created if it does not exist.
+        """Write ``results.json``, ``predictions.jsonl``, ``setup.json``, ``table.md``,
+        ``table.tex``, ``errors.md`` and ``agreement.md`` into the folder `out`, which is created if
+        it does not exist.
 
         The files of an earlier comparison there, its figures and explorer included, are replaced
         together: at no time do files of two comparisons stand beside each other, and while there is
@@ -187,6 +193,8 @@ class Comparison:
             "table.md": self.markdown(),
             "table.tex": self.latex(),
         }
+        if self.setup:
+            texts["setup.json"] = json.dumps(self.setup, indent=2, sort_keys=True) + "\n"
         if (errors := self.errors()) is not None:
             texts["errors.md"] = errors.markdown()
         if (agreement := self.agreement()) is not None:

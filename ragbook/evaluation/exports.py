@@ -205,7 +205,7 @@ def _json_lines(objects: Iterator[dict[str, Any]]) -> str:
 
 
 def _csv(table: Iterator[dict[str, Any]]) -> str:
-    """RFC 4180: CRLF after each row, quotes where a cell needs them. Line ends within a cell stay as
+    """RFC 4180: CRLF after each row, quotes where a cell needs them; line ends in a cell stay as
     they are."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")

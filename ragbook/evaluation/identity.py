@@ -1,4 +1,5 @@
-"""What makes two runs of a comparison the same run: questions, passages, methods, weights."""
+"""What makes two runs of a comparison the same run: questions, passages, methods, weights; and what
+makes two methods' answers comparable: all of these but the methods."""
 
 from __future__ import annotations
 
@@ -34,13 +35,46 @@ def identity(
         JSON.
     """
     known: dict[int, str] = {}
-    asked = hashlib.sha256(repr([(q.id, q.placed) for q in questions]).encode()).hexdigest()
     return {
         "ragbook": __version__,
-        "questions": [questions.name, questions.split, questions.sha256, asked],
+        "questions": _asked(questions),
         "methods": [_of_method(method, known) for method in methods],
         "settings": dict(settings),
     }
+
+
+def conditions(
+    questions: QuestionSet,
+    passages: Any,
+    index: Any,
+    retriever: Any,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What all methods of one comparison share, as JSON: methods that were compared under equal
+    conditions can stand in one table.
+
+    Parameters
+    ----------
+    passages: the corpus, by its hash.
+    index: the index, by its digest; None if none is searched.
+    retriever: what finds the passages, by its name and its encoders' weights.
+    settings: everything else on which answers depend, by the option's name, as JSON.
+    """
+    name, encoders, *_ = _of_retriever(retriever)
+    return {
+        "ragbook": __version__,
+        "passages": passages.sha256,
+        "questions": _asked(questions),  # what their gold ids mean depends on the passages
+        "retriever": name,
+        "encoders": encoders,
+        "index": getattr(index, "digest", None),
+        **settings,
+    }
+
+
+def _asked(questions: QuestionSet) -> list[Any]:
+    asked = hashlib.sha256(repr([(q.id, q.placed) for q in questions]).encode()).hexdigest()
+    return [questions.name, questions.split, questions.sha256, asked]
 
 
 def _of_method(method: Method, known: dict[int, str]) -> list[Any]:
@@ -56,16 +90,29 @@ def _of_method(method: Method, known: dict[int, str]) -> list[Any]:
     source += repr([getattr(prompt, "template", None), getattr(prompt, "demonstrations", None)])
     source += repr([getattr(method, name, None) for name in SETTINGS])
     holders = [method, getattr(method, "reader", None), getattr(method, "lm", None)]
-    return [method.name, kind.__qualname__, source, _weights(holders, known), _of_retriever(method)]
+    return [
+        method.name,
+        kind.__qualname__,
+        source,
+        _weights(holders, known),
+        _of_retriever(method.retriever),
+    ]
 
 
-def _of_retriever(method: Method) -> list[Any]:
-    retriever = method.retriever
+def _of_retriever(retriever: Any) -> list[Any]:
+    """What a retriever finds passages with: encoders, index, corpus, the run that it gives, the
+    cross-encoder that orders them; and all of that of its parts."""
     encoders = encoders_of(retriever)
     hashes = [[getattr(e, "sha256", ""), getattr(e, "query_sha256", "")] for e in encoders]
     passages = getattr(getattr(retriever, "index", None), "digest", None)
     corpus = getattr(getattr(retriever, "corpus", None), "sha256", None)
-    return [getattr(retriever, "name", None), hashes, passages, corpus]
+    run = getattr(retriever, "sha256", None)
+    reranker = getattr(getattr(retriever, "reranker", None), "sha256", None)
+    how = [getattr(retriever, "depth", None), getattr(retriever, "score_scale", None)]
+    parts = [*getattr(retriever, "retrievers", ()), getattr(retriever, "fallback", None)]
+    inner = [_of_retriever(part) for part in parts if part is not None]
+    name = getattr(retriever, "name", None)
+    return [name, hashes, passages, corpus, run, reranker, how, inner]
 
 
 def _weights(holders: Sequence[Any], known: dict[int, str]) -> list[str]:

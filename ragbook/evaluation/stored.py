@@ -1,4 +1,4 @@
-"""A comparison's folder, read back: ``results.json`` and ``predictions.jsonl``, whole and checked.
+"""A comparison's folder, read back: ``results.json``, ``predictions.jsonl`` and ``setup.json``.
 
 Folders that earlier versions wrote are read too; they lack what was not counted yet.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from ragbook.corpus.files import checked_text, read_json, read_objects
 from ragbook.errors import InputError
 
-RESULTS, PREDICTIONS = "results.json", "predictions.jsonl"
+RESULTS, PREDICTIONS, SETUP = "results.json", "predictions.jsonl", "setup.json"
 
 _Shape = Mapping[str, type | tuple[type, ...]]
 _NUMBER = (int, float)
@@ -35,8 +35,9 @@ _EVIDENCE: _Shape = {"passage_id": str, "weight": _NUMBER}
 _RETRIEVED: _Shape = {"passage_id": str, "score": _NUMBER}
 
 
-def load(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The content of ``results.json``, and the lines of ``predictions.jsonl``, plain or as .gz.
+def load(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """The content of ``results.json``, the lines of ``predictions.jsonl``, plain or as .gz, and the
+    content of ``setup.json``, empty if there is none.
 
     Raises
     ------
@@ -65,7 +66,22 @@ def load(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             f"{path} holds {len(lines):,} questions, and {RESULTS} speaks of "
             f"{results['questions']['n']:,}; the files are damaged or of two comparisons."
         )
-    return results, lines
+    setup = read_json(folder / SETUP) if (folder / SETUP).is_file() else {}
+    _check_setup(str(folder / SETUP), setup)
+    return results, lines, setup
+
+
+def _check_setup(where: str, setup: Any) -> None:
+    _check(where, setup, {"cut": dict} if setup else {})
+    if not isinstance(setup.get("conditions", {}), dict):
+        raise InputError(f'{where}: "conditions" must be an object.')
+    cut = setup.get("cut", {})
+    for key in ("encoder", "reader", "index"):
+        words = cut.get(key) or {}
+        if not isinstance(words, dict) or not all(type(one) is int for one in words.values()):
+            raise InputError(f'{where}: "cut" must hold numbers of words.')
+    if cut.get("index") is not None:
+        _check(f'{where}, "cut"', cut["index"], {"passages": int, "words": int})
 
 
 def _check_results(where: str, results: Any) -> None:

@@ -202,12 +202,19 @@ class StoredPassages(Sequence[Passage]):
 
     def ids(self) -> Iterator[str]:
         """The passages' ids, in order; their texts are not read."""
+        return self._column(0, "an id")
+
+    def titles(self) -> Iterator[str]:
+        """The passages' titles, in the same order."""
+        return self._column(1, "a title")
+
+    def _column(self, column: int, what: str) -> Iterator[str]:
         try:
             for number in range(len(self._batches)):
-                yield from self._batch(number).column(0).to_pylist()
+                yield from self._batch(number).column(column).to_pylist()
         except UnicodeDecodeError:
             raise InputError(
-                f"{self._path} is damaged (an id is not text); build the index again."
+                f"{self._path} is damaged ({what} is not text); build the index again."
             ) from None
 
     def position(self, passage_id: str) -> int:

@@ -47,6 +47,7 @@ CLASSIFIER = re.compile(
 _WOULD_DO = {
     "encoder": "'minilm', a sentence-transformers or BERT-like model, a folder that `ragbook train "
     "dpr` wrote, or a DPR pair, by the name that contains 'ctx_encoder'",
+    "reranker": "a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2",
     "model": "'bundled', 'smollm2', 'smollm2-reading', a folder that `ragbook train` wrote, or a "
     "seq2seq or causal model",
 }

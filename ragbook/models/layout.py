@@ -80,7 +80,7 @@ def inspect_folder(name: str, pooling: str | None = None) -> Layout:
     for kind, path in modules:
         if kind == "Transformer":
             transformer = path
-            _check_settings(name, path)
+            check_settings(name, path)
             check_transformer(name, path)
             _check_kind(name, path, pooling, described=True)
         elif kind in _WITH_WEIGHTS:
@@ -136,8 +136,13 @@ def _modules(name: str, folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _check_settings(name: str, folder: Path) -> None:
-    """Refuse settings of a `Transformer` module that would load something else than its files."""
+def check_settings(name: str, folder: Path) -> None:
+    """Refuse settings of a `Transformer` module that would load something else than its files.
+
+    Raises
+    ------
+    InputError: there are some; the message names them.
+    """
     for path in sorted(folder.glob("sentence_*_config.json")):
         settings = settings_of(name, path)
         odd = sorted(key for key in settings.keys() - _TRANSFORMER_SETTINGS if settings[key])

@@ -1,4 +1,4 @@
-"""Retrievers: dense, BM25, hybrid, oracle, random, Milvus, a run file; all have
+"""Retrievers: dense, BM25, hybrid, oracle, random, Milvus, a run file, reranked; all have
 `retrieve(questions, k)`.
 
 Names are imported when they are first used, so that BM25 needs no Faiss and the dense one no BM25.
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ragbook.retrieval.milvus import MilvusRetriever
     from ragbook.retrieval.oracle import OracleRetriever
     from ragbook.retrieval.random import RandomRetriever
+    from ragbook.retrieval.reranking import RerankedRetriever
     from ragbook.retrieval.runs import RunRetriever
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "MilvusRetriever",
     "OracleRetriever",
     "RandomRetriever",
+    "RerankedRetriever",
     "Retrieved",
     "Retriever",
     "RunRetriever",
@@ -36,6 +38,7 @@ _MODULES = {
     "MilvusRetriever": "ragbook.retrieval.milvus",
     "OracleRetriever": "ragbook.retrieval.oracle",
     "RandomRetriever": "ragbook.retrieval.random",
+    "RerankedRetriever": "ragbook.retrieval.reranking",
     "RunRetriever": "ragbook.retrieval.runs",
 }
 

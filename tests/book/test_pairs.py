@@ -12,7 +12,7 @@ NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 
 
 def test_there_are_chapters():
-    assert len(NOTEBOOKS) == 11
+    assert len(NOTEBOOKS) == 12
     assert [p.stem for p in NOTEBOOKS] == [p.stem for p in sorted(BOOK.glob("[0-9]*.py"))]
 
 

@@ -148,3 +148,30 @@ def test_ids_are_read_once_for_all_questions(of_files, monkeypatch):
     for question in questions("a.md", "b.pdf", "nowhere", "c.html", "a.md", "n"):
         gold_passage(of_files, question)
     assert len(reads) <= 2  # stored passages read them once more to know where each stands
+
+
+def test_a_title_means_the_passages_of_its_article(built, tmp_path):
+    write_passages(tmp_path / "p.arrow", built)
+    stored = StoredPassages(tmp_path / "p.arrow", built.name, built.sha256)
+    for corpus in (built, stored):
+        asked = placed(questions("Long", "Dashed", "Nowhere", "99"), corpus)
+        assert [q.gold_passages for q in asked] == [("0-1", "0-2", "0-3"), ("a-2",), (), ()]
+        assert [q.gold_passage for q in missing(asked)] == ["Nowhere", "99"]
+        assert gold_passage(corpus, asked[0]) == built.get("0-3")  # it holds the answer
+        assert gold_passage(corpus, asked[2]) is None
+
+
+def test_a_title_that_is_an_id_too_is_the_id():
+    corpus = Corpus("c", [Passage("1984", "Novels", "a"), Passage("2", "1984", "b")])
+    assert placed(questions("1984"), corpus)[0].gold_passages == ("1984",)
+    assert placed(questions("Novels"), corpus)[0].gold_passages == ("1984",)
+    corpus = Corpus("c", [Passage("1", "1984", "a")])
+    assert placed(questions("1984"), corpus)[0].gold_passages == ()  # an id of another corpus
+
+
+def test_several_gold_ids_count_each(built):
+    question = Question("Q?", ("xanadu",), "1", also_gold=("Long", "gone"))
+    (asked,) = placed(QuestionSet("q", "all", [question]), built)
+    assert asked.gold_passages == ("1", "0-1", "0-2", "0-3")
+    assert missing([asked]) == []
+    assert gold_passage(built, asked) == built.get("1")

@@ -489,7 +489,7 @@ def test_every_method_is_judged_by_its_own_passages():
     assert alone.predictions[0]["methods"]["blind"]["error"] == "not-in-passages"
 
 
-def test_save_writes_six_whole_files(comparison, tmp_path):
+def test_save_writes_seven_whole_files(comparison, tmp_path):
     out = tmp_path / "new" / "folder"
     comparison.save(out)
     assert sorted(path.name for path in out.iterdir()) == [
@@ -497,6 +497,7 @@ def test_save_writes_six_whole_files(comparison, tmp_path):
         "errors.md",
         "predictions.jsonl",
         "results.json",
+        "setup.json",
         "table.md",
         "table.tex",
     ]
@@ -540,7 +541,7 @@ def test_a_failing_save_leaves_the_old_file_and_no_rest(comparison, tmp_path, mo
     with pytest.raises(InputError, match="no space left"):
         changed.save(tmp_path)
     assert (tmp_path / "results.json").read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.iterdir())) == 7
 
 
 def test_save_refuses_a_file_as_folder(comparison, tmp_path):

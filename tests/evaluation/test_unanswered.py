@@ -157,7 +157,7 @@ def test_without_any_answer_nothing_is_scored_and_nothing_is_zero(tmp_path):
     assert np.isnan(frame.loc[("fid", "em"), ["value", "low", "high"]].to_numpy(float)).all()
     comparison.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "results.json", "predictions.jsonl", "table.md", "table.tex", "agreement.md",
+        "results.json", "predictions.jsonl", "setup.json", "table.md", "table.tex", "agreement.md",
     }  # fmt: skip
     for draw in (figures.side_by_side, figures.errors):
         with pytest.raises(InputError, match="No question"):

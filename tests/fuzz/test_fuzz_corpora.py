@@ -5,6 +5,7 @@ import gzip
 import json
 
 import pytest
+from experiments import layouts
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,17 @@ QUESTIONS = {
     "squad.json": json.dumps(
         {"data": [{"paragraphs": [{"qas": [{"question": "a", "answers": [{"text": "b"}]}]}]}]}
     ).encode(),
+}
+LAYOUTS = [{}, {}]
+for found, examples in zip(LAYOUTS, (layouts.PASSAGES, layouts.QUESTIONS), strict=True):
+    for example in examples:
+        if "." in example.name:  # a file and no folder
+            found[example.name] = layouts.content(example)
+DOCUMENTS = {
+    "a.md": b"---\ntitle: A\n---\n# One\n[a](b) **c**\n\n```\n# no\n```\n\nTwo\n---\n- d\n<!--",
+    "a.rst": b"Title\n=====\n\n.. note:: a\n\n   :ref:`b <c>` ``d``\n\nTwo\n---\n",
+    "a.html": b"<!doctype html><meta charset=utf-8><title>T</title><nav>n</nav><main><p>a<pre>b",
+    "a.txt": "Ein Fluß.\r\nEr fließt.\r".encode(),
 }
 
 
@@ -66,9 +78,21 @@ def test_questions(tmp_path_factory, case):
     found = right_or_told(lambda: load_questions(path))
     if found is not None:
         assert len(found) > 0
-        assert all(sound(q.text) and q.text.strip() and q.answers for q in found)
+        assert all(sound(q.text) and q.text.strip() for q in found)
         assert all(sound(answer) and answer.strip() for q in found for answer in q.answers)
-        assert all(q.gold_passage is None or sound(q.gold_passage) for q in found)
+        assert all(sound(gold) for q in found for gold in q.gold_ids)
+
+
+@fuzzed(150)
+@given(cases(LAYOUTS[0] | DOCUMENTS))
+def test_passages_of_every_layout(tmp_path_factory, case):
+    test_passages.hypothesis.inner_test(tmp_path_factory, case)
+
+
+@fuzzed(150)
+@given(cases(LAYOUTS[1]))
+def test_questions_of_every_layout(tmp_path_factory, case):
+    test_questions.hypothesis.inner_test(tmp_path_factory, case)
 
 
 PAGE = "<page><title>T{0}</title><ns>0</ns><id>{0}</id><revision><text>{1}</text></revision></page>"

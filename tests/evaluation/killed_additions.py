@@ -1,0 +1,101 @@
+"""Kills `compare --append` at every file operation; run by test_appending.py.
+
+    python killed_additions.py FOLDER [EVERY]
+
+With a number EVERY, only at every so many-th operation. After every kill the folder must hold the
+stored comparison or the longer one, or neither's results.json; in every case the same addition
+again, and another one, must end with the bytes of one that was not killed. Prints the number of
+kills; exits with 1 and a sentence on the first breach.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from ragbook import explorer, figures
+from ragbook.cli import comparing
+from ragbook.cli.appending import methods_to_add, stored_comparison
+from tests.evaluation.killed_comparisons import CORPUS, Method, contents, questions
+from tests.killing import die_at, in_child
+
+QUESTIONS = questions(20)
+
+
+class Drawn:
+    """A figure that takes no time to draw."""
+
+    def __init__(self, results: dict) -> None:
+        self.shown = repr(sorted(results["methods"]))
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.shown)
+
+
+def run(out: Path, names: list[str], append: bool = True) -> None:
+    """What `ragbook compare --out` does after it has parsed and loaded."""
+    arguments = argparse.Namespace(
+        out=out, append=append, k=3, seed=0, leave_one_out=False, prompt=None, methods=names
+    )
+    before = stored_comparison(arguments)
+    if before is not None:
+        methods_to_add(before, names, chosen=True)
+    methods: list[Any] = [Method(name) for name in names]
+    retriever = methods[0].retriever
+    comparing.compare_methods(arguments, methods, QUESTIONS, CORPUS, None, retriever, before)
+
+
+def check(out: Path, old: dict, new: dict, other: dict) -> None:
+    found = contents(out)
+    if "results.json" in found:
+        assert found in (old, new), "results.json stands beside files of another comparison"
+    whole = found == new
+    shutil.copytree(out, out.parent / "again")
+    if not whole:
+        run(out, ["b"])
+    assert contents(out) == new, "gone on, the addition has other bytes"
+    if not whole:
+        assert not [path for path in out.iterdir() if path.name[0] == "."], "something is left over"
+        run(out.parent / "again", ["c"])
+        assert contents(out.parent / "again") == other, "another addition has other bytes"
+
+
+def main(folder: Path, every: int) -> int:
+    for name, added in (("old", None), ("new", "b"), ("other", "c")):
+        (folder / name).mkdir()
+        run(folder / name, ["a"], append=False)
+        if added is not None:
+            run(folder / name, [added])
+    old, new, other = (contents(folder / name) for name in ("old", "new", "other"))
+    n = kills = 0
+    while True:
+        out = folder / str(n) / "out"
+        shutil.copytree(folder / "old", out)
+
+        def killed(n: int = n, out: Path = out) -> None:
+            die_at(n, out.parent)
+            run(out, ["b"])
+
+        status = in_child(killed)
+        if status == 0:
+            print(kills)
+            return 0
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            print(f"the addition failed by itself before operation {n}")
+            return 1
+        if in_child(lambda out=out: check(out, old, new, other)) != 0:
+            print(f"broken after a kill at file operation {n}")
+            return 1
+        shutil.rmtree(out.parent)
+        n, kills = n + every, kills + 1
+
+
+if __name__ == "__main__":
+    os.fsync = lambda descriptor: None  # what was written outlives a killed process anyway
+    assert explorer.write  # imported before the forks: or each child pays for it
+    figures.side_by_side = figures.errors = Drawn  # type: ignore[assignment]
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (what a run that goes on says)
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1))
