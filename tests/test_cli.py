@@ -36,6 +36,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 COMMANDS = [
     ["compare"],
     ["results"],
+    ["diff"],
     ["ask"],
     ["retrieve"],
     ["evaluate"],
@@ -583,6 +584,14 @@ def test_compare_says_what_gold_passages_are_missing(capsys, encoders, rivers, t
     assert not list(out.glob(".*"))
     sentence = refusal(capsys, *command, "--retriever", "oracle")
     assert "1 of 2 gold passages" in sentence
+    by_answer = tmp_path / "by-answer"
+    assert run(*command, "--out", by_answer, "--gold", "answer") == 0
+    assert capsys.readouterr().err == ""
+    results = json.loads((by_answer / "results.json").read_text())
+    assert results["gold_missing"] == 0
+    assert results["methods"]["fid"]["evidence_accuracy"] is None
+    line = json.loads((by_answer / "predictions.jsonl").read_text().splitlines()[0])
+    assert (line["gold_passage"], line["gold_rank"]) == (None, None)
 
 
 def test_compare_goes_on_where_it_ended(capsys, encoders, rivers, tmp_path, monkeypatch):

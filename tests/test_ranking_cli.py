@@ -222,6 +222,16 @@ def test_evaluate_refuses_in_one_sentence(capsys, monkeypatch, tmp_path, judged,
     assert words in refusal(capsys, "evaluate", *argv)
 
 
+def test_evaluate_reads_standard_input(tmp_path, judged):
+    own = of(tmp_path / "own.trec.gz", {"1": ["b", "a"], "2": ["c"]})
+    done = subprocess.run(
+        [sys.executable, "-m", "ragbook", "evaluate", "-", "--qrels", judged, "--measures", "RR",
+         "--json"],
+        env=ENVIRONMENT, capture_output=True, check=True, input=own.read_bytes(),
+    )  # fmt: skip
+    assert json.loads(done.stdout)["RR"]["mean"] == pytest.approx(2 / 3)
+
+
 def test_evaluate_needs_no_model():
     code = "from ragbook.cli import main; import sys; main(sys.argv[1:]); print([*sys.modules])"
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """What comes out of `ragbook compare`, as the command line makes, extends and compares it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -256,9 +257,9 @@ def test_an_addition_that_would_compare_unlike_things_is_refused(
     others = write_lines(tmp_path / "others.jsonl", PASSAGES[:2])
     assert "passages was" in refused("--corpus", others)
     asked = QuestionSet("asked", "all", QUESTIONS[:3])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: asked)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: asked)
     assert "questions was asked, all" in refused()
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: QUESTIONS)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: QUESTIONS)
     (tmp_path / "empty").mkdir()
     assert "no comparison to add to" in refused("--out", tmp_path / "empty")
     assert "name its folder" in refusal(capsys, *compare, "--append")
@@ -283,7 +284,7 @@ def test_an_option_of_the_added_method_alone_is_no_other_setting(capsys, compare
 
 def test_an_addition_that_failed_goes_on(capsys, compare, tmp_path, monkeypatch):
     asked = QuestionSet("asked", "all", [Question(f"Which {i}?", ("x",)) for i in range(20)])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: asked)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: asked)
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run(*compare, "--methods", "realm,fid", "--out", whole) == 0
     assert run(*compare, "--methods", "realm", "--out", out) == 0
@@ -307,3 +308,82 @@ def test_an_addition_that_failed_goes_on(capsys, compare, tmp_path, monkeypatch)
     assert "16 of 20 are answered" in capsys.readouterr().err
     assert counted == [4]
     assert without_times(out) == without_times(whole)
+
+
+# --- two comparisons ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(capsys, compare, tmp_path, monkeypatch, stored):
+    """The comparison `stored` again, of some questions, with more passages, and FiD's answers other
+    ones."""
+    asked = QuestionSet("asked", "all", [*QUESTIONS[:2], QUESTIONS[3]])
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: asked)
+    answer = FakeMethod.answer
+
+    def changed(self, questions, k=5):
+        texts = {"Into which sea flows the Danube?": "Rhine"}
+        return [
+            replace(a, text=texts.get(q.text, a.text)) if self.retriever else a
+            for q, a in zip(questions, answer(self, questions, k), strict=True)
+        ]
+
+    monkeypatch.setattr(FakeMethod, "answer", changed)
+    command = [*compare, "--k", 3, "--methods", "realm,fid,closed-book"]
+    assert run(*command, "--out", tmp_path / "other") == 0
+    capsys.readouterr()
+    return tmp_path / "other"
+
+
+def test_diff_says_what_changed(capsys, stored, other):
+    assert run("diff", stored, other) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    said = " ".join(shown.out.split())
+    assert "k: 2 in A, 3 in B" in said
+    assert "Answers to the 3 questions that both asked (1 are only in A, 0 only in B)" in said
+    assert "No difference is supported by the tests." in said
+    assert "Scores in % of the 2 questions" in said
+    assert "right to wrong: Into which sea flows the Danube? (1) A Danube B Rhine" in said
+    assert "…" not in shown.out
+    assert run("diff", stored, other, "--limit", 0) == 0
+    assert "right to wrong:" not in capsys.readouterr().out
+
+
+def test_diff_as_json(capsys, stored, other):
+    found = printed(capsys, "diff", stored, other, "--json")
+    assert (found["a"], found["b"]) == (str(stored), str(other))
+    assert [entry["a"] for entry in found["methods"]] == ["closed-book", "fid"]
+    fid = found["methods"][1]
+    assert fid["em"]["difference"] == -0.5
+    assert fid["counts"]["right to wrong"] == 1
+    one = printed(capsys, "diff", stored, other, "--json", "--method", "fid", "--limit", 0)
+    assert [entry["b"] for entry in one["methods"]] == ["fid"]
+    assert one["methods"][0]["changed"] == []
+    pair = printed(capsys, "diff", stored, other, "--json", "--methods", "closed-book,realm")
+    assert [(entry["a"], entry["b"]) for entry in pair["methods"]] == [("closed-book", "realm")]
+
+
+def test_diff_lists_so_many_and_says_how_many_more(capsys, compare, tmp_path, monkeypatch):
+    asked = QuestionSet("asked", "all", [Question(f"Which {i}?", ("unknown",)) for i in range(30)])
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: asked)
+    for name, method in (("a", "closed-book"), ("b", "fid")):
+        assert run(*compare, "--methods", method, "--out", tmp_path / name) == 0
+    command = ["diff", tmp_path / "a", tmp_path / "b", "--methods", "closed-book,fid"]
+    for options, listed in (([], 10), (["--limit", 3], 3), (["--all"], 30)):
+        capsys.readouterr()
+        assert run(*command, *options) == 0
+        shown = capsys.readouterr().out
+        assert shown.count("right to wrong: ") == listed
+        assert (f"and {30 - listed} more" in shown) is (listed < 30)
+    said = " ".join(shown.split())
+    assert "EM is lower in B for closed-book / fid" in said
+
+
+def test_diff_refuses_what_it_cannot_compare(capsys, stored, other, tmp_path):
+    command = ["diff", stored, other]
+    assert "give one of them" in refusal(capsys, *command, "--all", "--limit", 3)
+    assert "give one" in refusal(capsys, *command, "--method", "fid", "--methods", "fid,realm")
+    assert "one of A and one of B" in refusal(capsys, *command, "--methods", "fid")
+    assert "realm is not among" in refusal(capsys, *command, "--method", "realm")
+    assert "There is no folder" in refusal(capsys, "diff", stored, tmp_path / "nowhere")

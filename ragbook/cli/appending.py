@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from ragbook.evaluation import Comparison
 
 _STORED = "stored"
-_BY_CONTENT = ("corpus", "index", "questions", "split", "limit", "encoder", "query_encoder")
+_BY_CONTENT = (
+    *("corpus", "index", "format", "columns", "cut", "overlap"),
+    *("questions", "questions_format", "split", "limit", "encoder", "query_encoder"),
+)
 """Arguments that count by what they name: its hash is among the conditions."""
 _WITHOUT_EFFECT = (
     "append",
     "command",
+    "documents",
     "json",
     "memory",
     "methods",

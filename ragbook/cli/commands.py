@@ -48,7 +48,7 @@ def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
     from ragbook.cli.advice import advice, answers_cut, cut_sentence
     from ragbook.corpus import load_questions, miniwiki
-    from ragbook.corpus.gold import missing_sentence, placed
+    from ragbook.corpus.gold import by_answer, missing_sentence, placed
     from ragbook.evaluation.lines import scored_number
 
     reading_of(arguments)  # or its refusal
@@ -74,15 +74,15 @@ def compare(arguments: argparse.Namespace) -> int:
         questions = load_questions(corpus.name, arguments.split)
     if arguments.limit is not None:
         questions = questions.head(arguments.limit)
-    questions = placed(questions, corpus)
+    questions = by_answer(questions) if arguments.gold == "answer" else placed(questions, corpus)
     if (told := without_answers(questions)) is not None:
         say(told)
     if (lost := missing_sentence(questions, corpus.name)) is not None:
         if arguments.retriever == "oracle":
             raise InputError(f"{lost}; the oracle needs the corpus that belongs to the questions.")
         say(
-            f"{lost}; for these questions a passage counts that holds an answer. Name the corpus "
-            "that the questions belong to if there is one."
+            f"{lost}; for these questions neither recall nor evidence is counted. Name the corpus "
+            "that they belong to, or count passages that hold an answer with --gold answer."
         )
     retriever, index = make_retriever(arguments, corpus, index)
     questions = served_by(retriever, questions, "they are left out")

@@ -27,7 +27,7 @@ from ragbook.cli.options import (
     names,
     words,
 )
-from ragbook.cli.results import FORMS
+from ragbook.cli.results import FORMS, LISTED
 from ragbook.errors import InputError
 from ragbook.training import RECIPES
 from ragbook.version import __version__
@@ -67,6 +67,13 @@ def new_parser() -> argparse.ArgumentParser:
         "--questions", metavar="NAME_OR_PATH", help="questions (default on MiniWiki: MiniWiki's)"
     )
     command.add_argument("--methods", type=names, metavar="A,B", help="methods (default: all)")
+    command.add_argument(
+        "--gold",
+        choices=["passage", "answer"],
+        default="passage",
+        help="what a question's right passage is: the one that its file names, or with answer any "
+        "that holds an answer (default: passage; answer where the file names none)",
+    )
     add_k(command)
     add_reading(command)
     command.add_argument(
@@ -137,6 +144,35 @@ def new_parser() -> argparse.ArgumentParser:
     add_json(command)
 
     command = _command(
+        top,
+        "diff",
+        results.diff,
+        "show what changed from one comparison that `compare --out` stored to another: scores with "
+        "paired tests, and answers",
+    )
+    command.add_argument("a", type=Path, metavar="A", help="folder of the first")
+    command.add_argument("b", type=Path, metavar="B", help="folder of the second")
+    command.add_argument("--method", metavar="NAME", help="only this (default: all that both have)")
+    command.add_argument(
+        "--methods", type=names, metavar="X,Y", help="the first's X against the second's Y"
+    )
+    command.add_argument(
+        "--limit",
+        type=at_least(0),
+        metavar="N",
+        help=f"changed answers that are listed of a method (default: {LISTED}; with --json all)",
+    )
+    command.add_argument("--all", action="store_true", help="list all changed answers")
+    command.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="seed of the resampling (default: 0)",
+    )
+    add_json(command)
+
+    command = _command(
         top, "ask", commands.ask, "ask all methods one question; shows their evidence too"
     )
     command.add_argument("question", type=words, metavar="QUESTION")
@@ -177,7 +213,7 @@ def new_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="the run file, gzip if it ends in .gz; for several retrievers, or where it is a "
-        "folder, the folder of files RETRIEVER.trec",
+        "folder, the folder of files RETRIEVER.trec; white space in ids is written as %%20",
     )
     command.add_argument(
         "--qrels", type=Path, metavar="FILE", help="write the questions' gold passages here"
@@ -192,7 +228,13 @@ def new_parser() -> argparse.ArgumentParser:
         ranking.evaluate,
         "measure run files of any system by relevance judgements, or by the text of answers",
     )
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="TREC's run files")
+    command.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="TREC's run files, or - for standard input",
+    )
     command.add_argument(
         "--qrels",
         type=Path,

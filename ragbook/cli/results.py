@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from ragbook.cli.printing import print_json, print_table, say
 from ragbook.cli.status import OK
@@ -11,6 +12,9 @@ from ragbook.printable import printable
 
 FORMS = ("squad", "kilt", "csv", "tidy-csv", "tidy-parquet")
 """Those of :mod:`ragbook.evaluation.exports`, which the parser need not import."""
+
+LISTED = 10
+"""How many changed answers of a method `ragbook diff` lists."""
 
 
 def results(arguments: argparse.Namespace) -> int:
@@ -47,3 +51,70 @@ def results(arguments: argparse.Namespace) -> int:
     for path in written:
         print(printable(path))
     return OK
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    """`ragbook diff`: what changed from one stored comparison to another."""
+    from ragbook.evaluation import Comparison
+    from ragbook.evaluation.differences import (
+        change_sheet,
+        differences,
+        score_sheet,
+        shared_methods,
+    )
+
+    if arguments.all and arguments.limit is not None:
+        raise InputError("--all lists every changed answer, --limit some; give one of them.")
+    a, b = Comparison.load(arguments.a), Comparison.load(arguments.b)
+    found = differences(a, b, _pairs(arguments) or shared_methods(a, b), arguments.seed)
+    if arguments.json:
+        if arguments.limit is not None:
+            for entry in found["methods"]:
+                entry["changed"] = entry["changed"][: arguments.limit]
+        print_json({"a": str(arguments.a), "b": str(arguments.b), **found})
+        return OK
+    print(f"A: {printable(arguments.a)}")
+    print(f"B: {printable(arguments.b)}")
+    for setting in found["settings"]:
+        values = f"{setting['a']} in A, {setting['b']} in B"
+        print(f"{printable(setting['what'])}: {printable(values)}")
+    if others := found["questions"]["other_answers"]:
+        print(f"questions with other right answers in A and B: {others:,}")
+    for sheet in (score_sheet(found), change_sheet(found)):
+        if sheet is not None:
+            print()
+            print_table(sheet.terminal())
+    limit = LISTED if arguments.limit is None else arguments.limit
+    for entry in found["methods"]:
+        _print_changes(entry, len(entry["changed"]) if arguments.all else limit)
+    return OK
+
+
+def _pairs(arguments: argparse.Namespace) -> list[tuple[str, str]] | None:
+    """The methods of A and B that --method or --methods names."""
+    if arguments.method is not None and arguments.methods is not None:
+        raise InputError("--method names one method of both, --methods one of each; give one.")
+    if arguments.method is not None:
+        return [(arguments.method, arguments.method)]
+    if arguments.methods is None:
+        return None
+    if len(arguments.methods) != 2:
+        raise InputError("--methods names two methods, one of A and one of B, as in fid,realm.")
+    return [(arguments.methods[0], arguments.methods[1])]
+
+
+def _print_changes(entry: dict[str, Any], limit: int) -> None:
+    """The first changed answers of a method, those that became wrong first."""
+    from ragbook.evaluation.differences import CHANGES
+
+    changed = sorted(entry["changed"], key=lambda one: CHANGES.index(one["change"]))
+    if not changed or not limit:
+        return
+    name = entry["a"] if entry["a"] == entry["b"] else f"{entry['a']} / {entry['b']}"
+    print(f"\n{printable(name)}")
+    for one in changed[:limit]:
+        print(f"  {one['change']}: {printable(one['question'])} ({printable(one['id'])})")
+        print(f"    A  {printable(one['a']) or '(nothing)'}")
+        print(f"    B  {printable(one['b']) or '(nothing)'}")
+    if len(changed) > limit:
+        print(f"  and {len(changed) - limit:,} more; --all lists them")

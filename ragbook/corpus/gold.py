@@ -143,6 +143,17 @@ def missing_sentence(questions: Sequence[Question], corpus: str) -> str | None:
     )
 
 
+def by_answer(questions: QuestionSet) -> QuestionSet:
+    """The questions without their gold ids, so that a passage counts that holds an answer: DPR's
+    rule (Karpukhin et al. 2020, section 5)."""
+    return QuestionSet(
+        questions.name,
+        questions.split,
+        (replace(one, gold_passage=None, also_gold=(), placed=None) for one in questions),
+        skipped=questions.skipped,
+    )
+
+
 def gold_passage(corpus: Passages, question: Question) -> Passage | None:
     """The passage that a question's first gold id with a meaning names: of a document's pieces the
     first that holds an answer, or the first of all. For ids that are titles the question must have

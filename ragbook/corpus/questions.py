@@ -154,10 +154,8 @@ def load_questions(
             )
         if question.id is not None:
             seen.add(question.id)
-    without = sum(not question.answers for question in questions)
-    if told is not None and (without or not said.endswith(_USUAL)):
-        of = f"{without:,} of {len(questions):,}" if without < len(questions) else "all"
-        told(f"{name_or_path}: {said}" + (f"; {of} questions without answers" if without else ""))
+    if told is not None and not said.endswith(_USUAL):
+        told(f"{name_or_path}: {said}")
     skipped = sum(entry is None for entry in entries)
     return QuestionSet(name, split or "all", questions, skipped)
 

@@ -64,8 +64,9 @@ def compare(
     ``leave_one_out_n``.
 
     ``gold_missing`` is the number of questions whose gold id means no passage of the corpus, nor
-    pieces of one (:mod:`ragbook.corpus.gold`); they count as questions without a known gold
-    passage. It is None where the corpus is not known.
+    pieces of one (:mod:`ragbook.corpus.gold`); they are left out of ``recall_at_k`` and of what is
+    said of evidence (:func:`ragbook.corpus.gold.by_answer` counts passages that hold an answer). It
+    is None where the corpus is not known.
 
     ``cut_passages`` is the number of passages that were longer than what an encoder or a reader
     sees: all of the index, if that knows, and those that were retrieved; ``cut_words`` the most

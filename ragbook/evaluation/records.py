@@ -90,8 +90,9 @@ def _log_probs(
 
 
 def _can_hit(question: Question) -> bool:
-    """Whether it is known what makes a passage answer the question."""
-    return bool(question.answers or question.gold_passages)
+    """Whether it is known what makes a passage answer the question. That a corpus lacks what the
+    gold ids name does not make a passage wrong, nor another one right that holds the answer."""
+    return question.placed != () and bool(question.answers or question.gold_passages)
 
 
 def _line(

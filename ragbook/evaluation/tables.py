@@ -135,8 +135,8 @@ def caption(results: Results, timing: bool = True) -> str:
     sentences += _of_evidence_and_words(results)
     if lost := results.get("gold_missing"):
         sentences.append(
-            f"The gold passages of {lost} questions are not among the passages; for these, recall "
-            "counts passages that hold an answer, and evidence is not counted."
+            f"The gold passages of {lost} questions are not among the passages; for these, neither "
+            "recall nor evidence is counted."
         )
     if results["paired"]:
         sentences.append(

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ragbook.corpus import Question
-from ragbook.corpus.files import bare_name, read_lines
+from ragbook.corpus.files import bare_name, located, read_lines
 from ragbook.errors import InputError
 from ragbook.files import write_whole
 from ragbook.retrieval.base import Retrieved
@@ -116,8 +116,8 @@ def unescaped(column: str) -> str:
 
 def columns(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (line, its columns) of a file whose columns are separated by white space, as trec_eval
-    reads it; blank lines are skipped."""
-    for number, line in enumerate(read_lines(path), 1):
+    reads it; blank lines are skipped. `-` is standard input."""
+    for number, line in enumerate(read_lines(located(path)), 1):
         if found := _COLUMN.findall(line):
             yield number, found
 
@@ -238,7 +238,7 @@ def write_columns(path: Path, lines: Iterable[str]) -> None:
 
     def write(file: Any) -> None:
         # Without the time, equal rankings are equal files.
-        stream = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if zipped else file
+        stream = gzip.GzipFile("", "wb", 6, file, mtime=0) if zipped else file
         for line in lines:
             stream.write(line.encode())
         if zipped:

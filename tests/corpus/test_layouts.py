@@ -71,7 +71,6 @@ def test_questions_of_every_layout_are_read_and_said_in_one_line(tmp_path, examp
     for said in told:
         assert str(path) in said
         assert "\n" not in said
-        assert ("without answers" in said) == (not example.read[0][2])
 
 
 SINGLE = [e for e in (*PASSAGES, *QUESTIONS) if e.name.endswith((".jsonl", ".tsv", ".csv"))]
@@ -364,10 +363,8 @@ def test_questions_that_cannot_be_answered_are_counted_and_others_kept(tmp_path)
     lines(*rows)(path)
     found = load_questions(path)
     assert (len(found), found.skipped) == (1, 1)
-    told = []
     lines({"question": "a", "answer": []}, {"question": "b", "answer": ["c"]})(path)
-    assert [q.answers for q in load_questions(path, told=told.append)] == [(), ("c",)]
-    assert "1 of 2 questions without answers" in told[0]
+    assert [q.answers for q in load_questions(path)] == [(), ("c",)]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path):

@@ -12,6 +12,7 @@ import torch
 
 import ragbook
 from ragbook.corpus import Corpus, Passage, Question, QuestionSet
+from ragbook.corpus.gold import by_answer
 from ragbook.errors import InputError
 from ragbook.evaluation import Comparison, bootstrap_ci, compare, f1, paired_test
 from ragbook.evaluation.compare import _evidence_accuracy
@@ -200,7 +201,7 @@ def test_gold_of_another_corpus_is_counted_and_never_a_silent_zero():
     comparison = compare([FakeMethod("fid", 9, Known())], asked, k=3)
     assert comparison.results["gold_missing"] == N
     scores = comparison.results["methods"]["fid"]
-    assert scores["recall_at_k"] == 1.0  # as without a known gold passage: one holds the answer
+    assert scores["recall_at_k"] is None
     assert scores["evidence_accuracy"] is None
     assert scores["errors"]["not-retrieved"] == 0
     assert {line["gold_passage"] for line in comparison.predictions} == (
@@ -210,6 +211,12 @@ def test_gold_of_another_corpus_is_counted_and_never_a_silent_zero():
     some = [*asked[:3], *QUESTIONS[3:]]
     results = compare([FakeMethod("fid", 9, Known())], QuestionSet("q", "dev", some)).results
     assert results["gold_missing"] == 3
+    of_others = compare([FakeMethod("fid", 9, Known())], QuestionSet("q", "dev", QUESTIONS[3:]))
+    others = of_others.results["methods"]["fid"]["recall_at_k"]
+    assert results["methods"]["fid"]["recall_at_k"] == others
+    told = compare([FakeMethod("fid", 9, Known())], by_answer(asked), k=3).results
+    assert told["gold_missing"] == 0
+    assert told["methods"]["fid"]["recall_at_k"] == 1.0  # a passage holds the answer
     results = compare([FakeMethod("fid", 9, Known())], QUESTIONS).results
     assert results["gold_missing"] == 0
     assert "are not among" not in Comparison(results, []).markdown()
