@@ -74,6 +74,8 @@ def compare(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)  # fail now and not after an hour
     corpus, index = open_passages(arguments)
+    if arguments.documents is not None:
+        corpus.documents = arguments.documents
     if questions is None:
         if corpus.name not in miniwiki.NAMES:
             raise InputError(

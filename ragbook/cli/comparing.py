@@ -59,13 +59,11 @@ def kept_answers(
             raise
 
 
-_WITHOUT_EFFECT = ("out", "json", "documents")  # on answers
-
-
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options on which answers may depend, as JSON; of a prompt's file its content."""
     given = {key: value for key, value in vars(arguments).items() if not callable(value)}
-    settings = {key: str(value) for key, value in given.items() if key not in _WITHOUT_EFFECT}
+    without_effect = ("out", "json", "documents")
+    settings = {key: str(value) for key, value in given.items() if key not in without_effect}
     if arguments.prompt is not None and Path(arguments.prompt).is_file():
         settings["prompt"] = hashlib.sha256(Path(arguments.prompt).read_bytes()).hexdigest()
     return settings
@@ -113,20 +111,13 @@ def compare_methods(
         if before is not None:
             comparison = appended(before, comparison)
         if kept is not None:
-            _save(comparison, kept.folder, corpus, questions, arguments.documents)
+            _save(comparison, kept.folder, corpus, questions)
     return comparison
 
 
-def _save(
-    comparison: Comparison,
-    working: Path,
-    corpus: Any,
-    questions: QuestionSet,
-    documents: Path | None,
-) -> None:
+def _save(comparison: Comparison, working: Path, corpus: Any, questions: QuestionSet) -> None:
     """Write the results, tables, figures and the explorer to the folder that the folder `working`
-    stands in, all together. Passages are linked to the folder `documents`, by default the corpus's
-    own. There are no figures of scores where no answer is known."""
+    stands in, all together. There are no figures of scores where no answer is known."""
     from ragbook import explorer, figures
     from ragbook.evaluation.comparison import written_together
     from ragbook.evaluation.lines import scored_number
@@ -136,7 +127,7 @@ def _save(
         if scored_number(comparison.results):
             figures.side_by_side(comparison.results).save(finished / "side_by_side.png")
             figures.errors(comparison.results).save(finished / "errors.png")
-        explorer.write(finished / "explorer", comparison.predictions, corpus, questions, documents)
+        explorer.write(finished / "explorer", comparison.predictions, corpus, questions)
 
 
 def without_answers(questions: Sequence[Question]) -> str | None:

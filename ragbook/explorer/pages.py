@@ -40,17 +40,15 @@ def write(
     predictions: Sequence[Prediction],
     corpus: Corpus,
     questions: Sequence[Question] = (),
-    documents: Path | None = None,
 ) -> list[Path]:
     """Write the explorer into the folder `out`, which is created if it does not exist.
 
     Parameters
     ----------
     predictions: lines of ``predictions.jsonl``, with at least one question.
-    corpus: holds every passage that an answer relied on.
+    corpus: holds every passage that an answer relied on. Where the passages are pieces of documents
+        that are still as they were, they are linked to them.
     questions: the questions of the comparison; they tell which are confusable or need two passages.
-    documents: the folder of the documents that the passages were cut from, to which they are then
-        linked; by default where the corpus was read from.
 
     Returns
     -------
@@ -69,7 +67,7 @@ def write(
     ]
     out.mkdir(parents=True, exist_ok=True)
     shown = [passage for part in details for line in part for passage in line["passages"]]
-    pages = _link(out, shown, documents or getattr(corpus, "documents", None))
+    pages = [] if corpus.documents is None else _link(out, shown, corpus.documents)
     for number, part in enumerate(details):
         texts[f"answers-{number}.js"] = _script(f"answers[{number}]", part)
     for stale in [*out.glob("answers-[0-9]*.js"), *(out / FOLDER).glob("*.html")]:
@@ -80,11 +78,9 @@ def write(
     return [*(out / name for name in texts), *(out / FOLDER / name for name in pages)]
 
 
-def _link(out: Path, shown: Sequence[dict[str, Any]], documents: Path | None) -> list[str]:
+def _link(out: Path, shown: Sequence[dict[str, Any]], documents: Path) -> list[str]:
     """Write the pages of the documents of the shown passages, and set each passage's ``link``, if
     it has one; returns the names of the pages' files."""
-    if documents is None:
-        return []
     passages = {one["id"]: Passage(one["id"], one["title"], one["text"]) for one in shown}
     links, pages = write_documents(out, passages.values(), documents)
     for one in shown:
