@@ -239,3 +239,31 @@ def test_a_large_run_is_read_without_repeating_its_ids(tmp_path):
     found = read_run(path)
     assert found["q0"].ids[7] is found["q49"].ids[7]
     assert found["q3"].ids[999] == "passage-999"
+
+
+lines = st.lists(
+    st.one_of(
+        st.builds(
+            " ".join,
+            st.tuples(
+                *[st.sampled_from(["q", "a b", "%20", "\u00a0", "1", "-1e39", "nan", ""])] * 6
+            ),
+        ),
+        st.text(max_size=12),
+    ),
+    max_size=4,
+)
+
+
+@given(st.one_of(lines.map(lambda rows: "\n".join(rows).encode()), st.binary(max_size=40)))
+@settings(max_examples=300, deadline=None)
+def test_any_file_is_read_or_refused(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.trec"
+    path.write_bytes(content)
+    try:
+        run = read_run(path)
+    except InputError:
+        return
+    write_run(path, run)
+    again = read_run(path)
+    assert {q: r.ids for q, r in again.items()} == {q: r.ids for q, r in run.items()}
