@@ -146,12 +146,12 @@ def _said(a: Comparison, b: Comparison) -> list[tuple[str, Any, Any]]:
     ]
     pairs = [(f"questions' {key}", x, y) for key, x, y in pairs]
     for key in ("digest", "passages", "encoder"):
-        values = ((each.get("index") or {}).get(key) for each in (one, two))
-        pairs.append((f"index's {key}", *values))
+        first, second = ((each.get("index") or {}).get(key) for each in (one, two))
+        pairs.append((f"index's {key}", first, second))
     pairs += [(key, one.get(key), two.get(key)) for key in ("k", "ragbook")]
-    first, second = (each.setup.get("conditions", {}) for each in (a, b))
+    told_a, told_b = (each.setup.get("conditions", {}) for each in (a, b))
     told = {"questions", "index", "ragbook", "--k", "--seed", "--device", "--precision"}
-    pairs += [(key, first[key], second[key]) for key in first if key in second and key not in told]
+    pairs += [(k, told_a[k], told_b[k]) for k in told_a if k in told_b and k not in told]
     return pairs
 
 
