@@ -49,7 +49,7 @@ def is_documents(path: Path) -> bool:
     index of this package or a data set that Hugging Face's library saved is none, nor is a ``.txt``
     file that is a passage file by its first line."""
     if path.is_dir():
-        return not (_has(path, "dataset_dict.json") or _is_index(path)) and not (
+        return not (_has(path, "dataset_dict.json") or is_index(path)) and not (
             _has(path, "dataset_info.json") and _has(path, "state.json")
         )
     if not path.is_file() or kind_of(path) is None:
@@ -67,7 +67,8 @@ def _has(folder: Path, name: str) -> bool:
     return (folder / name).is_file()
 
 
-def _is_index(folder: Path) -> bool:
+def is_index(folder: Path) -> bool:
+    """Whether a folder is one of this package's own, such as an index, by its manifest."""
     try:
         with open(folder / "manifest.json", "rb") as file:
             return re.search(rb'"kind": "ragbook ', file.read(1 << 20)) is not None

@@ -160,7 +160,7 @@ def open_passages(
     name = path.resolve().name if path.is_dir() else bare_name(path)
     if path.is_dir():
         path = beir_file(path, "corpus") or path
-        if (path / "manifest.json").is_file():
+        if documents.is_index(path):
             raise InputError(f"{path} is an index and no corpus; name it with --index.")
     named = reading.format
     kind = named if named in documents.KINDS else _kind(path) if named is None else None
