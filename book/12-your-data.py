@@ -18,7 +18,6 @@
 # %% tags=["hide-input"]
 import io
 import os
-import re
 import shlex
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
@@ -44,7 +43,7 @@ def ragbook(line: str, shown: bool = True) -> None:
         status = main(shlex.split(line))
     print(f"$ ragbook {line}")
     if shown or status:
-        print(re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).rstrip())  # without bold
+        print(out.getvalue().rstrip())
 
 
 def write(name: str, content: str) -> None:
@@ -135,6 +134,7 @@ print(
 for name in ("realm", "fid"):
     entry = line["methods"][name]
     print(f"{name}: {entry['text']}, from {entry['evidence'][0]['passage_id']}")
+print("documents:", *sorted(page.name for page in Path("results/explorer/documents").iterdir()))
 
 # %% [markdown]
 # ## Layouts of passages
@@ -263,9 +263,16 @@ tidy[tidy.metric.isin(["em", "contains"]) & tidy.method.isin(["realm", "fid"])][
 ]
 
 # %% [markdown]
-# `ragbook compare --append --methods NAME` adds a method to a stored comparison without asking the others
-# again, and `ragbook diff A B` says which answers two comparisons gave differently, with a paired test.
-#
+# Two stored comparisons can be set beside each other, and a method added to one without asking the others
+# again. Does the retriever matter on these four questions?
+
+# %%
+options = "--index my-index --questions questions.csv --k 3 --out by-words --retriever bm25"
+ragbook(f"compare {options} --methods realm", shown=False)
+ragbook(f"compare {options} --methods fid --append", shown=False)
+ragbook("diff results by-words")
+
+# %% [markdown]
 # ## Exercises
 #
 # ```{exercise}

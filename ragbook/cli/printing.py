@@ -43,7 +43,7 @@ def print_table(table: Any) -> None:
     from rich.console import Console
 
     # A file or a pipe has no width that the table must fit into.
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 200, force_jupyter=False)
     with console.capture() as capture:
         console.print(table)
     print(capture.get(), end="")
