@@ -143,3 +143,15 @@ def test_a_folder_of_markdown_and_a_spreadsheet_are_compared_in_three_commands(
     }
     assert line["gold_passages"] == ["guide/setup.md#L3", "guide/setup.md#L7"]
     assert line["gold_rank"] in (1, 2)
+
+
+def test_the_same_documents_give_the_same_index_wherever_they_are(tmp_path, capsys, encoders):
+    said = []
+    for place in ("here", "there/below"):
+        notes = tmp_path / place / "notes"
+        notes.mkdir(parents=True)
+        (notes / "a.md").write_text("# A\n\nIt needs 12 volts.\n")
+        out = tmp_path / place / "index"
+        assert main(["index", "build", "--corpus", str(notes), "--out", str(out)]) == 0
+        said.append(capsys.readouterr().out.rpartition("digest ")[2])
+    assert said[0] == said[1]

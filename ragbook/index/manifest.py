@@ -123,8 +123,11 @@ class DatastoreManifest(SignedManifest, kw_only=True):
 
 
 def digest(manifest: Manifest) -> str:
-    """SHA-256 of the manifest's bytes without its checksums, in hexadecimal."""
+    """SHA-256 of the manifest's bytes, in hexadecimal, without its checksums and without the folder
+    of the documents: the same documents give the same digest wherever they are."""
     named = {key: value for key, value in manifest.items() if key != "checksums"}
+    if isinstance(corpus := named.get("corpus"), dict):
+        named["corpus"] = {key: value for key, value in corpus.items() if key != "path"}
     return hashlib.sha256(serialize(named)).hexdigest()
 
 
