@@ -20,9 +20,9 @@
 #
 # $$ p(y_t \mid c_t) = (1 - \lambda)\, p_{\text{LM}}(y_t \mid c_t) + \lambda\, p_{\text{kNN}}(y_t \mid c_t). $$ (interpolation)
 #
-# The passages meet in the output distribution, after the language model has done all its work. Traced
-# for one question of MiniWiki and its three best passages, with the numbers of the trained methods
-# ({doc}`all six <index>` are drawn for this question):
+# The passages are combined in the output distribution, after the language model has computed its own.
+# The diagram traces one question of MiniWiki, its three best passages and the numbers of the trained
+# model ({doc}`the first page <index>` has the same for all six methods):
 #
 # ![kNN-LM: the pairs of three passages give the next token a distribution, which is mixed with the model's](diagrams/knn-lm.svg)
 #

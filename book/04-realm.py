@@ -17,9 +17,9 @@
 # In pre-training $x$ is a sentence with a hidden span $y$, and every sentence of the corpus is a
 # lesson. In question answering $x$ is a question and $y$ a span of some passage.
 #
-# The passages meet at the answers: each gives the whole answer a probability of its own, and these are
-# summed. In the diagram only the third passage contains the answer. The prior ranks it last; the
-# posterior, which is the normalised product of prior and likelihood, gives it everything.
+# The passages are combined over answers: each gives the whole answer a probability, and these are
+# summed. In the diagram only the third passage contains the answer. It has the smallest prior; the
+# posterior, the normalised product of prior and likelihood, gives it all the weight.
 #
 # ![REALM: each of three passages gives the answer a probability as a span, and these are summed with the prior as weights](diagrams/realm.svg)
 

@@ -23,10 +23,10 @@
 # ![RAG-Sequence: each of three passages gives the whole answer a probability, and these are summed once](diagrams/rag-sequence.svg)
 # ![RAG-Token: the probabilities under the three passages are summed at every token, and the sums are multiplied](diagrams/rag-token.svg)
 #
-# Both diagrams trace the same question with almost the same numbers in the columns, and end far apart.
-# Only the third passage knows the answer. RAG-Sequence multiplies down each column first, so that the
-# passage pays for its small prior once. RAG-Token sums along each row first, so that the prior is paid
-# again at every token of the name.
+# Both diagrams trace the same question. The numbers in the columns are almost the same, and the answer's
+# probabilities are far apart. Only the third passage contains the answer. RAG-Sequence multiplies down
+# each column first, so that the passage's small prior enters once. RAG-Token sums along each row first,
+# so that the small prior enters at every token of the name.
 #
 # Nothing else separates the two, and they are easily made to look further apart than they are. This
 # chapter takes the mathematics first, on one reader that both share; then it follows a difference that

@@ -648,6 +648,7 @@ Markdown(papers.markdown(papers.claims(tables, by_k, stored("realm"), stored("la
 #
 # What each method needs, what it gives, and where it was seen to be strong or weak in this book:
 #
+# :::{div} prose
 # | method | choose it when | it needs | evidence for an answer | keep in mind |
 # |---|---|---|---|---|
 # | in-context | a pretrained model takes long prompts and cannot be trained or opened | a model trained on prompts of several passages | none of its own; attention where it can be read | cost grows with the square of the prompt's length; the order of the passages matters ({doc}`chapter 11 <11-one-pretrained-model>`) |
@@ -657,6 +658,7 @@ Markdown(papers.markdown(papers.claims(tables, by_k, stored("realm"), stored("la
 # | RAG-Token | an answer takes its parts from several passages | a generator; one search for all passages | a posterior at every token | passages that do not know the answer take part at every token ({doc}`chapter 5 <05-rag>`) |
 # | FiD | many passages are read, and there are questions to train on | a generator trained on several passages at once | attention, or leaving a passage out | no distribution over passages; fusion must be learnt ({doc}`chapter 6 <06-fid>`) |
 # | closed-book | nothing can be retrieved | what is in the weights | none | knowledge cannot be exchanged ({doc}`chapter 8 <08-changed-knowledge>`) |
+# :::
 #
 # ## The same questions, live
 #

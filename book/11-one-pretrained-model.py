@@ -14,7 +14,7 @@
 # They can, on any decoder-only language model. Such a model turns a text into keys and values of its
 # tokens, these into hidden states, and those into a distribution over the next token; an answer is a
 # string of such tokens. Several passages can be brought together at each of these places, and every one of
-# the methods has chosen one:
+# the methods has chosen one ({doc}`the first page <index>` traces a question through each):
 
 # %% tags=["hide-input"]
 import gzip

@@ -44,7 +44,7 @@ STYLE = """
 html[data-theme="light"] .rb-diagram { --ink: #1c2733; --soft: #566272; --tint: #e9eff6;
   --paper: #ffffff; --accent: #b3420a; --glow: #fdeee3; }
 html[data-theme="dark"] .rb-diagram { --ink: #e6ebf1; --soft: #a5b1bf; --tint: #26313d;
-  --paper: #14181e; --accent: #ff9a5c; --glow: #3d2617; }
+  --paper: var(--pst-color-background, #14181e); --accent: #ff9a5c; --glow: #3d2617; }
 .rb-diagram text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue",
   "DejaVu Sans", sans-serif; fill: var(--ink); font-variant-numeric: tabular-nums; }
 .rb-diagram .name { font-size: 17px; font-weight: 700; }
