@@ -144,12 +144,14 @@ print(encoder.pooling, "of the states,", encoder.similarity, "of the vectors")
 # %% [markdown]
 # ### Three similarities
 #
-# $$ \text{dot: } q^\top p, \qquad \text{cosine: } \frac{q^\top p}{\lVert q\rVert \lVert p\rVert}, \qquad \text{L2: } -\lVert q - p\rVert^2. $$ (similarities)
+# With $e_x = E_Q(x)$ and $e_z = E_P(z)$,
 #
-# For vectors of length 1 the three give one ranking, since $\lVert q - p \rVert^2 = 2 - 2\,q^\top p$.
+# $$ \text{dot: } e_x^\top e_z, \qquad \text{cosine: } \frac{e_x^\top e_z}{\lVert e_x\rVert \lVert e_z\rVert}, \qquad \text{L2: } -\lVert e_x - e_z\rVert^2. $$ (similarities)
+#
+# For vectors of length 1 the three give one ranking, since $\lVert e_x - e_z \rVert^2 = 2 - 2\,e_x^\top e_z$.
 # For others they do not: dot products prefer long passage vectors, and L2 is
-# $2\,q^\top p - \lVert p \rVert^2$ but for a term that is the question's alone, which holds their length
-# against them. Faiss has an index of inner products, which serves the first two (for the cosine the
+# $2\,e_x^\top e_z - \lVert e_z \rVert^2$ up to a constant per question; the squared norm penalises long
+# vectors. Faiss has an index of inner products, which serves the first two (for the cosine the
 # encoder scales its vectors first), and one of L2 distances. The index's manifest says which it is,
 # and greater is better under all three. Here MiniLM's own vectors, before they are scaled to length 1,
 # for the same 96 passages:
@@ -219,16 +221,16 @@ figures.heat_map(
 # %% [markdown]
 # ### Cross-entropy and hinge
 #
-# With $g$ the right column and $N$ the negatives of a row of scores, DPR's loss is the cross-entropy
+# With $g$ the right column and $Z^-$ the negatives of a row of scores, DPR's loss is the cross-entropy
 # of the right passage,
 #
-# $$ \mathcal{L} = -\log \frac{e^{s_g}}{e^{s_g} + \sum_{j \in N} e^{s_j}}, \qquad
+# $$ \mathcal{L} = -\log \frac{e^{s_g}}{e^{s_g} + \sum_{j \in Z^-} e^{s_j}}, \qquad
 #    \frac{\partial \mathcal{L}}{\partial s_j} = \mathrm{softmax}(s)_j - [j = g], $$ (dpr)
 #
 # and the *hinge* (or triplet) loss asks for a margin $m$ over the hardest negative and for nothing
 # more,
 #
-# $$ \mathcal{L} = \max\bigl(0,\; m - s_g + \max_{j \in N} s_j\bigr). $$ (hinge)
+# $$ \mathcal{L} = \max\bigl(0,\; m - s_g + \max_{j \in Z^-} s_j\bigr). $$ (hinge)
 
 # %%
 print(inspect.getsource(contrastive.cross_entropy).split('"""')[-1])
@@ -337,7 +339,12 @@ figures.recall_curve(
 # %% [markdown]
 # ## From scores to a distribution
 #
-# RAG and REALM need $p(z \mid x)$, not scores: a softmax over the k passages. The scale matters. Inner
+# RAG and REALM need $p(z \mid x)$, not scores: a softmax over the k passages retrieved, of the scores
+# times a scale $\alpha$,
+#
+# $$ p(z \mid x) = \frac{\exp\bigl(\alpha\, s(x, z)\bigr)}{\sum_{z'} \exp\bigl(\alpha\, s(x, z')\bigr)}. $$ (prior)
+#
+# The scale matters. Inner
 # products of unit vectors lie between -1 and 1, and a softmax over them is nearly flat; the encoder
 # was trained with a factor of 20, and with that factor the distribution means what it was trained to
 # mean.

@@ -20,6 +20,14 @@
 # In logarithms, which is how both are computed, the question is where the log-sum-exp over passages
 # sits: outside the sum over tokens or inside it.
 #
+# ![RAG-Sequence: each of three passages gives the whole answer a probability, and these are summed once](diagrams/rag-sequence.svg)
+# ![RAG-Token: the probabilities under the three passages are summed at every token, and the sums are multiplied](diagrams/rag-token.svg)
+#
+# Both diagrams trace the same question. The numbers in the columns are almost the same, and the answer's
+# probabilities are far apart. Only the third passage contains the answer. RAG-Sequence multiplies down
+# each column first, so that the passage's small prior enters once. RAG-Token sums along each row first,
+# so that the small prior enters at every token of the name.
+#
 # Nothing else separates the two, and they are easily made to look further apart than they are. This
 # chapter takes the mathematics first, on one reader that both share; then it follows a difference that
 # turned out to be a fault of decoding, and at last compares the two as the paper trains them.
@@ -112,7 +120,7 @@ found = retriever.retrieve([question], 5)
 log_prior = doc_log_probs(found, retriever.score_scale)
 memory = reader.read([question], [found[0].passages])
 labels = labels_of(reader, [question.answers[0]])
-per_token = reader.token_log_probs(memory, labels.expand(5, -1))[None]  # [1, 5, T]
+per_token = reader.token_log_probs(memory, labels.expand(5, -1))[None]  # [1, 5, |y|]
 given = per_token.sum(-1)
 after = posterior(log_prior, given)
 print(question.text, "|", question.answers[0])
@@ -680,6 +688,16 @@ Markdown(
 #
 # *Where the sum is.* REALM's has the whole answer inside, or, in the released code, single masked
 # tokens; RAG offers both forms as two models.
+#
+# ## What to remember
+#
+# RAG-Sequence and RAG-Token differ in one place: the sum over passages is outside the product over
+# tokens, or inside it. RAG-Sequence remembers which passages have explained the answer so far, and its
+# posterior is Bayes' rule; RAG-Token starts each token from the prior again, so that it can combine
+# passages, and passages that know nothing of the answer take part at every token. With one passage the
+# two are the same model, and so they are for targets of a single token. Both train generator and
+# question encoder by the marginal likelihood, whose gradient to a score is posterior minus prior. How
+# hypotheses of different lengths are compared while decoding changes how often answers are cut short.
 #
 # ## Exercises
 #

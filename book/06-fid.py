@@ -14,11 +14,7 @@
 # decoder attend over all states **at once**. The encoder's cost grows linearly with the number of
 # passages; the decoder's attention makes the fusion.
 #
-# ```
-# question + passage 1 -> encoder -> states 1 --+
-# question + passage 2 -> encoder -> states 2 --+-> end to end -> decoder -> answer
-# question + passage n -> encoder -> states n --+
-# ```
+# ![FiD: each of three passages is encoded with the question, the states are joined, and one decoder attends to all of them](diagrams/fid.svg)
 
 # %% [markdown]
 # ```{note}
@@ -73,7 +69,7 @@ print(inspect.getsource(fid.fuse).split('"""')[-1])
 # With $H_i \in \mathbb{R}^{L_i \times d}$ the states of (question, passage $i$), the decoder
 # conditions on their concatenation (section 3),
 #
-# $$ p(y \mid x, z_1, \dots, z_n) = \prod_t p\left(y_t \mid y_{<t}, [H_1; \dots; H_n]\right). $$ (fid)
+# $$ p(y \mid x, z_1, \dots, z_k) = \prod_t p\left(y_t \mid y_{<t}, [H_1; \dots; H_k]\right). $$ (fid)
 #
 # There is no $p(z \mid x)$ in it: the retriever chooses the passages and has no further say. Passages
 # have different lengths, and cross-attention has no positions; so padding between them can be left
@@ -126,7 +122,7 @@ print("answers the same:", texts[0] == texts[1] == texts[2])
 # %% [markdown]
 # ## How it is trained
 #
-# FiD's objective is equation {eq}`fid` itself: the reader is shown n passages *at once* and learns to find
+# FiD's objective is equation {eq}`fid` itself: the reader is shown k passages *at once* and learns to find
 # the answer among them. All methods of the comparison are trained by one recipe, from one shared reader,
 # with the same questions in the same order (`ragbook train methods`); FiD trains its decoder whole and the
 # encoder's upper layers by a low-rank change. It has no part in the retriever, so no question tower is
@@ -207,20 +203,21 @@ figures.lines({"fid": curve}, "passages, the gold one among them", "exact match 
 # %% [markdown]
 # ## What it costs
 #
-# Counting multiplications: an encoder layer over n passages of L tokens at width d spends
-# $12 n L d^2$ on its matrices and $2 n L^2 d$ on attention; one encoder over the concatenation would
-# spend $2 (nL)^2 d$ on attention. A decoder layer makes keys and values of all states once,
-# $2 n L d^2$, and reads them at every token written, $2 n L d$. All of FiD is linear in n:
+# Counting multiplications: an encoder layer over $k$ passages of $L$ tokens at width $d$ spends
+# $12 k L d^2$ on its matrices and $2 k L^2 d$ on attention; one encoder over the concatenation would
+# spend $2 (kL)^2 d$ on attention. A decoder layer makes keys and values of all states once,
+# $2 k L d^2$, and reads them at each of the $|y|$ tokens written, $2 k L d$. All of FiD is linear in
+# $k$ (`n` in the code):
 
 # %%
-d, L, T = 384, 150, 8
+d, L, length = 384, 150, 8  # of the states, of a passage, of the answer
 rows = {}
 for n in (1, 5, 25, 100):
     rows[n] = {
         "encoder, apart": 12 * n * L * d**2 + 2 * n * L**2 * d,
         "encoder, together": 12 * n * L * d**2 + 2 * (n * L) ** 2 * d,
         "keys and values": 2 * n * L * d**2,
-        "cross-attention": T * 2 * n * L * d,
+        "cross-attention": length * 2 * n * L * d,
     }
 frame = pd.DataFrame(rows).T / 1e9
 frame.index.name = "GFLOP a layer, n ="
@@ -271,7 +268,7 @@ with torch.no_grad():
         use_cache=True,
         output_attentions=True,
     )
-by_token = read.cross_attentions[-1][0].mean(0)  # [T, P]
+by_token = read.cross_attentions[-1][0].mean(0)  # [|y|, tokens of all passages]
 shares = fid.passage_sums(by_token, owner.expand(len(by_token), -1), len(found.ids))
 pieces = [*reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()), "(end)"]
 print(question.text, "|", question.answers[0], "|", question.gold_passage)
@@ -352,7 +349,8 @@ Markdown(
 # $$ \mathrm{KL}(\tilde G \,\|\, \tilde S), \quad
 #    \tilde G = \mathrm{softmax}(G / T), \quad \tilde S = \mathrm{softmax}(\alpha s), $$ (distil)
 #
-# with $s_i$ the retriever's scores of the same passages. The gradient to a score is
+# with $s_i$ the retriever's scores of the same passages, $\alpha$ their scale (equation {eq}`prior`)
+# and $T$ a temperature. The gradient to a score, $\alpha s_i$, is
 # $\tilde S_i - \tilde G_i$: a passage that the reader liked more than the retriever did is pulled to
 # the question, and the others are pushed away.
 
@@ -678,6 +676,15 @@ Markdown(
 # probabilities, answers and attention of such checkpoints were off. Now the positions are counted here,
 # with the padding that is left out, and a test computes a random checkpoint's decoder again in float64,
 # from the saved tensors alone, and compares every probability, answer and score.
+#
+# ## What to remember
+#
+# FiD encodes each passage separately and lets the decoder attend to all of them together, so that the
+# cost grows linearly with the number of passages, and their order does not matter. There is no
+# distribution over passages: attention, the scores of the first token or leaving a passage out can take
+# the place of a posterior, and they measure different things. Fusion has to be learnt on passages like
+# those that will be read; on real questions more passages made the small reader worse. The reader's
+# scores can train the retriever, without any label of which passage is right.
 #
 # ## Exercises
 #

@@ -77,7 +77,10 @@ own_and_shared(own, same)
 # left-to-right model and starts from the same embedded encoder.
 #
 # In-context retrieval {cite:p}`ram2023incontext` puts all passages into one prompt, the best one last,
-# which is what is most often called RAG today. The shared reader has no room for five passages in one
+# which is what is most often called RAG today:
+#
+# ![In-context retrieval: three passages and the question become one prompt, which one encoder and one decoder read](diagrams/in-context.svg)
+# The shared reader has no room for five passages in one
 # input, and it was trained on inputs of one passage each. So its row tells what such a prompt
 # does to a reader that never met one, and little about the method: large decoder-only models are
 # trained on long texts, and `ragbook compare --reader` runs all methods but REALM on one of them.
@@ -641,6 +644,22 @@ Markdown(papers.markdown(papers.claims(tables, by_k, stored("realm"), stored("la
 # {doc}`Chapter 4 <04-realm>` has the runs behind REALM's row, {doc}`chapter 6 <06-fid>` FiD with up to 50
 # passages, {doc}`chapter 3 <03-knn-lm>` the perplexities.
 #
+# ## Which method when
+#
+# What each method needs, what it gives, and where it was seen to be strong or weak in this book:
+#
+# :::{div} prose
+# | method | choose it when | it needs | evidence for an answer | keep in mind |
+# |---|---|---|---|---|
+# | in-context | a pretrained model takes long prompts and cannot be trained or opened | a model trained on prompts of several passages | none of its own; attention where it can be read | cost grows with the square of the prompt's length; the order of the passages matters ({doc}`chapter 11 <11-one-pretrained-model>`) |
+# | kNN-LM | text is continued, and the memory is of the same kind as the text | keys and values for every token | which stored contexts gave a token its mass | lowers perplexity; answers to questions improve little ({doc}`chapter 3 <03-knn-lm>`) |
+# | REALM | answers are spans, and each must be traced to a passage | a span reader; no decoder | posterior over passages | cannot say what no passage says ({doc}`chapter 4 <04-realm>`) |
+# | RAG-Sequence | one passage holds the whole answer, and it must be known which | a generator; as many decoder passes as passages | posterior over passages | thorough decoding scores every candidate under every passage ({doc}`chapter 5 <05-rag>`) |
+# | RAG-Token | an answer takes its parts from several passages | a generator; one search for all passages | a posterior at every token | passages that do not know the answer take part at every token ({doc}`chapter 5 <05-rag>`) |
+# | FiD | many passages are read, and there are questions to train on | a generator trained on several passages at once | attention, or leaving a passage out | no distribution over passages; fusion must be learnt ({doc}`chapter 6 <06-fid>`) |
+# | closed-book | nothing can be retrieved | what is in the weights | none | knowledge cannot be exchanged ({doc}`chapter 8 <08-changed-knowledge>`) |
+# :::
+#
 # ## The same questions, live
 #
 # The first questions of the split again, through all seven methods as trained, here and now. Their
@@ -672,6 +691,16 @@ for now in live.predictions[:3]:
         print(f"   {name:<14} {'+' if entry['em'] else '-'} {entry['text']}")
 
 # %% [markdown]
+# ## What to remember
+#
+# A comparison of methods has to say whose training it compares: with the same weights the tables show
+# how evidence is combined, with each method's own training also what its objective taught. On MiniWiki
+# REALM, the two RAGs and FiD are close to each other, and far from in-context retrieval, kNN-LM and the
+# closed book, whose models were not trained for this. Differences are tested in
+# pairs on the same questions and corrected for the number of pairs; over several training seeds none
+# of those between the four was significant. An order found on one set of questions need not hold on
+# another: on real questions the tests told other pairs apart.
+#
 # ## Exercises
 #
 # ```{exercise}

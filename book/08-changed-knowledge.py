@@ -260,6 +260,16 @@ Markdown(
 # {cite:t}`lewis2020rag` swap a 2016 for a 2018 index and ask about heads of state: with the matching
 # index RAG answers about 70 % right, with the other one few.
 #
+# ## What to remember
+#
+# Exchanging passages changes what a method that reads says, without touching a weight; a method that
+# answers from its weights cannot follow. To follow a change is to be right with both editions, and
+# fewer than half of the changed questions are followed even by the best method. Questions about other
+# articles keep their answers, while some about the same articles move. After a deletion the answers
+# keep coming. What a false passage says is repeated, even beside the true one, for about a quarter of
+# the questions by each of the methods that read passages separately: whoever writes into the index writes
+# the answers.
+#
 # ## Exercises
 #
 # ```{exercise}

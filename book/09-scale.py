@@ -90,15 +90,15 @@ print((folder / "wiki.jsonl").read_text().strip())
 #
 # ## The mathematics
 #
-# *Exact* search compares a question with all n vectors of d numbers: $4 n d$ bytes, $n d$
+# *Exact* search compares a question with all $N$ vectors of $d$ numbers: $4 N d$ bytes, $N d$
 # multiplications. {cite:t}`johnson2021faiss` and those before them save in two ways.
 #
 # *Looking at less.* An **inverted file** (IVF) sorts the vectors into $c$ cells by k-means and looks
-# into the $p$ (`nprobe`) nearest: $c + n p / c$ comparisons, least at about $c = \sqrt{n p}$. A **graph**
+# into the $\ell$ (`nprobe`) nearest: $c + N \ell / c$ comparisons, least at about $c = \sqrt{N \ell}$. A **graph**
 # (HNSW) links every vector to neighbours and walks from one to the next better one.
 #
 # *Keeping less.* A **scalar quantizer** (SQ8) keeps a byte of each number; a **product quantizer** (PQ)
-# cuts the vector into m pieces, learns 256 values for each piece, and keeps m bytes; **OPQ** first
+# cuts the vector into $m$ pieces, learns 256 values for each piece, and keeps $m$ bytes; **OPQ** first
 # rotates the vectors so that the pieces matter alike.
 #
 # Codes lose what exact scores had, and the methods need exact ones: $p(z \mid x)$ is a softmax of
@@ -258,7 +258,7 @@ figures.lines(
 # %% [markdown]
 # ## What 21 million take
 #
-# Bytes grow with the passages. Build time grows as $n^b$ from the largest run on, with $b$ fitted to the
+# Bytes grow with the passages. Build time grows as $N^b$ from the largest run on, with $b$ fitted to the
 # runs above by least squares of the logarithms and at least 1: what is constant in small runs, as
 # training is, would hide what every passage costs. Encoding is so many passages by so many a second,
 # measured on this machine in turns with `sentence-transformers`

@@ -14,7 +14,7 @@
 # They can, on any decoder-only language model. Such a model turns a text into keys and values of its
 # tokens, these into hidden states, and those into a distribution over the next token; an answer is a
 # string of such tokens. Several passages can be brought together at each of these places, and every one of
-# the methods has chosen one:
+# the methods has chosen one ({doc}`the first page <index>` traces a question through each):
 
 # %% tags=["hide-input"]
 import gzip
@@ -79,12 +79,12 @@ print(
 #
 # Write $K_z, V_z$ for the keys and values of passage $z$, and $p_\theta(\cdot \mid C)$ for the model's
 # next-token distribution after a cache $C$, the question and the answer so far, $y_{<t}$. With
-# $p(z \mid x)$ the retriever's softmax over the $n$ passages,
+# $p(z \mid x)$ the retriever's softmax over the $k$ passages,
 #
 # $$
 # \begin{aligned}
-# \text{in-context:} &\quad \textstyle\prod_t p_\theta(y_t \mid K_{z_n \dots z_1}), \\
-# \text{FiD:} &\quad \textstyle\prod_t p_\theta(y_t \mid K_{z_1} \cup \dots \cup K_{z_n}), \\
+# \text{in-context:} &\quad \textstyle\prod_t p_\theta(y_t \mid K_{z_k \dots z_1}), \\
+# \text{FiD:} &\quad \textstyle\prod_t p_\theta(y_t \mid K_{z_1} \cup \dots \cup K_{z_k}), \\
 # \text{RAG-Token:} &\quad \textstyle\prod_t \sum_z p(z \mid x)\, p_\theta(y_t \mid K_z), \\
 # \text{RAG-Sequence:} &\quad \textstyle\sum_z p(z \mid x) \prod_t p_\theta(y_t \mid K_z), \\
 # \text{kNN-LM:} &\quad \textstyle\prod_t \left[(1 - \lambda)\, p_\theta(y_t \mid \emptyset) + \lambda\, p_{\text{kNN}}(y_t)\right].
@@ -137,7 +137,7 @@ for name, log_p in first.items():
 # %%
 answer = question.answers[0]
 labels = torch.tensor([reader.answer_ids(answer)] * 3)
-tokens = reader.token_log_probs(apart, labels)[None]  # [1, 3, T]
+tokens = reader.token_log_probs(apart, labels)[None]  # [1, 3, |y|]
 own = torch.ones(1, tokens.shape[2])
 by_hand = {
     "rag-sequence": torch.logsumexp(log_prior + tokens[0].sum(-1), dim=0),
@@ -325,6 +325,35 @@ Markdown(
 # {cite:p}`ram2023incontext`, and from an ensemble of passages at the next token {cite:p}`shi2024replug`;
 # fused caches fall behind full attention and, once trained for, keep up {cite:p}`ma2025block`. Not tried here
 # is to set the closed book against the passages, as context-aware decoding does {cite:p}`shi2024trusting`.
+#
+# ## Where next
+#
+# Each of these takes one of the places above, or a part of the pipeline that this book keeps fixed,
+# and goes further.
+#
+# * *The layers in between.* RETRO {cite:p}`borgeaud2022retro` retrieves for every chunk of the text, from a
+#   database of two trillion tokens, and some of the decoder's layers attend to the neighbours through
+#   cross-attention.
+# * *The states.* Atlas {cite:p}`izacard2023atlas` trains FiD and its retriever jointly, before any task,
+#   and compares objectives by which a reader can train a retriever, perplexity distillation among them.
+# * *The next token.* REPLUG {cite:p}`shi2024replug` mixes the distributions of a language model that may
+#   only be called, one call for each passage, as RAG-Token does, and trains the retriever with its
+#   probabilities.
+# * *The input.* In-Context RALM {cite:p}`ram2023incontext` puts retrieved text before the prompt of a
+#   frozen model, and studies how often to retrieve and how to rerank.
+# * *The cache.* Parallel context windows {cite:p}`ratner2023parallel` give several windows the same
+#   positions, without training; Block-Attention {cite:p}`ma2025block` trains a model to read passages
+#   independently, so that their keys and values can be reused.
+# * *Whether to retrieve.* Self-RAG {cite:p}`asai2024selfrag` trains a model to write tokens that say when
+#   to retrieve, and whether a passage is relevant and supports what was written.
+# * *The retriever.* ColBERT {cite:p}`khattab2020colbert` keeps a vector for every token and compares
+#   question and passage token by token; a reranker {cite:p}`nogueira2019passage` reads question and
+#   passage together, which is more accurate than comparing two vectors and too slow for a whole corpus,
+#   so that it reorders what a retriever has found.
+# * *Long context.* A model with a long context can be given whole documents: {cite:t}`xu2024retrieval`
+#   find that retrieval helps models of either kind and that a short context with retrieval can match a
+#   longer one without, while {cite:t}`liu2024lost` show that what stands in the middle of a long prompt
+#   is used least.
 #
 # ## Exercises
 #
