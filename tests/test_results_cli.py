@@ -31,7 +31,7 @@ def fakes(monkeypatch, tmp_path):
     """No checkpoint is read; the questions are `QUESTIONS` unless a test sets others."""
     monkeypatch.setattr("ragbook.models.load_encoder", lambda name, **how: HashEncoder(name))
     monkeypatch.setattr("ragbook.methods.load", fake_load)
-    monkeypatch.setattr("ragbook.models.encoder.look_up_encoder", lambda *_: None)
+    monkeypatch.setattr("ragbook.models.encoder.look_up_encoder", lambda *_, **__: None)
     monkeypatch.setattr("ragbook.models.loading.look_up", lambda *_, **__: "trained")
     monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: QUESTIONS)
     monkeypatch.setenv("RAGBOOK_CACHE", str(tmp_path / "cache"))
@@ -318,7 +318,7 @@ def other(capsys, compare, tmp_path, monkeypatch, stored):
     """The comparison `stored` again, of some questions, with more passages, and FiD's answers other
     ones."""
     asked = QuestionSet("asked", "all", [*QUESTIONS[:2], QUESTIONS[3]])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: asked)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: asked)
     answer = FakeMethod.answer
 
     def changed(self, questions, k=5):
@@ -366,7 +366,7 @@ def test_diff_as_json(capsys, stored, other):
 
 def test_diff_lists_so_many_and_says_how_many_more(capsys, compare, tmp_path, monkeypatch):
     asked = QuestionSet("asked", "all", [Question(f"Which {i}?", ("unknown",)) for i in range(30)])
-    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_: asked)
+    monkeypatch.setattr("ragbook.corpus.load_questions", lambda *_, **__: asked)
     for name, method in (("a", "closed-book"), ("b", "fid")):
         assert run(*compare, "--methods", method, "--out", tmp_path / name) == 0
     command = ["diff", tmp_path / "a", tmp_path / "b", "--methods", "closed-book,fid"]

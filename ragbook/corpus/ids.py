@@ -18,18 +18,20 @@ class Ids:
 
     def add(self, id: str) -> bool:
         """Add an id; returns whether it is new."""
-        if not is_number(id):
+        # As in `is_number`, which is not called: there may be millions of ids.
+        if len(id) > _DIGITS or not (id.isdigit() and id.isascii()) or (id < "1" and len(id) > 1):
             known = len(self._others)
             self._others.add(id)
             return len(self._others) > known
-        number = int(id)
+        number, bits = int(id), self._bits
         at, bit = number >> 3, 1 << (number & 7)
-        if at >= len(self._bits):  # grow by more than needed, as growing copies
-            self._bits.extend(bytes(at + at // 8 + 1 - len(self._bits)))
-        if self._bits[at] & bit:
-            return False
-        self._bits[at] |= bit
-        return True
+        try:
+            there = bits[at]
+        except IndexError:
+            bits.extend(bytes(at + at // 8 + 1 - len(bits)))  # more than needed, as growing copies
+            there = 0
+        bits[at] = there | bit
+        return not there & bit
 
 
 def is_number(id: str) -> bool:

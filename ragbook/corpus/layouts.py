@@ -118,6 +118,14 @@ def _plain(
 ) -> Iterator[tuple[int, Passage]]:
     """What is plain text is seen at once, as a corpus may have millions of rows."""
     names = (id, title, text)
+    if table.blocks is not None:
+        for first, columns in table.blocks(names):
+            if all(map(_is_plain, columns)) and all(columns[0]) and all(columns[2]):
+                yield from enumerate(map(Passage, *columns), first)
+            else:
+                for number, values in enumerate(zip(*columns, strict=True), first):
+                    yield number, _passage(table, number, *values)
+        return
     if table.cells is not None:
         cells = table.cells(names)
     else:
@@ -137,7 +145,16 @@ def _plain(
             continue
         if table.form == "hf" and isinstance(words, str) and not words.strip():
             continue  # some articles of Wikipedia's data sets are empty
-        yield number, _passage(table, number, number if own is None else own, name, words)
+        yield number, _passage(table, number, own, name, words)
+
+
+def _is_plain(column: list[Any]) -> bool:
+    """Whether all cells are text in ASCII and none is blank, though it may be empty."""
+    return (
+        set(map(type, column)) <= {str}
+        and all(map(str.isascii, column))
+        and not any(map(str.isspace, column))
+    )
 
 
 def _cells(row: Row, names: tuple[str | None, str | None, str | None]) -> tuple[Any, ...]:
@@ -161,7 +178,6 @@ def _checked(
                 if isinstance(own, _Source):
                     pieces[own.name] = pieces.get(own.name, 0) + 1
                     own = f"{own.name}-{pieces[own.name]}"
-                own = number if own is None else own
                 yield number, _passage(table, number, own, title, text)
         except InputError:
             raise
@@ -179,8 +195,9 @@ class _Source(NamedTuple):
 
 
 def _passage(table: Table, number: int, id: Any, title: Any, text: Any) -> Passage:
-    """The passage of the values of a row."""
+    """The passage of the values of a row; its number is its id if it has none."""
     where = table.where(number)
+    id = number if id is None else id
     own = id if isinstance(id, str) else whole_number(id)
     if own is None:
         raise InputError(

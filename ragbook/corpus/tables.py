@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Row = dict[Any, Any]  # of text keys; any other key, None too, is one that it does not have
 Rows = Iterator[tuple[int, Row]]
 Cells = Iterator[tuple[int, tuple[Any, ...]]]
+Blocks = Iterator[tuple[int, list[list[Any]]]]
 
 FORMS = {
     "jsonl": "JSON lines",
@@ -68,6 +69,8 @@ class Table:
     rows: yields (number, row).
     cells: yields (number, cells) of some columns, by their names, without making rows of all;
         None where rows are what is read.
+    blocks: yields (number of the first row, the cells of each column) of some rows at a time, where
+        they stand by columns.
     columns: the columns, where one row says them for all.
     numbered: whether the columns have numbers for names, "1", "2", ..., as there is no header.
     fingerprint: of a data set of the hub: another one if its content is another.
@@ -78,6 +81,7 @@ class Table:
     unit: str
     rows: Callable[[], Rows]
     cells: Callable[[Sequence[str | None]], Cells] | None = None
+    blocks: Callable[[Sequence[str | None]], Blocks] | None = None
     columns: tuple[str, ...] | None = None
     numbered: bool = False
     fingerprint: str = ""
@@ -216,7 +220,7 @@ def _separated(path: Path, form: str, known: Collection[str]) -> Table:
         for line, row in lines():
             yield line, tuple([None if at is None else row[at] for at in places])
 
-    return Table(str(path), form, "line", rows, cells, names, numbered)
+    return Table(str(path), form, "line", rows, cells, None, names, numbered)
 
 
 @contextmanager
@@ -258,7 +262,7 @@ def _of_batches(
     columns: tuple[str, ...],
     batches: Callable[[], Iterator[pa.RecordBatch]],
 ) -> Table:
-    def blocks() -> Iterator[pa.RecordBatch]:
+    def parts() -> Iterator[pa.RecordBatch]:
         with _understood(path):
             for batch in batches():
                 if form != "parquet":  # which is decoded and not mapped as it is
@@ -268,20 +272,20 @@ def _of_batches(
 
     def rows() -> Rows:
         with _understood(path):
-            yield from enumerate((row for block in blocks() for row in block.to_pylist()), 1)
+            yield from enumerate((row for part in parts() for row in part.to_pylist()), 1)
 
-    def cells(wanted: Sequence[str | None]) -> Cells:
+    def blocks(wanted: Sequence[str | None]) -> Blocks:
         number = 1
-        for block in blocks():
+        for part in parts():
             with _understood(path):
-                lists = [
-                    block.column(name).to_pylist() if name in columns else [None] * block.num_rows
+                cells = [
+                    part.column(name).to_pylist() if name in columns else [None] * part.num_rows
                     for name in wanted
                 ]
-            yield from enumerate(zip(*lists, strict=True), number)
-            number += block.num_rows
+            yield number, cells
+            number += part.num_rows
 
-    return Table(str(path), form, "row", rows, cells, columns)
+    return Table(str(path), form, "row", rows, None, blocks, columns)
 
 
 def _arrow(path: Path) -> Any:

@@ -41,7 +41,7 @@ def chapters() -> list[Path]:
 
 def test_every_chapter_is_there():
     assert (SITE / "index.html").exists()
-    assert len(chapters()) == 11
+    assert len(chapters()) == 12
 
 
 def test_nothing_is_fetched_from_elsewhere():

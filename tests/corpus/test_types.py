@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragbook.corpus import Corpus, Passage, Question, QuestionSet, passages_sha256
+from ragbook.corpus.ids import Ids
 from ragbook.errors import InputError
 
 A = Passage("1", "Rhine", "It flows north.")
@@ -93,3 +94,14 @@ def test_a_passage_serves_as_a_dataclass_does():
     assert len({passage, Passage("1", "Elbe", "It flows.")}) == 1
     with pytest.raises(AttributeError):
         passage.text = "It floods."  # type: ignore[misc]
+
+
+@given(
+    st.lists(st.sampled_from(["0", "00", "01", "1", "9" * 9, "9" * 10, "1٢", "", "a", "-1", "12"]))
+)
+def test_ids_are_a_set(ids):
+    found, plain = Ids(), set()
+    for one in ids:
+        assert found.add(one) == (one not in plain)
+        plain.add(one)
+        assert all((each in found) == (each in plain) for each in ("0", "01", "1", "12", "a", "5"))
