@@ -61,7 +61,7 @@ with gzip.open("results/predictions.jsonl.gz", "rt", encoding="utf-8") as file:
 questions = load_questions("miniwiki", "test")
 names = list(own["methods"])
 readers = list(papers.FOUR)
-assert own["questions"] == same["questions"]
+assert own["questions"]["sha256"] == same["questions"]["sha256"]
 print(own["questions"]["n"], "questions, k =", own["k"])
 
 # %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals, twice: after each method's own training, and with the same weights for all. The dotted line is how often the gold passage was among the five of the shared retriever: what lies between a method and the line is reading, what lies beyond it is retrieval.", "alt": "Exact match of closed-book, in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}}

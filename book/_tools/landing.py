@@ -8,6 +8,7 @@ all. The figure is `landing.png` beside them.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from ragbook.figures import own_and_shared
 
@@ -24,12 +25,17 @@ def draw(results: Path = RESULTS) -> Path:
         json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("results", "same-weights")
     )
-    if any(own[what] != shared[what] for what in ("questions", "k")):
+    if _asked(own) != _asked(shared):
         raise ValueError(
             "results.json and same-weights.json compare different questions or numbers of "
             "passages; make the older one anew"
         )
     return own_and_shared(own, shared).save(results / "landing.png")
+
+
+def _asked(results: dict[str, Any]) -> list[Any]:
+    """The questions and the number of passages, without what only later versions say of them."""
+    return [results["k"], *(results["questions"][key] for key in ("name", "split", "n", "sha256"))]
 
 
 if __name__ == "__main__":
