@@ -21,12 +21,13 @@ import os
 import shlex
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
+from html import escape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from experiments import layouts
-from IPython.display import Markdown
+from IPython.display import HTML
 
 from ragbook import figures, load_corpus, load_questions
 from ragbook.cli import main
@@ -163,16 +164,20 @@ def beginning(path: Path) -> str:
     return shown.replace("\t", " ⇥ ")[:70]
 
 
-def table(examples, read) -> Markdown:
+def table(examples, read) -> HTML:
     """Every example, read."""
-    rows = ["| layout | defined by | file | begins with |", "|---|---|---|---|"]
+    head = "".join(f"<th>{name}</th>" for name in ("layout", "defined by", "file", "begins with"))
+    rows = []
     for example in examples:
         path = Path(tempfile.mkdtemp()) / example.name
         example.write(path)
         assert read(path, **dict(example.options)) == example.read, example.layout
-        shown = beginning(path).replace("|", "\\|").replace("`", "'")
-        rows.append(f"| {example.layout} | {example.definition} | `{example.name}` | `{shown}` |")
-    return Markdown("\n".join(rows))
+        cells = [escape(example.layout), escape(example.definition)]
+        cells += [f"<code>{escape(text)}</code>" for text in (example.name, beginning(path))]
+        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    rolled = '<div style="overflow-x: auto" tabindex="0">'
+    return HTML(f"{rolled}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
 
 
 def passages(path, **options):
