@@ -52,11 +52,13 @@ def kill_everywhere(
     build: Callable[[Path], object],
     check: Callable[[Path], None],
     before: Callable[[Path], object] = lambda out: None,
+    every: int = 1,
 ) -> int:
-    """Kill `build` of `folder/N/name` at its n-th file operation, n = 0, 1, 2, ..., each time
-    after `before` and with a `check` of what is left, until one survives; the exit status."""
+    """Kill `build` of `folder/N/name` at its n-th file operation, n = 0, `every`, 2 `every`, ...,
+    each time after `before` and with a `check` of what is left, until one survives; prints the
+    number of kills and returns the exit status."""
     os.fsync = lambda fd: None  # what was written outlives a killed process anyway
-    n = 0
+    n = kills = 0
     while True:
         out = folder / str(n) / name
         out.parent.mkdir()
@@ -76,6 +78,6 @@ def kill_everywhere(
             print(f"broken after a kill at file operation {n}")
             return 1
         shutil.rmtree(out.parent)
-        n += 1
-    print(n)
+        n, kills = n + every, kills + 1
+    print(kills)
     return 0

@@ -23,12 +23,14 @@ from ragbook.cli.options import (
     add_reader,
     add_reading,
     add_retriever,
+    add_seed,
     at_least,
     names,
     words,
 )
 from ragbook.cli.parsers import add_command
 from ragbook.cli.parts import (
+    asked_of,
     load_asked,
     load_language_model,
     load_methods,
@@ -57,7 +59,6 @@ from ragbook.printable import printable
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
     from ragbook.cli.advice import advice, answers_cut, cut_sentence
-    from ragbook.corpus import load_questions, miniwiki
     from ragbook.corpus.gold import by_answer, missing_sentence, placed
     from ragbook.evaluation.lines import scored_number
 
@@ -69,21 +70,13 @@ def compare(arguments: argparse.Namespace) -> int:
     if before is not None:
         names = methods_to_add(before, names, arguments.methods is not None)
     check_reading(arguments, names, given_options(arguments))
-    source = arguments.questions
-    questions = None if source is None else load_asked(arguments, arguments.split)
+    named = None if arguments.questions is None else load_asked(arguments, arguments.split)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)  # fail now and not after an hour
     corpus, index = open_passages(arguments)
     if arguments.documents is not None:
         corpus.documents = arguments.documents
-    if questions is None:
-        if corpus.name not in miniwiki.NAMES:
-            raise InputError(
-                f"Corpus {corpus.name!r} comes without questions; name some with --questions."
-            )
-        questions = load_questions(corpus.name, arguments.split)
-    if arguments.limit is not None:
-        questions = questions.head(arguments.limit)
+    questions = asked_of(arguments, named, corpus)
     questions = by_answer(questions) if arguments.gold == "answer" else placed(questions, corpus)
     if (told := without_answers(questions)) is not None:
         say(told)
@@ -277,13 +270,7 @@ def add_asking(top: Any) -> None:
         "the one measure of evidence that is the same for all methods, on the first N questions "
         "(without N, on all)",
     )
-    command.add_argument(
-        "--seed",
-        type=at_least(0),
-        default=0,
-        metavar="N",
-        help="seed of the resampling (default: 0)",
-    )
+    add_seed(command)
     command.add_argument(
         "--out",
         type=Path,

@@ -281,6 +281,11 @@ def add_measures(command: argparse.ArgumentParser) -> None:
         help="by ir_measures' names, such as nDCG@10,R@100,RR,AP,P(rel=2)@5, and hit@k for answers "
         "by text (default: what can be measured)",
     )
+    add_seed(command)
+
+
+def add_seed(command: argparse.ArgumentParser) -> None:
+    """`--seed` of intervals and tests."""
     command.add_argument(
         "--seed",
         type=at_least(0),

@@ -147,6 +147,27 @@ def load_asked(arguments: argparse.Namespace, split: str | None) -> QuestionSet:
     return load_questions(arguments.questions, split, arguments.questions_format, columns, told=say)
 
 
+def asked_of(
+    arguments: argparse.Namespace, questions: QuestionSet | None, corpus: Corpus
+) -> QuestionSet:
+    """The questions of --questions, or by default a bundled corpus's own; of these the first
+    --limit.
+
+    Raises
+    ------
+    InputError: none are named, and the corpus comes without.
+    """
+    from ragbook.corpus import load_questions, miniwiki
+
+    if questions is None:
+        if corpus.name not in miniwiki.NAMES:
+            raise InputError(
+                f"Corpus {corpus.name!r} comes without questions; name some with --questions."
+            )
+        questions = load_questions(corpus.name, arguments.split)
+    return questions if arguments.limit is None else questions.head(arguments.limit)
+
+
 def open_passages(arguments: argparse.Namespace) -> tuple[Corpus, PassageIndex | None]:
     """The corpus that --corpus or --index names (MiniWiki by default), and the index of --index."""
     if arguments.index is None:

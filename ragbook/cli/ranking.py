@@ -20,6 +20,7 @@ from ragbook.cli.options import (
 )
 from ragbook.cli.parsers import add_command
 from ragbook.cli.parts import (
+    asked_of,
     device_and_precision,
     load_asked,
     make_retriever,
@@ -44,7 +45,6 @@ _BATCH = 32  # questions retrieved at a time
 
 def retrieve(arguments: argparse.Namespace) -> int:
     """`ragbook retrieve`: write what retrievers find as run files, and measure it."""
-    from ragbook.corpus import load_questions, miniwiki
     from ragbook.corpus.gold import missing_sentence, placed
     from ragbook.corpus.qrels import write_qrels
     from ragbook.evaluation.ranking import measure_runs, parse_measures, qrels_of
@@ -55,18 +55,9 @@ def retrieve(arguments: argparse.Namespace) -> int:
     check_retriever(arguments, given_options(arguments))
     device, precision = device_and_precision(arguments)
     asked = None if arguments.measures is None else parse_measures(arguments.measures)
-    source = arguments.questions
-    questions = None if source is None else load_asked(arguments, arguments.split)
+    named = None if arguments.questions is None else load_asked(arguments, arguments.split)
     corpus, index = open_passages(arguments)
-    if questions is None:
-        if corpus.name not in miniwiki.NAMES:
-            raise InputError(
-                f"Corpus {corpus.name!r} comes without questions; name some with --questions."
-            )
-        questions = load_questions(corpus.name, arguments.split)
-    if arguments.limit is not None:
-        questions = questions.head(arguments.limit)
-    questions = placed(questions, corpus).numbered()
+    questions = placed(asked_of(arguments, named, corpus), corpus).numbered()
     if (lost := missing_sentence(questions, corpus.name)) is not None:
         say(f"{lost}.")
     qrels = qrels_of(questions)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
 from ragbook.cli.options import (
     add_json,
+    add_seed,
     at_least,
     names,
 )
@@ -83,7 +85,7 @@ def diff(arguments: argparse.Namespace) -> int:
     print(f"A: {printable(arguments.a)}")
     print(f"B: {printable(arguments.b)}")
     for setting in found["settings"]:
-        values = f"{setting['a']} in A, {setting['b']} in B"
+        values = _short(f"{setting['a']} in A, {setting['b']} in B")
         print(f"{printable(setting['what'])}: {printable(values)}")
     if others := found["questions"]["other_answers"]:
         print(f"questions with other right answers in A and B: {others:,}")
@@ -95,6 +97,11 @@ def diff(arguments: argparse.Namespace) -> int:
     for entry in found["methods"]:
         _print_changes(entry, len(entry["changed"]) if arguments.all else limit)
     return OK
+
+
+def _short(values: str) -> str:
+    """With the beginnings of hashes, which tell them apart."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", values)
 
 
 def _pairs(arguments: argparse.Namespace) -> list[tuple[str, str]] | None:
@@ -174,11 +181,5 @@ def add_commands(top: Any) -> None:
         help=f"changed answers that are listed of a method (default: {LISTED}; with --json all)",
     )
     command.add_argument("--all", action="store_true", help="list all changed answers")
-    command.add_argument(
-        "--seed",
-        type=at_least(0),
-        default=0,
-        metavar="N",
-        help="seed of the resampling (default: 0)",
-    )
+    add_seed(command)
     add_json(command)

@@ -15,7 +15,6 @@ from ragbook.corpus.files import (
     first_line,
     format_suffix,
     located,
-    read_json,
     read_lines,
 )
 from ragbook.corpus.qrels import read_qrels
@@ -180,8 +179,6 @@ def _asked(path: Path, format: str | None, columns: Mapping[str, str]) -> tuple[
                 f"The format of {path} is not known; expected {_EXPECTED}; name it with "
                 "--questions-format."
             )
-    if form == "json" and not isinstance(read_json(path), dict | list):
-        raise InputError(f"{path} is a single JSON value and no list of questions.")
     known = KNOWN | {own.lower() for own in columns.values()}
     return _rows(open_tables(path, form, known), layout, columns)
 

@@ -31,10 +31,10 @@ def questions(path, split=None, **options):
     )
 
 
-def read_or_refused(path):
+def read_or_refused(path, **options):
     """The passages and None, or none and what the refusal says."""
     try:
-        return passages(path), None
+        return passages(path, **options), None
     except InputError as error:
         return (), str(error)
 
@@ -123,11 +123,16 @@ FORCED = {"BEIR (folder)": "beir", "Pyserini": "pyserini", "FlashRAG": "flashrag
 }
 
 
-@pytest.mark.parametrize("example", PASSAGES, ids=lambda example: example.layout)
-def test_a_format_that_is_named_is_what_its_content_says(tmp_path, example):
-    if example.layout in FORCED:
-        path = written(tmp_path, example)
-        assert passages(path, format=FORCED[example.layout]) == example.read
+@pytest.mark.parametrize("layout", FORCED)
+def test_a_format_that_is_named_reads_what_has_it_and_not_another(tmp_path, layout):
+    """Each example under its own format, and under one that it does not have."""
+    (example,) = (e for e in PASSAGES if e.layout == layout)
+    path = written(tmp_path, example)
+    assert passages(path, format=FORCED[layout]) == example.read
+    other = "langchain" if FORCED[layout] != "langchain" else "kilt"
+    found, said = read_or_refused(path, format=other)
+    assert found != example.read
+    assert said
 
 
 def test_a_format_that_is_named_goes_before_what_the_content_says(tmp_path):

@@ -11,7 +11,6 @@ kills; exits with 1 and a sentence on the first breach.
 import argparse
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ragbook import explorer, figures
 from ragbook.cli import comparing
 from ragbook.cli.appending import methods_to_add, stored_comparison
 from tests.evaluation.killed_comparisons import CORPUS, Method, contents, questions
-from tests.killing import die_at, in_child
+from tests.killing import kill_everywhere
 
 QUESTIONS = questions(20)
 
@@ -70,31 +69,17 @@ def main(folder: Path, every: int) -> int:
         if added is not None:
             run(folder / name, [added])
     old, new, other = (contents(folder / name) for name in ("old", "new", "other"))
-    n = kills = 0
-    while True:
-        out = folder / str(n) / "out"
-        shutil.copytree(folder / "old", out)
-
-        def killed(n: int = n, out: Path = out) -> None:
-            die_at(n, out.parent)
-            run(out, ["b"])
-
-        status = in_child(killed)
-        if status == 0:
-            print(kills)
-            return 0
-        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-            print(f"the addition failed by itself before operation {n}")
-            return 1
-        if in_child(lambda out=out: check(out, old, new, other)) != 0:
-            print(f"broken after a kill at file operation {n}")
-            return 1
-        shutil.rmtree(out.parent)
-        n, kills = n + every, kills + 1
+    return kill_everywhere(
+        folder,
+        "out",
+        lambda out: run(out, ["b"]),
+        lambda out: check(out, old, new, other),
+        before=lambda out: shutil.copytree(folder / "old", out),
+        every=every,
+    )
 
 
 if __name__ == "__main__":
-    os.fsync = lambda descriptor: None  # what was written outlives a killed process anyway
     assert explorer.write  # imported before the forks: or each child pays for it
     figures.side_by_side = figures.errors = Drawn  # type: ignore[assignment]
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (what a run that goes on says)

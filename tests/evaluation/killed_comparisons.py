@@ -9,9 +9,7 @@ bytes of a run that was not killed. Prints the number of kills; exits with 1 and
 first breach.
 """
 
-import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from ragbook.evaluation.identity import identity
 from ragbook.evaluation.kept import FOLDER, LINES, keeping
 from ragbook.methods.base import Answer, Evidence
 from tests.fakes import FixedRetriever
-from tests.killing import die_at, in_child
+from tests.killing import in_child, kill_everywhere
 
 N, BATCH = 40, 16
 PASSAGES = [Passage(f"p{i}", f"T{i}", f"Number {i}.") for i in range(3)]
@@ -95,29 +93,15 @@ def main(folder: Path, every: int) -> int:
     assert in_child(lambda: run(folder / "new")) == 0
     old, new = contents(folder / "old"), contents(folder / "new")
     assert "explorer/answers-2.js" in old.keys() - new.keys()
-    n = kills = 0
-    while True:
-        out = folder / str(n) / "out"
-        shutil.copytree(folder / "old", out)
-
-        def killed(n: int = n, out: Path = out) -> None:
-            die_at(n, out.parent)
-            run(out)
-
-        status = in_child(killed)
-        if status == 0:
-            print(kills)
-            return 0
-        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-            print(f"the run failed by itself before operation {n}")
-            return 1
-        if in_child(lambda out=out: check(out, old, new)) != 0:
-            print(f"broken after a kill at file operation {n}")
-            return 1
-        shutil.rmtree(out.parent)
-        n, kills = n + every, kills + 1
+    return kill_everywhere(
+        folder,
+        "out",
+        run,
+        lambda out: check(out, old, new),
+        before=lambda out: shutil.copytree(folder / "old", out),
+        every=every,
+    )
 
 
 if __name__ == "__main__":
-    os.fsync = lambda descriptor: None  # what was written outlives a killed process anyway
     sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1))
