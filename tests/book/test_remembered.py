@@ -1,0 +1,87 @@
+"""What chapters ask their reader to remember, beside the stored results that it is drawn from."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from ragbook.evaluation.statistics import ALPHA, adjusted, holm
+
+BOOK = Path(__file__).parents[2] / "book"
+READS = ("realm", "rag-sequence", "rag-token", "fid")
+
+
+def stored(name):
+    return json.loads((BOOK / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def said(chapter):
+    """A chapter's summary, on one line."""
+    (path,) = BOOK.glob(f"{chapter:02d}-*.py")
+    summary = path.read_text(encoding="utf-8").split("## What to remember")[1].split("## Exerc")[0]
+    return " ".join(line.removeprefix("#") for line in summary.split("\n")).replace("  ", " ")
+
+
+def told_apart(results):
+    """The pairs of the four methods that read whose exact match the tests tell apart."""
+    return {
+        pair
+        for pair, p in adjusted(results["paired"], "em").items()
+        if p < ALPHA and pair <= set(READS)
+    }
+
+
+def test_pre_training_makes_up_for_damage():
+    assert "from less than a third of the questions to half of them" in said(4)
+    assert "the choice of the spans and the refreshing of the index contribute" in said(4)
+    realm = stored("realm")
+    for start in ("damaged", "cloze"):
+        assert realm["start"][start]["5"]["mean"] < 1 / 3
+    assert realm["refreshed"]["recall"]["5"]["mean"] >= 0.5
+    tests = realm["differences"]
+    adjusted_p = holm([tests[other]["p"] for other in ("stale", "random")])
+    assert all(tests[other]["difference"] > 0 for other in ("stale", "random"))
+    assert max(adjusted_p) < ALPHA
+
+
+def test_more_passages_made_the_small_reader_worse_on_real_questions():
+    assert "on real questions more passages made the small reader worse" in said(6)
+    found = stored("fid-nq")["many and one"]["difference"]
+    assert found["difference"] < 0
+    assert found["p"] < ALPHA
+
+
+def test_four_methods_are_close_and_three_are_far():
+    assert "REALM, the two RAGs and FiD are close to each other" in said(7)
+    em = {name: scores["em"] for name, scores in stored("results")["methods"].items()}
+    others = em.keys() - set(READS)
+    assert len(others) == 3
+    spread = max(em[name] for name in READS) - min(em[name] for name in READS)
+    gap = min(em[name] for name in READS) - max(em[name] for name in others)
+    assert spread < 0.05 < 10 * spread < gap
+
+
+def test_no_order_of_the_four_outlasts_their_training_seeds_or_their_questions():
+    assert "over several training seeds none of those between the four was significant" in said(7)
+    assert "on real questions the tests told other pairs apart" in said(7)
+    trained = stored("trained")
+    pairs = {frozenset((p["a"], p["b"])) for p in trained["paired"] if p["metric"] == "em"}
+    assert pairs == set(map(frozenset, combinations(READS, 2)))
+    assert trained["seeds"] > 1
+    assert not told_apart(trained)
+    assert told_apart(stored("nq")) - told_apart(stored("results"))
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_falsehood_is_repeated_for_about_a_quarter(name):
+    assert "for about a quarter of the questions by each of the methods that read" in said(8)
+    repeated = stored("change")["false"]["methods"][name]["false"]
+    assert repeated["ci95"][0] < 0.25 < repeated["ci95"][1]
+    assert abs(repeated["mean"] - 0.25) < 0.03
+
+
+def test_few_changes_are_followed():
+    assert "fewer than half of the changed questions are followed even by the best" in said(8)
+    changed = stored("change")["editions"]["changed"]["methods"]
+    assert max(entry["follows"]["mean"] for entry in changed.values()) < 0.5
