@@ -36,7 +36,8 @@ CHUNK_PASSAGES = 256
 
 
 def mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """Map a .npy file that must have this type and shape.
+    """Map a .npy file that must have this type and shape, and no byte more: a header of another
+    length is read too, and what it says is then found at the wrong place.
 
     Raises
     ------
@@ -45,6 +46,7 @@ def mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         right = array.dtype == dtype and array.shape == shape and array.flags.c_contiguous
+        right = right and path.stat().st_size == getattr(array, "offset", 0) + array.nbytes
     except Exception:  # numpy reads the header as a Python literal, and raises what that raises
         right, array = False, np.empty(0)
     if not right:

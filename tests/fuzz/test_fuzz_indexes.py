@@ -208,6 +208,21 @@ def test_changed_headers_of_arrays(folders, file, data):
         assert result == expected or "build the datastore again" in sentence
 
 
+@pytest.mark.parametrize("file", ["keys.npy", "values.npy", "offsets.npy"])
+def test_a_header_that_says_another_length_of_itself_is_damaged(folders, file):
+    """Its dictionary is whole, so that numpy reads on in what fills the header up."""
+    folder = folders["store"]
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["checksums"]
+    raw = bytearray((folder / file).read_bytes())
+    dictionary = raw.index(b"}") - 9  # after the ten bytes before it
+    assert dictionary < raw[8]
+    raw[8] -= 8 * ((raw[8] - dictionary) // 8)  # numbers stay whole
+    with Changed(folder / "manifest.json", serialize(manifest)), Changed(folder / file, bytes(raw)):
+        _, sentence = said(lambda: found(folder))
+    assert "build the datastore again" in sentence
+
+
 def test_a_file_of_another_index_does_not_open(folders, tmp_path):
     """Of the same size; only its checksum can tell."""
     build_index(animals(45), tmp_path / "other", HashEncoder("fake/other"), progress=False)
