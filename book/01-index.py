@@ -42,7 +42,10 @@ print(corpus[0].id, "|", corpus[0].title, "|", corpus[0].text[:80], "...")
 # %%
 for split in ("train", "dev", "test"):
     asked = load_questions("miniwiki", split)
-    print(f"{split:<6}{len(asked):>5}", dict(Counter(question.kind for question in asked)))
+    print(
+        f"{split:<6}{len(asked):>5}",
+        dict(Counter(question.kind for question in asked)),
+    )
 
 # %% [markdown]
 # ### What a corpus must be
@@ -73,7 +76,9 @@ wanted = [
 ]  # fmt: skip
 chosen = [next(p for p in corpus if p.title == title) for title in wanted]
 vectors = encoder.encode_passages(chosen)
-figures.heat_map(vectors @ vectors.T, rows=wanted, columns=wanted, label="inner product")
+figures.heat_map(
+    vectors @ vectors.T, rows=wanted, columns=wanted, label="inner product"
+)
 
 # %% [markdown]
 # ## Building it
@@ -92,7 +97,11 @@ small = type(corpus)("miniwiki-extract", corpus[:48])
 index = build_index(small, folder, encoder, progress=False)
 for name, entry in index.manifest["files"].items():
     print(f"{name:<16} {entry['bytes']:>8} bytes")
-print(index.manifest["corpus"]["passages"], "passages,", index.manifest["index"]["type"])
+print(
+    index.manifest["corpus"]["passages"],
+    "passages,",
+    index.manifest["index"]["type"],
+)
 
 # %% [markdown]
 # The folder is written under a hidden name and renamed when it is whole, so a build that is killed
@@ -126,12 +135,16 @@ questions = [
 ]
 queries = encoder.encode_queries(questions)
 scores, positions = index.search(queries, 3)
-by_hand = np.argsort(-(queries @ encoder.encode_passages(list(small)).T), axis=1)[:, :3]
+by_hand = np.argsort(
+    -(queries @ encoder.encode_passages(list(small)).T), axis=1
+)[:, :3]
 print((positions == by_hand).all())
 
 # %%
 whole = build_index(corpus, Path("../build/index"), encoder, progress=False)
-scores, positions = whole.search(encoder.encode_queries(["Which bridge was opened in 1883?"]), 5)
+scores, positions = whole.search(
+    encoder.encode_queries(["Which bridge was opened in 1883?"]), 5
+)
 for score, position in zip(scores[0], positions[0], strict=True):
     passage = whole.corpus[int(position)]
     print(f"{score:.3f}  {passage.title}: {passage.text[:60]}...")
@@ -148,7 +161,10 @@ stranger.id, stranger.sha256 = "somebody/else", "0" * 64
 try:
     whole.check_encoder(stranger)
 except InputError as error:
-    print("refused, naming both:", stranger.id in str(error) and encoder.id in str(error))
+    print(
+        "refused, naming both:",
+        stranger.id in str(error) and encoder.id in str(error),
+    )
 
 # %% [markdown]
 # ## What moves it
@@ -161,7 +177,14 @@ dev = load_questions("miniwiki", "dev")
 _, positions = whole.search(encoder.encode_queries([q.text for q in dev]), 20)
 gold = [whole.corpus.position(str(q.gold_passage)) for q in dev]
 recall = {
-    k: float(np.mean([g in row[:k] for g, row in zip(gold, positions.tolist(), strict=True)]))
+    k: float(
+        np.mean(
+            [
+                g in row[:k]
+                for g, row in zip(gold, positions.tolist(), strict=True)
+            ]
+        )
+    )
     for k in (1, 2, 5, 10, 20)
 }
 figures.recall_curve({"dense": recall})

@@ -45,7 +45,9 @@ questions = list(load_questions("miniwiki", "test").head(200))
 question = next(
     q
     for q in questions
-    if dense.retrieve([q], 1)[0].ids[0] == q.gold_passage != bm25.retrieve([q], 1)[0].ids[0]
+    if dense.retrieve([q], 1)[0].ids[0]
+    == q.gold_passage
+    != bm25.retrieve([q], 1)[0].ids[0]
 )
 print(question.text)
 for retriever in (bm25, dense, oracle):
@@ -62,7 +64,9 @@ for retriever in (bm25, dense, oracle):
 curves = {}
 for retriever in (oracle, dense, bm25):
     found = retriever.retrieve(questions, 20)
-    curves[retriever.name] = {k: recall_at_k(questions, found, k) for k in (1, 2, 5, 10, 20)}
+    curves[retriever.name] = {
+        k: recall_at_k(questions, found, k) for k in (1, 2, 5, 10, 20)
+    }
 figures.recall_curve(curves)
 
 # %% [markdown]
@@ -89,7 +93,10 @@ from ragbook.retrieval.bm25 import K1, B, terms
 
 counts = range(0, 9)
 figures.lines(
-    {"count": {n: n for n in counts if n < 3}, "BM25": {n: n / (n + K1) for n in counts}},
+    {
+        "count": {n: n for n in counts if n < 3},
+        "BM25": {n: n / (n + K1) for n in counts},
+    },
     "times the word stands in the passage",
     "worth",
 )
@@ -99,7 +106,9 @@ figures.lines(
 
 # %%
 documents = terms([f"{passage.title} {passage.text}" for passage in corpus])
-column = {word: n for n, word in enumerate(sorted({w for d in documents for w in d}))}
+column = {
+    word: n for n, word in enumerate(sorted({w for d in documents for w in d}))
+}
 f = np.zeros((len(corpus), len(column)), dtype=np.float32)
 for row, document in enumerate(documents):
     for word in document:
@@ -116,9 +125,17 @@ for row, words in enumerate(terms([q.text for q in questions])):
     for word in words:
         if word in column:
             asked[row, column[word]] += 1
-print("BM25 agrees:", np.allclose(asked[0] @ by_bm25.T, bm25.scores(questions[0].text), atol=1e-4))
+print(
+    "BM25 agrees:",
+    np.allclose(
+        asked[0] @ by_bm25.T, bm25.scores(questions[0].text), atol=1e-4
+    ),
+)
 gold = np.array([corpus.position(str(q.gold_passage)) for q in questions])
-for name, scores in (("TF-IDF", (asked * idf) @ by_tfidf.T), ("BM25", asked @ by_bm25.T)):
+for name, scores in (
+    ("TF-IDF", (asked * idf) @ by_tfidf.T),
+    ("BM25", asked @ by_bm25.T),
+):
     better = (scores > scores[np.arange(len(gold)), gold][:, None]).sum(1)
     print(
         f"{name:<7} gold passage first: {(better < 1).mean():.2f}, in five: {(better < 5).mean():.2f}"
@@ -159,12 +176,19 @@ print(encoder.pooling, "of the states,", encoder.similarity, "of the vectors")
 # %%
 small = Corpus("miniwiki-extract", corpus[:96])
 near = [
-    q for q in load_questions("miniwiki", "train") if str(q.gold_passage) in {p.id for p in small}
+    q
+    for q in load_questions("miniwiki", "train")
+    if str(q.gold_passage) in {p.id for p in small}
 ]
 first, folder = {}, Path(tempfile.mkdtemp())
 for similarity in ("dot", "cosine", "l2"):
     plain = Encoder(
-        encoder.model, encoder.tokenizer, encoder.id, encoder.sha256, 1.0, similarity=similarity
+        encoder.model,
+        encoder.tokenizer,
+        encoder.id,
+        encoder.sha256,
+        1.0,
+        similarity=similarity,
     )
     built = build_index(small, folder / similarity, plain, progress=False)
     vectors = plain.encode_queries([q.text for q in near])
@@ -211,7 +235,8 @@ for pair in shown[:4]:
 batch = dpr.batch_of(shown[:6])
 with torch.no_grad():
     cosines = encoder.scores(
-        encoder.query_vectors(batch.questions), encoder.passage_vectors(batch.passages)
+        encoder.query_vectors(batch.questions),
+        encoder.passage_vectors(batch.passages),
     )
 figures.heat_map(
     cosines.numpy(), rows=[q[:34] for q in batch.questions], columns=[p.id for p in batch.passages],
@@ -240,11 +265,15 @@ print(inspect.getsource(contrastive.hinge).split('"""')[-1])
 # Three questions with their three passages. The first and the last lead by far, the second barely:
 
 # %%
-scores = torch.tensor([[4.0, 1.0, 0.0], [0.5, 2.0, 1.8], [0.0, 1.0, 3.0]], requires_grad=True)
+scores = torch.tensor(
+    [[4.0, 1.0, 0.0], [0.5, 2.0, 1.8], [0.0, 1.0, 3.0]], requires_grad=True
+)
 gold, negatives = torch.arange(3), ~torch.eye(3, dtype=torch.bool)
 for name, loss in contrastive.LOSSES.items():
     (gradient,) = torch.autograd.grad(loss(scores, gold, negatives), scores)
-    each = [loss(scores[[i]], gold[[i]], negatives[[i]]).item() for i in range(3)]
+    each = [
+        loss(scores[[i]], gold[[i]], negatives[[i]]).item() for i in range(3)
+    ]
     print(f"{name:<14} losses {np.round(each, 3)}")
     print(np.round(3 * gradient.numpy(), 2))
 
@@ -261,10 +290,14 @@ for name, loss in contrastive.LOSSES.items():
 # questions among their passages and hard negatives, which the run does not see.
 
 # %%
-recipe = dpr.Recipe(steps=15, batch=16, frozen_layers=4, rate=1e-4, dtype="float32")
+recipe = dpr.Recipe(
+    steps=15, batch=16, frozen_layers=4, rate=1e-4, dtype="float32"
+)
 trained = dpr.train_dpr(shown, folder / "dpr", recipe, progress=False)
 print("one tower:", trained.passage_model is trained.query_model)
-held_out = dpr.batch_of(dpr.pairs(corpus, load_questions("miniwiki", "dev").head(32)))
+held_out = dpr.batch_of(
+    dpr.pairs(corpus, load_questions("miniwiki", "dev").head(32))
+)
 for name, towers in (("MiniLM", encoder), ("trained", trained)):
     with torch.no_grad():
         loss, _ = dpr.batch_loss(towers, held_out, recipe)
@@ -287,7 +320,9 @@ measured = json.loads(Path("results/dpr.json").read_text(encoding="utf-8"))
 rows = {}
 for name, splits in measured.items():
     recall = splits["test"]["recall"]
-    rows[name] = {f"recall@{k} (%)": percent(value) for k, value in recall.items()}
+    rows[name] = {
+        f"recall@{k} (%)": percent(value) for k, value in recall.items()
+    }
 print("n =", measured["bm25"]["test"]["n"])
 pd.DataFrame(rows).T
 
@@ -298,7 +333,8 @@ def by_recall(name):
 
 
 gains = {
-    name: 100 * (by_recall(f"cross-entropy, {name}") - by_recall(f"untrained, {name}"))
+    name: 100
+    * (by_recall(f"cross-entropy, {name}") - by_recall(f"untrained, {name}"))
     for name in ("cosine", "dot", "l2")
 }
 hinge, without, base = (
@@ -325,7 +361,10 @@ Markdown(
 # %% mystnb={"figure": {"caption": "Recall of the gold passage, test split. The trained encoders have seen all training questions with their passages; BM25 has seen none.", "alt": "Recall curves of BM25, the untrained encoder and three trained ones"}}
 figures.recall_curve(
     {
-        name: {int(k): v["mean"] for k, v in measured[name]["test"]["recall"].items()}
+        name: {
+            int(k): v["mean"]
+            for k, v in measured[name]["test"]["recall"].items()
+        }
         for name in (
             "bm25",
             "untrained, cosine",
@@ -352,8 +391,15 @@ figures.recall_curve(
 # %% mystnb={"figure": {"caption": "p(z | x) over the five best passages of one question, without and with the factor the encoder was trained with.", "alt": "Heat map of two priors over five passages"}}
 found = dense.retrieve([question], 5)[0]
 rows = {"scale 1": 1.0, "scale 20": dense.score_scale}
-prior = np.stack([torch.softmax(torch.from_numpy(found.scores) * s, 0) for s in rows.values()])
-figures.heat_map(prior, rows=list(rows), columns=list(found.ids), label="p(z | x)")
+prior = np.stack(
+    [
+        torch.softmax(torch.from_numpy(found.scores) * s, 0)
+        for s in rows.values()
+    ]
+)
+figures.heat_map(
+    prior, rows=list(rows), columns=list(found.ids), label="p(z | x)"
+)
 
 # %% [markdown]
 # ## What the paper had

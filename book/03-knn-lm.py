@@ -51,13 +51,18 @@ from ragbook.index import build_index
 from ragbook.index.datastore import build_datastore
 from ragbook.methods import knn_lm
 from ragbook.methods.knn_lm.text import OpenKnnLM
-from ragbook.models import load_adapted_language_model, load_encoder, load_language_model
+from ragbook.models import (
+    load_adapted_language_model,
+    load_encoder,
+    load_language_model,
+)
 from ragbook.models.bundled import manifest
 from ragbook.retrieval import DenseRetriever
 
 corpus, lm = load_corpus("miniwiki"), load_language_model()
 measured, real = (
-    json.loads(Path(f"results/{name}.json").read_text()) for name in ("language", "wikitext")
+    json.loads(Path(f"results/{name}.json").read_text())
+    for name in ("language", "wikitext")
 )
 
 print(inspect.getsource(knn_lm.knn_log_probs).split('"""')[-1])
@@ -68,7 +73,9 @@ print(inspect.getsource(knn_lm.interpolate).split('"""')[-1])
 
 # %%
 distances, tokens = torch.tensor([[0.0, 1.0, 1.0]]), torch.tensor([[0, 2, 2]])
-print(knn_lm.knn_log_probs(distances, tokens, vocab_size=4).exp().numpy().round(3))
+print(
+    knn_lm.knn_log_probs(distances, tokens, vocab_size=4).exp().numpy().round(3)
+)
 w = np.exp([0, -1, -1])
 print(np.array([w[0], 0, w[1] + w[2], 0]).round(3) / w.sum().round(3))
 
@@ -83,9 +90,19 @@ print(np.array([w[0], 0, w[1] + w[2], 0]).round(3) / w.sum().round(3))
 
 # %%
 print(inspect.getsource(knn_lm.knn_target_log_prob).split('"""')[-1])
-distances, hits = torch.tensor([[0.5, 1.0, 4.0]]), torch.tensor([[False, True, True]])
+distances, hits = (
+    torch.tensor([[0.5, 1.0, 4.0]]),
+    torch.tensor([[False, True, True]]),
+)
 base = torch.tensor([0.01]).log()
-cells = knn_lm.grid(base, [distances], [hits], lams=(0.0, 0.5), temperatures=(1.0, 10.0), ks=(1, 3))
+cells = knn_lm.grid(
+    base,
+    [distances],
+    [hits],
+    lams=(0.0, 0.5),
+    temperatures=(1.0, 10.0),
+    ks=(1, 3),
+)
 print(cells.exp().numpy().round(4))  # [k, T, lambda]
 
 # %% [markdown]
@@ -96,17 +113,33 @@ print(cells.exp().numpy().round(4))  # [k, T, lambda]
 # sentence, from the six nearest contexts of the memory:
 
 # %%
-families = {"rivers", "lakes-and-seas", "straits-and-rivers", "mountains-and-volcanoes", "islands"}
-passages = [p for a in miniwiki.articles() if a.family in families for p in a.passages]
+families = {
+    "rivers",
+    "lakes-and-seas",
+    "straits-and-rivers",
+    "mountains-and-volcanoes",
+    "islands",
+}
+passages = [
+    p for a in miniwiki.articles() if a.family in families for p in a.passages
+]
 folder = Path(tempfile.mkdtemp())
-datastore = build_datastore(Corpus("landscapes", passages), folder / "store", lm, progress=False)
-print(f"{len(passages)} passages, {len(datastore):,} pairs, keys {datastore.keys.dtype}")
+datastore = build_datastore(
+    Corpus("landscapes", passages), folder / "store", lm, progress=False
+)
+print(
+    f"{len(passages)} passages, {len(datastore):,} pairs, keys {datastore.keys.dtype}"
+)
 tuned = manifest()["perplexity"]
 memory = OpenKnnLM(lm, datastore, **tuned)
 unfinished = "The Danube rises in the Black Forest and flows into the Black"
 pd.DataFrame(
     [
-        {"share": round(n.weight, 3), "context": f"... {n.context}", "said": n.token}
+        {
+            "share": round(n.weight, 3),
+            "context": f"... {n.context}",
+            "said": n.token,
+        }
         | {"passage": n.passage.id}
         for n in memory.neighbours(unfinished, shown=6)
     ]
@@ -118,9 +151,15 @@ pd.DataFrame(
 
 # %%
 for lam in (0.0, tuned["lam"], 0.9):
-    written = OpenKnnLM(lm, datastore, lam, tuned["temperature"]).write(unfinished, length=8)
+    written = OpenKnnLM(lm, datastore, lam, tuned["temperature"]).write(
+        unfinished, length=8
+    )
     first = written.evidence[0] if written.evidence else None
-    said = "no neighbour" if first is None else f"{first.passage_id} {first.weight:.2f}"
+    said = (
+        "no neighbour"
+        if first is None
+        else f"{first.passage_id} {first.weight:.2f}"
+    )
     print(f"lambda = {lam:.1f}: ... Black {written.text!r:<42} {said}")
 
 # %% [markdown]
@@ -128,15 +167,21 @@ for lam in (0.0, tuned["lam"], 0.9):
 # where it does not.
 
 # %% mystnb={"figure": {"caption": "What the memory adds to the log-probability of each token of a held-out passage's beginning, in nats.", "alt": "Heat map of log-probabilities by token, of the model alone and with the memory"}}
-article = next(a for a in miniwiki.heldout("test") if a.family == "heldout-geography")
+article = next(
+    a for a in miniwiki.heldout("test") if a.family == "heldout-geography"
+)
 (contexts,) = contexts_of([article.passages[0].text], lm, progress=False)
 ((distances, hits, _),) = look_up([contexts], datastore, 1024)
 neighbours = knn_lm.knn_target_log_prob(distances, hits, tuned["temperature"])
 with_memory = knn_lm.interpolate(contexts.base, neighbours, tuned["lam"])
 some = slice(0, 14)
-rows = torch.stack([contexts.base, with_memory, with_memory - contexts.base])[:, some]
+rows = torch.stack([contexts.base, with_memory, with_memory - contexts.base])[
+    :, some
+]
 pieces = lm.tokenizer.convert_ids_to_tokens(contexts.targets[some].tolist())
-figures.heat_map(rows.numpy(), ["base", "with memory", "gain"], pieces, "log p, nats")
+figures.heat_map(
+    rows.numpy(), ["base", "with memory", "gain"], pieces, "log p, nats"
+)
 
 # %% [markdown]
 # ## On held-out text
@@ -150,9 +195,17 @@ figures.heat_map(rows.numpy(), ["base", "with memory", "gain"], pieces, "log p, 
 
 # %%
 settings, test = measured["settings"], measured["test"]
-print(f"{test['base']['articles']} articles, {test['base']['tokens']:,} tokens; ", end="")
-print(f"memory of {settings['pairs']:,} pairs, {settings['bytes'] / 1e6:.0f} MB")
-print(f"tuned on {settings['dev_articles']} others: lambda {settings['lam']}, ", end="")
+print(
+    f"{test['base']['articles']} articles, {test['base']['tokens']:,} tokens; ",
+    end="",
+)
+print(
+    f"memory of {settings['pairs']:,} pairs, {settings['bytes'] / 1e6:.0f} MB"
+)
+print(
+    f"tuned on {settings['dev_articles']} others: lambda {settings['lam']}, ",
+    end="",
+)
 print(f"T = {settings['temperature']:g}")
 pd.DataFrame(
     {
@@ -249,7 +302,9 @@ figures.lines(curves, "pairs in the datastore", "perplexity", log=True)
 # %%
 whole = measured["whole articles"]
 print(f"whole articles: perplexity {whole['perplexity']:.1f}, ", end="")
-print(f"to passages by themselves (%) {relative(whole['difference'], whole['ci95'])}")
+print(
+    f"to passages by themselves (%) {relative(whole['difference'], whole['ci95'])}"
+)
 
 # %% [markdown]
 # Longer contexts help, by less than one per cent: most of what makes two places alike stands close
@@ -289,7 +344,10 @@ pd.DataFrame(
 
 # %%
 test, memory_of = real["bundled"]["test"], real["articles"]["memory"]
-print(f"{memory_of} articles remembered, {real['bundled']['pairs']:,} pairs; measured on ", end="")
+print(
+    f"{memory_of} articles remembered, {real['bundled']['pairs']:,} pairs; measured on ",
+    end="",
+)
 print(f"{test['base']['articles']}, {test['base']['tokens']:,} tokens")
 rows = {}
 for name in ("bundled", "adapted"):
@@ -298,7 +356,9 @@ for name in ("bundled", "adapted"):
             "perplexity": f"{row['perplexity']:.1f}",
             "to its base (%)": relative(row["difference"], row["ci95"]),
         }
-print("trained to untrained base (%)", relative(*real["adapted"]["from_bundled"]))
+print(
+    "trained to untrained base (%)", relative(*real["adapted"]["from_bundled"])
+)
 pd.DataFrame(rows).T
 
 # %% [markdown]
@@ -323,7 +383,8 @@ pd.DataFrame(
             "lambda": found["settings"]["lam"],
             "perplexity": f"{found['test']['knn-lm']['perplexity']:.1f}",
             "to the base (%)": relative(
-                found["test"]["knn-lm"]["difference"], found["test"]["knn-lm"]["ci95"]
+                found["test"]["knn-lm"]["difference"],
+                found["test"]["knn-lm"]["ci95"],
             ),
         }
         for (text, memory), found in pairs.items()
@@ -342,7 +403,9 @@ pd.DataFrame(
 # steps as the other methods have their own training (`ragbook.training.reader.memory`).
 
 # %%
-index = build_index(corpus, Path("../build/index"), load_encoder(), progress=False)
+index = build_index(
+    corpus, Path("../build/index"), load_encoder(), progress=False
+)
 retriever = DenseRetriever(index, load_encoder())
 dev = list(load_questions("miniwiki", "dev"))
 questions = dev[:24]
@@ -362,12 +425,17 @@ method = knn_lm.KnnLM(lm, retriever, *tuned["shared"].values())
 # %% mystnb={"figure": {"caption": "Which passage's neighbours spoke for the right answer: the evidence of kNN-LM for the first dev question whose gold passage is found but not ranked first, and whose answer has several tokens.", "alt": "Bars of the neighbours' mass by passage"}}
 question = example(retriever, dev, lm.tokenizer)
 found = retriever.retrieve([question], 5)[0]
-tokens = lm.tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]
+tokens = lm.tokenizer(question.answers[0], add_special_tokens=False)[
+    "input_ids"
+]
 stored = method.datastore(found)
 _, distances, hits = method.neighbours(question, tokens, stored)
 mass = knn_lm.passage_mass(distances, hits, stored[2], 5, method.temperature)
 print(question.text, "|", question.answers[0], "|", question.gold_passage)
-figures.bars(dict(zip(found.ids, mass.tolist(), strict=True)), "share of the neighbours' mass")
+figures.bars(
+    dict(zip(found.ids, mass.tolist(), strict=True)),
+    "share of the neighbours' mass",
+)
 
 # %% [markdown]
 # ## What the paper had
@@ -382,7 +450,10 @@ figures.bars(dict(zip(found.ids, mass.tolist(), strict=True)), "share of the nei
 
 # %%
 compared = {"WikiText-103, paper": (18.65, 16.12)}
-for name, rows in (("MiniWiki", measured["test"]), ("WikiText-2", real["adapted"]["test"])):
+for name, rows in (
+    ("MiniWiki", measured["test"]),
+    ("WikiText-2", real["adapted"]["test"]),
+):
     compared[name] = rows["base"]["perplexity"], rows["knn-lm"]["perplexity"]
 for name, (base, knn) in compared.items():
     lower = math.floor(1000 * (1 - knn / base)) / 10

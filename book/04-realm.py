@@ -58,7 +58,10 @@ corpus, encoder = load_corpus("miniwiki"), load_encoder()
 index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 (method,) = methods.load(["realm"], DenseRetriever(index, encoder))
 assert isinstance(method, realm.Realm)
-reader, retriever = method.reader, method.retriever  # with the question tower that REALM trained
+reader, retriever = (
+    method.reader,
+    method.retriever,
+)  # with the question tower that REALM trained
 dev = list(load_questions("miniwiki", "dev"))
 questions = dev[:32]
 measured = json.loads(Path("results/realm.json").read_text())
@@ -89,7 +92,9 @@ for passage in (corpus.get("uranus-1"), corpus.get("akira-kurosawa-2")):
 # %%
 start = measured["start"]
 for masks in ("salient", "random"):
-    print(f"{masks:<8} {start[masks]['masks']:,} masks in {start[masks]['sentences']:,} sentences")
+    print(
+        f"{masks:<8} {start[masks]['masks']:,} masks in {start[masks]['sentences']:,} sentences"
+    )
 
 # %% [markdown]
 # ## The mathematics
@@ -106,12 +111,17 @@ for masks in ("salient", "random"):
 print(inspect.getsource(realm.marginal_log_prob).split('"""')[-1])
 print(inspect.getsource(realm.score_gradient).split('"""')[-1])
 scores = torch.tensor([[1.0, 0.5, 0.0, -0.5]], requires_grad=True)
-given = torch.tensor([[0.001, 0.2, 0.01, 0.001]]).log()  # only the second passage tells y
+given = torch.tensor(
+    [[0.001, 0.2, 0.01, 0.001]]
+).log()  # only the second passage tells y
 log_p = realm.marginal_log_prob(given, scores.log_softmax(-1)).sum()
 (gradient,) = torch.autograd.grad(log_p, scores)
 print("autograd   ", gradient.numpy().round(3)[0])
 print(
-    "closed form", realm.score_gradient(given, scores.detach().log_softmax(-1)).numpy().round(3)[0]
+    "closed form",
+    realm.score_gradient(given, scores.detach().log_softmax(-1))
+    .numpy()
+    .round(3)[0],
 )
 
 # %% [markdown]
@@ -122,10 +132,17 @@ print(
 # each know one, they do not:
 
 # %%
-tokens = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]]).log()  # [1, two passages, two tokens]
-even, both = torch.tensor([[0.5, 0.5]]).log(), torch.ones(1, 2, dtype=torch.bool)
+tokens = torch.tensor(
+    [[[0.9, 0.1], [0.1, 0.9]]]
+).log()  # [1, two passages, two tokens]
+even, both = (
+    torch.tensor([[0.5, 0.5]]).log(),
+    torch.ones(1, 2, dtype=torch.bool),
+)
 for form in realm.FORMS:
-    print(f"{form:<7} {realm.masked_log_prob(tokens, even, both, form).exp().item():.3f}")
+    print(
+        f"{form:<7} {realm.masked_log_prob(tokens, even, both, form).exp().item():.3f}"
+    )
 
 # %% [markdown]
 # The same fork in the road separates RAG-Sequence from RAG-Token in the next chapter.
@@ -146,7 +163,10 @@ def telling(row, when):
     return sum(z["posterior"] for z in row[when] if z["holds"])
 
 
-shown = max(measured["latent"], key=lambda row: telling(row, "after") - telling(row, "before"))
+shown = max(
+    measured["latent"],
+    key=lambda row: telling(row, "after") - telling(row, "before"),
+)
 print(shown["text"], "|", shown["answer"])
 for when in ("before", "after"):
     print(f"\n{when} pre-training")
@@ -171,10 +191,18 @@ RUNS = {
 
 
 def curve(run: str, figure: str, times: float = 1.0) -> dict[float, float]:
-    return {row["step"]: times * row[figure] for row in measured[run]["log"] if figure in row}
+    return {
+        row["step"]: times * row[figure]
+        for row in measured[run]["log"]
+        if figure in row
+    }
 
 
-figures.lines({name: curve(run, "utility") for run, name in RUNS.items()}, "step", "RU (nats)")
+figures.lines(
+    {name: curve(run, "utility") for run, name in RUNS.items()},
+    "step",
+    "RU (nats)",
+)
 
 # %% [markdown]
 # ## An index that is refreshed
@@ -189,7 +217,9 @@ figures.lines({name: curve(run, "utility") for run, name in RUNS.items()}, "step
 
 # %% mystnb={"figure": {"caption": "Recall@5 on the dev questions over pre-training. For the stale run the index is made anew only to be measured, at the end.", "alt": "Recall at 5 against steps for three runs"}}
 recalls = {
-    name: {row["step"]: 100 * row["recall@5"] for row in measured[run]["refresh"]}
+    name: {
+        row["step"]: 100 * row["recall@5"] for row in measured[run]["refresh"]
+    }
     for run, name in RUNS.items()
 }
 figures.lines(recalls, "step", "recall@5 (%)")
@@ -197,19 +227,33 @@ figures.lines(recalls, "step", "recall@5 (%)")
 # %%
 rows = {
     name: {f"recall@{k} (%)": percent(start[key][k]) for k in ("1", "5", "20")}
-    for name, key in (("damaged", "damaged"), ("inverse cloze task, the start", "cloze"))
+    for name, key in (
+        ("damaged", "damaged"),
+        ("inverse cloze task, the start", "cloze"),
+    )
 }
 for run, name in RUNS.items():
-    rows[name] = {f"recall@{k} (%)": percent(measured[run]["recall"][k]) for k in ("1", "5", "20")}
+    rows[name] = {
+        f"recall@{k} (%)": percent(measured[run]["recall"][k])
+        for k in ("1", "5", "20")
+    }
     rows[name]["gain at 5 (points)"] = points(measured[run]["gain"]["5"])
 print(f"n = {start['questions']} test questions")
 for run, difference in measured["differences"].items():
-    print(f"refreshed - {RUNS[run]:<24} {points(difference)} points of recall@5")
+    print(
+        f"refreshed - {RUNS[run]:<24} {points(difference)} points of recall@5"
+    )
 pd.DataFrame(rows).T.fillna("")
 
 # %% tags=["remove-input"]
-before, after = (part["5"]["mean"] for part in (start["cloze"], measured["refreshed"]["recall"]))
-named = {"stale": "the one with the stale index", "random": "the one with random masks"}
+before, after = (
+    part["5"]["mean"]
+    for part in (start["cloze"], measured["refreshed"]["recall"])
+)
+named = {
+    "stale": "the one with the stale index",
+    "random": "the one with random masks",
+}
 said = [
     compared(difference, "the refreshed run", named[run])
     for run, difference in measured["differences"].items()
@@ -230,7 +274,11 @@ def ends(run, figure):
     return [row[figure] for row in measured[run]["log"] if figure in row][-1]
 
 
-first = next(row["holder_found"] for row in measured["refreshed"]["log"] if "holder_found" in row)
+first = next(
+    row["holder_found"]
+    for row in measured["refreshed"]["log"]
+    if "holder_found" in row
+)
 Markdown(
     f"Early in the refreshed run a passage that tells the hidden span is among the candidates for "
     f"{cut_off(first)} % of the sentences, at its end for {cut_off(ends('refreshed', 'holder_found'))} %; "
@@ -248,8 +296,12 @@ overlaps = {
     for row in measured["refreshed"]["refresh"]
     if "overlap" in row
 }
-last = [row["overlap"] for row in measured["stale"]["refresh"] if "overlap" in row][-1]
-print(f"stale run, first index against one of the trained retriever: {100 * last:.0f} %")
+last = [
+    row["overlap"] for row in measured["stale"]["refresh"] if "overlap" in row
+][-1]
+print(
+    f"stale run, first index against one of the trained retriever: {100 * last:.0f} %"
+)
 figures.lines({"refreshed every 25 steps": overlaps}, "step", "overlap (%)")
 
 # %% [markdown]
@@ -264,7 +316,9 @@ figures.lines(
     {
         "null, prior": curve("refreshed", "null_prior", 100),
         "null, posterior": curve("refreshed", "null_posterior", 100),
-        "telling passages, posterior": curve("refreshed", "holder_posterior", 100),
+        "telling passages, posterior": curve(
+            "refreshed", "holder_posterior", 100
+        ),
     },
     "step",
     "%",
@@ -291,8 +345,12 @@ Markdown(
 alone = realm.Realm(reader, OracleRetriever(corpus, retriever))
 question = example(retriever, dev, reader.tokenizer, alone)
 found = retriever.retrieve([question], 5)[0]
-prior = torch.log_softmax(torch.from_numpy(found.scores) * retriever.score_scale, dim=0)
-print(question.text, "|", " / ".join(question.answers), "|", question.gold_passage)
+prior = torch.log_softmax(
+    torch.from_numpy(found.scores) * retriever.score_scale, dim=0
+)
+print(
+    question.text, "|", " / ".join(question.answers), "|", question.gold_passage
+)
 inputs, spans = reader.span_log_probs([question.text] * 5, found.passages)
 for z, passage in enumerate(found.passages):
     flat = spans[z].flatten().clone()
@@ -308,9 +366,13 @@ for z, passage in enumerate(found.passages):
 # %% mystnb={"figure": {"caption": "Prior and posterior of the five retrieved passages: the answer's likelihood says which passage was worth reading.", "alt": "Heat map of prior and posterior of five passages"}}
 answer = method.answer([question], k=5)[0]
 weights = {e.passage_id: e.weight for e in answer.evidence}
-table = np.array([[math.exp(p) for p in prior.tolist()], [weights[i] for i in found.ids]])
+table = np.array(
+    [[math.exp(p) for p in prior.tolist()], [weights[i] for i in found.ids]]
+)
 print("answer:", answer.text)
-figures.heat_map(table, rows=["p(z | x)", "p(z | x, y)"], columns=list(found.ids), label="")
+figures.heat_map(
+    table, rows=["p(z | x)", "p(z | x, y)"], columns=list(found.ids), label=""
+)
 
 # %% [markdown]
 # ### One softmax or two
@@ -320,7 +382,10 @@ figures.heat_map(table, rows=["p(z | x)", "p(z | x, y)"], columns=list(found.ids
 # how high the spans of a passage score (`realm.joint`).
 
 # %%
-span_scores, doc_scores = torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]]), torch.tensor([[0.0, 1.0]])
+span_scores, doc_scores = (
+    torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]]),
+    torch.tensor([[0.0, 1.0]]),
+)
 _, weighed = realm.joint(span_scores, doc_scores)
 print("REALM's p(z|x)", doc_scores.softmax(-1).numpy().round(2)[0])
 print("ORQA's  p(z|x)", weighed.exp().numpy().round(2)[0])
@@ -347,7 +412,9 @@ for run, name in (
 own = measured["own"]
 print(f"Natural Questions, n = {own['n']}: EM {percent(own['em'])}, ", end="")
 print(f"recall@5 {percent(own['recall']['5'])}")
-print(f"below: EM on {measured['realm']['n']} test questions, recall on {start['questions']}")
+print(
+    f"below: EM on {measured['realm']['n']} test questions, recall on {start['questions']}"
+)
 pd.DataFrame(rows).T
 
 # %% tags=["remove-input"]
@@ -382,7 +449,10 @@ by_k = {}
 for k in (1, 2, 5, 10):
     answers = method.answer(questions, k=k)
     by_k[k] = 100 * np.mean(
-        [exact_match(a.text, q.answers) for a, q in zip(answers, questions, strict=True)]
+        [
+            exact_match(a.text, q.answers)
+            for a, q in zip(answers, questions, strict=True)
+        ]
     )
 figures.lines({"REALM": by_k}, "k, passages read", "exact match (%)", log=True)
 
@@ -402,7 +472,9 @@ figures.lines({"REALM": by_k}, "k, passages read", "exact match (%)", log=True)
 
 # %%
 paper = {"start": 13.9, "refreshed": 38.5, "stale": 15.1, "random": 26.1}
-here = {"start": start["cloze"]["5"]} | {run: measured[run]["recall"]["5"] for run in RUNS}
+here = {"start": start["cloze"]["5"]} | {
+    run: measured[run]["recall"]["5"] for run in RUNS
+}
 pd.DataFrame(
     {
         run: {"paper's recall@5 (%)": value, "here (%)": percent(here[run])}

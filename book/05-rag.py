@@ -87,11 +87,17 @@ print(inspect.getsource(rag.token_log_prob).split('"""')[-1])
 # passage two of the second. No single passage supports the answer; RAG-Token finds it all the same.
 
 # %%
-tokens = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]]).log()  # log p(y_t | x, z, y_<t), [1, 2, 2]
+tokens = torch.tensor(
+    [[[0.9, 0.1], [0.1, 0.9]]]
+).log()  # log p(y_t | x, z, y_<t), [1, 2, 2]
 prior, mask = torch.tensor([[0.5, 0.5]]).log(), torch.ones(1, 2)
 toy = {
-    "RAG-Sequence: log sum over z of prod over t": rag.sequence_log_prob(tokens, prior, mask),
-    "RAG-Token: sum over t of log sum over z": rag.token_log_prob(tokens, prior, mask),
+    "RAG-Sequence: log sum over z of prod over t": rag.sequence_log_prob(
+        tokens, prior, mask
+    ),
+    "RAG-Token: sum over t of log sum over z": rag.token_log_prob(
+        tokens, prior, mask
+    ),
 }
 for name, log_p in toy.items():
     print(f"{name:<45} p(y | x) = {log_p.exp().item():.3f}")
@@ -103,7 +109,12 @@ for name, log_p in toy.items():
 one_passage = tokens[:, :1], torch.zeros(1, 1), mask
 one_token = tokens[:, :, :1], prior, mask[:, :1]
 for given in (one_passage, one_token):
-    print([round(core(*given).item(), 6) for core in (rag.sequence_log_prob, rag.token_log_prob)])
+    print(
+        [
+            round(core(*given).item(), 6)
+            for core in (rag.sequence_log_prob, rag.token_log_prob)
+        ]
+    )
 
 # %% [markdown]
 # ## On the index
@@ -114,13 +125,17 @@ for given in (one_passage, one_token):
 # posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
 
 # %%
-alone = rag.RagSequence(reader, OracleRetriever(corpus, retriever), verbatim=True)
+alone = rag.RagSequence(
+    reader, OracleRetriever(corpus, retriever), verbatim=True
+)
 question = example(retriever, dev, reader.tokenizer, alone)
 found = retriever.retrieve([question], 5)
 log_prior = doc_log_probs(found, retriever.score_scale)
 memory = reader.read([question], [found[0].passages])
 labels = labels_of(reader, [question.answers[0]])
-per_token = reader.token_log_probs(memory, labels.expand(5, -1))[None]  # [1, 5, |y|]
+per_token = reader.token_log_probs(memory, labels.expand(5, -1))[
+    None
+]  # [1, 5, |y|]
 given = per_token.sum(-1)
 after = posterior(log_prior, given)
 print(question.text, "|", question.answers[0])
@@ -131,7 +146,10 @@ for z, passage_id in enumerate(found[0].ids):
         f"p(z|x,y) {after[0, z]:.2f}{gold}"
     )
 own = torch.ones_like(labels)
-for name, core in (("sequence", rag.sequence_log_prob), ("token", rag.token_log_prob)):
+for name, core in (
+    ("sequence", rag.sequence_log_prob),
+    ("token", rag.token_log_prob),
+):
     print(f"log p_{name}(y | x) = {core(per_token, log_prior, own).item():.2f}")
 
 # %% [markdown]
@@ -148,16 +166,24 @@ for name, core in (("sequence", rag.sequence_log_prob), ("token", rag.token_log_
 # ones included.
 
 # %% mystnb={"figure": {"caption": "RAG-Token: which passage each token of the answer came from. The last column is the end of the answer, which any passage can supply.", "alt": "Heat map of the posteriors over passages, a column for each token of the answer"}}
-pieces = [*reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()), "(end)"]
+pieces = [
+    *reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()),
+    "(end)",
+]
 by_token = rag.token_posterior(per_token, log_prior)[0]
 figures.heat_map(
-    by_token.numpy(), rows=list(found[0].ids), columns=pieces, label="p(z_t | x, y_<=t)"
+    by_token.numpy(),
+    rows=list(found[0].ids),
+    columns=pieces,
+    label="p(z_t | x, y_<=t)",
 )
 
 # %% mystnb={"figure": {"caption": "Two answers to the question which passage the answer came from: one posterior for all of it, and the mean of the tokens' own.", "alt": "Heat map of the evidence of RAG-Sequence and RAG-Token over five passages"}}
 evidence = torch.stack([after[0], by_token.mean(-1)])
 rows = ["RAG-Sequence, p(z | x, y)", "RAG-Token, mean over t"]
-figures.heat_map(evidence.numpy(), rows=rows, columns=list(found[0].ids), label="evidence")
+figures.heat_map(
+    evidence.numpy(), rows=rows, columns=list(found[0].ids), label="evidence"
+)
 
 # %% [markdown]
 # ### What RAG-Token forgets
@@ -176,15 +202,26 @@ figures.heat_map(evidence.numpy(), rows=rows, columns=list(found[0].ids), label=
 
 # %%
 answer = labels[0, :-1].tolist()
-holds = torch.tensor([question.answers[0].lower() in p.text.lower() for p in found[0].passages])
+holds = torch.tensor(
+    [question.answers[0].lower() in p.text.lower() for p in found[0].passages]
+)
 for cut in range(1, len(answer)):
-    ends = reader.token_log_probs(memory, pad_labels([[*answer[:cut], reader.end]] * 5))[:, -1]
-    so_far = torch.log_softmax(log_prior[0] + per_token[0, :, :cut].sum(-1), dim=0)
+    ends = reader.token_log_probs(
+        memory, pad_labels([[*answer[:cut], reader.end]] * 5)
+    )[:, -1]
+    so_far = torch.log_softmax(
+        log_prior[0] + per_token[0, :, :cut].sum(-1), dim=0
+    )
     said = " ".join(pieces[:cut]).replace(" ##", "")
-    for name, weights in (("RAG-Sequence", so_far), ("RAG-Token", log_prior[0])):
+    for name, weights in (
+        ("RAG-Sequence", so_far),
+        ("RAG-Token", log_prior[0]),
+    ):
         early = torch.logsumexp(weights + ends, dim=0).exp()
         held = weights.exp()[holds].sum()
-        print(f"{said + ' ...':<44} {name:<13} weight {held:.2f}   p(end) {early:.3f}")
+        print(
+            f"{said + ' ...':<44} {name:<13} weight {held:.2f}   p(end) {early:.3f}"
+        )
 
 # %% [markdown]
 # ## The likelihood and its bound
@@ -201,10 +238,17 @@ for cut in range(1, len(answer)):
 # %% mystnb={"figure": {"caption": "The bound and the likelihood, in nats, as q moves from the prior to the posterior.", "alt": "ELBO against the mixture of prior and posterior, rising to the log-likelihood"}}
 steps = [0.0, 0.25, 0.5, 0.75, 0.9, 1.0]
 mixed = [(1 - a) * log_prior.exp() + a * after for a in steps]
-bound = {a: rag.elbo(q, log_prior, given).item() for a, q in zip(steps, mixed, strict=True)}
+bound = {
+    a: rag.elbo(q, log_prior, given).item()
+    for a, q in zip(steps, mixed, strict=True)
+}
 exact = rag.sequence_log_prob(per_token, log_prior, own).item()
 gaps = [rag.elbo_gap(q, log_prior, given).item() for q in mixed]
-assert np.allclose([bound[a] + gap for a, gap in zip(steps, gaps, strict=True)], exact, atol=1e-3)
+assert np.allclose(
+    [bound[a] + gap for a, gap in zip(steps, gaps, strict=True)],
+    exact,
+    atol=1e-3,
+)
 curves = {"ELBO": bound, "log p(y | x)": dict.fromkeys(steps, exact)}
 figures.lines(curves, "share of the posterior in q", "nats")
 
@@ -234,7 +278,9 @@ print("posterior - prior", by_hand[0].numpy().round(3))
 
 # %%
 recipe = Recipe()
-print(f"{recipe.steps} steps of {recipe.batch} questions with {recipe.n} passages each")
+print(
+    f"{recipe.steps} steps of {recipe.batch} questions with {recipe.n} passages each"
+)
 pd.Series(asdict(recipe), dtype=object)
 
 # %% [markdown]
@@ -255,15 +301,22 @@ pd.Series(asdict(recipe), dtype=object)
 joint = measured["test"]["joint"]
 rows = {}
 for name in ("frozen", "trained"):
-    rows[name] = {f"recall@{k} (%)": percent(joint[name]["recall"][k]) for k in ("1", "5", "20")}
+    rows[name] = {
+        f"recall@{k} (%)": percent(joint[name]["recall"][k])
+        for k in ("1", "5", "20")
+    }
     rows[name]["EM (%)"] = percent(joint[name]["em"])
 pd.DataFrame(rows).T
 
 # %% tags=["remove-input"]
 pair = "the trained question tower", "the embedded one"
-recall, em = (compared(joint[f"{what}_difference"], *pair) for what in ("recall", "em"))
+recall, em = (
+    compared(joint[f"{what}_difference"], *pair) for what in ("recall", "em")
+)
 Markdown(
-    capital(f"by recall@{measured['test']['k']}, {recall}; by exact match, {em}. ")
+    capital(
+        f"by recall@{measured['test']['k']}, {recall}; by exact match, {em}. "
+    )
     + f"The tower has moved for {recipe.steps} steps only, at a peak rate of {recipe.query_rate:g}."
 )
 
@@ -278,14 +331,24 @@ Markdown(
 # is kept for the scoring.
 
 # %%
-thorough, as_tokens = methods.load(["rag-sequence", "rag-token"], retriever, verbatim=True)
+thorough, as_tokens = methods.load(
+    ["rag-sequence", "rag-token"], retriever, verbatim=True
+)
 assert isinstance(thorough, rag.RagSequence)
 assert isinstance(as_tokens, rag.RagToken)
-fast = rag.RagSequence(thorough.reader, thorough.retriever, verbatim=True, thorough=False)
-pairs = list(zip(thorough.answer(questions), fast.answer(questions), strict=True))
-print(f"here: {sum(a.text == b.text for a, b in pairs)} of {len(pairs)} answers are the same")
+fast = rag.RagSequence(
+    thorough.reader, thorough.retriever, verbatim=True, thorough=False
+)
+pairs = list(
+    zip(thorough.answer(questions), fast.answer(questions), strict=True)
+)
+print(
+    f"here: {sum(a.text == b.text for a, b in pairs)} of {len(pairs)} answers are the same"
+)
 part = measured["test"]["decoding"]
-print(f"on {measured['test']['n']} test questions: {percent(part['agreement'])} %")
+print(
+    f"on {measured['test']['n']} test questions: {percent(part['agreement'])} %"
+)
 pd.DataFrame(
     {
         way: {
@@ -301,7 +364,11 @@ pd.DataFrame(
 # example question, with RAG-Token's candidates below:
 
 # %%
-for name, way in (("thorough", thorough), ("fast", fast), ("rag-token", as_tokens)):
+for name, way in (
+    ("thorough", thorough),
+    ("fast", fast),
+    ("rag-token", as_tokens),
+):
     (candidates,) = way.generate([question], 5, 3)
     said = [f"{reader.decode(c.tokens)} {c.log_prob:.2f}" for c in candidates]
     print(f"{name:<10}", " | ".join(said))
@@ -341,8 +408,14 @@ def best():
 
 
 with without_shares():
-    print("compared by probability:      ", ["long", "short"][best().tokens == (short,)])
-print("by shares of what is allowed: ", ["long", "short"][best().tokens == (short,)])
+    print(
+        "compared by probability:      ",
+        ["long", "short"][best().tokens == (short,)],
+    )
+print(
+    "by shares of what is allowed: ",
+    ["long", "short"][best().tokens == (short,)],
+)
 
 # %% [markdown]
 # That was the rule of earlier editions, and a fault: it is mended, and `early_stops` brings it back for
@@ -377,7 +450,9 @@ pd.DataFrame(rows).T
 WAYS = ("held, without shares", "held, one rule", "held", "free", "one passage")
 figures.grouped(
     {
-        f"{way}, {kind}": {name: stops[kind][name][way]["cut"] for name in stops[kind]}
+        f"{way}, {kind}": {
+            name: stops[kind][name][way]["cut"] for name in stops[kind]
+        }
         for kind in KINDS
         for way in WAYS
     },
@@ -392,7 +467,9 @@ def cut_short(name, way, kind):
 
 said = []
 for kind in KINDS:
-    before, together, now, _, single = (cut_short("rag-token", way, kind) for way in WAYS)
+    before, together, now, _, single = (
+        cut_short("rag-token", way, kind) for way in WAYS
+    )
     beside = cut_short("rag-sequence", "held", kind)
     said.append(
         f"With {'one reader for all' if kind == 'same weights' else 'their own training'}, "
@@ -411,7 +488,9 @@ Markdown(" ".join(said))
 # %%
 for name, ways in stops["same weights"].items():
     one = ways["one passage"]
-    print(f"{name:<13} one passage: EM {percent(one['em'])}, cut {percent(one['cut'])}")
+    print(
+        f"{name:<13} one passage: EM {percent(one['em'])}, cut {percent(one['cut'])}"
+    )
 
 # %% [markdown]
 # ### Is it the training?
@@ -427,7 +506,9 @@ trainings = stops["objectives"]
 print(f"n = {trainings['n']} dev questions, %")
 pd.DataFrame(
     {
-        (name, head): {how: percent(part[key]) for how, part in trainings[name].items()}
+        (name, head): {
+            how: percent(part[key]) for how, part in trainings[name].items()
+        }
         for name in ("rag-sequence", "rag-token", "fid")
         for head, key in (("cut", "cut"), ("EM", "em"))
     }
@@ -456,9 +537,13 @@ pd.DataFrame(rows).T
 # %% tags=["remove-input"]
 said = []
 for kind in KINDS:
-    holds_it, others = (stops[f"end tokens, {kind}"][which] for which in ("holds", "others"))
+    holds_it, others = (
+        stops[f"end tokens, {kind}"][which] for which in ("holds", "others")
+    )
     more = "more" if others["end"] > holds_it["end"] else "no more"
-    weights = "the same weights" if kind == "same weights" else "its own training"
+    weights = (
+        "the same weights" if kind == "same weights" else "its own training"
+    )
     said.append(
         f"With {weights}, passages that do not hold the answer end it too early with probability "
         f"{others['end']:.3f}, {more} than those that do ({holds_it['end']:.3f}), and go on rightly "
@@ -497,9 +582,14 @@ figures.lines(curves, "k, passages read", "% of questions", log=True)
 # %% tags=["remove-input"]
 said = [
     course(name, part[key])
-    for name, key in (("RAG-Sequence", "rag-sequence"), ("RAG-Token", "rag-token"))
+    for name, key in (
+        ("RAG-Sequence", "rag-sequence"),
+        ("RAG-Token", "rag-token"),
+    )
 ]
-Markdown(f"{said[0]}. {said[1]}. The intervals above say how little of that this sample can tell.")
+Markdown(
+    f"{said[0]}. {said[1]}. The intervals above say how little of that this sample can tell."
+)
 
 # %% [markdown]
 # ## How much should retrieval count?
@@ -511,22 +601,32 @@ Markdown(f"{said[0]}. {said[1]}. The intervals above say how little of that this
 
 # %% mystnb={"figure": {"caption": "Negative log-likelihood of the right answers of 24 dev questions, one reader for both models, against the factor on the retriever's scale; 1 is the encoder's own.", "alt": "Negative log-likelihood against the factor on the scale for RAG-Sequence and RAG-Token"}}
 factors = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-nll = {name: dict.fromkeys(factors, 0.0) for name in ("RAG-Sequence", "RAG-Token")}
+nll = {
+    name: dict.fromkeys(factors, 0.0) for name in ("RAG-Sequence", "RAG-Token")
+}
 for asked in questions:
     (documents,) = retriever.retrieve([asked], 5)
     memory = reader.read([asked], [documents.passages])
     target = labels_of(reader, [asked.answers[0]])
-    per_token = reader.token_log_probs(memory, target.expand(len(documents.ids), -1))[None]
+    per_token = reader.token_log_probs(
+        memory, target.expand(len(documents.ids), -1)
+    )[None]
     scores = retriever.score_scale * torch.from_numpy(documents.scores)[None]
     for factor in factors:
         weights = (factor * scores).log_softmax(-1)
-        for name, core in zip(nll, (rag.sequence_log_prob, rag.token_log_prob), strict=True):
+        for name, core in zip(
+            nll, (rag.sequence_log_prob, rag.token_log_prob), strict=True
+        ):
             log_p = core(per_token, weights, torch.ones_like(target))
             nll[name][factor] -= log_p.item() / len(questions)
-figures.lines(nll, "factor on the scale of the scores", "nats for the right answer")
+figures.lines(
+    nll, "factor on the scale of the scores", "nats for the right answer"
+)
 
 # %% tags=["remove-input"]
-least = {name: min(values, key=values.__getitem__) for name, values in nll.items()}
+least = {
+    name: min(values, key=values.__getitem__) for name, values in nll.items()
+}
 Markdown(
     "The right answers are most probable at a factor of "
     + " and ".join(f"{factor:g} under {name}" for name, factor in least.items())
@@ -567,7 +667,11 @@ for name, said in (("with passages", given_labels), ("without", blind_labels)):
 # %%
 task_rows = json.loads(Path("results/tasks.json").read_text(encoding="utf-8"))
 
-print("n =", next(row["n"] for row in task_rows if row["task"] == "claims"), "claims, %")
+print(
+    "n =",
+    next(row["n"] for row in task_rows if row["task"] == "claims"),
+    "claims, %",
+)
 pd.DataFrame(table(task_rows, "claims")).T.fillna("")
 
 # %% [markdown]
@@ -600,9 +704,13 @@ pd.DataFrame(table(task_rows, "clues")).T.fillna("")
 trips = {
     row["model"]: row
     for row in task_rows
-    if row["task"] == "clues" and row["metric"] == "round trip" and row["k"] == 5
+    if row["task"] == "clues"
+    and row["metric"] == "round trip"
+    and row["k"] == 5
 }
-better, other = sorted((trips["rag-sequence"], trips["rag-token"]), key=lambda row: -row["value"])
+better, other = sorted(
+    (trips["rag-sequence"], trips["rag-token"]), key=lambda row: -row["value"]
+)
 apart = better["ci95"][0] > other["ci95"][1]
 called = {"rag-sequence": "RAG-Sequence", "rag-token": "RAG-Token"}
 Markdown(
@@ -636,7 +744,10 @@ Markdown(
 
 # %%
 rows = {}
-for kind, results in (("same weights", same_weights), ("own training", own_training)):
+for kind, results in (
+    ("same weights", same_weights),
+    ("own training", own_training),
+):
     for name in ("rag-sequence", "rag-token"):
         row, n = results["methods"][name], results["questions"]["n"]
         rows[kind, name] = {
@@ -649,7 +760,9 @@ for kind, results in (("same weights", same_weights), ("own training", own_train
             if "leave_one_out_accuracy" in row
             else "–",
         }
-print(f"n = {own_training['questions']['n']} test questions, k = {own_training['k']}; %")
+print(
+    f"n = {own_training['questions']['n']} test questions, k = {own_training['k']}; %"
+)
 pd.DataFrame(rows).T
 
 # %% tags=["remove-input"]

@@ -111,7 +111,10 @@ first = [question.answers[0] for question in asked]
 in_order = {}
 for order in ((0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 0, 4, 1, 3)):
     method = fid.FiD(reader, Reordered(order), verbatim=True)
-    in_order[order] = method.log_prob(asked, first), [a.text for a in method.answer(asked)]
+    in_order[order] = (
+        method.log_prob(asked, first),
+        [a.text for a in method.answer(asked)],
+    )
 log_probs, texts = zip(*in_order.values(), strict=True)
 print(
     "log p(right answer) the same to 4 decimals:",
@@ -130,7 +133,9 @@ print("answers the same:", texts[0] == texts[1] == texts[2])
 
 # %%
 recipe = Recipe()
-print(f"{recipe.steps} steps of {recipe.batch} questions, {recipe.n} passages at once")
+print(
+    f"{recipe.steps} steps of {recipe.batch} questions, {recipe.n} passages at once"
+)
 
 # %% [markdown]
 # ## How many passages
@@ -140,7 +145,10 @@ print(f"{recipe.steps} steps of {recipe.batch} questions, {recipe.n} passages at
 # so trained, beside RAG-Sequence with its own training:
 
 # %% mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence, and recall of the gold passage, against the number of passages read.", "alt": "Recall and exact match of FiD and RAG-Sequence for k from 1 to 50"}}
-part, rag_part = measured["passages"], json.loads(Path("results/rag.json").read_text())["dev"]
+part, rag_part = (
+    measured["passages"],
+    json.loads(Path("results/rag.json").read_text())["dev"],
+)
 rag_sequence = rag_part["rag-sequence"] | part["rag-sequence, fast"]
 assert rag_part["n"] == part["n"]
 curves = {
@@ -153,14 +161,19 @@ curves = {
 }
 print(f"n = {part['n']} dev questions; exact match with its 95 % interval:")
 for k in part["fid"]:
-    print(f"k = {k:<3} FiD {percent(part['fid'][k])}   RAG-Sequence {percent(rag_sequence[k])}")
+    print(
+        f"k = {k:<3} FiD {percent(part['fid'][k])}   RAG-Sequence {percent(rag_sequence[k])}"
+    )
 figures.lines(curves, "k, passages read", "% of questions", log=True)
 
 # %% tags=["remove-input"]
 said = [
-    course(name, values) for name, values in (("FiD", part["fid"]), ("RAG-Sequence", rag_sequence))
+    course(name, values)
+    for name, values in (("FiD", part["fid"]), ("RAG-Sequence", rag_sequence))
 ]
-ahead = [k for k in part["fid"] if part["fid"][k]["mean"] > rag_sequence[k]["mean"]]
+ahead = [
+    k for k in part["fid"] if part["fid"][k]["mean"] > rag_sequence[k]["mean"]
+]
 Markdown(
     f"{said[0]}. {said[1]}. FiD's mean is the higher one at "
     + (f"k = {', '.join(ahead)}." if ahead else "no k.")
@@ -183,7 +196,9 @@ for section, name in sections.items():
     print(f"{name} retriever, n = {part['n']} test questions")
     for k, value in part["em"].items():
         print(f"  FiD with {k:>2} passages: EM {percent(value)}")
-    print(f"  {compared(part['difference'], *(f'FiD with {k}' for k in part['em']))}")
+    print(
+        f"  {compared(part['difference'], *(f'FiD with {k}' for k in part['em']))}"
+    )
 
 # %% [markdown]
 # ## Distractors
@@ -197,8 +212,15 @@ part = measured["distractors"]
 print(f"n = {part['n']} dev questions")
 for count, value in part["em"].items():
     print(f"gold passage and {count:>2} others: EM {percent(value)}")
-curve = {1.0 + int(count): 100 * value["mean"] for count, value in part["em"].items()}
-figures.lines({"fid": curve}, "passages, the gold one among them", "exact match (%)", log=True)
+curve = {
+    1.0 + int(count): 100 * value["mean"] for count, value in part["em"].items()
+}
+figures.lines(
+    {"fid": curve},
+    "passages, the gold one among them",
+    "exact match (%)",
+    log=True,
+)
 
 # %% [markdown]
 # ## What it costs
@@ -228,7 +250,12 @@ frame.round(2)
 # when exact match was measured above:
 
 # %%
-print({int(k): math.floor(1000 * v) / 1000 for k, v in measured["passages"]["seconds"].items()})
+print(
+    {
+        int(k): math.floor(1000 * v) / 1000
+        for k, v in measured["passages"]["seconds"].items()
+    }
+)
 
 # %% [markdown]
 # `python benchmarks/fid.py` runs a random T5 of t5-small's shape on passages of natural lengths,
@@ -239,9 +266,17 @@ print({int(k): math.floor(1000 * v) / 1000 for k, v in measured["passages"]["sec
 cost = json.loads(Path("results/fid-benchmark.json").read_text())
 sides = ("padded to 250", "to the longest", "ragbook")
 for row in cost["rows"]:
-    cells = "   ".join(f"{n} {row[n]['seconds']:.2f} s {row[n]['peak_gib']:.2f} GiB" for n in sides)
-    print(f"{row['passages']:>3} passages: {cells}   equal {row['equal']} of {cost['questions']}")
-series = {n: {float(row["passages"]): row[n]["seconds"] for row in cost["rows"]} for n in sides}
+    cells = "   ".join(
+        f"{n} {row[n]['seconds']:.2f} s {row[n]['peak_gib']:.2f} GiB"
+        for n in sides
+    )
+    print(
+        f"{row['passages']:>3} passages: {cells}   equal {row['equal']} of {cost['questions']}"
+    )
+series = {
+    n: {float(row["passages"]): row[n]["seconds"] for row in cost["rows"]}
+    for n in sides
+}
 figures.lines(series, "passages", "seconds")
 
 # %% [markdown]
@@ -269,10 +304,20 @@ with torch.no_grad():
         output_attentions=True,
     )
 by_token = read.cross_attentions[-1][0].mean(0)  # [|y|, tokens of all passages]
-shares = fid.passage_sums(by_token, owner.expand(len(by_token), -1), len(found.ids))
-pieces = [*reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()), "(end)"]
+shares = fid.passage_sums(
+    by_token, owner.expand(len(by_token), -1), len(found.ids)
+)
+pieces = [
+    *reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()),
+    "(end)",
+]
 print(question.text, "|", question.answers[0], "|", question.gold_passage)
-figures.heat_map(shares.T.numpy(), rows=list(found.ids), columns=pieces, label="share of attention")
+figures.heat_map(
+    shares.T.numpy(),
+    rows=list(found.ids),
+    columns=pieces,
+    label="share of attention",
+)
 
 # %% [markdown]
 # Three things can stand in for a posterior: this attention, averaged over the answer's tokens, which
@@ -286,7 +331,9 @@ answers = [method.answer([question])[0].text]
 kinds = pd.DataFrame(
     {
         "attention": method.attention([question], answers)[0],
-        "first token, softmax": method.first_token_scores([question]).softmax(-1)[0],
+        "first token, softmax": method.first_token_scores([question]).softmax(
+            -1
+        )[0],
         "left out, nats": method.leave_one_out([question], answers)[0],
     },
     index=list(found.ids),
@@ -306,8 +353,13 @@ for name, value in part["heaviest"].items():
 # %% tags=["remove-input"]
 heaviest = {name: value["mean"] for name, value in part["heaviest"].items()}
 names = {"first token": "the first token", "leave one out": "leaving out"}
-said = [compared(value, names[name], "attention") for name, value in part["difference"].items()]
-Markdown(f"The order of the means is {ranked(heaviest)}. {capital('; '.join(said))}.")
+said = [
+    compared(value, names[name], "attention")
+    for name, value in part["difference"].items()
+]
+Markdown(
+    f"The order of the means is {ranked(heaviest)}. {capital('; '.join(said))}."
+)
 
 # %% [markdown]
 # *retriever* is how often the gold passage is ranked first, without any reader. The attention costs
@@ -428,14 +480,23 @@ Markdown(
 natural = json.loads(Path("results/fid-nq.json").read_text())
 rounds = natural["distillation"]["rounds"]
 difference = natural["distillation"]["difference"]["dev"]
-print(f"recall@5 on dev, n = {rounds[0]['dev']['n']}: {points(difference)} points")
+print(
+    f"recall@5 on dev, n = {rounds[0]['dev']['n']}: {points(difference)} points"
+)
 for k in ("1", "10"):
-    print(f"FiD with {k:>2} passages: EM {percent(natural['many and one']['em'][k])}")
-print(compared(natural["many and one"]["difference"], "FiD with ten", "FiD with one"))
+    print(
+        f"FiD with {k:>2} passages: EM {percent(natural['many and one']['em'][k])}"
+    )
+print(
+    compared(
+        natural["many and one"]["difference"], "FiD with ten", "FiD with one"
+    )
+)
 pd.DataFrame(
     {
         f"after round {number}" if number else "damaged": {
-            f"recall@{k}": percent(value) for k, value in row["dev"]["recall"].items()
+            f"recall@{k}": percent(value)
+            for k, value in row["dev"]["recall"].items()
         }
         for number, row in enumerate(rounds)
     }
@@ -459,7 +520,11 @@ pd.DataFrame(
 
 # %%
 order = json.loads(Path("results/order.json").read_text())
-SETS = {name.removesuffix(", by k"): name for name in order if name.endswith(", by k")}
+SETS = {
+    name.removesuffix(", by k"): name
+    for name in order
+    if name.endswith(", by k")
+}
 LABEL = {"miniwiki": "MiniWiki", "nq": "Natural Questions"}
 METHODS = ("realm", "rag-sequence", "rag-token", "fid")
 rows = {}
@@ -471,7 +536,11 @@ for kind, section in SETS.items():
                 **{name: percent(each["em"][name]) for name in METHODS},
             }
 print(
-    {LABEL.get(kind, kind): order[section]["n"] for kind, section in SETS.items()}, "questions; %"
+    {
+        LABEL.get(kind, kind): order[section]["n"]
+        for kind, section in SETS.items()
+    },
+    "questions; %",
 )
 pd.DataFrame(rows).T
 
@@ -479,7 +548,9 @@ pd.DataFrame(rows).T
 figures.curves(
     {
         f"{name}, {LABEL.get(kind, kind)}": {
-            float(k): each["em"][name] for k, each in order[section].items() if k != "n"
+            float(k): each["em"][name]
+            for k, each in order[section].items()
+            if k != "n"
         }
         for kind, section in SETS.items()
         for name in ("fid", "rag-sequence")
@@ -528,7 +599,9 @@ pd.DataFrame(rows).T
 BESIDE = ("gold alone", "nearest", "random")
 figures.grouped(
     {
-        f"{LABEL.get(kind, kind)}, {way}": {m: order[f"{kind}, others"][way][m] for m in METHODS}
+        f"{LABEL.get(kind, kind)}, {way}": {
+            m: order[f"{kind}, others"][way][m] for m in METHODS
+        }
         for kind in SETS
         for way in BESIDE
     },
@@ -550,7 +623,9 @@ rows = {
 }
 for kind in SETS:
     short = order[f"{kind}, short"]
-    print(f"{LABEL.get(kind, kind)}: n = {short['n']}, cut after {short['words']} words")
+    print(
+        f"{LABEL.get(kind, kind)}: n = {short['n']}, cut after {short['words']} words"
+    )
 pd.DataFrame(rows).T
 
 # %% [markdown]
@@ -560,19 +635,29 @@ pd.DataFrame(rows).T
 # %%
 rows = {}
 for kind in SETS:
-    by_k, others, short = (order[f"{kind}, {part}"] for part in ("by k", "others", "short"))
+    by_k, others, short = (
+        order[f"{kind}, {part}"] for part in ("by k", "others", "short")
+    )
     most = str(max(int(k) for k in by_k if k != "n"))
     changes = {
         f"{most} passages for one": (by_k["1"]["em"], by_k[most]["em"]),
-        "near passages beside the gold one": (others["gold alone"], others["nearest"]),
+        "near passages beside the gold one": (
+            others["gold alone"],
+            others["nearest"],
+        ),
         "random ones beside it": (others["gold alone"], others["random"]),
         "whole passages for short ones": (short["short"], short["whole"]),
     }
     for change, (first, then) in changes.items():
-        costs = {m: first[m]["mean"] - then[m]["mean"] for m in ("fid", "rag-sequence")}
+        costs = {
+            m: first[m]["mean"] - then[m]["mean"]
+            for m in ("fid", "rag-sequence")
+        }
         rows[LABEL.get(kind, kind), change] = {
             **{called(m): round(100 * cost, 1) for m, cost in costs.items()},
-            "FiD pays more by": round(100 * (costs["fid"] - costs["rag-sequence"]), 1),
+            "FiD pays more by": round(
+                100 * (costs["fid"] - costs["rag-sequence"]), 1
+            ),
         }
 costs = pd.DataFrame(rows).T
 costs
@@ -589,7 +674,9 @@ for kind in SETS:
             f"{own[worst]:.1f} points."
         )
     else:
-        said.append(f"On {label} none of the changes sets FiD back against RAG-Sequence.")
+        said.append(
+            f"On {label} none of the changes sets FiD back against RAG-Sequence."
+        )
 Markdown(" ".join(said))
 
 # %% [markdown]
@@ -601,14 +688,17 @@ Markdown(" ".join(said))
 
 # %%
 real, real_shared = (
-    json.loads(Path(f"results/{name}.json").read_text()) for name in ("nq", "nq-same-weights")
+    json.loads(Path(f"results/{name}.json").read_text())
+    for name in ("nq", "nq-same-weights")
 )
 rows = {}
 for kind, results in (("same weights", real_shared), ("own training", real)):
     for name in METHODS:
         row = results["methods"][name]
         rows[name] = rows.get(name, {}) | {
-            f"EM, {kind}": percent({"mean": row["em"], "ci95": row["ci95"]["em"]})
+            f"EM, {kind}": percent(
+                {"mean": row["em"], "ci95": row["ci95"]["em"]}
+            )
         }
 print(f"n = {real['questions']['n']} real questions, k = {real['k']}; %")
 pd.DataFrame(rows).T
@@ -646,21 +736,26 @@ tables = {
 rows = {
     where: {
         called(name): percent(
-            {"mean": results["methods"][name]["em"], "ci95": results["methods"][name]["ci95"]["em"]}
+            {
+                "mean": results["methods"][name]["em"],
+                "ci95": results["methods"][name]["ci95"]["em"],
+            }
         )
         for name in ("rag-sequence", "rag-token", "fid")
     }
     for where, results in tables.items()
 }
 print(
-    {where[0]: results["questions"]["n"] for where, results in tables.items()}, "questions; EM, %"
+    {where[0]: results["questions"]["n"] for where, results in tables.items()},
+    "questions; EM, %",
 )
 pd.DataFrame(rows).T
 
 # %% tags=["remove-input"]
 Markdown(
     "\n".join(
-        f"* {where[0]}, {where[1]}: {words.order(results)}" for where, results in tables.items()
+        f"* {where[0]}, {where[1]}: {words.order(results)}"
+        for where, results in tables.items()
     )
 )
 

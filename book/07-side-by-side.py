@@ -104,7 +104,9 @@ Comparison(same, [])
 # all seven and then for the four that share all of the reader:
 
 # %% tags=["hide-input"]
-Markdown(papers.bullets([order(same), order(papers.among(same, papers.READ_ALIKE))]))
+Markdown(
+    papers.bullets([order(same), order(papers.among(same, papers.READ_ALIKE))])
+)
 
 # %% [markdown]
 # ## (b) Each as its paper trains it
@@ -125,7 +127,9 @@ Markdown(papers.bullets([order(same), order(papers.among(same, papers.READ_ALIKE
 
 # %%
 recipe = Recipe()
-print(f"{recipe.steps} steps of {recipe.batch} questions with {recipe.n} passages, for each method")
+print(
+    f"{recipe.steps} steps of {recipe.batch} questions with {recipe.n} passages, for each method"
+)
 Comparison(own, predictions)
 
 # %% tags=["hide-input"]
@@ -152,7 +156,10 @@ def recall(results: dict[str, Any], name: str) -> str:
 def shares(results: dict[str, Any], kind: str) -> dict[str, str]:
     """For every method, the share of its answers that are of a kind of error, in percent."""
     n = results["questions"]["n"]
-    return {name: cut_off(m["errors"][kind] / n) for name, m in results["methods"].items()}
+    return {
+        name: cut_off(m["errors"][kind] / n)
+        for name, m in results["methods"].items()
+    }
 
 
 pd.DataFrame(
@@ -187,7 +194,11 @@ Comparison(own, predictions).errors()
 # too little. How the methods stand by it, in (a) and in (b):
 
 # %% tags=["hide-input"]
-Markdown(papers.bullets([f"(a) {order(same, 'contains')}", f"(b) {order(own, 'contains')}"]))
+Markdown(
+    papers.bullets(
+        [f"(a) {order(same, 'contains')}", f"(b) {order(own, 'contains')}"]
+    )
+)
 
 # %% [markdown]
 # ## Do answers stop early?
@@ -200,11 +211,17 @@ Markdown(papers.bullets([f"(a) {order(same, 'contains')}", f"(b) {order(own, 'co
 
 # %%
 stops = stored("stops")
-ways = {"held": "held to the passages", "held, without shares": "… without shares", "free": "free"}
+ways = {
+    "held": "held to the passages",
+    "held, without shares": "… without shares",
+    "free": "free",
+}
 print(f"n = {stops['n']} dev questions, cut short (%)")
 pd.DataFrame(
     {
-        f"{name}, {weights}": {head: percent(settings[way]["cut"]) for way, head in ways.items()}
+        f"{name}, {weights}": {
+            head: percent(settings[way]["cut"]) for way, head in ways.items()
+        }
         for weights in ("same weights", "own training")
         for name, settings in stops[weights].items()
     }
@@ -214,7 +231,12 @@ pd.DataFrame(
 # And on the test questions of the two tables:
 
 # %%
-pd.DataFrame({"(a) cut short (%)": shares(same, "cut"), "(b) cut short (%)": shares(own, "cut")})
+pd.DataFrame(
+    {
+        "(a) cut short (%)": shares(same, "cut"),
+        "(b) cut short (%)": shares(own, "cut"),
+    }
+)
 
 # %% [markdown]
 # ## Is a difference real?
@@ -271,14 +293,18 @@ pd.DataFrame(
 
 # %%
 trained = stored("trained")
-print(f"{trained['seeds']} seeds, the first {trained['n']} test questions, k = {trained['k']}")
+print(
+    f"{trained['seeds']} seeds, the first {trained['n']} test questions, k = {trained['k']}"
+)
 pd.DataFrame(
     {
         name: {
             "EM (%)": percent(scores["em"]),
             "contains (%)": percent(scores["contains"]),
             "cut short (%)": percent(scores["cut"]),
-            "EM by seed (%)": ", ".join(cut_off(value) for value in scores["em"]["by_seed"]),
+            "EM by seed (%)": ", ".join(
+                cut_off(value) for value in scores["em"]["by_seed"]
+            ),
         }
         for name, scores in trained["methods"].items()
     }
@@ -298,7 +324,8 @@ told(papers.of_seeds(trained))
 # %% mystnb={"figure": {"caption": "Exact match by kind of question, table (b). The kinds are reported apart because they ask for different things: plain ones for reading, confusable ones for telling passages apart, indirect ones for a retriever that understands a description, two-passage ones for putting two facts together.", "alt": "Exact match of the seven methods on plain, confusable, indirect and two-passage questions, with 95 % intervals"}}
 kinds = breakdown.by_kind(predictions, questions)
 figures.grouped(
-    {f"{kind} (n = {part['n']})": part["em"] for kind, part in kinds.items()}, "exact match"
+    {f"{kind} (n = {part['n']})": part["em"] for kind, part in kinds.items()},
+    "exact match",
 )
 
 # %% [markdown]
@@ -322,7 +349,9 @@ pd.DataFrame(
     {
         name: {
             "evidence is": EVIDENCE[name],
-            "highest on the gold passage (%)": cut_off(entry["evidence_accuracy"]),
+            "highest on the gold passage (%)": cut_off(
+                entry["evidence_accuracy"]
+            ),
             f"leave one out highest on it (%, n = {entry['leave_one_out_n']})": cut_off(
                 entry["leave_one_out_accuracy"]
             ),
@@ -348,7 +377,11 @@ CASES = {
 def by_case(evidence: dict[str, Any]) -> dict[str, Any]:
     """Rows of cases with a column a method, from columns of methods with a row a case."""
     return {
-        text: {name: parts[case] for name, parts in evidence.items() if case in parts}
+        text: {
+            name: parts[case]
+            for name, parts in evidence.items()
+            if case in parts
+        }
         for case, text in CASES.items()
     }
 
@@ -372,9 +405,15 @@ figures.grouped(by_case(by_leaving_out), "exact match")
 pd.concat(
     {
         what: pd.DataFrame(
-            {n: {case: part["n"] for case, part in parts.items()} for n, parts in found.items()}
+            {
+                n: {case: part["n"] for case, part in parts.items()}
+                for n, parts in found.items()
+            }
         ).T
-        for what, found in (("own measure", evidence), ("leave one out", by_leaving_out))
+        for what, found in (
+            ("own measure", evidence),
+            ("leave one out", by_leaving_out),
+        )
     },
     axis=1,
 )
@@ -387,11 +426,19 @@ pd.concat(
 # agreement beyond chance, 1 is the same questions.
 
 # %% mystnb={"figure": {"caption": "Agreement about which questions are answered rightly, beyond chance, table (b).", "alt": "Heat map of Cohen's kappa between the seven methods"}}
-figures.heat_map(breakdown.kappa(predictions, names), names, names, "Cohen's κ of being right")
+figures.heat_map(
+    breakdown.kappa(predictions, names),
+    names,
+    names,
+    "Cohen's κ of being right",
+)
 
 # %% mystnb={"figure": {"caption": "How often two methods give the same answer, right or wrong.", "alt": "Heat map of the share of equal answers between REALM, RAG-Sequence, RAG-Token and FiD"}}
 figures.heat_map(
-    breakdown.agreement(predictions, readers), readers, readers, "share of equal answers"
+    breakdown.agreement(predictions, readers),
+    readers,
+    readers,
+    "share of equal answers",
 )
 
 # %% [markdown]
@@ -413,7 +460,9 @@ for name in readers:
     for line in alone[:4]:
         said = {line["methods"][other]["text"] for other in others}
         print(f"  {line['question']}")
-        print(f"    {line['methods'][name]['text']}  |  the others: {' / '.join(sorted(said))}")
+        print(
+            f"    {line['methods'][name]['text']}  |  the others: {' / '.join(sorted(said))}"
+        )
         print(f"    explorer.html#q={question_id(line['question'])}")
 
 # %% [markdown]
@@ -430,7 +479,9 @@ for name in readers:
 
 # %% mystnb={"figure": {"caption": "Calibration. Above the diagonal a method is right more often than it says: what its probability lacks went to other words for the same answer and to passages that do not hold it. Below the diagonal it is too sure.", "alt": "Seven panels of mean probability against share of right answers with 95 % intervals and the diagonal"}}
 honest = {
-    name: breakdown.calibration(breakdown.probabilities(predictions, name), right[name])
+    name: breakdown.calibration(
+        breakdown.probabilities(predictions, name), right[name]
+    )
     for name in names
 }
 figures.calibration(honest)
@@ -457,12 +508,17 @@ for name in names:
 # %% mystnb={"figure": {"caption": "How well the probability of its own answer tells a method which questions can be answered. A bar at 50 could as well toss a coin; the methods were taught to answer, and not what they do not know.", "alt": "Bars of the area under the ROC curve for seven methods"}}
 sweep = stored("sweep")
 blind = {
-    name: np.array([0.0 if value is None else np.exp(value) for value in values])
+    name: np.array(
+        [0.0 if value is None else np.exp(value) for value in values]
+    )
     for name, values in sweep["unanswerable"]["log_probs"].items()
 }
 figures.bars(
     {
-        name: 100 * breakdown.auroc(breakdown.probabilities(predictions, name), blind[name])
+        name: 100
+        * breakdown.auroc(
+            breakdown.probabilities(predictions, name), blind[name]
+        )
         for name in names
     },
     f"area under the ROC curve (%), {sweep['unanswerable']['n']} unanswerable questions",
@@ -477,7 +533,10 @@ figures.bars(
 # (`python -m book.experiments.side_by_side`).
 
 # %% mystnb={"figure": {"caption": "Exact match by retriever. The step from dense to oracle is what better retrieval could still give; the step from the oracle to 100 % is the reader's. With passages drawn by lot a method has nothing but what its weights know. Recall is that of the retriever as it was given.", "alt": "Exact match of seven methods with oracle, dense, BM25 and random passages, with 95 % intervals"}}
-settings = {name: sweep[f"{name}, k = 5"] for name in ("oracle", "dense", "bm25", "random")}
+settings = {
+    name: sweep[f"{name}, k = 5"]
+    for name in ("oracle", "dense", "bm25", "random")
+}
 print(f"n = {sweep['dense, k = 5']['n']} dev questions")
 figures.grouped(
     {
@@ -495,7 +554,9 @@ figures.grouped(
 # More passages hold the answer more often, and more that is not the answer.
 
 # %% mystnb={"figure": {"caption": "Exact match against the number of passages read, and recall of the gold passage, which is what the methods had to work with.", "alt": "Exact match of six methods and recall against k, with 95 % intervals"}}
-ks = sorted(int(name.split("= ")[1]) for name in sweep if name.startswith("dense, k = "))
+ks = sorted(
+    int(name.split("= ")[1]) for name in sweep if name.startswith("dense, k = ")
+)
 by_k = {k: sweep[f"dense, k = {k}"] for k in ks}
 figures.curves(
     {
@@ -520,7 +581,8 @@ steps = papers.gains(by_k, ["in-context", *readers], list(pairwise(ks)))
 pd.DataFrame(
     {
         f"from {few} to {many}": {
-            gain["method"]: points(gain) + (" *" if gain["adjusted_p"] < ALPHA else "")
+            gain["method"]: points(gain)
+            + (" *" if gain["adjusted_p"] < ALPHA else "")
             for gain in steps
             if (gain["from"], gain["to"]) == (few, many)
         }
@@ -543,18 +605,28 @@ score = {
 
 def trade_off(cost: dict[str, float], xlabel: str) -> figures.CheckedFigure:
     """Exact match against a cost, with the methods that no other beats joined."""
-    front = breakdown.pareto({name: (cost[name], score[name]["mean"]) for name in names})
-    return figures.trade_off({n: (cost[n], score[n]) for n in names}, front, xlabel)
+    front = breakdown.pareto(
+        {name: (cost[name], score[name]["mean"]) for name in names}
+    )
+    return figures.trade_off(
+        {n: (cost[n], score[n]) for n in names}, front, xlabel
+    )
 
 
 trade_off(
-    {name: entry["seconds_per_question"] for name, entry in own["methods"].items()},
+    {
+        name: entry["seconds_per_question"]
+        for name, entry in own["methods"].items()
+    },
     "seconds a question",
 )
 
 # %% mystnb={"figure": {"caption": "Exact match against the memory of the weights in float32. REALM needs no decoder.", "alt": "Exact match against mebibytes of weights for seven methods, with the line of those that no other beats"}}
 trade_off(
-    {name: 4 * entry["parameters"] / 2**20 for name, entry in own["methods"].items()},
+    {
+        name: 4 * entry["parameters"] / 2**20
+        for name, entry in own["methods"].items()
+    },
     "weights, MiB",
 )
 
@@ -563,7 +635,9 @@ trade_off(
 # 16 questions it answers:
 
 # %%
-pd.Series(sweep["memory, MiB"]).round().astype(int).rename("peak memory, MiB").to_frame()
+pd.Series(sweep["memory, MiB"]).round().astype(int).rename(
+    "peak memory, MiB"
+).to_frame()
 
 # %% [markdown]
 # ## On real Wikipedia
@@ -605,7 +679,9 @@ Comparison(real, []).errors()
 
 
 # %% tags=["hide-input"]
-def turned(first: dict[str, Any], second: dict[str, Any], label: str) -> Iterable[str]:
+def turned(
+    first: dict[str, Any], second: dict[str, Any], label: str
+) -> Iterable[str]:
     """The pairs of the four methods, by whether two comparisons put them alike."""
     yield f"**{label}**\n"
     for kind, pairs in papers.turned_over(first, second).items():
@@ -615,7 +691,10 @@ def turned(first: dict[str, Any], second: dict[str, Any], label: str) -> Iterabl
 
 Markdown(
     "\n".join(
-        [*turned(same, real_same, "The same weights"), *turned(own, real, "Their own training")]
+        [
+            *turned(same, real_same, "The same weights"),
+            *turned(own, real, "Their own training"),
+        ]
     )
 )
 
@@ -634,7 +713,11 @@ tables = {
     "real questions, same weights": real_same,
     "real questions, own training": real,
 }
-Markdown(papers.markdown(papers.claims(tables, by_k, stored("realm"), stored("language"))))
+Markdown(
+    papers.markdown(
+        papers.claims(tables, by_k, stored("realm"), stored("language"))
+    )
+)
 
 # %% [markdown]
 # The lines on the same weights have no paper, for no paper compares so; beside those on each method's
@@ -681,7 +764,9 @@ agree = [
     for name in names
 ]
 print(f"{sum(agree)} of {len(agree)} answers are the stored ones")
-assert np.mean(agree) > 0.95  # another processor may round a near tie the other way
+assert (
+    np.mean(agree) > 0.95
+)  # another processor may round a near tie the other way
 
 # %%
 for now in live.predictions[:3]:

@@ -37,7 +37,9 @@ readers = ["realm", "rag-sequence", "rag-token", "fid"]
 pairs = miniwiki.changed_questions("test")
 print(len(pairs), "test questions whose answer changed")
 for earlier, current in pairs[:3]:
-    print(f"{current.text}\n   2012: {earlier.answers[0]}\n   2022: {current.answers[0]}")
+    print(
+        f"{current.text}\n   2012: {earlier.answers[0]}\n   2022: {current.answers[0]}"
+    )
 
 # %% [markdown]
 # None of these questions, and none about another passage of the same articles, was seen in training:
@@ -58,10 +60,18 @@ for earlier, current in pairs[:3]:
 # asks every method.
 
 # %%
-changing = {a.title for e in miniwiki.EDITIONS for a in miniwiki.articles(e) if a.changes}
+changing = {
+    a.title
+    for e in miniwiki.EDITIONS
+    for a in miniwiki.articles(e)
+    if a.changes
+}
 sample = miniwiki.changed_questions("dev")[:12]
 encoder, live = load_encoder(), {}
-asked = {"miniwiki-2012": [a for a, _ in sample], "miniwiki": [b for _, b in sample]}
+asked = {
+    "miniwiki-2012": [a for a, _ in sample],
+    "miniwiki": [b for _, b in sample],
+}
 for name, questions in asked.items():
     whole = load_corpus(name)
     others = [p for p in whole if p.title not in changing][:100]
@@ -76,7 +86,9 @@ for at, (earlier, current) in enumerate(sample[:4]):
 # %%
 followed = change.followed(live, asked)
 for name, entry in followed["methods"].items():
-    print(f"{name:<14} follows on {round(12 * entry['follows']['mean'])} of {followed['n']}")
+    print(
+        f"{name:<14} follows on {round(12 * entry['follows']['mean'])} of {followed['n']}"
+    )
 
 # %% [markdown]
 # ## The methods on the index
@@ -90,22 +102,38 @@ for name, entry in followed["methods"].items():
 changed = measured["editions"]["changed"]
 cells = [(i, a) for i in asked for a in asked]
 short = {"miniwiki-2012": "2012", "miniwiki": "2022"}
-table = [[changed["methods"][m]["right"][i][a]["mean"] for i, a in cells] for m in names]
+table = [
+    [changed["methods"][m]["right"][i][a]["mean"] for i, a in cells]
+    for m in names
+]
 columns = [f"index {short[i]}, right in {short[a]}" for i, a in cells]
-figures.heat_map(np.array(table), names, columns, f"share of {changed['n']} answers")
+figures.heat_map(
+    np.array(table), names, columns, f"share of {changed['n']} answers"
+)
 
 # %% mystnb={"figure": {"caption": "Share of questions on which a method follows the change, and share on which it says the same whatever its index says.", "alt": "For seven methods, the share of changed questions followed and the share answered the same with both indexes, with 95 % intervals"}}
 figures.grouped(
     {
-        "follows the change": {n: e["follows"] for n, e in changed["methods"].items()},
-        "same answer with both": {n: e["same"] for n, e in changed["methods"].items()},
+        "follows the change": {
+            n: e["follows"] for n, e in changed["methods"].items()
+        },
+        "same answer with both": {
+            n: e["same"] for n, e in changed["methods"].items()
+        },
     },
     "changed questions",
 )
 
 # %% tags=["remove-input"]
-right = [changed["methods"][n]["right"][i][i]["mean"] for n in readers for i in asked]
-other = [changed["methods"][n]["right"][i][a]["mean"] for n in readers for i, a in cells if i != a]
+right = [
+    changed["methods"][n]["right"][i][i]["mean"] for n in readers for i in asked
+]
+other = [
+    changed["methods"][n]["right"][i][a]["mean"]
+    for n in readers
+    for i, a in cells
+    if i != a
+]
 follows = {called(n): changed["methods"][n]["follows"]["mean"] for n in names}
 Markdown(
     f"The methods that read passages apart answer {between(right)} of these questions rightly with either "
@@ -129,7 +157,9 @@ Markdown(
 unchanged = measured["editions"]["unchanged"]
 figures.grouped(
     {
-        f"{kind} (n = {part['n']})": {n: e["moved"] for n, e in part["methods"].items()}
+        f"{kind} (n = {part['n']})": {
+            n: e["moved"] for n, e in part["methods"].items()
+        }
         for kind, part in unchanged.items()
     },
     "answers that moved",
@@ -188,8 +218,12 @@ Markdown(" ".join(said))
 seconds = measured["seconds"]
 pd.Series(
     {
-        f"encode the {seconds['changed']} changed passages": seconds["encode_changed"],
-        f"build the index of all {seconds['passages']} anew": seconds["build_whole"],
+        f"encode the {seconds['changed']} changed passages": seconds[
+            "encode_changed"
+        ],
+        f"build the index of all {seconds['passages']} anew": seconds[
+            "build_whole"
+        ],
         "train the reader anew": 68 * 60,
     },
     name="seconds",
@@ -223,9 +257,13 @@ figures.grouped(
 
 # %%
 questions = [current for _, current in pairs]
-kept, passages, answers = change.counterfeits(questions, load_corpus("miniwiki"))
+kept, passages, answers = change.counterfeits(
+    questions, load_corpus("miniwiki")
+)
 print(kept[0].text)
-print("true: ", load_corpus("miniwiki").get(str(kept[0].gold_passage)).text[:160])
+print(
+    "true: ", load_corpus("miniwiki").get(str(kept[0].gold_passage)).text[:160]
+)
 print("false:", passages[0].text[:160])
 
 # %% mystnb={"figure": {"caption": "With a false passage beside the true one: share of true, false and other answers, and the weight of the false passage in the evidence.", "alt": "Share of true, false and other answers and weight of the false passage for seven methods, with 95 % intervals"}}
@@ -237,7 +275,10 @@ labels = {
     "weight": "weight of the false passage",
 }
 figures.grouped(
-    {text: {n: e[key] for n, e in false["methods"].items()} for key, text in labels.items()},
+    {
+        text: {n: e[key] for n, e in false["methods"].items()}
+        for key, text in labels.items()
+    },
     f"of {false['n']} questions",
 )
 

@@ -136,14 +136,24 @@ faiss.omp_set_num_threads(1)  # a graph depends on how many threads made it
 corpus, encoder = load_corpus("miniwiki"), load_encoder()
 questions = load_questions("miniwiki", "dev")
 whole = build_index(corpus, Path("../build/index"), encoder, progress=False)
-vectors = dict(zip([p.id for p in corpus], whole.vectors(np.arange(len(whole))), strict=True))
+vectors = dict(
+    zip(
+        [p.id for p in corpus],
+        whole.vectors(np.arange(len(whole))),
+        strict=True,
+    )
+)
 
 
 class Remembering:
     """The encoder, with the passages' vectors made beforehand."""
 
     id, sha256, pooling = encoder.id, encoder.sha256, encoder.pooling
-    similarity, metric, dimension = encoder.similarity, encoder.metric, encoder.dimension
+    similarity, metric, dimension = (
+        encoder.similarity,
+        encoder.metric,
+        encoder.dimension,
+    )
     encode_queries = staticmethod(encoder.encode_queries)
 
     def encode_passages(self, passages, batch_size=64):
@@ -162,7 +172,11 @@ for factory in ("Flat", "HNSW16", "IVF32,SQ8", "IVF32,PQ48x4", "IVF32,PQ12x4"):
         factory=factory,
     )
     found = index.search(asked, 10)[1]
-    size = sum(r["bytes"] for f, r in index.manifest["files"].items() if f.startswith("faiss"))
+    size = sum(
+        r["bytes"]
+        for f, r in index.manifest["files"].items()
+        if f.startswith("faiss")
+    )
     print(
         f"{factory:<13}{size / len(index):>6.0f} bytes a passage   recall@10 "
         f"{share_found(found, exact):.2f} of {len(questions)} questions   "
@@ -172,7 +186,9 @@ for factory in ("Flat", "HNSW16", "IVF32,SQ8", "IVF32,PQ48x4", "IVF32,PQ12x4"):
         curves[factory] = {}
         for probes in (1, 2, 4, 8, 16, 32):
             index.parts[0].look_into(probes)
-            curves[factory][probes] = round(share_found(index.search(asked, 10)[1], exact), 2)
+            curves[factory][probes] = round(
+                share_found(index.search(asked, 10)[1], exact), 2
+            )
 
 # %% mystnb={"figure": {"caption": "Recall@10 against exact search, MiniWiki's dev questions. More cells looked into find what the inverted file lost; ranking again by whole vectors makes up for codes as long as they propose the right ones.", "alt": "Recall against cells looked into, for three kinds of codes"}}
 figures.lines(curves, "cells looked into (nprobe)", "recall@10", log=True)
@@ -187,7 +203,9 @@ figures.lines(curves, "cells looked into (nprobe)", "recall@10", log=True)
 
 # %%
 try:
-    build_index(corpus, folder / "pq", encoder, factory="IVF32,PQ48", progress=False)
+    build_index(
+        corpus, folder / "pq", encoder, factory="IVF32,PQ48", progress=False
+    )
 except InputError as error:
     print(error)
 
@@ -201,7 +219,9 @@ except InputError as error:
 measured = json.loads(Path("results/scale.json").read_text(encoding="utf-8"))
 runs = list(measured["runs"].values())
 print({key: round(value, 3) for key, value in measured["spread"].items()})
-print(f"{measured['machine']['cores']} cores, {measured['machine']['threads']} threads of Faiss")
+print(
+    f"{measured['machine']['cores']} cores, {measured['machine']['threads']} threads of Faiss"
+)
 
 
 def by_size(value):
@@ -244,7 +264,9 @@ pd.DataFrame(
 
 # %% mystnb={"figure": {"caption": "Seconds to build for a thousand passages, encoding apart. The exact index is only written; the codes get cheaper with size, for their training hardly grows; the graph's cost stays near what it is.", "alt": "Build time per thousand passages against size, three kinds of index"}}
 figures.lines(
-    by_size(lambda run: round(1000 * run["build_seconds"] / run["passages"], 3)),
+    by_size(
+        lambda run: round(1000 * run["build_seconds"] / run["passages"], 3)
+    ),
     "passages",
     "seconds for a thousand",
     log=True,
@@ -252,7 +274,10 @@ figures.lines(
 
 # %% mystnb={"figure": {"caption": "Questions a second at batch 64. Exact search gets slower as the passages grow; the others look at a part of them.", "alt": "Questions per second against size, three kinds of index"}}
 figures.lines(
-    by_size(lambda run: round(run["qps_batch_64"])), "passages", "questions a second", log=True
+    by_size(lambda run: round(run["qps_batch_64"])),
+    "passages",
+    "questions a second",
+    log=True,
 )
 
 # %% [markdown]
@@ -274,14 +299,26 @@ for name, speed in encoding["passages_per_second"].items():
         f"({encoding['times_sentence_transformers'][name]:.2f} times sentence-transformers)"
     )
 for kind in ("flat", "hnsw", "ivf-pq"):
-    own = sorted((run for run in runs if run["kind"] == kind), key=lambda run: run["passages"])
-    sizes, times = (np.log([run[key] for run in own]) for key in ("passages", "build_seconds"))
+    own = sorted(
+        (run for run in runs if run["kind"] == kind),
+        key=lambda run: run["passages"],
+    )
+    sizes, times = (
+        np.log([run[key] for run in own])
+        for key in ("passages", "build_seconds")
+    )
     slope, last = max(1.0, np.polyfit(sizes, times, 1)[0]), own[-1]
-    hours = last["build_seconds"] * (WIKIPEDIA / last["passages"]) ** slope / 3600
+    hours = (
+        last["build_seconds"] * (WIKIPEDIA / last["passages"]) ** slope / 3600
+    )
     each = own[-1]["index_bytes_per_passage"]
-    beside = own[-1]["vectors_bytes_per_passage"] + own[-1]["text_bytes_per_passage"]
+    beside = (
+        own[-1]["vectors_bytes_per_passage"] + own[-1]["text_bytes_per_passage"]
+    )
     print(f"{kind}")
-    print(f"   index   {WIKIPEDIA:,} x {each:.0f} bytes = {WIKIPEDIA * each / 1e9:.1f} GB")
+    print(
+        f"   index   {WIKIPEDIA:,} x {each:.0f} bytes = {WIKIPEDIA * each / 1e9:.1f} GB"
+    )
     print(
         f"   beside  {WIKIPEDIA:,} x {beside:.0f} bytes = {WIKIPEDIA * beside / 1e9:.1f} GB of disk"
     )
@@ -332,7 +369,11 @@ parts = build_index(
     parts=4,
 )
 same = (parts.search(asked, 10)[1] == whole.search(asked, 10)[1]).all()
-print(sorted(path.name for path in (folder / "parts").iterdir()), "the same findings:", same)
+print(
+    sorted(path.name for path in (folder / "parts").iterdir()),
+    "the same findings:",
+    same,
+)
 
 # %% [markdown]
 # For those who run Milvus already, its collection is a retriever too (`pip install 'ragbook[milvus]'`),

@@ -63,11 +63,15 @@ print(inspect.getsource(names.Names))
 
 # %%
 encoder = load_encoder()
-index = build_index(load_corpus("miniwiki"), Path("../build/index"), encoder, progress=False)
+index = build_index(
+    load_corpus("miniwiki"), Path("../build/index"), encoder, progress=False
+)
 retriever = DenseRetriever(index, encoder)
 questions = load_questions("miniwiki", "dev").head(100)
 chosen = methods.load(
-    ["closed-book", "realm", "experiments.names_method:Names"], retriever, verbatim=True
+    ["closed-book", "realm", "experiments.names_method:Names"],
+    retriever,
+    verbatim=True,
 )
 comparison = compare(chosen, questions, k=5, progress=False)
 comparison
@@ -84,7 +88,9 @@ figures.side_by_side(comparison.results)
 # ```
 
 # %%
-paired = pd.DataFrame([p for p in comparison.results["paired"] if p["metric"] == "em"])
+paired = pd.DataFrame(
+    [p for p in comparison.results["paired"] if p["metric"] == "em"]
+)
 paired["low"], paired["high"] = zip(*paired.pop("ci95"), strict=True)
 paired[["a", "b", "difference", "low", "high", "p"]].round(3)
 
@@ -101,7 +107,13 @@ print("the explorer's methods:", ", ".join(found["methods"]))
 for line in comparison.predictions:
     entry = line["methods"]["names"]
     if entry["em"]:
-        print(line["question"], "|", entry["text"], "|", entry["evidence"][0]["passage_id"])
+        print(
+            line["question"],
+            "|",
+            entry["text"],
+            "|",
+            entry["evidence"][0]["passage_id"],
+        )
 
 # %% [markdown]
 # ## One module, one notebook, one test file

@@ -101,7 +101,9 @@ print(
 # `continuation` the next-token distributions after them.
 
 # %%
-question = next(q for q in load_questions("miniwiki", "dev") if q.kind == "plain")
+question = next(
+    q for q in load_questions("miniwiki", "dev") if q.kind == "plain"
+)
 found = retriever.retrieve([question], 3)
 passages = [found[0].passages]
 log_prior = doc_log_probs(found, retriever.score_scale)[0]  # [3]
@@ -110,7 +112,9 @@ log_prior = doc_log_probs(found, retriever.score_scale)[0]  # [3]
 def next_token(memory, rows: int) -> torch.Tensor:
     """log p(the first token of an answer) after what was read, [rows, V]."""
     start = torch.full((rows, 1), reader.start)
-    return reader.continuation(memory)(start, torch.arange(rows), torch.arange(rows))
+    return reader.continuation(memory)(
+        start, torch.arange(rows), torch.arange(rows)
+    )
 
 
 apart = reader.read([question], passages)
@@ -126,7 +130,9 @@ for name, log_p in first.items():
     best = log_p.exp().topk(3)
     said = ", ".join(
         f"{reader.decode([token]) or '(end)'} {p:.2f}"
-        for p, token in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        for p, token in zip(
+            best.values.tolist(), best.indices.tolist(), strict=True
+        )
     )
     print(f"{name:<12} {said}")
 
@@ -160,7 +166,14 @@ for name, value in by_hand.items():
 # methods on eight test questions, here and now:
 
 # %%
-names = ["closed-book", "in-context", "knn-lm", "rag-sequence", "rag-token", "fid"]
+names = [
+    "closed-book",
+    "in-context",
+    "knn-lm",
+    "rag-sequence",
+    "rag-token",
+    "fid",
+]
 questions = list(load_questions("miniwiki", "test"))[:8]
 live = methods.load(names, retriever, verbatim=True, reader="smollm2-reading")
 answers = {method.name: method.answer(questions, 5) for method in live}
@@ -173,9 +186,15 @@ for at, asked in enumerate(questions):
 # The same questions were among those of the tables below, measured earlier. Are the answers still these?
 
 # %%
-with gzip.open("results/smollm2-reading.jsonl.gz", "rt", encoding="utf-8") as lines:
-    before = [json.loads(line) for _, line in zip(questions, lines, strict=False)]
-assert [line["question"] for line in before] == [asked.text for asked in questions]
+with gzip.open(
+    "results/smollm2-reading.jsonl.gz", "rt", encoding="utf-8"
+) as lines:
+    before = [
+        json.loads(line) for _, line in zip(questions, lines, strict=False)
+    ]
+assert [line["question"] for line in before] == [
+    asked.text for asked in questions
+]
 same = [
     answers[name][at].text == line["methods"][name]["text"]
     for at, line in enumerate(before)
@@ -193,9 +212,14 @@ print(f"{sum(same)} of {len(same)} answers are the stored ones")
 # %% mystnb={"figure": {"caption": "The weight that each method gives to each of five passages, for the first of the eight questions.", "alt": "Heat map of evidence by method and passage"}}
 shown = retriever.retrieve(questions[:1], 5)[0].ids
 reading = [name for name in names if name != "closed-book"]
-weights = {name: {e.passage_id: e.weight for e in answers[name][0].evidence} for name in reading}
+weights = {
+    name: {e.passage_id: e.weight for e in answers[name][0].evidence}
+    for name in reading
+}
 table = pd.DataFrame(weights).T.reindex(columns=list(shown)).fillna(0.0)
-figures.heat_map(table.to_numpy(), rows=reading, columns=list(shown), label="evidence")
+figures.heat_map(
+    table.to_numpy(), rows=reading, columns=list(shown), label="evidence"
+)
 
 # %% [markdown]
 # ## What is in the weights, and what in the passages
@@ -210,11 +234,16 @@ figures.heat_map(table.to_numpy(), rows=reading, columns=list(shown), label="evi
 # %%
 def stored(name: str) -> dict:
     """The results of one comparison."""
-    return json.loads(Path(f"results/smollm2-{name}.json").read_text(encoding="utf-8"))
+    return json.loads(
+        Path(f"results/smollm2-{name}.json").read_text(encoding="utf-8")
+    )
 
 
 few_shot, reading_ones = stored("few-shot"), stored("reading")
-gold = {"few-shot": stored("few-shot-oracle"), "reading": stored("reading-oracle")}
+gold = {
+    "few-shot": stored("few-shot-oracle"),
+    "reading": stored("reading-oracle"),
+}
 print(few_shot["questions"]["n"], "questions, k =", few_shot["k"])
 Comparison(few_shot, [])
 
@@ -230,7 +259,10 @@ Markdown(
     papers.bullets(
         [
             f"{what}: {order(found)}"
-            for what, found in (("out of the box", few_shot), ("with the adapter", reading_ones))
+            for what, found in (
+                ("out of the box", few_shot),
+                ("with the adapter", reading_ones),
+            )
         ]
     )
 )
@@ -248,7 +280,10 @@ def em(results: dict, name: str) -> dict:
 
 figures.grouped(
     {
-        called(name): {"few-shot": em(few_shot, name), "adapter": em(reading_ones, name)}
+        called(name): {
+            "few-shot": em(few_shot, name),
+            "adapter": em(reading_ones, name),
+        }
         for name in names
     },
     "exact match",
@@ -260,7 +295,8 @@ best = {
     for kind, found in (("few-shot", few_shot), ("reading", reading_ones))
 }
 bound = {
-    kind: max(entry["em"] for entry in found["methods"].values()) for kind, found in gold.items()
+    kind: max(entry["em"] for entry in found["methods"].values())
+    for kind, found in gold.items()
 }
 Markdown(
     f"The highest mean out of the box is that of {called(best['few-shot'])}, and with the adapter that of "
@@ -286,7 +322,10 @@ Markdown(
     + papers.bullets(
         [
             f"{what}: {in_words(found, 'in-context', 'fid')}"
-            for what, found in (("out of the box", few_shot), ("with the adapter", reading_ones))
+            for what, found in (
+                ("out of the box", few_shot),
+                ("with the adapter", reading_ones),
+            )
         ]
     )
 )
@@ -304,7 +343,9 @@ for name, entry in language.items():
     print(
         f"{name:<12} perplexity {entry['perplexity']:.2f} by token, {entry['word_perplexity']:.2f} by word"
     )
-print(f"{language['base']['tokens']:,} tokens, {language['base']['words']:,} words")
+print(
+    f"{language['base']['tokens']:,} tokens, {language['base']['words']:,} words"
+)
 
 # %% tags=["remove-input"]
 less = {

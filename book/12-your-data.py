@@ -76,7 +76,10 @@ It passes [Dresden](https://en.wikipedia.org/wiki/Dresden) and Magdeburg. Its la
 In August 2002 the river stood at 9.40 metres in Dresden.
 """,
 )
-write("notes/oder.txt", "The Oder rises in Moravia.\n\nSzczecin lies near its mouth.\n")
+write(
+    "notes/oder.txt",
+    "The Oder rises in Moravia.\n\nSzczecin lies near its mouth.\n",
+)
 write(
     "notes/rhine.html",
     """<!doctype html><title>The Rhine</title>
@@ -87,7 +90,9 @@ write(
 <footer>Write to us.</footer>""",
 )
 for passage in load_corpus("notes"):
-    print(f"{passage.id:<20} {passage.title}: {' '.join(passage.text.split())[:60]}...")
+    print(
+        f"{passage.id:<20} {passage.title}: {' '.join(passage.text.split())[:60]}..."
+    )
 
 # %% [markdown]
 # A passage's id names its file and the place where it begins, a line (`#L5`), a block of a page (`#P1`) or a
@@ -119,7 +124,10 @@ How far does the Rhine fall at Schaffhausen?,23 metres,rhine.html
 """,
 )
 ragbook("index build --corpus notes --split headings --out my-index")
-ragbook("compare --index my-index --questions questions.csv --k 3 --out results", shown=False)
+ragbook(
+    "compare --index my-index --questions questions.csv --k 3 --out results",
+    shown=False,
+)
 Comparison.load("results")
 
 # %% mystnb={"figure": {"caption": "Seven methods on four questions of one's own, with 95 % intervals.", "alt": "Exact match and F1 of the seven methods on four questions, each with an interval that covers much of the scale unless all answers are right or all wrong"}}
@@ -134,12 +142,19 @@ figures.side_by_side(Comparison.load("results").results)
 # %%
 line = Comparison.load("results").predictions[1]
 print(
-    line["question"], "| gold passages:", line["gold_passages"], "| best at rank", line["gold_rank"]
+    line["question"],
+    "| gold passages:",
+    line["gold_passages"],
+    "| best at rank",
+    line["gold_rank"],
 )
 for name in ("realm", "fid"):
     entry = line["methods"][name]
     print(f"{name}: {entry['text']}, from {entry['evidence'][0]['passage_id']}")
-print("documents:", *sorted(page.name for page in Path("results/explorer/documents").iterdir()))
+print(
+    "documents:",
+    *sorted(page.name for page in Path("results/explorer/documents").iterdir()),
+)
 
 # %% [markdown]
 # ## Layouts of passages
@@ -154,7 +169,11 @@ print("documents:", *sorted(page.name for page in Path("results/explorer/documen
 def beginning(path: Path) -> str:
     """The first lines of a file that is text, or the names of a folder's files."""
     if path.is_dir():
-        return ", ".join(sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()))
+        return ", ".join(
+            sorted(
+                str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()
+            )
+        )
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError:
@@ -166,18 +185,28 @@ def beginning(path: Path) -> str:
 
 def table(examples, read) -> HTML:
     """Every example, read."""
-    head = "".join(f"<th>{name}</th>" for name in ("layout", "defined by", "file", "begins with"))
+    head = "".join(
+        f"<th>{name}</th>"
+        for name in ("layout", "defined by", "file", "begins with")
+    )
     rows = []
     for example in examples:
         path = Path(tempfile.mkdtemp()) / example.name
         example.write(path)
-        assert read(path, **dict(example.options)) == example.read, example.layout
+        assert read(path, **dict(example.options)) == example.read, (
+            example.layout
+        )
         cells = [escape(example.layout), escape(example.definition)]
-        cells += [f"<code>{escape(text)}</code>" for text in (example.name, beginning(path))]
+        cells += [
+            f"<code>{escape(text)}</code>"
+            for text in (example.name, beginning(path))
+        ]
         rows.append("".join(f"<td>{cell}</td>" for cell in cells))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     rolled = '<div style="overflow-x: auto" tabindex="0">'
-    return HTML(f"{rolled}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
+    return HTML(
+        f"{rolled}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def passages(path, **options):
@@ -185,7 +214,10 @@ def passages(path, **options):
 
 
 def questions(path, **options):
-    return tuple((q.id, q.text, q.answers, q.gold_ids) for q in load_questions(path, **options))
+    return tuple(
+        (q.id, q.text, q.answers, q.gold_ids)
+        for q in load_questions(path, **options)
+    )
 
 
 table(layouts.PASSAGES, passages)
@@ -215,12 +247,20 @@ table(layouts.QUESTIONS, questions)
 # compared with each other: on how many questions do two of them give the same answer?
 
 # %%
-write("asked.txt", "Where does the Elbe rise?\nWhich city is near the mouth of the Oder?\n")
-ragbook("compare --index my-index --questions asked.txt --k 3 --out asked", shown=False)
+write(
+    "asked.txt",
+    "Where does the Elbe rise?\nWhich city is near the mouth of the Oder?\n",
+)
+ragbook(
+    "compare --index my-index --questions asked.txt --k 3 --out asked",
+    shown=False,
+)
 asked = Comparison.load("asked")
 for pair in asked.results["agreement"]:
     if pair["a"] == "realm":
-        print(f"REALM and {pair['b']}: {pair['share']:.0%} of {asked.results['questions']['n']}")
+        print(
+            f"REALM and {pair['b']}: {pair['share']:.0%} of {asked.results['questions']['n']}"
+        )
 
 # %% [markdown]
 # What is agreement worth? On MiniWiki's test questions, whose answers are known, FiD is right this often where
@@ -228,14 +268,20 @@ for pair in asked.results["agreement"]:
 
 # %%
 known = Comparison.load(BOOK / "results")
-pairs = [(line["methods"]["fid"], line["methods"]["realm"]) for line in known.predictions]
+pairs = [
+    (line["methods"]["fid"], line["methods"]["realm"])
+    for line in known.predictions
+]
 for said, agree in (("agree", True), ("differ", False)):
     right = [
         fid["em"]
         for fid, realm in pairs
-        if (normalize_answer(fid["text"]) == normalize_answer(realm["text"])) == agree
+        if (normalize_answer(fid["text"]) == normalize_answer(realm["text"]))
+        == agree
     ]
-    print(f"they {said} on {len(right):,} questions: FiD is right on {np.mean(right):.1%}")
+    print(
+        f"they {said} on {len(right):,} questions: FiD is right on {np.mean(right):.1%}"
+    )
 
 # %% [markdown]
 # ## Retrieval by itself
@@ -251,7 +297,9 @@ ragbook(
 )
 print(Path("runs/bm25.trec").read_text().splitlines()[0])
 print(Path("questions.qrels").read_text().splitlines()[0])
-ragbook("evaluate runs/dense.trec runs/bm25.trec --qrels questions.qrels --measures RR,nDCG@10,R@1")
+ragbook(
+    "evaluate runs/dense.trec runs/bm25.trec --qrels questions.qrels --measures RR,nDCG@10,R@1"
+)
 
 # %% [markdown]
 # The other way round, `--run FILE` makes anyone's ranking the retriever of `compare` (ColBERT's, SPLADE's,

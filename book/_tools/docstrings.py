@@ -8,15 +8,24 @@ import re
 import textwrap
 from typing import Any
 
-FIELDS = {"Parameters": "param", "Attributes": "ivar", "Raises": "raises", "Returns": "returns"}
+FIELDS = {
+    "Parameters": "param",
+    "Attributes": "ivar",
+    "Raises": "raises",
+    "Returns": "returns",
+}
 SECTION = re.compile(rf"^({'|'.join(FIELDS)})\n-{{3,}}\n", re.M)
-TABLE = re.compile(r"^(?P<head>\|.*\|)\n\|(?:-+\|)+\n(?P<rows>(?:\|.*\|\n?)+)", re.M)
+TABLE = re.compile(
+    r"^(?P<head>\|.*\|)\n\|(?:-+\|)+\n(?P<rows>(?:\|.*\|\n?)+)", re.M
+)
 ENTRY = re.compile(r"^([\w.*`, -]+?): ")
 
 
 def restructured(text: str) -> str:
     """The docstring `text`, without the indentation of its code, as reStructuredText."""
-    kept: list[str] = []  # what must not be changed any more, in the order of its marks
+    kept: list[
+        str
+    ] = []  # what must not be changed any more, in the order of its marks
 
     def keep(piece: str) -> str:
         kept.append(piece)
@@ -24,7 +33,9 @@ def restructured(text: str) -> str:
 
     def displayed(match: re.Match[str]) -> str:
         indent = match["indent"]
-        formula = textwrap.indent(textwrap.dedent(match["formula"]).strip(), f"{indent}   ")
+        formula = textwrap.indent(
+            textwrap.dedent(match["formula"]).strip(), f"{indent}   "
+        )
         return keep(f"\n{indent}.. math::\n\n{formula}\n") + "\n"
 
     def inline(match: re.Match[str]) -> str:
@@ -33,13 +44,20 @@ def restructured(text: str) -> str:
     text = TABLE.sub(_listed, text)
     text = re.sub(
         r"^(?P<indent> *)\\\[(?P<formula>.*?)\\\](?P<after>[^\n]*)\n?",
-        lambda m: displayed(m) + (m["indent"] + m["after"].strip() + "\n" if m["after"] else ""),
+        lambda m: (
+            displayed(m)
+            + (m["indent"] + m["after"].strip() + "\n" if m["after"] else "")
+        ),
         text,
         flags=re.M | re.S,
     )
     text = re.sub(r"\\\((.+?)\\\)", inline, text, flags=re.S)
-    text = re.sub(r"``.+?``|:[\w:]+:`.+?`", lambda m: keep(m[0]), text, flags=re.S)
-    text = re.sub(r"`([^`\0]+)`", lambda m: keep(f"``{' '.join(m[1].split())}``"), text)
+    text = re.sub(
+        r"``.+?``|:[\w:]+:`.+?`", lambda m: keep(m[0]), text, flags=re.S
+    )
+    text = re.sub(
+        r"`([^`\0]+)`", lambda m: keep(f"``{' '.join(m[1].split())}``"), text
+    )
     parts = SECTION.split(text)
     out = [parts[0]]
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
@@ -56,7 +74,10 @@ def _listed(table: re.Match[str]) -> str:
     out = [".. list-table::", "   :header-rows: 1", ""]
     for line in lines:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        out += [f"   {'*' if not at else ' '} - {cell}" for at, cell in enumerate(cells)]
+        out += [
+            f"   {'*' if not at else ' '} - {cell}"
+            for at, cell in enumerate(cells)
+        ]
     return "\n".join(out) + "\n"
 
 
@@ -67,7 +88,12 @@ def _fields(name: str, body: str) -> str:
     lines = body.split("\n")
     for at, line in enumerate(lines):
         starts = bool(line) and not line[0].isspace()
-        if starts and at and not lines[at - 1].strip() and (name == "Returns" or not _named(line)):
+        if (
+            starts
+            and at
+            and not lines[at - 1].strip()
+            and (name == "Returns" or not _named(line))
+        ):
             rest = "\n" + "\n".join(lines[at:])
             break
         if starts and field == "returns" and not entries:
@@ -87,7 +113,12 @@ def _named(line: str) -> bool:
 
 
 def process(
-    _app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+    _app: Any,
+    _what: str,
+    _name: str,
+    _object: Any,
+    _options: Any,
+    lines: list[str],
 ) -> None:
     """Rewrite one docstring, in place, as autodoc wants it."""
     lines[:] = restructured("\n".join(lines)).split("\n")

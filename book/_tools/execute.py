@@ -1,6 +1,7 @@
 """Execute the book's chapters from their text form and store the outputs beside it.
 
-Usage: python book/_tools/execute.py [CHAPTER.py ...]        (no argument: every chapter)
+Usage: python book/_tools/execute.py [CHAPTER.py ...]        (no argument: every chapter, and the
+solutions of their exercises)
 
 Reads ``NN-name.py`` (jupytext's percent format), runs it in a fresh kernel and writes
 ``NN-name.ipynb``; the text itself is never touched. The result depends on nothing but the code: no
@@ -28,12 +29,18 @@ from nbclient.exceptions import CellExecutionError
 
 BOOK = Path(__file__).resolve().parents[1]
 TIMES = BOOK / "results" / "times.json"
-KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+KERNELSPEC = {
+    "display_name": "Python 3 (ipykernel)",
+    "language": "python",
+    "name": "python3",
+}
 
 
 def chapters() -> list[Path]:
-    """The text forms of all chapters, in the book's order."""
-    return sorted(BOOK.glob("[0-9]*.py"))
+    """The text forms of all chapters, in the book's order, then those of the solutions."""
+    return sorted(BOOK.glob("[0-9]*.py")) + sorted(
+        BOOK.glob("solutions/[0-9]*.py")
+    )
 
 
 def execute(text: Path, timeout: int = 300) -> Path:
@@ -60,7 +67,9 @@ def execute(text: Path, timeout: int = 300) -> Path:
         coalesce_streams=True,  # else how the output is cut into pieces is a matter of timing
         resources={"metadata": {"path": str(text.parent)}},
     ).execute()
-    notebook.metadata.pop("language_info", None)  # holds the interpreter's version
+    notebook.metadata.pop(
+        "language_info", None
+    )  # holds the interpreter's version
     target = text.with_suffix(".ipynb")
     partial = target.with_suffix(".ipynb.partial")
     partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
@@ -70,10 +79,15 @@ def execute(text: Path, timeout: int = 300) -> Path:
 
 def record(chapter: str, seconds: float, path: Path = TIMES) -> None:
     """Keep a chapter's time, in whole seconds, beside the others'."""
-    times = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    times = (
+        json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    )
     times[chapter] = round(seconds)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(dict(sorted(times.items())), indent=1) + "\n", encoding="utf-8")
+    partial.write_text(
+        json.dumps(dict(sorted(times.items())), indent=1) + "\n",
+        encoding="utf-8",
+    )
     partial.replace(path)
 
 
@@ -81,15 +95,24 @@ def _name_cells(notebook: nbformat.NotebookNode) -> None:
     """Give each cell an id made from its source, in place of jupytext's random one."""
     seen: Counter[str] = Counter()
     for cell in notebook.cells:
-        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(
+            f"{cell.cell_type}\n{cell.source}".encode()
+        ).hexdigest()[:12]
         seen[digest] += 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Execute the chapters named on the command line, or all; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Execute chapters of the book in place.")
-    parser.add_argument("chapter", nargs="*", type=Path, help="NN-name.py (default: every chapter)")
+    parser = argparse.ArgumentParser(
+        description="Execute chapters of the book in place."
+    )
+    parser.add_argument(
+        "chapter",
+        nargs="*",
+        type=Path,
+        help="NN-name.py (default: every chapter)",
+    )
     os.environ.update(KERNEL_ENV)
     for text in parser.parse_args(arguments).chapter or chapters():
         start = time.perf_counter()
@@ -99,7 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{text}: a cell failed\n{error}", file=sys.stderr)
             return 1
         seconds = time.perf_counter() - start
-        record(text.stem, seconds)
+        if text.resolve().parent == BOOK:
+            record(text.stem, seconds)
         print(f"{target.name}: {seconds:.1f} s")
     return 0
 

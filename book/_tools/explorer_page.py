@@ -14,9 +14,13 @@ def write(app: Any, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
     results = Path(app.srcdir) / "results"
-    with gzip.open(results / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
+    with gzip.open(
+        results / "predictions.jsonl.gz", "rt", encoding="utf-8"
+    ) as lines:
         predictions = [json.loads(line) for line in lines]
-    asked = json.loads((results / "results.json").read_text(encoding="utf-8"))["questions"]
+    asked = json.loads((results / "results.json").read_text(encoding="utf-8"))[
+        "questions"
+    ]
     explorer.write(
         Path(app.outdir) / "explorer",
         predictions,

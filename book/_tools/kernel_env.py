@@ -10,8 +10,18 @@ compressed one is then found or not. Only its progress bar stays.
 
 import os
 import sys
+from pathlib import Path
+
+_BOOK = str(Path(__file__).resolve().parents[1])
+_PATHS = [
+    path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path
+]
 
 KERNEL_ENV = {
+    # The solutions lie in a folder below that of `experiments` and `exercises`.
+    "PYTHONPATH": os.pathsep.join(
+        [*(path for path in _PATHS if path != _BOOK), _BOOK]
+    ),
     "TQDM_DISABLE": "1",
     "PYTHONWARNINGS": "ignore:IProgress not found",
     "HF_HUB_OFFLINE": "1",
@@ -27,5 +37,9 @@ KERNEL_ENV = {
 }
 
 if __name__ == "__main__":
-    quiet = {name: value for name, value in KERNEL_ENV.items() if name != "TQDM_DISABLE"}
+    quiet = {
+        name: value
+        for name, value in KERNEL_ENV.items()
+        if name != "TQDM_DISABLE"
+    }
     os.execvpe(sys.argv[1], sys.argv[1:], os.environ | quiet)

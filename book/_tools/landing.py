@@ -35,7 +35,13 @@ def draw(results: Path = RESULTS) -> Path:
 
 def _asked(results: dict[str, Any]) -> list[Any]:
     """The questions and the number of passages, without what only later versions say of them."""
-    return [results["k"], *(results["questions"][key] for key in ("name", "split", "n", "sha256"))]
+    return [
+        results["k"],
+        *(
+            results["questions"][key]
+            for key in ("name", "split", "n", "sha256")
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ BRANCH = "main"
 
 def options(environment: Mapping[str, str]) -> dict[str, Any]:
     """The theme's options for the repository that the environment names; none if it names none."""
-    repository = environment.get("RAGBOOK_REPOSITORY") or environment.get("GITHUB_REPOSITORY")
+    repository = environment.get("RAGBOOK_REPOSITORY") or environment.get(
+        "GITHUB_REPOSITORY"
+    )
     if not repository:
         return {}
     return {
@@ -34,7 +36,10 @@ def options(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def configure(_app: Any, config: Config) -> None:
     """Add the options to the theme's."""
-    config.html_theme_options = {**config.html_theme_options, **options(os.environ)}
+    config.html_theme_options = {
+        **config.html_theme_options,
+        **options(os.environ),
+    }
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -23,14 +23,19 @@ SEARCHING = re.compile(
 
 
 def without_formulas(
-    _app: Any, _page: str, _template: str, context: dict[str, Any], _doctree: Any
+    _app: Any,
+    _page: str,
+    _template: str,
+    context: dict[str, Any],
+    _doctree: Any,
 ) -> None:
     """Drop MathJax from a page without a formula."""
     if 'class="math' not in context.get("body", ""):
         context["script_files"] = [
             script
             for script in context.get("script_files", [])
-            if "mathjax" not in f"{script.filename} {script.attributes.get('body', '')}".lower()
+            if "mathjax"
+            not in f"{script.filename} {script.attributes.get('body', '')}".lower()
         ]
 
 
@@ -38,11 +43,18 @@ def pruned(text: str, used: set[str]) -> str:
     """The icons' script or style sheet with those that `used` names, by one name or another."""
 
     def kept(icon: re.Match[str]) -> str:
-        names = {icon["quoted"] or icon["name"], *re.findall(r'"([\w-]+)"', icon["others"])}
+        names = {
+            icon["quoted"] or icon["name"],
+            *re.findall(r'"([\w-]+)"', icon["others"]),
+        }
         return icon[0] if names & used else ""
 
     def shown(glyph: re.Match[str]) -> str:
-        return glyph[0] if set(re.findall(r"\.fa-([\w-]+):", glyph[0])) & used else ""
+        return (
+            glyph[0]
+            if set(re.findall(r"\.fa-([\w-]+):", glyph[0])) & used
+            else ""
+        )
 
     return GLYPH.sub(shown, ICON.sub(kept, text))
 
@@ -54,15 +66,22 @@ def prune(app: Any, error: Exception | None) -> None:
     out = Path(app.outdir)
     pages = list(out.rglob("*.html"))
     icons = out / "_static" / "scripts" / "fontawesome.js"
-    users = [*pages, *(p for p in (out / "_static").rglob("*.js") if p != icons)]
+    users = [
+        *pages,
+        *(p for p in (out / "_static").rglob("*.js") if p != icons),
+    ]
     used = {
         name
         for path in users
         if "mathjax" not in path.parts
-        for name in re.findall(r"\bfa-([\w-]+)", path.read_text(encoding="utf-8"))
+        for name in re.findall(
+            r"\bfa-([\w-]+)", path.read_text(encoding="utf-8")
+        )
     }
     for path in (icons, out / "_static" / "styles" / "pydata-sphinx-theme.css"):
-        path.write_text(pruned(path.read_text(encoding="utf-8"), used), encoding="utf-8")
+        path.write_text(
+            pruned(path.read_text(encoding="utf-8"), used), encoding="utf-8"
+        )
     for path in pages:
         if path.name != "search.html":
             text = path.read_text(encoding="utf-8")

@@ -82,18 +82,39 @@ def told(probability: float) -> str:
 class Drawing:
     """Elements of one SVG, added from top to bottom."""
 
-    def __init__(self, method: str, name: str, stage: str, description: str) -> None:
+    def __init__(
+        self, method: str, name: str, stage: str, description: str
+    ) -> None:
         self.method, self.name, self.description = method, name, description
         self.parts: list[str] = []
         self.text(LEFT, 24, name, "name")
         step = (RIGHT - LEFT) / len(STAGES)
         for at, each in enumerate(STAGES):
             own = each == stage
-            self.box(LEFT + at * step, 36, step, 22, "chosen" if own else "stage", radius=0)
-            self.text(LEFT + (at + 0.5) * step, 51, each, "on" if own else "note", "middle")
+            self.box(
+                LEFT + at * step,
+                36,
+                step,
+                22,
+                "chosen" if own else "stage",
+                radius=0,
+            )
+            self.text(
+                LEFT + (at + 0.5) * step,
+                51,
+                each,
+                "on" if own else "note",
+                "middle",
+            )
 
     def box(
-        self, x: float, y: float, width: float, height: float, kind: str, radius: float = 4
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        kind: str,
+        radius: float = 4,
     ) -> None:
         """A rectangle; its kind is its colour."""
         self.parts.append(
@@ -102,7 +123,12 @@ class Drawing:
         )
 
     def text(
-        self, x: float, y: float, text: str, kind: str = "plain", anchor: str = "start"
+        self,
+        x: float,
+        y: float,
+        text: str,
+        kind: str = "plain",
+        anchor: str = "start",
     ) -> None:
         """A line of text whose baseline is at y."""
         self.parts.append(
@@ -110,7 +136,13 @@ class Drawing:
         )
 
     def labelled(
-        self, x: float, y: float, width: float, height: float, text: str, kind: str = "reader"
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        text: str,
+        kind: str = "reader",
     ) -> None:
         """A box with one line of text in its middle."""
         self.box(x, y, width, height, kind)
@@ -123,19 +155,29 @@ class Drawing:
         downward = before[0] == x
         stop = (x, y - 4) if downward else (x - 4, y)
         path = [*points[:-1], stop if head else (x, y)]
-        self.parts.append('<path d="M' + " L".join(f"{a:g} {b:g}" for a, b in path) + '"/>')
+        self.parts.append(
+            '<path d="M' + " L".join(f"{a:g} {b:g}" for a, b in path) + '"/>'
+        )
         if head:
-            corners = ((-3.5, -6), (3.5, -6)) if downward else ((-6, -3.5), (-6, 3.5))
+            corners = (
+                ((-3.5, -6), (3.5, -6)) if downward else ((-6, -3.5), (-6, 3.5))
+            )
             (a, b), (c, d) = ((x + dx, y + dy) for dx, dy in corners)
-            self.parts.append(f'<path class="head" d="M{x:g} {y:g} L{a:g} {b:g} L{c:g} {d:g} Z"/>')
+            self.parts.append(
+                f'<path class="head" d="M{x:g} {y:g} L{a:g} {b:g} L{c:g} {d:g} Z"/>'
+            )
 
-    def down(self, y: float, to: float, columns: Iterable[int] = (0, 1, 2)) -> None:
+    def down(
+        self, y: float, to: float, columns: Iterable[int] = (0, 1, 2)
+    ) -> None:
         """An arrow in each of the columns."""
         for at in columns:
             x = COLUMNS[at] + COLUMN / 2
             self.line((x, y), (x, to))
 
-    def row(self, y: float, label: str, values: Sequence[str], kind: str = "number") -> None:
+    def row(
+        self, y: float, label: str, values: Sequence[str], kind: str = "number"
+    ) -> None:
         """A label in the margin and a value in each column, on one line."""
         self.text(LEFT, y, label, "note")
         for x, value in zip(COLUMNS, values, strict=True):
@@ -172,7 +214,12 @@ def _broken(text: str, width: float) -> list[str]:
     return lines
 
 
-def _top(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any], prior: bool) -> None:
+def _top(
+    drawing: Drawing,
+    traced: Mapping[str, Any],
+    own: Mapping[str, Any],
+    prior: bool,
+) -> None:
     """The question and its passages, with the prior or, where it is not used, with the rank."""
     drawing.box(LEFT, 68, RIGHT - LEFT, 44, "question")
     lines = _broken(traced["question"], RIGHT - LEFT - 34)
@@ -180,7 +227,9 @@ def _top(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any], pr
     for at, line in enumerate(lines):
         drawing.text(LEFT + 24, (95 if len(lines) == 1 else 86) + 17 * at, line)
     drawing.down(112, 128)
-    for at, (x, passage) in enumerate(zip(COLUMNS, own["passages"], strict=True)):
+    for at, (x, passage) in enumerate(
+        zip(COLUMNS, own["passages"], strict=True)
+    ):
         drawing.box(x, 128, COLUMN, 56, "passage")
         drawing.text(x + COLUMN / 2, 144, "z" + "₁₂₃"[at], "bold", "middle")
         drawing.text(x + COLUMN / 2, 160, passage, "plain", "middle")
@@ -188,13 +237,17 @@ def _top(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any], pr
     drawing.row(177, "p(z|x)" if prior else "rank", values)
 
 
-def _answer(drawing: Drawing, own: Mapping[str, Any], x: float, above: float) -> None:
+def _answer(
+    drawing: Drawing, own: Mapping[str, Any], x: float, above: float
+) -> None:
     """The answer with its probability, and the arrow that leads to it from `above`."""
     drawing.line((x, above), (x, 458))
     drawing.box(LEFT, 458, RIGHT - LEFT, 34, "question")
     drawing.text(LEFT + 10, 479, "y", "bold")
     drawing.text(LEFT + 24, 479, own["answer"], "bold")
-    drawing.text(RIGHT - 10, 479, f"p(y|x) = {told(own['probability'])}", "plain", "end")
+    drawing.text(
+        RIGHT - 10, 479, f"p(y|x) = {told(own['probability'])}", "plain", "end"
+    )
 
 
 def _readers(drawing: Drawing, second: str) -> None:
@@ -216,7 +269,9 @@ def _tokens(drawing: Drawing, own: Mapping[str, Any]) -> None:
     drawing.line((x, 336), (x, 366))
     step = (RIGHT - LEFT) / len(own["tokens"])
     drawing.box(LEFT, 366, RIGHT - LEFT, 46, "cells")
-    for at, (token, p) in enumerate(zip(own["tokens"], own["token probability"], strict=True)):
+    for at, (token, p) in enumerate(
+        zip(own["tokens"], own["token probability"], strict=True)
+    ):
         middle = LEFT + (at + 0.5) * step
         drawing.text(middle, 384, token, "note", "middle")
         drawing.text(middle, 402, shown(p), "number", "middle")
@@ -226,22 +281,37 @@ def _tokens(drawing: Drawing, own: Mapping[str, Any]) -> None:
     drawing.text(x + 10, 438, "product", "note")
 
 
-def _multiplied(drawing: Drawing, own: Mapping[str, Any], above: float, formula: str) -> None:
+def _multiplied(
+    drawing: Drawing, own: Mapping[str, Any], above: float, formula: str
+) -> None:
     """How the sums at the tokens, which end at `above`, came about, and their product."""
     x, middle = COLUMNS[0] + COLUMN / 2, (LEFT + RIGHT) / 2
     drawing.line((x, above), (x, 406))
     drawing.text(RIGHT, above + 20, formula, "accent", "end")
     drawing.box(LEFT, 406, RIGHT - LEFT, 26, "cells")
-    drawing.text(middle, 423, " × ".join(shown(p) for p in own["mixture"]), "number", "middle")
+    drawing.text(
+        middle,
+        423,
+        " × ".join(shown(p) for p in own["mixture"]),
+        "number",
+        "middle",
+    )
     _answer(drawing, own, x, 432)
     drawing.text(x + 10, 450, "product", "note")
 
 
-def _in_context(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _in_context(
+    drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]
+) -> None:
     _top(drawing, traced, own, prior=False)
     drawing.down(184, 200)
     drawing.labelled(
-        COLUMNS[0], 200, RIGHT - COLUMNS[0], 26, "one prompt: z₃, z₂, z₁, then x", "sum"
+        COLUMNS[0],
+        200,
+        RIGHT - COLUMNS[0],
+        26,
+        "one prompt: z₃, z₂, z₁, then x",
+        "sum",
     )
     x = COLUMNS[1] + COLUMN / 2
     drawing.line((x, 226), (x, 242))
@@ -250,7 +320,9 @@ def _in_context(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, A
     _tokens(drawing, own)
 
 
-def _fid(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _fid(
+    drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]
+) -> None:
     _top(drawing, traced, own, prior=False)
     drawing.down(184, 200)
     for x in COLUMNS:
@@ -264,14 +336,20 @@ def _fid(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]) ->
     _tokens(drawing, own)
 
 
-def _rag_token(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _rag_token(
+    drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]
+) -> None:
     _top(drawing, traced, own, prior=True)
     _readers(drawing, "decoder")
     drawing.down(262, 280)
     y = 280.0
     for at, token in enumerate(own["tokens"]):
         drawing.box(COLUMNS[0], y, RIGHT - COLUMNS[0], ROW, "sum")
-        drawing.row(y + 14, token, [shown(row[at]) for row in own["token probabilities"]])
+        drawing.row(
+            y + 14,
+            token,
+            [shown(row[at]) for row in own["token probabilities"]],
+        )
         drawing.total(y + 14, f"Σ {shown(own['mixture'][at])}")
         y += ROW + 4
     _multiplied(drawing, own, y - 4, "Σ over z of p(z|x) p(yₜ|x, z)")
@@ -279,7 +357,9 @@ def _rag_token(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, An
 
 def _answers_summed(drawing: Drawing, own: Mapping[str, Any]) -> None:
     """What REALM and RAG-Sequence share: the sum of whole answers, and the posterior."""
-    joint = [a * b for a, b in zip(own["prior"], own["given passage"], strict=True)]
+    joint = [
+        a * b for a, b in zip(own["prior"], own["given passage"], strict=True)
+    ]
     drawing.down(382, 396)
     drawing.box(COLUMNS[0], 396, RIGHT - COLUMNS[0], 24, "sum")
     drawing.row(412, "× p(z|x)", [shown(p) for p in joint])
@@ -288,34 +368,50 @@ def _answers_summed(drawing: Drawing, own: Mapping[str, Any]) -> None:
     _answer(drawing, own, (SUM + RIGHT) / 2, 420)
 
 
-def _rag_sequence(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _rag_sequence(
+    drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]
+) -> None:
     _top(drawing, traced, own, prior=True)
     _readers(drawing, "decoder")
     drawing.down(262, 278)
     for x in COLUMNS:
         drawing.box(x, 278, COLUMN, 104, "cells")
     for at, token in enumerate(own["tokens"]):
-        drawing.row(294 + 19 * at, token, [shown(row[at]) for row in own["token probabilities"]])
-    drawing.row(376, "product", [shown(p) for p in own["given passage"]], "bold")
+        drawing.row(
+            294 + 19 * at,
+            token,
+            [shown(row[at]) for row in own["token probabilities"]],
+        )
+    drawing.row(
+        376, "product", [shown(p) for p in own["given passage"]], "bold"
+    )
     for x in COLUMNS:
         drawing.line((x + 8, 360), (x + COLUMN - 8, 360), head=False)
     _answers_summed(drawing, own)
 
 
-def _realm(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _realm(
+    drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]
+) -> None:
     _top(drawing, traced, own, prior=True)
     _readers(drawing, "spans")
     drawing.down(262, 300)
     for x in COLUMNS:
         drawing.box(x, 300, COLUMN, 82, "cells")
-    drawing.row(328, "y in z?", ["yes" if p else "no" for p in own["given passage"]])
+    drawing.row(
+        328, "y in z?", ["yes" if p else "no" for p in own["given passage"]]
+    )
     for x in COLUMNS:
         drawing.line((x + 8, 346), (x + COLUMN - 8, 346), head=False)
-    drawing.row(368, "p(y|x,z)", [shown(p) for p in own["given passage"]], "bold")
+    drawing.row(
+        368, "p(y|x,z)", [shown(p) for p in own["given passage"]], "bold"
+    )
     _answers_summed(drawing, own)
 
 
-def _knn_lm(drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _knn_lm(
+    drawing: Drawing, traced: Mapping[str, Any], own: Mapping[str, Any]
+) -> None:
     _top(drawing, traced, own, prior=False)
     drawing.down(184, 200)
     for x, count in zip(COLUMNS, own["pairs"], strict=True):
@@ -400,22 +496,28 @@ def described(method: str, traced: Mapping[str, Any]) -> str:
     """The diagram in words, with the numbers that matter most."""
     own = traced["methods"][method]
     passages = ", ".join(
-        f"{name} {shown(p)}" for name, p in zip(own["passages"], own["prior"], strict=True)
+        f"{name} {shown(p)}"
+        for name, p in zip(own["passages"], own["prior"], strict=True)
     )
     words = [f"The question: {traced['question']}", METHODS[method][3]]
     if "posterior" in own and method != "rag-token":
         after = ", ".join(shown(p) for p in own["posterior"])
-        words.append(f"The prior of the passages: {passages}; their posterior: {after}.")
+        words.append(
+            f"The prior of the passages: {passages}; their posterior: {after}."
+        )
     elif method == "rag-token":
         words.append(f"The prior of the passages: {passages}.")
     elif method == "knn-lm":
         words.append(f"The weight of the memory is {own['lambda']:.2g}.")
     else:
         shares = ", ".join(
-            f"{name} {shown(p)}" for name, p in zip(own["passages"], own["attention"], strict=True)
+            f"{name} {shown(p)}"
+            for name, p in zip(own["passages"], own["attention"], strict=True)
         )
         words.append(f"The decoder's attention: {shares}.")
-    words.append(f"The answer, {own['answer']}, has probability {told(own['probability'])}.")
+    words.append(
+        f"The answer, {own['answer']}, has probability {told(own['probability'])}."
+    )
     return " ".join(words)
 
 
@@ -439,7 +541,11 @@ class Inline(SphinxTransform):
             if path.parent.name == FOLDER and path.suffix == ".svg":
                 file = Path(self.env.srcdir) / FOLDER / path.name
                 self.env.note_dependency(str(file))
-                image.replace_self(nodes.raw("", file.read_text(encoding="utf-8"), format="html"))
+                image.replace_self(
+                    nodes.raw(
+                        "", file.read_text(encoding="utf-8"), format="html"
+                    )
+                )
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -450,7 +556,9 @@ def setup(app: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Write all diagrams."""
-    traced = json.loads((BOOK / "results" / "traced-question.json").read_text(encoding="utf-8"))
+    traced = json.loads(
+        (BOOK / "results" / "traced-question.json").read_text(encoding="utf-8")
+    )
     (BOOK / FOLDER).mkdir(exist_ok=True)
     for method in METHODS:
         path = BOOK / FOLDER / f"{method}.svg"

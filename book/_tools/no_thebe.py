@@ -7,12 +7,19 @@ such server, and the scripts, put in twice, end in an error on the browser's con
 from typing import Any
 
 
-def remove(_app: Any, _page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
+def remove(
+    _app: Any,
+    _page: str,
+    _template: str,
+    context: dict[str, Any],
+    _doctree: Any,
+) -> None:
     """Keep the page's scripts that have nothing to do with thebe."""
     context["script_files"] = [
         script
         for script in context.get("script_files", [])
-        if "thebe" not in f"{script.filename} {script.attributes.get('body', '')}".lower()
+        if "thebe"
+        not in f"{script.filename} {script.attributes.get('body', '')}".lower()
     ]
 
 

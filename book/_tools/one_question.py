@@ -22,7 +22,9 @@ from ragbook import explorer
 from ragbook.corpus import Corpus, load_corpus
 
 
-def chosen(predictions: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def chosen(
+    predictions: Iterable[Mapping[str, Any]],
+) -> Mapping[str, Any] | None:
     """The first question whose gold passage was retrieved and that more than half of the methods
     answer rightly; None if there is no such question."""
     for line in predictions:
@@ -33,7 +35,9 @@ def chosen(predictions: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None
     return None
 
 
-def table(prediction: Mapping[str, Any], corpus: Corpus, how: Mapping[str, str]) -> str:
+def table(
+    prediction: Mapping[str, Any], corpus: Corpus, how: Mapping[str, str]
+) -> str:
     """The question as an HTML table: a row a method with its weights of the passages, as shades and
     in percent, and its answer; the passages' titles below."""
     found = explorer.detail(prediction, corpus)
@@ -83,12 +87,20 @@ class OneQuestion(SphinxDirective):
         results = Path(self.env.srcdir) / "results"
         self.env.note_dependency(str(results / "predictions.jsonl.gz"))
         how = dict(line.split(": ", 1) for line in self.content if ": " in line)
-        with gzip.open(results / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
+        with gzip.open(
+            results / "predictions.jsonl.gz", "rt", encoding="utf-8"
+        ) as lines:
             found = chosen(map(json.loads, lines))
         if found is None:
-            raise self.error("predictions.jsonl has no question that most methods answer rightly")
-        name = json.loads((results / "results.json").read_text("utf-8"))["questions"]["name"]
-        return [nodes.raw("", table(found, load_corpus(name), how), format="html")]
+            raise self.error(
+                "predictions.jsonl has no question that most methods answer rightly"
+            )
+        name = json.loads((results / "results.json").read_text("utf-8"))[
+            "questions"
+        ]["name"]
+        return [
+            nodes.raw("", table(found, load_corpus(name), how), format="html")
+        ]
 
 
 def setup(app: Any) -> dict[str, Any]:

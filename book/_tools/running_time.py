@@ -19,7 +19,11 @@ def stated(seconds: float) -> str:
 
 def add(app: Any, name: str, source: list[str]) -> None:
     """Put the line under the title of a chapter's first cell."""
-    times = json.loads((Path(app.srcdir) / "results" / "times.json").read_text(encoding="utf-8"))
+    times = json.loads(
+        (Path(app.srcdir) / "results" / "times.json").read_text(
+            encoding="utf-8"
+        )
+    )
     if name not in times:
         return
     notebook = json.loads(source[0])

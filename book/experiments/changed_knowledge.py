@@ -18,7 +18,11 @@ from typing import Any
 import numpy as np
 
 from ragbook.corpus import Corpus, Passage, Question, miniwiki
-from ragbook.evaluation.metrics import exact_match, exact_matches, normalize_answer
+from ragbook.evaluation.metrics import (
+    exact_match,
+    exact_matches,
+    normalize_answer,
+)
 from ragbook.evaluation.statistics import mean_ci, paired_test
 from ragbook.index import build_index
 from ragbook.methods import NAMES, load
@@ -39,7 +43,9 @@ FALSE = 150
 Answers = dict[str, list[Answer]]
 
 
-def edited(corpus: Corpus, without: set[str], added: Sequence[Passage], name: str) -> Corpus:
+def edited(
+    corpus: Corpus, without: set[str], added: Sequence[Passage], name: str
+) -> Corpus:
     """The corpus without the passages of some ids and with others at its end."""
     return Corpus(name, [*(p for p in corpus if p.id not in without), *added])
 
@@ -78,33 +84,50 @@ def counterfeits(
             ),
             None,
         )
-        if other is not None and place.search(passage.text) and passage.id not in used:
+        if (
+            other is not None
+            and place.search(passage.text)
+            and passage.id not in used
+        ):
             used.add(passage.id)
             text = place.sub(lambda _, other=other: other, passage.text)
             kept.append(question)
-            passages.append(Passage(f"{passage.id}-false-{at}", passage.title, text))
+            passages.append(
+                Passage(f"{passage.id}-false-{at}", passage.title, text)
+            )
             false.append(other)
     return kept, passages, false
 
 
 def _asked(question: Question) -> tuple[str, str]:
     """The question word and how the answer is written; equal for questions of roughly one kind."""
-    found = re.search(r"\b(?:who|where|when|how \w+|what|which)", question.text.lower())
+    found = re.search(
+        r"\b(?:who|where|when|how \w+|what|which)", question.text.lower()
+    )
     word = "" if found is None else found[0].replace("which", "what")
     answer = question.answers[0]
     if any(character.isdigit() for character in answer):
         return word, "number"
-    return word, "name" if any(character.isupper() for character in answer) else "word"
+    return word, "name" if any(
+        character.isupper() for character in answer
+    ) else "word"
 
 
 def answered_over(
-    corpus: Corpus, encoder: Encoder, questions: Sequence[Question], names: Sequence[str] = NAMES
+    corpus: Corpus,
+    encoder: Encoder,
+    questions: Sequence[Question],
+    names: Sequence[str] = NAMES,
 ) -> Answers:
     """Each method's answers with an index of the corpus, which is built for this only."""
     with tempfile.TemporaryDirectory() as folder:
-        index = build_index(corpus, Path(folder) / "index", encoder, progress=False)
+        index = build_index(
+            corpus, Path(folder) / "index", encoder, progress=False
+        )
         methods = load(names, DenseRetriever(index, encoder), verbatim=True)
-        return answered({method.name: method for method in methods}, questions, K)
+        return answered(
+            {method.name: method for method in methods}, questions, K
+        )
 
 
 def followed(
@@ -127,36 +150,56 @@ def followed(
     out = {}
     for name in answers[first]:
         marks = {
-            (index, edition): exact_matches(answers[index][name], questions[edition])
+            (index, edition): exact_matches(
+                answers[index][name], questions[edition]
+            )
             for index in answers
             for edition in answers
         }
-        both = [a * b for a, b in zip(marks[first, first], marks[second, second], strict=True)]
+        both = [
+            a * b
+            for a, b in zip(
+                marks[first, first], marks[second, second], strict=True
+            )
+        ]
         out[name] = {
-            "right": {i: {e: mean_ci(marks[i, e]) for e in answers} for i in answers},
+            "right": {
+                i: {e: mean_ci(marks[i, e]) for e in answers} for i in answers
+            },
             "follows": mean_ci(both),
             "same": mean_ci(_same(answers[first][name], answers[second][name])),
         }
     return {"n": len(questions[first]), "methods": out}
 
 
-def damage(before: Answers, after: Answers, questions: Sequence[Question]) -> dict[str, Any]:
+def damage(
+    before: Answers, after: Answers, questions: Sequence[Question]
+) -> dict[str, Any]:
     """The effect of a change on questions whose right answer did not change: for each method the
     share that gets another answer (``moved``), exact match before and after, and the difference."""
     out = {}
     for name in before:
-        then, now = exact_matches(before[name], questions), exact_matches(after[name], questions)
+        then, now = (
+            exact_matches(before[name], questions),
+            exact_matches(after[name], questions),
+        )
         test = paired_test(now, then)
         out[name] = {
             "moved": mean_ci([1 - s for s in _same(before[name], after[name])]),
             "before": mean_ci(then),
             "after": mean_ci(now),
-            "difference": {"mean": test.difference, "ci95": list(test.ci95), "p": test.p},
+            "difference": {
+                "mean": test.difference,
+                "ci95": list(test.ci95),
+                "p": test.p,
+            },
         }
     return {"n": len(questions), "methods": out}
 
 
-def deleted(before: Answers, after: Answers, questions: Sequence[Question]) -> dict[str, Any]:
+def deleted(
+    before: Answers, after: Answers, questions: Sequence[Question]
+) -> dict[str, Any]:
     """The effect of removing the passages that answer: for each method exact match before and
     after, and the mean probability that it gave its own answers."""
     out = {}
@@ -183,7 +226,10 @@ def deceived(
     out = {}
     for name, given in answers.items():
         true = exact_matches(given, questions)
-        wrong = [float(exact_match(a.text, [text])) for a, text in zip(given, false, strict=True)]
+        wrong = [
+            float(exact_match(a.text, [text]))
+            for a, text in zip(given, false, strict=True)
+        ]
         weight = [
             sum(e.weight for e in answer.evidence if e.passage_id == passage.id)
             for answer, passage in zip(given, passages, strict=True)
@@ -224,10 +270,17 @@ def main(out: str, limit: int | None = None) -> None:
     encoder = load_encoder()
     pairs = miniwiki.changed_questions("test")[:limit]
     names = [miniwiki.corpus(edition).name for edition in miniwiki.EDITIONS]
-    corpora = {name: miniwiki.corpus(e) for name, e in zip(names, miniwiki.EDITIONS, strict=True)}
-    changed = {name: [pair[i] for pair in pairs] for i, name in enumerate(names)}
+    corpora = {
+        name: miniwiki.corpus(e)
+        for name, e in zip(names, miniwiki.EDITIONS, strict=True)
+    }
+    changed = {
+        name: [pair[i] for pair in pairs] for i, name in enumerate(names)
+    }
     current, now = corpora[names[-1]], changed[names[-1]]
-    same = {kind: questions[:limit] for kind, questions in unchanged(now).items()}
+    same = {
+        kind: questions[:limit] for kind, questions in unchanged(now).items()
+    }
 
     def editions() -> dict[str, Any]:
         answers: dict[str, dict[str, Answers]] = {}
@@ -242,11 +295,17 @@ def main(out: str, limit: int | None = None) -> None:
                 )
             }
         then, after = (answers[name] for name in names)
-        gone = {question.gold_passage for question in now if question.gold_passage}
+        gone = {
+            question.gold_passage for question in now if question.gold_passage
+        }
         less = answered_over(edited(current, gone, (), "deleted"), encoder, now)
         return {
-            "changed": followed({n: answers[n]["changed"] for n in names}, changed),
-            "unchanged": {k: damage(then[k], after[k], q) for k, q in same.items()},
+            "changed": followed(
+                {n: answers[n]["changed"] for n in names}, changed
+            ),
+            "unchanged": {
+                k: damage(then[k], after[k], q) for k, q in same.items()
+            },
             "deleted": deleted(after["changed"], less, now),
         }
 
@@ -256,7 +315,9 @@ def main(out: str, limit: int | None = None) -> None:
         kept, passages, false = counterfeits(test, current)
         most = limit or FALSE
         kept, passages, false = kept[:most], passages[:most], false[:most]
-        answers = answered_over(edited(current, set(), passages, "with false"), encoder, kept)
+        answers = answered_over(
+            edited(current, set(), passages, "with false"), encoder, kept
+        )
         return deceived(answers, kept, passages, false)
 
     def seconds() -> dict[str, Any]:
@@ -266,7 +327,9 @@ def main(out: str, limit: int | None = None) -> None:
         encoder.encode_passages(moved)
         encoded = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            build_index(current, Path(folder) / "index", encoder, progress=False)
+            build_index(
+                current, Path(folder) / "index", encoder, progress=False
+            )
         return {
             "passages": len(current),
             "changed": len(moved),
@@ -274,7 +337,10 @@ def main(out: str, limit: int | None = None) -> None:
             "build_whole": time.perf_counter() - encoded,
         }
 
-    write_sections(Path(out), {"seconds": seconds, "editions": editions, "false": false_passages})
+    write_sections(
+        Path(out),
+        {"seconds": seconds, "editions": editions, "false": false_passages},
+    )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-_ABBREVIATED = re.compile(r"(?:\b(?:[A-Z]|St|Mt|Dr|Mr|Mrs|No|Jr|v|vs|c)|\.[A-Za-z])\.$")
+_ABBREVIATED = re.compile(
+    r"(?:\b(?:[A-Z]|St|Mt|Dr|Mr|Mrs|No|Jr|v|vs|c)|\.[A-Za-z])\.$"
+)
 _TO_NINE = _words("one two three four five six seven eight nine")
 _TEENS = _words(
     "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
@@ -46,15 +48,27 @@ _TEENS = _words(
 _TENS = _words("twenty thirty forty fifty sixty seventy eighty ninety")
 _VALUES = {word: value for value, word in enumerate([*_TO_NINE, *_TEENS], 1)}
 _VALUES |= {ten: 10 * value for value, ten in enumerate(_TENS, 2)}
-_VALUES |= {f"{ten}-{one}": _VALUES[ten] + _VALUES[one] for ten in _TENS for one in _TO_NINE}
+_VALUES |= {
+    f"{ten}-{one}": _VALUES[ten] + _VALUES[one]
+    for ten in _TENS
+    for one in _TO_NINE
+}
 _MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 _DATE = re.compile(rf"\d{{1,2}} {_MONTH}(?: \d{{3,4}})?|{_MONTH} \d{{3,4}}")
 _LOWER = frozenset(
-    _words("a an and at by de del der des di du for from in la le of on the to van von")
+    _words(
+        "a an and at by de del der des di du for from in la le of on the to van von"
+    )
 )
-_PLACES = frozenset(_words("city town village place country state province region district suburb"))
+_PLACES = frozenset(
+    _words(
+        "city town village place country state province region district suburb"
+    )
+)
 _ASKS_BACK = frozenset(
-    _words("did do does has have had can could will would should may might besides")
+    _words(
+        "did do does has have had can could will would should may might besides"
+    )
 )
 
 
@@ -134,8 +148,14 @@ class _Made:
 @cache
 def _verbs() -> frozenset[str]:
     """The words after "Who" in MiniWiki's questions: verbs of which it is the subject."""
-    heads = (q.text.split()[:2] for split in miniwiki.SPLITS for q in miniwiki.questions(split))
-    found = {head[1].lower() for head in heads if len(head) > 1 and head[0] == "Who"}
+    heads = (
+        q.text.split()[:2]
+        for split in miniwiki.SPLITS
+        for q in miniwiki.questions(split)
+    )
+    found = {
+        head[1].lower() for head in heads if len(head) > 1 and head[0] == "Who"
+    }
     return frozenset(found - _ASKS_BACK - {"really", "first", "once", "also"})
 
 
@@ -150,15 +170,26 @@ def _after_subject(question: str) -> str | None:
         if word.lower() in _ASKS_BACK or word in ("is", "was", "are", "were"):
             return None  # the subject may come later
         if words[at - 1].endswith(("'s", "s'")):
-            return None  # "which poet's daughter": the answer is not the subject
+            return (
+                None  # "which poet's daughter": the answer is not the subject
+            )
         if word in _verbs():
             following = words[at + 1] if at + 1 < len(words) else "by"
-            return None if following in ("by", "in", "at", "with") else " ".join(words[at:])
+            return (
+                None
+                if following in ("by", "in", "at", "with")
+                else " ".join(words[at:])
+            )
     return None
 
 
 def _statement(
-    question: Question, passage: Passage, family: str, answer: str, before: str, after: str
+    question: Question,
+    passage: Passage,
+    family: str,
+    answer: str,
+    before: str,
+    after: str,
 ) -> _Made:
     article = re.match("the ", answer, flags=re.IGNORECASE)
     if article:
@@ -182,29 +213,51 @@ def _made(question: Question, passage: Passage, family: str) -> _Made | None:
     be used."""
     said = _after_subject(question.text)
     if said and len(said.split()) >= 5 and kind(question.answers[0]) == "name":
-        return _statement(question, passage, family, question.answers[0], "", f" {said}.")
+        return _statement(
+            question, passage, family, question.answers[0], "", f" {said}."
+        )
     title = re.sub(r" \(.*", "", passage.title)
     for sentence in sentences(passage.text):
         for clause in sentence.rstrip(".").split("; "):
             for alias in question.answers:
-                held = list(re.finditer(rf"(?<![\w-]){re.escape(alias)}(?![\w-])", clause))
-                if len(held) != 1 or len(clause.split()) not in WORDS or kind(alias) is None:
+                held = list(
+                    re.finditer(
+                        rf"(?<![\w-]){re.escape(alias)}(?![\w-])", clause
+                    )
+                )
+                if (
+                    len(held) != 1
+                    or len(clause.split()) not in WORDS
+                    or kind(alias) is None
+                ):
                     continue
                 if alias in title or title in alias:
                     return None  # the title would tell which answer is right
-                before, after = clause[: held[0].start()], clause[held[0].end() :]
+                before, after = (
+                    clause[: held[0].start()],
+                    clause[held[0].end() :],
+                )
                 if before:
                     before = before[0].upper() + before[1:]
                 if title not in clause:
                     before = f"{title}: {before}"
-                if not re.search(r"\ban? $", before):  # "a" or "an" depends on the answer
-                    return _statement(question, passage, family, alias, before, after + ".")
+                if not re.search(
+                    r"\ban? $", before
+                ):  # "a" or "an" depends on the answer
+                    return _statement(
+                        question, passage, family, alias, before, after + "."
+                    )
     return None
 
 
 def _rivals(made: _Made, others: Sequence[_Made]) -> list[str]:
     """The most similar answers of the same kind that are not in the passage."""
-    said = (made.passage.title, made.passage.text, made.question.text, *made.question.answers)
+    said = (
+        made.passage.title,
+        made.passage.text,
+        made.question.text,
+        *made.question.answers,
+    )
     known = set(_words(" ".join(said))) - _LOWER
     fitting: dict[str, tuple[float, ...]] = {}
     for other in others:
@@ -222,24 +275,36 @@ def _rivals(made: _Made, others: Sequence[_Made]) -> list[str]:
             continue
         fitting[other.answer] = min(apart, fitting.get(other.answer, apart))
     answers = sorted(fitting)
-    random.Random(made.question.text).shuffle(answers)  # random order among equally similar ones
+    random.Random(made.question.text).shuffle(
+        answers
+    )  # random order among equally similar ones
     likest = sorted(answers, key=fitting.__getitem__)
-    return list(islice((a for a in likest if not known & set(_words(a))), NEAREST))
+    return list(
+        islice((a for a in likest if not known & set(_words(a))), NEAREST)
+    )
 
 
 @cache
 def _statements(split: str) -> tuple[tuple[_Made, tuple[str, ...]], ...]:
     """The split's statements, each with the answers that make it false."""
-    places = {p.id: (p, a.family) for a in miniwiki.articles() for p in a.passages}
+    places = {
+        p.id: (p, a.family) for a in miniwiki.articles() for p in a.passages
+    }
     made = [
         one
         for question in miniwiki.questions(split)
-        if question.gold_passage and (one := _made(question, *places[question.gold_passage]))
+        if question.gold_passage
+        and (one := _made(question, *places[question.gold_passage]))
     ]
     people = {
-        m.answer.split()[0] for m in made if m.sort == "person" and re.fullmatch("Aa Aa", m.form)
+        m.answer.split()[0]
+        for m in made
+        if m.sort == "person" and re.fullmatch("Aa Aa", m.form)
     }
-    made = [replace(m, sort="person") if m.answer.split()[0] in people else m for m in made]
+    made = [
+        replace(m, sort="person") if m.answer.split()[0] in people else m
+        for m in made
+    ]
     paired = ((one, tuple(_rivals(one, made))) for one in made)
     return tuple((one, rivals) for one, rivals in paired if rivals)
 
@@ -276,7 +341,9 @@ def clues(split: str = "test") -> QuestionSet:
     asked: dict[tuple[str, str], list[str]] = {}
     for question in miniwiki.questions(split):
         if question.gold_passage and kind(question.answers[0]) == "name":
-            asked.setdefault((question.answers[0], question.gold_passage), []).append(question.text)
+            asked.setdefault(
+                (question.answers[0], question.gold_passage), []
+            ).append(question.text)
     out = []
     for (answer, gold), questions in asked.items():
         name = re.sub(r"^(?:[Tt]he|[Aa]n?) ", "", answer)

@@ -44,7 +44,9 @@ from ragbook.training.run import Run
 from . import claims_and_clues_data as tasks
 
 TASKS: dict[str, Callable[[], list[Question]]] = {
-    "claims": lambda: [q for seed in range(1, 4) for q in tasks.claims("train", seed)],
+    "claims": lambda: [
+        q for seed in range(1, 4) for q in tasks.claims("train", seed)
+    ],
     "clues": lambda: list(tasks.clues("train")),
 }
 """The training questions of each task. Claims are drawn three times, and each time other ones are
@@ -67,7 +69,9 @@ class Stage:
 STAGES = (Stage(1, 32, 250), Stage(5, 16, 100))
 
 
-def task_retriever(task: str = "claims", folder: Path = Path("build/index")) -> Retriever:
+def task_retriever(
+    task: str = "claims", folder: Path = Path("build/index")
+) -> Retriever:
     """The retriever for a task: the embedded encoder for claims, BM25 for names.
 
     An encoder of sentences knows little about a bare name, while BM25 only has to match it. The
@@ -91,14 +95,19 @@ def own_tensors(model: Any, moves: str) -> dict[str, nn.Parameter]:
     if moves == "biases":
         parts = {"encoder": model.encoder, "decoder": model.decoder}
         return {
-            f"{at}.{n}": p for at, part in parts.items() for n, p in small_parameters(part).items()
+            f"{at}.{n}": p
+            for at, part in parts.items()
+            for n, p in small_parameters(part).items()
         }
-    frozen = tuple(f"encoder.encoder.layer.{layer}." for layer in range(FROZEN_LAYERS))
+    frozen = tuple(
+        f"encoder.encoder.layer.{layer}." for layer in range(FROZEN_LAYERS)
+    )
     below = (*frozen, "encoder.embeddings.", "encoder.pooler.")
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if not name.startswith(below) and model.config.decoder.vocab_size not in parameter.shape
+        if not name.startswith(below)
+        and model.config.decoder.vocab_size not in parameter.shape
     }
 
 
@@ -161,11 +170,20 @@ def train_task(
         pairs = list(zip(questions, found, strict=True))
 
         def batch_loss(
-            step: int, number: int = number, stage: Stage = stage, pairs: Sequence = pairs
+            step: int,
+            number: int = number,
+            stage: Stage = stage,
+            pairs: Sequence = pairs,
         ) -> tuple[Tensor, dict[str, float]]:
-            torch.manual_seed(step + 1_000_003 * run.seed)  # the same dropout in a resumed run
-            shown = random.Random(f"{run.seed}-{number}-{step}").sample(pairs, stage.batch)
-            likelihood = log_likelihood(objective, reader, shown, retriever.score_scale)
+            torch.manual_seed(
+                step + 1_000_003 * run.seed
+            )  # the same dropout in a resumed run
+            shown = random.Random(f"{run.seed}-{number}-{step}").sample(
+                pairs, stage.batch
+            )
+            likelihood = log_likelihood(
+                objective, reader, shown, retriever.score_scale
+            )
             loss = -likelihood.mean()
             return loss, {"nll": loss.item()}
 
@@ -173,12 +191,22 @@ def train_task(
         train(
             f"{task}-{stage.n_docs}",
             batch_loss,
-            MasterAdamW([(list(own.values()), rate)], 0.0 if moves == "biases" else 0.01),
+            MasterAdamW(
+                [(list(own.values()), rate)], 0.0 if moves == "biases" else 0.01
+            ),
             run.cut(stage.steps),
             run.work,
             warmup=20,
             fingerprint=json.dumps(
-                [task, objective, moves, run.cut(stage.steps), rate, run.seed, source]
+                [
+                    task,
+                    objective,
+                    moves,
+                    run.cut(stage.steps),
+                    rate,
+                    run.seed,
+                    source,
+                ]
             ),
         )
     return {name: p.detach().bfloat16().contiguous() for name, p in own.items()}
@@ -187,22 +215,35 @@ def train_task(
 def base() -> str:
     """The hashes of the shared reader's files, which tell what reader the tensors belong to."""
     files = manifest()["files"]
-    return " ".join(files[f"{part}.safetensors"]["sha256"] for part in ("encoder", "decoder"))
+    return " ".join(
+        files[f"{part}.safetensors"]["sha256"]
+        for part in ("encoder", "decoder")
+    )
 
 
-def recipe(task: str, run: Run, objective: str = "rag-sequence", moves: str = "biases") -> None:
+def recipe(
+    task: str, run: Run, objective: str = "rag-sequence", moves: str = "biases"
+) -> None:
     """Train the bundled reader on a task and write `TASK.safetensors` into `run.out`.
 
     Raises
     ------
     InputError: there is no such task, objective or set of parameters.
     """
-    for given, known in ((task, TASKS), (objective, OBJECTIVES), (moves, MOVES)):
+    for given, known in (
+        (task, TASKS),
+        (objective, OBJECTIVES),
+        (moves, MOVES),
+    ):
         if given not in known:
-            raise InputError(f"{given!r} is unknown; choose from {', '.join(known)}.")
+            raise InputError(
+                f"{given!r} is unknown; choose from {', '.join(known)}."
+            )
     run.begin()
     retriever = task_retriever(task, run.work / "index")
-    own = train_task(task, reader_model(), TASKS[task](), retriever, run, objective, moves)
+    own = train_task(
+        task, reader_model(), TASKS[task](), retriever, run, objective, moves
+    )
     write_tensors(run.out / f"{task}.safetensors", own, base=base())
     write_manifest(run.out)
 

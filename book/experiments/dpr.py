@@ -32,19 +32,25 @@ VARIANTS = {
     "cross-entropy, dot": Recipe(epochs=1, similarity="dot"),
     "cross-entropy, l2": Recipe(epochs=1, similarity="l2"),
     "hinge, cosine": Recipe(epochs=1, loss="hinge"),
-    "cross-entropy, cosine, in-batch negatives only": Recipe(epochs=1, hard_negatives=0),
+    "cross-entropy, cosine, in-batch negatives only": Recipe(
+        epochs=1, hard_negatives=0
+    ),
 }
 """Every question is shown once, so that all variants train for the same few minutes."""
 
 
-def recall(retriever: Retriever, splits: Mapping[str, QuestionSet]) -> dict[str, Any]:
+def recall(
+    retriever: Retriever, splits: Mapping[str, QuestionSet]
+) -> dict[str, Any]:
     """Recall@k for every k of `KS`, and the number of questions, for every split."""
     out = {}
     for split, questions in splits.items():
         found = retriever.retrieve(questions, max(KS))
         out[split] = {
             "n": len(questions),
-            "recall": {str(k): mean_ci(hits_at_k(questions, found, k)) for k in KS},
+            "recall": {
+                str(k): mean_ci(hits_at_k(questions, found, k)) for k in KS
+            },
         }
     return out
 
@@ -53,16 +59,27 @@ def untrained(similarity: str) -> Encoder:
     """The embedded encoder, its vectors compared by `similarity`."""
     one = load_encoder()
     scale = SCALES[similarity]
-    return Encoder(one.model, one.tokenizer, one.id, one.sha256, scale, similarity=similarity)
+    return Encoder(
+        one.model,
+        one.tokenizer,
+        one.id,
+        one.sha256,
+        scale,
+        similarity=similarity,
+    )
 
 
-def trained(recipe: Recipe, corpus: Corpus, questions: QuestionSet, work: Path) -> Encoder:
+def trained(
+    recipe: Recipe, corpus: Corpus, questions: QuestionSet, work: Path
+) -> Encoder:
     """The encoder of a variant, trained into `work` or, if it is there already, loaded from it."""
     what = f"{recipe} {corpus.sha256} {questions.sha256}"
     folder = work / hashlib.sha256(what.encode()).hexdigest()[:12]
     if (folder / MANIFEST).is_file():
         return load_encoder(str(folder))
-    return train_dpr(pairs(corpus, questions, recipe.hard_negatives), folder, recipe)
+    return train_dpr(
+        pairs(corpus, questions, recipe.hard_negatives), folder, recipe
+    )
 
 
 def main(out: str, *own: str) -> None:
@@ -77,16 +94,22 @@ def main(out: str, *own: str) -> None:
 
     def dense(encoder: Callable[[], Encoder]) -> dict[str, Any]:
         towers = encoder()
-        index = build_index(corpus, work / "index", towers, progress=False, overwrite=True)
+        index = build_index(
+            corpus, work / "index", towers, progress=False, overwrite=True
+        )
         return recall(DenseRetriever(index, towers), splits)
 
     sections: dict[str, Callable[[], Any]] = {
         "bm25": lambda: recall(BM25Retriever(corpus), splits),
     }
     for similarity in SCALES:
-        sections[f"untrained, {similarity}"] = partial(dense, partial(untrained, similarity))
+        sections[f"untrained, {similarity}"] = partial(
+            dense, partial(untrained, similarity)
+        )
     for name in list(VARIANTS)[: 1 if own else None]:
-        sections[name] = partial(dense, partial(trained, VARIANTS[name], corpus, training, work))
+        sections[name] = partial(
+            dense, partial(trained, VARIANTS[name], corpus, training, work)
+        )
     write_sections(Path(out), sections)
 
 

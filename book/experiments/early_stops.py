@@ -40,7 +40,10 @@ BATCH = 16
 
 
 def _forbidden_only(
-    log_probs: Tensor, allowed: Sequence[decoding.Allowed], prefixes: Tensor, end: int
+    log_probs: Tensor,
+    allowed: Sequence[decoding.Allowed],
+    prefixes: Tensor,
+    end: int,
 ) -> Tensor:
     """What `decoding.share` is compared with: forbidden tokens lose their probability, and the
     allowed ones are not given it."""
@@ -82,7 +85,13 @@ def settings(
     """
 
     def made(length_penalty: float = 0.0, **how: Any) -> dict[str, Method]:
-        found = load(METHODS, retriever, shared=shared, length_penalty=length_penalty, **how)
+        found = load(
+            METHODS,
+            retriever,
+            shared=shared,
+            length_penalty=length_penalty,
+            **how,
+        )
         return {m.name: m for m in found}
 
     held = made(verbatim=True)
@@ -93,8 +102,13 @@ def settings(
         "one passage": (held, 1),
     }
     for penalty in PENALTIES:
-        ways[f"length penalty {penalty:g}"] = made(verbatim=True, length_penalty=penalty), 5
-    found: dict[str, dict[str, list[Answer]]] = {m: {way: [] for way in ways} for m in METHODS}
+        ways[f"length penalty {penalty:g}"] = (
+            made(verbatim=True, length_penalty=penalty),
+            5,
+        )
+    found: dict[str, dict[str, list[Answer]]] = {
+        m: {way: [] for way in ways} for m in METHODS
+    }
     for at in range(0, len(questions), BATCH):
         batch = questions[at : at + BATCH]
         for method in METHODS:
@@ -103,12 +117,16 @@ def settings(
                 with DECODING.get(way, nullcontext)():
                     found[method][way] += answer(batch, k)
     return {
-        method: {way: _scores(answers, questions) for way, answers in each.items()}
+        method: {
+            way: _scores(answers, questions) for way, answers in each.items()
+        }
         for method, each in found.items()
     }
 
 
-def objectives(retriever: Retriever, questions: Sequence[Question], free: str) -> dict[str, Any]:
+def objectives(
+    retriever: Retriever, questions: Sequence[Question], free: str
+) -> dict[str, Any]:
     """Each method's scores with the shared reader, after training by the likelihood among all words
     (the readers in the folder `free`), and by that under the rule; decoded alike."""
     readers: dict[str, dict[str, Any]] = {
@@ -118,15 +136,26 @@ def objectives(retriever: Retriever, questions: Sequence[Question], free: str) -
     }
     out: dict[str, dict[str, Any]] = {name: {} for name in METHODS}
     for training, how in readers.items():
-        methods = {m.name: m for m in load(METHODS, retriever, True, length_penalty=0.0, **how)}
+        methods = {
+            m.name: m
+            for m in load(METHODS, retriever, True, length_penalty=0.0, **how)
+        }
         for name, answers in answered(methods, questions).items():
             out[name][training] = _scores(answers, questions)
     return {"n": len(questions), **out}
 
 
-def _scores(answers: Sequence[Answer], questions: Sequence[Question]) -> dict[str, Any]:
-    kinds = [error_kind(a.text, q, None) for a, q in zip(answers, questions, strict=True)]
-    lenient = [float(contains(a.text, q.answers)) for a, q in zip(answers, questions, strict=True)]
+def _scores(
+    answers: Sequence[Answer], questions: Sequence[Question]
+) -> dict[str, Any]:
+    kinds = [
+        error_kind(a.text, q, None)
+        for a, q in zip(answers, questions, strict=True)
+    ]
+    lenient = [
+        float(contains(a.text, q.answers))
+        for a, q in zip(answers, questions, strict=True)
+    ]
     return {
         "em": mean_ci(exact_matches(answers, questions)),
         "contains": mean_ci(lenient),
@@ -134,7 +163,9 @@ def _scores(answers: Sequence[Answer], questions: Sequence[Question]) -> dict[st
     }
 
 
-def end_tokens(retriever: Retriever, questions: Sequence[Question], shared: bool) -> dict[str, Any]:
+def end_tokens(
+    retriever: Retriever, questions: Sequence[Question], shared: bool
+) -> dict[str, Any]:
     """Where an answer of several tokens could end too early, what each passage makes of it.
 
     For every prefix of a gold answer, short of the answer itself, RAG-Token's passages are of two
@@ -144,20 +175,27 @@ def end_tokens(retriever: Retriever, questions: Sequence[Question], shared: bool
     method = load(["rag-token"], retriever, shared=shared)[0]
     assert isinstance(method, RagToken)
     reader = method.reader
-    sums = {kind: {"prior": 0.0, "end": 0.0, "next": 0.0, "n": 0} for kind in ("holds", "others")}
+    sums = {
+        kind: {"prior": 0.0, "end": 0.0, "next": 0.0, "n": 0}
+        for kind in ("holds", "others")
+    }
     for question in questions:
         (retrieved,) = method.retriever.retrieve([question], 5)
         tokens = reader.answer_ids(question.answers[0])[:-1]
         if len(tokens) < 2:
             continue
-        prior = doc_log_probs([retrieved], method.retriever.score_scale)[0].exp()
+        prior = doc_log_probs([retrieved], method.retriever.score_scale)[
+            0
+        ].exp()
         memory = reader.read([question], [retrieved.passages])
         rows = torch.arange(len(retrieved.ids))
         holds = _hold(reader, retrieved, tokens)
         for cut in range(1, len(tokens)):
             ends, goes_on = (
                 reader.token_log_probs(
-                    memory, pad_labels([[*tokens[:cut], token]] * len(rows)), rows
+                    memory,
+                    pad_labels([[*tokens[:cut], token]] * len(rows)),
+                    rows,
                 )[:, -1].exp()
                 for token in (reader.end, tokens[cut])
             )
@@ -170,7 +208,10 @@ def end_tokens(retriever: Retriever, questions: Sequence[Question], shared: bool
     return {
         kind: {
             "n": each["n"],
-            **{key: each[key] / max(1, each["n"]) for key in ("prior", "end", "next")},
+            **{
+                key: each[key] / max(1, each["n"])
+                for key in ("prior", "end", "next")
+            },
         }
         for kind, each in sums.items()
     }
@@ -180,10 +221,15 @@ def _hold(reader: Any, retrieved: Retrieved, tokens: Sequence[int]) -> Tensor:
     """Which passages hold these tokens in a row, bool [n]."""
     wanted = ",".join(map(str, tokens))
     rows = [
-        [",".join(map(str, run)) for run, _, _ in reader.runs(f"{p.title}. {p.text}")]
+        [
+            ",".join(map(str, run))
+            for run, _, _ in reader.runs(f"{p.title}. {p.text}")
+        ]
         for p in retrieved.passages
     ]
-    return torch.tensor([any(f",{wanted}," in f",{run}," for run in runs) for runs in rows])
+    return torch.tensor(
+        [any(f",{wanted}," in f",{run}," for run in runs) for runs in rows]
+    )
 
 
 def main(out: Path, free: str) -> None:
@@ -197,11 +243,15 @@ def main(out: Path, free: str) -> None:
     retriever = DenseRetriever(PassageIndex.open("build/index"), load_encoder())
     sections: dict[str, Callable[[], Any]] = {"n": lambda: len(questions)}
     for name, shared in (("same weights", True), ("own training", False)):
-        sections[name] = lambda shared=shared: settings(retriever, questions, shared)
+        sections[name] = lambda shared=shared: settings(
+            retriever, questions, shared
+        )
         sections[f"end tokens, {name}"] = lambda shared=shared: end_tokens(
             retriever, questions, shared
         )
-    sections["objectives"] = lambda: objectives(retriever, dev[-TRAINED_SAMPLE:], free)
+    sections["objectives"] = lambda: objectives(
+        retriever, dev[-TRAINED_SAMPLE:], free
+    )
     write_sections(out, sections)
 
 

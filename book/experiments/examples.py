@@ -34,10 +34,14 @@ def example(
     """
     for at in range(0, len(questions), BATCH):
         batch = questions[at : at + BATCH]
-        for question, found in zip(batch, retriever.retrieve(batch, k), strict=True):
+        for question, found in zip(
+            batch, retriever.retrieve(batch, k), strict=True
+        ):
             if question.gold_passage not in found.ids[1:k]:
                 continue
-            tokens = tokenizer(question.answers[0], add_special_tokens=False)["input_ids"]
+            tokens = tokenizer(question.answers[0], add_special_tokens=False)[
+                "input_ids"
+            ]
             if len(tokens) < least:
                 continue
             if reading is None or _right(reading, question):

@@ -19,7 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ragbook.corpus import Corpus, Question, QuestionSet, load_corpus, load_questions
+from ragbook.corpus import (
+    Corpus,
+    Question,
+    QuestionSet,
+    load_corpus,
+    load_questions,
+)
 from ragbook.evaluation.metrics import exact_matches, hits_at_k
 from ragbook.evaluation.statistics import mean_ci, paired_test
 from ragbook.index import build_index
@@ -66,7 +72,9 @@ def many_and_few(
     """Exact match with many passages and with few, and the difference."""
     method = FiD(reader, retriever, verbatim=True)
     right = {
-        n: exact_matches(answered({"fid": method}, questions, n)["fid"], questions)
+        n: exact_matches(
+            answered({"fid": method}, questions, n)["fid"], questions
+        )
         for n in (many, few)
     }
     difference = paired_test(right[many], right[few])
@@ -74,13 +82,17 @@ def many_and_few(
     return {"n": len(questions), "em": em, "difference": asdict(difference)}
 
 
-def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[str, Any]:
+def passages_read(
+    retriever: Retriever, questions: Sequence[Question]
+) -> dict[str, Any]:
     """Recall of the gold passage, exact match and seconds a question for every k of `KS`; and
     RAG-Sequence, with its own question tower and fast decoding, for most of them."""
     rag, method = load(["rag-sequence", "fid"], retriever, verbatim=True)
     assert isinstance(rag, RagSequence)
     rag.thorough = False
-    out: dict[str, Any] = {name: {} for name in ("recall", "fid", "seconds", "rag-sequence, fast")}
+    out: dict[str, Any] = {
+        name: {} for name in ("recall", "fid", "seconds", "rag-sequence, fast")
+    }
     found = retriever.retrieve(questions, max(KS))
     for k in KS:
         methods: dict[str, Method] = {"fid": method}
@@ -90,7 +102,9 @@ def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[s
         answers = answered(methods, questions, k)
         for name, own in answers.items():
             out[name][str(k)] = mean_ci(exact_matches(own, questions))
-        out["seconds"][str(k)] = float(np.mean([answer.seconds for answer in answers["fid"]]))
+        out["seconds"][str(k)] = float(
+            np.mean([answer.seconds for answer in answers["fid"]])
+        )
     return {"n": len(questions), **out}
 
 
@@ -98,23 +112,36 @@ def distractors(
     corpus: Corpus, retriever: Retriever, questions: Sequence[Question]
 ) -> dict[str, Any]:
     """Exact match with the gold passage and different numbers of other retrieved passages."""
-    method = FiD(load_reader(method="fid"), OracleRetriever(corpus, retriever), verbatim=True)
+    method = FiD(
+        load_reader(method="fid"),
+        OracleRetriever(corpus, retriever),
+        verbatim=True,
+    )
     em = {
         str(count): mean_ci(
-            exact_matches(answered({"fid": method}, questions, 1 + count)["fid"], questions)
+            exact_matches(
+                answered({"fid": method}, questions, 1 + count)["fid"],
+                questions,
+            )
         )
         for count in DISTRACTORS
     }
     return {"n": len(questions), "em": em}
 
 
-def evidence(retriever: Retriever, questions: Sequence[Question], k: int = 5) -> dict[str, Any]:
+def evidence(
+    retriever: Retriever, questions: Sequence[Question], k: int = 5
+) -> dict[str, Any]:
     """For the questions whose gold passage is retrieved: how often each kind of evidence is highest
     on it, and the differences; and the right answers' log-likelihood under FiD and RAG."""
-    method, shared = FiD(load_reader(method="fid"), retriever, verbatim=True), load_reader()
+    method, shared = (
+        FiD(load_reader(method="fid"), retriever, verbatim=True),
+        load_reader(),
+    )
     alike = [kind(shared, retriever) for kind in (FiD, RagSequence, RagToken)]
     hits: dict[str, list[float]] = {
-        name: [] for name in ("retriever", "attention", "first token", "leave one out")
+        name: []
+        for name in ("retriever", "attention", "first token", "leave one out")
     }
     nll: dict[str, list[float]] = {one.name: [] for one in alike}
     for at in range(0, len(questions), BATCH):
@@ -167,7 +194,13 @@ def damaged(layers: Sequence[int] = REDRAWN, seed: int = 0) -> Encoder:
                     part.weight.fill_(1)
                     part.bias.zero_()
     sha256 = weights_sha256(whole.model)
-    return Encoder(whole.model, whole.tokenizer, "minilm, damaged", sha256, whole.score_scale)
+    return Encoder(
+        whole.model,
+        whole.tokenizer,
+        "minilm, damaged",
+        sha256,
+        whole.score_scale,
+    )
 
 
 def distillation(
@@ -187,18 +220,32 @@ def distillation(
         row: dict[str, Any] = {}
         for split, questions in splits.items():
             found = retriever.retrieve(list(questions), max(RECALL_KS))
-            recall = {str(k): mean_ci(hits_at_k(list(questions), found, k)) for k in RECALL_KS}
+            recall = {
+                str(k): mean_ci(hits_at_k(list(questions), found, k))
+                for k in RECALL_KS
+            }
             row[split] = {"n": len(questions), "recall": recall}
             hits[split].append(hits_at_k(list(questions), found, 5))
         sample = list(next(iter(splits.values())))[:SAMPLE]
-        answers = answered({"fid": FiD(reader, retriever, verbatim=True)}, sample, 5)["fid"]
-        rounds.append(row | {"em": {"n": len(sample), **mean_ci(exact_matches(answers, sample))}})
+        answers = answered(
+            {"fid": FiD(reader, retriever, verbatim=True)}, sample, 5
+        )["fid"]
+        rounds.append(
+            row
+            | {
+                "em": {
+                    "n": len(sample),
+                    **mean_ci(exact_matches(answers, sample)),
+                }
+            }
+        )
         print(rounds[-1], flush=True)
     return {
         "recipe": asdict(recipe),
         "rounds": rounds,
         "difference": {
-            split: asdict(paired_test(values[-1], values[0])) for split, values in hits.items()
+            split: asdict(paired_test(values[-1], values[0]))
+            for split, values in hits.items()
         },
     }
 
@@ -208,22 +255,39 @@ def main(out: str, *own: str) -> None:
     corpus = load_corpus(own[0] if own else "miniwiki")
     train = load_questions(own[1] if own else "miniwiki", "train")
     dev = load_questions(own[2] if own else "miniwiki", "dev")
-    splits = {"dev": dev} if own else {"dev": dev, "test": load_questions("miniwiki", "test")}
+    splits = (
+        {"dev": dev}
+        if own
+        else {"dev": dev, "test": load_questions("miniwiki", "test")}
+    )
     last = list([*splits.values()][-1])
-    reader, encoder = load_reader(own[3] if own else BUNDLED, "fid"), load_encoder()
+    reader, encoder = (
+        load_reader(own[3] if own else BUNDLED, "fid"),
+        load_encoder(),
+    )
     folder = Path("build") / f"distil-{train.sha256[:8]}"
     index = build_index(corpus, folder / "embedded", encoder, progress=False)
     retriever, sample = DenseRetriever(index, encoder), list(dev)[:SAMPLE]
     sections: dict[str, Callable[[], Any]] = {
         "distillation": lambda: distillation(
-            reader, damaged(), corpus, train, splits, folder, BRIEFLY if own else FROM_DAMAGED
+            reader,
+            damaged(),
+            corpus,
+            train,
+            splits,
+            folder,
+            BRIEFLY if own else FROM_DAMAGED,
         ),
-        "many and one": lambda: many_and_few(reader, retriever, last[:TEST_SAMPLE]),
+        "many and one": lambda: many_and_few(
+            reader, retriever, last[:TEST_SAMPLE]
+        ),
     }
     if not own:
         hybrid = HybridRetriever(retriever, BM25Retriever(corpus))
         sections |= {
-            "many and one, hybrid": lambda: many_and_few(reader, hybrid, last[:TEST_SAMPLE]),
+            "many and one, hybrid": lambda: many_and_few(
+                reader, hybrid, last[:TEST_SAMPLE]
+            ),
             "twenty and five": lambda: many_and_few(
                 reader, retriever, last[:TEST_SAMPLE], many=20, few=5
             ),

@@ -11,9 +11,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ragbook.figures import BLUE, COLOURS, FAINT, INK, MARKERS, STYLE, CheckedFigure
+from ragbook.figures import (
+    BLUE,
+    COLOURS,
+    FAINT,
+    INK,
+    MARKERS,
+    STYLE,
+    CheckedFigure,
+)
 
-ORDER = ("closed-book", "knn-lm", "realm", "rag-sequence", "rag-token", "fid", "in-context")
+ORDER = (
+    "closed-book",
+    "knn-lm",
+    "realm",
+    "rag-sequence",
+    "rag-token",
+    "fid",
+    "in-context",
+)
 """The methods in the order of the colours, so that each looks the same in every figure."""
 
 __all__ = [
@@ -43,7 +59,14 @@ def recall_curve(recall: Mapping[str, Mapping[int, float]]) -> CheckedFigure:
         for name, (colour, marker) in _looks(recall).items():
             ks = sorted(recall[name])
             percent = [100 * recall[name][k] for k in ks]
-            axes.plot(ks, percent, color=colour, marker=marker, markersize=5, label=name)
+            axes.plot(
+                ks,
+                percent,
+                color=colour,
+                marker=marker,
+                markersize=5,
+                label=name,
+            )
         ticks = sorted({k for curve in recall.values() for k in curve})
         axes.set_xscale("log")
         axes.set_xticks(ticks, labels=[str(k) for k in ticks])
@@ -55,7 +78,10 @@ def recall_curve(recall: Mapping[str, Mapping[int, float]]) -> CheckedFigure:
 
 
 def lines(
-    series: Mapping[str, Mapping[float, float]], xlabel: str, ylabel: str, log: bool = False
+    series: Mapping[str, Mapping[float, float]],
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
 ) -> CheckedFigure:
     """Several curves over the same quantity, one line each.
 
@@ -70,7 +96,9 @@ def lines(
         for name, (colour, marker) in _looks(series).items():
             xs = sorted(series[name])
             ys = [series[name][x] for x in xs]
-            axes.plot(xs, ys, color=colour, marker=marker, markersize=5, label=name)
+            axes.plot(
+                xs, ys, color=colour, marker=marker, markersize=5, label=name
+            )
         if log:
             ticks = sorted({x for curve in series.values() for x in curve})
             axes.set_xscale("log")
@@ -86,7 +114,9 @@ def lines(
 def bars(values: Mapping[str, float], xlabel: str) -> CheckedFigure:
     """One horizontal bar for each name, the first on top."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.2, 0.9 + 0.32 * len(values)), layout="constrained")
+        figure = Figure(
+            figsize=(6.2, 0.9 + 0.32 * len(values)), layout="constrained"
+        )
         axes = figure.subplots()
         axes.grid(axis="x")
         axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
@@ -114,31 +144,53 @@ def heat_map(
             value = float(values[row, column])
             colour = "white" if value > middle else INK
             shown = f"{value:.2f}".replace("-0.00", "0.00")
-            axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=7)
-        axes.set_xticks(range(len(columns)), labels=list(columns), rotation=45, ha="right")
+            axes.text(
+                column,
+                row,
+                shown,
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=7,
+            )
+        axes.set_xticks(
+            range(len(columns)), labels=list(columns), rotation=45, ha="right"
+        )
         axes.set_yticks(range(len(rows)), labels=list(rows))
         axes.set_title(label)
         axes.tick_params(length=0)
     return CheckedFigure(figure)
 
 
-def grouped(groups: Mapping[str, Mapping[str, Mapping[str, Any]]], xlabel: str) -> CheckedFigure:
+def grouped(
+    groups: Mapping[str, Mapping[str, Mapping[str, Any]]], xlabel: str
+) -> CheckedFigure:
     """Means with their intervals: a row for each group, the first on top, a colour for each name.
 
     Args:
         groups: for each row's name, ``{name: {"mean": float, "ci95": (low, high)}}``; shares in
             0..1 are shown as percentages. A name may be missing from a group.
     """
-    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    names = list(
+        dict.fromkeys(name for group in groups.values() for name in group)
+    )
     step = 0.8 / max(len(names), 1)
     with matplotlib.rc_context(STYLE):
         size = (6.6, 1.2 + 0.17 * len(groups) * (len(names) + 1))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.grid(axis="x")
-        for number, (name, (colour, marker)) in enumerate(_looks(names).items()):
-            rows = [row for row, group in enumerate(groups.values()) if name in group]
-            entries = [group[name] for group in groups.values() if name in group]
+        for number, (name, (colour, marker)) in enumerate(
+            _looks(names).items()
+        ):
+            rows = [
+                row
+                for row, group in enumerate(groups.values())
+                if name in group
+            ]
+            entries = [
+                group[name] for group in groups.values() if name in group
+            ]
             at = np.array(rows) + (number - (len(names) - 1) / 2) * step
             _intervals(axes, entries, at, colour, marker, name, across=True)
         for row in range(1, len(groups)):
@@ -169,13 +221,24 @@ def curves(
         axes = figure.subplots()
         axes.grid()
         ticks = sorted({x for curve in series.values() for x in curve})
-        for number, (name, (colour, marker)) in enumerate(_looks(series).items()):
+        for number, (name, (colour, marker)) in enumerate(
+            _looks(series).items()
+        ):
             xs = sorted(series[name])
             entries = [series[name][x] for x in xs]
             # Shifted a little, so that no interval hides another.
             shift = (number - (len(series) - 1) / 2) * 0.012
-            at = np.array(xs) * 10**shift if log else np.array(xs) + shift * (ticks[-1] - ticks[0])
-            axes.plot(at, [100 * e["mean"] for e in entries], color=colour, linewidth=1)
+            at = (
+                np.array(xs) * 10**shift
+                if log
+                else np.array(xs) + shift * (ticks[-1] - ticks[0])
+            )
+            axes.plot(
+                at,
+                [100 * e["mean"] for e in entries],
+                color=colour,
+                linewidth=1,
+            )
             _intervals(axes, entries, at, colour, marker, name, across=False)
         if log:
             axes.set_xscale("log")
@@ -189,7 +252,9 @@ def curves(
 
 
 def trade_off(
-    points: Mapping[str, tuple[float, Mapping[str, Any]]], front: Sequence[str], xlabel: str
+    points: Mapping[str, tuple[float, Mapping[str, Any]]],
+    front: Sequence[str],
+    xlabel: str,
 ) -> CheckedFigure:
     """Accuracy against cost: a point for each method, and a line through those that no other beats.
 
@@ -204,7 +269,15 @@ def trade_off(
         axes.grid()
         for name, (colour, marker) in _looks(points).items():
             cost, entry = points[name]
-            _intervals(axes, [entry], np.array([cost]), colour, marker, name, across=False)
+            _intervals(
+                axes,
+                [entry],
+                np.array([cost]),
+                colour,
+                marker,
+                name,
+                across=False,
+            )
         axes.plot(
             [points[name][0] for name in front],
             [100 * points[name][1]["mean"] for name in front],
@@ -234,7 +307,11 @@ def calibration(found: Mapping[str, Mapping[str, Any]]) -> CheckedFigure:
     with matplotlib.rc_context(STYLE):
         size = (2.3 * columns + 0.4, 2.3 * rows + 0.3)
         figure = Figure(figsize=size, layout="constrained")
-        panels = np.ravel(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
+        panels = np.ravel(
+            figure.subplots(
+                rows, columns, sharex=True, sharey=True, squeeze=False
+            )
+        )
         for panel, (name, entry) in zip(panels, found.items(), strict=False):
             panel.grid()
             panel.plot([0, 1], [0, 100], color=INK, linestyle=":", linewidth=1)
@@ -257,7 +334,9 @@ def places(stages: Sequence[tuple[str, str, str]]) -> CheckedFigure:
     """
     width = 1.5
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width * len(stages), 1.6), layout="constrained")
+        figure = Figure(
+            figsize=(width * len(stages), 1.6), layout="constrained"
+        )
         axes = figure.subplots()
         axes.set_axis_off()
         axes.set_xlim(-0.5, len(stages) - 0.5)
@@ -265,11 +344,31 @@ def places(stages: Sequence[tuple[str, str, str]]) -> CheckedFigure:
         for number, (stage, combined, method) in enumerate(stages):
             colour, _ = _looks([method])[method]
             axes.plot(
-                [number - 0.3, number + 0.3], [0.62, 0.62], color=colour, linewidth=3, label=method
+                [number - 0.3, number + 0.3],
+                [0.62, 0.62],
+                color=colour,
+                linewidth=3,
+                label=method,
             )
-            axes.text(number, 0.78, method, ha="center", va="bottom", color=INK, weight="bold")
+            axes.text(
+                number,
+                0.78,
+                method,
+                ha="center",
+                va="bottom",
+                color=INK,
+                weight="bold",
+            )
             axes.text(number, 0.2, stage, ha="center", va="center", color=INK)
-            axes.text(number, -0.2, combined, ha="center", va="top", color=INK, fontsize=8)
+            axes.text(
+                number,
+                -0.2,
+                combined,
+                ha="center",
+                va="top",
+                color=INK,
+                fontsize=8,
+            )
             if number:
                 axes.plot(
                     [number - 0.62, number - 0.38], [0.2, 0.2], color=FAINT, linewidth=1.5,
@@ -285,10 +384,19 @@ def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     there are more names than colours, colours are used again with other markers.
     """
     names = list(names)
-    free = (at for at in itertools.count() if at >= len(ORDER) or ORDER[at] not in names)
-    places = [ORDER.index(name) if name in ORDER else next(free) for name in names]
+    free = (
+        at
+        for at in itertools.count()
+        if at >= len(ORDER) or ORDER[at] not in names
+    )
+    places = [
+        ORDER.index(name) if name in ORDER else next(free) for name in names
+    ]
     return {
-        name: (COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)])
+        name: (
+            COLOURS[at % len(COLOURS)],
+            MARKERS[(at + at // len(COLOURS)) % len(MARKERS)],
+        )
         for name, at in zip(names, places, strict=True)
     }
 
@@ -304,7 +412,10 @@ def _intervals(
 ) -> None:
     """Points in percent with their intervals, along x if `across`, else along y."""
     mean = 100 * np.array([entry["mean"] for entry in entries], float)
-    low, high = 100 * np.array([entry["ci95"] for entry in entries], float).reshape(-1, 2).T
+    low, high = (
+        100
+        * np.array([entry["ci95"] for entry in entries], float).reshape(-1, 2).T
+    )
     error = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
     axes.errorbar(
         mean if across else at,

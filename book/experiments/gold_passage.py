@@ -43,20 +43,29 @@ class Shown:
     def __init__(self, shown: Mapping[str, Retrieved]) -> None:
         self.shown = shown
 
-    def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
+    def retrieve(
+        self, questions: Sequence[Question], k: int
+    ) -> list[Retrieved]:
         """The given passages, looked up by each question's gold passage."""
-        return [self.shown[str(question.gold_passage)] for question in questions]
+        return [
+            self.shown[str(question.gold_passage)] for question in questions
+        ]
 
 
-def invented(n_passages: int, words: list[str], count: int = WORLDS) -> tuple[QuestionSet, Shown]:
+def invented(
+    n_passages: int, words: list[str], count: int = WORLDS
+) -> tuple[QuestionSet, Shown]:
     """Questions about invented worlds, each with its own passages."""
     rng = random.Random(f"{SEED}-{n_passages}")
     questions, shown = [], {}
     for number in range(count):
         drawn = worlds.example(rng, n_passages, (1, 6), 0.0, words)
-        asked = Question(drawn.question.text, drawn.question.answers, str(number))
+        asked = Question(
+            drawn.question.text, drawn.question.answers, str(number)
+        )
         ids = tuple(
-            str(number) if at == drawn.gold else f"{number}-{at}" for at in range(n_passages)
+            str(number) if at == drawn.gold else f"{number}-{at}"
+            for at in range(n_passages)
         )
         scores = np.zeros(n_passages, dtype=np.float32)
         shown[str(number)] = Retrieved(ids, scores, drawn.passages)
@@ -87,15 +96,20 @@ def asked_for(question: Question) -> str:
 
 
 def exact_match_by(
-    key: Callable[[Question], str], comparison: Comparison, questions: QuestionSet
+    key: Callable[[Question], str],
+    comparison: Comparison,
+    questions: QuestionSet,
 ) -> dict[str, dict[str, float]]:
     """Exact match on each sort of question, with their number: sort -> method -> share."""
     sorts: dict[str, list[dict[str, Any]]] = {}
-    for prediction, question in zip(comparison.predictions, questions, strict=True):
+    for prediction, question in zip(
+        comparison.predictions, questions, strict=True
+    ):
         sorts.setdefault(key(question), []).append(prediction["methods"])
     return {
         f"{sort} (n = {len(rows)})": {
-            name: float(np.mean([row[name]["em"] for row in rows])) for name in rows[0]
+            name: float(np.mean([row[name]["em"] for row in rows]))
+            for name in rows[0]
         }
         for sort, rows in sorted(sorts.items())
     }
@@ -107,16 +121,24 @@ def main(split: str = "dev", reader: str = BUNDLED) -> None:
     from ragbook.index import build_index
     from ragbook.retrieval import DenseRetriever
 
-    encoder, corpus, questions = load_encoder(), miniwiki.corpus(), miniwiki.questions(split)
+    encoder, corpus, questions = (
+        load_encoder(),
+        miniwiki.corpus(),
+        miniwiki.questions(split),
+    )
     index = build_index(corpus, Path("build/index"), encoder, progress=False)
     oracle = OracleRetriever(corpus, DenseRetriever(index, encoder))
     settings: list[tuple[str, QuestionSet, Retriever, int]] = [
         (f"gold and {k - 1} others", questions, oracle, k) for k in (1, 5, 10)
     ]
     words = vocabulary_words(encoder.tokenizer)
-    settings += [(f"worlds, {n} passages", *invented(n, words), n) for n in (1, 5)]
+    settings += [
+        (f"worlds, {n} passages", *invented(n, words), n) for n in (1, 5)
+    ]
     for name, asked, retriever, k in settings:
-        comparison = compare(readers(retriever, reader), asked, k=k, progress=False)
+        comparison = compare(
+            readers(retriever, reader), asked, k=k, progress=False
+        )
         for method, scores in comparison.results["methods"].items():
             low, high = scores["ci95"]["em"]
             print(
@@ -126,8 +148,13 @@ def main(split: str = "dev", reader: str = BUNDLED) -> None:
             )
         if k == 1 and retriever is oracle:
             for key in (lambda question: question.kind, asked_for):
-                for sort, shares in exact_match_by(key, comparison, asked).items():
-                    print(f"    {sort:<24}", {m: f"{100 * s:.1f}" for m, s in shares.items()})
+                for sort, shares in exact_match_by(
+                    key, comparison, asked
+                ).items():
+                    print(
+                        f"    {sort:<24}",
+                        {m: f"{100 * s:.1f}" for m, s in shares.items()},
+                    )
 
 
 if __name__ == "__main__":

@@ -63,11 +63,15 @@ class Settings:
     lam: float
     temperature: float
     weigh: adaptive.AdaptiveLambda
-    dev: dict[str, float]  # perplexities on dev; with the adaptive weight, cross-fitted
+    dev: dict[
+        str, float
+    ]  # perplexities on dev; with the adaptive weight, cross-fitted
 
     def described(self) -> dict[str, Any]:
         """The settings as JSON, with the weights of the adaptive lambda's regression by feature."""
-        weights = zip(adaptive.FEATURES, self.weigh.weights.round(3).tolist(), strict=True)
+        weights = zip(
+            adaptive.FEATURES, self.weigh.weights.round(3).tolist(), strict=True
+        )
         return {
             "lam": self.lam,
             "temperature": self.temperature,
@@ -78,7 +82,10 @@ class Settings:
 
 def knn(found: Sequence[Neighbours], temperature: float) -> list[Tensor]:
     """log p_kNN of every token: for each document a tensor [N], nats."""
-    return [knn_target_log_prob(distances, hits, temperature) for distances, hits, _ in found]
+    return [
+        knn_target_log_prob(distances, hits, temperature)
+        for distances, hits, _ in found
+    ]
 
 
 def perplexity_of(log_probs: Sequence[Tensor]) -> float:
@@ -103,15 +110,22 @@ def settle(base: Sequence[Tensor], found: Sequence[Neighbours]) -> Settings:
         "knn-lm": perplexity_of(mixed(base, neighbours, [lam] * len(base))),
         "adaptive": perplexity_of(mixed(base, neighbours, weights)),
     }
-    weigh = adaptive.fit(torch.cat(features), torch.cat(list(base)), torch.cat(neighbours))
+    weigh = adaptive.fit(
+        torch.cat(features), torch.cat(list(base)), torch.cat(neighbours)
+    )
     return Settings(lam, temperature, weigh, perplexities)
 
 
 def mixed(
-    base: Sequence[Tensor], neighbours: Sequence[Tensor], weights: Sequence[float | Tensor]
+    base: Sequence[Tensor],
+    neighbours: Sequence[Tensor],
+    weights: Sequence[float | Tensor],
 ) -> list[Tensor]:
     """log p of kNN-LM of every token, with each document's weight or weights."""
-    return [interpolate(b, n, w) for b, n, w in zip(base, neighbours, weights, strict=True)]
+    return [
+        interpolate(b, n, w)
+        for b, n, w in zip(base, neighbours, weights, strict=True)
+    ]
 
 
 def relative_difference(
@@ -127,12 +141,20 @@ def relative_difference(
     """
     tokens = np.array([len(one) for one in base])
     gains = np.array(
-        [float((a.double() - b.double()).sum()) for a, b in zip(log_probs, base, strict=True)]
+        [
+            float((a.double() - b.double()).sum())
+            for a, b in zip(log_probs, base, strict=True)
+        ]
     )
-    drawn = np.random.default_rng(seed).integers(0, len(tokens), (RESAMPLES, len(tokens)))
+    drawn = np.random.default_rng(seed).integers(
+        0, len(tokens), (RESAMPLES, len(tokens))
+    )
     resampled = np.exp(-gains[drawn].sum(1) / tokens[drawn].sum(1)) - 1
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return float(np.exp(-gains.sum() / tokens.sum()) - 1), (float(low), float(high))
+    return float(np.exp(-gains.sum() / tokens.sum()) - 1), (
+        float(low),
+        float(high),
+    )
 
 
 def perplexities(
@@ -153,7 +175,9 @@ def perplexities(
     ways: dict[str, Sequence[Tensor]] = {
         "base": base,
         "knn-lm": mixed(base, neighbours, [settings.lam] * len(base)),
-        "adaptive": mixed(base, neighbours, [settings.weigh(f) for _, _, f in found]),
+        "adaptive": mixed(
+            base, neighbours, [settings.weigh(f) for _, _, f in found]
+        ),
     }
     if in_context is not None:
         ways["in-context"] = in_context
@@ -167,7 +191,9 @@ def perplexities(
             "tokens": sum(map(len, base)),
             "articles": len(base),
         }
-    out["adaptive"]["from_knn_lm"] = relative_difference(ways["adaptive"], ways["knn-lm"])
+    out["adaptive"]["from_knn_lm"] = relative_difference(
+        ways["adaptive"], ways["knn-lm"]
+    )
     return out
 
 
@@ -182,7 +208,9 @@ def first_pairs(datastore: Datastore, passages: int) -> Search:
     return lambda queries, k: neighbours.exact(keys, queries, k)
 
 
-def surface(base: Sequence[Tensor], found: Sequence[Neighbours]) -> dict[str, Any]:
+def surface(
+    base: Sequence[Tensor], found: Sequence[Neighbours]
+) -> dict[str, Any]:
     """Perplexity for every lambda and temperature, and the lowest for each number of neighbours.
 
     Parameters
@@ -192,12 +220,18 @@ def surface(base: Sequence[Tensor], found: Sequence[Neighbours]) -> dict[str, An
     distances, hits, _ = zip(*found, strict=True)
     most = distances[0].shape[1]
     ks = [*(k for k in KS if k < most), most]
-    perplexities = grid(torch.cat(list(base)), distances, hits, LAMS, TEMPERATURES, ks).neg().exp()
+    perplexities = (
+        grid(torch.cat(list(base)), distances, hits, LAMS, TEMPERATURES, ks)
+        .neg()
+        .exp()
+    )
     return {
         "lams": LAMS,
         "temperatures": TEMPERATURES,
         "perplexity": perplexities[-1].tolist(),
-        "ks": dict(zip(map(str, ks), perplexities.amin((1, 2)).tolist(), strict=True)),
+        "ks": dict(
+            zip(map(str, ks), perplexities.amin((1, 2)).tolist(), strict=True)
+        ),
     }
 
 
@@ -215,7 +249,9 @@ def growth(
     for share in SHARES:
         passages = max(1, round(share * len(datastore.passages)))
         search = first_pairs(datastore, passages)
-        distances, hits, _ = zip(*look_up(dev, datastore, K, search), strict=True)
+        distances, hits, _ = zip(
+            *look_up(dev, datastore, K, search), strict=True
+        )
         lam, temperature, _ = tune(torch.cat(base_of(dev)), distances, hits)
         found = knn(look_up(test, datastore, K, search), temperature)
         log_probs = mixed(base, found, [lam] * len(base))
@@ -243,10 +279,18 @@ def shuffled(corpus: Corpus, seed: int = 0) -> Corpus:
 def whole_articles(corpus: Corpus) -> Corpus:
     """One passage for each run of passages with the same title, so that the passages before it in
     the article are part of a key's context."""
-    runs = [list(run) for _, run in itertools.groupby(corpus, key=lambda passage: passage.title)]
+    runs = [
+        list(run)
+        for _, run in itertools.groupby(
+            corpus, key=lambda passage: passage.title
+        )
+    ]
     return Corpus(
         f"{corpus.name}-articles",
-        [Passage(run[0].id, run[0].title, " ".join(p.text for p in run)) for run in runs],
+        [
+            Passage(run[0].id, run[0].title, " ".join(p.text for p in run))
+            for run in runs
+        ],
     )
 
 
@@ -277,7 +321,9 @@ def report(
         return {
             "k": K,
             "pairs": len(datastore),
-            "bytes": sum(file["bytes"] for file in datastore.manifest["files"].values()),
+            "bytes": sum(
+                file["bytes"] for file in datastore.manifest["files"].values()
+            ),
             "dev_articles": len(dev),
             "dev_tokens": sum(map(len, dev_base)),
             **settings.described(),
@@ -300,13 +346,19 @@ def report(
             for one in (store, datastore)
         ]
         difference, ci95 = relative_difference(ways[0], ways[1])
-        return {"perplexity": perplexity_of(ways[0]), "difference": difference, "ci95": ci95}
+        return {
+            "perplexity": perplexity_of(ways[0]),
+            "difference": difference,
+            "ci95": ci95,
+        }
 
     def searched() -> dict[str, Any] | None:
         if len(datastore) < neighbours.FEWEST:
             return None
         store = add_approximate(datastore)
-        return approximation(contexts, store, settings.lam, settings.temperature, K, probes)
+        return approximation(
+            contexts, store, settings.lam, settings.temperature, K, probes
+        )
 
     write_sections(
         path,
@@ -323,7 +375,10 @@ def report(
 
 def heldout_texts(split: str) -> list[str]:
     """MiniWiki's held-out articles of "dev" or "test", each as one text."""
-    return ["\n".join(p.text for p in article.passages) for article in miniwiki.heldout(split)]
+    return [
+        "\n".join(p.text for p in article.passages)
+        for article in miniwiki.heldout(split)
+    ]
 
 
 def main(out: str) -> None:

@@ -62,27 +62,45 @@ class Articles:
             )
         tests, devs = len(articles) // 6, len(articles) // 12
         self.test = [article.text for article in articles[-tests:]]
-        self.dev = [article.text for article in articles[-tests - devs : -tests]]
+        self.dev = [
+            article.text for article in articles[-tests - devs : -tests]
+        ]
         self.known = Corpus("own-text", articles[:-tests])
         self.earlier = Corpus("own-text-without-dev", articles[: -tests - devs])
 
 
-def bundled(articles: Articles, lm: LanguageModel, datastore: Datastore) -> dict[str, Any]:
+def bundled(
+    articles: Articles, lm: LanguageModel, datastore: Datastore
+) -> dict[str, Any]:
     """The bundled model with the articles as its memory, and the settings tuned on dev."""
     without_dev = first_pairs(datastore, len(articles.earlier))
-    dev, test = (contexts_of(texts, lm) for texts in (articles.dev, articles.test))
+    dev, test = (
+        contexts_of(texts, lm) for texts in (articles.dev, articles.test)
+    )
     settings = settle(base_of(dev), look_up(dev, datastore, K, without_dev))
-    measured = perplexities(base_of(test), look_up(test, datastore, K), settings)
-    return {"pairs": len(datastore), "settings": settings.described(), "test": measured}
+    measured = perplexities(
+        base_of(test), look_up(test, datastore, K), settings
+    )
+    return {
+        "pairs": len(datastore),
+        "settings": settings.described(),
+        "test": measured,
+    }
 
 
 def adapted(articles: Articles, work: Path, stores: Path) -> dict[str, Any]:
     """The model trained on the articles, with them as its memory, and the settings tuned on dev."""
-    first = adapt_lm(Run(work / "lm-without-dev", resume=True), articles.earlier)
+    first = adapt_lm(
+        Run(work / "lm-without-dev", resume=True), articles.earlier
+    )
     dev = contexts_of(articles.dev, first)
-    store = build_datastore(articles.earlier, stores / "adapted-without-dev", first)
+    store = build_datastore(
+        articles.earlier, stores / "adapted-without-dev", first
+    )
     settings = settle(base_of(dev), look_up(dev, store, K))
-    lm = adapt_lm(Run(work / "lm", steps=MORE_STEPS, resume=True), articles.known, first)
+    lm = adapt_lm(
+        Run(work / "lm", steps=MORE_STEPS, resume=True), articles.known, first
+    )
     test = contexts_of(articles.test, lm)
     store = build_datastore(articles.known, stores / "adapted", lm)
     passages = Corpus("own-text", split_passages(articles.known))
@@ -98,20 +116,30 @@ def adapted(articles: Articles, work: Path, stores: Path) -> dict[str, Any]:
 
 
 def crossed(
-    texts: tuple[Sequence[str], Sequence[str]], lm: LanguageModel, memory: Datastore
+    texts: tuple[Sequence[str], Sequence[str]],
+    lm: LanguageModel,
+    memory: Datastore,
 ) -> dict[str, Any]:
     """Results on `texts`, (dev, test) documents of one domain, with the memory of another, whose
     weight is tuned on dev."""
     dev, test = (contexts_of(part, lm) for part in texts)
     settings = settle(base_of(dev), look_up(dev, memory, K))
     measured = perplexities(base_of(test), look_up(test, memory, K), settings)
-    return {"pairs": len(memory), "settings": settings.described(), "test": measured}
+    return {
+        "pairs": len(memory),
+        "settings": settings.described(),
+        "test": measured,
+    }
 
 
 def main(path: str, out: str, work: str = "build/own-text") -> None:
     """Measure everything that `out` does not hold yet."""
     articles, lm = Articles(Path(path)), load_language_model()
-    parts = {"memory": articles.known, "dev": articles.dev, "test": articles.test}
+    parts = {
+        "memory": articles.known,
+        "dev": articles.dev,
+        "test": articles.test,
+    }
     own = build_datastore(articles.known, Path(work) / "bundled", lm)
     corpus = shuffled(miniwiki.corpus())
     wiki = build_datastore(corpus, STORES / corpus.name, lm)
@@ -120,7 +148,9 @@ def main(path: str, out: str, work: str = "build/own-text") -> None:
     write_sections(
         Path(out),
         {
-            "articles": lambda: {name: len(part) for name, part in parts.items()},
+            "articles": lambda: {
+                name: len(part) for name, part in parts.items()
+            },
             "bundled": lambda: bundled(articles, lm, own),
             "adapted": lambda: adapted(articles, Path(work), Path(work)),
             "miniwiki, own memory": lambda: crossed(held_out, lm, wiki),

@@ -46,7 +46,9 @@ def text(content: str) -> Write:
 
 def lines(*rows: Any) -> Write:
     """What writes JSON lines."""
-    return text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    )
 
 
 def _json(value: Any) -> Write:
@@ -56,7 +58,9 @@ def _json(value: Any) -> Write:
 def _table(rows: Iterable[Iterable[str]], separator: str) -> Write:
     def write(path: Path) -> None:
         out = io.StringIO()
-        csv.writer(out, delimiter=separator, lineterminator="\n").writerows(rows)
+        csv.writer(out, delimiter=separator, lineterminator="\n").writerows(
+            rows
+        )
         path.write_text(out.getvalue(), encoding="utf-8")
 
     return write
@@ -69,7 +73,10 @@ def _parquet(rows: list[dict[str, Any]]) -> Write:
 def _arrow(rows: list[dict[str, Any]]) -> Write:
     def write(path: Path) -> None:
         table = pa.Table.from_pylist(rows)
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        with (
+            pa.OSFile(str(path), "wb") as sink,
+            pa.ipc.new_file(sink, table.schema) as writer,
+        ):
             writer.write_table(table)
 
     return write
@@ -88,7 +95,10 @@ def _saved(rows: list[dict[str, Any]]) -> Write:
                 pa.ipc.new_stream(sink, table.schema) as writer,
             ):
                 writer.write_table(table)
-        state = {"_data_files": [{"filename": name} for name in names], "_split": "train"}
+        state = {
+            "_data_files": [{"filename": name} for name in names],
+            "_split": "train",
+        }
         (path / "state.json").write_text(json.dumps(state))
         (path / "dataset_info.json").write_text("{}")
 
@@ -116,10 +126,20 @@ def content(example: Example) -> bytes:
     return _bytes(example.write)
 
 
-ELBE = ("e1", "Elbe", "The Elbe rises in the Giant Mountains and reaches the sea at Cuxhaven.")
-ODER = ("o2", "Oder", "The Oder rises in Moravia; Szczecin lies near its mouth.")
+ELBE = (
+    "e1",
+    "Elbe",
+    "The Elbe rises in the Giant Mountains and reaches the sea at Cuxhaven.",
+)
+ODER = (
+    "o2",
+    "Oder",
+    "The Oder rises in Moravia; Szczecin lies near its mouth.",
+)
 BOTH = (ELBE, ODER)
-_ROWS: list[dict[str, Any]] = [dict(zip(("id", "title", "text"), row, strict=True)) for row in BOTH]
+_ROWS: list[dict[str, Any]] = [
+    dict(zip(("id", "title", "text"), row, strict=True)) for row in BOTH
+]
 _HUB = "huggingface.co/docs/datasets"
 
 PASSAGES = (
@@ -127,14 +147,18 @@ PASSAGES = (
         "DPR",
         "github.com/facebookresearch/DPR, psgs_w100.tsv",
         "psgs.tsv",
-        _table([("id", "text", "title"), *((i, x, t) for i, t, x in BOTH)], "\t"),
+        _table(
+            [("id", "text", "title"), *((i, x, t) for i, t, x in BOTH)], "\t"
+        ),
         BOTH,
     ),
     Example(
         "TSV, columns in any order",
         "RFC 4180, with tabs",
         "passages.tsv",
-        _table([("title", "id", "text"), *((t, i, x) for i, t, x in BOTH)], "\t"),
+        _table(
+            [("title", "id", "text"), *((t, i, x) for i, t, x in BOTH)], "\t"
+        ),
         BOTH,
     ),
     Example(
@@ -172,7 +196,10 @@ PASSAGES = (
         "beir",
         _folder(
             corpus_dot_jsonl=lines(
-                *({"_id": i, "title": t, "text": x, "metadata": {}} for i, t, x in BOTH)
+                *(
+                    {"_id": i, "title": t, "text": x, "metadata": {}}
+                    for i, t, x in BOTH
+                )
             )
         ),
         BOTH,
@@ -188,7 +215,12 @@ PASSAGES = (
         "FlashRAG",
         "github.com/RUC-NLPIR/FlashRAG, corpus format",
         "wiki.jsonl",
-        lines(*({"id": n, "contents": f'"{t}"\n{x}'} for n, (_, t, x) in enumerate(BOTH))),
+        lines(
+            *(
+                {"id": n, "contents": f'"{t}"\n{x}'}
+                for n, (_, t, x) in enumerate(BOTH)
+            )
+        ),
         tuple((str(n), t, x) for n, (_, t, x) in enumerate(BOTH)),
     ),
     Example(
@@ -197,7 +229,11 @@ PASSAGES = (
         "kilt_knowledgesource.json",
         lines(
             *(
-                {"wikipedia_id": i, "wikipedia_title": t, "text": [f"{t}\n", f"{x}\n"]}
+                {
+                    "wikipedia_id": i,
+                    "wikipedia_title": t,
+                    "text": [f"{t}\n", f"{x}\n"],
+                }
                 for i, t, x in BOTH
             )
         ),
@@ -208,7 +244,13 @@ PASSAGES = (
         "reference.langchain.com, Document",
         "langchain.jsonl",
         lines(
-            *({"page_content": x, "metadata": {"source": "de.txt", "title": t}} for _, t, x in BOTH)
+            *(
+                {
+                    "page_content": x,
+                    "metadata": {"source": "de.txt", "title": t},
+                }
+                for _, t, x in BOTH
+            )
         ),
         tuple((f"de.txt-{n}", t, x) for n, (_, t, x) in enumerate(BOTH, 1)),
     ),
@@ -219,15 +261,33 @@ PASSAGES = (
         _json(
             {
                 "docstore/data": {
-                    i: {"__data__": {"id_": i, "metadata": {"title": t}, "text": x}}
+                    i: {
+                        "__data__": {
+                            "id_": i,
+                            "metadata": {"title": t},
+                            "text": x,
+                        }
+                    }
                     for i, t, x in BOTH
                 }
             }
         ),
         BOTH,
     ),
-    Example("Parquet", "parquet.apache.org", "passages.parquet", _parquet(_ROWS), BOTH),
-    Example("Arrow", "arrow.apache.org, IPC file", "passages.arrow", _arrow(_ROWS), BOTH),
+    Example(
+        "Parquet",
+        "parquet.apache.org",
+        "passages.parquet",
+        _parquet(_ROWS),
+        BOTH,
+    ),
+    Example(
+        "Arrow",
+        "arrow.apache.org, IPC file",
+        "passages.arrow",
+        _arrow(_ROWS),
+        BOTH,
+    ),
     Example("save_to_disk", _HUB, "saved", _saved(_ROWS), BOTH),
     Example(
         "a folder of tables",
@@ -247,7 +307,9 @@ PASSAGES = (
         "gzip (also bzip2, xz, zstandard)",
         "RFC 1952",
         "passages.jsonl.gz",
-        lambda path: path.write_bytes(gzip.compress(_bytes(lines(*_ROWS)), mtime=0)),  # type: ignore[return-value]
+        lambda path: path.write_bytes(
+            gzip.compress(_bytes(lines(*_ROWS)), mtime=0)
+        ),  # type: ignore[return-value]
         BOTH,
     ),
 )
@@ -262,18 +324,25 @@ COMPRESSED = {
 }
 """What compresses bytes as the suffix says."""
 
-_Q1, _Q2 = "where does the elbe rise", "which city is near the mouth of the oder"
+_Q1, _Q2 = (
+    "where does the elbe rise",
+    "which city is near the mouth of the oder",
+)
 _A1, _A2 = ("the Giant Mountains", "Giant Mountains"), ("Szczecin",)
 ASKED = (("q1", _Q1, _A1, ()), ("q2", _Q2, _A2, ()))
 NO_IDS = tuple((None, *rest) for _, *rest in ASKED)
 WITH_GOLD = (("q1", _Q1, _A1, ("e1",)), ("q2", _Q2, _A2, ("o2",)))
-TITLES = (("q1", _Q1, _A1[:1], ("Elbe", "Giant Mountains")), ("q2", _Q2, _A2, ("Oder",)))
+TITLES = (
+    ("q1", _Q1, _A1[:1], ("Elbe", "Giant Mountains")),
+    ("q2", _Q2, _A2, ("Oder",)),
+)
 ALONE = tuple((None, question, (), ()) for question in (_Q1, _Q2))
 
 
 def _squad(answers: Callable[[tuple[str, ...]], Any]) -> list[dict[str, Any]]:
     return [
-        {"id": i, "question": q, "answers": answers(a), "context": "..."} for i, q, a, _ in ASKED
+        {"id": i, "question": q, "answers": answers(a), "context": "..."}
+        for i, q, a, _ in ASKED
     ]
 
 
@@ -291,7 +360,12 @@ QUESTIONS = (
         "questions.jsonl",
         lines(
             *(
-                {"id": i, "question": q, "answer": list(a), "gold_passage": list(g)}
+                {
+                    "id": i,
+                    "question": q,
+                    "answer": list(a),
+                    "gold_passage": list(g),
+                }
                 for i, q, a, g in WITH_GOLD
             )
         ),
@@ -303,7 +377,11 @@ QUESTIONS = (
         "dpr.json",
         _json(
             [
-                {"question": q, "answers": list(a), "positive_ctxs": [{"passage_id": g[0]}]}
+                {
+                    "question": q,
+                    "answers": list(a),
+                    "positive_ctxs": [{"passage_id": g[0]}],
+                }
                 for _, q, a, g in WITH_GOLD
             ]
         ),
@@ -330,7 +408,12 @@ QUESTIONS = (
                             {
                                 "context": "...",
                                 "qas": [
-                                    *_squad(lambda a: [{"text": x, "answer_start": 0} for x in a]),
+                                    *_squad(
+                                        lambda a: [
+                                            {"text": x, "answer_start": 0}
+                                            for x in a
+                                        ]
+                                    ),
                                     {
                                         "id": "q3",
                                         "question": "who drank it",
@@ -350,7 +433,9 @@ QUESTIONS = (
         "SQuAD's rows",
         "huggingface.co/datasets/rajpurkar/squad",
         "squad.parquet",
-        _parquet(_squad(lambda a: {"text": list(a), "answer_start": [0] * len(a)})),
+        _parquet(
+            _squad(lambda a: {"text": list(a), "answer_start": [0] * len(a)})
+        ),
         ASKED,
     ),
     Example(
@@ -362,7 +447,10 @@ QUESTIONS = (
             {
                 "id": "c1",
                 "context": "...",
-                "qas": [{"qid": i, "question": q, "answers": list(a)} for i, q, a, _ in ASKED],
+                "qas": [
+                    {"qid": i, "question": q, "answers": list(a)}
+                    for i, q, a, _ in ASKED
+                ],
             },
         ),
         ASKED,
@@ -377,7 +465,11 @@ QUESTIONS = (
                     {
                         "Question": q,
                         "QuestionId": i,
-                        "Answer": {"Value": a[0], "Aliases": list(a), "NormalizedAliases": []},
+                        "Answer": {
+                            "Value": a[0],
+                            "Aliases": list(a),
+                            "NormalizedAliases": [],
+                        },
                     }
                     for i, q, a, _ in ASKED
                 ],
@@ -392,7 +484,11 @@ QUESTIONS = (
         "trivia.jsonl",
         lines(
             *(
-                {"question": q, "question_id": i, "answer": {"value": a[0], "aliases": list(a)}}
+                {
+                    "question": q,
+                    "question_id": i,
+                    "answer": {"value": a[0], "aliases": list(a)},
+                }
                 for i, q, a, _ in ASKED
             )
         ),
@@ -409,7 +505,10 @@ QUESTIONS = (
                     "url": "...",
                     "targetValue": "(list "
                     + " ".join(
-                        f'(description "{x}")' if " " in x else f"(description {x})" for x in a
+                        f'(description "{x}")'
+                        if " " in x
+                        else f"(description {x})"
+                        for x in a
                     )
                     + ")",
                 }
@@ -449,7 +548,11 @@ QUESTIONS = (
                     "answer_aliases": [],
                     "answerable": True,
                     "paragraphs": [
-                        {"title": title, "paragraph_text": "...", "is_supporting": True}
+                        {
+                            "title": title,
+                            "paragraph_text": "...",
+                            "is_supporting": True,
+                        }
                         for title in titles
                     ],
                 }
@@ -475,7 +578,12 @@ QUESTIONS = (
         "FlashRAG",
         "github.com/RUC-NLPIR/FlashRAG, dataset format",
         "test.jsonl",
-        lines(*({"id": i, "question": q, "golden_answers": list(a)} for i, q, a, _ in ASKED)),
+        lines(
+            *(
+                {"id": i, "question": q, "golden_answers": list(a)}
+                for i, q, a, _ in ASKED
+            )
+        ),
         ASKED,
     ),
     Example(
@@ -488,7 +596,9 @@ QUESTIONS = (
                     "id": i,
                     "input": q,
                     "output": [{"answer": x} for x in a]
-                    + [{"provenance": [{"wikipedia_id": g[0], "title": "..."}]}],
+                    + [
+                        {"provenance": [{"wikipedia_id": g[0], "title": "..."}]}
+                    ],
                 }
                 for i, q, a, g in WITH_GOLD
             )
@@ -500,7 +610,9 @@ QUESTIONS = (
         "github.com/beir-cellar/beir",
         "beir",
         _folder(
-            queries_dot_jsonl=lines(*({"_id": i, "text": q} for i, q, _, _ in ASKED)),
+            queries_dot_jsonl=lines(
+                *({"_id": i, "text": q} for i, q, _, _ in ASKED)
+            ),
             qrels__test_dot_tsv=text(
                 "query-id\tcorpus-id\tscore\nq1\te1\t1\nq2\to2\t2\nq2\te1\t0\n"
             ),
@@ -512,7 +624,10 @@ QUESTIONS = (
         "RFC 4180",
         "questions.csv",
         _table(
-            [("nr", "question", "answer"), *((i, q, json.dumps(list(a))) for i, q, a, _ in ASKED)],
+            [
+                ("nr", "question", "answer"),
+                *((i, q, json.dumps(list(a))) for i, q, a, _ in ASKED),
+            ],
             ",",
         ),
         ASKED,

@@ -21,7 +21,13 @@ from torch import Tensor
 
 from ragbook.corpus import Passage, Question
 from ragbook.corpus.salient import SalientSpans, sentences
-from ragbook.methods.base import Answer, check, doc_log_probs, evidence, posterior
+from ragbook.methods.base import (
+    Answer,
+    check,
+    doc_log_probs,
+    evidence,
+    posterior,
+)
 from ragbook.retrieval import Retrieved, Retriever
 
 
@@ -31,9 +37,17 @@ def names(question: str, passages: Sequence[Passage]) -> list[Counter[str]]:
     spans = SalientSpans(passage.text for passage in passages)
     out = []
     for passage in passages:
-        parts = [passage.text[first:last] for first, last in sentences(passage.text)]
-        found = [part[first:last] for part in parts for first, last in spans(part)]
-        out.append(Counter(name for name in found if name.lower() not in question.lower()))
+        parts = [
+            passage.text[first:last] for first, last in sentences(passage.text)
+        ]
+        found = [
+            part[first:last] for part in parts for first, last in spans(part)
+        ]
+        out.append(
+            Counter(
+                name for name in found if name.lower() not in question.lower()
+            )
+        )
     return out
 
 
@@ -57,7 +71,9 @@ class Names:
     def __init__(self, retriever: Retriever) -> None:
         self.retriever = retriever
 
-    def log_prob(self, questions: Sequence[Question], answers: Sequence[str], k: int = 5) -> Tensor:
+    def log_prob(
+        self, questions: Sequence[Question], answers: Sequence[str], k: int = 5
+    ) -> Tensor:
         """log p(answer | question), float32 [B]; -inf if no passage has the answer as a name."""
         return torch.tensor(
             [
@@ -75,16 +91,32 @@ class Names:
         found: list[tuple[str, float, Retrieved, Tensor]] = []
         for retrieved, prior, counted in self._read(questions, k):
             scores = {
-                name: float((prior + name_log_probs(counted, name)).logsumexp(-1))
-                for name in dict.fromkeys(name for counts in counted for name in counts)
+                name: float(
+                    (prior + name_log_probs(counted, name)).logsumexp(-1)
+                )
+                for name in dict.fromkeys(
+                    name for counts in counted for name in counts
+                )
             }
             best = max(scores, key=lambda name: scores[name], default="")
-            weights = posterior(prior[None], name_log_probs(counted, best)[None])[0]
-            found.append((best, scores.get(best, float("-inf")), retrieved, weights))
+            weights = posterior(
+                prior[None], name_log_probs(counted, best)[None]
+            )[0]
+            found.append(
+                (best, scores.get(best, float("-inf")), retrieved, weights)
+            )
         seconds = (time.perf_counter() - began) / max(len(questions), 1)
         return [
-            Answer(question.text, text, log_prob, evidence(retrieved, weights), seconds)
-            for question, (text, log_prob, retrieved, weights) in zip(questions, found, strict=True)
+            Answer(
+                question.text,
+                text,
+                log_prob,
+                evidence(retrieved, weights),
+                seconds,
+            )
+            for question, (text, log_prob, retrieved, weights) in zip(
+                questions, found, strict=True
+            )
         ]
 
     def _read(
@@ -98,5 +130,7 @@ class Names:
         prior = doc_log_probs(retrieved, self.retriever.score_scale)
         return [
             (one, row[: len(one.ids)], names(question.text, one.passages))
-            for question, one, row in zip(questions, retrieved, prior, strict=True)
+            for question, one, row in zip(
+                questions, retrieved, prior, strict=True
+            )
         ]

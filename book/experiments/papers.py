@@ -13,7 +13,13 @@ from typing import Any
 
 from ragbook.errors import InputError
 from ragbook.evaluation.names import called, capital, listed
-from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off, holm, paired_test
+from ragbook.evaluation.statistics import (
+    ALPHA,
+    adjusted,
+    cut_off,
+    holm,
+    paired_test,
+)
 from ragbook.evaluation.tables import BASELINE
 
 from .report import in_points, points, relative
@@ -31,13 +37,20 @@ Results = Mapping[str, Any]
 
 def of_seeds(trained: Mapping[str, Any]) -> dict[str, Any]:
     """`trained.json` in the form of ``results.json``, as far as paired tests of exact match go."""
-    methods = {name: {"em": scores["em"]["mean"]} for name, scores in trained["methods"].items()}
+    methods = {
+        name: {"em": scores["em"]["mean"]}
+        for name, scores in trained["methods"].items()
+    }
     return {"methods": methods, "paired": trained["paired"]}
 
 
 def among(results: Results, names: Sequence[str]) -> dict[str, Any]:
     """The same results with the named methods only. Their p-values stay adjusted for all pairs."""
-    methods = {name: entry for name, entry in results["methods"].items() if name in names}
+    methods = {
+        name: entry
+        for name, entry in results["methods"].items()
+        if name in names
+    }
     return {**results, "methods": methods}
 
 
@@ -59,7 +72,9 @@ def ahead(results: Results, a: str, b: str) -> str:
     return f"{called(first)} {by} above {called(second)}, which could be chance"
 
 
-def held_against(tables: Mapping[str, Results], claim: tuple[str, str]) -> list[str]:
+def held_against(
+    tables: Mapping[str, Results], claim: tuple[str, str]
+) -> list[str]:
     """What each table says of the claim that the first method is ahead of the second: one line for
     every table that has both."""
     return [
@@ -97,7 +112,9 @@ def turned_over(
 
 
 def gains(
-    by_k: Mapping[int, Mapping[str, Any]], names: Sequence[str], steps: Sequence[tuple[int, int]]
+    by_k: Mapping[int, Mapping[str, Any]],
+    names: Sequence[str],
+    steps: Sequence[tuple[int, int]],
 ) -> list[dict[str, Any]]:
     """What each method gains from reading more passages: for every name and step from one k to a
     larger one the paired test, with `adjusted_p` for all of them.
@@ -112,7 +129,10 @@ def gains(
         return [int(each) for each in by_k[k]["methods"][name]["right"]]
 
     rows = [(name, few, many) for name in names for few, many in steps]
-    tests = [paired_test(right(name, many), right(name, few)) for name, few, many in rows]
+    tests = [
+        paired_test(right(name, many), right(name, few))
+        for name, few, many in rows
+    ]
     ps = holm([test.p for test in tests])
     return [
         {"method": name, "from": few, "to": many, "difference": test.difference}
@@ -137,7 +157,9 @@ def gaps(order: Mapping[str, Any], name: str) -> dict[str, str]:
     Only means with their intervals are stored there. A star says that the two intervals are apart,
     which asks for more than a paired test does.
     """
-    by_k = {k: part["em"] for k, part in order[f"{name}, by k"].items() if k != "n"}
+    by_k = {
+        k: part["em"] for k, part in order[f"{name}, by k"].items() if k != "n"
+    }
     others, short = order[f"{name}, others"], order[f"{name}, short"]
     settings = {
         **{f"retrieved, k = {k}": em for k, em in by_k.items()},
@@ -147,7 +169,10 @@ def gaps(order: Mapping[str, Any], name: str) -> dict[str, str]:
         "retrieved, k = 5, answer early": short["whole"],
         "retrieved, k = 5, answer early, cut": short["short"],
     }
-    return {setting: _gap(em["fid"], em["rag-sequence"]) for setting, em in settings.items()}
+    return {
+        setting: _gap(em["fid"], em["rag-sequence"])
+        for setting, em in settings.items()
+    }
 
 
 def _gap(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -171,7 +196,9 @@ def claims(
     realm, language: the content of ``realm.json`` and ``language.json``.
     """
     first, *_, last = sorted(by_k)
-    rising = gains(by_k, ("fid", "rag-sequence", "rag-token"), ((first, 5), (5, last)))
+    rising = gains(
+        by_k, ("fid", "rag-sequence", "rag-token"), ((first, 5), (5, last))
+    )
     return [
         (
             "RAG-Sequence is ahead of RAG-Token, by little (Lewis et al. 2020, table 1)",
@@ -249,15 +276,19 @@ def bullets(lines: Sequence[str]) -> str:
 def _joint_training(realm: Mapping[str, Any]) -> list[str]:
     """The two tests of REALM's pre-training, by recall of the gold passage among five."""
     tests = {
-        "recall@5 after pre-training, against before it": realm["refreshed"]["gain"]["5"],
-        "recall@5 with a refreshed index, against one never refreshed": realm["differences"][
-            "stale"
-        ],
+        "recall@5 after pre-training, against before it": realm["refreshed"][
+            "gain"
+        ]["5"],
+        "recall@5 with a refreshed index, against one never refreshed": realm[
+            "differences"
+        ]["stale"],
     }
     ps = holm([test["p"] for test in tests.values()])
     lines = []
     for (what, test), p in zip(tests.items(), ps, strict=True):
-        verdict = VERDICTS[0 if p >= ALPHA else 1 if test["difference"] > 0 else -1]
+        verdict = VERDICTS[
+            0 if p >= ALPHA else 1 if test["difference"] > 0 else -1
+        ]
         lines.append(f"{what}: {verdict}; {points(test)} points")
     return lines
 
@@ -267,7 +298,9 @@ def _perplexity(test: Mapping[str, Mapping[str, Any]]) -> str:
     base, knn = test["base"], test["knn-lm"]
     low, high = knn["ci95"]
     verdict = VERDICTS[1 if high < 0 else -1 if low > 0 else 0]
-    change = relative(math.expm1(knn["difference"]), [math.expm1(low), math.expm1(high)])
+    change = relative(
+        math.expm1(knn["difference"]), [math.expm1(low), math.expm1(high)]
+    )
     return (
         f"perplexity: {verdict}; {base['perplexity']:.1f} without the memory, "
         f"{knn['perplexity']:.1f} with it, {change} %"
@@ -280,10 +313,16 @@ def _all_ahead(results: Results, other: str = BASELINE) -> str:
     for name in results["methods"]:
         if name != other:
             found[direction(results, name, other)].append(called(name))
-    return "; ".join(f"{VERDICTS[at]} for {listed(names)}" for at, names in found.items() if names)
+    return "; ".join(
+        f"{VERDICTS[at]} for {listed(names)}"
+        for at, names in found.items()
+        if names
+    )
 
 
-def _difference(results: Results, a: str, b: str) -> tuple[float, tuple[float, float], float]:
+def _difference(
+    results: Results, a: str, b: str
+) -> tuple[float, tuple[float, float], float]:
     """The stored test of exact match as a - b: difference, interval and adjusted p."""
     for test in results["paired"]:
         if test["metric"] == "em" and {test["a"], test["b"]} == {a, b}:

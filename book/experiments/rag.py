@@ -28,12 +28,22 @@ SAMPLE, TEST_SAMPLE = 100, 600
 in both ways."""
 
 
-def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[str, Any]:
+def passages_read(
+    retriever: Retriever, questions: Sequence[Question]
+) -> dict[str, Any]:
     """Recall of the gold passage by the retriever, and exact match of both models, each with the
     question tower that it trained, for every k of `KS`."""
     found = retriever.retrieve(questions, max(KS))
-    methods = {m.name: m for m in load(["rag-sequence", "rag-token"], retriever, verbatim=True)}
-    out: dict[str, Any] = {"n": len(questions), "recall": {}, "rag-sequence": {}, "rag-token": {}}
+    methods = {
+        m.name: m
+        for m in load(["rag-sequence", "rag-token"], retriever, verbatim=True)
+    }
+    out: dict[str, Any] = {
+        "n": len(questions),
+        "recall": {},
+        "rag-sequence": {},
+        "rag-token": {},
+    }
     for k in KS:
         out["recall"][str(k)] = mean_ci(hits_at_k(questions, found, k))
         for name, answers in answered(methods, questions, k).items():
@@ -41,7 +51,9 @@ def passages_read(retriever: Retriever, questions: Sequence[Question]) -> dict[s
     return out
 
 
-def decoding(retriever: Retriever, questions: Sequence[Question], k: int = 5) -> dict[str, Any]:
+def decoding(
+    retriever: Retriever, questions: Sequence[Question], k: int = 5
+) -> dict[str, Any]:
     """RAG-Sequence with thorough and with fast decoding, and with and without the question tower
     that it trained.
 
@@ -64,17 +76,23 @@ def decoding(retriever: Retriever, questions: Sequence[Question], k: int = 5) ->
 
     untrained = RagSequence(own.reader, retriever, verbatim=True)
     right = {
-        "frozen": exact_matches(answered({"frozen": untrained}, questions, k)["frozen"], questions),
+        "frozen": exact_matches(
+            answered({"frozen": untrained}, questions, k)["frozen"], questions
+        ),
         "trained": exact_matches(answers["thorough"], questions),
     }
     joint, hits = {}, {}
     for name, one in (("frozen", retriever), ("trained", own.retriever)):
         found = one.retrieve(questions, max(KS))
         hits[name] = hits_at_k(questions, found, k)
-        recall = {str(at): mean_ci(hits_at_k(questions, found, at)) for at in KS}
+        recall = {
+            str(at): mean_ci(hits_at_k(questions, found, at)) for at in KS
+        }
         joint[name] = {"recall": recall, "em": mean_ci(right[name])}
     for name, values in (("recall", hits), ("em", right)):
-        joint[f"{name}_difference"] = asdict(paired_test(values["trained"], values["frozen"]))
+        joint[f"{name}_difference"] = asdict(
+            paired_test(values["trained"], values["frozen"])
+        )
     return {"n": len(questions), "k": k, "decoding": ways, "joint": joint}
 
 
@@ -83,7 +101,9 @@ def main(out: str) -> None:
     from ragbook.index import build_index
 
     encoder = load_encoder()
-    index = build_index(miniwiki.corpus(), Path("build/index"), encoder, progress=False)
+    index = build_index(
+        miniwiki.corpus(), Path("build/index"), encoder, progress=False
+    )
     retriever = DenseRetriever(index, encoder)
     dev, test = (list(miniwiki.questions(split)) for split in ("dev", "test"))
     write_sections(

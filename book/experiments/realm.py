@@ -20,7 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ragbook.corpus import Corpus, Question, load_corpus, load_questions, miniwiki
+from ragbook.corpus import (
+    Corpus,
+    Question,
+    load_corpus,
+    load_questions,
+    miniwiki,
+)
 from ragbook.evaluation.metrics import exact_matches, is_hit
 from ragbook.evaluation.statistics import mean_ci, paired_test
 from ragbook.index import PassageIndex, build_index
@@ -36,7 +42,11 @@ from ragbook.training.realm.cloze import ClozeRecipe
 from ragbook.training.realm.masked_reader import ReaderRecipe
 from ragbook.training.realm.masking import MASKS, Masked, masked_sentences
 from ragbook.training.realm.open_qa import QaRecipe
-from ragbook.training.realm.pretraining import RealmRecipe, retrieve_then_predict, train_realm
+from ragbook.training.realm.pretraining import (
+    RealmRecipe,
+    retrieve_then_predict,
+    train_realm,
+)
 from ragbook.training.realm.recipe import fine_tuned, mapped_encoder, warm_start
 
 from .report import answered, write_sections
@@ -95,7 +105,10 @@ class Measurement:
     def masked(self) -> dict[str, list[tuple[Masked, ...]]]:
         """The masked sentences, by kind of mask: salient or random."""
         return {
-            masks: masked_sentences(minilm_tokenizer(), self.corpus, masks, SEED) for masks in MASKS
+            masks: masked_sentences(
+                minilm_tokenizer(), self.corpus, masks, SEED
+            )
+            for masks in MASKS
         }
 
     def start(self) -> tuple[MaskedReader, Encoder]:
@@ -116,11 +129,15 @@ class Measurement:
         """Whether the first k passages for each test question hold its gold passage: bool
         [n, len(KS)]."""
         positions = self._search(encoder, index, self.test, max(KS))
-        gold = np.array([self.corpus.position(q.gold_passage or "") for q in self.test])
+        gold = np.array(
+            [self.corpus.position(q.gold_passage or "") for q in self.test]
+        )
         there = positions == gold[:, None]
         return np.stack([there[:, :k].any(1) for k in KS], 1)
 
-    def dev_recall(self, encoder: Encoder) -> Callable[[PassageIndex], dict[str, float]]:
+    def dev_recall(
+        self, encoder: Encoder
+    ) -> Callable[[PassageIndex], dict[str, float]]:
         """A function that gives recall@5 on the dev questions, for the log of a run."""
         gold = [self.corpus.position(q.gold_passage or "") for q in self.dev]
 
@@ -133,9 +150,14 @@ class Measurement:
 
     @staticmethod
     def _search(
-        encoder: Encoder, index: PassageIndex, questions: Sequence[Question], k: int
+        encoder: Encoder,
+        index: PassageIndex,
+        questions: Sequence[Question],
+        k: int,
     ) -> np.ndarray:
-        return index.search(encoder.encode_queries([q.text for q in questions]), k)[1]
+        return index.search(
+            encoder.encode_queries([q.text for q in questions]), k
+        )[1]
 
 
 def beginnings(m: Measurement) -> dict[str, Any]:
@@ -147,14 +169,18 @@ def beginnings(m: Measurement) -> dict[str, Any]:
     raw = mapped_encoder(damaged_map())
     _, warm = m.start()
     for name, encoder in (("damaged", raw), ("cloze", warm)):
-        index = build_index(m.corpus, m.work / name, encoder, progress=False, overwrite=True)
+        index = build_index(
+            m.corpus, m.work / name, encoder, progress=False, overwrite=True
+        )
         out[name] = _recall(m.hits(encoder, index))
     for name in ("cloze", "reader"):
         out[f"{name}_log"] = _rows(m.work / "start" / f"{name}.log.jsonl")
     return out
 
 
-def pretraining(m: Measurement, name: str, masks: str, recipe: RealmRecipe) -> dict[str, Any]:
+def pretraining(
+    m: Measurement, name: str, masks: str, recipe: RealmRecipe
+) -> dict[str, Any]:
     """One run from the warm start: its logs, the trained retriever's recall, and the gain over the
     start, paired by question."""
     reader, encoder = m.start()
@@ -179,18 +205,28 @@ def pretraining(m: Measurement, name: str, masks: str, recipe: RealmRecipe) -> d
         "log": _rows(m.work / name / "realm.log.jsonl"),
         "refresh": _rows(m.work / name / "refresh.jsonl"),
         "recall": _recall(after),
-        "gain": {str(k): asdict(paired_test(after[:, i], before[:, i])) for i, k in enumerate(KS)},
+        "gain": {
+            str(k): asdict(paired_test(after[:, i], before[:, i]))
+            for i, k in enumerate(KS)
+        },
     }
 
 
 def differences(m: Measurement, names: Sequence[str]) -> dict[str, Any]:
     """Recall@5 of the first run minus that of each other run, on the same questions."""
-    hits = {name: np.load(m.work / name / "hits.npy")[:, KS.index(5)] for name in names}
+    hits = {
+        name: np.load(m.work / name / "hits.npy")[:, KS.index(5)]
+        for name in names
+    }
     first, *others = names
-    return {name: asdict(paired_test(hits[first], hits[name])) for name in others}
+    return {
+        name: asdict(paired_test(hits[first], hits[name])) for name in others
+    }
 
 
-def latent(m: Measurement, name: str, recipe: RealmRecipe) -> list[dict[str, Any]]:
+def latent(
+    m: Measurement, name: str, recipe: RealmRecipe
+) -> list[dict[str, Any]]:
     """The candidates of a few masked sentences with prior, posterior and retrieval utility, before
     and after pre-training."""
     reader, encoder = m.start()
@@ -198,7 +234,11 @@ def latent(m: Measurement, name: str, recipe: RealmRecipe) -> list[dict[str, Any
     sentences = random.Random(SEED).sample(m.masked["salient"], LATENT)
     shown = [ways[0] for ways in sentences]
     rows = [
-        {"text": one.text, "answer": minilm_tokenizer().decode(list(one.answer))} for one in shown
+        {
+            "text": one.text,
+            "answer": minilm_tokenizer().decode(list(one.answer)),
+        }
+        for one in shown
     ]
     for when, index in (("before", start), ("after", None)):
         if index is None:
@@ -207,7 +247,9 @@ def latent(m: Measurement, name: str, recipe: RealmRecipe) -> list[dict[str, Any
                 m.dev_recall(encoder), False,
             )  # fmt: skip
         with torch.no_grad():
-            found = retrieve_then_predict(reader, encoder, index, shown, recipe.k)
+            found = retrieve_then_predict(
+                reader, encoder, index, shown, recipe.k
+            )
         given = found.answer_log_probs
         # The null document's learned score is left out: only passages are compared here.
         prior = found.log_prior[:, 1:].log_softmax(-1)
@@ -236,7 +278,13 @@ def answering(
 ) -> dict[str, Any]:
     """After fine-tuning an encoder's question tower and the bundled span scorer: exact match on a
     sample of the test questions, recall on all of them, and recall before."""
-    index = build_index(m.corpus, m.work / f"{name}-index", encoder, progress=False, overwrite=True)
+    index = build_index(
+        m.corpus,
+        m.work / f"{name}-index",
+        encoder,
+        progress=False,
+        overwrite=True,
+    )
     before = _recall(m.hits(encoder, index))
     reader, tuned = fine_tuned(
         encoder, index, m.train, m.work / name, recipe, SEED, False, reader_name
@@ -244,7 +292,12 @@ def answering(
     retriever = DenseRetriever(index, tuned)
     method = Realm(reader, retriever, orqa=recipe.objective == "orqa")
     found = retriever.retrieve(m.test, max(KS))
-    hits = np.array([[is_hit(q, f, k) for k in KS] for q, f in zip(m.test, found, strict=True)])
+    hits = np.array(
+        [
+            [is_hit(q, f, k) for k in KS]
+            for q, f in zip(m.test, found, strict=True)
+        ]
+    )
     asked = random.Random(SEED).sample(m.test, min(SAMPLE, len(m.test)))
     answers = answered({"realm": method}, asked)["realm"]
     right = exact_matches(answers, asked)
@@ -264,7 +317,10 @@ def _recall(hits: np.ndarray) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def sections(m: Measurement) -> Mapping[str, Callable[[], Any]]:
@@ -277,7 +333,9 @@ def sections(m: Measurement) -> Mapping[str, Callable[[], Any]]:
     return {
         "start": lambda: beginnings(m),
         "refreshed": lambda: pretraining(m, "refreshed", "salient", full),
-        "stale": lambda: pretraining(m, "stale", "salient", replace(full, refresh=0)),
+        "stale": lambda: pretraining(
+            m, "stale", "salient", replace(full, refresh=0)
+        ),
         "random": lambda: pretraining(m, "random", "random", full),
         "differences": lambda: differences(m, ["refreshed", "stale", "random"]),
         "latent": lambda: latent(m, "refreshed", full),
@@ -295,17 +353,27 @@ def main(out: str, *arguments: str) -> None:
     work = Path("build/realm")
     if arguments[:1] == ("own",):
         corpus, train, test, reader = arguments[1:]
-        tune, ask = (list(load_questions(name, "train")) for name in (train, test))
+        tune, ask = (
+            list(load_questions(name, "train")) for name in (train, test)
+        )
         own = Measurement(work / "own", load_corpus(corpus), tune, ask, ask)
         recipe = QaRecipe(query_rate=WHOLE_TOWER)
         write_sections(
-            Path(out), {"own": lambda: answering(own, load_encoder(), "qa", recipe, reader)}
+            Path(out),
+            {
+                "own": lambda: answering(
+                    own, load_encoder(), "qa", recipe, reader
+                )
+            },
         )
         return
-    train, dev, test = (miniwiki.questions(split) for split in ("train", "dev", "test"))
+    train, dev, test = (
+        miniwiki.questions(split) for split in ("train", "dev", "test")
+    )
     every = sections(Measurement(work, miniwiki.corpus(), train, dev, test))
     write_sections(
-        Path(out), {n: one for n, one in every.items() if not arguments or n in arguments}
+        Path(out),
+        {n: one for n, one in every.items() if not arguments or n in arguments},
     )
 
 

@@ -18,7 +18,10 @@ from ragbook.methods import Answer, Method
 
 
 def answered(
-    methods: Mapping[str, Method], questions: Sequence[Question], k: int = 5, batch: int = 16
+    methods: Mapping[str, Method],
+    questions: Sequence[Question],
+    k: int = 5,
+    batch: int = 16,
 ) -> dict[str, list[Answer]]:
     """Each method's answers from k passages a question, by the method's name in `methods`.
 
@@ -33,34 +36,46 @@ def answered(
 
 def percent(value: Mapping[str, Any]) -> str:
     """A share as `mean_ci` returns it, in percent with its interval, cut off, never rounded up."""
-    mean, low, high = (cut_off(share) for share in (value["mean"], *value["ci95"]))
+    mean, low, high = (
+        cut_off(share) for share in (value["mean"], *value["ci95"])
+    )
     return f"{mean} [{low}, {high}]"
 
 
 def points(value: Mapping[str, Any]) -> str:
     """A `paired_test`'s difference of shares, in percentage points with its interval, cut off."""
-    mean, low, high = (cut_off(share, "+") for share in (value["difference"], *value["ci95"]))
+    mean, low, high = (
+        cut_off(share, "+") for share in (value["difference"], *value["ci95"])
+    )
     return f"{mean} [{low}, {high}]"
 
 
 def in_points(difference: float, ci95: Sequence[float]) -> str:
     """The same without a sign before what is not negative, as it stands in a sentence."""
-    return f"{cut_off(difference)} points [{cut_off(ci95[0])}, {cut_off(ci95[1])}]"
+    return (
+        f"{cut_off(difference)} points [{cut_off(ci95[0])}, {cut_off(ci95[1])}]"
+    )
 
 
 def relative(difference: float, ci95: Sequence[float]) -> str:
     """A relative difference in percent with its interval, cut off towards zero, so that no gain or
     loss looks greater than it is."""
-    mean, low, high = (math.trunc(round(1000 * v, 6)) / 10 for v in (difference, *ci95))
+    mean, low, high = (
+        math.trunc(round(1000 * v, 6)) / 10 for v in (difference, *ci95)
+    )
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def write_sections(path: Path, sections: Mapping[str, Callable[[], Any]]) -> None:
+def write_sections(
+    path: Path, sections: Mapping[str, Callable[[], Any]]
+) -> None:
     """Measure the sections that `path` does not hold yet, and write the file after each.
 
     To measure a section again, delete it from the file first.
     """
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stored = (
+        json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    )
     for name, section in sections.items():
         if name not in stored:
             stored[name] = section()

@@ -29,7 +29,9 @@ def compared(test: Mapping[str, Any], a: str, b: str) -> str:
         return f"{a} is ahead of {b} by {_points(test, 1)}"
     if high < 0:
         return f"{b} is ahead of {a} by {_points(test, -1)}"
-    return f"{a} and {b} differ by {_points(test, 1)}, an interval that holds zero"
+    return (
+        f"{a} and {b} differ by {_points(test, 1)}, an interval that holds zero"
+    )
 
 
 def _points(test: Mapping[str, Any], sign: int) -> str:

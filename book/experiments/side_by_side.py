@@ -40,7 +40,9 @@ BATCH = 16
 INDEX = Path("build/index")
 
 
-def setting(retriever: Retriever, questions: Sequence[Question], k: int) -> dict[str, Any]:
+def setting(
+    retriever: Retriever, questions: Sequence[Question], k: int
+) -> dict[str, Any]:
     """Recall@k, and every method's exact match and seconds a question, with k passages; `right` has
     a 1 for each question that it answers rightly and a 0 for each other, so that settings can be
     compared question by question."""
@@ -54,13 +56,23 @@ def setting(retriever: Retriever, questions: Sequence[Question], k: int) -> dict
             "right": "".join(str(int(each)) for each in right),
             "seconds_per_question": seconds,
         }
-    return {"n": len(questions), "k": k, "recall": mean_ci(hits), "methods": methods}
+    return {
+        "n": len(questions),
+        "k": k,
+        "recall": mean_ci(hits),
+        "methods": methods,
+    }
 
 
-def unanswerable(retriever: Retriever, questions: Sequence[Question], k: int = K) -> dict[str, Any]:
+def unanswerable(
+    retriever: Retriever, questions: Sequence[Question], k: int = K
+) -> dict[str, Any]:
     """Every method's log p of its own answer to each question; None stands for probability 0."""
     log_probs = {
-        name: [round(a.log_prob, 4) if np.isfinite(a.log_prob) else None for a in answers]
+        name: [
+            round(a.log_prob, 4) if np.isfinite(a.log_prob) else None
+            for a in answers
+        ]
         for name, answers in answered(loaded(retriever), questions, k).items()
     }
     return {"n": len(questions), "k": k, "log_probs": log_probs}
@@ -68,16 +80,27 @@ def unanswerable(retriever: Retriever, questions: Sequence[Question], k: int = K
 
 def loaded(retriever: Retriever) -> dict[str, Method]:
     """All bundled methods over one retriever, by name."""
-    return {method.name: method for method in load(NAMES, retriever, verbatim=True)}
+    return {
+        method.name: method for method in load(NAMES, retriever, verbatim=True)
+    }
 
 
 def asked_without_answer() -> list[Question]:
     """MiniWiki's unanswerable questions about articles that were not used to train readers."""
-    trained = {p.id for a in miniwiki.articles() if a.split == "train" for p in a.passages}
-    return [q for q in miniwiki.unanswerable() if q.rival_passage not in trained]
+    trained = {
+        p.id
+        for a in miniwiki.articles()
+        if a.split == "train"
+        for p in a.passages
+    }
+    return [
+        q for q in miniwiki.unanswerable() if q.rival_passage not in trained
+    ]
 
 
-def peak_memory(names: Sequence[str], questions: int = BATCH) -> dict[str, float]:
+def peak_memory(
+    names: Sequence[str], questions: int = BATCH
+) -> dict[str, float]:
     """For each method the peak memory in MiB of a new process that loads the index and the method
     and answers a batch of dev questions; `libraries` is a process that only loads the index."""
     code = "from experiments.side_by_side import peak; print(peak"
@@ -102,7 +125,9 @@ def peak(name: str, questions: int) -> float:
     if name:
         (method,) = load([name], retriever, verbatim=True)
         method.answer(miniwiki.questions("dev")[:questions], K)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
+    return (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    )  # Linux counts in KiB
 
 
 def dense() -> DenseRetriever:
@@ -111,7 +136,9 @@ def dense() -> DenseRetriever:
     from ragbook.models import load_encoder
 
     encoder = load_encoder()
-    return DenseRetriever(build_index(miniwiki.corpus(), INDEX, encoder, progress=False), encoder)
+    return DenseRetriever(
+        build_index(miniwiki.corpus(), INDEX, encoder, progress=False), encoder
+    )
 
 
 def main(out: str, sample: int = SAMPLE) -> None:
@@ -132,7 +159,9 @@ def main(out: str, sample: int = SAMPLE) -> None:
         sections[f"{name}, k = {K}"] = partial(setting, other, questions, K)
     for k in KS:
         sections[f"dense, k = {k}"] = partial(setting, retriever, questions, k)
-    sections["unanswerable"] = partial(unanswerable, retriever, asked_without_answer()[:100])
+    sections["unanswerable"] = partial(
+        unanswerable, retriever, asked_without_answer()[:100]
+    )
     write_sections(Path(out), sections)
 
 

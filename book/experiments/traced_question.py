@@ -29,8 +29,18 @@ from ragbook.methods import load
 from ragbook.methods.base import Method, doc_log_probs, posterior
 from ragbook.methods.fid import FiD
 from ragbook.methods.in_context import InContext
-from ragbook.methods.knn_lm import KnnLM, interpolate, knn_target_log_prob, passage_mass
-from ragbook.methods.rag import RagSequence, RagToken, sequence_log_prob, token_log_prob
+from ragbook.methods.knn_lm import (
+    KnnLM,
+    interpolate,
+    knn_target_log_prob,
+    passage_mass,
+)
+from ragbook.methods.rag import (
+    RagSequence,
+    RagToken,
+    sequence_log_prob,
+    token_log_prob,
+)
 from ragbook.methods.realm import Realm, marginal_log_prob
 from ragbook.models import load_encoder
 from ragbook.models.generator import labels_of
@@ -40,10 +50,14 @@ METHODS = ("in-context", "fid", "rag-token", "rag-sequence", "realm", "knn-lm")
 """In the order in which the sum over passages moves from the input to the output."""
 
 PASSAGES = 3
-PREDICTIONS = Path(__file__).resolve().parents[1] / "results" / "predictions.jsonl.gz"
+PREDICTIONS = (
+    Path(__file__).resolve().parents[1] / "results" / "predictions.jsonl.gz"
+)
 
 
-def chosen(predictions: Iterable[Mapping[str, Any]], passages: int = PASSAGES) -> Mapping[str, Any]:
+def chosen(
+    predictions: Iterable[Mapping[str, Any]], passages: int = PASSAGES
+) -> Mapping[str, Any]:
     """The first line of a comparison's predictions that all six methods answer correctly and whose
     gold passage is among the first `passages` and not the first.
 
@@ -67,11 +81,17 @@ def trace(methods: Mapping[str, Method], question: Question) -> dict[str, Any]:
     Raises:
         InputError: a method does not answer the question correctly from three passages.
     """
-    return {"k": PASSAGES, "methods": {name: _traced(methods[name], question) for name in METHODS}}
+    return {
+        "k": PASSAGES,
+        "methods": {name: _traced(methods[name], question) for name in METHODS},
+    }
 
 
 def _traced(method: Method, question: Question) -> dict[str, Any]:
-    text, answer = method.answer([question], PASSAGES)[0].text, question.answers[0]
+    text, answer = (
+        method.answer([question], PASSAGES)[0].text,
+        question.answers[0],
+    )
     if not exact_match(text, question.answers):
         raise InputError(
             f"{method.name} answers {text!r} from {PASSAGES} passages; choose another question"
@@ -79,7 +99,10 @@ def _traced(method: Method, question: Question) -> dict[str, Any]:
     assert method.retriever is not None
     (found,) = method.retriever.retrieve([question], PASSAGES)
     log_prior = doc_log_probs([found], method.retriever.score_scale)
-    shared = {"passages": list(found.ids), "prior": _numbers(log_prior[0].exp())}
+    shared = {
+        "passages": list(found.ids),
+        "prior": _numbers(log_prior[0].exp()),
+    }
     match method:
         case RagSequence() | RagToken():
             own = _rag(method, question, found, answer, log_prior)
@@ -104,23 +127,33 @@ def _rag(
 ) -> dict[str, Any]:
     memory = method.reader.read([question], [found.passages])
     labels = labels_of(method.reader, [answer])
-    tokens = method.reader.token_log_probs(memory, labels.expand(PASSAGES, -1))[None]
+    tokens = method.reader.token_log_probs(memory, labels.expand(PASSAGES, -1))[
+        None
+    ]
     own = torch.ones_like(labels)
-    core = sequence_log_prob if isinstance(method, RagSequence) else token_log_prob
+    core = (
+        sequence_log_prob if isinstance(method, RagSequence) else token_log_prob
+    )
     given = tokens.sum(-1)
     return {
         "tokens": _pieces(method.reader, labels[0, :-1].tolist()),
         "token probabilities": [_numbers(row) for row in tokens[0].exp()],
-        "mixture": _numbers(torch.logsumexp(tokens + log_prior[..., None], 1)[0].exp()),
+        "mixture": _numbers(
+            torch.logsumexp(tokens + log_prior[..., None], 1)[0].exp()
+        ),
         "given passage": _numbers(given[0].exp()),
         "posterior": _numbers(posterior(log_prior, given)[0]),
         "core": _number(core(tokens, log_prior, own)),
     }
 
 
-def _realm(method: Realm, question: Question, answer: str, log_prior: Tensor) -> dict[str, Any]:
+def _realm(
+    method: Realm, question: Question, answer: str, log_prior: Tensor
+) -> dict[str, Any]:
     _, _, strings, _ = method._read([question], PASSAGES)
-    ids = method.reader.tokenizer([answer], add_special_tokens=False)["input_ids"]
+    ids = method.reader.tokenizer([answer], add_special_tokens=False)[
+        "input_ids"
+    ]
     given = method._answer_log_probs(strings, [tuple(ids[0])], PASSAGES)
     return {
         "given passage": _numbers(given[0].exp()),
@@ -129,12 +162,16 @@ def _realm(method: Realm, question: Question, answer: str, log_prior: Tensor) ->
     }
 
 
-def _knn_lm(method: KnnLM, question: Question, found: Retrieved, answer: str) -> dict[str, Any]:
+def _knn_lm(
+    method: KnnLM, question: Question, found: Retrieved, answer: str
+) -> dict[str, Any]:
     memory, tokens = method.datastore(found), method.lm.answer_ids(answer)
     own, distances, hits = method.neighbours(question, tokens, memory)
     memories = knn_target_log_prob(distances, hits, method.temperature)
     spoken = slice(len(tokens) - 1)
-    mass = passage_mass(distances[spoken], hits[spoken], memory[2], PASSAGES, method.temperature)
+    mass = passage_mass(
+        distances[spoken], hits[spoken], memory[2], PASSAGES, method.temperature
+    )
     mixed = interpolate(own, memories, method.lam)
     return {
         "tokens": _pieces(method.lm, tokens[:-1]),
@@ -184,11 +221,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     with gzip.open(PREDICTIONS, "rt", encoding="utf-8") as lines:
         line = chosen(map(json.loads, lines))
-    questions = {question.text: question for question in load_questions("miniwiki", "test")}
+    questions = {
+        question.text: question
+        for question in load_questions("miniwiki", "test")
+    }
     question = questions[line["question"]]
     corpus, encoder = load_corpus("miniwiki"), load_encoder()
     index = build_index(corpus, given.index, encoder, progress=False)
-    methods = {m.name: m for m in load(METHODS, DenseRetriever(index, encoder), verbatim=True)}
+    methods = {
+        m.name: m
+        for m in load(METHODS, DenseRetriever(index, encoder), verbatim=True)
+    }
     about = {
         "question": question.text,
         "answers": list(question.answers),

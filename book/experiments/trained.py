@@ -34,7 +34,9 @@ SAMPLE = 300
 Scores = dict[str, dict[str, list[float]]]
 
 
-def scores(reader: str, retriever: Retriever, questions: Sequence[Question], **how: Any) -> Scores:
+def scores(
+    reader: str, retriever: Retriever, questions: Sequence[Question], **how: Any
+) -> Scores:
     """Of every method: 1.0 or 0.0 for each question under `em`, `contains` and `cut`."""
     methods = {m.name: m for m in load(METHODS, retriever, True, reader, **how)}
     out: Scores = {}
@@ -43,7 +45,9 @@ def scores(reader: str, retriever: Retriever, questions: Sequence[Question], **h
         out[name] = {
             "em": exact_matches(answers, questions),
             "contains": [float(contains(a.text, q.answers)) for a, q in pairs],
-            "cut": [float(error_kind(a.text, q, None) == "cut") for a, q in pairs],
+            "cut": [
+                float(error_kind(a.text, q, None) == "cut") for a, q in pairs
+            ],
         }
     return out
 
@@ -72,7 +76,9 @@ def summary(by_seed: Sequence[Scores]) -> dict[str, Any]:
     return {"methods": methods, "paired": paired}
 
 
-def _em(by_seed: Sequence[Mapping[str, Mapping[str, Any]]], name: str) -> np.ndarray:
+def _em(
+    by_seed: Sequence[Mapping[str, Mapping[str, Any]]], name: str
+) -> np.ndarray:
     return np.array([each[name]["em"] for each in by_seed])
 
 
@@ -90,10 +96,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     corpus, encoder = load_corpus(given.corpus), load_encoder()
     questions = list(load_questions(given.questions))[:SAMPLE]
-    index = build_index(corpus, Path("build/trained-index"), encoder, overwrite=True)
+    index = build_index(
+        corpus, Path("build/trained-index"), encoder, overwrite=True
+    )
     retriever = DenseRetriever(index, encoder)
     by_seed = [scores(folder, retriever, questions) for folder in given.folders]
-    found = {"n": len(questions), "k": 5, "seeds": len(by_seed), **summary(by_seed)}
+    found = {
+        "n": len(questions),
+        "k": 5,
+        "seeds": len(by_seed),
+        **summary(by_seed),
+    }
     write_json(given.out, found, indent=1)
 
 

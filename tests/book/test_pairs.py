@@ -9,6 +9,7 @@ from jupytext.compare import compare_notebooks
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
+SOLUTIONS = sorted(BOOK.glob("solutions/*.ipynb"))
 
 
 def test_there_are_chapters():
@@ -16,13 +17,33 @@ def test_there_are_chapters():
     assert [p.stem for p in NOTEBOOKS] == [p.stem for p in sorted(BOOK.glob("[0-9]*.py"))]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=lambda p: p.stem)
 def test_text_and_notebook_say_the_same(path):
     text, notebook = jupytext.read(path.with_suffix(".py")), jupytext.read(path)
     compare_notebooks(text, notebook, fmt="py:percent")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_solution_has_a_chapter_and_both_forms():
+    texts = sorted(BOOK.glob("solutions/[0-9]*.py"))
+    assert [p.stem for p in SOLUTIONS] == [p.stem for p in texts]
+    assert {p.stem for p in SOLUTIONS} <= {p.stem for p in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda p: p.stem)
+def test_every_solution_is_right(path):
+    said = "".join(
+        output.text
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "stream"
+    )
+    assert "Right." in said
+    assert "Not right" not in said
+    assert "Not written" not in said
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=lambda p: p.stem)
 def test_every_cell_was_executed_in_order(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
