@@ -84,6 +84,11 @@ def test_corpus_build_and_info_read_standard_input(rivers):
     )
     assert json.loads(info.stdout)["passages"] == 5
     assert info.stderr == b""
+    refused = subprocess.run(
+        [*run, "info", "-"], input=b'{"id": "1"}\n', capture_output=True, env=environment
+    )
+    assert refused.returncode == 2
+    assert b"standard-input, line 1: " in refused.stderr
 
 
 def test_what_cannot_be_read_is_refused_before_anything_is_written(rivers, capsys, encoders):

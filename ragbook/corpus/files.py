@@ -77,7 +77,7 @@ def standard_input() -> Path:
         raise InputError("Standard input is a terminal; give it a file, as in `< passages.jsonl`.")
     folder = tempfile.TemporaryDirectory(prefix="ragbook-")
     _KEPT.append(folder)
-    path = Path(folder.name) / "stdin"
+    path = Path(folder.name) / "standard-input"
     with open(path, "wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     return path
