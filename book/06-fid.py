@@ -3,27 +3,26 @@
 #
 # ## The problem
 #
-# Sums over passages ask each passage for the whole answer. Evidence is often spread out, or said
-# twice in different words, and a reader that sees all of it at once could use that. Laying 100
-# passages end to end into one encoder is out of the question: self-attention costs the square of the
-# length.
+# A sum over passages requires that a single passage supports the whole answer. Evidence is often spread over
+# several passages, or repeated in different words, and a reader that sees all of them at once could use that.
+# Concatenating 100 passages into one encoder input is too expensive, because the cost of self-attention grows
+# with the square of the length.
 #
 # ## The idea
 #
-# {cite:t}`izacard2021fid` encode each passage **apart**, together with the question, and let the
-# decoder attend over all states **at once**. The encoder's cost grows linearly with the number of
-# passages; the decoder's attention makes the fusion.
+# {cite:t}`izacard2021fid` encode each passage **separately**, together with the question, and let the
+# decoder attend to the states of all passages **at once**. The encoder's cost grows linearly with the number of
+# passages; the evidence is fused in the decoder's cross-attention.
 #
 # ![FiD: each of three passages is encoded with the question, the states are joined, and one decoder attends to all of them](diagrams/fid.svg)
 
 # %% [markdown]
 # ```{note}
-# What this chapter says of distillation was measured on the questions of MiniWiki's second edition, with the readers of
-# that time. All else is of the third, with the methods as they are trained now.
+# The results on distillation in this chapter were measured on the questions of MiniWiki's second edition, with the
+# readers of that time. All other results are for the third edition and the current training of the methods.
 # ```
 
-# %%
-import inspect
+# %% tags=["hide-input"]
 import json
 import math
 from pathlib import Path
@@ -35,17 +34,21 @@ from experiments import figures
 from experiments.examples import example
 from experiments.report import percent, points
 from experiments.sentences import compared, course, ranked
-from IPython.display import Markdown
+from experiments.source import source
+from IPython.display import Markdown, display
 
 from ragbook import load_corpus, load_questions
-from ragbook.evaluation import words
+from ragbook.corpus import Passage
+from ragbook.evaluation import metrics, words
 from ragbook.evaluation.errors import LABELS
 from ragbook.evaluation.names import called, capital
 from ragbook.evaluation.statistics import cut_off
 from ragbook.index import build_index
 from ragbook.methods import fid
+from ragbook.methods.rag import RagSequence
 from ragbook.models import load_encoder, load_reader
 from ragbook.models.generator import labels_of
+from ragbook.models.prompts import FidLayout, pair
 from ragbook.retrieval import DenseRetriever, OracleRetriever, Retrieved
 from ragbook.training import distil
 from ragbook.training.reader.objectives import Recipe
@@ -61,29 +64,108 @@ measured, own_training, same_weights = (
     for name in ("fid", "results", "same-weights")
 )
 
-print(inspect.getsource(fid.fuse).split('"""')[-1])
+# %% [markdown]
+# ## The input
+#
+# For a question and $k$ passages the encoder gets $k$ inputs. The three parts of each are marked by prefixes
+# in plain text (section 3 of the paper), and each input is cut to 250 tokens, at the end of the passage:
+#
+# ```
+# question: QUESTION title: TITLE context: TEXT
+# ```
+#
+# The $k$ inputs form a batch. No token of one passage attends to a token of another, and positions are counted
+# from the start of each input. The encoder returns states of shape `[k, L, d]`; the decoder sees them
+# concatenated to `[k * L, d]`, with the mask concatenated in the same way. `FidLayout` writes this format for
+# T5 checkpoints. The bundled reader is a BERT encoder and has a separator token, so that its inputs need no
+# prefixes:
+
+# %%
+asked_of, passage = "Who built it?", Passage("a", "Tower", "Eiffel built it.")
+for layout in (FidLayout(), pair):
+    inputs = layout(reader.tokenizer, [asked_of], [passage])
+    ids = inputs.tensors["input_ids"]
+    print(f"{list(ids.shape)}  {reader.tokenizer.decode(ids[0])}")
+
+# %% [markdown]
+# The beginning and end tokens are those of the bundled tokenizer; in T5's vocabulary the input has no beginning
+# token. What follows is the same for both formats: it depends on the states alone.
+#
+# ## The core in ten lines
+#
+# Two passages of two positions each, states of width 2; the second passage has one real token and one of padding.
+# One decoder position attends to all of them. Its query is chosen such that the exponentials of the scores are
+# small integers.
+
+# %%
+H = torch.tensor([[[1.0, 0], [0, 1]], [[2, 0], [9, 9]]])  # [k, L, d]
+mask = torch.tensor([[1, 1], [1, 0]])  # [k, L]
+query = torch.tensor([math.log(2), 0])  # [d]
+
+real = mask.flatten() == 1  # [k * L]
+states = H.flatten(0, 1)[real]  # [P, d], P real tokens
+owner = torch.arange(2).repeat_interleave(2)[real]  # [P]
+attention = (states @ query).softmax(0)  # [P], one softmax over everything
+read = attention @ states  # [d]
+shares = torch.stack([attention[owner == i].sum() for i in range(2)])
+
+print("states", list(states.shape), "owner", owner.tolist())
+print("exp(scores)  ", (states @ query).exp().tolist())
+print("attention x 7", (7 * attention).tolist())
+print("read x 7     ", (7 * read).tolist())
+print("shares x 7   ", (7 * shares).tolist())
+
+# %% [markdown]
+# The exponentials are 2, 1 and 4 and sum to 7. The first passage gets $3/7$ of the attention and the second
+# $4/7$. There is *one* softmax over all real tokens: an average of two separate readings, which is what a sum over
+# passages does, would give the passages fixed weights.
+#
+# In the package, for a batch of questions:
+
+# %%
+print(source(fid.fuse))
+print()
+print(source(fid.pack))
+print()
+print(source(fid.passage_sums))
+
+# %%
+packed, packed_mask, packed_owner = fid.pack(H[None], mask[None])
+print("states equal:", torch.equal(packed[0], states))
+print("owner equal: ", torch.equal(packed_owner[0], owner))
+sums = fid.passage_sums(attention[None], packed_owner, 2)[0]
+print("shares equal:", torch.equal(sums, shares))
 
 # %% [markdown]
 # ## The mathematics
 #
-# With $H_i \in \mathbb{R}^{L_i \times d}$ the states of (question, passage $i$), the decoder
-# conditions on their concatenation (section 3),
+# With $H_i \in \mathbb{R}^{L_i \times d}$ the states of (question, passage $i$), the decoder conditions on their
+# concatenation (section 3),
 #
 # $$ p(y \mid x, z_1, \dots, z_k) = \prod_t p\left(y_t \mid y_{<t}, [H_1; \dots; H_k]\right). $$ (fid)
 #
-# There is no $p(z \mid x)$ in it: the retriever chooses the passages and has no further say. Passages
-# have different lengths, and cross-attention has no positions; so padding between them can be left
-# out, and the decoder's keys and values are those of real tokens only:
+# It contains no $p(z \mid x)$: the retriever selects the passages and has no other influence. Passages differ in
+# length, and cross-attention has no positions, so that the padding between them can be left out (`pack`).
+# For eight questions with five passages each:
 
 # %%
-print(inspect.getsource(fid.pack).split('"""')[-1])
+asked = questions[12:20]
+first = [question.answers[0] for question in asked]
+apart = reader.read(asked, [r.passages for r in retriever.retrieve(asked, 5)])
+fused = apart.fused()
+print("encoder's states  [B * k, L, d]:", list(apart.states.shape))
+print("decoder's states  [B, P, d]:    ", list(fused.states.shape))
+print(
+    f"real tokens of each question: {fused.mask.sum(1).tolist()}, "
+    f"with padding {5 * apart.states.shape[1]}"
+)
 
 # %% [markdown]
 # ## The order does not matter
 #
-# Attention has no notion of where in the concatenation a state stands, and the passages' positions
-# were given out apart: wherever in the evidence the answer sits, it is read in the same way. Eight
-# questions with their five passages, in three orders:
+# Cross-attention has no notion of where a state is in the concatenation, and positions are counted separately in
+# each passage. So the rank of the passage that has the answer makes no difference. The same eight questions, with
+# their five passages in three orders:
 
 
 # %%
@@ -106,8 +188,6 @@ class Reordered:
         ]
 
 
-asked = questions[12:20]
-first = [question.answers[0] for question in asked]
 in_order = {}
 for order in ((0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 0, 4, 1, 3)):
     method = fid.FiD(reader, Reordered(order), verbatim=True)
@@ -125,11 +205,10 @@ print("answers the same:", texts[0] == texts[1] == texts[2])
 # %% [markdown]
 # ## How it is trained
 #
-# FiD's objective is equation {eq}`fid` itself: the reader is shown k passages *at once* and learns to find
-# the answer among them. All methods of the comparison are trained by one recipe, from one shared reader,
-# with the same questions in the same order (`ragbook train methods`); FiD trains its decoder whole and the
-# encoder's upper layers by a low-rank change. It has no part in the retriever, so no question tower is
-# trained with it.
+# FiD is trained to maximise equation {eq}`fid`: the reader is shown k passages *at once* and learns to find the
+# answer among them. All methods of the comparison are trained with one recipe, from one shared reader and on the
+# same questions in the same order (`ragbook train methods`). FiD trains its whole decoder, and the upper layers of
+# the encoder by a low-rank change. The retriever is not part of its objective, so no question tower is trained.
 
 # %%
 recipe = Recipe()
@@ -140,33 +219,33 @@ print(
 # %% [markdown]
 # ## How many passages
 #
-# The paper's finding is that FiD goes on gaining from passages long after others stop: from 10 to 100
-# passages it gains 3.5 points on Natural Questions and 6 on TriviaQA (section 4). Here is the small reader
-# so trained, beside RAG-Sequence with its own training:
+# The paper finds that FiD keeps gaining from more passages after other methods have stopped: from 10 to 100
+# passages it gains 3.5 points on Natural Questions and 6 on TriviaQA (section 4). Here are the small reader and
+# RAG-Sequence, each with its own training:
 
-# %% mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence, and recall of the gold passage, against the number of passages read.", "alt": "Recall and exact match of FiD and RAG-Sequence for k from 1 to 50"}}
+# %% tags=["hide-input", "stored-fid", "stored-rag"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence, and recall of the gold passage, against the number of passages read (100 dev questions). In each curve the second passage brings more than half of the gain from one passage to fifty.", "alt": "Recall and exact match of FiD and RAG-Sequence for k from 1 to 50"}}
 part, rag_part = (
     measured["passages"],
     json.loads(Path("results/rag.json").read_text())["dev"],
 )
 rag_sequence = rag_part["rag-sequence"] | part["rag-sequence, fast"]
-assert rag_part["n"] == part["n"]
+assert rag_part["n"] == part["n"] == 100
+by_name = {
+    "recall": part["recall"],
+    "fid": part["fid"],
+    "rag-sequence": rag_sequence,
+}
 curves = {
     name: {float(k): 100 * value["mean"] for k, value in values.items()}
-    for name, values in (
-        ("recall", part["recall"]),
-        ("fid", part["fid"]),
-        ("rag-sequence", rag_sequence),
-    )
+    for name, values in by_name.items()
 }
+for curve in curves.values():  # as the caption says
+    assert curve[2.0] - curve[1.0] > (curve[50.0] - curve[1.0]) / 2
 print(f"n = {part['n']} dev questions; exact match with its 95 % interval:")
 for k in part["fid"]:
     print(
         f"k = {k:<3} FiD {percent(part['fid'][k])}   RAG-Sequence {percent(rag_sequence[k])}"
     )
-figures.lines(curves, "k, passages read", "% of questions", log=True)
-
-# %% tags=["remove-input"]
 said = [
     course(name, values)
     for name, values in (("FiD", part["fid"]), ("RAG-Sequence", rag_sequence))
@@ -174,41 +253,61 @@ said = [
 ahead = [
     k for k in part["fid"] if part["fid"][k]["mean"] > rag_sequence[k]["mean"]
 ]
-Markdown(
-    f"{said[0]}. {said[1]}. FiD's mean is the higher one at "
-    + (f"k = {', '.join(ahead)}." if ahead else "no k.")
+display(
+    Markdown(
+        f"{said[0]}. {said[1]}. FiD's mean is the higher one at "
+        + (f"k = {', '.join(ahead)}" if ahead else "no k")
+        + ", on a sample too small to support an order."
+    )
 )
+figures.lines(curves, "k, passages read", "% of questions", log=True)
 
 # %% [markdown]
-# RAG-Sequence is decoded thoroughly up to 20 passages and fast with 50, where FiD reads many times more
-# than it was ever taught with. The sample is small and its intervals wide. So once more on test
-# questions: ten passages against one, with the dense retriever's and with those of its fusion with BM25
-# (reciprocal ranks); and twenty against five, the number that this FiD was trained on:
+# RAG-Sequence uses thorough decoding for up to 20 passages and fast decoding for 50, ten times as many passages as
+# FiD saw in training. A larger sample tells more: 600 test questions with ten passages and with one, from the
+# dense retriever and from its fusion with BM25 (by reciprocal rank); and with twenty and with five, the number
+# used in training:
 
-# %%
+# %% tags=["hide-input", "stored-fid"]
 sections = {
     "many and one": "dense",
     "many and one, hybrid": "hybrid",
     "twenty and five": "dense",
 }
+assert max(map(int, measured["passages"]["fid"])) == 10 * recipe.n
 for section, name in sections.items():
     part = measured[section]
+    assert part["n"] == 600
     print(f"{name} retriever, n = {part['n']} test questions")
     for k, value in part["em"].items():
-        print(f"  FiD with {k:>2} passages: EM {percent(value)}")
+        print(f"  FiD with k = {k:>2}: EM {percent(value)}")
     print(
-        f"  {compared(part['difference'], *(f'FiD with {k}' for k in part['em']))}"
+        f"  {compared(part['difference'], *(f'FiD with k = {k}' for k in part['em']))}"
     )
+
+# %% [markdown]
+# The same on this page, on the first dev questions and with no claim about an order:
+
+# %%
+method = fid.FiD(reader, retriever, verbatim=True)
+given = {k: method.answer(questions, k) for k in (1, 5)}
+for k, answers in given.items():
+    count = sum(metrics.exact_matches(answers, questions))
+    print(f"k = {k}: {count:.0f} of {len(questions)} questions right")
 
 # %% [markdown]
 # ## Distractors
 #
-# More passages bring the right one in more often, and more wrong ones with it. The second effect
-# alone: the gold passage is always shown, and beside it so many of the others that the retriever
-# likes best.
+# More passages bring the right one in more often, together with more wrong ones. To isolate the second effect, the
+# gold passage is always shown, together with the best-ranked other passages.
 
-# %% mystnb={"figure": {"caption": "Exact match of FiD with the gold passage and a growing number of distractors.", "alt": "Exact match of FiD against the number of distractors beside the gold passage"}}
+# %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Exact match of FiD with the gold passage and a growing number of distractors (100 dev questions). The mean never rises with more distractors; the first and last intervals still overlap.", "alt": "Exact match of FiD against the number of distractors beside the gold passage"}}
 part = measured["distractors"]
+rows = list(part["em"].values())
+assert part["n"] == 100
+means = [value["mean"] for value in rows]
+assert means == sorted(means, reverse=True)
+assert rows[-1]["ci95"][1] > rows[0]["ci95"][0]  # as the caption says
 print(f"n = {part['n']} dev questions")
 for count, value in part["em"].items():
     print(f"gold passage and {count:>2} others: EM {percent(value)}")
@@ -223,49 +322,61 @@ figures.lines(
 )
 
 # %% [markdown]
-# ## What it costs
-#
-# Counting multiplications: an encoder layer over $k$ passages of $L$ tokens at width $d$ spends
-# $12 k L d^2$ on its matrices and $2 k L^2 d$ on attention; one encoder over the concatenation would
-# spend $2 (kL)^2 d$ on attention. A decoder layer makes keys and values of all states once,
-# $2 k L d^2$, and reads them at each of the $|y|$ tokens written, $2 k L d$. All of FiD is linear in
-# $k$ (`n` in the code):
+# Again on this page: for how many of the first dev questions does the answer change when four other passages are
+# added to the gold one?
 
 # %%
-d, L, length = 384, 150, 8  # of the states, of a passage, of the answer
+with_gold = fid.FiD(reader, OracleRetriever(corpus, retriever), verbatim=True)
+one, five = (with_gold.answer(questions, k) for k in (1, 5))
+changed = sum(a.text != b.text for a, b in zip(one, five, strict=True))
+print(
+    f"gold passage alone:     {sum(metrics.exact_matches(one, questions)):.0f} right"
+)
+print(
+    f"with four others:       {sum(metrics.exact_matches(five, questions)):.0f} right"
+)
+print(f"answers that changed:   {changed} of {len(questions)}")
+
+# %% [markdown]
+# ## What it costs
+#
+# Counting multiplications, an encoder layer needs $12 k L d^2$ for its matrices on $k$ inputs of $L$ tokens
+# and width $d$, and $2 k L^2 d$ for attention; one encoder over the concatenation would need $2 (kL)^2 d$ for
+# attention. A decoder layer computes the keys and values of all states once, $2 k L d^2$, and reads them at each
+# of the $|y|$ tokens that it writes, $2 k L d$. The cost of FiD is linear in $k$:
+
+# %%
+d, L, length = 384, 150, 8  # width of the states, tokens of an input, of y
 rows = {}
-for n in (1, 5, 25, 100):
-    rows[n] = {
-        "encoder, apart": 12 * n * L * d**2 + 2 * n * L**2 * d,
-        "encoder, together": 12 * n * L * d**2 + 2 * (n * L) ** 2 * d,
-        "keys and values": 2 * n * L * d**2,
-        "cross-attention": length * 2 * n * L * d,
+for k in (1, 5, 25, 100):
+    rows[k] = {
+        "encoder, separate": 12 * k * L * d**2 + 2 * k * L**2 * d,
+        "encoder, together": 12 * k * L * d**2 + 2 * (k * L) ** 2 * d,
+        "keys and values": 2 * k * L * d**2,
+        "cross-attention": length * 2 * k * L * d,
     }
 frame = pd.DataFrame(rows).T / 1e9
-frame.index.name = "GFLOP a layer, n ="
+frame.index.name = "billions of multiplications a layer, k ="
 frame.round(2)
 
 # %% [markdown]
-# The bundled reader's seconds a question on one CPU thread, retrieval included and beside other work,
-# when exact match was measured above:
+# In practice: the seconds a question that the bundled reader took on one CPU thread, retrieval included, when
+# exact match was measured above. `python benchmarks/fid.py` runs a random T5 of t5-small's shape on passages of
+# natural lengths, and a plain FiD made of `transformers` alone, which pads every passage to 250 tokens as the
+# original code does. The answers are equal.
 
-# %%
+# %% tags=["hide-input", "stored-fid", "stored-fid-benchmark"] mystnb={"figure": {"caption": "Seconds for four questions of 16 tokens each against the number of passages, on two CPU threads. Without the padding 100 passages take about half the time.", "alt": "Seconds against passages for a padded FiD, one padded to the longest, and ragbook"}}
 print(
+    "seconds a question, by k:",
     {
         int(k): math.floor(1000 * v) / 1000
         for k, v in measured["passages"]["seconds"].items()
-    }
+    },
 )
-
-# %% [markdown]
-# `python benchmarks/fid.py` runs a random T5 of t5-small's shape on passages of natural lengths,
-# beside a plain FiD made of `transformers` alone, which pads every passage to 250 tokens as the
-# original code does. The answers are equal.
-
-# %% mystnb={"figure": {"caption": "Seconds for four questions of 16 tokens each against the number of passages, on two CPU threads.", "alt": "Seconds against passages for a padded FiD, one padded to the longest, and ragbook"}}
 cost = json.loads(Path("results/fid-benchmark.json").read_text())
 sides = ("padded to 250", "to the longest", "ragbook")
 for row in cost["rows"]:
+    assert row["equal"] == cost["questions"]
     cells = "   ".join(
         f"{n} {row[n]['seconds']:.2f} s {row[n]['peak_gib']:.2f} GiB"
         for n in sides
@@ -273,22 +384,24 @@ for row in cost["rows"]:
     print(
         f"{row['passages']:>3} passages: {cells}   equal {row['equal']} of {cost['questions']}"
     )
+most = cost["rows"][-1]  # as the caption says
+assert most["passages"] == 100
+assert 0.45 < most["ragbook"]["seconds"] / most[sides[0]]["seconds"] < 0.55
 series = {
     n: {float(row["passages"]): row[n]["seconds"] for row in cost["rows"]}
     for n in sides
 }
-figures.lines(series, "passages", "seconds")
+figures.lines(series, "passages", "seconds", log=True)
 
 # %% [markdown]
 # ## Where the decoder looks
 #
-# FiD has no distribution over passages. What comes nearest is the decoder's cross-attention. For one
-# question, the first that is answered from its gold passage alone where another passage is ranked before
-# it, the share of the last layer's that falls on each passage while each token is written:
+# FiD has no distribution over passages; the closest thing is the decoder's cross-attention. The question below is
+# the first that FiD answers from its gold passage alone while the retriever ranks another passage higher. The
+# figure shows how the last layer's attention is divided among the passages as each token is written.
 
-# %% mystnb={"figure": {"caption": "Cross-attention of the decoder's last layer by passage and token of the answer, heads averaged.", "alt": "Heat map of attention by passage and token"}}
-alone = fid.FiD(reader, OracleRetriever(corpus, retriever), verbatim=True)
-question = example(retriever, dev, reader.tokenizer, alone)
+# %% mystnb={"figure": {"caption": "Cross-attention of the decoder's last layer by passage and token of the answer, heads averaged. At every token the gold passage gets more than nine tenths of it.", "alt": "Heat map of attention by passage and token"}}
+question = example(retriever, dev, reader.tokenizer, with_gold)
 found = retriever.retrieve([question], 5)[0]
 memory = reader.read([question], [found.passages]).fused()
 owner = memory.owner
@@ -307,6 +420,8 @@ by_token = read.cross_attentions[-1][0].mean(0)  # [|y|, tokens of all passages]
 shares = fid.passage_sums(
     by_token, owner.expand(len(by_token), -1), len(found.ids)
 )
+gold = found.ids.index(str(question.gold_passage))
+assert shares[:, gold].min() > 0.9  # as the caption says
 pieces = [
     *reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()),
     "(end)",
@@ -320,13 +435,12 @@ figures.heat_map(
 )
 
 # %% [markdown]
-# Three things can stand in for a posterior: this attention, averaged over the answer's tokens, which
-# is the evidence that FiD reports; its scores *before* the softmax at the first token, averaged over
-# heads, layers and each passage's tokens, which need no answer {cite:p}`izacard2021distilling`; and
-# what the answer's log-likelihood loses when a passage is left out.
+# Three quantities can take the place of a posterior: this attention averaged over the answer's tokens, which is the
+# evidence that FiD reports; its scores *before* the softmax at the first token, averaged over heads, layers and the
+# tokens of each passage, which require no answer {cite:p}`izacard2021distilling`; and how much the answer's
+# log-likelihood falls when a passage is left out.
 
 # %%
-method = fid.FiD(reader, retriever, verbatim=True)
 answers = [method.answer([question])[0].text]
 kinds = pd.DataFrame(
     {
@@ -342,68 +456,92 @@ print(answers[0])
 kinds.round(2)
 
 # %% [markdown]
-# How often is each of them greatest on the gold passage, where it is among the five?
+# How often is each of them greatest on the gold passage, given that it is among the five? *retriever* is how often
+# the gold passage is ranked first, without any reader.
 
-# %%
+# %% tags=["hide-input", "stored-fid"]
 part = measured["evidence"]
-print(f"{part['retrieved']} of {part['n']} dev questions, k = {part['k']}")
+print(
+    f"n = {part['retrieved']}, the dev questions of {part['n']} whose gold passage is among "
+    f"the {part['k']}"
+)
 for name, value in part["heaviest"].items():
     print(f"{name:<14} {percent(value)}")
-
-# %% tags=["remove-input"]
 heaviest = {name: value["mean"] for name, value in part["heaviest"].items()}
 names = {"first token": "the first token", "leave one out": "leaving out"}
 said = [
     compared(value, names[name], "attention")
     for name, value in part["difference"].items()
 ]
-Markdown(
-    f"The order of the means is {ranked(heaviest)}. {capital('; '.join(said))}."
-)
+Markdown(f"The means are {ranked(heaviest)}. {capital('; '.join(said))}.")
 
 # %% [markdown]
-# *retriever* is how often the gold passage is ranked first, without any reader. The attention costs
-# nothing, leaving out costs the decoder n more readings, and the scores of the first token are the only
-# ones that can be had before there is an answer.
-#
-# ## The same reader, two ways to use it
-#
-# RAG and FiD share their weights here, without what each method's own training adds to them in
-# {doc}`07-side-by-side`. How probable is the right answer under each, in nats?
+# Attention comes at no extra cost. Leaving out requires scoring the answer $k$ more times. Only the scores of the first
+# token are available before there is an answer. On the first dev questions, on this page:
 
 # %%
+hits = []
+for q, answer in zip(questions, given[5], strict=True):
+    heaviest_of = max(answer.evidence, key=lambda e: e.weight).passage_id
+    retrieved = [e.passage_id for e in answer.evidence]
+    if q.gold_passage in retrieved:
+        hits.append(heaviest_of == q.gold_passage)
+print(f"attention is greatest on the gold passage: {sum(hits)} of {len(hits)}")
+
+# %% [markdown]
+# ## The same reader, used in two ways
+#
+# RAG and FiD can share their weights, without the training of their own that each has in
+# {doc}`07-side-by-side`. How improbable is the right answer under each, in nats?
+
+# %% tags=["hide-input", "stored-fid", "stored-same-weights"]
+part = measured["evidence"]
+print(f"-log p(right answer), n = {part['n']} dev questions")
 for name, value in part["nll"].items():
     low, high = value["ci95"]
     print(f"{name:<13} {value['mean']:.2f} [{low:.2f}, {high:.2f}]")
 for name, value in part["nll_difference"].items():
     low, high = value["ci95"]
     print(f"{name} - fid: {value['difference']:+.2f} [{low:+.2f}, {high:+.2f}]")
-
-# %% tags=["remove-input"]
 least = max(part["nll"], key=lambda name: part["nll"][name]["mean"])
 right = {name: same_weights["methods"][name]["em"] for name in part["nll"]}
 most = max(right, key=right.__getitem__)
+apart_from_zero = [
+    called(name)
+    for name, value in part["nll_difference"].items()
+    if value["ci95"][1] < 0 or value["ci95"][0] > 0
+]
 Markdown(
-    f"On average the right answer is least probable under {called(least)}; most often right with "
-    f"these weights, on the test questions, is {called(most)} ({cut_off(right[most])} %)."
+    f"The mean is greatest under {called(least)}; the interval of the difference from FiD excludes zero for "
+    f"{' and '.join(apart_from_zero) or 'neither RAG'}. With the same weights the method that is right most often on "
+    f"the {same_weights['questions']['n']:,} test questions is {called(most)} ({cut_off(right[most])} %)."
 )
 
 # %% [markdown]
-# The two need not go together. A mixture over passages keeps some probability for what any of them says;
-# one distribution that has chosen its passage does not, and where it is wrong it is sure of it.
-#
+# Likelihood and accuracy need not agree. A mixture over passages keeps some probability for what each of them says;
+# FiD is a single distribution, which has almost none left for the right answer once it prefers a wrong passage. The
+# eight questions of above:
+
+# %%
+shared = load_reader()
+for kind in (fid.FiD, RagSequence):
+    log_prob = kind(shared, retriever).log_prob(asked, first)
+    print(
+        f"{kind.name:<13} mean {-log_prob.mean():.2f}, worst {-log_prob.min():.2f} nats"
+    )
+
+# %% [markdown]
 # ## The reader teaches the retriever
 #
-# The reader knows which passage it needed, and can be asked without an answer.
-# {cite:t}`izacard2021distilling` take its scores $G_i$ before the softmax for what the retriever
-# should have said:
+# The reader knows which passage it needed, and its first-token scores do not require an answer.
+# {cite:t}`izacard2021distilling` use these scores before the softmax, $G_i$, as targets for the retriever:
 #
 # $$ \mathrm{KL}(\tilde G \,\|\, \tilde S), \quad
 #    \tilde G = \mathrm{softmax}(G / T), \quad \tilde S = \mathrm{softmax}(\alpha s), $$ (distil)
 #
 # with $s_i$ the retriever's scores of the same passages, $\alpha$ their scale (equation {eq}`prior`)
-# and $T$ a temperature. The gradient to a score, $\alpha s_i$, is
-# $\tilde S_i - \tilde G_i$: a passage that the reader liked more than the retriever did is pulled to
+# and $T$ a temperature. The gradient with respect to a scaled score $\alpha s_i$ is
+# $\tilde S_i - \tilde G_i$: a passage with a greater weight in the reader than in the retriever is pulled towards
 # the question, and the others are pushed away.
 
 # %%
@@ -412,25 +550,27 @@ scores = torch.tensor(encoder.score_scale * found.scores)[None].requires_grad_()
 loss = distil.divergence(scores, targets)
 (gradient,) = torch.autograd.grad(loss, scores)
 by_hand = scores.softmax(-1) - targets.softmax(-1)
+print(source(distil.divergence))
+print()
 print("autograd ", gradient[0].numpy().round(3))
 print("S - G    ", by_hand[0].detach().numpy().round(3))
 
 # %% [markdown]
-# A round is: retrieve, let the reader score what was found, train the encoder, build its index; the
-# next round starts from better passages (`ragbook train distil`, `ragbook.training.distil`). No
-# answer and no gold passage is looked at, though the reader had its own training with both. The
-# paper trains the reader anew in every round; here it stays as it is.
+# One round is: retrieve, let the reader score what was found, train the encoder, rebuild its index; the
+# next round starts from better passages (`ragbook train distil`, `ragbook.training.distil`). It uses no
+# answers and no gold passages, although the reader's own training used both. The paper also trains the reader again
+# in every round; here it stays fixed.
 #
-# The paper compares a hundred passages of each question. Ten are what a CPU can afford, and a
-# retriever that learns the order of ten lets all others drift into sight; so the passages of a
-# batch's other questions stand below the fraction of $\tilde S$ as well, as DPR's negatives do.
+# The paper compares a hundred passages for each question. A CPU can afford ten, and a retriever that learns only
+# the order of ten passages lets the scores of all others drift upwards. So the passages of the batch's other
+# questions are added to the denominator of $\tilde S$, like DPR's in-batch negatives.
 #
-# The embedded encoder leaves little to learn, so the start is a damaged one: the upper three of its
-# six layers are drawn anew, as they were before any training. Three rounds of 640 train questions
-# with ten passages each:
+# The embedded encoder has little left to learn, so training starts from a damaged one: the upper three of its
+# six layers are initialised at random. Three rounds of 640 train questions with ten passages each:
 
-# %% mystnb={"figure": {"caption": "Recall of the gold passage on MiniWiki's test questions before and after each round of distillation.", "alt": "Recall at 1, 5, 10 and 20 by round"}}
+# %% tags=["hide-input", "stored-fid", "stored-same-weights"] mystnb={"figure": {"caption": "Recall of the gold passage on the test questions of MiniWiki's second edition, before and after each round of distillation. It rises in every round.", "alt": "Recall at 1, 5, 10 and 20 by round"}}
 part = measured["distillation"]
+assert (part["recipe"]["questions"], part["recipe"]["k"]) == (640, 10)
 rows = {}
 for number, row in enumerate(part["rounds"]):
     name = f"after round {number}" if number else "damaged"
@@ -442,7 +582,17 @@ for number, row in enumerate(part["rounds"]):
     rows[name][f"FiD's EM, {row['em']['n']} dev"] = percent(row["em"])
 for split, value in part["difference"].items():
     n = part["rounds"][0][split]["n"]
-    print(f"recall@5 on {split}, n = {n}: {points(value)} points")
+    print(f"gain in recall@5 on {split}, n = {n}: {points(value)} points")
+display(pd.DataFrame(rows).T)
+before, after = (part["rounds"][at]["test"]["recall"]["5"] for at in (0, -1))
+display(
+    Markdown(
+        f"With three of its six layers random the encoder finds the gold passage among the first five for "
+        f"{percent(before)} % of the test questions, and after {len(part['rounds']) - 1} rounds for "
+        f"{percent(after)} %; the undamaged encoder does so for "
+        f"{cut_off(same_weights['methods']['fid']['recall_at_k'])} % of the third edition's."
+    )
+)
 series = {
     f"recall@{k}": {
         float(number): 100 * row["test"]["recall"][k]["mean"]
@@ -450,38 +600,28 @@ series = {
     }
     for k in ("1", "5", "10", "20")
 }
+for curve in series.values():  # as the caption says
+    assert sorted(curve.values()) == list(curve.values())
 figures.lines(series, "rounds", "% of test questions")
 
-# %%
-pd.DataFrame(rows).T
-
-# %% tags=["remove-input"]
-before, after = (part["rounds"][at]["test"]["recall"]["5"] for at in (0, -1))
-Markdown(
-    f"With half of its layers random the encoder finds the right passage among five for "
-    f"{percent(before)} % of the test questions, after {len(part['rounds']) - 1} rounds for "
-    f"{percent(after)} %; the undamaged encoder does for "
-    f"{cut_off(same_weights['methods']['fid']['recall_at_k'])} %."
-)
-
 # %% [markdown]
-# In the first rounds the reader does not see the right passage for most questions; what it says of the
-# others is worth learning all the same. Its layers were trained on a billion pairs before they were
-# damaged, and are trained here on 1,920 questions.
+# In the first rounds the gold passage is not among the ten for most questions, and the reader's scores of the other
+# passages still teach the retriever something. The random layers had been trained on a billion pairs before the
+# damage; here they are trained on 1,920 questions.
 #
 # ### On real passages
 #
-# The same on passages of Wikipedia and questions of Natural Questions
+# The same was done with passages of Wikipedia and questions of Natural Questions
 # (`python -m book.experiments.fid OUT PASSAGES TRAIN DEV READER`; only the figures are part of this
-# book). The reader was tuned on the train questions first (`ragbook train reader`); two rounds of 320
+# book). The reader was first tuned on the train questions (`ragbook train reader`); then came two rounds of 320
 # questions.
 
-# %%
+# %% tags=["hide-input", "stored-fid-nq"]
 natural = json.loads(Path("results/fid-nq.json").read_text())
 rounds = natural["distillation"]["rounds"]
 difference = natural["distillation"]["difference"]["dev"]
 print(
-    f"recall@5 on dev, n = {rounds[0]['dev']['n']}: {points(difference)} points"
+    f"gain in recall@5 on dev, n = {rounds[0]['dev']['n']}: {points(difference)} points"
 )
 for k in ("1", "10"):
     print(
@@ -503,22 +643,23 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# Distillation needs nothing that MiniWiki alone has. What ten passages are worth on real text is another
-# question, and the next section's.
+# Distillation works on real text too. What ten passages are worth there is a different question, and the subject of
+# the next section.
 #
 # ## Why the order turns over on real questions
 #
-# On MiniWiki FiD and the methods that sum over passages come out in one order, on real questions they need
-# not. In an earlier edition of this book the bundled readers, as they were, did turn over: on real
-# questions FiD was last of the four that read. The figures below are for the same four methods on
-# MiniWiki's dev questions and on real ones with real passages, with one reader's weights for all, so that
-# what differs is how the passages are used (`python -m book.experiments.order`). Four suspects.
+# A ranking of FiD and the methods that sum over passages on MiniWiki need not carry over to real questions. In an
+# earlier edition of this book it was reversed: with the bundled readers as they were, FiD was last of the four
+# reading methods on real questions. The results below are for the same four methods on
+# MiniWiki's dev questions and on real questions with real passages. All use one reader's weights, so that only
+# the use of the passages differs (`python -m book.experiments.order`). There are four possible causes.
 #
-# *The number of passages.* The real passages are only some two thousand and of all kinds, so the retriever
-# has little to confuse; where it has the right one at once, what comes after can only distract. Exact
-# match by the number of passages read:
+# **The number of passages.** There are only about two thousand real passages, on all kinds of subjects, so that
+# the retriever has little to confuse. If the right passage is already ranked first, the following ones can only
+# distract. Exact match by the number of passages read, and the kinds of FiD's errors: words of *another* passage
+# are errors of fusion, other words of the *same* passage are errors of reading.
 
-# %%
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence on 150 questions of each set, with the same weights. From one passage to five FiD's mean rises on MiniWiki and falls on Natural Questions, where RAG-Sequence's stays within a point.", "alt": "Exact match of FiD and RAG-Sequence on MiniWiki and on real questions for k from 1 to 10, with 95 % intervals"}}
 order = json.loads(Path("results/order.json").read_text())
 SETS = {
     name.removesuffix(", by k"): name
@@ -527,32 +668,68 @@ SETS = {
 }
 LABEL = {"miniwiki": "MiniWiki", "nq": "Natural Questions"}
 METHODS = ("realm", "rag-sequence", "rag-token", "fid")
-rows = {}
-for kind, section in SETS.items():
-    for k, each in order[section].items():
-        if k != "n":
-            rows[LABEL.get(kind, kind), int(k)] = {
+by_k = {
+    kind: {k: each for k, each in order[section].items() if k != "n"}
+    for kind, section in SETS.items()
+}
+print(
+    {LABEL[kind]: order[section]["n"] for kind, section in SETS.items()},
+    "questions; recall and exact match, %",
+)
+display(
+    pd.DataFrame(
+        {
+            (LABEL[kind], int(k)): {
                 "recall": percent(each["recall"]),
                 **{name: percent(each["em"][name]) for name in METHODS},
             }
-print(
-    {
-        LABEL.get(kind, kind): order[section]["n"]
-        for kind, section in SETS.items()
-    },
-    "questions; %",
+            for kind in SETS
+            for k, each in by_k[kind].items()
+        }
+    ).T
 )
-pd.DataFrame(rows).T
-
-# %% mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence on both sets of questions against the number of passages read, with the same weights.", "alt": "Exact match of FiD and RAG-Sequence on MiniWiki and on real questions for k from 1 to 10, with 95 % intervals"}}
+print("FiD's answers, % of questions")
+display(
+    pd.DataFrame(
+        {
+            (LABEL[kind], int(k)): {
+                LABELS[error]: cut_off(count / order[section]["n"])
+                for error, count in each["fid's errors"].items()
+            }
+            for kind, section in SETS.items()
+            for k, each in by_k[kind].items()
+        }
+    ).T
+)
+said = []
+for kind in SETS:
+    most = str(max(map(int, by_k[kind])))
+    recall = [cut_off(by_k[kind][k]["recall"]["mean"]) for k in ("1", most)]
+    curve = course(
+        "FiD", {k: each["em"]["fid"] for k, each in by_k[kind].items()}
+    )
+    said.append(
+        f"On {LABEL[kind]} the gold passage is ranked first for {recall[0]} % of the "
+        f"questions and is among the first {most} for {recall[1]} %; {curve}."
+    )
+display(Markdown(" ".join(said)))
+means = {
+    (kind, name): {
+        k: each["em"][name]["mean"] for k, each in by_k[kind].items()
+    }
+    for kind in SETS
+    for name in ("fid", "rag-sequence")
+}  # as the caption says
+assert means["miniwiki", "fid"]["5"] > means["miniwiki", "fid"]["1"]
+assert means["nq", "fid"]["5"] < means["nq", "fid"]["1"]
+steady = list(means["nq", "rag-sequence"].values())
+assert max(steady) - min(steady) < 0.01
 figures.curves(
     {
-        f"{name}, {LABEL.get(kind, kind)}": {
-            float(k): each["em"][name]
-            for k, each in order[section].items()
-            if k != "n"
+        f"{name}, {LABEL[kind]}": {
+            float(k): each["em"][name] for k, each in by_k[kind].items()
         }
-        for kind, section in SETS.items()
+        for kind in SETS
         for name in ("fid", "rag-sequence")
     },
     "k, passages read",
@@ -560,87 +737,76 @@ figures.curves(
     log=True,
 )
 
-# %% tags=["remove-input"]
-said = []
-for kind, section in SETS.items():
-    by_k = {k: each for k, each in order[section].items() if k != "n"}
-    most = str(max(map(int, by_k)))
-    recall = [cut_off(by_k[k]["recall"]["mean"]) for k in ("1", most)]
-    curve = course("FiD", {k: each["em"]["fid"] for k, each in by_k.items()})
-    said.append(
-        f"On {LABEL.get(kind, kind)} the gold passage is the first one for {recall[0]} % of the "
-        f"questions and among {most} for {recall[1]} %; {curve}."
-    )
-Markdown(" ".join(said))
-
 # %% [markdown]
-# What FiD's wrong answers are, as the passages grow: words of *another* passage are what fusion would be
-# to blame for, other words of the *same* passage are reading.
+# **The distractors.** The gold passage is shown alone, or with four others: the nearest ones, or random
+# ones. If near neighbours mislead the reader, random passages do no harm; if fusion itself does, random
+# passages harm as well.
 
-# %%
-rows = {
-    (LABEL.get(kind, kind), int(k)): {
-        LABELS[error]: cut_off(count / order[section]["n"])
-        for error, count in each["fid's errors"].items()
-    }
-    for kind, section in SETS.items()
-    for k, each in order[section].items()
-    if k != "n"
-}
-print("FiD's answers, % of questions")
-pd.DataFrame(rows).T
-
-# %% [markdown]
-# *The distractors.* The gold passage alone, and with four others beside it, the nearest ones or some drawn
-# by lot. If it is near neighbours that mislead a reader, passages drawn by lot do no harm; if it is the
-# fusion of anything at all, they do.
-
-# %% mystnb={"figure": {"caption": "Exact match with the gold passage alone, and with four other passages beside it: the nearest ones, or some drawn by lot.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with the gold passage alone and with near or random others, on both sets of questions, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with the gold passage alone, and with four other passages: the nearest ones or random ones. On both sets FiD's mean falls more with the nearest ones than with random ones.", "alt": "Exact match of RAG-Sequence and FiD with the gold passage alone and with near or random others, on both sets of questions, with 95 % intervals"}}
 BESIDE = ("gold alone", "nearest", "random")
+ways = {
+    (kind, way): order[f"{kind}, others"][way]
+    for kind in SETS
+    for way in BESIDE
+}
+for kind in SETS:  # as the caption says
+    alone, near, random = (ways[kind, w]["fid"]["mean"] for w in BESIDE)
+    assert near < random < alone
+print(
+    {LABEL[kind]: order[f"{kind}, others"]["n"] for kind in SETS}, "questions"
+)
+display(
+    pd.DataFrame(
+        {
+            (LABEL[kind], way): {m: percent(value[m]) for m in METHODS}
+            for (kind, way), value in ways.items()
+        }
+    ).T
+)
 figures.grouped(
     {
-        f"{LABEL.get(kind, kind)}, {way}": {
-            m: order[f"{kind}, others"][way][m] for m in METHODS
-        }
-        for kind in SETS
-        for way in BESIDE
+        f"{LABEL[kind]}, {way}": {m: value[m] for m in ("rag-sequence", "fid")}
+        for (kind, way), value in ways.items()
     },
     "exact match",
 )
 
 # %% [markdown]
-# *The length.* Real passages have a hundred words, MiniWiki's are often shorter, and a reader was taught with
-# the latter. The same questions with whole passages and with passages cut after their first words, where
-# the answer still stands in the gold one:
+# **The length.** Real passages have a hundred words; MiniWiki's, on which the reader was trained, are often
+# shorter. The same questions are asked with whole passages and with passages cut after their first words, where
+# the gold passage still contains the answer.
+#
+# The second table summarises what each change costs FiD and RAG-Sequence, in points of exact match. These are
+# differences of means, computed before rounding, and no test was made of them. Where FiD pays more than
+# RAG-Sequence, the change is worse for FiD in this sample.
 
-# %%
-rows = {
-    (LABEL.get(kind, kind), way): {
-        name: percent(order[f"{kind}, short"][way][name]) for name in METHODS
-    }
-    for kind in SETS
-    for way in ("whole", "short")
-}
+# %% tags=["hide-input", "stored-order"]
 for kind in SETS:
     short = order[f"{kind}, short"]
     print(
-        f"{LABEL.get(kind, kind)}: n = {short['n']}, cut after {short['words']} words"
+        f"{LABEL[kind]}: n = {short['n']}, cut after {short['words']} words; EM, %"
     )
-pd.DataFrame(rows).T
-
-# %% [markdown]
-# Side by side: what each change costs FiD, in points of exact match, and what it costs RAG-Sequence. These
-# are differences of means. Where FiD pays more than RAG-Sequence, the change sets it back.
-
-# %%
+display(
+    pd.DataFrame(
+        {
+            (LABEL[kind], way): {
+                name: percent(order[f"{kind}, short"][way][name])
+                for name in METHODS
+            }
+            for kind in SETS
+            for way in ("whole", "short")
+        }
+    ).T
+)
 rows = {}
 for kind in SETS:
-    by_k, others, short = (
-        order[f"{kind}, {part}"] for part in ("by k", "others", "short")
-    )
-    most = str(max(int(k) for k in by_k if k != "n"))
+    others, short = (order[f"{kind}, {part}"] for part in ("others", "short"))
+    most = str(max(map(int, by_k[kind])))
     changes = {
-        f"{most} passages for one": (by_k["1"]["em"], by_k[most]["em"]),
+        f"{most} passages for one": (
+            by_k[kind]["1"]["em"],
+            by_k[kind][most]["em"],
+        ),
         "near passages beside the gold one": (
             others["gold alone"],
             others["nearest"],
@@ -648,49 +814,44 @@ for kind in SETS:
         "random ones beside it": (others["gold alone"], others["random"]),
         "whole passages for short ones": (short["short"], short["whole"]),
     }
-    for change, (first, then) in changes.items():
+    for change, (first_way, then) in changes.items():
         costs = {
-            m: first[m]["mean"] - then[m]["mean"]
+            m: first_way[m]["mean"] - then[m]["mean"]
             for m in ("fid", "rag-sequence")
         }
-        rows[LABEL.get(kind, kind), change] = {
+        rows[LABEL[kind], change] = {
             **{called(m): round(100 * cost, 1) for m, cost in costs.items()},
             "FiD pays more by": round(
                 100 * (costs["fid"] - costs["rag-sequence"]), 1
             ),
         }
 costs = pd.DataFrame(rows).T
-costs
-
-# %% tags=["remove-input"]
+display(costs)
 said = []
 for kind in SETS:
-    label = LABEL.get(kind, kind)
-    own = costs.loc[label]["FiD pays more by"]
+    own = costs.loc[LABEL[kind]]["FiD pays more by"]
     worst = own.idxmax()
-    if own[worst] > 0:
-        said.append(
-            f"On {label} what sets FiD back most against RAG-Sequence is *{worst}*, by "
-            f"{own[worst]:.1f} points."
-        )
-    else:
-        said.append(
-            f"On {label} none of the changes sets FiD back against RAG-Sequence."
-        )
+    said.append(
+        f"On {LABEL[kind]} FiD loses most against RAG-Sequence by *{worst}*: "
+        f"{own[worst]:.1f} points."
+        if own[worst] > 0
+        else f"On {LABEL[kind]} FiD loses more than RAG-Sequence by none of the changes."
+    )
 Markdown(" ".join(said))
 
 # %% [markdown]
-# *The training.* A sum over passages needs a reader that knows one passage at a time, and that it learns from
-# any passage. Fusion has to be learnt: which of several passages to believe, on passages of the kind that
-# it will meet. So on real questions, 1,180 for training and 413 for measuring, once more two tables: one
-# shared reader that was trained further on real passages, and from it each method by its own objective,
-# FiD with its passages at once.
+# **The training.** A sum over passages needs a reader that can use one passage at a time, which it learns from any
+# passage. Fusion must be learnt: which of several passages to believe, on passages like those that
+# will be read. Two more comparisons on real questions, with 1,180 for training and 413 for measuring, test this: a
+# shared reader that was trained further on real passages, and each method trained from it with its own objective,
+# FiD on its passages at once.
 
-# %%
+# %% tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
 real, real_shared = (
     json.loads(Path(f"results/{name}.json").read_text())
     for name in ("nq", "nq-same-weights")
 )
+assert real["questions"]["n"] == 413
 rows = {}
 for kind, results in (("same weights", real_shared), ("own training", real)):
     for name in METHODS:
@@ -701,20 +862,62 @@ for kind, results in (("same weights", real_shared), ("own training", real)):
             )
         }
 print(f"n = {real['questions']['n']} real questions, k = {real['k']}; %")
-pd.DataFrame(rows).T
-
-# %% tags=["remove-input"]
+display(pd.DataFrame(rows).T)
 Markdown(
     f"With the same weights: {words.in_words(real_shared, 'fid', 'rag-sequence')} "
     f"With each method's own training: {words.in_words(real, 'fid', 'rag-sequence')}"
 )
 
 # %% [markdown]
+# ## Answers in the generator's own words
+#
+# All answers so far were names, dates and short phrases. FiD and RAG are generators: nothing in equation {eq}`fid`
+# restricts $y$ to a span, and the decoder can write a sentence that no passage contains. In the comparisons of this
+# book an answer must be a run of words of one of the passages (`verbatim=True`); without this rule the decoder
+# chooses freely from its vocabulary:
+
+# %%
+free = fid.FiD(reader, retriever)
+written = free.answer(asked)
+for q, a, b in zip(asked, given[5][12:20], written, strict=True):
+    if a.text.lower() != b.text.lower():
+        print(f"{q.text}\n   verbatim {a.text!r}   free {b.text!r}")
+same = sum(
+    a.text.lower() == b.text.lower()
+    for a, b in zip(given[5][12:20], written, strict=True)
+)
+print(f"the same answer: {same} of {len(asked)}")
+
+# %% [markdown]
+# Exact match can only score answers that have few correct wordings. It counts a paraphrase, a different unit or
+# a true sentence around the answer as wrong, and F1 credits shared words, whether or not the
+# sentence is true:
+
+# %%
+reference = ["the Giant Mountains"]
+for text in (
+    "Giant Mountains",
+    "It rises in the Giant Mountains.",
+    "It does not rise in the Giant Mountains.",
+    "the Krkonose",
+):
+    print(
+        f"EM {metrics.exact_match(text, reference):d}   "
+        f"F1 {metrics.f1(text, reference):.2f}   {text}"
+    )
+
+# %% [markdown]
+# The paper of FiD evaluates short answers only. {cite:t}`lewis2020rag` also use RAG as a generator of free text:
+# abstractive answers of MS-MARCO, scored by overlap with reference sentences (BLEU, ROUGE), and questions in the
+# style of Jeopardy, which people judged for factuality and specificity. Overlap scores reward wording, and
+# judgements are expensive. So the results of this book are about *which* short answer a method finds, and do not
+# tell how well it explains or summarises.
+#
 # ## What the papers had
 #
 # Exact match on the open-domain test sets ({cite:t}`izacard2021fid`, table 1; T5, 100 passages of 21
-# million), and what the readers that came with the distilled retriever reach
-# {cite:p}`izacard2021distilling`, as their authors' repository gives it:
+# million), and that of the readers released with the distilled retriever
+# {cite:p}`izacard2021distilling`, as given in the authors' repository:
 #
 # | | NQ | TriviaQA | SQuAD |
 # |---|---|---|---|
@@ -723,10 +926,10 @@ Markdown(
 # | FiD-KD base | 50.1 | 69.3 | |
 # | FiD-KD large | 54.4 | 72.5 | |
 #
-# Here, with five passages each: MiniWiki's test questions and the real ones, with the same weights and with
-# each method's own training.
+# Here, with five passages each, on MiniWiki's test questions and on the real ones, with the same weights and with
+# each method's own training:
 
-# %%
+# %% tags=["hide-input", "stored-results", "stored-same-weights", "stored-nq", "stored-nq-same-weights"]
 tables = {
     ("MiniWiki", "same weights"): same_weights,
     ("MiniWiki", "own training"): own_training,
@@ -745,13 +948,12 @@ rows = {
     }
     for where, results in tables.items()
 }
+assert {results["k"] for results in tables.values()} == {5}
 print(
     {where[0]: results["questions"]["n"] for where, results in tables.items()},
     "questions; EM, %",
 )
-pd.DataFrame(rows).T
-
-# %% tags=["remove-input"]
+display(pd.DataFrame(rows).T)
 Markdown(
     "\n".join(
         f"* {where[0]}, {where[1]}: {words.order(results)}"
@@ -760,17 +962,17 @@ Markdown(
 )
 
 # %% [markdown]
-# The absolute figures cannot be compared: other questions, another index, a reader of a fraction of
-# the size. What can is the order, and that a reader can teach a retriever what it needs. The paper's
-# readers were trained with the hundred passages that they then read; this one with five.
+# The absolute numbers are not comparable: the questions and the index differ, and the reader is a fraction of the
+# size. The order can be compared, and so can the finding that a reader can teach a retriever what it needs. The
+# paper's readers were trained with the hundred passages that they read at test time; this one with five.
 #
-# The original code needs a `transformers` of 2020; its checkpoints load here, wrapped encoder and all
-# (`ragbook.models.load_reader` takes the folder). Their cross-attention adds a bias by position, which
+# The original code requires a `transformers` of 2020. Its checkpoints, including the wrapped encoder, can be loaded
+# here (`ragbook.models.load_reader` takes the folder). Their cross-attention adds a position bias that
 # today's T5 no longer has, and `transformers` 5 computes it for the wrong positions of the answer when
-# keys and values come from a cache: earlier versions of this package took it as it came, and their
-# probabilities, answers and attention of such checkpoints were off. Now the positions are counted here,
-# with the padding that is left out, and a test computes a random checkpoint's decoder again in float64,
-# from the saved tensors alone, and compares every probability, answer and score.
+# keys and values come from a cache. Earlier versions of this package did not correct this, and their
+# probabilities, answers and attention for such checkpoints were wrong. Positions are now counted in the package,
+# including the padding that is left out; a test recomputes a random checkpoint's decoder in float64
+# from the saved tensors alone and compares every probability, answer and score.
 #
 # ## What to remember
 #
@@ -796,13 +998,13 @@ Markdown(
 # ```{exercise}
 # :label: ex-fid-posterior
 # Two of the passages say the same. What does leaving either one out cost the answer, and what does
-# attention say of them?
+# attention say about them?
 # ```
 #
 # ```{solution} ex-fid-posterior
 # :class: dropdown
-# Next to nothing: the other one still says it, so leave-one-out calls both useless. Attention is
-# shared out between them. Neither is a posterior; they answer different questions.
+# Next to nothing: the other one still says it, so by leaving one out both appear useless. Attention is
+# divided between them. Neither is a posterior; they answer different questions.
 # ```
 #
 # ```{exercise}
@@ -813,7 +1015,97 @@ Markdown(
 #
 # ```{solution} ex-fid-distil
 # :class: dropdown
-# The softmax runs over all tokens of all passages, so a passage's share grows with its length and
-# with how poor the others are. The averaged score is the passage's own, and the softmax over
-# passages comes once, in the loss.
+# The softmax runs over all tokens of all passages, so a passage's share grows with its length and depends
+# on the scores of all others. The averaged score is the passage's own, and the softmax over
+# passages is taken once, in the loss.
+# ```
+#
+# ```{exercise}
+# :label: ex-fid-pack
+# Write the fusion of one question: states `[k, L, d]` and mask `[k, L]` in, the states of the real tokens
+# `[P, d]` and the passage of each `[P]` out, in order.
+# ```
+
+# %%
+from exercises import fid as check
+
+
+def my_pack(states, mask):
+    """[k, L, d] and [k, L] -> [P, d] and int64 [P]."""
+    raise NotImplementedError
+
+
+check.pack(my_pack)
+
+# %% [markdown]
+# ```{solution} ex-fid-pack
+# :class: dropdown
+# Flatten the first two dimensions of states and mask and index with the mask; the owners are
+# `arange(k)` repeated L times, indexed in the same way. Written out in `book/solutions/06-fid.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-fid-shares
+# What share of a decoder position's attention does each passage get? Given are the scores before the softmax `[P]`
+# and the passage of each token `[P]`.
+# ```
+
+
+# %%
+def my_shares(scores, owner, k):
+    """[P], int64 [P] and the number of passages -> [k]."""
+    raise NotImplementedError
+
+
+check.shares(my_shares)
+
+# %% [markdown]
+# ```{solution} ex-fid-shares
+# :class: dropdown
+# One softmax over all P tokens, then a sum for each passage. A softmax for each passage would give
+# every passage the same share. Written out in `book/solutions/06-fid.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-fid-cost
+# From how many passages on does self-attention over the concatenation need more multiplications
+# than the encoder layer's matrices? Write the smallest $k$ as a function of $L$ and $d$.
+# ```
+
+
+# %%
+def my_crossover(length, width):
+    """The smallest k with 2 (k L)^2 d > 12 k L d^2."""
+    raise NotImplementedError
+
+
+check.crossover(my_crossover)
+
+# %% [markdown]
+# ```{solution} ex-fid-cost
+# :class: dropdown
+# Divide both sides by $2 k L d$: $k L > 6 d$, so the smallest $k$ is $\lfloor 6 d / L \rfloor + 1$, whatever the
+# number of layers. Written out in `book/solutions/06-fid.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-fid-gradient
+# Write the gradient of $\mathrm{KL}(\tilde G \,\|\, \tilde S)$, averaged over a batch, with respect to the scaled
+# scores $\alpha s$ `[B, k]`, without autograd.
+# ```
+
+
+# %%
+def my_gradient(scores, targets):
+    """alpha s and G / T, both [B, k] -> [B, k]."""
+    raise NotImplementedError
+
+
+check.gradient(my_gradient)
+
+# %% [markdown]
+# ```{solution} ex-fid-gradient
+# :class: dropdown
+# $(\tilde S - \tilde G) / B$: the entropy of $\tilde G$ does not depend on the scores, and the rest is a
+# cross-entropy. Written out in `book/solutions/06-fid.py`.
 # ```

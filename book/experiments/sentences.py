@@ -17,7 +17,7 @@ from .report import in_points
 
 def compared(test: Mapping[str, Any], a: str, b: str) -> str:
     """What the paired test of a - b says: which of the two is ahead and how far, in points with the
-    95 % interval, or that the interval holds zero. No full stop at its end.
+    95 % interval, or that the interval includes zero. No full stop at its end.
 
     Parameters
     ----------
@@ -29,9 +29,7 @@ def compared(test: Mapping[str, Any], a: str, b: str) -> str:
         return f"{a} is ahead of {b} by {_points(test, 1)}"
     if high < 0:
         return f"{b} is ahead of {a} by {_points(test, -1)}"
-    return (
-        f"{a} and {b} differ by {_points(test, 1)}, an interval that holds zero"
-    )
+    return f"{a} and {b} differ by {_points(test, 1)}, an interval that includes zero"
 
 
 def _points(test: Mapping[str, Any], sign: int) -> str:

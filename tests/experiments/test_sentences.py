@@ -15,7 +15,7 @@ def test_the_better_one_comes_first_with_positive_points():
 def test_an_interval_with_zero_puts_nobody_ahead(ci95):
     said = compared({"difference": 0.01, "ci95": ci95}, "one", "two")
     assert said.startswith("one and two differ by 1.0 points")
-    assert said.endswith("an interval that holds zero")
+    assert said.endswith("an interval that includes zero")
 
 
 @pytest.mark.parametrize(
