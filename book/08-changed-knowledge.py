@@ -3,37 +3,44 @@
 #
 # ## The problem
 #
-# Prime ministers change, records fall, countries take new names. A model that keeps its knowledge in
-# its weights has to be trained again; a model that reads can be handed another page. This chapter
-# changes the pages, leaves every weight as it is, and watches who follows, what else moves, what a
-# deleted page leaves behind and whom a false one deceives.
+# Prime ministers change, records are broken, countries take new names. A model that keeps its knowledge in
+# its weights must be trained again; a model that reads can be given a new page. This chapter
+# changes the pages, leaves every weight as it is, and measures which methods follow, what else changes, what
+# remains after a page is deleted, and how many are deceived by a false one.
 #
 # ## The idea
 #
-# Some of MiniWiki's articles exist in two dated editions, as the world stood at the end of 2012 and
+# Some of MiniWiki's articles exist in two dated editions, which describe the world at the end of 2012 and
 # at the end of 2022. The same question then has two right answers, and which of them is right depends
-# on nothing but the pages at hand.
+# only on the passages in the index.
 
-# %%
+# %% tags=["hide-input"]
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from experiments import changed_knowledge as change
 from experiments import figures
 from experiments.sentences import between, ranked
-from IPython.display import Markdown
+from experiments.source import source
+from IPython.display import Markdown, display
 
 from ragbook import load_corpus, methods
-from ragbook.corpus import Corpus, miniwiki
+from ragbook.corpus import Corpus, Question, miniwiki
+from ragbook.evaluation.metrics import exact_match
 from ragbook.evaluation.names import called, listed
 from ragbook.evaluation.statistics import cut_off
+from ragbook.methods import rag
+from ragbook.methods.base import Answer
 from ragbook.models import load_encoder
 
 measured = json.loads(Path("results/change.json").read_text())
 names = list(methods.NAMES)
 readers = ["realm", "rag-sequence", "rag-token", "fid"]
+
+# %%
 pairs = miniwiki.changed_questions("test")
 print(len(pairs), "test questions whose answer changed")
 for earlier, current in pairs[:3]:
@@ -42,20 +49,79 @@ for earlier, current in pairs[:3]:
     )
 
 # %% [markdown]
-# None of these questions, and none about another passage of the same articles, was seen in training:
+# None of these questions, and no question about another passage of the same articles, was seen in training:
 # articles that exist in two editions belong to dev and test only.
 #
 # ## The mathematics
 #
-# Nothing in the methods' equations changes but the text of one $z$. Retrieval finds it by
+# Nothing in the methods' equations changes except the text of one $z$. Retrieval finds it by
 # $p(z \mid x)$ as before, and $p(y \mid x, z)$ is evaluated on the new words. Closed book has no $z$ at
-# all, so its answer cannot change. A method *follows* a change where it says what was right in 2012
-# with the passages of 2012, and what was right in 2022 with those of 2022: the one is no merit
-# without the other, as a model could know either by heart.
+# all, so its answer cannot change. A method *follows* a change if it gives the answer of 2012
+# with the passages of 2012, and the answer of 2022 with those of 2022. One of the two is not
+# enough, because a model could know either by heart.
 #
-# ## The code
+# ## The core in ten lines
 #
-# A dozen dev questions, here and now, on two small indexes that hold every article that changed and a
+# Three passages and two possible answers. The first passage is exchanged, and with it one row of
+# $p(y \mid x, z)$. The prior and the two other rows stay the same.
+
+# %%
+y = ["Benedict XVI", "Francis"]
+prior = torch.tensor([0.5, 0.3, 0.2])  # p(z | x), [n]
+likelihood = {  # p(y | x, z), [n, 2]
+    2012: torch.tensor([[0.8, 0.0], [0.1, 0.1], [0.0, 0.1]]),
+    2022: torch.tensor([[0.0, 0.8], [0.1, 0.1], [0.0, 0.1]]),
+}
+said = {}
+for year, rows in likelihood.items():
+    marginal = prior @ rows  # p(y | x), [2]
+    said[year] = y[marginal.argmax()]
+    print(year, np.round(marginal.numpy(), 2), said[year])
+print("follows:", (said[2012], said[2022]) == (y[0], y[1]))
+
+# %% [markdown]
+# By hand: $0.5 \cdot 0.8 + 0.3 \cdot 0.1 = 0.43$ and $0.3 \cdot 0.1 + 0.2 \cdot 0.1 = 0.05$ in 2012. The package
+# computes the same sum in logarithms:
+
+# %%
+print(source(rag.sequence_log_prob))
+for year, rows in likelihood.items():
+    token_log_probs = rows.T.log()[:, :, None]  # [B, n, T]: an answer a row
+    given = rag.sequence_log_prob(
+        token_log_probs, prior.log().expand(2, 3), torch.ones(2, 1)
+    )
+    print(year, "equal:", torch.allclose(given.exp(), prior @ rows))
+
+# %% [markdown]
+# `change.followed` counts, over questions, how often a method is right with both editions. For two questions, of which
+# one is followed:
+
+# %%
+texts = {2012: ["Benedict XVI", "one"], 2022: ["Francis", "one"]}
+right = {2012: ["Benedict XVI", "one"], 2022: ["Francis", "no spacecraft"]}
+given = {
+    year: {"toy": [Answer("?", text, 0.0, (), 0.0) for text in of_year]}
+    for year, of_year in texts.items()
+}
+wanted = {
+    year: [Question("?", (answer,)) for answer in of_year]
+    for year, of_year in right.items()
+}
+by_hand = np.mean(
+    [
+        exact_match(texts[2012][i], [right[2012][i]])
+        and exact_match(texts[2022][i], [right[2022][i]])
+        for i in range(2)
+    ]
+)
+toy = change.followed(given, wanted)["methods"]["toy"]
+print("follows", by_hand, toy["follows"]["mean"])
+print("same answer with both", toy["same"]["mean"])
+
+# %% [markdown]
+# ## A dozen questions
+#
+# Twelve dev questions are asked on two small indexes that contain every article that changed and a
 # hundred passages that did not. `change.answered_over` builds an index of the passages it is given and
 # asks every method.
 
@@ -67,7 +133,7 @@ changing = {
     if a.changes
 }
 sample = miniwiki.changed_questions("dev")[:12]
-encoder, live = load_encoder(), {}
+encoder, live, small = load_encoder(), {}, {}
 asked = {
     "miniwiki-2012": [a for a, _ in sample],
     "miniwiki": [b for _, b in sample],
@@ -75,15 +141,21 @@ asked = {
 for name, questions in asked.items():
     whole = load_corpus(name)
     others = [p for p in whole if p.title not in changing][:100]
-    small = Corpus(name, [p for p in whole if p.title in changing] + others)
-    live[name] = change.answered_over(small, encoder, questions)
+    kept = [p for p in whole if p.title in changing]
+    small[name] = Corpus(name, kept + others)
+    live[name] = change.answered_over(small[name], encoder, questions)
 for at, (earlier, current) in enumerate(sample[:4]):
     print(f"{current.text} ({earlier.answers[0]} -> {current.answers[0]})")
     for name in names:
         then, now = (live[edition][name][at].text for edition in asked)
         print(f"   {name:<14} {then!r} -> {now!r}")
 
+# %% [markdown]
+# A wrong answer can come from the same article: that of 2012 also mentions a smaller wheel in Moscow, which the methods
+# that read passages separately name with both indexes. How many of the twelve questions are followed:
+
 # %%
+assert {live[e][m][1].text for e in asked for m in readers} == {"Moscow"}
 followed = change.followed(live, asked)
 for name, entry in followed["methods"].items():
     print(
@@ -93,12 +165,12 @@ for name, entry in followed["methods"].items():
 # %% [markdown]
 # ## The methods on the index
 #
-# The same over whole editions and the test split, measured once and kept
-# (`python -m book.experiments.changed_knowledge`). Each answer is marked twice, by what was right in 2012 and
-# by what was right in 2022. A method says what its index says if the first and the last column are
+# The same was measured over whole editions and the test split
+# (`python -m book.experiments.changed_knowledge`). Each answer is compared with the right answers of 2012 and
+# with those of 2022. A method says what its index says if the first and the last column are
 # high and the two in the middle are low.
 
-# %% mystnb={"figure": {"caption": "Share of answers that match each edition, by the index that was searched. Where the passages speak and not the weights, the two columns in the middle are empty.", "alt": "Heat map of right answers by method, edition of the index and edition of the answer"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of answers that are right in each edition, by the index that was searched. The two columns in the middle, answers of the other edition, stay below 5 % for every method.", "alt": "Heat map of right answers by method, edition of the index and edition of the answer"}}
 changed = measured["editions"]["changed"]
 cells = [(i, a) for i in asked for a in asked]
 short = {"miniwiki-2012": "2012", "miniwiki": "2022"}
@@ -106,66 +178,99 @@ table = [
     [changed["methods"][m]["right"][i][a]["mean"] for i, a in cells]
     for m in names
 ]
+assert max(max(row[1:3]) for row in table) < 0.05  # as the caption says
 columns = [f"index {short[i]}, right in {short[a]}" for i, a in cells]
 figures.heat_map(
     np.array(table), names, columns, f"share of {changed['n']} answers"
 )
 
-# %% mystnb={"figure": {"caption": "Share of questions on which a method follows the change, and share on which it says the same whatever its index says.", "alt": "For seven methods, the share of changed questions followed and the share answered the same with both indexes, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of questions on which a method follows the change, and share that get the same answer with both indexes. No method follows half of the changes. Closed book, which always gives the same answer, is left out.", "alt": "For six methods, the share of changed questions followed and the share answered the same with both indexes, with 95 % intervals"}}
+entries = changed["methods"]
+follows = {called(n): entries[n]["follows"]["mean"] for n in names}
+assert entries["closed-book"]["same"]["mean"] == 1
+assert max(follows.values()) < 0.5  # as the caption says
+right = [entries[n]["right"][i][i]["mean"] for n in readers for i in asked]
+other = [
+    entries[n]["right"][i][a]["mean"]
+    for n in readers
+    for i, a in cells
+    if i != a
+]
+lows, highs = zip(
+    *(entries[n]["follows"]["ci95"] for n in readers), strict=True
+)
+overlap = max(lows) < min(highs)
+display(
+    Markdown(
+        f"The methods that read passages separately give the right answer to {between(right)} of the "
+        f"{changed['n']} questions with either index, and the other edition's answer to {between(other)}. "
+        f"They follow the change on {between([entries[n]['follows']['mean'] for n in readers])}"
+        + (", with intervals that overlap. " if overlap else ". ")
+        + f"The means of all methods are {ranked(follows)}."
+    )
+)
 figures.grouped(
     {
         "follows the change": {
-            n: e["follows"] for n, e in changed["methods"].items()
+            n: e["follows"] for n, e in entries.items() if n != "closed-book"
         },
         "same answer with both": {
-            n: e["same"] for n, e in changed["methods"].items()
+            n: e["same"] for n, e in entries.items() if n != "closed-book"
         },
     },
     "changed questions",
 )
 
-# %% tags=["remove-input"]
-right = [
-    changed["methods"][n]["right"][i][i]["mean"] for n in readers for i in asked
-]
-other = [
-    changed["methods"][n]["right"][i][a]["mean"]
-    for n in readers
-    for i, a in cells
-    if i != a
-]
-follows = {called(n): changed["methods"][n]["follows"]["mean"] for n in names}
-Markdown(
-    f"The methods that read passages apart answer {between(right)} of these questions rightly with either "
-    f"index, and {between(other)} as the other edition would have it. They follow the change, right twice, on "
-    f"{between([changed['methods'][n]['follows']['mean'] for n in readers])}; of all methods, "
-    f"{ranked(follows)}."
-)
-
 # %% [markdown]
-# To follow is to be right twice. The shared reader in one prompt of several passages does what it was not
-# trained for. Closed book says the same both times by necessity.
+# Following is harder than answering, because it requires two right answers. In-context retrieval puts several passages
+# into one prompt, for which the shared reader was not trained.
 #
 # ## What else moves?
 #
-# A change should move what it is about and nothing more. *Near* questions are about articles that
-# changed, but their answer did not; *far* ones are about other articles. Where such an answer moves,
-# that is collateral damage: another passage has come among the five, or a reader has been drawn to
+# A change should affect what it is about and nothing else. *Near* questions are about articles that
+# changed, but their answers did not; *far* questions are about other articles. If such an answer moves, it is
+# collateral damage: a different passage is among the five, or the reader's attention has shifted to
 # other words.
 
-# %% mystnb={"figure": {"caption": "Share of unchanged questions to which the answer is another after the swap. Closed book cannot move; far questions should not.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for seven methods with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of unchanged questions whose answer is different after the swap. Answers to far questions hardly move; of the near ones every method moves some. Closed book, which cannot move, is left out.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for six methods with 95 % intervals"}}
 unchanged = measured["editions"]["unchanged"]
+said = []
+for kind, part in unchanged.items():
+    moved = [part["methods"][n]["moved"]["mean"] for n in readers]
+    clear = [
+        called(n)
+        for n in readers
+        if not part["methods"][n]["difference"]["ci95"][0]
+        <= 0
+        <= part["methods"][n]["difference"]["ci95"][1]
+    ]
+    verdict = (
+        f"the interval of the difference in exact match excludes zero for {listed(clear)}"
+        if clear
+        else "every interval of the difference in exact match includes zero"
+    )
+    said.append(
+        f"Of the {part['n']} {kind} questions {between(moved)} get another answer from the methods that read "
+        f"passages separately ({cut_off(part['methods']['in-context']['moved']['mean'])} % from in-context "
+        f"retrieval), and {verdict}."
+    )
+display(Markdown(" ".join(said)))
+reads = [n for n in names if n != "closed-book"]
+for kind, few in (("near", False), ("far", True)):  # as the caption says
+    for n in reads:
+        share = unchanged[kind]["methods"][n]["moved"]["mean"]
+        assert share < 0.02 if few else share > 0.1
 figures.grouped(
     {
         f"{kind} (n = {part['n']})": {
-            n: e["moved"] for n, e in part["methods"].items()
+            n: part["methods"][n]["moved"] for n in reads
         }
         for kind, part in unchanged.items()
     },
     "answers that moved",
 )
 
-# %%
+# %% tags=["hide-input", "stored-change"]
 rows = {
     (kind, name): {
         "before": e["before"]["mean"],
@@ -179,42 +284,23 @@ rows = {
     for name, e in part["methods"].items()
     if name in readers
 }
+print(
+    "exact match before and after the swap; the difference has its 95 % interval"
+)
 pd.DataFrame(rows).T.round(3)
 
-# %% tags=["remove-input"]
-said = []
-for kind, part in unchanged.items():
-    moved = [part["methods"][n]["moved"]["mean"] for n in readers]
-    clear = [
-        called(n)
-        for n in readers
-        if not part["methods"][n]["difference"]["ci95"][0]
-        <= 0
-        <= part["methods"][n]["difference"]["ci95"][1]
-    ]
-    verdict = (
-        f"the difference in exact match excludes zero for {listed(clear)}"
-        if clear
-        else "every interval of the difference in exact match holds zero"
-    )
-    said.append(
-        f"Of the {kind} questions {between(moved)} get another answer from the methods that read passages "
-        f"apart ({cut_off(part['methods']['in-context']['moved']['mean'])} % from one prompt), and {verdict}."
-    )
-Markdown(" ".join(said))
-
 # %% [markdown]
-# Where as many answers move for the better as for the worse, exact match before and after is the same, and
-# only the answers themselves show that something moved.
+# If as many answers become right as become wrong, exact match stays the same, and
+# only a comparison of the answers themselves shows that something moved.
 #
 # ## How long does it take?
 #
-# To know something new, an index encodes the passages that changed; that all are encoded again is the
-# worst case. A model that keeps its knowledge in its weights is trained again. The bundled reader
-# took 68 minutes on the same two cores (its card, `ragbook/models/weights/README.md`), and that run
-# would still have to be told which of the old answers to forget.
+# To learn something new, an index encodes the passages that changed; at worst all passages are encoded
+# again. A model that keeps its knowledge in its weights must be trained again. Training the bundled reader
+# took 68 minutes on the same two cores (its card, `ragbook/models/weights/README.md`), and such a run
+# would also have to learn which old answers to forget.
 
-# %%
+# %% tags=["hide-input", "stored-change"]
 seconds = measured["seconds"]
 pd.Series(
     {
@@ -232,74 +318,145 @@ pd.Series(
 # %% [markdown]
 # ## What if a passage is deleted?
 #
-# Now the index of 2022 loses every passage that answers one of the questions. What is left to say?
+# Now the index of 2022 loses every passage that answers one of the questions. First the twelve questions, on the small
+# index:
 
-# %% mystnb={"figure": {"caption": "Exact match and the mean probability that a method gives its own answer, before and after the passages that answer were deleted. The answers keep coming, and their probability is the only sign that nothing stands behind them.", "alt": "Exact match and mean probability before and after deletion for seven methods, with 95 % intervals"}}
+# %%
+gold = {q.gold_passage for q in asked["miniwiki"] if q.gold_passage}
+less = change.edited(small["miniwiki"], gold, (), "less")
+print(f"{len(small['miniwiki'])} passages, after the deletion {len(less)}")
+without = change.answered_over(less, encoder, asked["miniwiki"], readers)
+for name in readers:
+    before, after = (
+        [
+            exact_match(a.text, q.answers)
+            for a, q in zip(answers[name], asked["miniwiki"], strict=True)
+        ]
+        for answers in (live["miniwiki"], without)
+    )
+    print(f"{name:<13} right: {sum(before)} before, {sum(after)} after")
+text, answer = asked["miniwiki"][3].text, without["fid"][3]
+print(f"{text}\n   fid, after: {answer.text!r}")
+
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Mean probability of a method's own answer before and after the deletion of the passages that answer, on 115 test questions. It falls for the four methods that read passages separately, and after the deletion some of it is left.", "alt": "Mean probability of the answers before and after deletion for six methods, with 95 % intervals"}}
 gone = measured["editions"]["deleted"]["methods"]
+assert measured["editions"]["deleted"]["n"] == 115
+for n in readers:  # as the caption says
+    low = gone[n]["before"]["probability"]["ci95"][0]
+    assert low > gone[n]["after"]["probability"]["ci95"][1] > 0
+display(
+    pd.DataFrame(
+        {
+            called(n): {
+                f"{when}": f"{cut_off(gone[n][when]['em']['mean'])}"
+                for when in ("before", "after")
+            }
+            for n in names
+        }
+    )
+    .rename_axis("exact match, %")
+    .T
+)
 figures.grouped(
     {
-        f"{what}, {when}": {n: gone[n][when][key] for n in names}
-        for what, key in (("exact match", "em"), ("probability", "probability"))
+        f"probability, {when}": {n: gone[n][when]["probability"] for n in reads}
         for when in ("before", "after")
     },
-    "share, or probability",
+    "mean probability",
 )
 
 # %% [markdown]
-# Deleting is what weights cannot do. What an index no longer holds, a method that reads can no longer
-# say, except for what its reader learnt elsewhere.
+# Knowledge cannot be deleted from weights in this way. A method that reads can no longer say what the index no longer
+# contains, except for what its reader has learnt elsewhere; an answer can still be right if another passage also states
+# it. The method still gives some answer, and only a lower probability suggests that no passage supports it.
 #
-# ## What if one is false?
+# ## What if a passage is false?
 #
-# For 150 questions drawn from the test split a false passage stands beside the true one: the same
-# words, with the answer of another question in the place of the right one. Nothing else tells the two
-# apart. An example from the changed questions:
+# A false passage is now added beside the true one for each question: the same words, with the answer of another question in
+# place of the right one. Nothing else distinguishes the two. Twelve changed questions of the test split on a small
+# index, and the first of them in detail:
 
 # %%
-questions = [current for _, current in pairs]
 kept, passages, answers = change.counterfeits(
-    questions, load_corpus("miniwiki")
+    [current for _, current in pairs], load_corpus("miniwiki")
 )
+kept, passages, answers = kept[:12], passages[:12], answers[:12]
+true = load_corpus("miniwiki").get(str(kept[0].gold_passage))
 print(kept[0].text)
-print(
-    "true: ", load_corpus("miniwiki").get(str(kept[0].gold_passage)).text[:160]
-)
-print("false:", passages[0].text[:160])
+print("true: ", true.text[:70])
+print("false:", passages[0].text[:70])
+with_false = change.edited(small["miniwiki"], set(), passages, "with false")
+told = change.answered_over(with_false, encoder, kept, readers)
+for name in readers:
+    weights = {e.passage_id: e.weight for e in told[name][0].evidence}
+    print(
+        f"   {name:<13} {told[name][0].text!r}; weight of the true passage "
+        f"{weights.get(true.id, 0):.2f}, of the false one {weights.get(passages[0].id, 0):.2f}"
+    )
+print("of 12 questions:")
+deceived = change.deceived(told, kept, passages, answers)["methods"]
+for name, entry in deceived.items():
+    counts = [
+        f"{round(12 * entry[key]['mean'])} {key}"
+        for key in ("true", "false", "neither")
+    ]
+    print(f"   {name:<13} {', '.join(counts)}")
 
-# %% mystnb={"figure": {"caption": "With a false passage beside the true one: share of true, false and other answers, and the weight of the false passage in the evidence.", "alt": "Share of true, false and other answers and weight of the false passage for seven methods, with 95 % intervals"}}
+# %% [markdown]
+# For 150 questions drawn from the whole test split, on the whole index:
+
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "With a false passage beside the true one: share of true and of false answers, and the weight of the false passage in the evidence, of the four methods that read passages separately. Each gives the true answer more often in the mean; about a quarter of the answers are false.", "alt": "Share of true and false answers and weight of the false passage for four methods, with 95 % intervals"}}
 false = measured["false"]
 labels = {
-    "true": "says the true answer",
-    "false": "says the false answer",
-    "neither": "says neither",
+    "true": "gives the true answer",
+    "false": "gives the false answer",
     "weight": "weight of the false passage",
 }
+assert false["n"] == 150
+for n in readers:  # as the caption says
+    entry = false["methods"][n]
+    assert entry["true"]["mean"] > entry["false"]["mean"]
+    assert abs(entry["false"]["mean"] - 0.25) < 0.03
+lies = {called(n): false["methods"][n]["false"]["mean"] for n in readers}
+truths = {called(n): false["methods"][n]["true"]["mean"] for n in readers}
+display(
+    pd.DataFrame(
+        {
+            called(n): {
+                text: cut_off(false["methods"][n][key]["mean"])
+                for key, text in (*labels.items(), ("neither", "gives neither"))
+            }
+            for n in names
+        }
+    )
+    .rename_axis(f"% of {false['n']}")
+    .T
+)
+display(
+    Markdown(
+        f"The false answer is given by {ranked(lies)}; the true one by {ranked(truths)} (means, not tested in "
+        "pairs)."
+    )
+)
 figures.grouped(
     {
-        text: {n: e[key] for n, e in false["methods"].items()}
+        text: {n: false["methods"][n][key] for n in readers}
         for key, text in labels.items()
     },
     f"of {false['n']} questions",
 )
 
-# %% tags=["remove-input"]
-lies = {called(n): false["methods"][n]["false"]["mean"] for n in readers}
-truths = {called(n): false["methods"][n]["true"]["mean"] for n in readers}
-Markdown(
-    f"How often each repeats the falsehood: {ranked(lies)}. How often it says the truth: {ranked(truths)}."
-)
-
 # %% [markdown]
-# An exchanged name may not fit its sentence or its question, and other passages may tell the truth too, which
-# is what the truth has in its favour. But no method can know which of two passages lies; the evidence at
-# least says that there were two. That is the other side of following: whoever writes into the index writes
-# the answers. An index needs the care that a training set needs, and its manifest's hashes are there to say
-# that nobody else wrote into it.
+# Two things favour the true answer: a substituted name may not fit its sentence or the question, and other passages may
+# also contain the truth. But no method can know which of two passages is false; the evidence only
+# shows that there were two. This is the reverse of following a change: whoever writes into the index determines
+# the answers. An index needs the same care as a training set, and the hashes in its manifest show whether
+# anyone else has changed it.
 #
 # ## What the papers had
 #
-# {cite:t}`lewis2020rag` swap a 2016 for a 2018 index and ask about heads of state: with the matching
-# index RAG answers about 70 % right, with the other one few.
+# {cite:t}`lewis2020rag` exchange an index of 2016 for one of 2018 and ask about 82 heads of state (section 4.5). With the
+# matching index RAG gives the right answer to 70 % (2016) and 68 % (2018), with the other one to 12 % and 4 %.
 #
 # ## What to remember
 #
@@ -314,22 +471,80 @@ Markdown(
 # ## Exercises
 #
 # ```{exercise}
-# :label: ex-delete
-# A method should be able to say "not here". Which threshold on the probability, chosen before the
-# deletion so that nine in ten right answers pass, would silence how many of the answers after it?
+# :label: ex-follow
+# Write the share of questions on which a method follows. Given are its answers with each index (two lists of texts)
+# and the accepted answers of each edition (two lists of lists).
+# ```
+
+# %%
+from exercises import changed_knowledge as check
+
+
+def my_follows(then, now, earlier, current):
+    """Texts, texts, accepted answers, accepted answers -> a share."""
+    raise NotImplementedError
+
+
+check.follows(my_follows)
+
+# %% [markdown]
+# ```{solution} ex-follow
+# :class: dropdown
+# Multiply the two exact matches of each question, then take the mean; a product of the two means would count
+# different questions. Written out in `book/solutions/08-changed-knowledge.py`.
 # ```
 #
+# ```{exercise}
+# :label: ex-moves
+# Exact match is the same before and after a change. How many answers moved, how many became right and how many
+# wrong?
+# ```
+
+
+# %%
+def my_moves(before, after, accepted):
+    """Texts, texts, accepted answers -> (moved, to right, to wrong)."""
+    raise NotImplementedError
+
+
+check.moves(my_moves)
+
+# %% [markdown]
+# ```{solution} ex-moves
+# :class: dropdown
+# Compare normalised texts, so that "The Elbe" and "Elbe" are the same answer. An answer can move and stay
+# wrong. Written out in `book/solutions/08-changed-knowledge.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-delete
+# A method should be able to say "not here". Which threshold on the probability, chosen before the
+# deletion so that at least nine in ten right answers pass, would silence what share of the answers after it? An answer
+# passes if its probability is at least the threshold.
+# ```
+
+
+# %%
+def my_silenced(before, right, after):
+    """Probabilities before, whether each answer was right, probabilities
+    after -> the share of the latter below the threshold."""
+    raise NotImplementedError
+
+
+check.silenced(my_silenced)
+
+# %% [markdown]
 # ```{solution} ex-delete
 # :class: dropdown
-# Ask `change.answered_over` with the whole corpus and with `change.edited(corpus, gold, (), "less")`, take
-# the 10 % quantile of the first one's probabilities where the answer is right, and count the second
-# one's below it. How well that can work at all is the area under the ROC curve of
-# {doc}`chapter 7 <07-side-by-side>`.
+# Sort the probabilities of the right answers; the threshold is the one below which at most a tenth of them lie.
+# For real data take the answers of `change.answered_over` with the whole corpus and with
+# `change.edited(corpus, gold, (), "less")`. How well this can work at all is measured by the area under the ROC curve
+# in {doc}`chapter 7 <07-side-by-side>`. Written out in `book/solutions/08-changed-knowledge.py`.
 # ```
 #
 # ```{exercise}
 # :label: ex-vote
-# Put two true passages and one false one into the index, in different words. Which methods follow the
+# Put two true passages and a false one into the index, in different words. Which methods follow the
 # majority, and which cannot even in principle?
 # ```
 #
@@ -338,4 +553,26 @@ Markdown(
 # RAG and REALM sum the probability of an answer over the passages that give it, so two passages that
 # agree add up; FiD can learn to count, as it reads them together. A method that answers from the best
 # passage alone cannot.
+# ```
+#
+# ```{exercise}
+# :label: ex-majority
+# Show it in numbers: from a prior `[n]` and likelihoods `[n, answers]`, return the answer of the sum over passages and
+# the answer of a method that reads only the passage with the greatest prior.
+# ```
+
+
+# %%
+def my_votes(prior, likelihood):
+    """[n] and [n, answers] -> (of the sum, of the best passage), two numbers."""
+    raise NotImplementedError
+
+
+check.votes(my_votes)
+
+# %% [markdown]
+# ```{solution} ex-majority
+# :class: dropdown
+# `(prior @ likelihood).argmax()` and `likelihood[prior.argmax()].argmax()`. Written out in
+# `book/solutions/08-changed-knowledge.py`.
 # ```

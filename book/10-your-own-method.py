@@ -3,12 +3,12 @@
 #
 # ## The problem
 #
-# You have an idea of how passages should be used. You want to know how it does beside the five of
-# this book: on the same passages, with the same retriever, on the same questions, with intervals.
+# You have an idea of how retrieved passages should be used, and you want to know how well it works in comparison with the
+# five methods of this book: on the same passages, with the same retriever, on the same questions, with intervals.
 #
 # ## The idea
 #
-# A method is an object that keeps four promises. Whatever keeps them can be compared.
+# A method is an object that keeps four promises. Every such object can be compared.
 #
 # | promise | what it is |
 # |---|---|
@@ -22,29 +22,32 @@
 #
 # ## The mathematics
 #
-# The worked example of this chapter is RAG with the smallest generator there is. Of a passage $z$ it
-# says any of the names and dates in it, one as likely as another, but none that the question has:
+# The worked example of this chapter is RAG with the simplest possible generator. For a passage $z$ it
+# gives every name and date in it the same probability, except those that are in the question:
 #
 # $$
 # p(y \mid x) = \sum_z p(z \mid x)\, p(y \mid x, z), \qquad
 # p(y \mid x, z) = \frac{\#\{\text{names of } z \text{ that read } y\}}{\#\{\text{names of } z\}}.
 # $$
 #
-# The posterior $p(z \mid x, y)$ is the share that each passage has in that sum, and it is the
-# evidence. Nothing is trained: what it gets right, retrieval and counting alone get right. So it is a
+# The posterior $p(z \mid x, y)$ is the share of each passage in that sum, and it is the
+# evidence. Nothing is trained: all its right answers come from retrieval and counting. So it is a
 # baseline for every method that reads.
 #
-# ## The code
+# ## The core in ten lines
 #
-# One module, `book/experiments/names_method.py`. The mathematics is a pure function on its own; the class
-# retrieves, calls it and keeps the promises. The prior and the posterior are the package's own.
+# One passage with the names Dresden and twice Hamburg, and one with Basel and Dresden:
 
-# %%
+# %% tags=["hide-input"]
 import inspect
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
 from experiments import names_method as names
+from experiments.source import source
 
 from ragbook import explorer, figures, load_corpus, load_questions, methods
 from ragbook.evaluation import compare, words
@@ -52,13 +55,38 @@ from ragbook.index import build_index
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
 
-print(inspect.getsource(names.name_log_probs))
+# %%
+prior = torch.tensor([0.6, 0.4])  # p(z | x), [n]
+counted = [Counter(Dresden=1, Hamburg=2), Counter(Basel=1, Dresden=1)]
+for y in ("Dresden", "Hamburg", "Basel"):
+    shares = torch.tensor([c[y] / c.total() for c in counted])  # p(y | x, z)
+    joint = prior * shares  # [n]
+    evidence = joint / joint.sum()  # p(z | x, y), [n]
+    print(f"{y:<8} p(y | x) = {joint.sum():.1f}, evidence {evidence.numpy()}")
+
+# %% [markdown]
+# By hand for Dresden: $0.6 \cdot \frac13 + 0.4 \cdot \frac12 = 0.2 + 0.2$. The three probabilities sum to 1. Hamburg has the
+# same probability as Dresden, all of it from one passage.
+#
+# ## The code
+#
+# The method is one module, `book/experiments/names_method.py`. The mathematics is a pure function; the class
+# retrieves, calls this function and keeps the promises. The prior and the posterior are the package's own.
+
+# %%
+print(source(names.name_log_probs))
+for y in ("Dresden", "Hamburg", "Basel"):
+    given = names.name_log_probs(counted, y).exp()
+    by_hand = torch.tensor([c[y] / c.total() for c in counted])
+    print(y, "equal:", torch.allclose(given, by_hand))
+
+# %%
 print(inspect.getsource(names.Names))
 
 # %% [markdown]
 # ## The method on the index
 #
-# It is named by the place of its code, `module:Class`, and needs to be entered nowhere. `load` calls
+# A method is named by the place of its code, `module:Class`, and need not be registered anywhere. `load` calls
 # the class with the retriever.
 
 # %%
@@ -76,12 +104,32 @@ chosen = methods.load(
 comparison = compare(chosen, questions, k=5, progress=False)
 comparison
 
-# %% mystnb={"figure": {"caption": "The new method beside two of the book's, on a hundred dev questions.", "alt": "Exact match and F1 of closed-book, REALM and the names method with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "The new method beside two of the book's, on a hundred dev questions, with 95 % intervals. It answers some questions that closed book does not, and far fewer than REALM.", "alt": "Exact match and F1 of closed-book, REALM and the names method with 95 % intervals"}}
+em = {
+    name: scores["ci95"]["em"]
+    for name, scores in comparison.results["methods"].items()
+}
+assert em["closed-book"][1] < em["names"][0]  # as the caption says
+assert em["names"][1] < em["realm"][0] / 2
 figures.side_by_side(comparison.results)
 
 # %% [markdown]
-# Retrieval hands the new method a few dozen names, and counting them is not reading. The table, the tests in
-# pairs and the explorer take whatever methods the comparison has. From the command line it is the same:
+# How many names does it choose from?
+
+# %%
+asked = list(questions)
+sizes = [
+    len(set().union(*names.names(q.text, found.passages)))
+    for q, found in zip(asked, retriever.retrieve(asked, 5), strict=True)
+]
+print(
+    f"names and dates in five passages: {np.mean(sizes):.0f} on average, "
+    f"{min(sizes)} to {max(sizes)}"
+)
+
+# %% [markdown]
+# Counting names is not reading. The table, the paired tests and the explorer accept whatever methods the comparison
+# has. The same on the command line:
 #
 # ```
 # ragbook compare --methods closed-book,realm,experiments.names_method:Names --out results
@@ -101,6 +149,9 @@ paired[["a", "b", "difference", "low", "high", "p"]].round(3)
 print(words.order(comparison.results))
 print(words.in_words(comparison.results, "names", "realm"))
 
+# %% [markdown]
+# The explorer shows the new method as well. These are its right answers, each with the passage of greatest weight:
+
 # %%
 found = explorer.index(comparison.predictions, {q.text: q for q in questions})
 print("the explorer's methods:", ", ".join(found["methods"]))
@@ -118,48 +169,98 @@ for line in comparison.predictions:
 # %% [markdown]
 # ## One module, one notebook, one test file
 #
-# To bring a method into the book itself:
+# To add a method to the book itself:
 #
-# 1. **The module**, `ragbook/methods/NAME.py`. The paper's equations in the docstring, in the paper's
-#    symbols; the code under them uses the same names. What is mathematics is a pure function on
+# 1. **The module**, `ragbook/methods/NAME.py`. The docstring has the paper's equations in the paper's
+#    symbols, and the code below uses the same names. The mathematics is in pure functions on
 #    tensors.
 # 2. **The test file**, `tests/methods/test_NAME.py`. It checks the mathematics against something
 #    independent: a sum over all answers that must be 1, a case worked out by hand, another
-#    implementation. Tiny random models are in `tests/methods/conftest.py`. The example's is
+#    implementation. Tiny random models are in `tests/methods/conftest.py`. The example's test is
 #    `tests/experiments/test_names_method.py`; it also runs `ragbook compare` with the method.
-# 3. **The notebook**, `book/NN-name.py`. Copy the shape of a chapter: the problem, the idea, the
-#    mathematics, the code, the method on the index, what moves it, what the paper had, exercises.
+# 3. **The notebook**, `book/NN-name.py`. Follow the structure of a chapter: the problem, the idea, the
+#    mathematics, the core in ten lines, the method on the index, ablations, the paper's results, exercises.
 #    `python book/_tools/execute.py book/NN-name.py` runs it and writes the `.ipynb` beside it; add a
-#    line to `book/_toc.yml`. Figures come from `ragbook.figures`, so that what they show is checked.
-# 4. A method that everybody should compare by default also gets its name in `NAMES` and a line in
-#    `load`, both in `ragbook/methods/__init__.py`. Nothing else knows the methods by name.
+#    line to `book/_toc.yml`. Take figures from `ragbook.figures`, so that what they show is checked.
+# 4. **The list of methods**. If everybody should compare the method by default, add its name to `NAMES` and a line to
+#    `load`, both in `ragbook/methods/__init__.py`. No other code refers to methods by name.
 #
-# `make test` then lints and types the code, runs the tests and executes every notebook again.
+# `make test` then lints and type-checks the code, runs the tests and executes every notebook again.
 #
 # ## Exercises
 #
 # ```{exercise}
-# :label: ex-names-kind
-# A question that begins with "When" wants a date, and one that begins with "Who" a person. Give the
-# likelihood a factor that knows this. Which of the two sums in the equation stays a probability only
-# if you divide again?
+# :label: ex-own-titles
+# Write a whole method: RAG whose generator says a passage's title and nothing else, so that $p(y \mid x)$ is the sum of
+# $p(z \mid x)$ over the passages with the title $y$. Its answer is the most probable title, its evidence the posterior.
+# Keep all four promises.
+# ```
+
+# %%
+from exercises import your_own_method as check
+
+
+class MyTitles:
+    """Answers with the likeliest title."""
+
+    name = "titles"
+    parameters = 0
+
+    def __init__(self, retriever):
+        self.retriever = retriever
+
+    def answer(self, questions, k=5):
+        """An Answer for each question."""
+        raise NotImplementedError
+
+    def log_prob(self, questions, answers, k=5):
+        """log p(answer | question), float32 [B]."""
+        raise NotImplementedError
+
+
+check.titles(MyTitles)
+
+# %% [markdown]
+# ```{solution} ex-own-titles
+# :class: dropdown
+# `doc_log_probs` in `ragbook.methods.base` makes the prior, and `evidence` there pairs passages with weights. Both
+# methods need the prior restricted to the passages with a title, so write that once. Written out in
+# `book/solutions/10-your-own-method.py`; `methods.load(["__main__:MyTitles"], retriever)` compares yours.
 # ```
 #
+# ```{exercise}
+# :label: ex-names-kind
+# A question that begins with "When" asks for a date, and one that begins with "Who" for a person. Give the
+# likelihood a factor for this. Which of the two sums in the equation must then be divided again to
+# stay a probability? Write $p(y \mid x, z)$ of all names of a passage.
+# ```
+
+
+# %%
+def my_shares(counts, factor):
+    """How often each name occurs, and its factor (a dict; 1 if it has
+    none) -> p(y | x, z) of each name (a dict)."""
+    raise NotImplementedError
+
+
+check.weighted(my_shares)
+
+# %% [markdown]
 # ```{solution} ex-names-kind
 # :class: dropdown
-# The one inside a passage: $p(y \mid x, z)$ must sum to 1 over the names of $z$, so the weighted counts
-# are divided by their own sum and not by the number of names. The sum over $z$ needs nothing, as the
-# prior still sums to 1.
+# The sum within a passage: $p(y \mid x, z)$ must sum to 1 over the names of $z$, so the weighted counts
+# are divided by their own sum and not by the number of names. The sum over $z$ needs no change, because the
+# prior still sums to 1. Written out in `book/solutions/10-your-own-method.py`.
 # ```
 #
 # ```{exercise}
 # :label: ex-weights-sum
-# Which of the four promises would a test break if the evidence of a method did not sum to 1?
+# Which test of the comparison fails if the evidence of a method does not sum to 1?
 # ```
 #
 # ```{solution} ex-weights-sum
 # :class: dropdown
-# None that `compare` checks: it only looks for the heaviest passage. The explorer would show bars
-# that cannot be compared between methods. That is why the example's test asks for the weights
+# None: `compare` only looks for the heaviest passage. The explorer would show bars
+# that cannot be compared between methods. For this reason the example's own test checks the weights
 # themselves.
 # ```
