@@ -3,8 +3,8 @@
 #
 # ## The problem
 #
-# You have documents, and questions about them. How do the methods of this book do on these? Three commands
-# answer that, whatever your documents are:
+# You have documents and questions about them, and you want to know how well the methods of this book answer these
+# questions. Three commands are enough for documents of any kind:
 #
 # ```
 # ragbook index build --corpus notes --out my-index
@@ -12,8 +12,7 @@
 # open results/explorer/explorer.html
 # ```
 #
-# This chapter runs them, and shows every layout of files that they read and write. What is run here is run
-# in a folder of its own.
+# This chapter runs these commands in a temporary folder and shows every file layout that they read and write.
 
 # %% tags=["hide-input"]
 import io
@@ -32,6 +31,7 @@ from IPython.display import HTML
 from ragbook import figures, load_corpus, load_questions
 from ragbook.cli import main
 from ragbook.evaluation import Comparison, normalize_answer
+from ragbook.evaluation.statistics import cut_off
 
 BOOK = Path.cwd()
 os.chdir(tempfile.mkdtemp())
@@ -55,8 +55,8 @@ def write(name: str, content: str) -> None:
 # %% [markdown]
 # ## Documents
 #
-# A folder of Markdown, reStructuredText, text, HTML and PDF files, however deep, is a corpus. Here are three
-# files of it.
+# A folder of Markdown, reStructuredText, text, HTML and PDF files, with any number of subfolders, is a corpus. This
+# one has three files.
 
 # %%
 write(
@@ -95,12 +95,12 @@ for passage in load_corpus("notes"):
     )
 
 # %% [markdown]
-# A passage's id names its file and the place where it begins, a line (`#L5`), a block of a page (`#P1`) or a
-# page of a PDF (`#page=3`). Menus and footers of web pages are left out, marks of Markdown too.
+# A passage's id names its file and the place where it begins: a line (`#L5`), a block of a web page (`#P1`) or a
+# page of a PDF (`#page=3`). Menus and footers of web pages and the markup of Markdown are left out.
 #
-# How long a passage is decides what a retriever can find and how much a reader must read. DPR cut Wikipedia
-# every hundred words, and so does this book if nothing else is said; `--split sentences` keeps sentences
-# whole, `--split headings` sections, and `--overlap` repeats the end of the passage before:
+# The length of a passage determines what a retriever can find and how much a reader must read. DPR splits Wikipedia
+# every hundred words, which is also the default here. `--split sentences` keeps sentences whole, `--split headings`
+# keeps sections whole, and `--overlap` repeats the end of the preceding passage:
 
 # %%
 ragbook("corpus build notes --split headings --out notes.jsonl")
@@ -110,8 +110,8 @@ for passage in load_corpus("notes.jsonl"):
 # %% [markdown]
 # ## Questions, and the comparison
 #
-# A spreadsheet is enough: a column `question`, one with the `answer` (a list in brackets if several are
-# right) and, if you know it, the `gold` document or passage, which holds the answer.
+# A spreadsheet is enough: a column `question`, a column `answer` (a list in brackets if several are
+# right) and, if you know it, a column `gold` with the document or passage that contains the answer.
 
 # %%
 write(
@@ -130,14 +130,18 @@ ragbook(
 )
 Comparison.load("results")
 
-# %% mystnb={"figure": {"caption": "Seven methods on four questions of one's own, with 95 % intervals.", "alt": "Exact match and F1 of the seven methods on four questions, each with an interval that covers much of the scale unless all answers are right or all wrong"}}
-figures.side_by_side(Comparison.load("results").results)
+# %% mystnb={"figure": {"caption": "Seven methods on four questions, with 95 % intervals. An interval that is not empty covers at least half of the scale in exact match: four questions decide nothing.", "alt": "Exact match and F1 of the seven methods on four questions, each with an interval that covers much of the scale unless all answers are right or all wrong"}}
+results = Comparison.load("results").results
+for scores in results["methods"].values():  # as the caption says
+    low, high = scores["ci95"]["em"]
+    assert high == low or high - low >= 0.5
+figures.side_by_side(results)
 
 # %% [markdown]
-# Four questions decide nothing: one wrong answer makes an interval that covers much of the scale, and where all
-# four are right or all wrong, drawing them again and again shows no doubt at all. Take some hundreds. What the
-# table is made of is in `results`: every prediction with its evidence, the table as Markdown and LaTeX, the
-# figures, and the explorer, whose evidence opens the document at its place.
+# With one wrong answer of four the interval covers much of the scale, and if all four answers are right, or all are wrong,
+# a bootstrap of them has no variation at all and its interval is empty. Use several hundred questions. The folder
+# `results` contains every prediction with its evidence, the table as Markdown and LaTeX, the
+# figures, and the explorer, in which a piece of evidence opens the document at the right place.
 
 # %%
 line = Comparison.load("results").predictions[1]
@@ -159,9 +163,9 @@ print(
 # %% [markdown]
 # ## Layouts of passages
 #
-# What programs wrote is read as well. What a file is, its content says, whatever its name, and it may be
-# compressed with gzip, bzip2, xz or zstandard, or come from standard input as `-`. Each example below is
-# written, read and compared with what it must hold whenever this book is built.
+# Files written by other programs can be read too. The format of a file is recognised from its content, not from its
+# name. Files may be compressed with gzip, bzip2, xz or zstandard, or come from standard input as `-`. Each example below
+# is written, read and compared with its expected content whenever this page is executed.
 
 # %% tags=["hide-input"]
 
@@ -223,12 +227,12 @@ def questions(path, **options):
 table(layouts.PASSAGES, passages)
 
 # %% [markdown]
-# Where columns have names of their own, `--columns id=nr,title=river,text=note` says which is which; where a
-# file can be read in two ways, `--format` chooses. Without ids a row's number is its id. `hf:NAME` reads a
+# If your columns have other names, map them with `--columns id=nr,title=river,text=note`. If a file can be read in two
+# ways, choose one with `--format`. A row without an id gets its number as id. `hf:NAME` reads a
 # data set of the Hugging Face hub (`pip install 'ragbook[datasets]'`).
 #
-# Passages stay as they are, if `--split` does not say otherwise: only KILT's articles, which are whole, are
-# cut like documents. If one is longer than the encoder or a reader sees, `compare` says so.
+# Passages are not split unless you ask for it with `--split`. The exception is KILT, whose entries are whole articles and
+# are split like documents. `compare` reports passages that are longer than the encoder or a reader can take.
 #
 # ## Layouts of questions
 
@@ -236,15 +240,15 @@ table(layouts.PASSAGES, passages)
 table(layouts.QUESTIONS, questions)
 
 # %% [markdown]
-# A gold id may be a passage's, a document's, of which then every passage counts, or the title of an article.
-# Ids that the corpus does not have are counted and said, and recall and evidence are not computed from them;
-# `--gold answer` counts any passage that holds an answer instead, which is DPR's rule for questions without
+# A gold id may name a passage, a document (every passage of it then counts) or an article by its title.
+# Ids that are not in the corpus are reported, and are not used for recall and evidence.
+# `--gold answer` instead counts any passage that contains an answer, which is DPR's rule for questions without
 # gold passages.
 #
 # ## Questions without answers
 #
-# Nobody has written down the answers to the questions you will be asked next week. The methods can still be
-# compared with each other: on how many questions do two of them give the same answer?
+# The questions that you will be asked next week have no reference answers. The methods can still be
+# compared with each other: for how many questions do two of them give the same answer?
 
 # %%
 write(
@@ -263,10 +267,10 @@ for pair in asked.results["agreement"]:
         )
 
 # %% [markdown]
-# What is agreement worth? On MiniWiki's test questions, whose answers are known, FiD is right this often where
-# REALM says the same, and where it says something else:
+# What is agreement worth? On MiniWiki's test questions, whose answers are known, this is how often FiD is right if
+# REALM gives the same answer, and if it gives a different one:
 
-# %%
+# %% tags=["stored-results"]
 known = Comparison.load(BOOK / "results")
 pairs = [
     (line["methods"]["fid"], line["methods"]["realm"])
@@ -280,14 +284,14 @@ for said, agree in (("agree", True), ("differ", False)):
         == agree
     ]
     print(
-        f"they {said} on {len(right):,} questions: FiD is right on {np.mean(right):.1%}"
+        f"they {said} on {len(right):,} questions: FiD is right on {cut_off(np.mean(right))} %"
     )
 
 # %% [markdown]
 # ## Retrieval by itself
 #
-# `ragbook retrieve` writes what a retriever finds as TREC's run files, `ragbook evaluate` measures anyone's,
-# by judgements (qrels) or by the gold passages of the questions:
+# `ragbook retrieve` writes the passages that a retriever finds as run files in TREC's format. `ragbook evaluate` measures
+# run files of any origin, by relevance judgements (qrels) or by the gold passages of the questions:
 
 # %%
 ragbook(
@@ -302,13 +306,13 @@ ragbook(
 )
 
 # %% [markdown]
-# The other way round, `--run FILE` makes anyone's ranking the retriever of `compare` (ColBERT's, SPLADE's,
-# Pyserini's), and `--reranker NAME` puts a cross-encoder after any retriever.
+# Conversely, `--run FILE` makes `compare` use a ranking of any origin as its retriever (for example from ColBERT, SPLADE or
+# Pyserini), and `--reranker NAME` adds a cross-encoder after any retriever.
 #
-# ## What comes out
+# ## Output formats
 #
-# `ragbook results` writes the predictions as SQuAD's and KILT's own scripts read them, or as CSV, and the
-# figures as a tidy table, one row a method and metric:
+# `ragbook results` writes the predictions in the formats of SQuAD's and KILT's own evaluation scripts or as CSV, and the
+# scores as a tidy table with one row for each method and metric:
 
 # %%
 ragbook("results results --format squad --out squad")
@@ -320,7 +324,7 @@ tidy[tidy.metric.isin(["em", "contains"]) & tidy.method.isin(["realm", "fid"])][
 ]
 
 # %% [markdown]
-# Two stored comparisons can be set beside each other, and a method added to one without asking the others
+# Two stored comparisons can be compared with each other, and a method can be added to one without running the others
 # again. Does the retriever matter on these four questions?
 
 # %%
@@ -334,28 +338,82 @@ ragbook("diff results by-words")
 #
 # ```{exercise}
 # :label: ex-data-split
-# Your manual has chapters of three thousand words. You cut it by headings and recall rises, but FiD gets
+# Your manual has chapters of three thousand words. You split it by headings, and recall rises but FiD gets
 # worse. What may have happened, and what would you try?
 # ```
 #
 # ```{solution} ex-data-split
 # :class: dropdown
-# A section of up to a hundred words by default is found better than a window that begins in the middle of
-# another, but with `headings:1000` the passages are longer than what the reader sees, and the answer is
-# cut off: `compare` says how many are. Cut by `headings:100`, which starts a passage at each heading and
-# cuts long sections further.
+# A section is found more easily than a window that begins in the middle of another one. But with `headings:1000`,
+# say, passages are longer than the reader's input, and the answer may be cut off; `compare` reports how many passages
+# are too long. Split by `headings:100`, which starts a passage at each heading and splits long sections further.
 # ```
 #
 # ```{exercise}
 # :label: ex-data-agree
-# On a thousand questions without answers two methods agree on 80 %. What does that say of how often they
-# are right?
+# On questions without answers two methods agree on a share $a$. What does that say about how often they
+# are right? Write the greatest possible sum of their exact matches as a function of $a$. (Each question has one
+# right answer.)
 # ```
-#
+
+# %%
+from exercises import your_data as check
+
+
+def my_bound(agreement):
+    """The share of equal answers -> the greatest sum of two exact matches."""
+    raise NotImplementedError
+
+
+check.bound(my_bound)
+
+# %% [markdown]
 # ```{solution} ex-data-agree
 # :class: dropdown
-# Where two methods give different answers, at most one of them is exactly right. So on the 20 % on which they
-# disagree they are right together at most once a question: the sum of their exact matches is at most
-# $2 \cdot 80 + 20 = 180$ %. A lower bound there is none, since both can be wrong alike: they share the
-# retriever, and often the reader.
+# If two methods give different answers, at most one of them is right. So with $a = 0.8$ the sum is at most
+# $2 \cdot 0.8 + 0.2 = 1.8$, that is 180 %. There is no lower bound, because both can give the same wrong answer: they
+# share the retriever, and often the reader. Written out in `book/solutions/12-your-data.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-data-agreement
+# Write the agreement itself: the share of questions to which two methods give the same answer after normalisation.
+# ```
+
+
+# %%
+def my_agreement(first, second):
+    """Two lists of texts -> the share of equal answers."""
+    raise NotImplementedError
+
+
+check.agreement(my_agreement)
+
+# %% [markdown]
+# ```{solution} ex-data-agreement
+# :class: dropdown
+# `ragbook.evaluation.normalize_answer` ignores case, punctuation and articles. Written out in
+# `book/solutions/12-your-data.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-data-csv
+# Your questions are in a Python program: texts, lists of right answers and gold ids. Write them to a CSV file that
+# `load_questions` reads, even if they contain commas and quotation marks.
+# ```
+
+
+# %%
+def my_csv(path, rows):
+    """Write (question, [answers], gold) rows to `path`."""
+    raise NotImplementedError
+
+
+check.csv(my_csv)
+
+# %% [markdown]
+# ```{solution} ex-data-csv
+# :class: dropdown
+# Leave the quoting to the `csv` module, and write each list of answers with `json.dumps`. Written out in
+# `book/solutions/12-your-data.py`.
 # ```
