@@ -3,23 +3,25 @@
 #
 # ## The problem
 #
-# A sum over passages requires that a single passage supports the whole answer. Evidence is often spread over
-# several passages, or repeated in different words, and a reader that sees all of them at once could use that.
-# Concatenating 100 passages into one encoder input is too expensive, because the cost of self-attention grows
-# with the square of the length.
+# REALM and RAG-Sequence need a single passage that supports the whole answer, and RAG-Token combines
+# passages only by averaging their distributions of the next token. Evidence is often spread over several
+# passages, or repeated in different words, and a reader that sees all of them at once could use that. But
+# concatenating 100 passages into one encoder input is too expensive, because the cost of self-attention
+# grows with the square of the length.
 #
 # ## The idea
 #
 # {cite:t}`izacard2021fid` encode each passage **separately**, together with the question, and let the
-# decoder attend to the states of all passages **at once**. The encoder's cost grows linearly with the number of
-# passages; the evidence is fused in the decoder's cross-attention.
+# decoder attend to the states of all passages **at once**. The encoder's cost grows linearly with the
+# number of passages; the evidence is fused in the decoder's cross-attention.
 #
 # ![FiD: each of three passages is encoded with the question, the states are joined, and one decoder attends to all of them](diagrams/fid.svg)
 
 # %% [markdown]
 # ```{note}
-# The results on distillation in this chapter were measured on the questions of MiniWiki's second edition, with the
-# readers of that time. All other results are for the third edition and the current training of the methods.
+# The results on distillation in this chapter were measured on the questions of MiniWiki's second edition,
+# with the readers of that time. All other results are for the third edition and the current training of the
+# methods.
 # ```
 
 # %% tags=["hide-input"]
@@ -74,11 +76,11 @@ measured, own_training, same_weights = (
 # question: QUESTION title: TITLE context: TEXT
 # ```
 #
-# The $k$ inputs form a batch. No token of one passage attends to a token of another, and positions are counted
-# from the start of each input. The encoder returns states of shape `[k, L, d]`; the decoder sees them
-# concatenated to `[k * L, d]`, with the mask concatenated in the same way. `FidLayout` writes this format for
-# T5 checkpoints. The bundled reader is a BERT encoder and has a separator token, so that its inputs need no
-# prefixes:
+# The $k$ inputs form a batch. No token of one passage attends to a token of another, and positions are
+# counted from the start of each input. The encoder returns states of shape `[k, L, d]`; the decoder sees
+# them concatenated to `[k * L, d]`, with the mask concatenated in the same way. `FidLayout` writes this
+# format for T5 checkpoints. The bundled reader is a BERT encoder and has a separator token, so that its
+# inputs need no prefixes:
 
 # %%
 asked_of, passage = "Who built it?", Passage("a", "Tower", "Eiffel built it.")
@@ -88,14 +90,14 @@ for layout in (FidLayout(), pair):
     print(f"{list(ids.shape)}  {reader.tokenizer.decode(ids[0])}")
 
 # %% [markdown]
-# The beginning and end tokens are those of the bundled tokenizer; in T5's vocabulary the input has no beginning
-# token. What follows is the same for both formats: it depends on the states alone.
+# The beginning and end tokens are those of the bundled tokenizer; in T5's vocabulary the input has no
+# beginning token. What follows is the same for both formats: it depends on the states alone.
 #
 # ## The core in ten lines
 #
-# Two passages of two positions each, states of width 2; the second passage has one real token and one of padding.
-# One decoder position attends to all of them. Its query is chosen such that the exponentials of the scores are
-# small integers.
+# Two passages of two positions each, states of width 2; the second passage has one real token and one of
+# padding. One decoder position attends to all of them. Its query is chosen so that the exponentials of the
+# scores are small integers.
 
 # %%
 H = torch.tensor([[[1.0, 0], [0, 1]], [[2, 0], [9, 9]]])  # [k, L, d]
@@ -117,8 +119,8 @@ print("shares x 7   ", (7 * shares).round(decimals=3).tolist())
 
 # %% [markdown]
 # The exponentials are 2, 1 and 4 and sum to 7. The first passage gets $3/7$ of the attention and the second
-# $4/7$. There is *one* softmax over all real tokens: an average of two separate readings, which is what a sum over
-# passages does, would give the passages fixed weights.
+# $4/7$. There is *one* softmax over all real tokens, so the passages compete for attention. With a softmax
+# for each passage, none could take attention away from another.
 #
 # In the package, for a batch of questions:
 
@@ -139,14 +141,14 @@ print("shares equal:", torch.equal(sums, shares))
 # %% [markdown]
 # ## The mathematics
 #
-# With $H_i \in \mathbb{R}^{L_i \times d}$ the states of (question, passage $i$), the decoder conditions on their
-# concatenation (section 3),
+# With $H_i \in \mathbb{R}^{L_i \times d}$ the states of (question, passage $i$), the decoder conditions on
+# their concatenation (section 3),
 #
 # $$ p(y \mid x, z_1, \dots, z_k) = \prod_t p\left(y_t \mid y_{<t}, [H_1; \dots; H_k]\right). $$ (fid)
 #
-# It contains no $p(z \mid x)$: the retriever selects the passages and has no other influence. Passages differ in
-# length, and cross-attention has no positions, so that the padding between them can be left out (`pack`).
-# For eight questions with five passages each:
+# This equation contains no $p(z \mid x)$: the retriever selects the passages and has no other influence.
+# Passages differ in length, and cross-attention has no positions, so that the padding between them can be
+# left out (`pack`). For eight questions with five passages each:
 
 # %%
 asked = questions[12:20]
@@ -163,9 +165,9 @@ print(
 # %% [markdown]
 # ## The order does not matter
 #
-# Cross-attention has no notion of where a state is in the concatenation, and positions are counted separately in
-# each passage. So the rank of the passage that has the answer makes no difference. The same eight questions, with
-# their five passages in three orders:
+# Cross-attention has no notion of where a state is in the concatenation, and positions are counted
+# separately in each passage. So the rank of the passage that has the answer makes no difference. The same
+# eight questions, with their five passages in three orders:
 
 
 # %%
@@ -205,10 +207,11 @@ print("answers the same:", texts[0] == texts[1] == texts[2])
 # %% [markdown]
 # ## How it is trained
 #
-# FiD is trained to maximise equation {eq}`fid`: the reader is shown k passages *at once* and learns to find the
-# answer among them. All methods of the comparison are trained with one recipe, from one shared reader and on the
-# same questions in the same order (`ragbook train methods`). FiD trains its whole decoder, and the upper layers of
-# the encoder by a low-rank change. The retriever is not part of its objective, so no question tower is trained.
+# FiD is trained to maximise equation {eq}`fid`: the reader is shown k passages *at once* and learns to find
+# the answer among them. All methods of the comparison are trained with one recipe, from one shared reader
+# and on the same questions in the same order (`ragbook train methods`). FiD trains its whole decoder, and
+# the upper layers of the encoder by a low-rank change. The retriever is not part of its objective, so no
+# question tower is trained.
 
 # %%
 recipe = Recipe()
@@ -220,8 +223,8 @@ print(
 # ## How many passages
 #
 # The paper finds that FiD keeps gaining from more passages after other methods have stopped: from 10 to 100
-# passages it gains 3.5 points on Natural Questions and 6 on TriviaQA (section 4). Here are the small reader and
-# RAG-Sequence, each with its own training:
+# passages it gains 3.5 points on Natural Questions and 6 on TriviaQA (section 4). Here are the small reader
+# and RAG-Sequence, each with its own training:
 
 # %% tags=["hide-input", "stored-fid", "stored-rag"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence, and recall of the gold passage, against the number of passages read (100 dev questions). In each curve the second passage brings more than half of the gain from one passage to fifty.", "alt": "Recall and exact match of FiD and RAG-Sequence for k from 1 to 50"}}
 part, rag_part = (
@@ -263,10 +266,10 @@ display(
 figures.lines(curves, "k, passages read", "% of questions", log=True)
 
 # %% [markdown]
-# RAG-Sequence uses thorough decoding for up to 20 passages and fast decoding for 50, ten times as many passages as
-# FiD saw in training. A larger sample tells more: 600 test questions with ten passages and with one, from the
-# dense retriever and from its fusion with BM25 (by reciprocal rank); and with twenty and with five, the number
-# used in training:
+# RAG-Sequence uses thorough decoding for up to 20 passages and fast decoding for 50, ten times as many
+# passages as FiD saw in training. A larger sample tells more: 600 test questions with ten passages and with
+# one, from the dense retriever and from its fusion with BM25 (by reciprocal rank); and with twenty and with
+# five, the number used in training:
 
 # %% tags=["hide-input", "stored-fid"]
 sections = {
@@ -290,9 +293,9 @@ for section, name in sections.items():
     )
 
 # %% [markdown]
-# Ten passages are better than one with the dense retriever, and twenty are worse than the five of training: the
-# steady gain that the paper reports for large readers trained on a hundred passages does not appear here. On this
-# page, on the first dev questions and without a claim about an order:
+# Ten passages are better than one with the dense retriever, and twenty are worse than the five of training:
+# the steady gain that the paper reports for large readers trained on a hundred passages does not appear
+# here. The next cell asks the first dev questions again; they are too few to support an order.
 
 # %%
 method = fid.FiD(reader, retriever, verbatim=True)
@@ -304,8 +307,8 @@ for k, answers in given.items():
 # %% [markdown]
 # ## Distractors
 #
-# More passages bring the right one in more often, together with more wrong ones. To isolate the second effect, the
-# gold passage is always shown, together with the best-ranked other passages.
+# More passages bring the right one in more often, together with more wrong ones. To isolate the second
+# effect, the gold passage is always shown, together with the best-ranked other passages.
 
 # %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Exact match of FiD with the gold passage and a growing number of distractors (100 dev questions). The mean never rises with more distractors; the first and last intervals still overlap.", "alt": "Exact match of FiD against the number of distractors beside the gold passage"}}
 part = measured["distractors"]
@@ -328,8 +331,8 @@ figures.lines(
 )
 
 # %% [markdown]
-# Again on this page: for how many of the first dev questions does the answer change when four other passages are
-# added to the gold one?
+# The next cell counts for how many of the first dev questions the answer changes when four other passages are
+# added to the gold one.
 
 # %%
 with_gold = fid.FiD(reader, OracleRetriever(corpus, retriever), verbatim=True)
@@ -347,8 +350,9 @@ print(f"answers that changed:   {changed} of {len(questions)}")
 # ## What it costs
 #
 # Counting multiplications, an encoder layer needs $12 k L d^2$ for its matrices on $k$ inputs of $L$ tokens
-# and width $d$, and $2 k L^2 d$ for attention; one encoder over the concatenation would need $2 (kL)^2 d$ for
-# attention. A decoder layer computes the keys and values of all states once, $2 k L d^2$, and reads them at each
+# and width $d$, and $2 k L^2 d$ for attention; one encoder over the concatenation would need $2 (kL)^2 d$
+# for attention. A decoder layer computes the keys and values of all states once, $2 k L d^2$, and reads
+# them at each
 # of the $|y|$ tokens that it writes, $2 k L d$. The cost of FiD is linear in $k$:
 
 # %%
@@ -367,10 +371,11 @@ print("billions of multiplications in one layer")
 frame.round(2)
 
 # %% [markdown]
-# In practice: the seconds a question that the bundled reader took on one CPU thread, retrieval included, when
-# exact match was measured above. `python benchmarks/fid.py` runs a random T5 of t5-small's shape on passages of
-# natural lengths, and a plain FiD made of `transformers` alone, which pads every passage to 250 tokens as the
-# original code does. The answers are equal.
+# The output below begins with the seconds per question that the bundled reader took on one CPU thread when
+# exact match was measured above, with retrieval and while other work was running. `python
+# benchmarks/fid.py` runs a random T5 of t5-small's shape on passages of natural lengths, and a plain FiD
+# made of `transformers` alone, which pads every passage to 250 tokens as the original code does. The
+# answers are equal.
 
 # %% tags=["hide-input", "stored-fid", "stored-fid-benchmark"] mystnb={"figure": {"caption": "Seconds for four questions of 16 tokens each against the number of passages, on two CPU threads. Without the padding 100 passages take about half the time.", "alt": "Seconds against passages for a padded FiD, one padded to the longest, and ragbook"}}
 print(
@@ -403,9 +408,10 @@ figures.lines(series, "passages", "seconds", log=True)
 # %% [markdown]
 # ## Where the decoder looks
 #
-# FiD has no distribution over passages; the closest thing is the decoder's cross-attention. The question below is
-# the first that FiD answers from its gold passage alone while the retriever ranks another passage higher. The
-# figure shows how the last layer's attention is divided among the passages as each token is written.
+# FiD has no distribution over passages; the closest thing is the decoder's cross-attention. The question
+# below is the first that FiD answers from its gold passage alone while the retriever ranks another passage
+# higher. The figure shows how the last layer's attention is divided among the passages as each token is
+# written.
 
 # %% mystnb={"figure": {"caption": "Cross-attention of the decoder's last layer by passage and token of the answer, heads averaged. At every token the gold passage gets more than nine tenths of it.", "alt": "Heat map of attention by passage and token"}}
 question = example(retriever, dev, reader.tokenizer, with_gold)
@@ -442,10 +448,10 @@ figures.heat_map(
 )
 
 # %% [markdown]
-# Three quantities can take the place of a posterior: this attention averaged over the answer's tokens, which is the
-# evidence that FiD reports; its scores *before* the softmax at the first token, averaged over heads, layers and the
-# tokens of each passage, which require no answer {cite:p}`izacard2021distilling`; and how much the answer's
-# log-likelihood falls when a passage is left out.
+# Three quantities can take the place of a posterior: this attention averaged over the answer's tokens,
+# which is the evidence that FiD reports; its scores *before* the softmax at the first token, averaged over
+# heads, layers and the tokens of each passage, which require no answer {cite:p}`izacard2021distilling`; and
+# how much the answer's log-likelihood falls when a passage is left out.
 
 # %%
 answers = [method.answer([question])[0].text]
@@ -463,8 +469,8 @@ print(answers[0])
 kinds.round(2)
 
 # %% [markdown]
-# How often is each of them greatest on the gold passage, given that it is among the five? *retriever* is how often
-# the gold passage is ranked first, without any reader.
+# How often is each of them greatest on the gold passage, given that it is among the five? *retriever* is
+# how often the gold passage is ranked first, without any reader.
 
 # %% tags=["hide-input", "stored-fid"]
 part = measured["evidence"]
@@ -483,8 +489,9 @@ said = [
 Markdown(f"The means are {ranked(heaviest)}. {capital('; '.join(said))}.")
 
 # %% [markdown]
-# Attention comes at no extra cost. Leaving out requires scoring the answer $k$ more times. Only the scores of the first
-# token are available before there is an answer. On the first dev questions, on this page:
+# Attention comes at no extra cost. Leaving out requires scoring the answer $k$ more times. Only the scores
+# of the first token are available before there is an answer. The next cell counts for the first dev
+# questions how often attention is greatest on the gold passage.
 
 # %%
 hits = []
@@ -498,8 +505,8 @@ print(f"attention is greatest on the gold passage: {sum(hits)} of {len(hits)}")
 # %% [markdown]
 # ## The same reader, used in two ways
 #
-# RAG and FiD can share their weights, without the training of their own that each has in
-# {doc}`07-side-by-side`. How improbable is the right answer under each, in nats?
+# RAG and FiD can be used with the same weights, before the separate training of each method that
+# {doc}`07-side-by-side` describes. How improbable is the right answer under each, in nats?
 
 # %% tags=["hide-input", "stored-fid", "stored-same-weights"]
 part = measured["evidence"]
@@ -525,9 +532,9 @@ Markdown(
 )
 
 # %% [markdown]
-# Likelihood and accuracy need not agree. A mixture over passages keeps some probability for what each of them says;
-# FiD is a single distribution, which has almost none left for the right answer once it prefers a wrong passage. For
-# the eight questions from above, which are too few to support an order:
+# Likelihood and accuracy need not agree. A mixture over passages keeps some probability for what each of
+# them says; FiD is a single distribution, which has almost none left for the right answer once it prefers a
+# wrong passage. For the eight questions from above, which are too few to support an order:
 
 # %%
 shared = load_reader()
@@ -546,10 +553,10 @@ for kind in (fid.FiD, RagSequence):
 # $$ \mathrm{KL}(\tilde G \,\|\, \tilde S), \quad
 #    \tilde G = \mathrm{softmax}(G / T), \quad \tilde S = \mathrm{softmax}(\alpha s), $$ (distil)
 #
-# with $s_i$ the retriever's scores of the same passages, $\alpha$ their scale (equation {eq}`prior`)
-# and $T$ a temperature. The gradient with respect to a scaled score $\alpha s_i$ is
-# $\tilde S_i - \tilde G_i$: a passage with a greater weight in the reader than in the retriever is pulled towards
-# the question, and the others are pushed away.
+# with $s_i$ the retriever's scores of the same passages, $\alpha$ their scale (equation {eq}`prior`) and
+# $T$ a temperature. The gradient with respect to a scaled score $\alpha s_i$ is $\tilde S_i - \tilde G_i$:
+# a passage with a greater weight in the reader than in the retriever is pulled towards the question, and
+# the others are pushed away.
 
 # %%
 targets = method.first_token_scores([question]) / 0.5
@@ -565,12 +572,12 @@ print("S - G    ", by_hand[0].detach().numpy().round(3))
 # %% [markdown]
 # One round is: retrieve, let the reader score what was found, train the encoder, rebuild its index; the
 # next round starts from better passages (`ragbook train distil`, `ragbook.training.distil`). It uses no
-# answers and no gold passages, although the reader's own training used both. The paper also trains the reader again
-# in every round; here it stays fixed.
+# answers and no gold passages, although the reader's own training used both. The paper also trains the
+# reader again in every round; here it stays fixed.
 #
-# The paper compares a hundred passages for each question. A CPU can afford ten, and a retriever that learns only
-# the order of ten passages lets the scores of all others drift upwards. So the passages of the batch's other
-# questions are added to the denominator of $\tilde S$, like DPR's in-batch negatives.
+# The paper compares a hundred passages for each question. A CPU can afford ten, and a retriever that learns
+# only the order of ten passages lets the scores of all others drift upwards. So the passages of the batch's
+# other questions are added to the denominator of $\tilde S$, like DPR's in-batch negatives.
 #
 # The embedded encoder has little left to learn, so training starts from a damaged one: the upper three of its
 # six layers are initialised at random. Three rounds of 640 train questions with ten passages each:
@@ -613,16 +620,16 @@ assert series["recall@10"][1.0] < 50  # as the text below says
 figures.lines(series, "rounds", "% of test questions")
 
 # %% [markdown]
-# Before the first two rounds, judging by the test questions, the gold passage is among the ten for fewer than half
-# of the questions; the reader's scores of the other passages still teach the retriever something. The random layers had been trained on a billion pairs before the
-# damage; here they are trained on 1,920 questions.
+# Before each of the first two rounds the gold passage is among the ten for fewer than half of the test
+# questions, and presumably of the training questions. The reader's scores of the other passages still teach
+# the retriever something. The random layers had been trained on a billion pairs before the damage; here
+# they are trained on 1,920 questions.
 #
 # ### On real passages
 #
-# The same was done with passages of Wikipedia and questions of Natural Questions
-# (`python -m book.experiments.fid OUT PASSAGES TRAIN DEV READER`; only the figures are part of this
-# book). The reader was first tuned on the train questions (`ragbook train reader`); then came two rounds of 320
-# questions.
+# The same was done with passages of Wikipedia and questions of Natural Questions (`python -m
+# book.experiments.fid OUT PASSAGES TRAIN DEV READER`; only the figures are part of this book). The reader
+# was first tuned on the train questions (`ragbook train reader`); then came two rounds of 320 questions.
 
 # %% tags=["hide-input", "stored-fid-nq"]
 natural = json.loads(Path("results/fid-nq.json").read_text())
@@ -651,21 +658,21 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# Distillation works on real text too. What ten passages are worth there is a different question, and the subject of
-# the next section.
+# Distillation works on real text too. What ten passages are worth there is a different question, and the
+# subject of the next section.
 #
-# ## Does the order turn over on real questions?
+# ## Does the order change on real questions?
 #
-# A ranking of FiD and the methods that sum over passages on MiniWiki need not carry over to real questions. In an
-# earlier edition of this book it was reversed: with the bundled readers as they were, FiD was last of the four
-# reading methods on real questions. The results below are for the same four methods on
-# MiniWiki's dev questions and on real questions with real passages. All use one reader's weights, so that only
-# the use of the passages differs (`python -m book.experiments.order`). There are four possible causes.
+# A ranking of FiD and the methods that sum over passages on MiniWiki need not carry over to real questions.
+# In an earlier edition of this book it was reversed: with the bundled readers as they were, FiD was last of
+# the four reading methods on real questions. The results below are for the same four methods on MiniWiki's
+# dev questions and on real questions with real passages. All use one reader's weights, so that only the use
+# of the passages differs (`python -m book.experiments.order`). There are four possible causes.
 #
-# **The number of passages.** There are only about two thousand real passages, on all kinds of subjects, so that
-# the retriever has little to confuse. If the right passage is already ranked first, the following ones can only
-# distract. Exact match by the number of passages read, and the kinds of FiD's errors: words of *another* passage
-# are errors of fusion, other words of the *same* passage are errors of reading.
+# **The number of passages.** There are only about two thousand real passages, on all kinds of subjects, so
+# that the retriever has little to confuse. If the right passage is already ranked first, the following ones
+# can only distract. Exact match by the number of passages read, and the kinds of FiD's errors: words of
+# *another* passage are errors of fusion, other words of the *same* passage are errors of reading.
 
 # %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence on 150 questions of each set, with the same weights. From one passage to five FiD's mean rises on MiniWiki and falls on Natural Questions, where RAG-Sequence's stays within a point.", "alt": "Exact match of FiD and RAG-Sequence on MiniWiki and on real questions for k from 1 to 10, with 95 % intervals"}}
 order = json.loads(Path("results/order.json").read_text())
@@ -747,8 +754,8 @@ figures.curves(
 
 # %% [markdown]
 # **The distractors.** The gold passage is shown alone, or with four others: the nearest ones, or random
-# ones. If near neighbours mislead the reader, random passages do no harm; if fusion itself does, random
-# passages harm as well.
+# ones. If the reader is misled by near neighbours, random passages are harmless; if it is misled by fusion
+# itself, they are harmful too.
 
 # %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with the gold passage alone, and with four other passages: the nearest ones or random ones. On both sets FiD's mean falls more with the nearest ones than with random ones.", "alt": "Exact match of RAG-Sequence and FiD with the gold passage alone and with near or random others, on both sets of questions, with 95 % intervals"}}
 BESIDE = ("gold alone", "nearest", "random")
@@ -781,8 +788,8 @@ figures.grouped(
 
 # %% [markdown]
 # **The length.** Real passages have a hundred words; MiniWiki's, on which the reader was trained, are often
-# shorter. The same questions are asked with whole passages and with passages cut after their first words, where
-# the gold passage still contains the answer.
+# shorter. The same questions are asked with whole passages and with passages cut after their first words,
+# where the gold passage still contains the answer.
 #
 # The second table summarises what each change costs FiD and RAG-Sequence, in points of exact match. These are
 # differences of means, computed before rounding, and no test was made of them. Where FiD pays more than
@@ -848,11 +855,11 @@ for kind in SETS:
 Markdown(" ".join(said))
 
 # %% [markdown]
-# **The training.** A sum over passages needs a reader that can use one passage at a time, which it learns from any
-# passage. Fusion must be learnt: which of several passages to believe, on passages like those that
-# will be read. Two more comparisons on real questions, with 1,180 for training and 413 for measuring, test this: a
-# shared reader that was trained further on real passages, and each method trained from it with its own objective,
-# FiD on its passages at once.
+# **The training.** A sum over passages needs a reader that can use one passage at a time, which it learns
+# from any passage. Fusion must be learnt: which of several passages to believe, on passages like those that
+# will be read. Two more comparisons on real questions, with 1,180 for training and 413 for measuring, test
+# this: a shared reader that was trained further on real passages, and each method trained from it with its
+# own objective, FiD on its passages at once.
 
 # %% tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
 real, real_shared = (
@@ -879,10 +886,10 @@ Markdown(
 # %% [markdown]
 # ## Answers in the generator's own words
 #
-# All answers so far were names, dates and short phrases. FiD and RAG are generators: nothing in equation {eq}`fid`
-# restricts $y$ to a span, and the decoder can write a sentence that no passage contains. In the comparisons of this
-# book an answer must be a run of words of one of the passages (`verbatim=True`); without this rule the decoder
-# chooses freely from its vocabulary:
+# All answers so far were names, dates and short phrases. FiD and RAG are generators: nothing in equation
+# {eq}`fid` restricts $y$ to a span, and the decoder can write a sentence that no passage contains. In the
+# comparisons of this book an answer must be a run of words of one of the passages (`verbatim=True`);
+# without this rule the decoder chooses freely from its vocabulary:
 
 # %%
 free = fid.FiD(reader, retriever)
@@ -901,11 +908,11 @@ same = sum(
 print(f"the same answer: {same} of {len(asked)}")
 
 # %% [markdown]
-# A free answer may be a blend of words that belong to different names, which no passage contains; the rule excludes
-# this kind of error, and with it every correct answer in other words.
+# A free answer may be a blend of words that belong to different names, which no passage contains; the rule
+# excludes this kind of error, and with it every correct answer in other words.
 #
-# Exact match can only score answers that have few correct wordings. It counts a paraphrase, a different unit or
-# a true sentence around the answer as wrong, and F1 credits shared words, whether or not the
+# Exact match can only score answers that have few correct wordings. It counts a paraphrase, a different
+# unit or a true sentence around the answer as wrong, and F1 credits shared words, whether or not the
 # sentence is true:
 
 # %%
@@ -922,11 +929,11 @@ for text in (
     )
 
 # %% [markdown]
-# The paper of FiD evaluates short answers only. {cite:t}`lewis2020rag` also use RAG as a generator of free text:
-# abstractive answers of MS-MARCO, scored by overlap with reference sentences (BLEU, ROUGE), and questions in the
-# style of Jeopardy, which people judged for factuality and specificity. Overlap scores reward wording, and
-# judgements are expensive. So the results of this book are about *which* short answer a method finds, and do not
-# tell how well it explains or summarises.
+# The paper of FiD evaluates short answers only. {cite:t}`lewis2020rag` also use RAG as a generator of free
+# text: abstractive answers of MS-MARCO, scored by overlap with reference sentences (BLEU, ROUGE), and
+# questions in the style of Jeopardy, which people judged for factuality and specificity. Overlap scores
+# reward wording, and judgements are expensive. So the results of this book are about *which* short answer a
+# method finds, and do not tell how well it explains or summarises.
 #
 # ## What the papers had
 #
@@ -941,8 +948,8 @@ for text in (
 # | FiD-KD base | 50.1 | 69.3 | |
 # | FiD-KD large | 54.4 | 72.5 | |
 #
-# Here, with five passages each, on MiniWiki's test questions and on the real ones, with the same weights and with
-# each method's own training:
+# Here, with five passages each, on MiniWiki's test questions and on the real ones, with the same weights
+# and with each method's own training:
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights", "stored-nq", "stored-nq-same-weights"]
 tables = {
@@ -977,17 +984,18 @@ Markdown(
 )
 
 # %% [markdown]
-# The absolute numbers are not comparable: the questions and the index differ, and the reader is a fraction of the
-# size. The order can be compared, and so can the finding that a reader can teach a retriever what it needs. The
-# paper's readers were trained with the hundred passages that they read at test time; this one with five.
+# The absolute numbers are not comparable: the questions and the index differ, and the reader is a fraction
+# of the size. What can be compared is the order ({doc}`chapter 5 <05-rag>` has RAG's numbers), and the
+# finding that a reader can teach a retriever what it needs. The paper's readers were trained with the
+# hundred passages that they read at test time; this one with five.
 #
-# The original code requires a `transformers` of 2020. Its checkpoints, including the wrapped encoder, can be loaded
-# here (`ragbook.models.load_reader` takes the folder). Their cross-attention adds a position bias that
-# today's T5 no longer has, and `transformers` 5 computes it for the wrong positions of the answer when
+# The original code requires a `transformers` of 2020. Its checkpoints, including the wrapped encoder, can
+# be loaded here (`ragbook.models.load_reader` takes the folder). Their cross-attention adds a position bias
+# that today's T5 no longer has, and `transformers` 5 computes it for the wrong positions of the answer when
 # keys and values come from a cache. Earlier versions of this package did not correct this, and their
-# probabilities, answers and attention for such checkpoints were wrong. Positions are now counted in the package,
-# including the padding that is left out; a test recomputes a random checkpoint's decoder in float64
-# from the saved tensors alone and compares every probability, answer and score.
+# probabilities, answers and attention for such checkpoints were wrong. Positions are now counted in the
+# package, including the padding that is left out; a test recomputes a random checkpoint's decoder in
+# float64 from the saved tensors alone and compares every probability, answer and score.
 #
 # ## What to remember
 #
@@ -1061,8 +1069,8 @@ check.pack(my_pack)
 #
 # ```{exercise}
 # :label: ex-fid-shares
-# What share of a decoder position's attention does each passage get? Given are the scores before the softmax `[P]`
-# and the passage of each token `[P]`.
+# What share of a decoder position's attention does each passage get? Given are the scores before the
+# softmax `[P]` and the passage of each token `[P]`.
 # ```
 
 
@@ -1099,8 +1107,8 @@ check.crossover(my_crossover)
 # %% [markdown]
 # ```{solution} ex-fid-cost
 # :class: dropdown
-# Divide both sides by $2 k L d$: $k L > 6 d$, so the smallest $k$ is $\lfloor 6 d / L \rfloor + 1$, whatever the
-# number of layers. Written out in `book/solutions/06-fid.py`.
+# Divide both sides by $2 k L d$: $k L > 6 d$, so the smallest $k$ is $\lfloor 6 d / L \rfloor + 1$,
+# whatever the number of layers. Written out in `book/solutions/06-fid.py`.
 # ```
 #
 # ```{exercise}

@@ -80,8 +80,8 @@ for year, rows in likelihood.items():
 print("follows:", (said[2012], said[2022]) == (y[0], y[1]))
 
 # %% [markdown]
-# By hand: $0.5 \cdot 0.8 + 0.3 \cdot 0.1 = 0.43$ and $0.3 \cdot 0.1 + 0.2 \cdot 0.1 = 0.05$ in 2012. The package
-# computes the same sum in logarithms:
+# By hand: $0.5 \cdot 0.8 + 0.3 \cdot 0.1 = 0.43$ and $0.3 \cdot 0.1 + 0.2 \cdot 0.1 = 0.05$ in 2012. The
+# package computes the same sum in logarithms:
 
 # %%
 print(source(rag.sequence_log_prob))
@@ -93,8 +93,8 @@ for year, rows in likelihood.items():
     print(year, "equal:", torch.allclose(given.exp(), prior @ rows))
 
 # %% [markdown]
-# `change.followed` counts, over questions, how often a method is right with both editions. For two questions, of which
-# one is followed:
+# `change.followed` counts, over questions, how often a method is right with both editions. For two
+# questions, of which one is followed:
 
 # %%
 texts = {2012: ["Benedict XVI", "one"], 2022: ["Francis", "one"]}
@@ -151,8 +151,9 @@ for at, (earlier, current) in enumerate(sample[:4]):
         print(f"   {name:<14} {then!r} -> {now!r}")
 
 # %% [markdown]
-# A wrong answer can come from the same article: that of 2012 also mentions a smaller wheel in Moscow, which the methods
-# that read passages separately name with both indexes. How many of the twelve questions are followed:
+# A wrong answer can come from the same article: that of 2012 also mentions a smaller wheel in Moscow, which
+# the methods that read passages separately name with both indexes. How many of the twelve questions are
+# followed:
 
 # %%
 assert {live[e][m][1].text for e in asked for m in readers} == {"Moscow"}
@@ -222,8 +223,8 @@ figures.grouped(
 )
 
 # %% [markdown]
-# Following is harder than answering, because it requires two right answers. In-context retrieval puts several passages
-# into one prompt, for which the shared reader was not trained.
+# Following is harder than answering, because it requires two right answers. In-context retrieval puts
+# several passages into one prompt, for which the shared reader was not trained.
 #
 # ## What else moves?
 #
@@ -318,8 +319,8 @@ pd.Series(
 # %% [markdown]
 # ## What if a passage is deleted?
 #
-# Now the index of 2022 loses every passage that answers one of the questions. First the twelve questions, on the small
-# index:
+# Now the index of 2022 loses every passage that answers one of the questions. First the twelve questions,
+# on the small index:
 
 # %%
 gold = {q.gold_passage for q in asked["miniwiki"] if q.gold_passage}
@@ -366,15 +367,16 @@ figures.grouped(
 )
 
 # %% [markdown]
-# Knowledge cannot be deleted from weights in this way. A method that reads can no longer say what the index no longer
-# contains, except for what its reader has learnt elsewhere; an answer can still be right if another passage also states
-# it. The method still gives some answer, and only a lower probability suggests that no passage supports it.
+# Knowledge cannot be deleted from weights in this way. A method that reads can no longer say what the index
+# no longer contains, except for what its reader has learnt elsewhere; an answer can still be right if
+# another passage also states it. The method still gives some answer, and only a lower probability suggests
+# that no passage supports it.
 #
 # ## What if a passage is false?
 #
-# A false passage is now added beside the true one for each question: the same words, with the answer of another question in
-# place of the right one. Nothing else distinguishes the two. Twelve changed questions of the test split on a small
-# index, and the first of them in detail:
+# A false passage is now added beside the true one for each question: the same words, with the answer of
+# another question in place of the right one. Nothing else distinguishes the two. Twelve changed questions
+# of the test split on a small index, and the first of them in detail:
 
 # %%
 kept, passages, answers = change.counterfeits(
@@ -447,16 +449,17 @@ figures.grouped(
 )
 
 # %% [markdown]
-# Two things favour the true answer: a substituted name may not fit its sentence or the question, and other passages may
-# also contain the truth. But no method can know which of two passages is false; the evidence only
-# shows that there were two. This is the reverse of following a change: whoever writes into the index determines
-# the answers. An index needs the same care as a training set, and the hashes in its manifest show whether
-# anyone else has changed it.
+# Two things favour the true answer: a substituted name may not fit its sentence or the question, and other
+# passages may also contain the truth. But no method can know which of two passages is false; the evidence
+# only shows that there were two. This is the reverse of following a change: whoever writes into the index
+# determines the answers. An index needs the same care as a training set, and the hashes in its manifest
+# show whether anyone else has changed it.
 #
 # ## What the papers had
 #
-# {cite:t}`lewis2020rag` exchange an index of 2016 for one of 2018 and ask about 82 heads of state (section 4.5). With the
-# matching index RAG gives the right answer to 70 % (2016) and 68 % (2018), with the other one to 12 % and 4 %.
+# {cite:t}`lewis2020rag` exchange an index of 2016 for one of 2018 and ask about 82 heads of state (section
+# 4.5). With the matching index RAG gives the right answer to 70 % (2016) and 68 % (2018), with the other
+# one to 12 % and 4 %.
 #
 # ## What to remember
 #
@@ -472,8 +475,8 @@ figures.grouped(
 #
 # ```{exercise}
 # :label: ex-follow
-# Write the share of questions on which a method follows. Given are its answers with each index (two lists of texts)
-# and the accepted answers of each edition (two lists of lists).
+# Write the share of questions on which a method follows. Given are its answers with each index (two lists
+# of texts) and the accepted answers of each edition (two lists of lists).
 # ```
 
 # %%
@@ -496,8 +499,8 @@ check.follows(my_follows)
 #
 # ```{exercise}
 # :label: ex-moves
-# Exact match is the same before and after a change. How many answers moved, how many became right and how many
-# wrong?
+# Exact match is the same before and after a change. How many answers moved, how many became right and how
+# many wrong?
 # ```
 
 
@@ -518,9 +521,9 @@ check.moves(my_moves)
 #
 # ```{exercise}
 # :label: ex-delete
-# A method should be able to say "not here". Which threshold on the probability, chosen before the
-# deletion so that at least nine in ten right answers pass, would silence what share of the answers after it? An answer
-# passes if its probability is at least the threshold.
+# A method should be able to say "not here". Which threshold on the probability, chosen before the deletion
+# so that at least nine in ten right answers pass, would silence what share of the answers after it? An
+# answer passes if its probability is at least the threshold.
 # ```
 
 
@@ -536,10 +539,10 @@ check.silenced(my_silenced)
 # %% [markdown]
 # ```{solution} ex-delete
 # :class: dropdown
-# Sort the probabilities of the right answers; the threshold is the one below which at most a tenth of them lie.
-# For real data take the answers of `change.answered_over` with the whole corpus and with
-# `change.edited(corpus, gold, (), "less")`. How well this can work at all is measured by the area under the ROC curve
-# in {doc}`chapter 7 <07-side-by-side>`. Written out in `book/solutions/08-changed-knowledge.py`.
+# Sort the probabilities of the right answers; the threshold is the one below which at most a tenth of them
+# lie. For real data take the answers of `change.answered_over` with the whole corpus and with
+# `change.edited(corpus, gold, (), "less")`. How well this can work at all is measured by the area under the
+# ROC curve in {doc}`chapter 7 <07-side-by-side>`. Written out in `book/solutions/08-changed-knowledge.py`.
 # ```
 #
 # ```{exercise}
@@ -557,8 +560,8 @@ check.silenced(my_silenced)
 #
 # ```{exercise}
 # :label: ex-majority
-# Show it in numbers: from a prior `[n]` and likelihoods `[n, answers]`, return the answer of the sum over passages and
-# the answer of a method that reads only the passage with the greatest prior.
+# Show it in numbers: from a prior `[n]` and likelihoods `[n, answers]`, return the answer of the sum over
+# passages and the answer of a method that reads only the passage with the greatest prior.
 # ```
 
 

@@ -3,8 +3,9 @@
 #
 # ## The problem
 #
-# You have an idea of how retrieved passages should be used, and you want to know how well it works in comparison with the
-# five methods of this book: on the same passages, with the same retriever, on the same questions, with intervals.
+# You have an idea of how retrieved passages should be used, and you want to know how well it works in
+# comparison with the five methods of this book: on the same passages, with the same retriever, on the same
+# questions, with intervals.
 #
 # ## The idea
 #
@@ -62,11 +63,12 @@ for y in ("Dresden", "Hamburg", "Basel"):
     shares = torch.tensor([c[y] / c.total() for c in counted])  # p(y | x, z)
     joint = prior * shares  # [n]
     evidence = joint / joint.sum()  # p(z | x, y), [n]
-    print(f"{y:<8} p(y | x) = {joint.sum():.1f}, evidence {evidence.numpy()}")
+    weights = [round(w, 2) for w in evidence.tolist()]
+    print(f"{y:<8} p(y | x) = {joint.sum():.1f}, evidence {weights}")
 
 # %% [markdown]
-# By hand for Dresden: $0.6 \cdot \frac13 + 0.4 \cdot \frac12 = 0.2 + 0.2$. The three probabilities sum to 1. Hamburg has the
-# same probability as Dresden, all of it from one passage.
+# By hand for Dresden: $0.6 \cdot \frac13 + 0.4 \cdot \frac12 = 0.2 + 0.2$. The three probabilities sum to
+# 1. Hamburg has the same probability as Dresden, all of it from one passage.
 #
 # ## The code
 #
@@ -86,8 +88,8 @@ print(inspect.getsource(names.Names))
 # %% [markdown]
 # ## The method on the index
 #
-# A method is named by the place of its code, `module:Class`, and need not be registered anywhere. `load` calls
-# the class with the retriever.
+# A method is named by the place of its code, `module:Class`, and need not be registered anywhere. `load`
+# calls the class with the retriever.
 
 # %%
 encoder = load_encoder()
@@ -128,8 +130,8 @@ print(
 )
 
 # %% [markdown]
-# Counting names is not reading. The table, the paired tests and the explorer accept whatever methods the comparison
-# has. The same on the command line:
+# Counting names is not reading. The table, the paired tests and the explorer accept whatever methods the
+# comparison has. The same on the command line:
 #
 # ```
 # ragbook compare --methods closed-book,realm,experiments.names_method:Names --out results
@@ -150,7 +152,8 @@ print(words.order(comparison.results))
 print(words.in_words(comparison.results, "names", "realm"))
 
 # %% [markdown]
-# The explorer shows the new method as well. These are its right answers, each with the passage of greatest weight:
+# The explorer shows the new method as well. These are its right answers, each with the passage of greatest
+# weight:
 
 # %%
 found = explorer.index(comparison.predictions, {q.text: q for q in questions})
@@ -191,9 +194,9 @@ for line in comparison.predictions:
 #
 # ```{exercise}
 # :label: ex-own-titles
-# Write a whole method: RAG whose generator says a passage's title and nothing else, so that $p(y \mid x)$ is the sum of
-# $p(z \mid x)$ over the passages with the title $y$. Its answer is the most probable title, its evidence the posterior.
-# Keep all four promises.
+# Write a whole method: RAG whose generator says a passage's title and nothing else, so that $p(y \mid x)$
+# is the sum of $p(z \mid x)$ over the passages with the title $y$. Its answer is the most probable title,
+# its evidence the posterior. Keep all four promises.
 # ```
 
 # %%
@@ -223,9 +226,10 @@ check.titles(MyTitles)
 # %% [markdown]
 # ```{solution} ex-own-titles
 # :class: dropdown
-# `doc_log_probs` in `ragbook.methods.base` makes the prior, and `evidence` there pairs passages with weights. Both
-# methods need the prior restricted to the passages with a title, so write that once. Written out in
-# `book/solutions/10-your-own-method.py`; `methods.load(["__main__:MyTitles"], retriever)` compares yours.
+# `doc_log_probs` in `ragbook.methods.base` makes the prior, and `evidence` there pairs passages with
+# weights. Both methods need the prior restricted to the passages with a title, so write that once. Written
+# out in `book/solutions/10-your-own-method.py`; `methods.load(["__main__:MyTitles"], retriever)` compares
+# yours.
 # ```
 #
 # ```{exercise}

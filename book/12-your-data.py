@@ -3,8 +3,8 @@
 #
 # ## The problem
 #
-# You have documents and questions about them, and you want to know how well the methods of this book answer these
-# questions. Three commands are enough for documents of any kind:
+# You have documents and questions about them, and you want to know how well the methods of this book answer
+# these questions. Three commands are enough for documents of any kind:
 #
 # ```
 # ragbook index build --corpus notes --out my-index
@@ -55,8 +55,8 @@ def write(name: str, content: str) -> None:
 # %% [markdown]
 # ## Documents
 #
-# A folder of Markdown, reStructuredText, text, HTML and PDF files, with any number of subfolders, is a corpus. This
-# one has three files.
+# A folder of Markdown, reStructuredText, text, HTML and PDF files, with any number of subfolders, is a
+# corpus. This one has three files.
 
 # %%
 write(
@@ -95,12 +95,12 @@ for passage in load_corpus("notes"):
     )
 
 # %% [markdown]
-# A passage's id names its file and the place where it begins: a line (`#L5`), a block of a web page (`#P1`) or a
-# page of a PDF (`#page=3`). Menus and footers of web pages and the markup of Markdown are left out.
+# A passage's id names its file and the place where it begins: a line (`#L5`), a block of a web page (`#P1`)
+# or a page of a PDF (`#page=3`). Menus and footers of web pages and the markup of Markdown are left out.
 #
-# The length of a passage determines what a retriever can find and how much a reader must read. DPR splits Wikipedia
-# every hundred words, which is also the default here. `--split sentences` keeps sentences whole, `--split headings`
-# keeps sections whole, and `--overlap` repeats the end of the preceding passage:
+# The length of a passage determines what a retriever can find and how much a reader must read. DPR splits
+# Wikipedia every hundred words, which is also the default here. `--split sentences` keeps sentences whole,
+# `--split headings` keeps sections whole, and `--overlap` repeats the end of the preceding passage:
 
 # %%
 ragbook("corpus build notes --split headings --out notes.jsonl")
@@ -138,10 +138,10 @@ for scores in results["methods"].values():  # as the caption says
 figures.side_by_side(results)
 
 # %% [markdown]
-# With one wrong answer of four the interval covers much of the scale, and if all four answers are right, or all are wrong,
-# a bootstrap of them has no variation at all and its interval is empty. Use several hundred questions. The folder
-# `results` contains every prediction with its evidence, the table as Markdown and LaTeX, the
-# figures, and the explorer, in which a piece of evidence opens the document at the right place.
+# With one wrong answer of four the interval covers much of the scale, and if all four answers are right, or
+# all are wrong, a bootstrap of them has no variation at all and its interval is empty. Use several hundred
+# questions. The folder `results` contains every prediction with its evidence, the table as Markdown and
+# LaTeX, the figures, and the explorer, in which a piece of evidence opens the document at the right place.
 
 # %%
 line = Comparison.load("results").predictions[1]
@@ -163,9 +163,10 @@ print(
 # %% [markdown]
 # ## Layouts of passages
 #
-# Files written by other programs can be read too. The format of a file is recognised from its content, not from its
-# name. Files may be compressed with gzip, bzip2, xz or zstandard, or come from standard input as `-`. Each example below
-# is written, read and compared with its expected content whenever this page is executed.
+# Files written by other programs can be read too. The format of a file is recognised from its content, not
+# from its name. Files may be compressed with gzip, bzip2, xz or zstandard, or come from standard input as
+# `-`. Each example below is written, read and compared with its expected content whenever this page is
+# executed.
 
 # %% tags=["hide-input"]
 
@@ -227,12 +228,13 @@ def questions(path, **options):
 table(layouts.PASSAGES, passages)
 
 # %% [markdown]
-# If your columns have other names, map them with `--columns id=nr,title=river,text=note`. If a file can be read in two
-# ways, choose one with `--format`. A row without an id gets its number as id. `hf:NAME` reads a
+# If your columns have other names, map them with `--columns id=nr,title=river,text=note`. If a file can be
+# read in two ways, choose one with `--format`. A row without an id gets its number as id. `hf:NAME` reads a
 # data set of the Hugging Face hub (`pip install 'ragbook[datasets]'`).
 #
-# Passages are not split unless you ask for it with `--split`. The exception is KILT, whose entries are whole articles and
-# are split like documents. `compare` reports passages that are longer than the encoder or a reader can take.
+# Passages are not split unless you ask for it with `--split`. The exception is KILT, whose entries are
+# whole articles and are split like documents. `compare` reports passages that are longer than the encoder
+# or a reader can take.
 #
 # ## Layouts of questions
 
@@ -240,10 +242,9 @@ table(layouts.PASSAGES, passages)
 table(layouts.QUESTIONS, questions)
 
 # %% [markdown]
-# A gold id may name a passage, a document (every passage of it then counts) or an article by its title.
-# Ids that are not in the corpus are reported, and are not used for recall and evidence.
-# `--gold answer` instead counts any passage that contains an answer, which is DPR's rule for questions without
-# gold passages.
+# A gold id may name a passage, a document (every passage of it then counts) or an article by its title. Ids
+# that are not in the corpus are reported, and are not used for recall and evidence. `--gold answer` instead
+# counts any passage that contains an answer, which is DPR's rule for questions without gold passages.
 #
 # ## Questions without answers
 #
@@ -267,8 +268,8 @@ for pair in asked.results["agreement"]:
         )
 
 # %% [markdown]
-# What is agreement worth? On MiniWiki's test questions, whose answers are known, this is how often FiD is right if
-# REALM gives the same answer, and if it gives a different one:
+# What is agreement worth? On MiniWiki's test questions, whose answers are known, this is how often FiD is
+# right if REALM gives the same answer, and if it gives a different one:
 
 # %% tags=["stored-results"]
 known = Comparison.load(BOOK / "results")
@@ -290,8 +291,9 @@ for said, agree in (("agree", True), ("differ", False)):
 # %% [markdown]
 # ## Retrieval by itself
 #
-# `ragbook retrieve` writes the passages that a retriever finds as run files in TREC's format. `ragbook evaluate` measures
-# run files of any origin, by relevance judgements (qrels) or by the gold passages of the questions:
+# `ragbook retrieve` writes the passages that a retriever finds as run files in TREC's format. `ragbook
+# evaluate` measures run files of any origin, by relevance judgements (qrels) or by the gold passages of the
+# questions:
 
 # %%
 ragbook(
@@ -306,13 +308,13 @@ ragbook(
 )
 
 # %% [markdown]
-# Conversely, `--run FILE` makes `compare` use a ranking of any origin as its retriever (for example from ColBERT, SPLADE or
-# Pyserini), and `--reranker NAME` adds a cross-encoder after any retriever.
+# Conversely, `--run FILE` makes `compare` use a ranking of any origin as its retriever (for example from
+# ColBERT, SPLADE or Pyserini), and `--reranker NAME` adds a cross-encoder after any retriever.
 #
 # ## Output formats
 #
-# `ragbook results` writes the predictions in the formats of SQuAD's and KILT's own evaluation scripts or as CSV, and the
-# scores as a tidy table with one row for each method and metric:
+# `ragbook results` writes the predictions in the formats of SQuAD's and KILT's own evaluation scripts or as
+# CSV, and the scores as a tidy table with one row for each method and metric:
 
 # %%
 ragbook("results results --format squad --out squad")
@@ -324,8 +326,8 @@ tidy[tidy.metric.isin(["em", "contains"]) & tidy.method.isin(["realm", "fid"])][
 ]
 
 # %% [markdown]
-# Two stored comparisons can be compared with each other, and a method can be added to one without running the others
-# again. Does the retriever matter on these four questions?
+# Two stored comparisons can be compared with each other, and a method can be added to one without running
+# the others again. Does the retriever matter on these four questions?
 
 # %%
 options = "--index my-index --questions questions.csv --k 3 --out by-words --retriever bm25"
@@ -344,15 +346,16 @@ ragbook("diff results by-words")
 #
 # ```{solution} ex-data-split
 # :class: dropdown
-# A section is found more easily than a window that begins in the middle of another one. But with `headings:1000`,
-# say, passages are longer than the reader's input, and the answer may be cut off; `compare` reports how many passages
-# are too long. Split by `headings:100`, which starts a passage at each heading and splits long sections further.
+# A section is found more easily than a window that begins in the middle of another one. But with
+# `headings:1000`, say, passages are longer than the reader's input, and the answer may be cut off;
+# `compare` reports how many passages are too long. Split by `headings:100`, which starts a passage at each
+# heading and splits long sections further.
 # ```
 #
 # ```{exercise}
 # :label: ex-data-agree
-# On questions without answers two methods agree on a share $a$. What does that say about how often they
-# are right? Write the greatest possible sum of their exact matches as a function of $a$. (Each question has one
+# On questions without answers two methods agree on a share $a$. What does that say about how often they are
+# right? Write the greatest possible sum of their exact matches as a function of $a$. (Each question has one
 # right answer.)
 # ```
 
@@ -371,13 +374,14 @@ check.bound(my_bound)
 # ```{solution} ex-data-agree
 # :class: dropdown
 # If two methods give different answers, at most one of them is right. So with $a = 0.8$ the sum is at most
-# $2 \cdot 0.8 + 0.2 = 1.8$, that is 180 %. There is no lower bound, because both can give the same wrong answer: they
-# share the retriever, and often the reader. Written out in `book/solutions/12-your-data.py`.
+# $2 \cdot 0.8 + 0.2 = 1.8$, that is 180 %. There is no lower bound, because both can give the same wrong
+# answer: they share the retriever, and often the reader. Written out in `book/solutions/12-your-data.py`.
 # ```
 #
 # ```{exercise}
 # :label: ex-data-agreement
-# Write the agreement itself: the share of questions to which two methods give the same answer after normalisation.
+# Write the agreement itself: the share of questions to which two methods give the same answer after
+# normalisation.
 # ```
 
 
@@ -398,8 +402,8 @@ check.agreement(my_agreement)
 #
 # ```{exercise}
 # :label: ex-data-csv
-# Your questions are in a Python program: texts, lists of right answers and gold ids. Write them to a CSV file that
-# `load_questions` reads, even if they contain commas and quotation marks.
+# Your questions are in a Python program: texts, lists of right answers and gold ids. Write them to a CSV
+# file that `load_questions` reads, even if they contain commas and quotation marks.
 # ```
 
 
