@@ -20,9 +20,9 @@ from ragbook import (
 )
 
 QUESTIONS = [
-    Question("Which river passes through Vienna?", ("Danube",)),
-    Question("How many times did Chris the cuckoo fly to the Congo and back?", ("four",)),
-    Question("What is the capital of Australia?", ("Canberra",)),
+    Question("In what English county did HMS Beagle lie as a coastguard ship?", ("Essex",)),
+    Question("Which blind king died fighting against the English in 1346?", ("John of Bohemia",)),
+    Question("Which of Akira Kurosawa's brothers worked in silent cinema?", ("Heigo",)),
 ]
 
 

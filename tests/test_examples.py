@@ -9,11 +9,13 @@ import ragbook
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 QUESTIONS = [
-    ragbook.Question("Which river passes through Vienna?", ("Danube",)),
-    ragbook.Question("How many times did Chris the cuckoo fly to the Congo and back?", ("four",)),
-    ragbook.Question("What is the capital of Australia?", ("Canberra",)),
+    ragbook.Question("In what English county did HMS Beagle lie as a coastguard ship?", ("Essex",)),
+    ragbook.Question(
+        "Which blind king died fighting against the English in 1346?", ("John of Bohemia",)
+    ),
+    ragbook.Question("Which of Akira Kurosawa's brothers worked in silent cinema?", ("Heigo",)),
 ]
-ARTICLES = ("danube", "common-cuckoo", "canberra", "volga")
+ARTICLES = ("hms-beagle", "battle-of-crecy", "akira-kurosawa", "beagle-channel")
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ closed-book: what the method does with the passages, in a few words
 fid: ...
 ```
 
-Which question it is, the rule of `chosen` says and nobody's hand.
+The rule of `chosen` picks the question; nobody picks it by hand.
 """
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -24,15 +25,43 @@ from ragbook.corpus import Corpus, load_corpus
 
 def chosen(
     predictions: Iterable[Mapping[str, Any]],
-) -> Mapping[str, Any] | None:
-    """The first question whose gold passage was retrieved and that more than half of the methods
-    answer rightly; None if there is no such question."""
-    for line in predictions:
-        found = {each["passage_id"] for each in line["retrieved"]}
-        right = sum(entry["em"] for entry in line["methods"].values())
-        if line["gold_passage"] in found and 2 * right > len(line["methods"]):
-            return line
-    return None
+) -> tuple[Mapping[str, Any], int, int] | None:
+    """The typical question: the first on which the same methods are right as on most questions.
+
+    Only questions whose gold passage was retrieved count. Among them the commonest combination of
+    right and wrong methods is looked for; a tie goes to the one that occurs first.
+
+    Returns
+    -------
+    The question's line, how many questions have the same combination, and how many count; None if
+    none counts, or if the commonest combination is not one in which most methods are right.
+    """
+    found = [
+        line
+        for line in predictions
+        if line["gold_passage"]
+        in {each["passage_id"] for each in line["retrieved"]}
+    ]
+    patterns = Counter(map(_right, found))
+    if not patterns:
+        return None
+    ((pattern, times),) = patterns.most_common(1)
+    if 2 * sum(pattern) <= len(pattern):
+        return None
+    first = next(line for line in found if _right(line) == pattern)
+    return first, times, len(found)
+
+
+def stored(results: Path) -> tuple[Mapping[str, Any], int, int] | None:
+    """`chosen` of the comparison whose `predictions.jsonl.gz` is in the folder `results`."""
+    path = results / "predictions.jsonl.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return chosen(map(json.loads, lines))
+
+
+def _right(line: Mapping[str, Any]) -> tuple[bool, ...]:
+    """Which of the methods answer a question rightly, in the order of the methods."""
+    return tuple(bool(entry["em"]) for entry in line["methods"].values())
 
 
 def table(
@@ -70,6 +99,14 @@ def table(
     )
 
 
+def why(times: int, counted: int) -> str:
+    """How common the combination of right and wrong methods is, as a paragraph."""
+    return (
+        f"<p>On {times:,} of the {counted:,} test questions whose gold passage was retrieved, exactly "
+        "these methods are right: no combination is more frequent.</p>"
+    )
+
+
 def _cell(weight: float | None) -> str:
     if weight is None:
         return '<td class="weight">–</td>'
@@ -78,7 +115,7 @@ def _cell(weight: float | None) -> str:
 
 
 class OneQuestion(SphinxDirective):
-    """The directive; an error if no question of the comparison follows the rule."""
+    """The directive; an error if the rule finds no question in the stored comparison."""
 
     has_content = True
 
@@ -87,20 +124,16 @@ class OneQuestion(SphinxDirective):
         results = Path(self.env.srcdir) / "results"
         self.env.note_dependency(str(results / "predictions.jsonl.gz"))
         how = dict(line.split(": ", 1) for line in self.content if ": " in line)
-        with gzip.open(
-            results / "predictions.jsonl.gz", "rt", encoding="utf-8"
-        ) as lines:
-            found = chosen(map(json.loads, lines))
+        found = stored(results)
         if found is None:
             raise self.error(
-                "predictions.jsonl has no question that most methods answer rightly"
+                "predictions.jsonl has no typical question that most methods answer correctly"
             )
-        name = json.loads((results / "results.json").read_text("utf-8"))[
-            "questions"
-        ]["name"]
-        return [
-            nodes.raw("", table(found, load_corpus(name), how), format="html")
-        ]
+        line, times, counted = found
+        compared = json.loads((results / "results.json").read_text("utf-8"))
+        asked = compared["questions"]
+        html = table(line, load_corpus(asked["name"]), how)
+        return [nodes.raw("", f"{html}{why(times, counted)}", format="html")]
 
 
 def setup(app: Any) -> dict[str, Any]:

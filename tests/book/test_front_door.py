@@ -1,0 +1,127 @@
+"""The README and the first pages: their numbers, questions and commands are what the package and
+the stored comparison give."""
+
+import gzip
+import json
+import re
+import shlex
+from pathlib import Path
+
+import one_question
+import pytest
+
+from ragbook.cli.parser import new_parser
+from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
+from ragbook.evaluation.words import check_claim
+from ragbook.models.prompts import MAX_INPUT
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "book" / "results"
+FOUR = ("realm", "rag-sequence", "rag-token", "fid")
+
+
+def text_of(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def stored(name):
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def em(results, name):
+    return cut_off(results["methods"][name]["em"])
+
+
+README = " ".join(text_of("README.md").split())
+
+
+def test_the_first_result_is_the_stored_one():
+    own = stored("results")
+    scores = [own["methods"][name]["em"] for name in FOUR]
+    assert f"on {own['questions']['n']:,} test questions with five passages each" in README
+    assert own["k"] == 5
+    low, high = cut_off(min(scores)), cut_off(max(scores))
+    assert f"REALM, the two RAGs and FiD answer {low} to {high} % of the questions" in README
+    assert f"without passages answers {em(own, 'closed-book')} %" in README
+    assert f"no question answerer, reaches {em(own, 'knn-lm')} %" in README
+    for name in FOUR:
+        check_claim(own, f"{name} > closed-book")
+        check_claim(own, f"{name} > knn-lm")
+
+
+def test_the_second_result_is_what_the_tests_say():
+    own, trained = stored("results"), stored("trained")
+    scores = [own["methods"][name]["em"] for name in FOUR]
+    (said,) = re.findall(r"They lie within (\d+\.\d) points", README)
+    assert float(said) - 0.1 < 100 * (max(scores) - min(scores)) <= float(said)
+    assert "REALM is ahead of both RAGs with the shipped weights" in README
+    for name in ("rag-sequence", "rag-token"):
+        check_claim(own, f"realm > {name}")
+    check_claim(own, "realm ~ fid")
+    assert f"over three training seeds (n = {trained['n']}) no difference between" in README
+    assert trained["seeds"] == 3
+    assert set(trained["methods"]) == set(FOUR)
+    assert min(adjusted(trained["paired"], "em").values()) >= ALPHA
+
+
+def test_the_third_result_is_what_the_tests_say():
+    own, same = stored("results"), stored("same-weights")
+    fid, sequence, token = (em(same, name) for name in ("fid", "rag-sequence", "rag-token"))
+    assert f"({fid} % against {sequence} and {token} %)" in README
+    for name in ("rag-sequence", "rag-token"):
+        check_claim(same, f"fid > {name}")
+        check_claim(own, f"fid ~ {name}")
+    check_claim(own, "rag-sequence ~ rag-token")
+
+
+def test_the_length_of_a_passage_is_said_where_own_passages_come_first():
+    for name in ("README.md", "book/run.md"):
+        first = text_of(name).index("ragbook compare --corpus passages.tsv")
+        assert "100 words" in text_of(name)[first : first + 400], name
+    assert f"read {MAX_INPUT} word pieces" in README
+
+
+def test_a_question_that_is_shown_is_a_typical_one():
+    """The same methods are right on it as on most questions; kNN-LM is not among them."""
+    with gzip.open(RESULTS / "predictions.jsonl.gz", "rt", encoding="utf-8") as file:
+        lines = {line["question"]: line for line in map(json.loads, file)}
+    found = one_question.chosen(lines.values())
+    assert found is not None
+    typical = right(found[0])
+    assert {name for name, is_right in typical.items() if is_right} == set(FOUR)
+    texts = [text_of("README.md"), text_of("book/run.md")]
+    for text in texts:
+        assert f'ragbook ask "{found[0]["question"]}"' in text
+    texts += [path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.py"))]
+    shown = {
+        question.strip("\"'")
+        for text in texts
+        for question in re.findall(r'(?:Question\(\s*|ragbook ask )("[^"]+\?")', text)
+    }
+    assert len(shown) == 3
+    for question in shown:
+        assert right(lines[question]) == typical, question
+
+
+def right(line):
+    """Which methods answer a stored question rightly."""
+    return {name: bool(entry["em"]) for name, entry in line["methods"].items()}
+
+
+def commands():
+    """Every `ragbook` command of the README and the page *Run it yourself*, as a list of words."""
+    out = []
+    for name in ("README.md", "book/run.md"):
+        blocks = re.findall(r"^```\n(.*?)^```", text_of(name), re.S | re.M)
+        joined = "\n".join(blocks).replace("\\\n", " ")
+        out += re.findall(r"^(?:\.venv/bin/)?ragbook .*", joined, re.M)
+    return [shlex.split(line, comments=True) for line in out]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_that_is_shown_is_one(words):
+    assert callable(new_parser().parse_args(words[1:]).run)
+
+
+def test_there_are_commands():
+    assert len(commands()) > 40
