@@ -3,26 +3,29 @@
 #
 # ## The problem
 #
-# MiniWiki has some two thousand passages, DPR's Wikipedia 21,015,324, a dump of next week a few more.
-# What the methods of this book ask of an index stays the same: the k passages of greatest score, and
-# scores that a softmax can be taken of. What it costs does not. This chapter follows the passages from
-# their source to an index that fits, measures what grows and how fast, and says what 21 million take.
+# MiniWiki has some two thousand passages, DPR's Wikipedia 21,015,324, and next week's dump a few more.
+# The methods of this book always ask the same of an index: the k passages with the highest scores, and
+# scores over which a softmax can be taken. The costs are not the same. This chapter follows the passages
+# from their source to an index that fits into memory, measures what grows and how fast, and estimates
+# what 21 million passages take.
 #
 # ## The idea in one picture
 #
 # | stage | in | out | what it takes | the command |
 # |---|---|---|---|---|
-# | source | a dump, an address, a data set, a file | passages of at most 100 words | a pass over the text, constant memory | `ragbook corpus build` |
+# | source | a dump, an address, a data set, a file | passages of at most 100 words | one pass over the text, constant memory | `ragbook corpus build` |
 # | encoding | passages | vectors, in shards | nearly all the time | `ragbook index build --workers N`, `--engine ray` |
-# | index | vectors | Faiss files | memory, and recall if there is too little | `--factory`, `--budget 8GB` |
-# | serving | Faiss files, in parts | the k best | what a search has to touch | `PassageIndex.open`, `serve_index` |
+# | index | vectors | Faiss files | memory, or recall if there is too little of it | `--factory`, `--budget 8GB` |
+# | serving | Faiss files, in parts | the k best | the lists or vectors that a search reads | `PassageIndex.open`, `serve_index` |
 #
-# Every stage writes its parts under another name until they are whole. A run that is killed goes on
-# from its last whole part when the same command is given again, and ends with the same bytes.
+# Every stage writes its output under a temporary name until it is complete. If a run is killed, the same
+# command resumes after its last complete part and ends with the same bytes.
 
-# %%
+# %% tags=["hide-input"]
 import bz2
+import inspect
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import cast
@@ -31,6 +34,7 @@ import faiss
 import numpy as np
 import pandas as pd
 from experiments import figures
+from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions
 from ragbook.corpus.building import build_passages
@@ -47,11 +51,11 @@ WIKIPEDIA = 21_015_324  # passages of DPR's split
 # %% [markdown]
 # ## Sources
 #
-# A Wikimedia dump is one XML file of all pages, compressed to a fifth, each page in wikitext. It is
-# read as it is decompressed. Redirects, disambiguation pages and pages beside the articles are left
-# out; of an article its running text is kept, without tables, infoboxes, references and what only
-# lists other works. Templates are not expanded, but the few that stand for words in a sentence read as
-# those words. Here is a dump of three pages.
+# A Wikimedia dump is one XML file of all pages in wikitext, compressed to a fifth of its size. It is
+# parsed while it is decompressed. Redirects, disambiguation pages and pages other than articles are left
+# out. Of an article its running text is kept, without tables, infoboxes, references and sections that
+# only list other works. Templates are not expanded, except the few that represent words in a sentence,
+# which become those words. Here is a dump of three pages:
 
 # %%
 dump = """<mediawiki xml:lang="en"><siteinfo><namespaces>
@@ -77,8 +81,8 @@ print(build_passages(source, folder / "wiki.jsonl", progress=False), "passage:")
 print((folder / "wiki.jsonl").read_text().strip())
 
 # %% [markdown]
-# The same function takes an address, which is fetched with a checksum and goes on where it was cut, a
-# data set of Hugging Face, DPR's TSV and JSON lines:
+# The same function takes an address (the download is checked by its checksum and resumes where it was
+# interrupted), a data set of Hugging Face, DPR's TSV, or JSON lines:
 #
 # ```
 # ragbook corpus build simplewiki-latest-pages-articles.xml.bz2 --processes 8 --out simple.jsonl.gz
@@ -90,31 +94,102 @@ print((folder / "wiki.jsonl").read_text().strip())
 #
 # ## The mathematics
 #
-# *Exact* search compares a question with all $N$ vectors of $d$ numbers: $4 N d$ bytes, $N d$
-# multiplications. {cite:t}`johnson2021faiss` and those before them save in two ways.
+# *Exact* search compares a question with all $N$ vectors of $d$ numbers, which takes $4 N d$ bytes and
+# $N d$ multiplications. Approximate search {cite:p}`johnson2021faiss` saves in two ways.
 #
-# *Looking at less.* An **inverted file** (IVF) sorts the vectors into $c$ cells by k-means and looks
-# into the $\ell$ (`nprobe`) nearest: $c + N \ell / c$ comparisons, least at about $c = \sqrt{N \ell}$. A **graph**
-# (HNSW) links every vector to neighbours and walks from one to the next better one.
+# *Comparing with fewer vectors.* An **inverted file** (IVF) sorts the vectors into $c$ cells by k-means and
+# searches the $\ell$ (`nprobe`) nearest cells. This takes $c + N \ell / c$ comparisons, fewest at about
+# $c = \sqrt{N \ell}$. A **graph** (HNSW) links every vector to some neighbours, and a search walks along the
+# links to ever better ones.
 #
-# *Keeping less.* A **scalar quantizer** (SQ8) keeps a byte of each number; a **product quantizer** (PQ)
-# cuts the vector into $m$ pieces, learns 256 values for each piece, and keeps $m$ bytes; **OPQ** first
-# rotates the vectors so that the pieces matter alike.
+# *Storing less of each vector.* A **scalar quantizer** (SQ8) stores one byte per number. A **product
+# quantizer** (PQ) cuts the vector into $m$ pieces, learns 256 values for each piece, and stores $m$ bytes.
+# **OPQ** first rotates the vectors so that all pieces matter equally.
 #
-# Codes lose what exact scores had, and the methods need exact ones: $p(z \mid x)$ is a softmax of
-# scores. So an index of codes here only *proposes*, ten passages for each one asked for, and these are
-# ranked again by whole vectors, which stay on the disk. What remains to lose is a passage that was
-# not proposed:
+# Compressed vectors give inexact scores, and the methods need exact ones, because $p(z \mid x)$ is a
+# softmax of scores. Therefore an index of codes only *proposes* passages here, ten for each one asked for,
+# and these are ranked again by their uncompressed vectors, which stay on disk. The only remaining loss is a
+# passage that was not proposed:
 #
 # $$ \mathrm{recall@}k = \frac{|\text{found } k \cap \text{exact } k|}{k}, $$ (recall-of-index)
 #
-# averaged over questions. It is measured when an index is built, on questions made of its own passages
-# (some words of one in a row, the inverse cloze task of {cite:t}`lee2019orqa`), and kept in the manifest
-# with the least `nprobe` that reaches 0.95.
+# averaged over questions. It is measured when an index is built, on questions made from its own passages
+# (a few consecutive words of one, the inverse cloze task of {cite:t}`lee2019orqa`), and is stored in the
+# manifest with the smallest `nprobe` that reaches 0.95.
+#
+# ## The core in ten lines
+#
+# Six passages of two numbers lie in two cells. The question's nearest cell holds the passages 0, 1 and 2;
+# the second best passage, number 3, is just across the border.
+
+# %%
+passages = np.array(
+    [[1, 0.1], [0.9, 0.3], [0.7, 0.6], [0.6, 0.7], [0.2, 0.9], [0, 1]],
+    dtype=np.float32,
+)  # [N, d]
+centroids = np.array([[1, 0], [0, 1]], dtype=np.float32)  # [c, d]
+question = np.array([0.75, 0.66], dtype=np.float32)  # [d]
+cell_of = (passages @ centroids.T).argmax(1)  # [N]
+
+
+def search_cells(question, probes, k):
+    """Scores and positions of the k best in the nearest cells, each [k]."""
+    nearest = np.argsort(-(centroids @ question))[:probes]
+    members = np.flatnonzero(np.isin(cell_of, nearest))
+    scores = passages[members] @ question
+    first = np.argsort(-scores)[:k]
+    return scores[first], members[first]
+
+
+print("cell of each passage:", cell_of)
+print("all scores:", (passages @ question).round(3))
+for probes in (1, 2):
+    scores, positions = search_cells(question, probes, k=2)
+    print(f"nprobe {probes}: passages {positions}, scores {scores.round(3)}")
+
+# %% [markdown]
+# One cell gives passage 1 in place of passage 3, a recall@2 of one half; two cells give the exact result.
+# Faiss, given the same centroids, finds the same, and so says the package's measure of recall:
+
+# %%
+quantizer = faiss.IndexFlatIP(2)
+quantizer.add(centroids)
+toy = faiss.IndexIVFFlat(quantizer, 2, 2, faiss.METRIC_INNER_PRODUCT)
+toy.train(passages)  # the centroids are there, so nothing is trained
+toy.add(passages)
+source = inspect.getsource(share_found).split('"""')
+print(source[0].rstrip() + source[2])
+exact_two = search_cells(question, 2, 2)[1][None]
+for toy.nprobe in (1, 2):
+    found = toy.search(question[None], 2)[1]
+    same = (found[0] == search_cells(question, toy.nprobe, 2)[1]).all()
+    print(
+        f"nprobe {toy.nprobe}: Faiss {found[0]}, the same: {same}, "
+        f"recall@2 {share_found(found, exact_two)}"
+    )
+
+# %% [markdown]
+# A product quantizer, with two values per piece in place of 256: the vector (0.9, 0.1, 0.2, 0.8) is cut
+# into two pieces, and each piece is replaced by the number of the nearest value.
+
+# %%
+values = np.array([[1, 0], [0, 1]], dtype=np.float32)  # for either piece
+vector = np.array([0.9, 0.1, 0.2, 0.8], dtype=np.float32)
+pieces = vector.reshape(2, 2)  # [m, d / m]
+distances = ((pieces[:, None] - values[None]) ** 2).sum(-1)  # [m, values]
+code = distances.argmin(1)
+asked_four = np.array([0.5, 0.5, 0, 1], dtype=np.float32)
+print("code", code, "stands for", values[code].ravel())
+print("exact score", asked_four @ vector)
+print("score of the code", asked_four @ values[code].ravel())
+
+# %% [markdown]
+# The score of the code is 0.2 too high. In a softmax with MiniLM's scale of 20 that would be a factor of
+# $e^4$, which is why the proposals are ranked again.
 #
 # ## Which index fits
 #
-# A budget chooses. For all of Wikipedia under encoders of 384 numbers (MiniLM) and 768 (DPR):
+# The memory that you allow decides. For all of Wikipedia and encoders of 384 (MiniLM) and 768 numbers (DPR):
 
 # %%
 for dimension in (384, 768):
@@ -128,8 +203,9 @@ for dimension in (384, 768):
 # %% [markdown]
 # ## A small real run
 #
-# MiniWiki's passages, encoded once (their vectors are read from chapter 1's index), under five indexes.
-# Whatever has these few attributes is an encoder to `build_index`: here one that remembers.
+# MiniWiki's passages under five indexes. Their vectors are read from chapter 1's index, so nothing is
+# encoded again: `build_index` accepts any object with an encoder's few attributes, here one that remembers
+# the vectors.
 
 # %%
 faiss.omp_set_num_threads(1)  # a graph depends on how many threads made it
@@ -190,16 +266,17 @@ for factory in ("Flat", "HNSW16", "IVF32,SQ8", "IVF32,PQ48x4", "IVF32,PQ12x4"):
                 share_found(index.search(asked, 10)[1], exact), 2
             )
 
-# %% mystnb={"figure": {"caption": "Recall@10 against exact search, MiniWiki's dev questions. More cells looked into find what the inverted file lost; ranking again by whole vectors makes up for codes as long as they propose the right ones.", "alt": "Recall against cells looked into, for three kinds of codes"}}
-figures.lines(curves, "cells looked into (nprobe)", "recall@10", log=True)
+# %% mystnb={"figure": {"caption": "Recall@10 compared with exact search on MiniWiki's dev questions. Searching more cells recovers what the inverted file lost. What then remains is lost by the codes: passages that they did not propose.", "alt": "Recall against the number of cells searched, for three kinds of codes"}}
+figures.lines(curves, "cells searched (nprobe)", "recall@10", log=True)
 
 # %% [markdown]
-# In braces stands what the build measured on questions of its own making, by the effort, beside what the
-# real questions say. It is what an index loses against exact search, not what a reader will find.
+# The braces show what the build measured on its own questions, by effort; the recall before them is that
+# of real questions. It is the loss against exact search, and not the share of questions that a reader will
+# answer.
 #
-# Inverted lists are filled a block of vectors at a time, each block into a file, and merged on the
-# disk; training takes a sample. A product code of 8 bits needs 39 passages for each of its 256 values,
-# and says so before anything is encoded:
+# Inverted lists are filled one block of vectors at a time, each block into its own file, and are merged on
+# disk; k-means and the codes are trained on a sample. A product code of 8 bits needs 39 passages for each of
+# its 256 values. If there are too few, the build says so before it encodes anything:
 
 # %%
 try:
@@ -212,10 +289,11 @@ except InputError as error:
 # %% [markdown]
 # ## As it grows
 #
-# Synthetic passages, more and more of them, with vectors that lie about each other as MiniWiki's do:
-# `python benchmarks/scale.py FOLDER`. The figures are stored, for the largest takes long.
+# Synthetic passages in growing numbers, with vectors distributed like MiniWiki's, were indexed by
+# `python benchmarks/scale.py FOLDER`. The results are stored, because the largest run takes long. The first
+# line compares the mean cosine to the nearest neighbour in MiniWiki and in the synthetic corpus.
 
-# %%
+# %% tags=["hide-input", "stored-scale"]
 measured = json.loads(Path("results/scale.json").read_text(encoding="utf-8"))
 runs = list(measured["runs"].values())
 print({key: round(value, 3) for key, value in measured["spread"].items()})
@@ -250,47 +328,90 @@ pd.DataFrame(
 
 
 # %% [markdown]
-# *q/s* are questions a second, one by one and 64 together. *× Faiss* is the time of a search through
-# the index over that of Faiss alone, at batch 64, for codes with Faiss's own ranking of as many
-# candidates. Recall is that of synthetic questions against exact search, with 95 % half-widths. An
-# index is opened here with its files in the page cache, as after a build.
-#
-# Exact search is exact and linear. The graph is the quickest while it is small, and has to walk
-# further as it grows: at a million the build settles on an effort of 256 candidates. The codes
-# keep their speed, since they look into as few lists at a million as before, in a twenty-fifth of the
-# memory; what they propose is ranked by vectors on the disk. One by one, questions to the smallest
-# coded indexes are slow because two threads wait for each other longer than the search takes;
-# `OMP_NUM_THREADS=1` is the cure.
+# *q/s* is questions per second, asked one by one or 64 at a time. *× Faiss* is the time of a search through
+# the index divided by that of Faiss alone, at batch 64; for codes, Faiss also ranks the same number of
+# candidates again. Recall is measured on synthetic questions against exact search, with 95 %
+# half-widths. All indexes were opened with their files in the page cache, as after a build.
 
-# %% mystnb={"figure": {"caption": "Seconds to build for a thousand passages, encoding apart. The exact index is only written; the codes get cheaper with size, for their training hardly grows; the graph's cost stays near what it is.", "alt": "Build time per thousand passages against size, three kinds of index"}}
+# %% tags=["remove-input", "stored-scale"]
+smallest, largest = (
+    {run["kind"]: run for run in runs if run["passages"] == size}
+    for size in (
+        min(run["passages"] for run in runs),
+        max(run["passages"] for run in runs),
+    )
+)
+flat, graph, codes = (largest[kind] for kind in ("flat", "hnsw", "ivf-pq"))
+
+
+def times(more, less):
+    """A ratio, cut off after one decimal."""
+    return f"{math.floor(10 * more / less) / 10:g} times"
+
+
+def slower(kind):
+    """How many times slower the largest index is than the smallest."""
+    return times(*(size[kind]["qps_batch_64"] for size in (smallest, largest)))
+
+
+speeds = by_size(lambda run: run["qps_batch_64"])
+fastest = max(
+    n
+    for n, speed in speeds["hnsw"].items()
+    if speed == max(series[n] for series in speeds.values())
+)
+
+waiting = [
+    f"{run['passages']:,}"
+    for run in runs
+    if run["kind"] == "ivf-pq" and run["qps_batch_64"] > 10 * run["qps_batch_1"]
+]
+Markdown(
+    f"From {smallest['flat']['passages']:,} to {flat['passages']:,} passages, exact search becomes "
+    f"{slower('flat')} slower at batch 64, the graph {slower('hnsw')} and the codes {slower('ivf-pq')}. "
+    f"The graph answers the most questions per second up to {fastest:,} passages, but it has to visit more "
+    f"vectors as it grows: at {graph['passages']:,} the build chooses an effort of "
+    f"{graph['parameters']['effort']} candidates. The codes search {codes['parameters']['effort']} lists "
+    "there. The exact index has "
+    f"{times(flat['index_bytes_per_passage'], codes['index_bytes_per_passage'])} as many bytes as theirs, "
+    f"but only {times(flat['resident_mb_searched'], codes['resident_mb_searched'])} as much memory is in use "
+    f"after the searches ({flat['resident_mb_searched']:,.0f} and {codes['resident_mb_searched']:,.0f} MB), "
+    "because whole vectors are read from disk to rank what the codes propose. "
+    f"Coded indexes of {' and '.join(waiting)} passages are slow when questions come one by "
+    "one: two threads wait for each other longer than the search takes. `OMP_NUM_THREADS=1` avoids this."
+)
+
+# %% tags=["hide-input", "stored-scale"] mystnb={"figure": {"caption": "Seconds to build an index per thousand passages, without encoding; both axes are logarithmic. The exact index is only written. The codes get cheaper as the corpus grows, because their training hardly grows. The graph takes between 0.12 and 0.21 seconds at all sizes.", "alt": "Build time per thousand passages against size, three kinds of index"}}
 figures.lines(
     by_size(
         lambda run: round(1000 * run["build_seconds"] / run["passages"], 3)
     ),
     "passages",
-    "seconds for a thousand",
+    "seconds per thousand",
     log=True,
+    log_y=True,
 )
 
-# %% mystnb={"figure": {"caption": "Questions a second at batch 64. Exact search gets slower as the passages grow; the others look at a part of them.", "alt": "Questions per second against size, three kinds of index"}}
+# %% tags=["hide-input", "stored-scale"] mystnb={"figure": {"caption": "Questions per second at batch 64; both axes are logarithmic. Exact search slows down at least in proportion to the passages, and the graph about ninefold from 10,000 to a million. The codes stay within a factor of 1.5.", "alt": "Questions per second against size, three kinds of index"}}
 figures.lines(
     by_size(lambda run: round(run["qps_batch_64"])),
     "passages",
-    "questions a second",
+    "questions per second",
     log=True,
+    log_y=True,
 )
 
 # %% [markdown]
 # ## What 21 million take
 #
-# Bytes grow with the passages. Build time grows as $N^b$ from the largest run on, with $b$ fitted to the
-# runs above by least squares of the logarithms and at least 1: what is constant in small runs, as
-# training is, would hide what every passage costs. Encoding is so many passages by so many a second,
-# measured on this machine in turns with `sentence-transformers`
-# (`python benchmarks/scale.py --encode FOLDER`). The further from what was measured, the less a
-# prediction is worth; there was no GPU to measure, where encoding, the longest part, is quickest.
+# Bytes grow in proportion to the passages. Build time is extrapolated from the largest run as $N^b$, with
+# $b$ fitted to the runs above by least squares on the logarithms, and at least 1, because constant costs such
+# as training dominate small runs and would hide what each passage costs. Encoding time is the number of
+# passages divided by the passages per second, which were measured in turns with `sentence-transformers`
+# (`python benchmarks/scale.py --encode FOLDER`). The further an estimate is from the measured sizes, the less
+# it is worth. No GPU was measured; encoding, which takes longest, is where a GPU would help most.
 
-# %%
+# %% tags=["hide-input", "stored-encoding", "stored-scale"]
 encoding = json.loads(Path("results/encoding.json").read_text(encoding="utf-8"))
 for name, speed in encoding["passages_per_second"].items():
     print(
@@ -330,10 +451,10 @@ for kind in ("flat", "hnsw", "ivf-pq"):
 # %% [markdown]
 # ## On several machines, step by step
 #
-# What is needed: a folder that all machines have at the same place (NFS or the like), and this package
-# with its extra for Ray in the same environment on each: `pip install 'ragbook[ray]'`.
+# You need a folder that all machines see under the same path (NFS or similar), and on each machine the same
+# environment with this package and its extra for Ray: `pip install 'ragbook[ray]'`.
 #
-# 1. On the first machine `ray start --head`; on each other one `ray start --address FIRST:6379`.
+# 1. On the first machine run `ray start --head`, on each other one `ray start --address FIRST:6379`.
 #    `ray status` then lists them all.
 # 2. On the first machine, with passages and output in the shared folder:
 #
@@ -342,10 +463,10 @@ for kind in ("flat", "hnsw", "ivf-pq"):
 #        --engine ray --workers 16 --device cuda --precision bfloat16 --budget 8GB --parts 4
 #    ```
 #
-#    Sixteen actors hold the encoder, each on a GPU of its own (`--device cpu`: on a core). What goes through Ray are the
-#    numbers of shards; an actor writes its shard itself, whole. One that dies is started again; a build
-#    that is killed goes on with the same command.
-# 3. To search from several machines, each part of the index held by an actor:
+#    Each of the sixteen actors holds the encoder on its own GPU (with `--device cpu`, on its own core). Only
+#    the numbers of shards pass through Ray; an actor writes complete shards itself. An actor that dies is
+#    restarted, and a build that is killed resumes with the same command.
+# 3. To search from several machines, with each part of the index held by an actor:
 #
 #    ```python
 #    from ragbook.index.ray.serving import serve_index
@@ -355,10 +476,10 @@ for kind in ("flat", "hnsw", "ivf-pq"):
 #    retriever = DenseRetriever(serve_index("/shared/wiki"), load_encoder())
 #    ```
 #
-#    It is the retriever of every chapter, over the same files, and finds what one index would find.
+#    This is the retriever of every chapter, reads the same files, and finds what a single index would find.
 #
-# The parts' findings are put together by score, the greatest first, ties by the corpus's order. Here
-# are four parts on this machine.
+# The results of the parts are merged by score, the highest first, with ties in the corpus's order. Here
+# are four parts on one machine:
 
 # %%
 parts = build_index(
@@ -376,8 +497,8 @@ print(
 )
 
 # %% [markdown]
-# For those who run Milvus already, its collection is a retriever too (`pip install 'ragbook[milvus]'`),
-# with passages and vectors together and a filter by title:
+# If you already run Milvus, one of its collections can be a retriever too
+# (`pip install 'ragbook[milvus]'`). It holds passages and vectors and can filter by title:
 #
 # ```python
 # from ragbook.retrieval.milvus import MilvusRetriever, fill_collection
@@ -390,32 +511,103 @@ print(
 # ## What the paper had
 #
 # {cite:t}`karpukhin2020dpr` encoded 21 million passages in 8.8 hours on 8 GPUs and built their index in
-# 8.5 hours on one server; it answered 995 questions a second with the 100 best passages, from 512 GB of
-# memory. What is measured here is another machine, other vectors and two CPU cores; the arithmetic
+# 8.5 hours on one server with 512 GB of memory; it answered 995 questions per second with 100 passages each.
+# The measurements here come from another machine with two CPU cores and from other vectors. The arithmetic
 # carries over, the figures do not.
+#
+# ## What to remember
+#
+# Encoding takes most of the time, and the index most of the memory. Exact search costs in proportion to the
+# passages; inverted files and graphs compare with fewer vectors, and codes store less of each. What an
+# approximate index loses is measured as recall against exact search when it is built. Scores that enter a
+# softmax have to be exact, which is why codes only propose passages and whole vectors rank them.
 #
 # ## Exercises
 #
 # ```{exercise}
 # :label: ex-scale
-# An index of codes proposes ten passages for each one asked for. What would change in RAG's
-# $p(z \mid x)$ if the codes' own scores were used?
+# An index of codes proposes ten passages for each one asked for. How would RAG's $p(z \mid x)$ change if the
+# scores of the codes themselves were used?
 # ```
 #
 # ```{solution} ex-scale
 # :class: dropdown
-# Each score would be off by an error of the code, different for each passage. The softmax multiplies
-# it by the scale, 20 for MiniLM: an error of 0.05 is a factor of e between two passages' weights.
+# Each score would have an error of the code, different for each passage. The softmax multiplies it by the
+# scale, 20 for MiniLM: an error of 0.05 changes the ratio of two passages' weights by a factor of $e$.
+# ```
+#
+# ```{exercise}
+# :label: ex-cells
+# Write the number of cells $c$ (not rounded) with which an inverted file of $n$ vectors needs the fewest
+# comparisons if `probes` cells are searched. Compare it with what Faiss's guidelines recommend, $4\sqrt{n}$ to
+# $16\sqrt{n}$: which `probes` belong to that?
+# ```
+
+
+# %%
+from exercises import scale as check
+
+
+def my_cells(n, probes):
+    raise NotImplementedError
+
+
+check.cells(my_cells)
+
+# %% [markdown]
+# ```{solution} ex-cells
+# :class: dropdown
+# Set the derivative of $c + n \ell / c$ to zero. $4\sqrt{n}$ cells are best with 16 probes,
+# $16\sqrt{n}$ with 256. It is written out in `book/solutions/09-scale.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-code
+# Write the two directions of a product quantizer: `encode(vectors, values)` gives the codes [B, m] of vectors
+# [B, d], and `decode(codes, values)` the vectors that the codes represent. `values` has the shape [m, 256, d / m]
+# (256 can be another number), with different values for each piece; nearest means in L2 distance.
+# ```
+
+
+# %%
+def my_encode(vectors, values):
+    raise NotImplementedError
+
+
+def my_decode(codes, values):
+    raise NotImplementedError
+
+
+check.product_code((my_encode, my_decode))
+
+# %% [markdown]
+# ```{solution} ex-code
+# :class: dropdown
+# Reshape the vectors to [B, m, 1, d / m], subtract the values [m, 256, d / m] and take the `argmin` of the
+# squared norms. To decode, index piece $j$ of the values with column $j$ of the codes. It is written out in
+# `book/solutions/09-scale.py`.
 # ```
 #
 # ```{exercise}
 # :label: ex-merge
-# Faiss's own function for putting parts together keeps the least values unless it is told otherwise.
-# What is found if that is forgotten with inner products, and why might no test on one part notice?
+# Write the merging of parts: given a list with scores [B, k] and positions [B, k] of each part, return the
+# scores and positions of the k best overall, the highest score first, with ties in the order of positions.
+# Faiss's own function for this keeps the *lowest* values unless told otherwise. Why might no test on a single
+# part notice?
 # ```
-#
+
+
+# %%
+def my_merge(found, k):
+    raise NotImplementedError
+
+
+check.merge(my_merge)
+
+# %% [markdown]
 # ```{solution} ex-merge
 # :class: dropdown
-# Of each part's k best the worst are kept. With one part there is nothing to choose from, and the k
-# best come out whole.
+# Concatenate along the columns and sort by negative score, then position (`np.lexsort`). With inner products,
+# keeping the lowest would keep each part's worst; with one part there is nothing to choose from, and the k
+# best come out whole. It is written out in `book/solutions/09-scale.py`.
 # ```

@@ -82,12 +82,14 @@ def lines(
     xlabel: str,
     ylabel: str,
     log: bool = False,
+    log_y: bool = False,
 ) -> CheckedFigure:
     """Several curves over the same quantity, one line each.
 
     Args:
         series: for each curve's name, y by x.
         log: a logarithmic x axis, with ticks at the x of the data.
+        log_y: a logarithmic y axis.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 3.4), layout="constrained")
@@ -104,6 +106,8 @@ def lines(
             axes.set_xscale("log")
             axes.set_xticks(ticks, labels=[f"{x:g}" for x in ticks])
             axes.minorticks_off()
+        if log_y:
+            axes.set_yscale("log")
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         if len(series) > 1:

@@ -94,3 +94,11 @@ def test_places_are_named_in_their_order():
     assert at == sorted(at)
     assert "line 'to the cache'" in said
     assert "line 'to the input'" not in said
+
+
+def test_lines_have_the_scales_that_are_asked_for():
+    for log, log_y in ((False, False), (True, False), (True, True)):
+        figure = figures.lines({"a": {1: 1.0, 10: 1000.0}}, "x", "y", log, log_y)
+        (axes,) = figure.figure.axes
+        assert axes.get_xscale() == ("log" if log else "linear")
+        assert axes.get_yscale() == ("log" if log_y else "linear")
