@@ -1,18 +1,18 @@
 # %% [markdown]
 # # The Wikipedia index
 #
-# Every method in this book looks for its evidence in the same place: some two thousand short
-# passages, each turned into a vector, searched by inner product. This chapter builds that index, opens it,
-# breaks it and finds the damage. The same code and the same files carry 21 million passages
+# Every method in this book searches the same collection: about 1,800 short passages, each encoded as a
+# vector, which are compared with the question by inner product. This chapter builds that index, opens it,
+# damages it and detects the damage. The same code and the same file format scale to 21 million passages
 # ({doc}`09-scale`).
 #
 # ## The problem
 #
-# A language model's knowledge sits in its weights: it cannot be read, dated or corrected there. A
-# *non-parametric* memory keeps the knowledge as text and gives the model a way to look things up.
-# What the unit of look-up should be is a choice. {cite:t}`karpukhin2020dpr` cut Wikipedia into
-# disjoint blocks of 100 words, and nearly everyone has followed: a block is long enough to hold a
-# fact with its context, and short enough that one vector can stand for it.
+# What a language model knows is spread over its weights, where it cannot be read, dated or corrected. A
+# *non-parametric* memory keeps the knowledge as text and lets the model look it up. The unit of look-up
+# is a design choice. {cite:t}`karpukhin2020dpr` cut Wikipedia into disjoint blocks of 100 words, and most
+# later work does the same: a block is long enough to contain a fact with its context, and short enough
+# for one vector to represent it.
 
 # %%
 import tempfile
@@ -34,10 +34,10 @@ print(corpus[0].id, "|", corpus[0].title, "|", corpus[0].text[:80], "...")
 
 # %% [markdown]
 # The corpus is *MiniWiki*, an encyclopaedia written for this book. Its articles come in families of
-# near neighbours, so that a question about one film director has five other directors to get lost
-# among. Every question can be understood without its passage; some describe what they ask about and do
-# not name it, and some need two passages. Questions are split **by article**: what is asked in the test
-# split was never asked, in any wording, while the readers were trained.
+# similar subjects, so a retriever asked about one film director has to tell that director from several
+# others. Every question can be understood without its passage. Some describe their subject instead of
+# naming it, and some need two passages. The questions are split **by article**: no article asked about
+# in the test split was asked about, in any wording, in the questions that trained the readers.
 
 # %%
 for split in ("train", "dev", "test"):
@@ -48,44 +48,85 @@ for split in ("train", "dev", "test"):
     )
 
 # %% [markdown]
-# ### What a corpus must be
+# ### What a corpus needs
 #
-# The methods ask little of a corpus, but they ask it. A passage has to make sense by itself, for it is
-# read without its neighbours: hence the title, which every reader sees in front of the text. It has
-# to fit into what a reader reads at once. It needs a name that stays, or no evidence could be traced
-# and nothing replaced ({doc}`08-changed-knowledge`). For answering, a fact must stand somewhere once,
-# in words; what is only in a table or in two passages together is out of reach for most methods
-# ({doc}`07-side-by-side`). For REALM's pre-training it must stand *twice*, since a hidden word can only
-# be found in another passage than its own ({doc}`04-realm`). And the memory of kNN-LM profits from
-# text of the same kind as what is to be predicted ({doc}`03-knn-lm`).
+# The methods make a few demands on a corpus. A passage has to make sense by itself, because it is read
+# without its neighbours; this is why every reader sees the title in front of the text. It has to fit into
+# a reader's input. It needs a permanent id, or evidence could not be traced and passages could not be
+# replaced ({doc}`08-changed-knowledge`). To be found as an answer, a fact has to be stated in the words of
+# at least one passage: a fact that appears only in a table is lost, and questions that need two passages
+# are answered much less often ({doc}`07-side-by-side`). For REALM's pre-training a fact has to occur
+# *twice*, since a hidden word can be found only in a passage other than its own ({doc}`04-realm`). And
+# kNN-LM's memory helps most if it is the same kind of text as the one to be predicted
+# ({doc}`03-knn-lm`).
 #
 # ## The idea in one picture
 #
-# An encoder $E$ maps a passage $z$ and a question $x$ to vectors of the same space, and the score of
+# An encoder $E$ maps a passage $z$ and a question $x$ to vectors in the same space, and the score of
 # the passage is their inner product,
 #
 # $$ s(x, z) = E(x)^\top E(z). $$ (score)
 #
-# Passages of one family lie close together, which is what makes them easy to confuse.
+# Passages of one family lie close together, which makes them easy to confuse.
 
-# %% mystnb={"figure": {"caption": "Inner products between the first passages of nine articles. The bright blocks are families: what makes a corpus hard is not its size but its near neighbours.", "alt": "Heat map of inner products between nine passages; passages of the same family score higher with each other"}}
+# %% mystnb={"figure": {"caption": "Inner products between the first passages of nine articles. The dark blocks are families: kings, board games and canals. What makes a corpus hard to search is its near neighbours.", "alt": "Heat map of inner products between nine passages; passages of the same family score higher with each other"}}
 encoder = load_encoder()
-wanted = [
-    "Louis XIV", "Louis XVI", "Henry VIII", "Chess", "Go (game)", "Backgammon",
-    "Suez Canal", "Panama Canal", "Corinth Canal",
-]  # fmt: skip
+families = {
+    "kings": ["Louis XIV", "Louis XVI", "Henry VIII"],
+    "board games": ["Chess", "Go (game)", "Backgammon"],
+    "canals": ["Suez Canal", "Panama Canal", "Corinth Canal"],
+}
+wanted = [title for titles in families.values() for title in titles]
 chosen = [next(p for p in corpus if p.title == title) for title in wanted]
 vectors = encoder.encode_passages(chosen)
-figures.heat_map(
-    vectors @ vectors.T, rows=wanted, columns=wanted, label="inner product"
+products = vectors @ vectors.T
+figures.heat_map(products, rows=wanted, columns=wanted, label="inner product")
+
+# %% tags=["remove-input"]
+family = np.repeat(np.arange(3), 3)
+same = family[:, None] == family
+others = ~np.eye(len(wanted), dtype=bool)
+Markdown(
+    "Two passages of one family have an inner product of at least "
+    f"{np.floor(100 * products[same & others].min()) / 100:.2f}, two of different "
+    f"families at most {np.ceil(100 * products[~same].max()) / 100:.2f}."
 )
+
+# %% [markdown]
+# ## Exact search in ten lines
+#
+# Three passages and one question as vectors of length 1 in two dimensions. The scores can be checked by
+# hand: $1 \cdot 0.6$, then $0.8 \cdot 0.6 + 0.6 \cdot 0.8$, then $1 \cdot 0.8$.
+
+# %%
+toy_passages = np.array([[1, 0], [0.8, 0.6], [0, 1]], dtype=np.float32)
+toy_question = np.array([[0.6, 0.8]], dtype=np.float32)
+toy_scores = toy_question @ toy_passages.T
+nearest = np.argsort(-toy_scores, axis=1, kind="stable")[:, :2]
+print("passages [N, d] =", toy_passages.shape)
+print("question [B, d] =", toy_question.shape)
+print("scores   [B, N] =", toy_scores.shape, toy_scores[0].round(2))
+print("the best two    =", nearest[0])
+
+# %% [markdown]
+# That is all an exact index computes. The package leaves the multiplication to Faiss
+# {cite:p}`johnson2021faiss`, which searches in blocks and never holds all scores in memory. Here is its
+# index of the same three vectors:
+
+# %%
+import faiss
+
+flat = faiss.IndexFlatIP(2)
+flat.add(toy_passages)
+for found in flat.search(toy_question, 2):
+    print(found.round(2))
 
 # %% [markdown]
 # ## Building it
 #
-# The encoder is `all-MiniLM-L6-v2` {cite:p}`reimers2019sbert`: a small BERT whose last states are
-# averaged over the text and scaled to length 1. It comes as a file, and a file can be wrong; so its
-# SHA-256 is checked before it is used, and written into the index's manifest.
+# The encoder is `all-MiniLM-L6-v2` {cite:p}`reimers2019sbert`: a small BERT whose final states are
+# averaged over the text and scaled to length 1. Its file could be incomplete or altered, so its SHA-256
+# is checked before use and recorded in the index's manifest.
 
 # %%
 print(encoder.id, encoder.dimension, encoder.pooling, encoder.metric)
@@ -104,10 +145,10 @@ print(
 )
 
 # %% [markdown]
-# The folder is written under a hidden name and renamed when it is whole, so a build that is killed
-# leaves nothing that opens, and the next build goes on from its last shard. Opening an index checks
-# sizes, versions and checksums of what is small; `verify` reads every byte. One flipped bit in the middle of the passages is
-# found:
+# The folder is written under a hidden name and renamed once it is complete. A build that is killed
+# therefore leaves nothing that could be opened, and the next build resumes after its last finished shard.
+# Opening an index checks the sizes, the versions and the checksums of the small files; `verify` reads
+# every byte. It finds a single flipped bit in the middle of the passages:
 
 # %%
 print("problems before:", verify(folder))
@@ -118,14 +159,14 @@ passages.write_bytes(content)
 print("problems after: ", len(verify(folder)))
 content[len(content) // 2] ^= 1
 passages.write_bytes(content)
-print("mended:         ", verify(folder))
+print("restored:       ", verify(folder))
 
 # %% [markdown]
 # ## Searching it
 #
-# For the bundled corpus the search is *exact*: every passage is compared. Approximate indexes trade
-# recall for speed and belong to millions of passages; with two thousand they would only blur the
-# comparison of methods. What Faiss returns is what a plain matrix product gives:
+# The search in the bundled corpus is *exact*: every passage is compared with the question. Approximate
+# indexes trade recall for speed, which pays off with millions of passages. With 1,800 they would only add
+# noise to the comparison of methods. Faiss returns what the ten lines above return:
 
 # %%
 index = PassageIndex.open(folder)
@@ -149,9 +190,19 @@ for score, position in zip(scores[0], positions[0], strict=True):
     passage = whole.corpus[int(position)]
     print(f"{score:.3f}  {passage.title}: {passage.text[:60]}...")
 
+# %% tags=["remove-input"]
+texts = [whole.corpus[int(position)].text for position in positions[0]]
+place = 1 + ["1883" in text for text in texts].index(True)
+bridges = sum("bridge" in text.lower() for text in texts)
+Markdown(
+    f"The passage that states the year 1883 is number {place} of the list. The encoder compares "
+    f"meanings, and {bridges} of the five passages mention a bridge; a single year changes a vector "
+    "little."
+)
+
 # %% [markdown]
-# An index can only be searched with the encoder that built it; another one would give numbers
-# without meaning. Trying it is refused with both names.
+# An index can be searched only with the encoder that built it, as vectors of different encoders are not
+# comparable. An index refuses another encoder and names both:
 
 # %%
 from ragbook.errors import InputError
@@ -167,54 +218,111 @@ except InputError as error:
     )
 
 # %% [markdown]
-# ## What moves it
+# ## What affects it
 #
-# How often does the gold passage come first, and how much do the next ones add? This is the ceiling
-# of every method that reads k passages.
+# How often is the gold passage ranked first, and how often is it among the first $k$? A method that
+# answers from $k$ passages can hardly answer more questions than have their gold passage among them.
 
-# %% mystnb={"figure": {"caption": "Share of MiniWiki's dev questions whose gold passage is among the k best.", "alt": "Recall at k rising with k"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of MiniWiki's dev questions whose gold passage is among the k best.", "alt": "Recall at k rising with k"}}
 dev = load_questions("miniwiki", "dev")
 _, positions = whole.search(encoder.encode_queries([q.text for q in dev]), 20)
-gold = [whole.corpus.position(str(q.gold_passage)) for q in dev]
+gold = np.array([whole.corpus.position(str(q.gold_passage)) for q in dev])
 recall = {
-    k: float(
-        np.mean(
-            [
-                g in row[:k]
-                for g, row in zip(gold, positions.tolist(), strict=True)
-            ]
-        )
-    )
+    k: float((positions[:, :k] == gold[:, None]).any(1).mean())
     for k in (1, 2, 5, 10, 20)
 }
 figures.recall_curve({"dense": recall})
 
 # %% tags=["remove-input"]
 found_later = (recall[5] - recall[1]) / (1 - recall[1])
+first, missed = positions[:, 0], positions[:, 0] != gold
+same_article = np.mean(
+    [
+        corpus[int(a)].title == corpus[int(b)].title
+        for a, b in zip(first[missed], gold[missed], strict=True)
+    ]
+)
 Markdown(
-    f"Near neighbours cost the first place: of the {cut_off(1 - recall[1])} % of questions that miss it, "
-    f"{cut_off(found_later)} % find their passage by the fifth."
+    f"n = {len(dev)} questions. Of the {cut_off(1 - recall[1])} % whose gold passage is not ranked first, "
+    f"{cut_off(found_later)} % have it among the first five, and for {cut_off(same_article)} % the "
+    "first passage is another passage of the same article: near neighbours cost the first place."
 )
 
 # %% [markdown]
 # ## What the papers had
 #
-# {cite:t}`karpukhin2020dpr` index 21,015,324 passages of 100 words and find an answer among the 20
-# best for four NQ questions in five; at one vector of 768 float32 numbers a passage, that is 64 GB
-# before any compression. Our index fits into three megabytes, and its questions were written from its
-# passages: numbers here compare *methods*, not retrievers across corpora.
+# {cite:t}`karpukhin2020dpr` index 21,015,324 passages of 100 words. Among the 20 best they find an answer
+# to four of five questions of Natural Questions. With one vector of 768 float32 numbers per passage, the
+# index takes 64 GB before any compression. Ours takes three megabytes, and its questions were written
+# from its passages: use the numbers here to compare *methods*, and not to compare retrievers across
+# corpora.
+#
+# ## What to remember
+#
+# The corpus is cut into passages of at most about 100 words, each with a permanent id and its title.
+# An encoder turns each passage into one vector, once; a question is encoded when it is asked, and the
+# passages with the largest inner products are returned. An index belongs to one encoder and says in its
+# manifest to which. Passages of the same article are the retriever's hardest competitors, so a method that
+# reads several passages has an advantage over one that reads the first.
 #
 # ## Exercises
 #
 # ```{exercise}
+# :label: ex-blocks
+# Write the function that cuts a text into disjoint blocks of at most `size` words. No word may be lost,
+# and only the last block may be shorter.
+# ```
+
+
+# %%
+from exercises import index as check
+
+
+def my_blocks(text, size):
+    raise NotImplementedError
+
+
+check.blocks(my_blocks)
+
+# %% [markdown]
+# ```{solution} ex-blocks
+# :class: dropdown
+# The words from 0 to size, from size to 2 size, and so on: a `range` with the step `size`, and a slice
+# at each of its numbers. It is written out in `book/solutions/01-index.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-search
+# Write exact search: given the vectors of the questions [B, d] and of the passages [N, d], return the
+# scores [B, k] and the positions [B, k] of the k passages with the largest inner product, the largest
+# first. Of passages with equal scores, the first in the corpus comes first.
+# ```
+
+
+# %%
+def my_search(queries, vectors, k):
+    raise NotImplementedError
+
+
+check.search(my_search)
+
+# %% [markdown]
+# ```{solution} ex-search
+# :class: dropdown
+# A matrix product, a *stable* `argsort` of the negative scores and `np.take_along_axis`. Reversing an
+# ascending sort would put the last of equal passages first. It is written out in
+# `book/solutions/01-index.py`.
+# ```
+#
+# ```{exercise}
 # :label: ex-cosine
-# The vectors have length 1. Which other two similarity functions would give exactly the same
+# The vectors have length 1. Which two other similarity functions would give exactly the same
 # ranking, and why?
 # ```
 #
 # ```{solution} ex-cosine
 # :class: dropdown
-# Cosine, which is the inner product itself at length 1, and negative squared L2 distance, since
+# Cosine similarity, which equals the inner product at length 1, and negative squared L2 distance, since
 # $\lVert a - b \rVert^2 = 2 - 2 a^\top b$.
 # ```
 #
