@@ -40,7 +40,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from experiments import figures
+from experiments import figures, interactive
 from experiments.examples import example
 from experiments.report import relative
 
@@ -161,6 +161,21 @@ for lam in (0.0, tuned["lam"], 0.9):
         else f"{first.passage_id} {first.weight:.2f}"
     )
     print(f"lambda = {lam:.1f}: ... Black {written.text!r:<42} {said}")
+
+# %% [markdown]
+# The next token once more, from the 64 nearest contexts, with both settings to move. At $\lambda = 0$ the
+# mixture is the model, at $\lambda = 1$ the memory. A small $T$ lets only the nearest contexts vote, and
+# a large one gives all 64 the same vote.
+
+# %% mystnb={"figure": {"caption": "The most probable next tokens under the model, under the memory and under their mixture. On the site, the sliders set the memory's weight and the temperature.", "alt": "Probabilities of the most probable next tokens in three columns: model, memory and mixture"}}
+pieces = lm.tokenizer(unfinished, add_special_tokens=False)["input_ids"]
+queries, log_probs = lm.forward(torch.tensor([[lm.start, *pieces]]), last=1)
+distances, rows = datastore.search(queries[0].numpy(), 64)
+values = torch.from_numpy(datastore.values[rows]).long()
+names = lm.tokenizer.convert_ids_to_tokens(list(range(lm.vocab_size)))
+interactive.next_token(
+    names, log_probs[0, 0], torch.from_numpy(distances[0]), values[0], **tuned
+)
 
 # %% [markdown]
 # A sentence of a held-out article, token by token: where the memory knows better than the model, and

@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from experiments import figures
+from experiments import figures, interactive
 from experiments.examples import example
 from experiments.report import percent, points
 from experiments.sentences import compared
@@ -51,6 +51,7 @@ from ragbook.evaluation.names import capital
 from ragbook.evaluation.statistics import cut_off
 from ragbook.index import build_index
 from ragbook.methods import realm
+from ragbook.methods.base import doc_log_probs
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever, OracleRetriever
 
@@ -372,6 +373,30 @@ table = np.array(
 print("answer:", answer.text)
 figures.heat_map(
     table, rows=["p(z | x)", "p(z | x, y)"], columns=list(found.ids), label=""
+)
+
+# %% [markdown]
+# The gradient of equation {eq}`pull` for the first question whose right answer has a probability of more
+# than 0.01 under at least two of its five passages, the gold one among them. Adding to the gold passage's score
+# shows that its gradient vanishes as its prior approaches its posterior. The less the reader knows, the
+# more alike are its probabilities, and the smaller are all gradients.
+
+# %% mystnb={"figure": {"caption": "Prior, likelihood, posterior and the gradient of each passage's score. On the site, the sliders change the gold passage's score and what the reader knows.", "alt": "Prior, likelihood of the right answer, posterior and score gradient of five passages in four columns"}}
+for told_twice in questions:
+    several = retriever.retrieve([told_twice], 5)[0]
+    each = [
+        realm.Realm(reader, interactive.Kept(several, [z])) for z in range(5)
+    ]
+    first = [told_twice.answers[0]]
+    given = torch.cat([one.log_prob([told_twice], first) for one in each]).exp()
+    if told_twice.gold_passage in several.ids and (given > 0.01).sum() > 1:
+        break
+print(told_twice.text, "|", *first, "|", told_twice.gold_passage)
+interactive.passages_posterior(
+    several.ids,
+    doc_log_probs([several], retriever.score_scale)[0],
+    given,
+    several.ids.index(told_twice.gold_passage),
 )
 
 # %% [markdown]

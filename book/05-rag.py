@@ -47,7 +47,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from experiments import figures
+from experiments import figures, interactive
 from experiments.early_stops import without_shares
 from experiments.examples import example
 from experiments.report import percent
@@ -153,6 +153,24 @@ for name, core in (
     print(f"log p_{name}(y | x) = {core(per_token, log_prior, own).item():.2f}")
 
 # %% [markdown]
+# The same numbers as probabilities, with the prior to move. RAG-Token sums each column with the prior as
+# weights and multiplies the sums; RAG-Sequence multiplies each row and sums the last column once. With
+# all of the prior on one passage the two are the same.
+
+# %% mystnb={"figure": {"caption": "The probability of each token of the answer under each passage, and where the two methods sum. On the site, the sliders change the prior.", "alt": "Prior and token probabilities of five passages, with RAG-Token's sum of every column and RAG-Sequence's sum of the last"}}
+pieces = [
+    *reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()),
+    "(end)",
+]
+interactive.where_the_sum_is(
+    found[0].ids,
+    pieces,
+    log_prior[0],
+    per_token[0],
+    found[0].ids.index(question.gold_passage),
+)
+
+# %% [markdown]
 # ### RAG-Token's own evidence
 #
 # That posterior says nothing about RAG-Token, in which every token has a latent passage of its own,
@@ -166,10 +184,6 @@ for name, core in (
 # ones included.
 
 # %% mystnb={"figure": {"caption": "RAG-Token: which passage each token of the answer came from. The last column is the end of the answer, which any passage can supply.", "alt": "Heat map of the posteriors over passages, a column for each token of the answer"}}
-pieces = [
-    *reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()),
-    "(end)",
-]
 by_token = rag.token_posterior(per_token, log_prior)[0]
 figures.heat_map(
     by_token.numpy(),
