@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ragbook.cli import commands, ranking, results, stores, training
+from ragbook.cli import commands, ranking, results, serving, stores, training
 from ragbook.cli.completion import SHELLS, PrintCompletion
 from ragbook.cli.parsers import Parser, subcommands
 from ragbook.version import __version__
@@ -27,6 +27,7 @@ def new_parser() -> argparse.ArgumentParser:
     )
     top = subcommands(parser)
     commands.add_asking(top)
+    serving.add_commands(top)
     ranking.add_commands(top)
     results.add_commands(top)
     stores.add_commands(top)

@@ -1,4 +1,5 @@
-/* The explorer's page: a list of questions with filters, and the answers to the chosen one.
+/* The explorer's page: a list of questions with filters, and the answers to the chosen one, which
+   answers.js draws.
 
    Its state is the part of the address after #, so that what is seen can be linked to:
    q=ID is the question, find=WORDS, type=KIND, answers=agree|differ, gold=found|missed, and for a
@@ -10,26 +11,12 @@
   const base = new URL(".", document.currentScript.src);
   const root = document.getElementById("explorer");
   const data = (self.RAGBOOK ??= { answers: [] });
-  const MARKS = {
-    gold: "answers the question",
-    second: "holds the second fact",
-    rival: "easily taken for the right one",
-  };
-
-  /** An element with attributes (`on...` are listeners) and children. */
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-      else if (value !== undefined && value !== false) element.setAttribute(name, value);
-    }
-    element.append(...children.filter((child) => child !== undefined && child !== ""));
-    return element;
-  }
+  let make, card, passage; // the drawing, from answers.js
 
   function load(name) {
     return new Promise((done, failed) => {
-      const script = make("script", { src: new URL(name, base).href });
+      const script = document.createElement("script");
+      script.src = new URL(name, base).href;
       script.onload = done;
       script.onerror = () => failed(new Error(`${name} is not beside this page`));
       document.head.append(script);
@@ -52,9 +39,7 @@
   let matching = [];
   let shown = SHOWN;
   const fields = {}; // the filters' controls by their name in the address
-  const count = make("p", { class: "explorer-count", role: "status" });
-  const list = make("ul", { class: "explorer-list", onkeydown: step, "aria-label": "Questions" });
-  const panel = make("section", { "aria-live": "off" });
+  let count, list, panel;
 
   function select(name, label, choices) {
     const options = Object.entries(choices).map(([value, text]) => make("option", { value }, text));
@@ -250,76 +235,11 @@
         ` · ${question.kind} question`),
       make("div", { class: "explorer-steps" }, beside(-1, "← previous"), beside(1, "next →")),
       make("div", { class: "explorer-methods" },
-        ...data.questions.methods.map((name) => card(name, detail))),
+        ...data.questions.methods.map((name, at) => card(name, detail.methods[name],
+          detail.passages, { measure: data.questions.measures[at], errors: data.questions.errors }))),
       make("h3", {}, "The passages"),
-      ...detail.passages.map((passage, at) => whole(passage, at, answers)),
+      ...detail.passages.map((one, at) => passage(one, at, { answers, base })),
     );
-  }
-
-  function card(name, detail) {
-    const entry = detail.methods[name];
-    const measure = data.questions.measures[data.questions.methods.indexOf(name)];
-    const [, label, meaning] =
-      data.questions.errors.find(([kind]) => kind === entry.error) ?? ["", "wrong"];
-    const verdict = entry.right === null ? "" : entry.right
-      ? make("span", { class: "explorer-right" }, "✓ right")
-      : make("span", { class: "explorer-wrong", title: meaning }, `✗ ${label}`);
-    const sure = entry.log_prob === null
-      ? "probability 0"
-      : `probability ${Math.exp(entry.log_prob).toPrecision(2)}` +
-        (entry.f1 === null ? "" : `, F1 ${entry.f1.toFixed(2)}`);
-    const weights = entry.weights.map(([at, weight]) => {
-      const passage = detail.passages[at];
-      const share = `${(100 * weight).toFixed(1)} %`;
-      const look = (event) => {
-        event.preventDefault(); // the address keeps the question
-        const target = document.getElementById(`explorer-passage-${at}`);
-        target.scrollIntoView({ block: "center" });
-        target.focus({ preventScroll: true });
-      };
-      const bar = make("span", { class: "explorer-bar", "aria-hidden": "true" }, make("span"));
-      bar.firstChild.style.width = share.replace(" ", "");
-      return make("li", {}, make("a", { href: `#explorer-passage-${at}`, onclick: look },
-        make("span", {}, `${at + 1}. ${passage.title}`), make("span", {}, share), bar));
-    });
-    return make("article",
-      {
-        class: `explorer-method ${entry.right === null ? "" : entry.right ? "right" : "wrong"}`,
-        "data-method": name,
-      },
-      make("h3", {}, name, verdict),
-      make("p", { class: "explorer-answer" }, entry.text || "(nothing)"),
-      make("p", { class: "explorer-sure" }, sure),
-      weights.length
-        ? make("div", {},
-          make("p", { class: "explorer-measure" }, `weights: ${measure}`),
-          make("ul", { class: "explorer-weights", "aria-label": "Passages relied on" }, ...weights))
-        : make("p", { class: "explorer-sure" }, "relies on no passage"));
-  }
-
-  function whole(passage, at, answers) {
-    const mark = passage.mark
-      ? ` · ${MARKS[passage.mark]}${passage.used ? "" : ", but was not retrieved"}`
-      : "";
-    return make("div",
-      { class: `explorer-passage ${passage.mark}`, id: `explorer-passage-${at}`, tabindex: "-1" },
-      make("h4", {}, `${at + 1}. ${passage.title} `, make("small", {}, where(passage), mark)),
-      make("p", {}, ...marked(passage.text, answers)));
-  }
-
-  /** The passage's id, as a link to its place in its document where there is such a page. */
-  function where({ id, link }) {
-    return /^documents\/[\w.-]+\.html#[\w=]+$/.test(link ?? "")
-      ? make("a", { href: new URL(link, base).href, title: "open the document here" }, id)
-      : id;
-  }
-
-  /** The text with the right answers marked. */
-  function marked(text, answers) {
-    if (!answers.length) return [text];
-    const literal = answers.map((one) => one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-    const found = new RegExp(`(?<!\\p{L}|\\p{N})(${literal.join("|")})(?!\\p{L}|\\p{N})`, "giu");
-    return text.split(found).map((piece, at) => (at % 2 ? make("mark", {}, piece) : piece));
   }
 
   // --- starting -------------------------------------------------------------------------------
@@ -337,11 +257,19 @@
 
   async function start() {
     try {
+      await load("answers.js");
+      ({ make, card, passage } = data.view);
       await load("questions.js");
     } catch (error) {
-      root.replaceChildren(make("p", { role: "alert" }, `${error.message}.`));
+      const alert = document.createElement("p");
+      alert.setAttribute("role", "alert");
+      alert.textContent = `${error.message}.`;
+      root.replaceChildren(alert);
       return;
     }
+    count = make("p", { class: "explorer-count", role: "status" });
+    list = make("ul", { class: "explorer-list", onkeydown: step, "aria-label": "Questions" });
+    panel = make("section", { "aria-live": "off" });
     const { fields: names, rows } = data.questions;
     questions = rows.map((row) => Object.fromEntries(names.map((name, at) => [name, row[at]])));
     for (const one of questions) one.searched = `${one.text} ${one.answers}`.toLowerCase();

@@ -30,7 +30,7 @@ from ragbook.files import write_text
 
 PART = 25
 """How many questions are in one file of answers: some 100 kB."""
-ASSETS = ("explorer.html", "explorer.js", "explorer.css")
+ASSETS = ("explorer.html", "explorer.js", "answers.js", "explorer.css")
 
 Prediction = Mapping[str, Any]
 
@@ -189,12 +189,37 @@ def detail(
                 "error": entry.get("error"),
                 "f1": entry["f1"] and round(entry["f1"], 3),
                 "weights": [
-                    [used.index(each["passage_id"]), round(each["weight"], 4)]
+                    [used.index(each["passage_id"]), round(each["weight"], 4), *_fall(each)]
                     for each in sorted(entry["evidence"], key=lambda e: -e["weight"])
                 ],
+                **_tokens(entry, used),
             }
             for name, entry in prediction["methods"].items()
         },
+    }
+
+
+def _fall(evidence: Mapping[str, Any]) -> tuple[None, float | None] | tuple[()]:
+    """How much less likely the answer is without the passage, nats, if that was measured; before
+    it, the place of the prior, which is not stored."""
+    return (None, evidence["loo"]) if "loo" in evidence else ()
+
+
+def _tokens(entry: Mapping[str, Any], used: Sequence[str]) -> dict[str, Any]:
+    """For each token of an answer the passages' weights, in thousandths, where it has its own."""
+    if not entry.get("token_evidence"):
+        return {}
+    return {
+        "tokens": [
+            {
+                "token": one["token"],
+                "weights": {
+                    used.index(passage_id): round(weight, 3)
+                    for passage_id, weight in one["weights"].items()
+                },
+            }
+            for one in entry["token_evidence"]
+        ]
     }
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ from ragbook.methods.base import (
 )
 from ragbook.methods.leave_one_out import check_leaves_some, losses, prior_without_each
 from ragbook.models import SpanReader
+from ragbook.models.prompts import Inputs
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
 
@@ -156,6 +158,19 @@ Strings = dict[tuple[int, ...], float]
 _Read = tuple[list[Retrieved], Tensor, list[list[Strings]], list[list[dict[tuple[int, ...], str]]]]
 
 
+@dataclass(frozen=True)
+class Span:
+    """A span of a retrieved passage: the characters `start` to `end` of the passage as it is read,
+    title first (:func:`ragbook.models.prompts.passage_text`), which say `text`; `probability` is
+    p(z | x) p(s | z, x)."""
+
+    passage_id: str
+    start: int
+    end: int
+    text: str
+    probability: float
+
+
 class Realm:
     """Spans of the retrieved passages, weighed by reader and retriever together.
 
@@ -185,7 +200,11 @@ class Realm:
             self._last = (key, self._enumerate(questions, k))
         return self._last[1]
 
-    def _enumerate(self, questions: Sequence[Question], k: int) -> _Read:
+    def _scored(
+        self, questions: Sequence[Question], k: int
+    ) -> tuple[list[Retrieved], Tensor, Inputs, Tensor]:
+        """The passages, log p(z | x), the tokenised pairs of all questions one after the other, and
+        log p(s | z, x) of the spans of each pair."""
         retrieved = self.retriever.retrieve(questions, k)
         rows = [(q.text, p) for q, r in zip(questions, retrieved, strict=True) for p in r.passages]
         texts, passages = [q for q, _ in rows], [p for _, p in rows]
@@ -201,6 +220,32 @@ class Realm:
             log_probs = log_probs[there].reshape(scores.shape)
         else:
             inputs, log_probs = self.reader.span_log_probs(texts, passages)
+        return retrieved, log_prior, inputs, log_probs
+
+    @one_at_a_time
+    def spans(self, question: Question, k: int = 5, count: int = 10) -> list[Span]:
+        """The `count` most probable spans of a question's passages, best first. Spans that read
+        alike are not summed, and "the answer is not here" is none."""
+        check([question], k)
+        (found,), log_prior, inputs, log_probs = self._scored([question], k)
+        log_probs = log_probs.clone()
+        log_probs[:, 0, 0] = float("-inf")
+        joined = (log_prior[0, : len(found.ids), None, None] + log_probs).exp()
+        best, at = joined.flatten().topk(min(count, joined.numel()))
+        out = []
+        for probability, place in zip(best.tolist(), at.tolist(), strict=True):
+            z, within = divmod(place, joined[0].numel())
+            first, more = divmod(within, joined.shape[2])
+            if probability <= 0:
+                break
+            offsets = inputs.offsets[z]
+            start, end = int(offsets[first, 0]), int(offsets[first + more, 1])
+            text = inputs.texts[z][start:end]
+            out.append(Span(found.ids[z], start, end, text, probability))
+        return out
+
+    def _enumerate(self, questions: Sequence[Question], k: int) -> _Read:
+        retrieved, log_prior, inputs, log_probs = self._scored(questions, k)
         probs = log_probs.exp().tolist()
         strings: list[list[Strings]] = []
         places: list[list[dict[tuple[int, ...], str]]] = []

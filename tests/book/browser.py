@@ -18,6 +18,17 @@ from bs4 import BeautifulSoup
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
 
@@ -41,20 +52,8 @@ def served(folder: Path):
 def browse(url: str, profile: Path, width: int = 1280, height: int = 2000) -> tuple[str, str]:
     """The page's document after its scripts ran, and what the browser's console said."""
     assert CHROMIUM, "there is no Chromium"
-    flags = [
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--enable-logging=stderr",
-        "--v=0",
-        "--virtual-time-budget=15000",
-        f"--window-size={width},{height}",
-    ]
+    once = ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=15000"]
+    flags = [*FLAGS, *once, f"--window-size={width},{height}"]
     command = [CHROMIUM, *flags, f"--user-data-dir={profile}", "--dump-dom", url]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=60)
