@@ -249,6 +249,9 @@ for k in part["fid"]:
     print(
         f"k = {k:<3} FiD {percent(part['fid'][k])}   RAG-Sequence {percent(rag_sequence[k])}"
     )
+figures.lines(curves, "k, passages read", "% of questions", log=True)
+
+# %% tags=["hide-input", "stored-fid", "stored-rag"]
 said = [
     course(name, values)
     for name, values in (("FiD", part["fid"]), ("RAG-Sequence", rag_sequence))
@@ -256,14 +259,11 @@ said = [
 ahead = [
     k for k in part["fid"] if part["fid"][k]["mean"] > rag_sequence[k]["mean"]
 ]
-display(
-    Markdown(
-        f"{said[0]}. {said[1]}. FiD's mean is the higher one at "
-        + (f"k = {', '.join(ahead)}" if ahead else "no k")
-        + ", on a sample too small to support an order."
-    )
+Markdown(
+    f"{said[0]}. {said[1]}. FiD's mean is the higher one at "
+    + (f"k = {', '.join(ahead)}" if ahead else "no k")
+    + ", on a sample too small to support an order."
 )
-figures.lines(curves, "k, passages read", "% of questions", log=True)
 
 # %% [markdown]
 # RAG-Sequence uses thorough decoding for up to 20 passages and fast decoding for 50, ten times as many
@@ -597,7 +597,7 @@ print("S - G    ", by_hand[0].detach().numpy().round(3))
 # The embedded encoder has little left to learn, so training starts from a damaged one: the upper three of its
 # six layers are initialised at random. Three rounds of 640 train questions with ten passages each:
 
-# %% tags=["hide-input", "stored-fid", "stored-same-weights"] mystnb={"figure": {"caption": "Recall of the gold passage on the test questions of MiniWiki's second edition, before and after each round of distillation. It rises in every round.", "alt": "Recall at 1, 5, 10 and 20 by round"}}
+# %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Recall of the gold passage on the test questions of MiniWiki's second edition, before and after each round of distillation. It rises in every round.", "alt": "Recall at 1, 5, 10 and 20 by round"}}
 part = measured["distillation"]
 assert (part["recipe"]["questions"], part["recipe"]["k"]) == (640, 10)
 rows = {}
@@ -612,16 +612,6 @@ for number, row in enumerate(part["rounds"]):
 for split, value in part["difference"].items():
     n = part["rounds"][0][split]["n"]
     print(f"gain in recall@5 on {split}, n = {n}: {points(value)} points")
-display(pd.DataFrame(rows).T)
-before, after = (part["rounds"][at]["test"]["recall"]["5"] for at in (0, -1))
-display(
-    Markdown(
-        f"With three of its six layers random the encoder finds the gold passage among the first five for "
-        f"{percent(before)} % of the test questions, and after {len(part['rounds']) - 1} rounds for "
-        f"{percent(after)} %; the undamaged encoder does so for "
-        f"{cut_off(same_weights['methods']['fid']['recall_at_k'])} % of the third edition's."
-    )
-)
 series = {
     f"recall@{k}": {
         float(number): 100 * row["test"]["recall"][k]["mean"]
@@ -633,6 +623,18 @@ for curve in series.values():  # as the caption says
     assert sorted(curve.values()) == list(curve.values())
 assert series["recall@10"][1.0] < 50  # as the text below says
 figures.lines(series, "rounds", "% of test questions")
+
+# %% tags=["hide-input", "stored-fid", "stored-same-weights"]
+display(pd.DataFrame(rows).T)
+before, after = (part["rounds"][at]["test"]["recall"]["5"] for at in (0, -1))
+display(
+    Markdown(
+        f"With three of its six layers random the encoder finds the gold passage among the first five for "
+        f"{percent(before)} % of the test questions, and after {len(part['rounds']) - 1} rounds for "
+        f"{percent(after)} %; the undamaged encoder does so for "
+        f"{cut_off(same_weights['methods']['fid']['recall_at_k'])} % of the third edition's."
+    )
+)
 
 # %% [markdown]
 # Before each of the first two rounds the gold passage is among the ten for fewer than half of the test
@@ -689,7 +691,7 @@ pd.DataFrame(
 # can only distract. Exact match by the number of passages read, and the kinds of FiD's errors: words of
 # *another* passage are errors of fusion, other words of the *same* passage are errors of reading.
 
-# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence on 150 questions of each set, with the same weights. From one passage to five FiD's mean rises on MiniWiki and falls on Natural Questions, where RAG-Sequence's stays within a point.", "alt": "Exact match of FiD and RAG-Sequence on MiniWiki and on real questions for k from 1 to 10, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-order"]
 order = json.loads(Path("results/order.json").read_text())
 SETS = {
     name.removesuffix(", by k"): name
@@ -743,6 +745,8 @@ for kind in SETS:
         f"questions and is among the first {most} for {recall[1]} %; {curve}."
     )
 display(Markdown(" ".join(said)))
+
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence on 150 questions of each set, with the same weights. From one passage to five FiD's mean rises on MiniWiki and falls on Natural Questions, where RAG-Sequence's stays within a point.", "alt": "Exact match of FiD and RAG-Sequence on MiniWiki and on real questions for k from 1 to 10, with 95 % intervals"}}
 means = {
     (kind, name): {
         k: each["em"][name]["mean"] for k, each in by_k[kind].items()
@@ -772,16 +776,13 @@ figures.curves(
 # ones. If the reader is misled by near neighbours, random passages are harmless; if it is misled by fusion
 # itself, they are harmful too.
 
-# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with the gold passage alone, and with four other passages: the nearest ones or random ones. On both sets FiD's mean falls more with the nearest ones than with random ones.", "alt": "Exact match of RAG-Sequence and FiD with the gold passage alone and with near or random others, on both sets of questions, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-order"]
 BESIDE = ("gold alone", "nearest", "random")
 ways = {
     (kind, way): order[f"{kind}, others"][way]
     for kind in SETS
     for way in BESIDE
 }
-for kind in SETS:  # as the caption says
-    alone, near, random = (ways[kind, w]["fid"]["mean"] for w in BESIDE)
-    assert near < random < alone
 print(
     {LABEL[kind]: order[f"{kind}, others"]["n"] for kind in SETS}, "questions"
 )
@@ -793,6 +794,11 @@ display(
         }
     ).T
 )
+
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with the gold passage alone, and with four other passages: the nearest ones or random ones. On both sets FiD's mean falls more with the nearest ones than with random ones.", "alt": "Exact match of RAG-Sequence and FiD with the gold passage alone and with near or random others, on both sets of questions, with 95 % intervals"}}
+for kind in SETS:  # as the caption says
+    alone, near, random = (ways[kind, w]["fid"]["mean"] for w in BESIDE)
+    assert near < random < alone
 figures.grouped(
     {
         f"{LABEL[kind]}, {way}": {m: value[m] for m in ("rag-sequence", "fid")}
@@ -806,9 +812,9 @@ figures.grouped(
 # shorter. The same questions are asked with whole passages and with passages cut after their first words,
 # where the gold passage still contains the answer.
 #
-# The second table summarises what each change costs FiD and RAG-Sequence, in points of exact match. These are
-# differences of means, computed before rounding, and no test was made of them. Where FiD pays more than
-# RAG-Sequence, the change is worse for FiD in this sample.
+# The second table summarises what each change costs FiD and RAG-Sequence, in points of exact match; a negative
+# cost is a gain. These are differences of means, computed before rounding and not tested. Where FiD pays more
+# than RAG-Sequence, the change is worse for FiD in this sample.
 
 # %% tags=["hide-input", "stored-order"]
 for kind in SETS:
@@ -924,7 +930,8 @@ print(f"the same answer: {same} of {len(asked)}")
 
 # %% [markdown]
 # A free answer may be a blend of words that belong to different names, which no passage contains; the rule
-# excludes this kind of error, and with it every correct answer in other words.
+# excludes this kind of error, and with it every correct answer in other words. The bundled reader was trained
+# on short answers, so its free answers are short too.
 #
 # Exact match can only score answers that have few correct wordings. It counts a paraphrase, a different
 # unit or a true sentence around the answer as wrong, and F1 credits shared words, whether or not the

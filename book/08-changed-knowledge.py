@@ -190,6 +190,19 @@ entries = changed["methods"]
 follows = {called(n): entries[n]["follows"]["mean"] for n in names}
 assert entries["closed-book"]["same"]["mean"] == 1
 assert max(follows.values()) < 0.5  # as the caption says
+figures.grouped(
+    {
+        "follows the change": {
+            n: e["follows"] for n, e in entries.items() if n != "closed-book"
+        },
+        "same answer with both": {
+            n: e["same"] for n, e in entries.items() if n != "closed-book"
+        },
+    },
+    "changed questions",
+)
+
+# %% tags=["hide-input", "stored-change"]
 right = [entries[n]["right"][i][i]["mean"] for n in readers for i in asked]
 other = [
     entries[n]["right"][i][a]["mean"]
@@ -201,25 +214,12 @@ lows, highs = zip(
     *(entries[n]["follows"]["ci95"] for n in readers), strict=True
 )
 overlap = max(lows) < min(highs)
-display(
-    Markdown(
-        f"The methods that read passages separately give the right answer to {between(right)} of the "
-        f"{changed['n']} questions with either index, and the other edition's answer to {between(other)}. "
-        f"They follow the change on {between([entries[n]['follows']['mean'] for n in readers])}"
-        + (", with intervals that overlap. " if overlap else ". ")
-        + f"The means of all methods are {ranked(follows)}."
-    )
-)
-figures.grouped(
-    {
-        "follows the change": {
-            n: e["follows"] for n, e in entries.items() if n != "closed-book"
-        },
-        "same answer with both": {
-            n: e["same"] for n, e in entries.items() if n != "closed-book"
-        },
-    },
-    "changed questions",
+Markdown(
+    f"The methods that read passages separately give the right answer to {between(right)} of the "
+    f"{changed['n']} questions with either index, and the other edition's answer to {between(other)}. "
+    f"They follow the change on {between([entries[n]['follows']['mean'] for n in readers])}"
+    + (", with intervals that overlap. " if overlap else ". ")
+    + f"The means of all methods are {ranked(follows)}."
 )
 
 # %% [markdown]
@@ -235,6 +235,22 @@ figures.grouped(
 
 # %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of unchanged questions whose answer is different after the swap. Answers to far questions hardly move; of the near ones every method moves some. Closed book, which cannot move, is left out.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for six methods with 95 % intervals"}}
 unchanged = measured["editions"]["unchanged"]
+reads = [n for n in names if n != "closed-book"]
+for kind, few in (("near", False), ("far", True)):  # as the caption says
+    for n in reads:
+        share = unchanged[kind]["methods"][n]["moved"]["mean"]
+        assert share < 0.02 if few else share > 0.1
+figures.grouped(
+    {
+        f"{kind} (n = {part['n']})": {
+            n: part["methods"][n]["moved"] for n in reads
+        }
+        for kind, part in unchanged.items()
+    },
+    "answers that moved",
+)
+
+# %% tags=["hide-input", "stored-change"]
 said = []
 for kind, part in unchanged.items():
     moved = [part["methods"][n]["moved"]["mean"] for n in readers]
@@ -256,22 +272,6 @@ for kind, part in unchanged.items():
         f"retrieval), and {verdict}."
     )
 display(Markdown(" ".join(said)))
-reads = [n for n in names if n != "closed-book"]
-for kind, few in (("near", False), ("far", True)):  # as the caption says
-    for n in reads:
-        share = unchanged[kind]["methods"][n]["moved"]["mean"]
-        assert share < 0.02 if few else share > 0.1
-figures.grouped(
-    {
-        f"{kind} (n = {part['n']})": {
-            n: part["methods"][n]["moved"] for n in reads
-        }
-        for kind, part in unchanged.items()
-    },
-    "answers that moved",
-)
-
-# %% tags=["hide-input", "stored-change"]
 rows = {
     (kind, name): {
         "before": e["before"]["mean"],
@@ -298,7 +298,7 @@ pd.DataFrame(rows).T.round(3)
 #
 # To learn something new, an index encodes the passages that changed; at worst all passages are encoded
 # again. A model that keeps its knowledge in its weights must be trained again. Training the bundled reader
-# took 68 minutes on the same two cores (its card, `ragbook/models/weights/README.md`), and such a run
+# took 68 minutes on two CPU cores (its card, `ragbook/models/weights/README.md`), and such a run
 # would also have to learn which old answers to forget.
 
 # %% tags=["hide-input", "stored-change"]
@@ -339,13 +339,10 @@ for name in readers:
 text, answer = asked["miniwiki"][3].text, without["fid"][3]
 print(f"{text}\n   fid, after: {answer.text!r}")
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Mean probability of a method's own answer before and after the deletion of the passages that answer, on 115 test questions. It falls for the four methods that read passages separately, and after the deletion some of it is left.", "alt": "Mean probability of the answers before and after deletion for six methods, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"]
 gone = measured["editions"]["deleted"]["methods"]
 assert measured["editions"]["deleted"]["n"] == 115
-for n in readers:  # as the caption says
-    low = gone[n]["before"]["probability"]["ci95"][0]
-    assert low > gone[n]["after"]["probability"]["ci95"][1] > 0
-display(
+(
     pd.DataFrame(
         {
             called(n): {
@@ -358,6 +355,11 @@ display(
     .rename_axis("exact match, %")
     .T
 )
+
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Mean probability of a method's own answer before and after the deletion of the passages that answer, on 115 test questions. It falls for the four methods that read passages separately, and after the deletion some of it is left.", "alt": "Mean probability of the answers before and after deletion for six methods, with 95 % intervals"}}
+for n in readers:  # as the caption says
+    low = gone[n]["before"]["probability"]["ci95"][0]
+    assert low > gone[n]["after"]["probability"]["ci95"][1] > 0
 figures.grouped(
     {
         f"probability, {when}": {n: gone[n][when]["probability"] for n in reads}
@@ -419,6 +421,15 @@ for n in readers:  # as the caption says
     entry = false["methods"][n]
     assert entry["true"]["mean"] > entry["false"]["mean"]
     assert abs(entry["false"]["mean"] - 0.25) < 0.03
+figures.grouped(
+    {
+        text: {n: false["methods"][n][key] for n in readers}
+        for key, text in labels.items()
+    },
+    f"of {false['n']} questions",
+)
+
+# %% tags=["hide-input", "stored-change"]
 lies = {called(n): false["methods"][n]["false"]["mean"] for n in readers}
 truths = {called(n): false["methods"][n]["true"]["mean"] for n in readers}
 display(
@@ -439,13 +450,6 @@ display(
         f"The false answer is given by {ranked(lies)}; the true one by {ranked(truths)} (means, not tested in "
         "pairs)."
     )
-)
-figures.grouped(
-    {
-        text: {n: false["methods"][n][key] for n in readers}
-        for key, text in labels.items()
-    },
-    f"of {false['n']} questions",
 )
 
 # %% [markdown]
