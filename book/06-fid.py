@@ -95,9 +95,9 @@ for layout in (FidLayout(), pair):
 #
 # ## The core in ten lines
 #
-# Two passages of two positions each, states of width 2; the second passage has one real token and one of
-# padding. One decoder position attends to all of them. Its query is chosen so that the exponentials of the
-# scores are small integers.
+# The toy example has two passages of two positions each and states of width 2. The second passage has one
+# real token and one of padding. One decoder position attends to all of them. Its query is chosen so that
+# the exponentials of the scores are small integers.
 
 # %%
 H = torch.tensor([[[1.0, 0], [0, 1]], [[2, 0], [9, 9]]])  # [k, L, d]
@@ -148,7 +148,7 @@ print("shares equal:", torch.equal(sums, shares))
 #
 # This equation contains no $p(z \mid x)$: the retriever selects the passages and has no other influence.
 # Passages differ in length, and cross-attention has no positions, so that the padding between them can be
-# left out (`pack`). For eight questions with five passages each:
+# left out (`pack`). The next cell shows this for eight questions with five passages each.
 
 # %%
 asked = questions[12:20]
@@ -157,17 +157,15 @@ apart = reader.read(asked, [r.passages for r in retriever.retrieve(asked, 5)])
 fused = apart.fused()
 print("encoder's states  [B * k, L, d]:", list(apart.states.shape))
 print("decoder's states  [B, P, d]:    ", list(fused.states.shape))
-print(
-    f"real tokens of each question: {fused.mask.sum(1).tolist()}, "
-    f"with padding {5 * apart.states.shape[1]}"
-)
+print("real tokens of each question:", fused.mask.sum(1).tolist())
+print("with padding:", 5 * apart.states.shape[1])
 
 # %% [markdown]
 # ## The order does not matter
 #
 # Cross-attention has no notion of where a state is in the concatenation, and positions are counted
-# separately in each passage. So the rank of the passage that has the answer makes no difference. The same
-# eight questions, with their five passages in three orders:
+# separately in each passage. So the rank of the passage that has the answer makes no difference. The next
+# cell asks the same eight questions with their five passages in three orders.
 
 
 # %%
@@ -372,8 +370,8 @@ frame.round(2)
 
 # %% [markdown]
 # The output below begins with the seconds per question that the bundled reader took on one CPU thread when
-# exact match was measured above, with retrieval and while other work was running. `python
-# benchmarks/fid.py` runs a random T5 of t5-small's shape on passages of natural lengths, and a plain FiD
+# exact match was measured above, with retrieval and while other work was running.
+# `python benchmarks/fid.py` runs a random T5 of t5-small's shape on passages of natural lengths, and a plain FiD
 # made of `transformers` alone, which pads every passage to 250 tokens as the original code does. The
 # answers are equal.
 
@@ -549,7 +547,8 @@ Markdown(
 # %% [markdown]
 # Likelihood and accuracy need not agree. A mixture over passages keeps some probability for what each of
 # them says; FiD is a single distribution, which has almost none left for the right answer once it prefers a
-# wrong passage. For the eight questions from above, which are too few to support an order:
+# wrong passage. The next cell computes both for the eight questions from above, which are too few to
+# support an order.
 
 # %%
 shared = load_reader()
@@ -595,7 +594,7 @@ print("S - G    ", by_hand[0].detach().numpy().round(3))
 # other questions are added to the denominator of $\tilde S$, like DPR's in-batch negatives.
 #
 # The embedded encoder has little left to learn, so training starts from a damaged one: the upper three of its
-# six layers are initialised at random. Three rounds of 640 train questions with ten passages each:
+# six layers are initialised at random. There are three rounds of 640 train questions with ten passages each.
 
 # %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Recall of the gold passage on the test questions of MiniWiki's second edition, before and after each round of distillation. It rises in every round.", "alt": "Recall at 1, 5, 10 and 20 by round"}}
 part = measured["distillation"]
@@ -644,8 +643,8 @@ display(
 #
 # ### On real passages
 #
-# The same was done with passages of Wikipedia and questions of Natural Questions (`python -m
-# book.experiments.fid OUT PASSAGES TRAIN DEV READER`; only the figures are part of this book). The reader
+# The same was done with passages of Wikipedia and questions of Natural Questions
+# (`python -m book.experiments.fid OUT PASSAGES TRAIN DEV READER`; only the figures are part of this book). The reader
 # was first tuned on the train questions (`ragbook train reader`); then came two rounds of 320 questions.
 
 # %% tags=["hide-input", "stored-fid-nq"]
@@ -688,8 +687,9 @@ pd.DataFrame(
 #
 # **The number of passages.** There are only about two thousand real passages, on all kinds of subjects, so
 # that the retriever has little to confuse. If the right passage is already ranked first, the following ones
-# can only distract. Exact match by the number of passages read, and the kinds of FiD's errors: words of
-# *another* passage are errors of fusion, other words of the *same* passage are errors of reading.
+# can only distract. The tables show exact match and the kinds of FiD's errors by the number of passages
+# read. Words of *another* passage are errors of fusion, other words of the *same* passage are errors of
+# reading.
 
 # %% tags=["hide-input", "stored-order"]
 order = json.loads(Path("results/order.json").read_text())
@@ -812,9 +812,9 @@ figures.grouped(
 # shorter. The same questions are asked with whole passages and with passages cut after their first words,
 # where the gold passage still contains the answer.
 #
-# The second table summarises what each change costs FiD and RAG-Sequence, in points of exact match; a negative
-# cost is a gain. These are differences of means, computed before rounding and not tested. Where FiD pays more
-# than RAG-Sequence, the change is worse for FiD in this sample.
+# The second table summarises what each change costs FiD and RAG-Sequence, in points of exact match; a
+# negative cost is a gain. These are differences of means, computed before rounding and not tested. Where
+# FiD pays more than RAG-Sequence, the change is worse for FiD in this sample.
 
 # %% tags=["hide-input", "stored-order"]
 for kind in SETS:
@@ -970,8 +970,8 @@ for text in (
 # | FiD-KD base | 50.1 | 69.3 | |
 # | FiD-KD large | 54.4 | 72.5 | |
 #
-# Here, with five passages each, on MiniWiki's test questions and on the real ones, with the same weights
-# and with each method's own training:
+# The results of this book are for five passages, on MiniWiki's test questions and on the real ones, with
+# the same weights and with each method's own training.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights", "stored-nq", "stored-nq-same-weights"]
 tables = {

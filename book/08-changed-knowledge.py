@@ -62,8 +62,8 @@ for earlier, current in pairs[:3]:
 #
 # ## The core in ten lines
 #
-# Three passages and two possible answers. The first passage is exchanged, and with it one row of
-# $p(y \mid x, z)$. The prior and the two other rows stay the same.
+# The toy example has three passages and two possible answers. The first passage is exchanged, and with it
+# one row of $p(y \mid x, z)$. The prior and the two other rows stay the same.
 
 # %%
 y = ["Benedict XVI", "Francis"]
@@ -80,8 +80,8 @@ for year, rows in likelihood.items():
 print("follows:", (said[2012], said[2022]) == (y[0], y[1]))
 
 # %% [markdown]
-# By hand: $0.5 \cdot 0.8 + 0.3 \cdot 0.1 = 0.43$ and $0.3 \cdot 0.1 + 0.2 \cdot 0.1 = 0.05$ in 2012. The
-# package computes the same sum in logarithms:
+# Computed by hand, the two sums for 2012 are $0.5 \cdot 0.8 + 0.3 \cdot 0.1 = 0.43$ and
+# $0.3 \cdot 0.1 + 0.2 \cdot 0.1 = 0.05$. The package computes the same sum in logarithms:
 
 # %%
 print(shown(rag.sequence_log_prob))
@@ -93,8 +93,8 @@ for year, rows in likelihood.items():
     print(year, "equal:", torch.allclose(given.exp(), prior @ rows))
 
 # %% [markdown]
-# `change.followed` counts, over questions, how often a method is right with both editions. For two
-# questions, of which one is followed:
+# `change.followed` counts, over questions, how often a method is right with both editions. The next cell
+# has two questions, of which one is followed.
 
 # %%
 texts = {2012: ["Benedict XVI", "one"], 2022: ["Francis", "one"]}
@@ -319,8 +319,8 @@ pd.Series(
 # %% [markdown]
 # ## What if a passage is deleted?
 #
-# Now the index of 2022 loses every passage that answers one of the questions. First the twelve questions,
-# on the small index:
+# Now the index of 2022 loses every passage that answers one of the questions. The next cell does this for
+# the twelve questions on the small index.
 
 # %%
 gold = {q.gold_passage for q in asked["miniwiki"] if q.gold_passage}
@@ -377,8 +377,8 @@ figures.grouped(
 # ## What if a passage is false?
 #
 # A false passage is now added beside the true one for each question: the same words, with the answer of
-# another question in place of the right one. Nothing else distinguishes the two. Twelve changed questions
-# of the test split on a small index, and the first of them in detail:
+# another question in place of the right one. Nothing else distinguishes the two. The next cell does this
+# for twelve changed questions of the test split on a small index, and shows the first of them in detail.
 
 # %%
 kept, passages, answers = change.counterfeits(
@@ -407,7 +407,7 @@ for name, entry in deceived.items():
     print(f"   {name:<13} {', '.join(counts)}")
 
 # %% [markdown]
-# For 150 questions drawn from the whole test split, on the whole index:
+# The same was measured for 150 questions drawn from the whole test split, on the whole index.
 
 # %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "With a false passage beside the true one: share of true and of false answers, and the weight of the false passage in the evidence, of the four methods that read passages separately. Each gives the true answer more often in the mean; about a quarter of the answers are false.", "alt": "Share of true and false answers and weight of the false passage for four methods, with 95 % intervals"}}
 false = measured["false"]

@@ -37,7 +37,8 @@
 #
 # ## The core in ten lines
 #
-# One passage with the names Dresden and twice Hamburg, and one with Basel and Dresden:
+# The toy example has two passages. One has the names Dresden and, twice, Hamburg; the other has Basel and
+# Dresden.
 
 # %% tags=["hide-input"]
 import inspect
@@ -67,7 +68,8 @@ for y in ("Dresden", "Hamburg", "Basel"):
     print(f"{y:<8} p(y | x) = {joint.sum():.1f}, evidence {weights}")
 
 # %% [markdown]
-# By hand for Dresden: $0.6 \cdot \frac13 + 0.4 \cdot \frac12 = 0.2 + 0.2$. The three probabilities sum to
+# Computed by hand, the sum for Dresden is $0.6 \cdot \frac13 + 0.4 \cdot \frac12 = 0.2 + 0.2$. The three
+# probabilities sum to
 # 1. Hamburg has the same probability as Dresden, all of it from one passage.
 #
 # ## The code
@@ -131,7 +133,7 @@ print(
 
 # %% [markdown]
 # Counting names is not reading. The table, the paired tests and the explorer accept whatever methods the
-# comparison has. The same on the command line:
+# comparison has. The command line does the same:
 #
 # ```
 # ragbook compare --methods closed-book,realm,experiments.names_method:Names --out results
@@ -145,7 +147,7 @@ paired["low"], paired["high"] = zip(*paired.pop("ci95"), strict=True)
 paired[["a", "b", "difference", "low", "high", "p"]].round(3)
 
 # %% [markdown]
-# And in words, with the p-values adjusted for all pairs by Holm's method:
+# The same can be said in words, with the p-values adjusted for all pairs by Holm's method:
 
 # %%
 print(words.order(comparison.results))

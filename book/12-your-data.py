@@ -130,7 +130,7 @@ ragbook(
 )
 Comparison.load("results")
 
-# %% mystnb={"figure": {"caption": "Seven methods on four questions, with 95 % intervals. An interval that is not empty covers at least half of the scale in exact match: four questions decide nothing.", "alt": "Exact match and F1 of the seven methods on four questions, each with an interval that covers much of the scale unless all answers are right or all wrong"}}
+# %% mystnb={"figure": {"caption": "Seven methods on four questions, with 95 % intervals. Every interval of exact match either has no width or covers at least half of the scale: four questions decide nothing.", "alt": "Exact match and F1 of the seven methods on four questions, each with an interval that covers much of the scale unless all answers are right or all wrong"}}
 results = Comparison.load("results").results
 for scores in results["methods"].values():  # as the caption says
     low, high = scores["ci95"]["em"]
@@ -138,10 +138,11 @@ for scores in results["methods"].values():  # as the caption says
 figures.side_by_side(results)
 
 # %% [markdown]
-# With one wrong answer of four the interval covers much of the scale, and if all four answers are right, or
-# all are wrong, a bootstrap of them has no variation at all and its interval is empty. Use several hundred
-# questions. The folder `results` contains every prediction with its evidence, the table as Markdown and
-# LaTeX, the figures, and the explorer, in which a piece of evidence opens the document at the right place.
+# With one wrong answer of four the interval covers much of the scale. If all four answers are right, or all
+# are wrong, resampling them gives the same mean every time, and the interval has no width although nothing
+# is certain. Use several hundred questions. The folder `results` contains every prediction with its
+# evidence, the table as Markdown and LaTeX, the figures, and the explorer, in which a piece of evidence
+# opens the document at the right place.
 
 # %%
 line = Comparison.load("results").predictions[1]
@@ -291,8 +292,8 @@ for said, agree in (("agree", True), ("differ", False)):
 # %% [markdown]
 # ## Retrieval by itself
 #
-# `ragbook retrieve` writes the passages that a retriever finds as run files in TREC's format. `ragbook
-# evaluate` measures run files of any origin, by relevance judgements (qrels) or by the gold passages of the
+# `ragbook retrieve` writes the passages that a retriever finds as run files in TREC's format.
+# `ragbook evaluate` measures run files of any origin, by relevance judgements (qrels) or by the gold passages of the
 # questions:
 
 # %%
@@ -346,7 +347,7 @@ ragbook("diff results by-words")
 #
 # ```{solution} ex-data-split
 # :class: dropdown
-# A section is found more easily than a window that begins in the middle of another one. But with
+# A section can be easier to find than a window that begins in the middle of another one. But with
 # `headings:1000`, say, passages are longer than the reader's input, and the answer may be cut off;
 # `compare` reports how many passages are too long. Split by `headings:100`, which starts a passage at each
 # heading and splits long sections further.
