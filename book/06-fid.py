@@ -385,15 +385,15 @@ print(
 )
 cost = json.loads(Path("results/fid-benchmark.json").read_text())
 sides = ("padded to 250", "to the longest", "ragbook")
+print("passages" + "".join(f"{name:>20}" for name in sides))
 for row in cost["rows"]:
     assert row["equal"] == cost["questions"]
-    cells = "   ".join(
-        f"{n} {row[n]['seconds']:.2f} s {row[n]['peak_gib']:.2f} GiB"
+    cells = [
+        f"{row[n]['seconds']:.2f} s, {row[n]['peak_gib']:.2f} GiB"
         for n in sides
-    )
-    print(
-        f"{row['passages']:>3} passages: {cells}   equal {row['equal']} of {cost['questions']}"
-    )
+    ]
+    print(f"{row['passages']:>8}" + "".join(f"{cell:>20}" for cell in cells))
+print(f"equal answers in every row: {cost['questions']} of {cost['questions']}")
 most = cost["rows"][-1]  # as the caption says
 assert most["passages"] == 100
 assert 0.45 < most["ragbook"]["seconds"] / most[sides[0]]["seconds"] < 0.55
