@@ -3,24 +3,26 @@
 #
 # ## The problem
 #
-# The readers of this book were made for it: they read, and they know nothing of their own. The papers
-# start from models that know a good deal, and ask what is in the weights and what in the passages. And
-# the methods they describe differ in more than the idea: RAG has a BART, FiD a T5, REALM a BERT, kNN-LM a
-# decoder trained on Wikipedia. Can all of them run on *one* pretrained model, on the same weights and the
-# same states, so that the sole difference is where the evidence is combined?
+# The readers of this book were trained for it: they can read, but they know nothing about the world. The
+# papers start from models that know a good deal, and ask what is in the weights and what in the passages.
+# Their methods also differ in more than the idea, because each has its own model: RAG a BART, FiD a T5,
+# REALM a BERT, and kNN-LM a decoder trained on Wikipedia. Can all of them run on *one* pretrained model, with
+# the same weights and the same hidden states, so that they differ only in where the evidence is combined?
 #
 # ## The idea
 #
-# They can, on any decoder-only language model. Such a model turns a text into keys and values of its
-# tokens, these into hidden states, and those into a distribution over the next token; an answer is a
-# string of such tokens. Several passages can be brought together at each of these places, and every one of
-# the methods has chosen one ({doc}`the first page <index>` traces a question through each):
+# They can, on any decoder-only language model. Such a model turns a text into keys and values of its tokens,
+# these into hidden states, and those into a distribution over the next token; an answer is a sequence of
+# such tokens. Several passages can be combined at each of these stages, and each method has chosen one of them
+# ({doc}`the first page <index>` traces a question through each):
 
 # %% tags=["hide-input"]
 import gzip
+import inspect
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from experiments import figures, papers
@@ -28,7 +30,7 @@ from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison
-from ragbook.evaluation.names import called
+from ragbook.evaluation.names import EVIDENCE, called
 from ragbook.evaluation.statistics import cut_off
 from ragbook.evaluation.words import in_words, order
 from ragbook.index import build_index
@@ -43,7 +45,7 @@ index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 retriever = DenseRetriever(index, encoder)
 reader = load_reader("smollm2-reading")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Where the passages are brought together, from the prompt to the answer.", "alt": "Five places from left to right: the input, the cache, the next token, a memory beside it, and the answer, each with the method that combines passages there"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Where the methods combine the passages, from the prompt to the answer.", "alt": "Five places from left to right: the input, the cache, the next token, a memory beside it, and the answer, each with the method that combines passages there"}}
 figures.places(
     [
         ("the input", "passages in one prompt", "in-context"),
@@ -55,18 +57,20 @@ figures.places(
 )
 
 # %% [markdown]
-# REALM alone stays away: it points at words of a passage and does not write. The others have descendants:
+# Only REALM is missing, because it selects words of a passage and does not generate. The others have
+# descendants:
 #
 # * *the input*: In-Context RALM {cite:p}`ram2023incontext`, and most of what is called RAG today;
 # * *the cache*: parallel context windows {cite:p}`ratner2023parallel`, and Block-Attention
 #   {cite:p}`ma2025block`, which trains for them;
-# * *the next token*: REPLUG {cite:p}`shi2024replug`, RAG-Token on a model that nobody may train;
-# * *the answer*: candidates from one passage, scored by all of them.
+# * *the next token*: REPLUG {cite:p}`shi2024replug`, which is RAG-Token with a language model that cannot be
+#   trained;
+# * *the answer*: candidates generated from one passage and scored with all of them.
 #
-# The model here is SmolLM2-135M-Instruct {cite:p}`allal2025smollm2`, which a Python package carries in 4
-# bits. Every passage is read once, right after the beginning of the prompt, so that its keys and values
-# depend on neither the question nor the other passages; RAG, FiD and kNN-LM use the same ones. In-context
-# retrieval cannot: in one prompt a passage's keys depend on those before it, and are computed anew.
+# The model here is SmolLM2-135M-Instruct {cite:p}`allal2025smollm2`, which a Python package ships with 4-bit
+# weights. Every passage is read once, directly after the beginning of the prompt, so that its keys and values
+# depend neither on the question nor on the other passages; RAG, FiD and kNN-LM use the same ones. In-context
+# retrieval cannot: in one prompt, a passage's keys depend on the passages before it and are computed anew.
 
 # %%
 shape = reader.model.config
@@ -77,9 +81,9 @@ print(
 # %% [markdown]
 # ## The mathematics
 #
-# Write $K_z, V_z$ for the keys and values of passage $z$, and $p_\theta(\cdot \mid C)$ for the model's
-# next-token distribution after a cache $C$, the question and the answer so far, $y_{<t}$. With
-# $p(z \mid x)$ the retriever's softmax over the $k$ passages,
+# Let $K_z, V_z$ be the keys and values of passage $z$, and $p_\theta(\cdot \mid C)$ the model's distribution of
+# the next token after a cache $C$, the question and the answer so far, $y_{<t}$. (Each $K$ below implies its
+# $V$.) With $p(z \mid x)$ the softmax of the retriever's scaled scores over the $k$ passages,
 #
 # $$
 # \begin{aligned}
@@ -91,19 +95,78 @@ print(
 # \end{aligned}
 # $$ (five)
 #
-# In the first line every passage was read after those before it in the prompt: its keys know of them. In the
-# second each was read alone, at the same places; only question and answer see them all. With one passage
-# all lines but the last are the same.
+# In the first line, every passage was read after those before it in the prompt, so its keys depend on them. In
+# the second, each passage was read alone and has the same positions; only question and answer attend to all of
+# them. With one passage, all lines except the last are equal.
 #
-# ## The code
+# ## The core in ten lines
 #
-# The first token of one answer, combined at each place by hand. `reader.read` gives the passages' states,
-# `continuation` the next-token distributions after them.
+# Take a model of one attention layer whose output is directly the distribution over two tokens. Passage 1 has
+# one key and says token 1, passage 2 has one key and says token 2. The query fits passage 1 three times as
+# well as passage 2, and the retriever finds both equally good.
 
 # %%
-question = next(
-    q for q in load_questions("miniwiki", "dev") if q.kind == "plain"
+query = torch.tensor([1.0, 0.0])  # [d]
+keys = torch.tensor([[[np.log(3), 0.0]], [[0.0, 0.0]]]).float()  # [n, T, d]
+values = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # [n, T, V]
+prior = torch.tensor([0.5, 0.5])  # [n]
+
+
+def attend(keys, values):
+    """One query's attention: keys [T, d], values [T, V] -> [V]."""
+    return torch.softmax(keys @ query, dim=0) @ values
+
+
+fused = attend(keys.flatten(0, 1), values.flatten(0, 1))
+each_passage = torch.stack([attend(keys[z], values[z]) for z in (0, 1)])
+print("fused caches:   ", fused.numpy().round(3), list(fused.shape))
+print("sum over passages:", (prior @ each_passage).numpy().round(3))
+
+# %% [markdown]
+# In the fused cache the model's own attention weights the passages, 3 to 1; in the sum the retriever's prior
+# does, 1 to 1. For an answer of two tokens the place of the sum matters as well. Passage 1 gives the tokens the
+# probabilities 0.9 and 0.1, passage 2 gives them 0.1 and 0.9. By hand RAG-Sequence has 0.5 · 0.09 + 0.5 · 0.09 =
+# 0.09, and RAG-Token (0.5 · 0.9 + 0.5 · 0.1)² = 0.25:
+
+# %%
+given = torch.tensor([[0.9, 0.1], [0.1, 0.9]])  # p(y_t | z), [n, |y|]
+sequence = prior @ given.prod(dim=1)
+token = (prior @ given).prod()
+print(f"by hand: sequence {sequence:.3f}, token {token:.3f}")
+for function in (rag.sequence_log_prob, rag.token_log_prob):
+    source = inspect.getsource(function)
+    print(source.replace(f'    r"""{function.__doc__}"""\n', ""))
+of_answer = torch.ones(1, 2)  # both tokens count
+package = [
+    function(given.log()[None], prior.log()[None], of_answer).exp().item()
+    for function in (rag.sequence_log_prob, rag.token_log_prob)
+]
+print("the package: sequence {:.3f}, token {:.3f}".format(*package))
+
+# %% [markdown]
+# ## The code
+#
+# Now SmolLM2: the first token of one answer, combined at each place by hand. `reader.read` returns the
+# passages' states, and `continuation` the distributions of the next token after them. The question is the
+# first of MiniWiki's test questions that in-context retrieval, both RAGs and FiD answer correctly, by the
+# comparison stored below, and whose answer has several tokens.
+
+# %% tags=["hide-input"]
+with gzip.open(
+    "results/smollm2-reading.jsonl.gz", "rt", encoding="utf-8"
+) as lines:
+    before = [json.loads(line) for line in lines]
+ways = ("in-context", "rag-sequence", "rag-token", "fid")
+all_right = next(
+    line["question"]
+    for line in before
+    if all(line["methods"][name]["em"] for name in ways)
+    and len(reader.answer_ids(line["answers"][0])) > 2  # with the end's
 )
+test_questions = list(load_questions("miniwiki", "test"))
+question = next(q for q in test_questions if q.text == all_right)
+
+# %%
 found = retriever.retrieve([question], 3)
 passages = [found[0].passages]
 log_prior = doc_log_probs(found, retriever.score_scale)[0]  # [3]
@@ -137,8 +200,8 @@ for name, log_p in first.items():
     print(f"{name:<12} {said}")
 
 # %% [markdown]
-# RAG-Sequence has no distribution of the next token without those before it, so it is looked at with a whole
-# answer. The two sums over passages, by hand and by the package:
+# RAG-Sequence has no distribution of the next token on its own, because its weights of the passages depend on
+# all tokens before; it is compared on a whole answer. The two sums over passages, by hand and by the package:
 
 # %%
 answer = question.answers[0]
@@ -159,11 +222,11 @@ for name, value in by_hand.items():
 # %% [markdown]
 # ## The method on the index
 #
-# Out of the box a model of this size goes on writing where it should answer. Answered questions at the
-# beginning of the prompt help (`--prompt few-shot`); what helps more is a low-rank *reading adapter*
-# {cite:p}`hu2022lora`, trained once for all methods on MiniWiki's train questions, on one passage half of
-# the time, and on several, one after the other or apart, for the rest (`ragbook train lora`). With it, all
-# methods on eight test questions, here and now:
+# Without training, a model of this size tends to continue the text where it should answer. Answered questions
+# at the beginning of the prompt help (`--prompt few-shot`). What helps more is a low-rank *reading adapter*
+# {cite:p}`hu2022lora`, trained once for all methods on MiniWiki's train questions: half of the time with one
+# passage, otherwise with several, one after the other or apart (`ragbook train lora`). With it, all methods
+# answer eight test questions, here and now:
 
 # %%
 names = [
@@ -174,7 +237,7 @@ names = [
     "rag-token",
     "fid",
 ]
-questions = list(load_questions("miniwiki", "test"))[:8]
+questions = test_questions[:8]
 live = methods.load(names, retriever, verbatim=True, reader="smollm2-reading")
 answers = {method.name: method.answer(questions, 5) for method in live}
 for at, asked in enumerate(questions):
@@ -183,55 +246,51 @@ for at, asked in enumerate(questions):
         print(f"   {name:<13} {answers[name][at].text}")
 
 # %% [markdown]
-# The same questions were among those of the tables below, measured earlier. Are the answers still these?
+# The comparison below has asked the same questions before. Are the answers still the same?
 
 # %%
-with gzip.open(
-    "results/smollm2-reading.jsonl.gz", "rt", encoding="utf-8"
-) as lines:
-    before = [
-        json.loads(line) for _, line in zip(questions, lines, strict=False)
-    ]
-assert [line["question"] for line in before] == [
+assert [line["question"] for line in before[:8]] == [
     asked.text for asked in questions
 ]
 same = [
     answers[name][at].text == line["methods"][name]["text"]
-    for at, line in enumerate(before)
+    for at, line in enumerate(before[:8])
     for name in names
 ]
 print(f"{sum(same)} of {len(same)} answers are the stored ones")
 
 # %% [markdown]
-# ### What each of them leans on
+# ### What each of them relies on
 #
-# One question, five accounts of where its answer came from. RAG's are posteriors, in-context's and FiD's are
-# shares of the last layer's attention, kNN-LM's of the mass of neighbours: different things, laid beside each
-# other and not to be compared by size.
+# The table shows for one question how much each method relied on each passage, in percent. The measures
+# differ, so compare the passages within a row, but not the sizes between rows with different measures.
 
-# %% mystnb={"figure": {"caption": "The weight that each method gives to each of five passages, for the first of the eight questions.", "alt": "Heat map of evidence by method and passage"}}
-shown = retriever.retrieve(questions[:1], 5)[0].ids
-reading = [name for name in names if name != "closed-book"]
-weights = {
-    name: {e.passage_id: e.weight for e in answers[name][0].evidence}
-    for name in reading
-}
-table = pd.DataFrame(weights).T.reindex(columns=list(shown)).fillna(0.0)
-figures.heat_map(
-    table.to_numpy(), rows=reading, columns=list(shown), label="evidence"
-)
+# %%
+at = [asked.text for asked in questions].index(question.text)
+shown = retriever.retrieve([question], 5)[0].ids
+print(question.text, "| gold passage:", question.gold_passage)
+pd.DataFrame(
+    {
+        f"{name}, {EVIDENCE[name]}": {
+            e.passage_id: f"{100 * e.weight:.1f}"
+            for e in answers[name][at].evidence
+        }
+        for name in names
+        if name != "closed-book"
+    }
+).T.reindex(columns=list(shown)).fillna("0.0")
 
 # %% [markdown]
 # ## What is in the weights, and what in the passages
 #
-# All that follows was measured once and stored: the first test questions of MiniWiki, whose order is random,
-# with the dense retriever's five passages or with the gold passage alone; seconds are those of one thread beside
-# other work. kNN-LM's $\lambda$ and temperature for answers are those that were tuned for the bundled language
-# model, the latter scaled to this one's keys; nothing of it was tuned here. First the model as it is, after four
-# answered questions:
+# All that follows was measured once and stored: the first 200 test questions of MiniWiki, whose order is random,
+# with the dense retriever's five passages or with the gold passage alone. Seconds are those of one thread on a
+# machine with other work. kNN-LM has the $\lambda$ and temperature that were tuned for the answers of the
+# bundled language model, the temperature scaled to the size of this model's keys; neither was tuned here. First
+# the model as it is, after four answered questions:
 
 
-# %%
+# %% tags=["hide-input", "stored-smollm2-few-shot"]
 def stored(name: str) -> dict:
     """The results of one comparison."""
     return json.loads(
@@ -248,13 +307,13 @@ print(few_shot["questions"]["n"], "questions, k =", few_shot["k"])
 Comparison(few_shot, [])
 
 # %% [markdown]
-# And with the reading adapter, without answered questions:
+# And with the reading adapter, without answered questions in the prompt:
 
-# %%
+# %% tags=["hide-input", "stored-smollm2-reading"]
 print(reading_ones["questions"]["n"], "questions, k =", reading_ones["k"])
 Comparison(reading_ones, [])
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "stored-smollm2-few-shot", "stored-smollm2-reading"]
 Markdown(
     papers.bullets(
         [
@@ -271,7 +330,7 @@ Markdown(
 # Both beside each other:
 
 
-# %% mystnb={"figure": {"caption": "Exact match of the six methods on SmolLM2, out of the box after four answered questions and with the reading adapter, with 95 % intervals.", "alt": "Exact match of closed-book, in-context, kNN-LM, RAG-Sequence, RAG-Token and FiD on SmolLM2, frozen and with an adapter"}}
+# %% tags=["hide-input", "stored-smollm2-few-shot", "stored-smollm2-reading"] mystnb={"figure": {"caption": "Exact match of the six methods on SmolLM2 with 95 % intervals (n = 200), out of the box after four answered questions and with the reading adapter. The adapter improves the four methods that read passages, and neither kNN-LM nor the closed book.", "alt": "Exact match of closed-book, in-context, kNN-LM, RAG-Sequence, RAG-Token and FiD on SmolLM2, frozen and with an adapter"}}
 def em(results: dict, name: str) -> dict:
     """A method's exact match with its interval, as the figures take it."""
     entry = results["methods"][name]
@@ -289,7 +348,7 @@ figures.grouped(
     "exact match",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "stored-smollm2-few-shot", "stored-smollm2-reading", "stored-smollm2-few-shot-oracle", "stored-smollm2-reading-oracle"]
 best = {
     kind: max(names, key=lambda name, found=found: found["methods"][name]["em"])
     for kind, found in (("few-shot", few_shot), ("reading", reading_ones))
@@ -299,26 +358,29 @@ bound = {
     for kind, found in gold.items()
 }
 Markdown(
-    f"The highest mean out of the box is that of {called(best['few-shot'])}, and with the adapter that of "
-    f"{called(best['reading'])}. With the gold passage alone the highest is "
-    f"{cut_off(bound['few-shot'])} % out of the box and {cut_off(bound['reading'])} % with the adapter: what "
-    "is missing to that is retrieval, and telling the right passage from the others. The closed book answers "
-    f"{cut_off(few_shot['methods']['closed-book']['em'])} %: of what MiniWiki asks, the weights hold little."
+    f"The highest mean is that of {called(best['few-shot'])} out of the box and of {called(best['reading'])} with "
+    f"the adapter. With the gold passage alone, the highest is {cut_off(bound['few-shot'])} % out of the box and "
+    f"{cut_off(bound['reading'])} % with the adapter: what a method answers less than that, it loses in "
+    "retrieval and in telling the gold passage from the others; the rest is lost in reading. The closed book "
+    f"answers {cut_off(few_shot['methods']['closed-book']['em'])} %: the weights hold little of what MiniWiki "
+    f"asks. kNN-LM answers {cut_off(few_shot['methods']['knn-lm']['em'])} and "
+    f"{cut_off(reading_ones['methods']['knn-lm']['em'])} %: as on the bundled model, interpolating the next "
+    "token from a memory does not make a question answerer."
 )
 
 # %% [markdown]
 # ### Fused, or one after the other?
 #
-# The two methods that show all passages at once differ in whether a passage has been read with the others in
-# view. Fused caches have no order of passages, cost no reading anew when the passages change their company,
-# and the model was not made for them: in pretraining every token sees all before it. Does an adapter that has
-# met them make up for it? By the stored paired tests:
+# The two methods that show all passages at once differ in whether a passage is read in view of the others.
+# Fused caches have no order of passages and can be reused in any combination without reading again. But the
+# model was not made for them, because in pretraining every token attends to all tokens before it. Does an
+# adapter that was trained on some fused caches make up for this? By the stored paired tests:
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "stored-smollm2-few-shot", "stored-smollm2-reading"]
 recipe = Recipe()
 Markdown(
-    f"Of the adapter's {recipe.steps} steps, one in "
-    f"{len(recipe.layouts) // recipe.layouts.count(APART)} showed passages so.\n\n"
+    f"One in {len(recipe.layouts) // recipe.layouts.count(APART)} of the adapter's {recipe.steps} steps showed "
+    "fused caches.\n\n"
     + papers.bullets(
         [
             f"{what}: {in_words(found, 'in-context', 'fid')}"
@@ -333,11 +395,11 @@ Markdown(
 # %% [markdown]
 # ### As a language model
 #
-# On MiniWiki's held-out articles, which no index holds (`ragbook perplexity --lm smollm2`): the model alone,
-# with a memory of all of MiniWiki's passages (kNN-LM, $\lambda$ and temperature tuned on other held-out
-# articles), and with the best passage in the prompt.
+# Perplexity on MiniWiki's held-out articles, which are in no index (`ragbook perplexity --lm smollm2`): the
+# model alone; with a datastore of all of MiniWiki's passages (kNN-LM, $\lambda$ and temperature tuned on other
+# held-out articles); and with the best passage in the prompt.
 
-# %%
+# %% tags=["hide-input", "stored-smollm2-language"]
 language = stored("language")
 for name, entry in language.items():
     print(
@@ -347,39 +409,40 @@ print(
     f"{language['base']['tokens']:,} tokens, {language['base']['words']:,} words"
 )
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "stored-smollm2-language"]
 less = {
     kind: cut_off(1 - language["knn-lm"][kind] / language["base"][kind])
     for kind in ("perplexity", "word_perplexity")
 }
 Markdown(
-    f"The memory takes {less['word_perplexity']} % off the perplexity by word and {less['perplexity']} % off that "
-    "by token. The articles are about other subjects than those that it holds; the command gives no interval."
+    f"The datastore lowers the perplexity by {less['word_perplexity']} % per word and by "
+    f"{less['perplexity']} % per token, although the articles are about other subjects than its passages. The "
+    "command gives no interval."
 )
 
 # %% [markdown]
 # ## What its makers report, and what is measured here
 #
-# SmolLM2's report gives no figure for any of these methods; it is a model for devices, whose closed-book
-# knowledge is slight. The papers on these ideas report the same shape as is seen here,
-# with larger models: answers gain from passages in the prompt without any training
-# {cite:p}`ram2023incontext`, and from an ensemble of passages at the next token {cite:p}`shi2024replug`;
-# fused caches fall behind full attention and, once trained for, keep up {cite:p}`ma2025block`. Not tried here
-# is to set the closed book against the passages, as context-aware decoding does {cite:p}`shi2024trusting`.
+# SmolLM2's report gives no figures for these methods; it is a model for devices with little closed-book
+# knowledge. The papers on these ideas use larger models. Like them, we see that answers gain from passages in
+# the prompt without any training {cite:p}`ram2023incontext`, and from an ensemble of passages at the next token
+# {cite:p}`shi2024replug`. Fused caches that are not trained for fall far behind full attention, as
+# {cite:t}`ma2025block` report; but where their model keeps up after training for them, our adapter of a few
+# hundred steps does not. We did not try to contrast the passages with the closed book, as context-aware decoding
+# does {cite:p}`shi2024trusting`.
 #
 # ## Where next
 #
-# Each of these takes one of the places above, or a part of the pipeline that this book keeps fixed,
-# and goes further.
+# Each of these goes further at one of the places above, or in a part of the pipeline that this book keeps
+# fixed.
 #
 # * *The layers in between.* RETRO {cite:p}`borgeaud2022retro` retrieves for every chunk of the text, from a
 #   database of two trillion tokens, and some of the decoder's layers attend to the neighbours through
 #   cross-attention.
 # * *The states.* Atlas {cite:p}`izacard2023atlas` trains FiD and its retriever jointly, before any task,
 #   and compares objectives by which a reader can train a retriever, perplexity distillation among them.
-# * *The next token.* REPLUG {cite:p}`shi2024replug` mixes the distributions of a language model that may
-#   only be called, one call for each passage, as RAG-Token does, and trains the retriever with its
-#   probabilities.
+# * *The next token.* REPLUG {cite:p}`shi2024replug` mixes the distributions of a language model that can only
+#   be called, with one call per passage as in RAG-Token, and trains the retriever with its probabilities.
 # * *The input.* In-Context RALM {cite:p}`ram2023incontext` puts retrieved text before the prompt of a
 #   frozen model, and studies how often to retrieve and how to rerank.
 # * *The cache.* Parallel context windows {cite:p}`ratner2023parallel` give several windows the same
@@ -389,21 +452,121 @@ Markdown(
 #   to retrieve, and whether a passage is relevant and supports what was written.
 # * *The retriever.* ColBERT {cite:p}`khattab2020colbert` keeps a vector for every token and compares
 #   question and passage token by token; a reranker {cite:p}`nogueira2019passage` reads question and
-#   passage together, which is more accurate than comparing two vectors and too slow for a whole corpus,
-#   so that it reorders what a retriever has found.
+#   passage together, which is more accurate than comparing two vectors but too slow for a whole corpus,
+#   and therefore reorders what a retriever has found.
 # * *Long context.* A model with a long context can be given whole documents: {cite:t}`xu2024retrieval`
 #   find that retrieval helps models of either kind and that a short context with retrieval can match a
-#   longer one without, while {cite:t}`liu2024lost` show that what stands in the middle of a long prompt
-#   is used least.
+#   longer one without, while {cite:t}`liu2024lost` show that models make least use of the middle of a
+#   long prompt.
+#
+# ## What to remember
+#
+# On one decoder-only model, in-context retrieval, FiD, RAG-Token, RAG-Sequence and kNN-LM share the weights and
+# differ only in where passages are combined: input, cache, next token, answer, or a memory beside the output.
+# A small pretrained model needs passages, and gains from a little training to read them. Reading each passage
+# apart and summing probabilities needs no new skill of the model; attending to passages that were read apart
+# does, and a short adapter does not fully teach it.
 #
 # ## Exercises
 #
-# 1. Set `k = 1` in `methods.load(...)[i].answer(questions, 1)`. Which methods now say the same, and with the
-#    same probability? Read it off the equations first.
-# 2. Turn the order of the passages around before `read_together` and before `fused`. Which of the two
-#    distributions over the first token changes, and why?
-# 3. Train an adapter by RAG-Token's own likelihood from the reading one
-#    (`ragbook train lora --method rag-token --reader smollm2-reading --steps 30 --out my-adapter`) and compare
-#    it with `ragbook compare --reader my-adapter --methods rag-token`.
-# 4. Where would you combine the evidence of *two* passages that only answer together? Look at the two-passage
-#    questions in `Comparison(...)`.
+# ```{exercise}
+# :label: ex-pretrained-fused
+# Write attention over fused caches: for a query [d] and a list of passages, each with keys [T, d] and values
+# [T, d], the output [d] of attending to all of them at once. The lengths T may differ, and the scores are divided
+# by $\sqrt{d}$.
+# ```
+
+
+# %%
+from exercises import one_pretrained_model as check
+
+
+def my_fused(query, passages):
+    raise NotImplementedError
+
+
+check.fused(my_fused)
+
+# %% [markdown]
+# ```{solution} ex-pretrained-fused
+# :class: dropdown
+# Concatenate all keys and all values, then attend once. The softmax is over all tokens of all passages; a mean
+# of one output per passage would give every passage the same weight. It is written out in
+# `book/solutions/11-one-pretrained-model.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-pretrained-layout
+# Two layouts of passages in a causal model differ in mask and positions. Given the lengths of the passages,
+# return for "together" (one after the other) and "apart" (fused caches) which token may attend to which, a boolean
+# array [T, T] with a row per attending token, and the tokens' positions [T].
+# ```
+
+
+# %%
+def my_layout(lengths, apart):
+    raise NotImplementedError
+
+
+check.layout(my_layout)
+
+# %% [markdown]
+# ```{solution} ex-pretrained-layout
+# :class: dropdown
+# Together, the mask is a lower triangle and the positions count on. Apart, the mask is also zero between tokens of
+# different passages, and the positions begin at 0 in each. It is written out in
+# `book/solutions/11-one-pretrained-model.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-pretrained-one
+# Set `k = 1` in `methods.load(...)[i].answer(questions, 1)`. Which methods now give the same answers with the
+# same probability? Derive it from equation {eq}`five` first.
+# ```
+#
+# ```{solution} ex-pretrained-one
+# :class: dropdown
+# In-context retrieval, FiD, RAG-Token and RAG-Sequence: there is one cache, and its prior is 1. Beam search may
+# still find different answers, because RAG-Sequence scores complete candidates. kNN-LM still interpolates with
+# its memory, and the closed book still has no passage.
+# ```
+#
+# ```{exercise}
+# :label: ex-pretrained-order
+# Reverse the order of the passages before `read_together` and before `fused`. Which of the two distributions over
+# the first token changes, and why?
+# ```
+#
+# ```{solution} ex-pretrained-order
+# :class: dropdown
+# Only that of `read_together`. There the keys of a passage depend on the passages before it and on its position.
+# In fused caches every passage was read alone and has the same positions, and attention is a sum over
+# tokens, in which the order does not matter (up to rounding).
+# ```
+#
+# ```{exercise}
+# :label: ex-pretrained-adapter
+# Train an adapter by RAG-Token's own likelihood, starting from the reading adapter
+# (`ragbook train lora --method rag-token --reader smollm2-reading --steps 30 --out my-adapter`), and compare the
+# two with `ragbook compare --reader my-adapter --methods rag-token`. Which paired test would convince you that
+# it helped?
+# ```
+#
+# ```{solution} ex-pretrained-adapter
+# :class: dropdown
+# Compare both readers on the same questions and use `ragbook diff` on the two results. The interval of the
+# difference must exclude zero, and 200 questions can only show differences of several points.
+# ```
+#
+# ```{exercise}
+# :label: ex-pretrained-two
+# Some questions need *two* passages. At which places of equation {eq}`five` can their evidence meet, and where can
+# it not? Check your answer with the two-passage questions in `Comparison(...)`.
+# ```
+#
+# ```{solution} ex-pretrained-two
+# :class: dropdown
+# In the input and in the cache, the answer's tokens attend to both passages, and in the input the second passage
+# also attends to the first. At the next token, each token can come from another passage, but no single
+# distribution sees both. RAG-Sequence explains the whole answer by one passage.
+# ```
