@@ -30,7 +30,7 @@ from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison
-from ragbook.evaluation.names import EVIDENCE, called
+from ragbook.evaluation.names import EVIDENCE, called, listed
 from ragbook.evaluation.statistics import cut_off
 from ragbook.evaluation.words import in_words, order
 from ragbook.index import build_index
@@ -279,6 +279,28 @@ pd.DataFrame(
         if name != "closed-book"
     }
 ).T.reindex(columns=list(shown)).fillna("0.0")
+
+# %% tags=["remove-input"]
+heaviest = {
+    name: max(answers[name][at].evidence, key=lambda e: e.weight).passage_id
+    for name in names
+    if name != "closed-book"
+}
+on_gold = [n for n, z in heaviest.items() if z == question.gold_passage]
+elsewhere = [
+    f"{called(n)} ({z})"
+    for n, z in heaviest.items()
+    if z != question.gold_passage
+]
+Markdown(
+    f"The largest weight is on the gold passage for {listed([called(n) for n in on_gold])}"
+    + (
+        f", and on another passage for {listed(elsewhere)}. Attention in the last layer shows where a model "
+        "looks, which need not be where its answer comes from."
+        if elsewhere
+        else "."
+    )
+)
 
 # %% [markdown]
 # ## What is in the weights, and what in the passages

@@ -43,7 +43,8 @@ def test_the_first_result_is_the_stored_one():
     low, high = cut_off(min(scores)), cut_off(max(scores))
     assert f"REALM, the two RAGs and FiD answer {low} to {high} % of the questions" in README
     assert f"without passages answers {em(own, 'closed-book')} %" in README
-    assert f"no question answerer, reaches {em(own, 'knn-lm')} %" in README
+    assert f"in one prompt it answers {em(own, 'in-context')} %, and kNN-LM" in README
+    assert f"that is not made for questions, {em(own, 'knn-lm')} %." in README
     for name in FOUR:
         check_claim(own, f"{name} > closed-book")
         check_claim(own, f"{name} > knn-lm")
