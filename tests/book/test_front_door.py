@@ -10,6 +10,7 @@ from pathlib import Path
 import one_question
 import pytest
 
+from ragbook import load_corpus, load_questions
 from ragbook.cli.parser import new_parser
 from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
 from ragbook.evaluation.words import check_claim
@@ -82,6 +83,17 @@ def test_the_length_of_a_passage_is_said_where_own_passages_come_first():
     assert f"read {MAX_INPUT} word pieces" in README
 
 
+def test_the_passages_and_questions_that_are_shown_can_be_read(tmp_path):
+    for name, kind in (("passages.tsv", "text"), ("questions.jsonl", "json")):
+        (shown,) = re.findall(rf"^```{kind}\n(.*?)^```", text_of("README.md"), re.S | re.M)
+        (tmp_path / name).write_text(shown, encoding="utf-8")
+    (passage,) = load_corpus(tmp_path / "passages.tsv")
+    assert (passage.id, passage.title) == ("1", "River Oke")
+    (question,) = load_questions(tmp_path / "questions.jsonl")
+    assert question.answers == ("Ada Fell", "Fell")
+    assert question.answers[0] in passage.text
+
+
 def test_a_question_that_is_shown_is_a_typical_one():
     """The same methods are right on it as on most questions; kNN-LM is not among them."""
     with gzip.open(RESULTS / "predictions.jsonl.gz", "rt", encoding="utf-8") as file:
@@ -113,8 +125,8 @@ def commands():
     """Every `ragbook` command of the README and the page *Run it yourself*, as a list of words."""
     out = []
     for name in ("README.md", "book/run.md"):
-        blocks = re.findall(r"^```\n(.*?)^```", text_of(name), re.S | re.M)
-        joined = "\n".join(blocks).replace("\\\n", " ")
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```", text_of(name), re.S | re.M)
+        joined = "\n".join(block for language, block in blocks if not language).replace("\\\n", " ")
         out += re.findall(r"^(?:\.venv/bin/)?ragbook .*", joined, re.M)
     return [shlex.split(line, comments=True) for line in out]
 
