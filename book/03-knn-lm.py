@@ -3,35 +3,34 @@
 #
 # ## The problem
 #
-# A language model has read that a river rises in some forest, and months of training later the fact
-# has become a small push on a few million weights. {cite:t}`khandelwal2020knnlm` leave the weights
-# alone and keep the reading itself: every context the model has seen, with the word that came next.
-# To predict, the model asks which stored contexts look like the present one.
+# A language model reads once that a river rises in a certain forest. After months of training, that fact
+# is a small change spread over millions of weights. {cite:t}`khandelwal2020knnlm` leave the weights alone
+# and store what was read: every context the model has seen, with the word that came next. To predict a
+# word, the model looks for the stored contexts that are most similar to the present one.
 #
 # ## The idea
 #
-# The *datastore* holds a pair for every token of every passage: the **key** $k_i$ is the model's
-# representation of the context (the input of its last feed-forward network, after the layer norm),
-# the **value** $v_i$ the token that followed. For a context $c_t$, all tokens before $y_t$, with
-# representation $q$, the nearest keys vote for their tokens, and their vote is mixed with the model's
-# own distribution:
+# The *datastore* holds a pair for every token of every passage. The **key** $k_i$ is the model's
+# representation of a context: the input of its last feed-forward network, after the layer norm
+# ({doc}`transformers` explains the parts). The **value** $v_i$ is the token that followed. For a context
+# $c_t$, which is all tokens before $y_t$, with representation $q$, the nearest keys vote for their
+# tokens, and the vote is mixed with the model's own distribution:
 #
 # $$ p_{\text{kNN}}(y_t \mid c_t) \propto \sum_{i:\, v_i = y_t} \exp\left(-\frac{\lVert q - k_i \rVert^2}{T}\right), $$ (knn)
 #
 # $$ p(y_t \mid c_t) = (1 - \lambda)\, p_{\text{LM}}(y_t \mid c_t) + \lambda\, p_{\text{kNN}}(y_t \mid c_t). $$ (interpolation)
 #
 # The passages are combined in the output distribution, after the language model has computed its own.
-# The diagram traces one question of MiniWiki, its three best passages and the numbers of the trained
-# model ({doc}`the first page <index>` has the same for all six methods):
+# The diagram traces one question of MiniWiki with its three best passages and the numbers of the trained
+# model ({doc}`the first page <index>` has the same diagram for all six methods):
 #
 # ![kNN-LM: the pairs of three passages give the next token a distribution, which is mixed with the model's](diagrams/knn-lm.svg)
 #
-# The paper's formula has $T = 1$; with keys of another scale another temperature is better. Distances
-# are *squared*, and probabilities are mixed, not logits: two places where public implementations
-# differ from the paper.
+# The paper's formula has $T = 1$; if the keys have another scale, another temperature works better. Public
+# implementations differ from the paper in two places: distances are *squared*, and the mixture is of
+# probabilities and not of logits.
 
 # %%
-import inspect
 import json
 import math
 import tempfile
@@ -43,12 +42,17 @@ import torch
 from experiments import figures, interactive
 from experiments.examples import example
 from experiments.report import relative
+from experiments.sentences import perplexity_changed
+from experiments.source import shown
+from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions
 from ragbook.corpus import Corpus, miniwiki
+from ragbook.evaluation.names import listed
 from ragbook.evaluation.perplexity import contexts_of, look_up, prompted
 from ragbook.index import build_index
 from ragbook.index.datastore import build_datastore
+from ragbook.index.neighbours import exact
 from ragbook.methods import knn_lm
 from ragbook.methods.knn_lm.text import OpenKnnLM
 from ragbook.models import (
@@ -65,52 +69,82 @@ measured, real = (
     for name in ("language", "wikitext")
 )
 
-print(inspect.getsource(knn_lm.knn_log_probs).split('"""')[-1])
-print(inspect.getsource(knn_lm.interpolate).split('"""')[-1])
-
 # %% [markdown]
-# Three neighbours at distances 0, 1 and 1 by hand, two of them voting for token 2:
-
-# %%
-distances, tokens = torch.tensor([[0.0, 1.0, 1.0]]), torch.tensor([[0, 2, 2]])
-print(
-    knn_lm.knn_log_probs(distances, tokens, vocab_size=4).exp().numpy().round(3)
-)
-w = np.exp([0, -1, -1])
-print(np.array([w[0], 0, w[1] + w[2], 0]).round(3) / w.sum().round(3))
-
-# %% [markdown]
-# ## Nothing is written out over the vocabulary
+# ## The method in ten lines
 #
-# A perplexity needs the probability of one token at each place, the one that came. Of the memory that
-# is a sum over k neighbours: $O(k)$ for each token, where the distribution over the vocabulary would
-# take thirty thousand numbers. And what the neighbours are does not depend on $\lambda$, $T$ or k: with
-# their distances kept, and whether each has the right token, a whole grid of settings costs less than
-# the model's own pass.
+# A memory of three contexts in two dimensions, and a vocabulary of four tokens. The first key equals the
+# query; the other two lie at distance 1. Each neighbour's weight is $e^0 = 1$ or $e^{-1} = 0.368$, divided
+# by their sum 1.736.
 
 # %%
-print(inspect.getsource(knn_lm.knn_target_log_prob).split('"""')[-1])
-distances, hits = (
-    torch.tensor([[0.5, 1.0, 4.0]]),
-    torch.tensor([[False, True, True]]),
-)
-base = torch.tensor([0.01]).log()
-cells = knn_lm.grid(
-    base,
-    [distances],
-    [hits],
+keys = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+values = torch.tensor([0, 2, 2])
+q = torch.tensor([0.0, 0.0])
+p_lm = torch.tensor([0.1, 0.2, 0.3, 0.4])
+T, lam = 1.0, 0.5
+
+distances = (q - keys).square().sum(1)
+weights = torch.exp(-distances / T)
+weights = weights / weights.sum()
+p_knn = torch.zeros(4).index_add(0, values, weights)
+p = (1 - lam) * p_lm + lam * p_knn
+
+print("distances [k] =", tuple(distances.shape), distances.numpy())
+print("weights   [k] =", tuple(weights.shape), weights.numpy().round(3))
+print("p_kNN     [V] =", tuple(p_knn.shape), p_knn.numpy().round(3))
+print("p_LM      [V] =", tuple(p_lm.shape), p_lm.numpy())
+print("p         [V] =", tuple(p.shape), p.numpy().round(3))
+
+# %% [markdown]
+# The model alone would say token 3, the memory alone token 0, and the mixture says token 2: the only one
+# that both find probable. The package does the same for a batch of $N$ contexts, in logarithms:
+
+# %%
+print(shown(knn_lm.knn_log_probs), "\n")
+print(shown(knn_lm.interpolate))
+
+# %%
+log_knn = knn_lm.knn_log_probs(distances[None], values[None], vocab_size=4)
+log_p = knn_lm.interpolate(p_lm.log()[None], log_knn, lam)
+print("log p [N, V] =", tuple(log_p.shape), log_p.exp().numpy().round(3))
+print("as by hand:", torch.allclose(log_p.exp()[0], p))
+
+# %% [markdown]
+# ## Perplexity needs one token's probability
+#
+# To compute a perplexity, only the probability of the token that did come is needed at each position. The
+# memory's part of it is a sum over $k$ neighbours, $O(k)$ per token, whereas the whole distribution would
+# have thirty thousand entries. Nor does the search depend on $\lambda$, $T$ or a smaller $k$. Once the
+# distances are stored, and for each neighbour whether its token is the right one, a whole grid of settings
+# costs less than the model's own pass.
+
+# %%
+print(shown(knn_lm.knn_target_log_prob))
+
+# %% [markdown]
+# One context with three neighbours, of which the second and the third have the right token, and a model
+# that gives that token 0.01. With $k = 3$ and $T = 1$ the memory gives it
+# $(e^{-1} + e^{-4}) / (e^{-0.5} + e^{-1} + e^{-4}) = 0.389$, and $\lambda = 0.5$ makes that
+# $0.005 + 0.1945 = 0.1995$. With $k = 1$ the only neighbour is wrong.
+
+# %%
+grid = knn_lm.grid(
+    torch.tensor([0.01]).log(),
+    [torch.tensor([[0.5, 1.0, 4.0]])],
+    [torch.tensor([[False, True, True]])],
     lams=(0.0, 0.5),
     temperatures=(1.0, 10.0),
     ks=(1, 3),
 )
-print(cells.exp().numpy().round(4))  # [k, T, lambda]
+print("[k, T, lambda] =", tuple(grid.shape))
+print(grid.exp().numpy().round(4))
 
 # %% [markdown]
-# ## A memory, and what each neighbour said
+# ## A memory, and what each neighbour says
 #
-# A small datastore: MiniWiki's articles on waters, mountains and islands. Every neighbour leads back
-# to its passage, so one can read over the model's shoulder. The next word after an unfinished
-# sentence, from the six nearest contexts of the memory:
+# A small datastore holds MiniWiki's articles on waters, mountains and islands. Each neighbour belongs to
+# a passage, so a prediction can be traced to its sources. Here are the six stored contexts nearest to an
+# unfinished sentence, each with the token that followed it and its share of $p_{\text{kNN}}$:
 
 # %%
 families = {
@@ -127,40 +161,62 @@ folder = Path(tempfile.mkdtemp())
 datastore = build_datastore(
     Corpus("landscapes", passages), folder / "store", lm, progress=False
 )
-print(
-    f"{len(passages)} passages, {len(datastore):,} pairs, keys {datastore.keys.dtype}"
-)
+print(f"{len(passages)} passages, {len(datastore):,} pairs")
+print("keys  ", datastore.keys.shape, datastore.keys.dtype)
+print("values", datastore.values.shape, datastore.values.dtype)
+
+# %%
 tuned = manifest()["perplexity"]
 memory = OpenKnnLM(lm, datastore, **tuned)
 unfinished = "The Danube rises in the Black Forest and flows into the Black"
+near = memory.neighbours(unfinished, shown=6)
 pd.DataFrame(
     [
         {
             "share": round(n.weight, 3),
             "context": f"... {n.context}",
-            "said": n.token,
+            "token": n.token,
+            "passage": n.passage.id,
         }
-        | {"passage": n.passage.id}
-        for n in memory.neighbours(unfinished, shown=6)
+        for n in near
     ]
 )
 
 # %% [markdown]
-# What the model expects there, alone and with the memory, and what it writes; the evidence is the
-# mass that each passage's neighbours gave to the words written.
+# The continuation by the model alone, with the memory at the tuned weight, and with a much larger one. The
+# evidence is each passage's share of the probability that the neighbours gave to the words written.
 
 # %%
+written = {}
 for lam in (0.0, tuned["lam"], 0.9):
-    written = OpenKnnLM(lm, datastore, lam, tuned["temperature"]).write(
+    continued = OpenKnnLM(lm, datastore, lam, tuned["temperature"]).write(
         unfinished, length=8
     )
-    first = written.evidence[0] if written.evidence else None
-    said = (
-        "no neighbour"
-        if first is None
-        else f"{first.passage_id} {first.weight:.2f}"
+    written[lam] = continued.text
+    best = (
+        f"{continued.evidence[0].passage_id} {continued.evidence[0].weight:.2f}"
+        if continued.evidence
+        else "no neighbour"
     )
-    print(f"lambda = {lam:.1f}: ... Black {written.text!r:<42} {said}")
+    print(f"lambda = {lam:.1f}: ... Black {continued.text!r:<42} {best}")
+
+# %% tags=["remove-input"]
+share = {
+    token: sum(n.weight for n in near if n.token == token)
+    for token in ("forest", "sea")
+}
+wrong = [f"{lam:.1f}" for lam in written if written[lam].startswith("forest")]
+Markdown(
+    f"The Danube flows into the Black *Sea*. Of these six neighbours, those that say *forest* have "
+    f"{share['forest']:.2f} of the vote and those that say *sea* {share['sea']:.2f}"
+    + (
+        f", so with lambda = {listed(wrong)} the text sends the river into the Black Forest. "
+        if wrong
+        else ". "
+    )
+    + "The memory stores contexts and not facts: what precedes *Black* in the sentence about the "
+    "river's source is as similar to this beginning as what precedes it in the one about its mouth."
+)
 
 # %% [markdown]
 # The next token once more, from the 64 nearest contexts, with both settings to move. At $\lambda = 0$ the
@@ -178,37 +234,45 @@ interactive.next_token(
 )
 
 # %% [markdown]
-# A sentence of a held-out article, token by token: where the memory knows better than the model, and
-# where it does not.
+# Next, the first sentence of a held-out article, token by token: where the memory knows better than the
+# model, and where it does not.
 
-# %% mystnb={"figure": {"caption": "What the memory adds to the log-probability of each token of a held-out passage's beginning, in nats.", "alt": "Heat map of log-probabilities by token, of the model alone and with the memory"}}
-article = next(
+# %% mystnb={"figure": {"caption": "Log-probability of each token at the beginning of a held-out passage, by the model alone (base) and with the memory, in nats.", "alt": "Heat map of log-probabilities by token, of the model alone and with the memory"}}
+landscapes = [
     a for a in miniwiki.heldout("test") if a.family == "heldout-geography"
-)
+]
+article = landscapes[0]
 (contexts,) = contexts_of([article.passages[0].text], lm, progress=False)
 ((distances, hits, _),) = look_up([contexts], datastore, 1024)
 neighbours = knn_lm.knn_target_log_prob(distances, hits, tuned["temperature"])
 with_memory = knn_lm.interpolate(contexts.base, neighbours, tuned["lam"])
 some = slice(0, 14)
-rows = torch.stack([contexts.base, with_memory, with_memory - contexts.base])[
-    :, some
-]
+rows = torch.stack([contexts.base, with_memory])[:, some]
 pieces = lm.tokenizer.convert_ids_to_tokens(contexts.targets[some].tolist())
-figures.heat_map(
-    rows.numpy(), ["base", "with memory", "gain"], pieces, "log p, nats"
+figures.heat_map(rows.numpy(), ["base", "with memory"], pieces, "log p, nats")
+
+# %% tags=["remove-input"]
+gain = (with_memory - contexts.base)[some]
+best, worst = int(gain.argmax()), int(gain.argmin())
+Markdown(
+    f"The memory makes {int((gain > 0).sum())} of these {len(gain)} tokens more probable. It helps most "
+    f"with *{pieces[best]}* ({gain[best]:+.1f} nats) and costs most at *{pieces[worst]}* "
+    f"({gain[worst]:+.1f}). The cost is bounded: where no neighbour has the right token, it is "
+    f"$-\\log(1 - \\lambda)$ = {-math.log(1 - tuned['lam']):.2f} nats."
 )
 
 # %% [markdown]
 # ## On held-out text
 #
-# Articles that no memory holds and no training saw, scored by one model in four ways: alone; with
-# the datastore of all of MiniWiki; with that and a weight $\lambda(c_t)$ of its own for each context, a
-# logistic regression on what is known before the token comes (how near the neighbours are, whether
-# they agree, how sure the model is); and *in context*, a passage that BM25 finds for each window put
-# into the prompt {cite:p}`ram2023incontext`. Every setting was fitted to other articles; the adaptive weight's
-# figure on those is cross-fitted by article. Intervals are over articles.
+# The following articles are in no memory and were not used in training. One model scores them in four
+# ways: alone; with the datastore of all of MiniWiki; with that datastore and a separate weight
+# $\lambda(c_t)$ for each context, given by a logistic regression on what is known before the token comes
+# (how near the neighbours are, whether they agree, how certain the model is); and *in context*, with a
+# passage that BM25 finds for each window put into the prompt {cite:p}`ram2023incontext`. Every setting was
+# fitted to other articles; on those, the figure for the adaptive weight is cross-fitted by article.
+# Intervals are over articles.
 
-# %%
+# %% tags=["hide-input", "stored-language"]
 settings, test = measured["settings"], measured["test"]
 print(
     f"{test['base']['articles']} articles, {test['base']['tokens']:,} tokens; ",
@@ -226,7 +290,9 @@ pd.DataFrame(
     {
         name: {
             "perplexity": f"{row['perplexity']:.1f}",
-            "to the base (%)": relative(row["difference"], row["ci95"]),
+            "relative to the base (%)": relative(
+                row["difference"], row["ci95"]
+            ),
             "on the other articles": f"{settings['dev'][name]:.1f}"
             if name in settings["dev"]
             else "",
@@ -235,55 +301,99 @@ pd.DataFrame(
     }
 ).T
 
-# %%
+# %% tags=["hide-input", "stored-language"]
 difference, interval = test["adaptive"]["from_knn_lm"]
 print("adaptive to fixed weight (%)", relative(difference, interval))
 for feature, weight in settings["weights"].items():
     print(f"{weight:+.2f}  {feature}")
 
+# %% tags=["remove-input", "stored-language"]
+Markdown(
+    f"{perplexity_changed('The memory', test['knn-lm']['difference'], test['knn-lm']['ci95'])}. "
+    f"{perplexity_changed('A separate weight for each context', difference, interval, further=True)}: "
+    "for one model and one kind of text, one weight fits nearly everywhere. "
+    f"{perplexity_changed('A passage in the prompt', test['in-context']['difference'], test['in-context']['ci95'])}. "
+    "A large model has learnt to look back for what it is about to say. This small one saw some "
+    "passages after a neighbour in training, and its few hundred steps did not teach it to use "
+    "them. The memory needs no such skill, only that similar contexts have similar keys."
+)
+
 # %% [markdown]
-# The memory takes about a quarter off the perplexity. A weight of its own for each context adds next
-# to nothing to that, and its interval holds zero: where one model meets one kind of text, one weight
-# fits nearly everywhere. *In context* the same passages do harm. A large model has learnt to
-# look back for what it is about to say; this small one was shown some passages after a neighbour in
-# training, and its few hundred steps did not teach it to profit. The memory asks for no such skill: it
-# only needs contexts that are alike to have keys that are near.
-#
-# The same prompts and the same search, here on one article and with the small memory of above:
+# The same prompts and the same search, computed here on the held-out articles about landscapes and with the
+# small memory from above:
 
 # %%
-text = ["\n".join(p.text for p in article.passages)]
-one = contexts_of(text, lm, progress=False)
-((distances, hits, _),) = look_up(one, datastore, 1024)
-knn = knn_lm.knn_target_log_prob(distances, hits, tuned["temperature"])
+texts = ["\n".join(p.text for p in a.passages) for a in landscapes]
+scored = contexts_of(texts, lm, progress=False)
+found = look_up(scored, datastore, 1024)
+base = torch.cat([one.base for one in scored])
+distances, hits = zip(*(one[:2] for one in found), strict=True)
+
+
+def perplexity(log_probs):
+    return math.exp(-log_probs.double().mean())
+
+
+def with_vote(distances, hits, lam=tuned["lam"], T=tuned["temperature"]):
+    vote = knn_lm.knn_target_log_prob(torch.cat(distances), torch.cat(hits), T)
+    return knn_lm.interpolate(base, vote, lam)
+
+
 ways = {
-    "base": one[0].base,
-    "knn-lm": knn_lm.interpolate(one[0].base, knn, tuned["lam"]),
-    "in-context": prompted(text, corpus, lm, progress=False)[0],
+    "base": base,
+    "knn-lm": with_vote(distances, hits),
+    "in-context": torch.cat(prompted(texts, corpus, lm, progress=False)),
 }
-print(f"{article.title!r}, {len(one[0].base)} tokens")
+print(", ".join(a.title for a in landscapes), f"- {len(base):,} tokens")
 for name, log_probs in ways.items():
-    print(f"{name:<11} perplexity {math.exp(-log_probs.double().mean()):.1f}")
+    print(f"{name:<11} perplexity {perplexity(log_probs):.1f}")
 
 # %% [markdown]
-# ## What moves it
+# ## What affects it
 #
-# **Weight and temperature.** With $T$ too small only the nearest neighbour speaks; with $T$ too large
-# all speak alike. $\lambda = 0$ is the model itself, $\lambda$ near 1 the memory nearly alone.
+# **Weight and temperature.** If $T$ is too small, only the nearest neighbour has a vote; if it is too
+# large, all votes are equal. With $\lambda = 0$ the model is alone, with $\lambda$ near 1 the memory nearly
+# is.
 
-# %% mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles for tuning, for every weight of the memory and every temperature.", "alt": "Heat map of log-perplexity over lambda and temperature with a valley"}}
+# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles used for tuning, for every weight of the memory and every temperature.", "alt": "Heat map of log-perplexity over lambda and temperature with a valley"}}
 surface = measured["surface"]
 figures.heat_map(
     np.log(surface["perplexity"])[:, :9],
     rows=[f"T = {t:g}" for t in surface["temperatures"]],
-    columns=[f"{lam:g}" for lam in surface["lams"][:9]],
+    columns=[f"lambda {lam:g}" for lam in surface["lams"][:9]],
     label="nats a token",
 )
 
 # %% [markdown]
-# **Neighbours.** The best cell of that surface, for every k:
+# The same surface for the landscapes and the small memory, from the distances that were found above:
 
-# %% mystnb={"figure": {"caption": "Perplexity on the articles for tuning against the number of neighbours, each with its best weight and temperature.", "alt": "A falling curve of perplexity over k"}}
+# %%
+lams, temperatures = (
+    (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
+    (1.0, 3.0, 10.0, 100.0),
+)
+small = knn_lm.grid(base, distances, hits, lams, temperatures, ks=(1, 16, 1024))
+pd.DataFrame(
+    torch.exp(-small[-1]).numpy().round(1),
+    index=[f"T = {t:g}" for t in temperatures],
+    columns=[f"lambda {lam:g}" for lam in lams],
+)
+
+# %% tags=["remove-input", "stored-language"]
+large = np.array(surface["perplexity"])
+row, column = np.unravel_index(large.argmin(), large.shape)
+t, j = divmod(int(small[-1].argmax()), len(lams))
+Markdown(
+    f"On the {settings['dev_articles']} articles used for tuning ({settings['dev_tokens']:,} tokens), "
+    f"the large memory is best at T = {surface['temperatures'][row]:g} and lambda = "
+    f"{surface['lams'][column]:g}. The small one is best at T = {temperatures[t]:g} and lambda = "
+    f"{lams[j]:g} on its {len(landscapes)} articles."
+)
+
+# %% [markdown]
+# **Neighbours.** The best cell of either surface for every $k$, first stored, then computed here:
+
+# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "Perplexity on the articles used for tuning against the number of neighbours, each with its best weight and temperature.", "alt": "A falling curve of perplexity over k"}}
 figures.lines(
     {"knn-lm": {float(k): v for k, v in surface["ks"].items()}},
     "k, neighbours",
@@ -291,11 +401,15 @@ figures.lines(
     log=True,
 )
 
-# %% [markdown]
-# **How much is remembered.** The paper's growth curve: the more pairs, the lower the perplexity, and
-# the more weight the memory earns. Samples of the passages, each tuned anew on the other articles:
+# %%
+for k, of_k in zip((1, 16, 1024), small, strict=True):
+    print(f"k = {k:<5} perplexity {math.exp(-of_k.max()):.1f}")
 
-# %% mystnb={"figure": {"caption": "Perplexity on held-out text against the size of the datastore.", "alt": "A falling curve of perplexity over the number of pairs, below the base model's line"}}
+# %% [markdown]
+# **Size of the memory.** In the paper's growth curve, more pairs mean a lower perplexity and a larger
+# $\lambda$. Here are samples of the passages, each tuned again on the other articles:
+
+# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "Perplexity on held-out text against the size of the datastore: it falls with every enlargement, and the base model is above it throughout.", "alt": "A falling curve of perplexity over the number of pairs, below the base model's line"}}
 grown = measured["growth"]
 for row in grown:
     print(
@@ -309,34 +423,53 @@ curves = {
 figures.lines(curves, "pairs in the datastore", "perplexity", log=True)
 
 # %% [markdown]
-# **How far back a key looks.** Each passage is read by itself, title first, so its keys depend on
-# nothing else: a passage can be taken out, or replaced, without touching the others, and the same
-# passage has the same keys in every memory. With whole articles as contexts instead, in windows that
-# overlap by half:
+# The small memory can be made smaller still: the landscapes with its first quarter, its first half and all
+# of it, at the same $\lambda$ and $T$:
 
 # %%
+for size in (len(datastore) // 4, len(datastore) // 2, len(datastore)):
+    part = look_up(
+        scored,
+        datastore,
+        1024,
+        search=lambda queries, k, n=size: exact(datastore.keys[:n], queries, k),
+    )
+    near_part, hit_part = zip(*(one[:2] for one in part), strict=True)
+    print(
+        f"{size:>6,} pairs  perplexity {perplexity(with_vote(near_part, hit_part)):.1f}"
+    )
+
+# %% [markdown]
+# **Length of the context.** Each passage is read by itself, title first, so its keys depend on nothing
+# else. It can be removed or replaced without changing the others, and it has the same keys in every
+# datastore. The alternative is to read whole articles, in windows that overlap by half:
+
+# %% tags=["hide-input", "stored-language"]
 whole = measured["whole articles"]
 print(f"whole articles: perplexity {whole['perplexity']:.1f}, ", end="")
 print(
-    f"to passages by themselves (%) {relative(whole['difference'], whole['ci95'])}"
+    f"relative to single passages (%) {relative(whole['difference'], whole['ci95'])}"
+)
+
+# %% tags=["remove-input", "stored-language"]
+Markdown(
+    f"{perplexity_changed('Reading whole articles', whole['difference'], whole['ci95'], further=True)}: most "
+    "of what makes two contexts similar comes shortly before them."
 )
 
 # %% [markdown]
-# Longer contexts help, by less than one per cent: most of what makes two places alike stands close
-# before them.
-#
-# **Exact or quantised.** At the paper's scale no search is exact: the keys lie in cells, and of each
-# only a code of 64 bytes is looked at (Faiss's IVF-PQ). Its errors are of two kinds, neighbours that
-# are missed and distances that are wrong. The second kind is mended by computing the found
-# neighbours' distances from the stored keys.
+# **Exact or approximate.** At the paper's scale no search is exact: the keys are divided into cells, and
+# each is compressed to a code of 64 bytes (Faiss's IVF-PQ, {doc}`09-scale`). This makes two kinds of error.
+# Neighbours are missed because their cell is not searched, and distances are wrong because they are those
+# of the codes. The second kind can be corrected by computing the distances again from the stored keys.
 
-# %%
+# %% tags=["hide-input", "stored-language"]
 searched = measured["approximate search"]
 print(f"exact search: perplexity {searched['exact']:.2f}")
 pd.DataFrame(
     [
         {
-            "cells looked into": row["probes"],
+            "cells searched": row["probes"],
             "distances": "of the keys" if row["recomputed"] else "of the codes",
             "recall of the neighbours": f"{row['recall']:.3f}",
             "perplexity": f"{row['perplexity']:.2f}",
@@ -345,45 +478,70 @@ pd.DataFrame(
     ]
 )
 
+# %% tags=["remove-input", "stored-language"]
+by = {
+    (row["probes"], row["recomputed"]): row for row in searched["approximate"]
+}
+few, many = min(by)[0], max(by)[0]
+cost = {cell: row["perplexity"] - searched["exact"] for cell, row in by.items()}
+recovered = {
+    probes: math.floor(100 * (1 - cost[probes, True] / cost[probes, False]))
+    for probes in (few, many)
+}
+Markdown(
+    f"With {few} cells, {100 * (1 - by[few, True]['recall']):.0f} % of the neighbours are missed, which "
+    f"raises the perplexity by {cost[few, False]:.1f}; computing distances again recovers "
+    f"{recovered[few]} % of that. With {many} cells, {100 * (1 - by[many, True]['recall']):.0f} % are missed, "
+    f"the perplexity rises by {cost[many, False]:.1f}, and {recovered[many]} % are recovered."
+)
+
 # %% [markdown]
-# Neighbours that are missed cost the most: with four cells more than half of them are, and the right
-# distances of the rest help nothing. With 32 cells recomputing gives back about half of what the
-# approximate search had cost.
-#
 # ## Real text, and another domain
 #
-# WikiText-2's validation split has sixty real articles: the first fifty are memory and training text,
-# the other ten are measured (`python -m book.experiments.knn_lm_real_text FILE OUT`). The bundled model was
-# trained on MiniWiki, and its tokens of such text are far more surprising. It can be given a memory
-# of the new domain without any training, it can be trained on the fifty articles, or both.
+# WikiText-2's validation split has sixty real articles. The first fifty are memory and training text, the
+# other ten are scored (`python -m book.experiments.knn_lm_real_text FILE OUT`). The bundled model was
+# trained on MiniWiki, and real articles are far harder for it to predict. It can be given a memory of the
+# new domain without any training, it can be trained on the fifty articles, or both.
 
-# %%
-test, memory_of = real["bundled"]["test"], real["articles"]["memory"]
+# %% tags=["hide-input", "stored-wikitext"]
+test_real, memory_of = real["bundled"]["test"], real["articles"]["memory"]
 print(
-    f"{memory_of} articles remembered, {real['bundled']['pairs']:,} pairs; measured on ",
+    f"memory of {memory_of} articles, {real['bundled']['pairs']:,} pairs; measured on ",
     end="",
 )
-print(f"{test['base']['articles']}, {test['base']['tokens']:,} tokens")
+print(
+    f"{test_real['base']['articles']} articles, {test_real['base']['tokens']:,} tokens"
+)
 rows = {}
 for name in ("bundled", "adapted"):
     for way, row in real[name]["test"].items():
         rows[f"{name}, {way}"] = {
             "perplexity": f"{row['perplexity']:.1f}",
-            "to its base (%)": relative(row["difference"], row["ci95"]),
+            "relative to its base (%)": relative(
+                row["difference"], row["ci95"]
+            ),
         }
 print(
     "trained to untrained base (%)", relative(*real["adapted"]["from_bundled"])
 )
 pd.DataFrame(rows).T
 
-# %% [markdown]
-# Untrained, the memory takes two fifths off. Training on the same articles takes more, and the memory
-# still takes nearly a tenth off what is left: what was read once is not all in the weights.
-#
-# The memory alone, no training: either text with either memory, each weight tuned on that text's
-# articles for tuning. A memory of the wrong domain brings little, and does no harm: its weight falls.
+# %% tags=["remove-input", "stored-wikitext"]
+untrained, adapted_row = (
+    real[name]["test"]["knn-lm"] for name in ("bundled", "adapted")
+)
+Markdown(
+    f"{perplexity_changed('Without training, the memory', untrained['difference'], untrained['ci95'])}. "
+    f"{perplexity_changed('Training on the same articles', *real['adapted']['from_bundled'])}. "
+    f"{perplexity_changed('After that training, the memory', adapted_row['difference'], adapted_row['ci95'], further=True)}: "
+    "the weights did not keep everything that was read."
+)
 
-# %%
+# %% [markdown]
+# Now the memory alone, without training: either text with either memory, $\lambda$ and $T$ tuned on
+# articles of that text. A memory of the wrong domain helps little, and the tuned weight falls with its use.
+
+# %% tags=["hide-input", "stored-wikitext"]
 pairs = {
     ("MiniWiki", "MiniWiki"): real["miniwiki, own memory"],
     ("MiniWiki", "WikiText"): real["miniwiki, the file's memory"],
@@ -394,28 +552,28 @@ pd.DataFrame(
     [
         {
             "text": text,
-            "memory": memory,
-            "lambda": found["settings"]["lam"],
-            "perplexity": f"{found['test']['knn-lm']['perplexity']:.1f}",
-            "to the base (%)": relative(
-                found["test"]["knn-lm"]["difference"],
-                found["test"]["knn-lm"]["ci95"],
+            "memory": memory_text,
+            "lambda": each["settings"]["lam"],
+            "perplexity": f"{each['test']['knn-lm']['perplexity']:.1f}",
+            "relative to the base (%)": relative(
+                each["test"]["knn-lm"]["difference"],
+                each["test"]["knn-lm"]["ci95"],
             ),
         }
-        for (text, memory), found in pairs.items()
+        for (text, memory_text), each in pairs.items()
     ]
 )
 
 # %% [markdown]
 # ## Answering questions
 #
-# To stand beside the other methods, kNN-LM answers from the same k passages: the neighbours are
-# searched among *their* contexts. The question is the prompt, and the answer is continued token by
-# token. A small language model answers badly this way: nothing taught its representations that a
-# question and the sentence that answers it belong together. What the memory changes is how probable
-# the right answer becomes. Where the interpolation itself is trained, keys and all
-# {cite:p}`zhong2022trime`, that can be learnt: the last line is of the model so adapted, for as many
-# steps as the other methods have their own training (`ragbook.training.reader.memory`).
+# To be comparable with the other methods, kNN-LM answers from the same k passages: neighbours are searched
+# among *their* contexts. The question is the prompt, and the answer is its continuation, token by token. A
+# small language model answers badly this way, because nothing taught it to represent a question and the
+# sentence that answers it alike. What the memory changes is the probability of the right answer. If the
+# interpolation itself is trained, keys included {cite:p}`zhong2022trime`, the representations can be
+# learnt: the last line is a model adapted in this way, for as many steps as the other methods are
+# trained by their own objective (`ragbook.training.reader.memory`).
 
 # %%
 index = build_index(
@@ -424,66 +582,80 @@ index = build_index(
 retriever = DenseRetriever(index, load_encoder())
 dev = list(load_questions("miniwiki", "dev"))
 questions = dev[:24]
-answers = [q.answers[0] for q in questions]
+answers = [question.answers[0] for question in questions]
 tuned, adapted = manifest()["knn_lm"], load_adapted_language_model()
 assert adapted is not None
-for name, base, lam, temperature in (
+nats = {}
+for name, model, lam, temperature in (
     ("the model", lm, 0.0, tuned["shared"]["temperature"]),
     ("with a memory", lm, *tuned["shared"].values()),
     ("adapted to it", adapted, *tuned["own"].values()),
 ):
-    method = knn_lm.KnnLM(base, retriever, lam, temperature)
-    nll = -method.log_prob(questions, answers, k=5).double().mean().item()
-    print(f"{name}, lambda = {lam:.2f}: {nll:.1f} nats for the right answer")
-method = knn_lm.KnnLM(lm, retriever, *tuned["shared"].values())
+    method = knn_lm.KnnLM(model, retriever, lam, temperature)
+    nats[name] = -method.log_prob(questions, answers, k=5).double()
+    print(
+        f"{name}, lambda = {lam:.2f}: {nats[name].mean():.1f} nats for the right answer"
+    )
 
-# %% mystnb={"figure": {"caption": "Which passage's neighbours spoke for the right answer: the evidence of kNN-LM for the first dev question whose gold passage is found but not ranked first, and whose answer has several tokens.", "alt": "Bars of the neighbours' mass by passage"}}
+# %% tags=["remove-input"]
+alone, with_pairs, trained = nats.values()
+Markdown(
+    f"These are means of n = {len(questions)} dev questions. The memory makes the right answer more "
+    f"probable for {int((with_pairs < alone).sum())} of them; the adapted model makes it more probable "
+    f"than that for {int((trained < with_pairs).sum())}."
+)
+
+# %% mystnb={"figure": {"caption": "The evidence of kNN-LM: which passage's neighbours voted for the right answer. The question is the first dev question whose gold passage is found but not ranked first, and whose answer has several tokens.", "alt": "Bars of the neighbours' mass by passage"}}
+method = knn_lm.KnnLM(lm, retriever, *tuned["shared"].values())
 question = example(retriever, dev, lm.tokenizer)
-found = retriever.retrieve([question], 5)[0]
+retrieved = retriever.retrieve([question], 5)[0]
 tokens = lm.tokenizer(question.answers[0], add_special_tokens=False)[
     "input_ids"
 ]
-stored = method.datastore(found)
+stored = method.datastore(retrieved)
 _, distances, hits = method.neighbours(question, tokens, stored)
 mass = knn_lm.passage_mass(distances, hits, stored[2], 5, method.temperature)
 print(question.text, "|", question.answers[0], "|", question.gold_passage)
 figures.bars(
-    dict(zip(found.ids, mass.tolist(), strict=True)),
+    dict(zip(retrieved.ids, mass.tolist(), strict=True)),
     "share of the neighbours' mass",
 )
 
 # %% [markdown]
 # ## What the paper had
 #
-# Perplexities on WikiText-103 ({cite:t}`khandelwal2020knnlm`, table 1: a Transformer of 247 million
-# parameters, a datastore of 103 million pairs, k = 1024, $\lambda = 0.25$) beside the two texts here:
+# The paper's perplexities on WikiText-103 ({cite:t}`khandelwal2020knnlm`, table 1: a Transformer of 247
+# million parameters, a datastore of 103 million pairs, k = 1024, $\lambda = 0.25$):
 #
 # | | validation | test |
 # |---|---|---|
 # | base | 17.96 | 18.65 |
 # | kNN-LM | 16.06 | 16.12 |
+#
+# Beside them, the two texts of this chapter:
 
-# %%
+# %% tags=["hide-input", "stored-language", "stored-wikitext"]
 compared = {"WikiText-103, paper": (18.65, 16.12)}
 for name, rows in (
     ("MiniWiki", measured["test"]),
     ("WikiText-2", real["adapted"]["test"]),
 ):
     compared[name] = rows["base"]["perplexity"], rows["knn-lm"]["perplexity"]
-for name, (base, knn) in compared.items():
-    lower = math.floor(1000 * (1 - knn / base)) / 10
-    print(f"{name:<20} base {base:6.2f}, kNN-LM {knn:6.2f}: {lower} % lower")
+for name, (alone, knn) in compared.items():
+    lower = math.floor(1000 * (1 - knn / alone)) / 10
+    print(f"{name:<20} base {alone:6.2f}, kNN-LM {knn:6.2f}: {lower} % lower")
+print(f"parameters of the bundled model: {lm.parameters / 1e6:.1f} million")
 
 # %% [markdown]
-# The absolute figures cannot be compared: other text, other tokens, a model of a tenth of the size
-# most of which was trained to encode and not to predict. The direction can: a weak model leaves more
-# to gain than a strong one, and a small memory has less to give; a domain that the model never read
-# gains the most, as in the paper.
+# The absolute figures cannot be compared: the texts and tokens differ, and the bundled model is a tenth of
+# the size and was mostly trained to encode and not to predict. The direction can be compared. A weak model
+# leaves more to gain than a strong one, a small memory has less to give, and text of a domain that the
+# model never read gains the most, as in the paper.
 #
-# The two public implementations differ from the formulas above at some edges, which tests here hold
-# to the definition: where distances are recomputed from the keys, one has their sign turned round,
-# and one scatters every batch into the whole vocabulary. `python benchmarks/knn_lm.py` runs that way
-# beside this one and prints both perplexities and both times.
+# The two public implementations differ from the formulas above in details, for which tests here require the
+# definition. Where distances are recomputed from the keys, one of them has the wrong sign, and one expands
+# every batch over the whole vocabulary. `python benchmarks/knn_lm.py` runs that code and this one and
+# prints the perplexity and the time of both.
 #
 # ## What to remember
 #
@@ -496,6 +668,78 @@ for name, (base, knn) in compared.items():
 # rarely the most probable one ({doc}`chapter 7 <07-side-by-side>`).
 #
 # ## Exercises
+#
+# ```{exercise}
+# :label: ex-knn-pairs
+# Write the function that makes the pairs of one text. `tokens` [n] are its tokens, and `states[i]` [d] is
+# the model's representation after it has read the tokens 0 to i. Return the keys and the values. How many
+# pairs does a text of n tokens give?
+# ```
+
+
+# %%
+from exercises import knn_lm as check
+
+
+def my_pairs(states, tokens):
+    raise NotImplementedError
+
+
+check.pairs(my_pairs)
+
+# %% [markdown]
+# ```{solution} ex-knn-pairs
+# :class: dropdown
+# `states[i]` represents the context that ends with token i, so its value is token i + 1. The last state
+# has no next token, hence n - 1 pairs. (The package puts a start token in front, so that the first token
+# has a context too.) The code is in `book/solutions/03-knn-lm.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-knn-vote
+# Write equation {eq}`knn` for one context: from the keys [k, d] of its neighbours, their values [k], the
+# query [d], the size of the vocabulary and the temperature, compute $p_{\text{kNN}}$ [V] in NumPy. It has
+# to work for distances of several thousand, where $e^{-d}$ is zero in floating point.
+# ```
+
+
+# %%
+def my_vote(keys, values, query, vocab_size, temperature):
+    raise NotImplementedError
+
+
+check.vote(my_vote)
+
+# %% [markdown]
+# ```{solution} ex-knn-vote
+# :class: dropdown
+# Subtract the smallest distance from all of them before the exponential: the factor cancels in the
+# normalization, and the nearest neighbour then has the weight 1. Neighbours with the same token have to be
+# added, which `np.add.at` does and `p[values] = weights` does not. The code is in
+# `book/solutions/03-knn-lm.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-knn-mix
+# Write equation {eq}`interpolation` in logarithms: from $\log p_{\text{LM}}$ and $\log p_{\text{kNN}}$, which
+# may be $-\infty$, and $\lambda$ strictly between 0 and 1, return $\log p$. A token with
+# $\log p_{\text{LM}} = -2000$ that no neighbour has must not get $-\infty$.
+# ```
+
+
+# %%
+def my_mix(lm_log_probs, knn_log_probs, lam):
+    raise NotImplementedError
+
+
+check.mix(my_mix)
+
+# %% [markdown]
+# ```{solution} ex-knn-mix
+# :class: dropdown
+# `np.logaddexp` of the two logarithms with $\log(1 - \lambda)$ and $\log \lambda$ added. It never leaves the
+# logarithms, so nothing underflows. The code is in `book/solutions/03-knn-lm.py`.
+# ```
 #
 # ```{exercise}
 # :label: ex-knn-mass
@@ -515,8 +759,8 @@ for name, (base, knn) in compared.items():
 #
 # ```{solution} ex-knn-temperature
 # :class: dropdown
-# For a large $T$ every neighbour has the weight $1 / k$: the share of the k neighbours that have the
-# token. For $T \to 0$ it is the nearest neighbour's token, with probability one.
+# For large $T$ every neighbour has the weight $1 / k$, so a token's probability is the share of the k
+# neighbours that have it. For $T \to 0$ the nearest neighbour's token has probability one.
 # ```
 #
 # ```{exercise}
@@ -527,6 +771,6 @@ for name, (base, knn) in compared.items():
 #
 # ```{solution} ex-knn-delete
 # :class: dropdown
-# Its rows are taken out of the datastore; every row knows its passage. A trained model would have to
-# be trained again without it.
+# Remove its rows from the datastore; every row knows its passage. A trained model would have to be trained
+# again without it.
 # ```

@@ -6,13 +6,14 @@ measure beside it. Shares are cut off and never rounded up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ragbook.evaluation.names import listed
 from ragbook.evaluation.statistics import cut_off
 
-from .report import in_points
+from .report import in_points, relative
 
 
 def compared(test: Mapping[str, Any], a: str, b: str) -> str:
@@ -72,3 +73,32 @@ def between(shares: Sequence[float]) -> str:
     """The range of some shares: "12.0 to 34.5 %", or one figure if all are the same."""
     low, high = cut_off(min(shares)), cut_off(max(shares))
     return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def perplexity_changed(
+    what: str,
+    difference: float,
+    ci95: Sequence[float],
+    further: bool = False,
+) -> str:
+    """How a perplexity differs from another's, in percent with its interval: that `what` lowers or
+    raises it, or that the interval contains zero. Cut off towards zero. No full stop at its end.
+
+    Parameters
+    ----------
+    difference, ci95: relative, -0.1 for 10 % lower.
+    further: whether the other perplexity was itself the result of a change.
+    """
+    low, high = ci95
+    if low <= 0 <= high:
+        return (
+            f"{what} changes the perplexity by {relative(difference, ci95)} %, an interval that "
+            "contains zero"
+        )
+    verb = "lowers" if high < 0 else "raises"
+    shares = (abs(difference), *sorted((abs(low), abs(high))))
+    mean, least, most = (
+        f"{math.trunc(round(1000 * share, 6)) / 10:.1f}" for share in shares
+    )
+    by = "by a further" if further else "by"
+    return f"{what} {verb} the perplexity {by} {mean} % [{least}, {most}]"

@@ -32,6 +32,36 @@ def told_apart(results):
     }
 
 
+def test_a_memory_takes_a_quarter_off_the_perplexity_and_more_of_it_takes_more():
+    assert "lowers the perplexity of the small model by about a quarter" in said(3)
+    assert "the gain grows with the number of pairs stored" in said(3)
+    language = stored("language")
+    low, high = language["test"]["knn-lm"]["ci95"]
+    assert low < -0.25 < high
+    sizes = [(row["pairs"], row["perplexity"]) for row in language["growth"]]
+    assert sizes == sorted(sizes, key=lambda row: (row[0], -row[1]))
+    assert all(
+        row["perplexity"] < language["test"]["base"]["perplexity"] for row in language["growth"]
+    )
+
+
+@pytest.mark.parametrize("name", ["miniwiki, the file's memory", "the file, miniwiki's memory"])
+def test_a_memory_of_another_domain_helps_little_and_does_no_harm(name):
+    assert "a memory of another domain helps little" in said(3)
+    other, own = stored("wikitext")[name], stored("wikitext")["miniwiki, own memory"]
+    assert -0.1 < other["test"]["knn-lm"]["difference"] < 0
+    assert other["test"]["knn-lm"]["ci95"][1] < 0
+    assert other["settings"]["lam"] < own["settings"]["lam"]
+
+
+def test_the_right_answer_becomes_far_more_probable_and_rarely_the_most_probable():
+    assert "makes the right answer far more probable than the model alone does" in said(3)
+    assert "and rarely the most probable one" in said(3)
+    methods = stored("results")["methods"]
+    assert methods["knn-lm"]["answer_nll"] + 5 < methods["closed-book"]["answer_nll"]
+    assert methods["knn-lm"]["ci95"]["em"][1] < 0.1
+
+
 def test_pre_training_makes_up_for_damage():
     assert "from less than a third of the questions to half of them" in said(4)
     assert "the choice of the spans and the refreshing of the index contribute" in said(4)

@@ -1,7 +1,13 @@
 """Differences and curves in words: who is ahead, and that nothing is said without an interval."""
 
 import pytest
-from experiments.sentences import between, compared, course, ranked
+from experiments.sentences import (
+    between,
+    compared,
+    course,
+    perplexity_changed,
+    ranked,
+)
 
 
 def test_the_better_one_comes_first_with_positive_points():
@@ -47,3 +53,19 @@ def test_shares_in_order_and_their_range():
     assert ranked({"a": 0.1, "b": 0.3, "c": 0.2}) == "b 30.0 %, c 20.0 % and a 10.0 %"
     assert between([0.2, 0.1, 0.15]) == "10.0 to 20.0 %"
     assert between([0.1001, 0.1]) == "10.0 %"
+
+
+def test_a_perplexity_is_lowered_or_raised_by_what_was_measured():
+    assert perplexity_changed("It", -0.2459, (-0.2719, -0.2174)) == (
+        "It lowers the perplexity by 24.5 % [21.7, 27.1]"
+    )
+    assert perplexity_changed("It", 0.0259, (0.0138, 0.0354), further=True) == (
+        "It raises the perplexity by a further 2.5 % [1.3, 3.5]"
+    )
+
+
+@pytest.mark.parametrize("ci95", [(-0.005, 0.0), (-0.005, 0.0005), (0.0, 0.01)])
+def test_a_perplexity_whose_interval_contains_zero_is_neither(ci95):
+    said = perplexity_changed("It", -0.0022, ci95)
+    assert said.startswith("It changes the perplexity by -0.2 [")
+    assert said.endswith("an interval that contains zero")

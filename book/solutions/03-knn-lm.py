@@ -1,0 +1,56 @@
+# %% [markdown]
+# # kNN-LM: solutions
+#
+# Solutions of the exercises of chapter 3 that are code.
+
+# %%
+import numpy as np
+from exercises import knn_lm as check
+
+# %% [markdown]
+# ## The pairs of a text
+#
+# `states[i]` represents the context that ends with token i, and token i + 1 follows it. After the last token
+# nothing follows: n tokens give n - 1 pairs.
+
+
+# %%
+def my_pairs(states, tokens):
+    return states[:-1], tokens[1:]
+
+
+check.pairs(my_pairs)
+
+# %% [markdown]
+# ## The vote
+#
+# With the smallest distance subtracted, the nearest neighbour has the weight 1 before the normalization,
+# however far away it is. `np.add.at` adds the weights of neighbours with the same token.
+
+
+# %%
+def my_vote(keys, values, query, vocab_size, temperature):
+    distances = ((query - keys) ** 2).sum(axis=1)
+    weights = np.exp(-(distances - distances.min()) / temperature)
+    p = np.zeros(vocab_size)
+    np.add.at(p, values, weights / weights.sum())
+    return p
+
+
+check.vote(my_vote)
+
+# %% [markdown]
+# ## The interpolation
+#
+# A product of probabilities is a sum of logarithms, and `np.logaddexp` adds two probabilities without
+# leaving the logarithms.
+
+
+# %%
+def my_mix(lm_log_probs, knn_log_probs, lam):
+    return np.logaddexp(
+        np.log1p(-lam) + lm_log_probs, np.log(lam) + knn_log_probs
+    )
+
+
+check.mix(my_mix)
