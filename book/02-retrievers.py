@@ -3,10 +3,10 @@
 #
 # ## The problem
 #
-# A question and the passage that answers it share meaning, and often not words. Two families of
-# retrievers take two views: *lexical* ones count shared words and weigh rare ones more, *dense* ones
-# compare vectors that an encoder made. All five methods of the book stand on one of them, behind one
-# call: `retrieve(questions, k)`.
+# A question and the passage that answers it share their meaning, but often not their words. Two families of
+# retrievers take different views of this. *Lexical* retrievers count shared words and give more weight to
+# rare ones; *dense* retrievers compare vectors made by an encoder. All methods in the book that retrieve
+# work with either, through one call: `retrieve(questions, k)`.
 
 # %% [markdown]
 # ```{note}
@@ -15,8 +15,8 @@
 # ```
 
 # %%
-import inspect
 import json
+import math
 import tempfile
 from pathlib import Path
 
@@ -25,12 +25,16 @@ import pandas as pd
 import torch
 from experiments import figures
 from experiments.report import percent
+from experiments.sentences import compared
+from experiments.source import shown
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions
-from ragbook.corpus import Corpus
+from ragbook.corpus import Corpus, Passage
 from ragbook.evaluation import recall_at_k
+from ragbook.evaluation.metrics import hits_at_k
 from ragbook.evaluation.names import listed
+from ragbook.evaluation.statistics import cut_off, paired_test
 from ragbook.index import build_index
 from ragbook.models import Encoder, load_encoder
 from ragbook.retrieval import BM25Retriever, DenseRetriever, OracleRetriever
@@ -39,56 +43,81 @@ corpus, encoder = load_corpus("miniwiki"), load_encoder()
 index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 dense, bm25 = DenseRetriever(index, encoder), BM25Retriever(corpus)
 oracle = OracleRetriever(corpus, dense)
-questions = list(load_questions("miniwiki", "test").head(200))
-# The first question that the two retrievers read differently: the gold passage is the first one for the
-# dense retriever, and not for BM25.
-question = next(
-    q
-    for q in questions
-    if dense.retrieve([q], 1)[0].ids[0]
-    == q.gold_passage
-    != bm25.retrieve([q], 1)[0].ids[0]
+questions = list(load_questions("miniwiki", "test"))
+found = {
+    retriever.name: retriever.retrieve(questions, 20)
+    for retriever in (dense, bm25)
+}
+
+# %% [markdown]
+# The first test question whose gold passage the dense retriever ranks first and BM25 does not, with the best
+# three passages of each. The *oracle* puts the gold passage first. It is an upper bound and not a retriever.
+
+# %%
+at = next(
+    at
+    for at, q in enumerate(questions)
+    if found["dense"][at].ids[0] == q.gold_passage != found["bm25"][at].ids[0]
 )
+question = questions[at]
 print(question.text)
 for retriever in (bm25, dense, oracle):
-    found = retriever.retrieve([question], 3)[0]
-    print(f"{retriever.name:<7}", *found.ids)
+    print(f"{retriever.name:<7}", *retriever.retrieve([question], 3)[0].ids)
 
 # %% [markdown]
 # ## The idea in one picture
-#
-# The *oracle* puts the gold passage first: it is no retriever, it is the ceiling. Between it and a
-# lexical match lies what retrieval has to win.
 
-# %% mystnb={"figure": {"caption": "Recall of the gold passage among the k best, on 200 test questions.", "alt": "Recall curves of BM25, dense and oracle retrieval"}}
-curves = {}
-for retriever in (oracle, dense, bm25):
-    found = retriever.retrieve(questions, 20)
-    curves[retriever.name] = {
-        k: recall_at_k(questions, found, k) for k in (1, 2, 5, 10, 20)
-    }
+# %% mystnb={"figure": {"caption": "Recall of the gold passage among the k best, on all test questions. The text below says where the paired test tells the two retrievers apart.", "alt": "Recall curves of BM25 and dense retrieval over k"}}
+ks = (1, 2, 5, 10, 20)
+curves = {
+    name: {k: recall_at_k(questions, results, k) for k in ks}
+    for name, results in found.items()
+}
 figures.recall_curve(curves)
+
+# %% tags=["remove-input"]
+tests = {
+    k: paired_test(
+        *(hits_at_k(questions, found[name], k) for name in ("dense", "bm25"))
+    )
+    for k in (1, 20)
+}
+Markdown(
+    f"n = {len(questions)}. "
+    + " ".join(
+        "For k = {}, {}.".format(
+            k,
+            compared(
+                {"difference": test.difference, "ci95": test.ci95},
+                "dense retrieval",
+                "BM25",
+            ),
+        )
+        for k, test in tests.items()
+    )
+    + " MiniWiki's questions were written from its passages, which favours a retriever that "
+    "counts words."
+)
 
 # %% [markdown]
 # ## Counting words: TF-IDF and BM25
 #
-# Let $f(w, z)$ be how often the word $w$ stands in the passage $z$, and $n_w$ how many of the $N$
-# passages hold it. A word that few passages hold tells more:
+# Let $f(w, z)$ be the number of times the word $w$ occurs in the passage $z$, and $n_w$ the number of
+# passages, out of $N$, that contain it. A word that few passages contain is more informative:
 #
 # $$ \mathrm{idf}(w) = \ln\left(1 + \frac{N - n_w + 1/2}{n_w + 1/2}\right). $$ (idf)
 #
-# **TF-IDF** gives a passage the vector with the entries $f(w, z)\,\mathrm{idf}(w)$, a question one
-# likewise, and takes the cosine of the two. **BM25** {cite:p}`robertson2009bm25` changes what a count
-# is worth: the second mention of a word adds less than the first, and a long passage must mention it
-# more often,
+# **TF-IDF** represents a passage by the vector with the entries $f(w, z)\,\mathrm{idf}(w)$ and a question
+# in the same way, and takes the cosine of the two. **BM25** {cite:p}`robertson2009bm25` changes the value
+# of a count: the second occurrence of a word adds less than the first, and a long passage needs more
+# occurrences for the same score,
 #
 # $$ s(x, z) = \sum_{w \in x} \mathrm{idf}(w) \, \frac{f(w, z)}{f(w, z) + k_1\left(1 - b + b\,|z| / \overline{|z|}\right)}, $$ (bm25)
 #
-# with $k_1 = 1.2$ and $b = 0.75$. (Many texts have a factor $k_1 + 1$ over the fraction. It is the
-# same for every word and every passage, so no ranking changes with it; Lucene leaves it out, and so
-# does the package.)
+# with $k_1 = 1.2$ and $b = 0.75$. (Many texts multiply the fraction by $k_1 + 1$. This factor is the same
+# for every word and passage, so it changes no ranking. Lucene omits it, and so does the package.)
 
-# %% mystnb={"figure": {"caption": "What a word's count is worth, as a multiple of its idf, in a passage of average length: the raw count grows without end, BM25's fraction never reaches 1.", "alt": "The raw count grows linearly with the number of mentions, BM25's weight flattens"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The value of a word's count, as a multiple of its idf, in a passage of average length. The raw count grows without limit; BM25's fraction stays below 1.", "alt": "The raw count grows linearly with the number of occurrences, BM25's weight flattens"}}
 from ragbook.retrieval.bm25 import K1, B, terms
 
 counts = range(0, 9)
@@ -97,12 +126,47 @@ figures.lines(
         "count": {n: n for n in counts if n < 3},
         "BM25": {n: n / (n + K1) for n in counts},
     },
-    "times the word stands in the passage",
-    "worth",
+    "occurrences of the word in the passage",
+    "value",
 )
 
 # %% [markdown]
-# Both in matrix form, over all passages, and BM25 against the package's own scores:
+# ### BM25 in ten lines
+#
+# Three passages with an average of three words, and the question *river sea*. *River* is in two passages,
+# so its idf is $\ln(1 + 1.5 / 2.5) = 0.470$; *sea* is in one, and its idf is $\ln(1 + 2.5 / 1.5) = 0.981$.
+# The first passage has four words, two of them *river*, so that word's fraction is
+# $2 / (2 + 1.2 \cdot 1.25) = 0.571$.
+
+# %%
+toy = ["river river sea lake", "river mountain", "mountain lake forest"]
+asked = ["river", "sea"]
+
+words = [text.split() for text in toy]
+f = np.array([[z.count(w) for w in asked] for z in words])  # [N, |x|]
+n = (f > 0).sum(axis=0)
+idf = np.log(1 + (len(toy) - n + 0.5) / (n + 0.5))
+length = np.array([[len(z)] for z in words])
+fraction = f / (f + K1 * (1 - B + B * length / length.mean()))
+by_hand = fraction @ idf
+
+print("f        [N, |x|] =", f.shape, f.tolist())
+print("idf         [|x|] =", idf.shape, idf.round(3))
+print("fraction [N, |x|] =", fraction.shape, fraction.round(3).tolist())
+print("s             [N] =", by_hand.shape, by_hand.round(3))
+
+# %% [markdown]
+# The package reduces words to their stems, leaves out stop words, and computes the same with inverted lists:
+
+# %%
+print(shown(BM25Retriever.scores), "\n")
+three = Corpus(
+    "toy", [Passage(f"z{i}", "", text) for i, text in enumerate(toy)]
+)
+print(BM25Retriever(three).scores("river sea").round(3))
+
+# %% [markdown]
+# Now all of MiniWiki in matrix form, with TF-IDF beside BM25 on the first 200 test questions:
 
 # %%
 documents = terms([f"{passage.title} {passage.text}" for passage in corpus])
@@ -120,39 +184,50 @@ by_bm25 = idf * f / (f + K1 * (1 - B + B * length / length.mean()))
 by_tfidf = f * idf
 by_tfidf /= np.linalg.norm(by_tfidf, axis=1, keepdims=True)
 
-asked = np.zeros((len(questions), len(column)), dtype=np.float32)
-for row, words in enumerate(terms([q.text for q in questions])):
+some = questions[:200]
+asked = np.zeros((len(some), len(column)), dtype=np.float32)
+for row, words in enumerate(terms([q.text for q in some])):
     for word in words:
         if word in column:
             asked[row, column[word]] += 1
 print(
     "BM25 agrees:",
-    np.allclose(
-        asked[0] @ by_bm25.T, bm25.scores(questions[0].text), atol=1e-4
-    ),
+    np.allclose(asked[0] @ by_bm25.T, bm25.scores(some[0].text), atol=1e-4),
 )
-gold = np.array([corpus.position(str(q.gold_passage)) for q in questions])
+gold = np.array([corpus.position(str(q.gold_passage)) for q in some])
+first = {}
 for name, scores in (
     ("TF-IDF", (asked * idf) @ by_tfidf.T),
     ("BM25", asked @ by_bm25.T),
 ):
     better = (scores > scores[np.arange(len(gold)), gold][:, None]).sum(1)
+    first[name] = better < 1
     print(
         f"{name:<7} gold passage first: {(better < 1).mean():.2f}, in five: {(better < 5).mean():.2f}"
     )
 
+# %% tags=["remove-input"]
+test = paired_test(first["BM25"], first["TF-IDF"])
+Markdown(
+    "For the first place, "
+    + compared(
+        {"difference": test.difference, "ci95": test.ci95}, "BM25", "TF-IDF"
+    )
+    + f" (n = {len(some)})."
+)
+
 # %% [markdown]
 # ## The dual encoder
 #
-# A *dual encoder* has two towers: $E_P$ reads passages, $E_Q$ reads questions, and neither sees the
-# other's text. That is what makes an index possible: $E_P$ has read all passages before anyone asks.
-# The score is a similarity of two vectors,
+# A *dual encoder* has two towers. $E_P$ reads passages, $E_Q$ reads questions, and neither sees the other's
+# text. This is what makes an index possible: $E_P$ has read all passages before any question is asked. The
+# score is a similarity of two vectors,
 #
 # $$ s(x, z) = \mathrm{sim}\bigl(E_Q(x), E_P(z)\bigr). $$ (dual)
 #
-# The encoder that this book uses throughout, MiniLM, has one tower for both. DPR
-# {cite:p}`karpukhin2020dpr` has two, each a BERT whose state over `[CLS]` is the vector:
-# `load_encoder("facebook/dpr-ctx_encoder-single-nq-base")` loads them, once they are downloaded.
+# MiniLM, the encoder used throughout this book, has one tower for both. DPR {cite:p}`karpukhin2020dpr` has
+# two, each a BERT whose state at `[CLS]` is the vector. Once its checkpoints are downloaded,
+# `load_encoder("facebook/dpr-ctx_encoder-single-nq-base")` loads both.
 
 # %%
 print("one tower:", encoder.passage_model is encoder.query_model)
@@ -165,13 +240,13 @@ print(encoder.pooling, "of the states,", encoder.similarity, "of the vectors")
 #
 # $$ \text{dot: } e_x^\top e_z, \qquad \text{cosine: } \frac{e_x^\top e_z}{\lVert e_x\rVert \lVert e_z\rVert}, \qquad \text{L2: } -\lVert e_x - e_z\rVert^2. $$ (similarities)
 #
-# For vectors of length 1 the three give one ranking, since $\lVert e_x - e_z \rVert^2 = 2 - 2\,e_x^\top e_z$.
-# For others they do not: dot products prefer long passage vectors, and L2 is
-# $2\,e_x^\top e_z - \lVert e_z \rVert^2$ up to a constant per question; the squared norm penalises long
-# vectors. Faiss has an index of inner products, which serves the first two (for the cosine the
-# encoder scales its vectors first), and one of L2 distances. The index's manifest says which it is,
-# and greater is better under all three. Here MiniLM's own vectors, before they are scaled to length 1,
-# for the same 96 passages:
+# For vectors of length 1 all three give the same ranking, since
+# $\lVert e_x - e_z \rVert^2 = 2 - 2\,e_x^\top e_z$. For others they do not: the dot product favours long
+# passage vectors, and L2 is $2\,e_x^\top e_z - \lVert e_z \rVert^2$ up to a constant per question; the
+# squared norm penalises long vectors. Faiss has an index for inner products, which serves the first two
+# (for the cosine, the encoder scales its vectors first), and one for L2 distances. The index's manifest
+# names its kind, and under all three a greater score is better. Here are MiniLM's own vectors, before they
+# are scaled to length 1, of 96 passages:
 
 # %%
 small = Corpus("miniwiki-extract", corpus[:96])
@@ -180,7 +255,7 @@ near = [
     for q in load_questions("miniwiki", "train")
     if str(q.gold_passage) in {p.id for p in small}
 ]
-first, folder = {}, Path(tempfile.mkdtemp())
+nearest, folder = {}, Path(tempfile.mkdtemp())
 for similarity in ("dot", "cosine", "l2"):
     plain = Encoder(
         encoder.model,
@@ -198,41 +273,44 @@ for similarity in ("dot", "cosine", "l2"):
         exact = -((vectors[:, None] - stored[None]) ** 2).sum(-1)
     else:
         exact = vectors @ stored.T
-    first[similarity] = positions[:, 0]
+    nearest[similarity] = positions[:, 0]
     print(
         f"{similarity:<7}", built.manifest["index"]["type"],
         f" as numpy's: {np.allclose(scores[:, 0], exact.max(1), atol=1e-3)}",
-        f" first place as by dot: {(first[similarity] == first['dot']).mean():.2f}",
+        f" first place as by dot: {(nearest[similarity] == nearest['dot']).mean():.2f}",
     )  # fmt: skip
+print(f"n = {len(near)} questions, lengths of the passages' vectors", end=" ")
+lengths = np.linalg.norm(plain.encode_passages(list(small)), axis=1)
+print(f"{lengths.min():.1f} to {lengths.max():.1f}")
 
 # %% [markdown]
-# MiniLM was trained for the cosine. Whichever similarity an encoder was trained for is the one to
-# search with, and an index refuses an encoder that would compare otherwise.
+# MiniLM was trained for the cosine. An encoder should be searched with the similarity it was trained for,
+# and an index refuses an encoder that compares by another one.
 #
 # ## DPR's training
 #
-# Nobody has labelled which passages are *wrong* for a question, so wrong ones have to be found.
-# DPR takes them from two places. The other questions' passages in a batch come at no cost, since
-# they are encoded anyway: these are the *in-batch negatives*. They are mostly about something else,
-# and easily told apart. So each question brings one *hard negative*: a passage that BM25 ranks high
-# and that does not hold an answer.
+# For each question, one passage is labelled as right and none as *wrong*; wrong ones have to be found. DPR
+# takes them from two places. The passages of the other questions in the batch cost nothing, since they are
+# encoded anyway: these are the *in-batch negatives*. Most are about something else and easily told apart.
+# Each question therefore also gets one *hard negative*, a passage that BM25 ranks high and that does not
+# contain an answer.
 
 # %%
 from ragbook.training import contrastive, dpr
 
 train = load_questions("miniwiki", "train")
-shown = dpr.pairs(corpus, train.head(400), hard_negatives=1)
-for pair in shown[:4]:
+pairs = dpr.pairs(corpus, train.head(400), hard_negatives=1)
+for pair in pairs[:4]:
     print(pair.question.text)
     print(f"   right {pair.passage.id}, hard negative {pair.negatives[0].id}")
 
 # %% [markdown]
-# A batch of $B$ questions then has up to $2B$ passages, and every question is scored with all of them.
-# A passage that holds an answer to another's question is not counted as its negative: pushing it
-# away would teach what is wrong. (Two questions of a batch may even have one right passage.)
+# A batch of $B$ questions then has up to $2B$ passages, and every question is scored with all of them. A
+# passage that contains an answer to another question of the batch does not count as that question's
+# negative; pushing it away would be wrong. (Two questions of a batch may even have the same right passage.)
 
-# %% mystnb={"figure": {"caption": "Cosines of six questions with the passages of their batch. The first of each pair of columns is the question's own passage, the second its hard negative: the diagonal has to win, and its right neighbour is what disputes it.", "alt": "Heat map of scores, brightest near the diagonal"}}
-batch = dpr.batch_of(shown[:6])
+# %% mystnb={"figure": {"caption": "Cosines of six questions with the passages of their batch. The first column of each pair is the question's own passage, the second its hard negative: training has to make the own passage's score the largest of its row.", "alt": "Heat map of scores, darkest near the diagonal"}}
+batch = dpr.batch_of(pairs[:6])
 with torch.no_grad():
     cosines = encoder.scores(
         encoder.query_vectors(batch.questions),
@@ -243,79 +321,111 @@ figures.heat_map(
     label="cosine",
 )  # fmt: skip
 
+# %% tags=["remove-input"]
+right = cosines.gather(1, batch.gold[:, None])[:, 0]
+others = cosines.masked_fill(~batch.negatives, -torch.inf)
+lead, closest = right - others.max(1).values, others.argmax(1)
+least = int(lead.argmin())
+Markdown(
+    f"The untrained encoder already ranks the right passage first for {int((lead > 0).sum())} of these "
+    f"{len(lead)} questions. The smallest lead is {lead[least]:.3f}, over "
+    f"`{batch.passages[int(closest[least])].id}`."
+)
+
 # %% [markdown]
 # ### Cross-entropy and hinge
 #
-# With $g$ the right column and $Z^-$ the negatives of a row of scores, DPR's loss is the cross-entropy
-# of the right passage,
+# Let $s_j$ be the score of passage $j$ of the batch in training: the similarity times a scale $\alpha$,
+# which is 20 for the cosine and 1 for the other two. With $g$ the right passage and $Z^-$ the negatives,
+# DPR's loss is the cross-entropy of the right passage,
 #
 # $$ \mathcal{L} = -\log \frac{e^{s_g}}{e^{s_g} + \sum_{j \in Z^-} e^{s_j}}, \qquad
 #    \frac{\partial \mathcal{L}}{\partial s_j} = \mathrm{softmax}(s)_j - [j = g], $$ (dpr)
 #
-# and the *hinge* (or triplet) loss asks for a margin $m$ over the hardest negative and for nothing
-# more,
+# and the *hinge* (or triplet) loss asks for a margin $m$ over the hardest negative, here $m = 1$, and for
+# nothing more,
 #
 # $$ \mathcal{L} = \max\bigl(0,\; m - s_g + \max_{j \in Z^-} s_j\bigr). $$ (hinge)
+#
+# Three questions with their three passages, the right ones on the diagonal. The first and the last right
+# passage lead clearly, the second barely: $2.0$ against $1.8$.
 
 # %%
-print(inspect.getsource(contrastive.cross_entropy).split('"""')[-1])
-print(inspect.getsource(contrastive.hinge).split('"""')[-1])
+s = np.array([[4.0, 1.0, 0.0], [0.5, 2.0, 1.8], [0.0, 1.0, 3.0]])
+right = np.eye(3, dtype=bool)
+
+softmax = np.exp(s) / np.exp(s).sum(axis=1, keepdims=True)
+cross_entropy = -np.log(softmax[right])
+gradient = softmax - right
+hardest = np.where(right, -np.inf, s).max(axis=1)
+hinge = np.maximum(0, 1 - s[right] + hardest)
+
+print("s [B, P] =", s.shape)
+print("cross-entropy [B] =", cross_entropy.shape, cross_entropy.round(3))
+print("hinge         [B] =", hinge.shape, hinge.round(3))
+print("gradient of the cross-entropy by s [B, P]:")
+print(gradient.round(2))
 
 # %% [markdown]
-# Three questions with their three passages. The first and the last lead by far, the second barely:
+# Each row of the gradient sums to zero: what the right passage gains, the others lose, the most probable
+# one the most. The package's losses are means over the batch. Passages that are neither right nor a
+# negative are left out (`_counted` sets their scores to $-\infty$):
 
 # %%
-scores = torch.tensor(
-    [[4.0, 1.0, 0.0], [0.5, 2.0, 1.8], [0.0, 1.0, 3.0]], requires_grad=True
-)
-gold, negatives = torch.arange(3), ~torch.eye(3, dtype=torch.bool)
+print(shown(contrastive.cross_entropy), "\n")
+print(shown(contrastive.hinge))
+
+# %%
+scores = torch.tensor(s, requires_grad=True)
+gold, negatives = torch.arange(3), ~torch.tensor(right)
+losses = {"cross-entropy": cross_entropy, "hinge": hinge}
 for name, loss in contrastive.LOSSES.items():
-    (gradient,) = torch.autograd.grad(loss(scores, gold, negatives), scores)
-    each = [
-        loss(scores[[i]], gold[[i]], negatives[[i]]).item() for i in range(3)
-    ]
-    print(f"{name:<14} losses {np.round(each, 3)}")
-    print(np.round(3 * gradient.numpy(), 2))
+    mean = loss(scores, gold, negatives)
+    (by_autograd,) = torch.autograd.grad(mean, scores)
+    print(
+        f"{name:<14} {mean.item():.3f}, as by hand:",
+        np.isclose(mean.item(), losses[name].mean()),
+    )
+    print((3 * by_autograd).numpy().round(2))
+print("scales", dpr.SCALES)
 
 # %% [markdown]
-# Each row of gradients sums to zero: what the right passage gains, the others lose. The cross-entropy
-# moves all scores, the more the likelier a mistake; the hinge is content with the first and the last
-# question and moves two scores of the second.
+# The cross-entropy moves all scores; the hinge leaves the first and the last question alone and moves two
+# scores of the second.
 #
 # ### A short run
 #
-# The package's own recipe, cut to what a notebook can bear: two towers, of which the two upper layers
-# train, and some 250 questions, each seen once. `ragbook train dpr` is the same function with all of
-# MiniWiki's questions, a matter of minutes. The loss below is that of 32 *dev*
-# questions among their passages and hard negatives, which the run does not see.
+# This is the package's own recipe, cut to what a notebook allows: two towers, of which the upper two layers
+# are trained, and 240 questions, each seen once. `ragbook train dpr` runs the same function on all of
+# MiniWiki's questions and takes minutes. The loss is measured on 64 *dev* questions, with their passages and
+# hard negatives, none of which the run sees.
 
 # %%
 recipe = dpr.Recipe(
-    steps=15, batch=16, frozen_layers=4, rate=1e-4, dtype="float32"
+    steps=15, batch=16, frozen_layers=4, rate=2e-5, dtype="float32"
 )
-trained = dpr.train_dpr(shown, folder / "dpr", recipe, progress=False)
+trained = dpr.train_dpr(pairs, folder / "dpr", recipe, progress=False)
 print("one tower:", trained.passage_model is trained.query_model)
 held_out = dpr.batch_of(
-    dpr.pairs(corpus, load_questions("miniwiki", "dev").head(32))
+    dpr.pairs(corpus, load_questions("miniwiki", "dev").head(64))
 )
 for name, towers in (("MiniLM", encoder), ("trained", trained)):
     with torch.no_grad():
         loss, _ = dpr.batch_loss(towers, held_out, recipe)
-    print(f"{name:<8} loss {loss.item():.1f}")
+    print(f"{name:<8} loss {loss.item():.2f}")
 
 # %% [markdown]
-# Fifteen steps are a demonstration and no training; what whole runs give stands below. What the run
-# wrote is an encoder like any other, with two towers: `ragbook index build --encoder DIR`
-# makes its index, `ragbook compare --encoder DIR` compares the methods on it.
-
+# Fifteen steps show how training is called and no more; the results of whole runs follow. The run wrote an
+# encoder like any other, with two towers. `ragbook index build --encoder DIR` makes its index, and
+# `ragbook compare --encoder DIR` compares the methods on it.
 #
 # ### What training gives
 #
-# Runs over all training questions, each shown once, one variant a run; recall on the test
-# split's questions with 95 % bootstrap intervals. `python -m book.experiments.dpr
-# book/results/dpr.json` trains them all.
+# Each variant was trained once, on all training questions, each shown once. The table has recall on the
+# test questions with 95 % bootstrap intervals. `python -m book.experiments.dpr book/results/dpr.json` trains
+# all of them.
 
-# %%
+# %% tags=["hide-input", "stored-dpr"]
 measured = json.loads(Path("results/dpr.json").read_text(encoding="utf-8"))
 rows = {}
 for name, splits in measured.items():
@@ -327,38 +437,42 @@ print("n =", measured["bm25"]["test"]["n"])
 pd.DataFrame(rows).T
 
 
-# %% tags=["remove-input"]
-def by_recall(name):
+# %% tags=["remove-input", "stored-dpr"]
+def at_five(name):
     return measured[name]["test"]["recall"]["5"]["mean"]
 
 
+def difference(a, b):
+    """In points, cut off towards zero."""
+    return math.trunc(round(1000 * (at_five(a) - at_five(b)), 6)) / 10
+
+
 gains = {
-    name: 100
-    * (by_recall(f"cross-entropy, {name}") - by_recall(f"untrained, {name}"))
+    name: difference(f"cross-entropy, {name}", f"untrained, {name}")
     for name in ("cosine", "dot", "l2")
 }
-hinge, without, base = (
-    100 * by_recall(name)
-    for name in (
-        "hinge, cosine",
-        "cross-entropy, cosine, in-batch negatives only",
-        "cross-entropy, cosine",
-    )
-)
+most = max(gains, key=lambda name: gains[name])
+base = "cross-entropy, cosine"
+hinge_gap = difference("hinge, cosine", base)
+in_batch_gap = difference(f"{base}, in-batch negatives only", base)
 Markdown(
-    "By recall@5, training moves the encoder by "
+    "By recall@5, training changes the encoder by "
     + listed([f"{gain:+.1f} points ({name})" for name, gain in gains.items()])
-    + f". Beside the cross-entropy for the cosine, the hinge stands at {hinge - base:+.1f} points, and "
-    f"in-batch negatives alone, without hard ones, at {without - base:+.1f}. The intervals above are "
-    "those of single runs on one set of questions."
+    + f"; the largest change is that of {most}. Compared with the cross-entropy for the cosine, the "
+    f"hinge loss gives {hinge_gap:+.1f} points, and in-batch negatives without hard ones give "
+    f"{in_batch_gap:+.1f}. (Differences are taken first and cut off to one digit afterwards.) These "
+    "are single runs, and the intervals in the table do not include the variation between runs, so "
+    "differences of this size may be chance. The levels are not those of the first figure: there the "
+    f"same untrained encoder finds {cut_off(curves['dense'][5])} % with five passages, here "
+    f"{cut_off(at_five('untrained, cosine'))} %, because the questions were rewritten in between."
 )
 
 # %% [markdown]
-# MiniLM was trained for the cosine and was never meant to be searched by the dot product, so there is most to
-# learn there. The paper found hard negatives worth several points. Among 1,806 passages, many of them on
-# related things, a batch of 32 may hold negatives that are hard enough without them.
+# MiniLM was trained for the cosine and was not meant to be searched by the dot product, so it has more to
+# learn there. In the paper, hard negatives are worth several points. Among 1,806 passages, many of them on
+# related subjects, a batch of 32 may contain negatives that are hard enough without them.
 
-# %% mystnb={"figure": {"caption": "Recall of the gold passage, test split. The trained encoders have seen all training questions with their passages; BM25 has seen none.", "alt": "Recall curves of BM25, the untrained encoder and three trained ones"}}
+# %% tags=["hide-input", "stored-dpr"] mystnb={"figure": {"caption": "Recall of the gold passage on the test split of the second edition. The trained encoders have seen all training questions with their passages; BM25 has seen none.", "alt": "Recall curves of BM25, the untrained encoder and three trained ones"}}
 figures.recall_curve(
     {
         name: {
@@ -378,48 +492,127 @@ figures.recall_curve(
 # %% [markdown]
 # ## From scores to a distribution
 #
-# RAG and REALM need $p(z \mid x)$, not scores: a softmax over the k passages retrieved, of the scores
-# times a scale $\alpha$,
+# RAG and REALM need $p(z \mid x)$, not scores. It is a softmax over the $k$ passages retrieved, of the
+# scores times a scale $\alpha$,
 #
 # $$ p(z \mid x) = \frac{\exp\bigl(\alpha\, s(x, z)\bigr)}{\sum_{z'} \exp\bigl(\alpha\, s(x, z')\bigr)}. $$ (prior)
 #
-# The scale matters. Inner
-# products of unit vectors lie between -1 and 1, and a softmax over them is nearly flat; the encoder
-# was trained with a factor of 20, and with that factor the distribution means what it was trained to
-# mean.
+# The scale matters. Inner products of unit vectors lie between -1 and 1, and their softmax is nearly flat.
+# The encoder was trained with $\alpha = 20$, so that is the scale with which its scores are to be read.
 
-# %% mystnb={"figure": {"caption": "p(z | x) over the five best passages of one question, without and with the factor the encoder was trained with.", "alt": "Heat map of two priors over five passages"}}
-found = dense.retrieve([question], 5)[0]
-rows = {"scale 1": 1.0, "scale 20": dense.score_scale}
-prior = np.stack(
-    [
-        torch.softmax(torch.from_numpy(found.scores) * s, 0)
-        for s in rows.values()
-    ]
-)
+# %% mystnb={"figure": {"caption": "p(z | x) over the five best passages of the question above, without a scale and with the one that the encoder was trained with.", "alt": "Heat map of two priors over five passages"}}
+scales = {"scale 1": 1.0, "scale 20": dense.score_scale}
+best = torch.tensor(np.array([one.scores[:5] for one in found["dense"]]))
+prior = {name: torch.softmax(alpha * best, 1) for name, alpha in scales.items()}
 figures.heat_map(
-    prior, rows=list(rows), columns=list(found.ids), label="p(z | x)"
+    torch.stack([p[at] for p in prior.values()]).numpy(),
+    rows=list(prior),
+    columns=list(found["dense"][at].ids[:5]),
+    label="p(z | x)",
+)
+
+# %% tags=["remove-input"]
+top = {name: float(p[:, 0].mean()) for name, p in prior.items()}
+Markdown(
+    f"Over all {len(questions)} questions, the first passage gets {top['scale 1']:.2f} on average without "
+    f"a scale, where five equal passages would get 0.20, and {top['scale 20']:.2f} with the scale. It is "
+    f"the gold passage of {cut_off(curves['dense'][1])} % of the questions."
 )
 
 # %% [markdown]
 # ## What the paper had
 #
-# DPR's released retriever finds an answer among the first 20 passages for 79.97 % of Natural
-# Questions' test questions, among 21 million passages, and among the first 5 for 68.14 %; the same
-# with negatives that the retriever itself found hard, 81.33 % and 72.24 %. MiniWiki is small and its
-# questions were written from its passages, which favours every retriever, BM25 most.
+# Among 21 million passages, DPR's released retriever finds an answer in the first 20 for 79.97 % of the test
+# questions of Natural Questions, and in the first 5 for 68.14 %. The same model trained with negatives that
+# the retriever itself ranked high reaches 81.33 % and 72.24 %. MiniWiki is small and its questions were
+# written from its passages, which makes retrieval easier, for BM25 most of all.
+#
+# ## What to remember
+#
+# BM25 counts the question's words, with less credit for repetitions and long passages. A dual encoder compares
+# two vectors, and is to be searched with the similarity it was trained for. DPR trains it by the
+# cross-entropy of the right passage among those of the batch, which include a hard negative per question.
+# For $p(z \mid x)$ the scores are multiplied by the scale of the training before the softmax.
 #
 # ## Exercises
 #
 # ```{exercise}
+# :label: ex-bm25
+# Write what one word of the question adds to BM25's score, equations {eq}`idf` and {eq}`bm25`, from its
+# count `f` in the passage, the number `n` of passages that contain it, the number `N` of all passages, and
+# the passage's and the mean length. Take $k_1 = 1.2$ and $b = 0.75$.
+# ```
+
+
+# %%
+from exercises import retrievers as check
+
+
+def my_bm25(f, n, N, length, mean_length):
+    raise NotImplementedError
+
+
+check.bm25(my_bm25)
+
+# %% [markdown]
+# ```{solution} ex-bm25
+# :class: dropdown
+# The idf times the fraction, as in the ten lines above; a word that does not occur adds zero. The code is in
+# `book/solutions/02-retrievers.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-dpr-gradient
+# Write the gradient of DPR's loss by the scores of one question: from the scores [P] of a batch's passages
+# and the column `g` of the right one, without autograd. All other passages are negatives.
+# ```
+
+
+# %%
+def my_gradient(scores, g):
+    raise NotImplementedError
+
+
+check.gradient(my_gradient)
+
+# %% [markdown]
+# ```{solution} ex-dpr-gradient
+# :class: dropdown
+# Softmax minus one-hot: derive $-s_g + \log \sum_j e^{s_j}$ by $s_j$. The largest score is subtracted before
+# the exponential, as scaled scores can be large. The code is in `book/solutions/02-retrievers.py`.
+# ```
+#
+# ```{exercise}
+# :label: ex-fusion
+# Reciprocal rank fusion combines retrievers whose scores have no common scale. The fused score of a passage
+# is the sum of $1 / (60 + \text{rank})$ over the rankings it appears in, ranks counted from 1. From some
+# rankings, each a list of ids with the best first, return a dictionary of fused scores.
+# ```
+
+
+# %%
+def my_fusion(rankings):
+    raise NotImplementedError
+
+
+check.fusion(my_fusion)
+
+# %% [markdown]
+# ```{solution} ex-fusion
+# :class: dropdown
+# Two loops: over the rankings, and over each one's ids with `enumerate(ranking, 1)`. A passage that a ranking
+# does not contain gets nothing from it. The code is in `book/solutions/02-retrievers.py`.
+# ```
+#
+# ```{exercise}
 # :label: ex-hard
-# Why does DPR add one BM25 passage that does *not* hold the answer to each question's negatives?
+# Why does DPR add one BM25 passage that does *not* contain the answer to each question's negatives?
 # ```
 #
 # ```{solution} ex-hard
 # :class: dropdown
-# The other passages of a batch are about other things and easy to tell apart. A passage that shares
-# the question's words and not its answer teaches what words alone cannot.
+# The other passages of a batch are about other subjects and easy to tell apart. A passage that shares the
+# question's words but not its answer teaches what words alone cannot.
 # ```
 #
 # ```{exercise}
@@ -429,6 +622,6 @@ figures.heat_map(
 #
 # ```{solution} ex-lengths
 # :class: dropdown
-# Those with long vectors. Training for the dot product can store in a vector's length how often its
-# passage is right whatever is asked; the cosine divides it away.
+# Those with long vectors. Training for the dot product can use a vector's length to record how often its
+# passage is right regardless of the question; the cosine divides the length out.
 # ```
