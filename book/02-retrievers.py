@@ -412,11 +412,11 @@ held_out = dpr.batch_of(
 for name, towers in (("MiniLM", encoder), ("trained", trained)):
     with torch.no_grad():
         loss, _ = dpr.batch_loss(towers, held_out, recipe)
-    print(f"{name:<8} loss {loss.item():.2f}")
+    print(f"{name:<8} loss {loss.item():.1f}")
 
 # %% [markdown]
-# Fifteen steps show how training is called and no more; the results of whole runs follow. The run wrote an
-# encoder like any other, with two towers. `ragbook index build --encoder DIR` makes its index, and
+# Fifteen steps show how training is called. They are too few to improve an encoder that was trained on a
+# billion pairs; the results of whole runs follow. The run wrote an encoder like any other, with two towers. `ragbook index build --encoder DIR` makes its index, and
 # `ragbook compare --encoder DIR` compares the methods on it.
 #
 # ### What training gives

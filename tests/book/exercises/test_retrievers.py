@@ -7,7 +7,7 @@ import pytest
 from exercises import retrievers as check
 
 
-def bm25(f, n, N, length, mean_length, factor=1.0, b=0.75, plus=1.0):  # noqa: N803
+def bm25(f, n, N, length, mean_length, factor=1.0, b=0.75, plus=1.0):
     idf = math.log(plus + (N - n + 0.5) / (n + 0.5))
     return factor * idf * f / (f + 1.2 * (1 - b + b * length / mean_length))
 
@@ -24,7 +24,7 @@ def with_negative_idf(*given):
     return bm25(*given, plus=0)
 
 
-def raw_count(f, n, N, length, mean_length):  # noqa: N803
+def raw_count(f, n, N, length, mean_length):
     return f * math.log(1 + (N - n + 0.5) / (n + 0.5))
 
 
