@@ -26,7 +26,7 @@ import torch
 from experiments import figures
 from experiments.report import percent
 from experiments.sentences import compared
-from experiments.source import shown
+from experiments.source import source
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions
@@ -159,7 +159,7 @@ print("s             [N] =", by_hand.shape, by_hand.round(3))
 # The package reduces words to their stems, leaves out stop words, and computes the same with inverted lists:
 
 # %%
-print(shown(BM25Retriever.scores), "\n")
+print(source(BM25Retriever.scores), "\n")
 three = Corpus(
     "toy", [Passage(f"z{i}", "", text) for i, text in enumerate(toy)]
 )
@@ -372,8 +372,8 @@ print(gradient.round(2))
 # negative are left out (`_counted` sets their scores to $-\infty$):
 
 # %%
-print(shown(contrastive.cross_entropy), "\n")
-print(shown(contrastive.hinge))
+print(source(contrastive.cross_entropy), "\n")
+print(source(contrastive.hinge))
 
 # %%
 scores = torch.tensor(s, requires_grad=True)

@@ -43,7 +43,7 @@ from experiments import figures, interactive
 from experiments.examples import example
 from experiments.report import relative
 from experiments.sentences import perplexity_changed
-from experiments.source import shown
+from experiments.source import source
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions
@@ -100,8 +100,8 @@ print("p         [V] =", tuple(p.shape), p.numpy().round(3))
 # that both find probable. The package does the same for a batch of $N$ contexts, in logarithms:
 
 # %%
-print(shown(knn_lm.knn_log_probs), "\n")
-print(shown(knn_lm.interpolate))
+print(source(knn_lm.knn_log_probs), "\n")
+print(source(knn_lm.interpolate))
 
 # %%
 log_knn = knn_lm.knn_log_probs(distances[None], values[None], vocab_size=4)
@@ -119,7 +119,7 @@ print("as by hand:", torch.allclose(log_p.exp()[0], p))
 # costs less than the model's own pass.
 
 # %%
-print(shown(knn_lm.knn_target_log_prob))
+print(source(knn_lm.knn_target_log_prob))
 
 # %% [markdown]
 # One context with three neighbours, of which the second and the third have the right token, and a model

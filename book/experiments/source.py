@@ -1,4 +1,4 @@
-"""The package's functions as the chapters show them."""
+"""A function of the package as a chapter shows it: its signature and code, without the docstring."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 
-def shown(function: Callable[..., Any]) -> str:
-    """A function's source with its `def` line and without its docstring.
-
-    The explanation of the parameters is in the package's reference; what a chapter needs is the
-    signature and the body.
-    """
-    source = textwrap.dedent(inspect.getsource(function)).rstrip()
-    definition = ast.parse(source).body[0]
-    assert isinstance(definition, ast.FunctionDef)
-    if ast.get_docstring(definition) is None:
-        return source
-    lines, docstring = source.split("\n"), definition.body[0]
-    assert docstring.end_lineno is not None
-    return "\n".join(
-        lines[: docstring.lineno - 1] + lines[docstring.end_lineno :]
-    )
+def source(function: Callable[..., Any]) -> str:
+    """The function's own lines, without those of its docstring and of its decorators."""
+    text = textwrap.dedent(inspect.getsource(function))
+    (tree,) = ast.parse(text).body
+    assert isinstance(tree, ast.FunctionDef)
+    lines = text.splitlines()
+    first = tree.body[0]
+    if ast.get_docstring(tree) is not None:
+        del lines[first.lineno - 1 : first.end_lineno]
+    return "\n".join(lines[tree.lineno - 1 :]).strip()

@@ -1,41 +1,32 @@
-"""What a chapter shows of a function: the signature and the body."""
+"""What a chapter shows of a function: what runs, and its signature."""
 
-from experiments.source import shown
-
-from ragbook.methods.knn_lm import interpolate
+from experiments.source import source
 
 
-def _documented(
-    a: int,
-    b: int = 2,
-) -> int:
-    """Says one thing,
-
-    and another: "quoted".
-    """
-    text = """no docstring"""
-    return a + b + len(text)
+def plain(values: list[int]) -> int:
+    """The greatest of some
+    values."""
+    # A comment stays.
+    return max(values)
 
 
-def _plain(a: int) -> int:
-    return a
+def bare(text: str) -> str:
+    return f"""{text}"""
 
 
-def test_the_signature_and_the_body_are_shown_and_the_docstring_is_not():
-    assert shown(_documented) == (
-        "def _documented(\n    a: int,\n    b: int = 2,\n) -> int:\n"
-        '    text = """no docstring"""\n    return a + b + len(text)'
-    )
+def test_the_docstring_is_left_out_and_the_signature_kept():
+    assert source(plain).splitlines() == [
+        "def plain(values: list[int]) -> int:",
+        "    # A comment stays.",
+        "    return max(values)",
+    ]
 
 
-def test_a_function_without_docstring_is_shown_whole():
-    assert shown(_plain) == "def _plain(a: int) -> int:\n    return a"
+def test_a_function_without_a_docstring_keeps_its_strings():
+    assert source(bare) == 'def bare(text: str) -> str:\n    return f"""{text}"""'
 
 
-def test_what_is_shown_computes_the_same():
-    import torch
-
-    names = {"torch": torch, "Tensor": torch.Tensor}
-    exec(shown(interpolate), names)
-    given = torch.tensor([0.2, 0.8]).log(), torch.tensor([1.0, 0.0]).log(), 0.25
-    assert torch.equal(names["interpolate"](*given), interpolate(*given))
+def test_what_is_shown_still_runs():
+    names = {}
+    exec(source(plain), names)
+    assert names["plain"]([1, 3, 2]) == 3
