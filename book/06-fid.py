@@ -13,7 +13,8 @@
 #
 # {cite:t}`izacard2021fid` encode each passage **separately**, together with the question, and let the
 # decoder attend to the states of all passages **at once**. The encoder's cost grows linearly with the
-# number of passages; the evidence is fused in the decoder's cross-attention.
+# number of passages; the evidence is fused in the decoder's cross-attention. ({doc}`transformers` explains
+# why concatenating the states is enough.)
 #
 # ![FiD: each of three passages is encoded with the question, the states are joined, and one decoder attends to all of them](diagrams/fid.svg)
 
