@@ -342,8 +342,9 @@ Markdown(
 # $$ \mathcal{L} = -\log \frac{e^{s_g}}{e^{s_g} + \sum_{j \in Z^-} e^{s_j}}, \qquad
 #    \frac{\partial \mathcal{L}}{\partial s_j} = \mathrm{softmax}(s)_j - [j = g], $$ (dpr)
 #
-# and the *hinge* (or triplet) loss asks for a margin $m$ over the hardest negative, here $m = 1$, and for
-# nothing more,
+# where $[j = g]$ is 1 for the right passage and 0 for the others, and the softmax is over these passages. The
+# *hinge* (or triplet) loss asks for a margin $m$ over the hardest negative, here $m = 1$, and for nothing
+# more,
 #
 # $$ \mathcal{L} = \max\bigl(0,\; m - s_g + \max_{j \in Z^-} s_j\bigr). $$ (hinge)
 #

@@ -114,9 +114,9 @@ print("as by hand:", torch.allclose(log_p.exp()[0], p))
 #
 # To compute a perplexity, only the probability of the token that did come is needed at each position. The
 # memory's part of it is a sum over $k$ neighbours, $O(k)$ per token, whereas the whole distribution would
-# have thirty thousand entries. Nor does the search depend on $\lambda$, $T$ or a smaller $k$. Once the
-# distances are stored, and for each neighbour whether its token is the right one, a whole grid of settings
-# costs less than the model's own pass.
+# have thirty thousand entries. Which neighbours are found does not depend on $\lambda$ or $T$ either, and
+# those for a smaller $k$ are the first of those for a larger one. Once the distances are stored, and for each
+# neighbour whether its token is the right one, a whole grid of settings costs less than the model's own pass.
 
 # %%
 print(source(knn_lm.knn_target_log_prob))
@@ -125,7 +125,8 @@ print(source(knn_lm.knn_target_log_prob))
 # One context with three neighbours, of which the second and the third have the right token, and a model
 # that gives that token 0.01. With $k = 3$ and $T = 1$ the memory gives it
 # $(e^{-1} + e^{-4}) / (e^{-0.5} + e^{-1} + e^{-4}) = 0.389$, and $\lambda = 0.5$ makes that
-# $0.005 + 0.1945 = 0.1995$. With $k = 1$ the only neighbour is wrong.
+# $0.005 + 0.1945 = 0.1995$. With $k = 1$ the only neighbour is wrong, and half of 0.01 is left. (In the
+# output the two values of $T$ are the rows, the two of $\lambda$ the columns.)
 
 # %%
 grid = knn_lm.grid(
@@ -300,6 +301,10 @@ pd.DataFrame(
         for name, row in test.items()
     }
 ).T
+
+# %% [markdown]
+# The regression's weights are for standardized features; where a feature with a positive weight is larger, the
+# memory gets a larger $\lambda(c_t)$.
 
 # %% tags=["hide-input", "stored-language"]
 difference, interval = test["adaptive"]["from_knn_lm"]
@@ -567,8 +572,8 @@ pd.DataFrame(
 # %% [markdown]
 # ## Answering questions
 #
-# To be comparable with the other methods, kNN-LM answers from the same k passages: neighbours are searched
-# among *their* contexts. The question is the prompt, and the answer is its continuation, token by token. A
+# To be comparable with the other methods, kNN-LM answers from the same $k$ passages (in this section $k$
+# counts passages): all contexts of *these passages* are neighbours, and no others. The question is the prompt, and the answer is its continuation, token by token. A
 # small language model answers badly this way, because nothing taught it to represent a question and the
 # sentence that answers it alike. What the memory changes is the probability of the right answer. If the
 # interpolation itself is trained, keys included {cite:p}`zhong2022trime`, the representations can be
@@ -619,6 +624,13 @@ print(question.text, "|", question.answers[0], "|", question.gold_passage)
 figures.bars(
     dict(zip(retrieved.ids, mass.tolist(), strict=True)),
     "share of the neighbours' mass",
+)
+
+# %% tags=["remove-input"]
+own = retrieved.ids.index(question.gold_passage)
+Markdown(
+    f"Neighbours from `{question.gold_passage}`, the gold passage, have {mass[own]:.2f} of the mass, "
+    f"although the retriever ranked it {('second', 'third', 'fourth', 'fifth')[own - 1]}."
 )
 
 # %% [markdown]
