@@ -262,8 +262,8 @@ Markdown(
 # The corpus is cut into passages of at most about 100 words, each with a permanent id and its title.
 # An encoder turns each passage into one vector, once; a question is encoded when it is asked, and the
 # passages with the largest inner products are returned. An index belongs to one encoder and says in its
-# manifest to which. Passages of the same article are the retriever's hardest competitors, so a method that
-# reads several passages has an advantage over one that reads the first.
+# manifest to which. The gold passage's hardest competitors are passages of the same article, which is why the
+# methods of this book read several passages.
 #
 # ## Exercises
 #
