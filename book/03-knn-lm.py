@@ -215,8 +215,8 @@ Markdown(
         if wrong
         else ". "
     )
-    + "The memory stores contexts and not facts: what precedes *Black* in the sentence about the "
-    "river's source is as similar to this beginning as what precedes it in the one about its mouth."
+    + f"The memory stores contexts and not facts: the nearest of them was followed by "
+    f"*{near[0].token}*, and what its sentence is about makes no difference."
 )
 
 # %% [markdown]
