@@ -398,7 +398,7 @@ Markdown(
 # %% [markdown]
 # **Neighbours.** The best cell of either surface for every $k$, first stored, then computed here:
 
-# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "Perplexity on the articles used for tuning against the number of neighbours, each with its best weight and temperature.", "alt": "A falling curve of perplexity over k"}}
+# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "Perplexity on the articles used for tuning against the number of neighbours, each with its best weight and temperature. It falls up to the largest number tried.", "alt": "A falling curve of perplexity over k"}}
 figures.lines(
     {"knn-lm": {float(k): v for k, v in surface["ks"].items()}},
     "k, neighbours",

@@ -59,6 +59,12 @@ def test_text_of_a_domain_that_the_model_never_read_gains_the_most():
     assert never < min(trained, own) < 0
 
 
+def test_more_neighbours_always_helped():
+    assert "It falls up to the largest number tried." in (BOOK / "03-knn-lm.py").read_text("utf-8")
+    by_k = {int(k): value for k, value in stored("language")["surface"]["ks"].items()}
+    assert [by_k[k] for k in sorted(by_k)] == sorted(by_k.values(), reverse=True)
+
+
 def test_the_adaptive_weight_adds_little():
     """The sentence about it is printed; that one weight fits nearly everywhere is written."""
     text = (BOOK / "03-knn-lm.py").read_text(encoding="utf-8")

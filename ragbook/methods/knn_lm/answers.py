@@ -61,11 +61,15 @@ def knn_log_probs(
     [N, V] in the dtype of `distances`; -inf where no neighbour has the token.
     """
     weights = torch.softmax(-distances / temperature, dim=-1)
-    shape = (distances.shape[0], vocab_size)
-    return torch.zeros(shape, dtype=weights.dtype).scatter_add_(1, values.long(), weights).log()
+    none = torch.zeros(len(distances), vocab_size, dtype=weights.dtype)
+    return none.scatter_add_(1, values.long(), weights).log()
 
 
-def knn_target_log_prob(distances: Tensor, hits: Tensor, temperature: float = 1.0) -> Tensor:
+def knn_target_log_prob(
+    distances: Tensor,
+    hits: Tensor,
+    temperature: float = 1.0,
+) -> Tensor:
     """log p_kNN of one target token a row, without a distribution over the vocabulary: O(N k).
 
     Parameters
@@ -162,7 +166,11 @@ def tune(
     return lams[j], temperatures[t], float(means[t, j])
 
 
-def interpolate(lm_log_probs: Tensor, knn_log_probs: Tensor, lam: float | Tensor) -> Tensor:
+def interpolate(
+    lm_log_probs: Tensor,
+    knn_log_probs: Tensor,
+    lam: float | Tensor,
+) -> Tensor:
     r"""log((1 - lam) p_LM + lam p_kNN) (equation 3), exact at lam = 0 and lam = 1.
 
     Parameters
@@ -175,7 +183,8 @@ def interpolate(lm_log_probs: Tensor, knn_log_probs: Tensor, lam: float | Tensor
     log p(y | x), of the shape and dtype of `lm_log_probs`.
     """
     weight = torch.as_tensor(lam, dtype=lm_log_probs.dtype)
-    return torch.logaddexp(torch.log1p(-weight) + lm_log_probs, weight.log() + knn_log_probs)
+    model, memory = torch.log1p(-weight), weight.log()
+    return torch.logaddexp(model + lm_log_probs, memory + knn_log_probs)
 
 
 def passage_mass(
