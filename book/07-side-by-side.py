@@ -1,50 +1,38 @@
 # %% [markdown]
 # # Side by side
 #
-# ## The problem
-#
-# Five papers, five ways to use a passage, and five tables that cannot be laid beside each other: other
-# passages, other retrievers, other sizes, other questions. Here all of that is the same. But which
-# weights should the methods have? With the same ones, all but one were made for something else; with
-# their own, one can have learnt more than another, and the table compares trainings.
-#
-# ## The idea
-#
-# Ask twice. Seven systems, one index, one set of questions, and two tables:
-#
-# * **(a) The same weights.** One retriever and one reader, no method's own training. What differs here
-#   is due to how evidence is combined and to nothing else, for the methods that share all of the
-#   reader.
-# * **(b) Each as its paper trains it.** From that same start, by its own objective, on the same
-#   questions in the same order, for the same number of steps.
-#
-# `make compare` makes table (b) and writes it beside this page; `ragbook compare --same-weights` makes
-# table (a). The page reads both, takes them apart from several sides, and asks a sample of the
-# questions again, to see that the stored answers are what the methods say today. Any single answer of
-# table (b) is in {doc}`the explorer <explorer>`.
+# Five papers report five tables that cannot be compared: they use different passages, retrievers, model
+# sizes and questions. This chapter keeps all of these fixed and asks twice: **(a)** with *the same weights*
+# for every method, so that methods which share the whole reader differ only in how they combine passages,
+# and **(b)** with each method *trained as its paper trains it*, from those weights, on the same questions, for
+# the same number of steps.
 
-# %%
+# %% tags=["hide-input", "stored-results", "stored-same-weights"]
 import gzip
+import inspect
+import itertools
 import json
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from experiments import figures, papers
 from experiments.report import percent, points
+from experiments.sentences import widest_error
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison, breakdown, compare
 from ragbook.evaluation.names import EVIDENCE
-from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
-from ragbook.evaluation.words import in_words, order
+from ragbook.evaluation.statistics import ALPHA, cut_off, holm, paired_test
+from ragbook.evaluation.words import order
 from ragbook.explorer.pages import question_id
 from ragbook.figures import errors, own_and_shared
 from ragbook.index import build_index
+from ragbook.methods import knn_lm, rag, realm
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
 from ragbook.training.reader.objectives import Recipe
@@ -55,92 +43,6 @@ def stored(name: str) -> Any:
     return json.loads(Path(f"results/{name}.json").read_text(encoding="utf-8"))
 
 
-own, same = stored("results"), stored("same-weights")
-with gzip.open("results/predictions.jsonl.gz", "rt", encoding="utf-8") as file:
-    predictions = [json.loads(line) for line in file]
-questions = load_questions("miniwiki", "test")
-names = list(own["methods"])
-readers = list(papers.FOUR)
-assert own["questions"]["sha256"] == same["questions"]["sha256"]
-print(own["questions"]["n"], "questions, k =", own["k"])
-
-# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals, twice: after each method's own training, and with the same weights for all. The dotted line is how often the gold passage was among the five of the shared retriever: what lies between a method and the line is reading, what lies beyond it is retrieval.", "alt": "Exact match of closed-book, in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}}
-own_and_shared(own, same)
-
-# %% [markdown]
-# ## (a) The same weights
-#
-# The passages, the retriever, the questions and k are the same for all. RAG-Sequence, RAG-Token, FiD
-# and in-context retrieval share one seq2seq reader as well: *they* differ in one thing, how they
-# combine the passages. That cannot be said of the others. The closed book has that reader and no
-# passages. REALM shares its encoder and puts a span scorer in place of the decoder. kNN-LM needs a
-# left-to-right model and starts from the same embedded encoder.
-#
-# In-context retrieval {cite:p}`ram2023incontext` puts all passages into one prompt, the best one last,
-# which is what is most often called RAG today:
-#
-# ![In-context retrieval: three passages and the question become one prompt, which one encoder and one decoder read](diagrams/in-context.svg)
-# The shared reader has no room for five passages in one
-# input, and it was trained on inputs of one passage each. So its row tells what such a prompt
-# does to a reader that never met one, and little about the method: large decoder-only models are
-# trained on long texts, and `ragbook compare --reader` runs all methods but REALM on one of them.
-#
-# REALM can only answer with a run of words of a passage. The comparison holds the methods that write
-# to the same (`ragbook compare --free` lets them write what they like), so that a reader that drops a
-# piece from the middle of a name it copies does not count as a difference between methods. The rule
-# does not keep an answer from stopping early: the first half of a name is a run of words too. How
-# often that happens is counted below. What the methods believe, their probabilities, is left alone.
-
-# %%
-Comparison(same, [])
-
-# %% [markdown]
-# NLL is $-\log p(y \mid x)$ in nats for the first reference answer. A span reader gives an answer that
-# no retrieved passage holds the probability zero; where that happens REALM has no mean, and the table
-# says the mean over the others and how many they are. Where retrieval fails, a reader that extracts
-# can only be wrong, while one that writes is merely unsure.
-#
-# The marks say which differences are beyond chance. In words, made from the stored tests, first for
-# all seven and then for the four that share all of the reader:
-
-# %% tags=["hide-input"]
-Markdown(
-    papers.bullets([order(same), order(papers.among(same, papers.READ_ALIKE))])
-)
-
-# %% [markdown]
-# ## (b) Each as its paper trains it
-#
-# From the shared reader, REALM and RAG raise their own marginal likelihoods, reader and question tower
-# together, and FiD the likelihood of its fused passages. All see the same questions in the same order.
-# The decoder, or REALM's span scorer, is trained whole, the upper layers of the encoder and of the
-# question tower by low-rank changes; the passages' vectors stay as they are, so that the index is the
-# same. The likelihood of a written answer is the one that the search compares, among the words of the
-# passages. Two lessons of the shared reader's own training go on beside each likelihood, so that they
-# are not forgotten (`ragbook.training.reader.objectives`). kNN-LM's paper trains nothing for a memory;
-# so that it has had as much as the others, its language model is adapted to the same questions by the
-# interpolation that it answers with, keys and all, as {cite:t}`zhong2022trime` do
-# (`ragbook.training.reader.memory`). The closed book and in-context retrieval have no training of
-# their own and stand in both tables with the same weights. In both tables the length penalty of every
-# method's beam search, and kNN-LM's $\lambda$ and temperature, were chosen among the same values on dev
-# questions.
-
-# %%
-recipe = Recipe()
-print(
-    f"{recipe.steps} steps of {recipe.batch} questions with {recipe.n} passages, for each method"
-)
-Comparison(own, predictions)
-
-# %% tags=["hide-input"]
-Markdown(papers.bullets([order(own)]))
-
-# %% [markdown]
-# The two tables beside each other. Their difference is what a method's own training is worth for so
-# small a reader; no test is stored of it, so the intervals have to speak.
-
-
-# %% tags=["hide-input"]
 def em(results: dict[str, Any], name: str) -> str:
     """A method's exact match in percent with its interval."""
     entry = results["methods"][name]
@@ -148,52 +50,259 @@ def em(results: dict[str, Any], name: str) -> str:
 
 
 def recall(results: dict[str, Any], name: str) -> str:
-    """How often the gold passage was among those that a method read, in percent."""
+    """How often the gold passage was among those read, in percent."""
     found = results["methods"][name]["recall_at_k"]
     return "–" if found is None else cut_off(found)
 
 
-def shares(results: dict[str, Any], kind: str) -> dict[str, str]:
-    """For every method, the share of its answers that are of a kind of error, in percent."""
-    n = results["questions"]["n"]
-    return {
-        name: cut_off(m["errors"][kind] / n)
-        for name, m in results["methods"].items()
-    }
+def lowered(sentence: str) -> str:
+    """A sentence that goes on after a comma."""
+    return sentence[0].lower() + sentence[1:]
 
 
+own, same = stored("results"), stored("same-weights")
+real, real_same = stored("nq"), stored("nq-same-weights")
+trained, sweep = stored("trained"), stored("sweep")
+with gzip.open("results/predictions.jsonl.gz", "rt", encoding="utf-8") as file:
+    predictions = [json.loads(line) for line in file]
+questions = load_questions("miniwiki", "test")
+names, readers = list(own["methods"]), list(papers.FOUR)
+assert own["questions"]["sha256"] == same["questions"]["sha256"]
+print(
+    f"{own['questions']['n']} test questions, {own['k']} passages each; "
+    "exact match (EM) and recall of the gold passage, %"
+)
 pd.DataFrame(
     {
-        "(a) EM, same weights (%)": {name: em(same, name) for name in names},
-        "(b) EM, own training (%)": {name: em(own, name) for name in names},
-        "(a) recall@5 (%)": {name: recall(same, name) for name in names},
-        "(b) recall@5 (%)": {name: recall(own, name) for name in names},
+        "(a) EM, same weights": {name: em(same, name) for name in names},
+        "(b) EM, own training": {name: em(own, name) for name in names},
+        "(a) recall": {name: recall(same, name) for name in names},
+        "(b) recall": {name: recall(own, name) for name in names},
+    }
+)
+
+# %% tags=["remove-input", "stored-same-weights", "stored-results", "stored-trained", "stored-nq"]
+Markdown(
+    "\n".join(
+        [
+            "Three results, written from the stored paired tests:\n",
+            f"1. **The same weights.** {order(same)}",
+            f"2. **Each method's own training.** {order(own)}",
+            f"3. **Other seeds, other questions.** Over {trained['seeds']} seeds of that training "
+            f"(n = {trained['n']}), {lowered(order(papers.of_seeds(trained)))} On real questions of "
+            f"Natural Questions (n = {real['questions']['n']}, own training), {lowered(order(real))}",
+        ]
+    )
+)
+
+# %% [markdown]
+# Why? The rest of the chapter answers in this order: where each method combines its passages, what its wrong
+# answers are, which differences are real, when each method is strong or weak, and what it costs. The answer to
+# any single question is in {doc}`the explorer <explorer>`.
+
+# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals: after each method's own training, and with the same weights for all. The dotted line is how often the gold passage was among the five of the shared retriever. The distance from a method to the line is lost in reading, the distance above the line in retrieval.", "alt": "Exact match of in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}} tags=["stored-results", "stored-same-weights"]
+own_and_shared(papers.among(own, names[1:]), same)
+
+# %% [markdown]
+# ## Where the passages are combined
+#
+# | method | what it combines | at which point |
+# |---|---|---|
+# | in-context | the passages' texts | in one prompt, before the model reads |
+# | FiD | the encoder's states of all passages | in the decoder's cross-attention |
+# | RAG-Token | distributions over the next token | at every token: a product of sums |
+# | RAG-Sequence | probabilities of a whole answer | after the answer: a sum of products |
+# | REALM | probabilities of a whole answer, as a span | after the answer: a sum over spans |
+# | kNN-LM | stored contexts, with the model's distribution | at every token, in the output |
+#
+# In-context retrieval {cite:p}`ram2023incontext` is what is most often called RAG today. The best passage comes
+# last in the prompt:
+#
+# ![In-context retrieval: three passages and the question become one prompt, which one encoder and one decoder read](diagrams/in-context.svg)
+#
+# Four of these rules can be worked out by hand. There are two passages with $p(z \mid x) = 0.6$ and $0.4$, and an
+# answer of two tokens. The first passage gives its tokens the probabilities 0.9 and 0.1, the second 0.2 and 0.8:
+# each passage supports one half of the answer.
+
+# %%
+prior = torch.tensor([0.6, 0.4])  # p(z|x), [n_docs]
+token = torch.tensor([[0.9, 0.1], [0.2, 0.8]])  # p(y_t|x,z,y_<t), [n_docs, T]
+model = torch.tensor([0.1, 0.2])  # p_LM(y_t|x,y_<t), [T], without passages
+
+by_hand = {
+    "RAG-Sequence": (prior * token.prod(1)).sum(),  # 0.6*0.09 + 0.4*0.16
+    "REALM": (prior * torch.tensor([0.09, 0.16])).sum(),  # spans of that share
+    "RAG-Token": (prior[:, None] * token).sum(0).prod(),  # 0.62 * 0.38
+    "kNN-LM": (0.75 * model + 0.25 * (prior @ token)).prod(),  # lambda = 0.25
+}
+print({name: round(float(p), 4) for name, p in by_hand.items()})
+
+# %% [markdown]
+# RAG-Token gives this answer about twice the probability, because it may change passages between tokens. That
+# is an advantage if the answer really has two halves, and a fault if nobody ever said the whole. The memory's
+# vote in kNN-LM comes from stored tokens rather than passages read for the question; here it is set to the
+# same mixture. In FiD and in-context retrieval there is no formula to work out: one network reads all
+# passages and returns $p(y_t \mid x, z_1, \dots, z_k, y_{<t})$. The package's functions on the same numbers:
+
+# %%
+for function in (rag.sequence_log_prob, rag.token_log_prob):
+    source = inspect.getsource(function)
+    print(source[: source.index('r"""')].rstrip(), source.split('"""')[-1])
+
+doc, tokens = (
+    prior.log()[None],
+    token.log()[None],
+)  # [B, n_docs], [B, n_docs, T]
+mask = torch.ones(1, 2)  # [B, T]
+spans = torch.tensor([[0.09, 0.16]]).log()  # [B, n_docs]
+ours = {
+    "RAG-Sequence": rag.sequence_log_prob(tokens, doc, mask),
+    "REALM": realm.marginal_log_prob(spans, doc),
+    "RAG-Token": rag.token_log_prob(tokens, doc, mask),
+    "kNN-LM": knn_lm.interpolate(
+        model.log(), (prior @ token).log(), torch.tensor(0.25)
+    ).sum(),
+}
+for name, log_p in ours.items():
+    torch.testing.assert_close(log_p.exp().squeeze(), by_hand[name])
+print("equal for", ", ".join(ours))
+
+# %% [markdown]
+# The same on the index. RAG-Sequence, RAG-Token, FiD and in-context retrieval share one seq2seq reader, and
+# with the same weights they differ in one thing, how they combine the passages. It follows that with *one*
+# passage they are the same model. The cell checks this on some test questions and then gives them five
+# passages. NLL is $-\log p(y \mid x)$ in nats, here of the first reference answer.
+
+# %%
+corpus, encoder = load_corpus("miniwiki"), load_encoder()
+index = build_index(corpus, Path("../build/index"), encoder, progress=False)
+retriever = DenseRetriever(index, encoder)
+asked = list(questions)[:16]
+references = [question.answers[0] for question in asked]
+alike = methods.load(
+    papers.READ_ALIKE, retriever, verbatim=True, shared=True, length_penalty=0
+)
+nll = {
+    k: {m.name: -m.log_prob(asked, references, k) for m in alike}
+    for k in (1, 5)
+}
+for values in nll[1].values():
+    torch.testing.assert_close(values, nll[1]["fid"], rtol=1e-3, atol=1e-3)
+print(f"with one passage all four are equal on {len(asked)} questions")
+median = {name: float(values.median()) for name, values in nll[5].items()}
+assert median["fid"] < median["rag-sequence"] < median["rag-token"]
+pd.DataFrame(
+    {
+        f"median NLL, k = {k}": {
+            name: round(float(values.median()), 2)
+            for name, values in nll[k].items()
+        }
+        for k in nll
     }
 )
 
 # %% [markdown]
-# The bundled readers are small and were trained on two cores. So the levels say little about the
-# methods' papers; the *differences on the same questions* are the point.
+# With five passages, those without the answer take part in RAG's sums: once for the whole answer in RAG-Sequence, at
+# every token in RAG-Token, which pays more on these questions. FiD's decoder can disregard them. Its median is the
+# lowest here, while its mean over all test questions, in table (a), is the highest of the three.
+#
+# The other three methods cannot share all of it. The closed book has the same reader and no passages. REALM
+# shares its encoder and has a span scorer in place of the decoder. kNN-LM needs a left-to-right model and
+# starts from the same embedded encoder.
+#
+# The shared reader was trained on inputs of one passage and has no room for five in one input. In-context
+# retrieval therefore shows in table (a) what such a prompt does to a reader that has never seen one, and
+# little about the method: large decoder-only models are trained on long texts, and `ragbook compare --reader`
+# runs all methods except REALM on one of them ({doc}`chapter 11 <11-one-pretrained-model>`).
+#
+# ## (a) The same weights
+#
+# REALM can only answer with a span of a passage. The comparison restricts the methods that generate answers to
+# the same (`ragbook compare --free` lifts the restriction), so that a reader which drops a piece of a name does not
+# count as a difference between methods. An answer can still end too early, because the first half of a name is a
+# span too.
+
+# %% tags=["stored-same-weights"]
+Comparison(same, [])
+
+# %% [markdown]
+# A span reader gives probability zero to an answer that no retrieved passage contains. REALM then has no mean
+# NLL, and the table gives the mean over the other questions and their number. When retrieval fails, a reader
+# that extracts can only be wrong, whereas one that generates is merely uncertain. Among the four methods that
+# share the whole reader:
+
+# %% tags=["remove-input", "stored-same-weights"]
+Markdown(papers.bullets([order(papers.among(same, papers.READ_ALIKE))]))
+
+# %% [markdown]
+# ## (b) Each as its paper trains it
+#
+# REALM and RAG maximise their own marginal likelihoods, reader and question tower together, FiD the
+# likelihood of the answer given all its passages. The decoder, or REALM's span scorer, is trained in full,
+# the upper layers of the encoder and of the question tower by low-rank updates. The passages' vectors are
+# frozen, so the index is the same for all. Each likelihood is the one that the search uses, restricted to the
+# passages' words, and two tasks of the shared reader's training continue beside it so that they are not
+# forgotten (`ragbook.training.reader.objectives`). The kNN-LM paper trains nothing for the memory. To give it
+# as many steps as the others, its language model is adapted to the same questions through the interpolated
+# distribution, keys included, as {cite:t}`zhong2022trime` do (`ragbook.training.reader.memory`). The closed
+# book and in-context retrieval have no training of their own and keep the shared weights. In both tables the
+# length penalty of every beam search, and kNN-LM's $\lambda$ and temperature, were chosen from the same
+# values on dev questions.
+
+# %% tags=["stored-results"]
+recipe = Recipe()
+print(
+    f"{recipe.steps} steps of {recipe.batch} questions with {recipe.n} passages, for each method"
+)
+Comparison(own, predictions)
+
+# %% [markdown]
+# The difference between the two tables is what a method's own training is worth for a reader as small as this
+# one. No test of it is stored, so only the intervals can be compared. The readers are small and were trained on
+# two cores: the levels say little about the papers, and the *differences on the same questions* are what
+# counts.
 #
 # ## What went wrong?
 #
-# A wrong answer can be wrong in several ways, and they do not mean the same. Each answer is counted
-# under the first that fits (`ragbook.evaluation.errors`).
+# Each answer is counted under the first kind that fits (`ragbook.evaluation.errors`). An answer cut short or
+# too long has found what was asked and words it badly. Words of another passage are an error of weighing
+# passages, other words of the right passage an error of reading, and what was not retrieved is the
+# retriever's.
 
-# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). A method that loses by answers cut short or too long has found what was asked and says it badly; words of another passage are a fault of weighing, other words of the right passage one of reading, and what was not retrieved is the retriever's.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}}
+# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. They part in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["stored-results"]
 errors(own)
 
-# %%
+# %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-nq-same-weights", "stored-nq"]
+TABLES = {
+    "MiniWiki, same weights": same,
+    "MiniWiki, own training": own,
+    "real questions, same weights": real_same,
+    "real questions, own training": real,
+}
+Markdown(
+    "Among REALM, the two RAGs and FiD:\n\n"
+    + papers.bullets(
+        [
+            f"{label}: {widest_error(results, readers)}."
+            for label, results in TABLES.items()
+        ]
+    )
+)
+
+# %% [markdown]
+# This is why the four differ: the passages and the words are the same, and what each rule of combination decides is
+# *which passage is believed*. The counts of table (b):
+
+# %% tags=["stored-results"]
 Comparison(own, predictions).errors()
 
 # %% [markdown]
-# The column *contains* of both tables is the lenient score that the field now reports beside exact
-# match: an answer counts if some gold answer stands in it as whole words in a row, both in lower case
-# and without punctuation and articles ({cite:t}`mallen2023when`, section 3; the best-subspan accuracy of
-# {cite:t}`liu2024lost`, section 2.1). It forgives an answer that says too much, and never one that says
-# too little. How the methods stand by it, in (a) and in (b):
+# The column *contains* of the tables is a lenient score: an answer counts if it contains a gold answer as
+# consecutive whole words, both in lower case and without punctuation and articles ({cite:t}`mallen2023when`,
+# section 3; the best-subspan accuracy of {cite:t}`liu2024lost`, section 2.1). It forgives an answer that says
+# too much, and never one that says too little.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input", "stored-same-weights", "stored-results"]
 Markdown(
     papers.bullets(
         [f"(a) {order(same, 'contains')}", f"(b) {order(own, 'contains')}"]
@@ -201,108 +310,77 @@ Markdown(
 )
 
 # %% [markdown]
-# ## Do answers stop early?
-#
-# A mixture of passages can end an answer too soon: passages that do not hold what was begun give their
-# weight to the end. And a search that forbids words without sharing out their probability anew makes
-# every further token of a long answer pay for them; so did an earlier version of this package. The
-# share of answers that are a gold answer with words missing, on dev questions with each decoding;
-# {doc}`chapter 5 <05-rag>` takes the causes apart.
+# A mixture of passages can also end an answer too early, because passages that do not contain what was begun put
+# their probability on the end token. {doc}`Chapter 5 <05-rag>` takes the causes apart. On the test
+# questions this is rare:
 
-# %%
-stops = stored("stops")
-ways = {
-    "held": "held to the passages",
-    "held, without shares": "… without shares",
-    "free": "free",
-}
-print(f"n = {stops['n']} dev questions, cut short (%)")
+# %% tags=["hide-input", "stored-same-weights", "stored-results"]
 pd.DataFrame(
     {
-        f"{name}, {weights}": {
-            head: percent(settings[way]["cut"]) for way, head in ways.items()
+        f"{table} answers cut short (%)": {
+            name: cut_off(entry["errors"]["cut"] / results["questions"]["n"])
+            for name, entry in results["methods"].items()
         }
-        for weights in ("same weights", "own training")
-        for name, settings in stops[weights].items()
-    }
-).T
-
-# %% [markdown]
-# And on the test questions of the two tables:
-
-# %%
-pd.DataFrame(
-    {
-        "(a) cut short (%)": shares(same, "cut"),
-        "(b) cut short (%)": shares(own, "cut"),
+        for table, results in (("(a)", same), ("(b)", own))
     }
 )
 
 # %% [markdown]
 # ## Is a difference real?
 #
-# Methods answer the same questions, so differences are tested in pairs: a bootstrap interval of the
-# difference, and a permutation test that flips which method got which answer. All
-# pairs together are many chances to be lucky, so the p-values are adjusted for all of them {cite:p}`holm1979`. What the
-# tests say of the four that their papers train, with the same weights:
-
-
-# %% tags=["hide-input"]
-def told(results: dict[str, Any]) -> Markdown:
-    """The paired tests of the four methods, as sentences."""
-    pairs = [(a, b) for i, a in enumerate(readers) for b in readers[i + 1 :]]
-    return Markdown(papers.bullets([in_words(results, a, b) for a, b in pairs]))
-
-
-told(same)
-
-# %% [markdown]
-# And each as its paper trains it:
-
-# %% tags=["hide-input"]
-told(own)
-
-# %% [markdown]
-# All pairs of table (b); positive numbers favour the first name:
-
-# %% tags=["hide-input"]
-p_values = adjusted(own["paired"], "em")
-pd.DataFrame(
-    [
-        {
-            "a": test["a"],
-            "b": test["b"],
-            "a - b": test["difference"],
-            "low": test["ci95"][0],
-            "high": test["ci95"][1],
-            "p, adjusted": p_values[frozenset((test["a"], test["b"]))],
-        }
-        for test in own["paired"]
-        if test["metric"] == "em"
-    ]
-).round(3)
-
-# %% [markdown]
-# ## Would another training say the same?
-#
-# These tests resample questions. They say nothing of the seed of a training, which moves the order of
-# the examples and with it the reader. So the trainings of table (b) were made again with other seeds
-# (`ragbook train methods --seed S`), and the intervals below hold for other seeds *and* other
-# questions: both are resampled, independently of each other ({cite:t}`owen2007pigeonhole`). With few
-# seeds this is a coarse measure, and an honest one.
+# All methods answer the same questions, so differences are tested in pairs. If two methods are equally good,
+# it is a matter of chance which of them gave which answer to a question, and the sign of each difference may
+# be flipped. The p-value is the share of all flips whose sum is at least as far from zero as the observed
+# one. Ten lines do it for eight questions:
 
 # %%
-trained = stored("trained")
-print(
-    f"{trained['seeds']} seeds, the first {trained['n']} test questions, k = {trained['k']}"
+a = np.array([1, 1, 0, 1, 1, 1, 0, 1])  # 1: answered correctly, [n]
+b = np.array([0, 1, 0, 0, 1, 0, 0, 1])
+difference = a - b  # three questions that only a answers
+flips = np.array(list(itertools.product([-1, 1], repeat=len(a))))  # [2^n, n]
+sums = flips @ difference  # [2^n]
+p = np.mean(np.abs(sums) >= abs(difference.sum()))
+print(f"{flips.shape[0]} flips of {flips.shape[1]} signs: p = {p}")  # 2 / 2^3
+
+print(inspect.getsource(paired_test).split('"""')[0].rstrip())
+test = paired_test(a, b)  # draws 10,000 of the flips at random
+print(f"difference {test.difference}, p = {test.p:.2f}")
+assert abs(test.p - p) < 0.02
+print("three tests after Holm's correction:", holm([0.01, 0.04, 0.03]))
+
+# %% [markdown]
+# Many pairs are many chances of a false alarm, so p-values are adjusted for all pairs {cite:p}`holm1979`: the
+# smallest is multiplied by the number of tests, the next by one less, and none may fall below the one before.
+# The interval of a difference comes from a bootstrap over questions. A star marks what remains below 0.05.
+#
+# These tests resample questions. They cannot say what another seed of the training would give, which changes
+# the order of the examples and with it the reader. The trainings of table (b) were therefore repeated with
+# other seeds (`ragbook train methods --seed S`); the last column resamples seeds *and* questions,
+# independently ({cite:t}`owen2007pigeonhole`). With few seeds this is a coarse measure.
+
+# %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-trained"]
+print("difference of exact match in points [95 % interval]")
+pd.DataFrame(
+    {
+        "(a) same weights": papers.in_pairs(same),
+        "(b) own training": papers.in_pairs(own),
+        f"(b) {trained['seeds']} seeds, n = {trained['n']}": papers.in_pairs(
+            papers.of_seeds(trained)
+        ),
+    }
 )
+
+# %% [markdown]
+# Differences are computed first and then cut off to one decimal, downwards, as every number here is: they can
+# deviate by 0.1 from the difference of two printed values, and -0.36 is printed as -0.4. Exact match by seed, in
+# percent:
+
+# %% tags=["hide-input", "stored-trained"]
 pd.DataFrame(
     {
         name: {
-            "EM (%)": percent(scores["em"]),
-            "contains (%)": percent(scores["contains"]),
-            "cut short (%)": percent(scores["cut"]),
-            "EM by seed (%)": ", ".join(
+            "EM [over seeds and questions]": percent(scores["em"]),
+            "by seed": ", ".join(
                 cut_off(value) for value in scores["em"]["by_seed"]
             ),
         }
@@ -310,41 +388,50 @@ pd.DataFrame(
     }
 ).T
 
-# %% tags=["hide-input"]
-told(papers.of_seeds(trained))
-
 # %% [markdown]
 # ## Which questions?
 #
 # Most questions are *plain*: one passage answers them, and they name what they ask about. An *indirect*
-# one describes it instead. A *confusable* one has a rival, a passage that says the same kind of thing
-# about something else. A *two-passage* one needs a fact from each of two passages, and RAG-Sequence and
-# REALM, which take an answer from one passage at a time, have to guess the other.
+# question describes it instead and asks for a retriever that understands the description. A *confusable* one
+# has a rival, a passage that says the same kind of thing about something else. A *two-passage* one needs a
+# fact from each of two passages: RAG-Sequence and REALM, which take an answer from one passage at a time,
+# have to guess the other.
 
-# %% mystnb={"figure": {"caption": "Exact match by kind of question, table (b). The kinds are reported apart because they ask for different things: plain ones for reading, confusable ones for telling passages apart, indirect ones for a retriever that understands a description, two-passage ones for putting two facts together.", "alt": "Exact match of the seven methods on plain, confusable, indirect and two-passage questions, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals. The groups are small, and within each the intervals of the methods meet.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["stored-predictions"]
 kinds = breakdown.by_kind(predictions, questions)
+plain = kinds["plain"]
+print(
+    f"plain (n = {plain['n']}, %):",
+    ", ".join(f"{n} {percent(plain['em'][n])}" for n in readers),
+)
+rare = {kind: part for kind, part in kinds.items() if kind != "plain"}
+for part in rare.values():  # as the caption says
+    low, high = zip(*(part["em"][n]["ci95"] for n in readers), strict=True)
+    assert max(low) <= min(high)
 figures.grouped(
-    {f"{kind} (n = {part['n']})": part["em"] for kind, part in kinds.items()},
+    {
+        f"{kind} (n = {part['n']})": {n: part["em"][n] for n in readers}
+        for kind, part in rare.items()
+    },
     "exact match",
 )
 
 # %% [markdown]
 # ## Where did the answer come from?
 #
-# Each method names its evidence in its own way, and these are different measures: a number in the
-# column *evidence* can be compared between methods that have the same one, and with no other.
-# RAG-Token's is its own since every token may come from another passage; the posteriors token by token
-# are in `predictions.jsonl`.
+# Each method names its evidence in its own way. These are different measures: a number in the column *evidence*
+# can be compared only between methods that have the same one.
 #
-# *Leave one out* is the same for all. The passages are read again without one of them, and the evidence
-# is how much less likely the answer has become:
+# *Leave one out* is the same for all methods. The passages are read again without one of them, and the evidence is
+# the fall in the answer's log-probability:
 #
 # $$ \log p(y \mid x, z_1, \dots, z_k) - \log p(y \mid x, \text{all but } z_i). $$
 #
-# It asks nothing of a method but a probability, and costs those that read all passages together k
-# further readings; so it was measured on the first questions only.
+# It needs only a probability, and costs methods that read all passages together k further readings. For that
+# reason it was measured on the first questions only. A passage without which the answer becomes impossible
+# has the highest evidence of all.
 
-# %%
+# %% tags=["hide-input", "stored-results"]
 pd.DataFrame(
     {
         name: {
@@ -362,89 +449,72 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# If evidence is worth anything, an answer is more often right when the heaviest passage is the gold
-# one. Then its weight is a warning that anyone can see, without knowing the answer. First by each
-# method's own measure:
+# If evidence is of use, an answer is more often right when the passage with the highest weight is the gold one. The
+# weight is then a warning that one can read without knowing the answer.
 
-# %% mystnb={"figure": {"caption": "Exact match by where the method's own evidence lies. Compare rows and not methods: what is heaviest is another measure in each.", "alt": "Exact match of six methods where the heaviest passage is the gold one, where it is another, and where the gold one was not retrieved"}}
+# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence, each method by its own measure: an answer whose evidence is on the gold passage is far more often right. Compare rows and not methods.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD where the highest evidence is on the gold passage, where it is on another, and where the gold one was not retrieved"}} tags=["stored-predictions"]
 CASES = {
-    "gold": "gold passage heaviest",
-    "another": "another heaviest",
-    "not retrieved": "gold not there",
+    "gold": "on the gold passage",
+    "another": "on another",
+    "not retrieved": "gold not retrieved",
 }
-
-
-def by_case(evidence: dict[str, Any]) -> dict[str, Any]:
-    """Rows of cases with a column a method, from columns of methods with a row a case."""
-    return {
-        text: {
-            name: parts[case]
-            for name, parts in evidence.items()
-            if case in parts
-        }
-        for case, text in CASES.items()
-    }
-
-
 evidence = breakdown.by_evidence(predictions)
-figures.grouped(by_case(evidence), "exact match")
-
-# %% [markdown]
-# And by leave-one-out, where methods can be compared too. A passage without which the answer becomes
-# impossible weighs more than any other.
-
-
-# %% mystnb={"figure": {"caption": "Exact match by where leave-one-out is highest, the same measure for every method.", "alt": "Exact match of six methods where leaving out the gold passage costs most, where leaving out another does, and where the gold one was not retrieved"}}
-by_leaving_out = breakdown.by_evidence(predictions, leave_one_out=True)
-figures.grouped(by_case(by_leaving_out), "exact match")
-
-# %% [markdown]
-# How many questions each case has, by the methods' own measures and by leave-one-out:
-
-# %%
-pd.concat(
+for name in readers:  # as the caption says
+    assert (
+        evidence[name]["gold"]["ci95"][0] > evidence[name]["another"]["ci95"][1]
+    )
+figures.grouped(
     {
-        what: pd.DataFrame(
-            {
-                n: {case: part["n"] for case, part in parts.items()}
-                for n, parts in found.items()
-            }
-        ).T
-        for what, found in (
-            ("own measure", evidence),
-            ("leave one out", by_leaving_out),
-        )
+        text: {name: evidence[name][case] for name in readers}
+        for case, text in CASES.items()
     },
-    axis=1,
+    "exact match",
 )
+
+# %% [markdown]
+# The same by leave-one-out, where methods can be compared too, and the number of questions in each case:
+
+# %% tags=["hide-input", "stored-predictions"]
+by_leaving_out = breakdown.by_evidence(predictions, leave_one_out=True)
+pd.DataFrame(
+    {
+        name: {
+            **{
+                f"own, {text} (n)": evidence[name][case]["n"]
+                for case, text in CASES.items()
+            },
+            **{
+                f"leave one out, {text} (EM, %; n)": (
+                    f"{percent(part)}; {part['n']}"
+                    if (part := by_leaving_out[name].get(case))
+                    else "–"
+                )
+                for case, text in CASES.items()
+            },
+        }
+        for name in readers
+    }
+).T
 
 # %% [markdown]
 # ## Who agrees with whom?
 #
-# Two methods that are right on the same questions add little to each other. Cohen's $\kappa$ is the
-# share of questions on which both are right or both wrong, less what chance would give: 0 is no
-# agreement beyond chance, 1 is the same questions.
+# Two methods that are right on the same questions add little to each other. Cohen's $\kappa$ compares the
+# share of questions on which both are right or both wrong, $p_o$, with the share $p_e$ that two independent
+# methods of the same accuracies would reach: $\kappa = (p_o - p_e) / (1 - p_e)$. It is 0 for no agreement
+# beyond chance and 1 if they are right on the same questions.
 
-# %% mystnb={"figure": {"caption": "Agreement about which questions are answered rightly, beyond chance, table (b).", "alt": "Heat map of Cohen's kappa between the seven methods"}}
-figures.heat_map(
-    breakdown.kappa(predictions, names),
-    names,
-    names,
-    "Cohen's κ of being right",
-)
-
-# %% mystnb={"figure": {"caption": "How often two methods give the same answer, right or wrong.", "alt": "Heat map of the share of equal answers between REALM, RAG-Sequence, RAG-Token and FiD"}}
-figures.heat_map(
-    breakdown.agreement(predictions, readers),
-    readers,
-    readers,
-    "share of equal answers",
-)
+# %% mystnb={"figure": {"caption": "Agreement about which questions are answered correctly, beyond chance, table (b): the four that are trained to read passages agree with each other, and with the rest little.", "alt": "Heat map of Cohen's kappa between the seven methods"}} tags=["stored-predictions"]
+kappa = breakdown.kappa(predictions, names)
+at = [names.index(name) for name in readers]
+rest = [i for i in range(len(names)) if i not in at]
+assert kappa[np.ix_(at, at)].min() > 0.5 > 0.2 > kappa[np.ix_(at, rest)].max()
+figures.heat_map(kappa, names, names, "Cohen's κ of being right")
 
 # %% [markdown]
-# ## What does each get right that the others do not?
+# What each method gets right and the other three do not:
 
-# %%
+# %% tags=["hide-input", "stored-predictions"]
 together = breakdown.shared(predictions, readers)
 print(f"of {together['n']} questions all four are right on {together['all']},")
 print(f"at least one on {together['any']}, none on {together['none']}")
@@ -457,7 +527,7 @@ for name in readers:
         for i, line in enumerate(predictions)
         if right[name][i] and not any(right[other][i] for other in others)
     ]
-    for line in alone[:4]:
+    for line in alone[:2]:
         said = {line["methods"][other]["text"] for other in others}
         print(f"  {line['question']}")
         print(
@@ -466,82 +536,71 @@ for name in readers:
         print(f"    explorer.html#q={question_id(line['question'])}")
 
 # %% [markdown]
-# An oracle that always chose the right method would gain over the best one what `at least one` has
-# more. The gap is the room that is left for an ensemble; the questions on which none is right, the
-# room that is left for reading and retrieval.
+# An oracle that always chose a correct method would answer every question that `at least one` counts. The
+# difference from the best single method is the room for an ensemble; an exercise below tries a vote.
 #
-# ## Is the probability honest?
+# ## Is the probability calibrated?
 #
-# A method that says $p(y \mid x)$ can be asked whether it means it. Answers are sorted by the
-# probability that the method gave them and cut into ten groups of equal size. In an honest method the
-# share of right answers equals the mean probability, which is the diagonal. The error in each title is
-# the mean distance from it, weighted by the groups' sizes.
+# Answers are sorted by the probability that the method gave them and cut into ten groups of equal size. If a
+# method is calibrated, the share of right answers in each group equals the mean probability (the diagonal). The
+# error in each title is the mean distance from it, weighted by the groups' sizes.
 
-# %% mystnb={"figure": {"caption": "Calibration. Above the diagonal a method is right more often than it says: what its probability lacks went to other words for the same answer and to passages that do not hold it. Below the diagonal it is too sure.", "alt": "Seven panels of mean probability against share of right answers with 95 % intervals and the diagonal"}}
-honest = {
+# %% mystnb={"figure": {"caption": "Calibration of the four that are trained to read passages, ten groups of answers each. Above the diagonal a method is underconfident: part of its probability went to other wordings of the same answer and to other passages. Below it a method is overconfident.", "alt": "Four panels of mean probability against share of right answers with 95 % intervals and the diagonal"}} tags=["stored-predictions"]
+calibrated = {
     name: breakdown.calibration(
         breakdown.probabilities(predictions, name), right[name]
     )
-    for name in names
+    for name in readers
 }
-figures.calibration(honest)
+figures.calibration(calibrated)
 
 # %% [markdown]
-# Honest or not, a probability is useful if right answers have more of it than wrong ones. The area
-# under the ROC curve is how often a right answer has more than a wrong one: 0.5 is a coin.
+# Calibrated or not, a probability is useful if right answers get more of it than wrong ones. The area under
+# the ROC curve is the probability that a right answer has more than a wrong one: 0.5 is a coin toss. The last
+# column asks the same about questions that MiniWiki does *not* answer although they seem to be about one of
+# its passages: does the answer to an answerable question have more probability than the answer to an
+# unanswerable one? The methods were trained to answer, and not to recognise what they do not know.
 
-# %%
-for name in names:
+# %% tags=["hide-input", "stored-predictions", "stored-sweep"]
+unanswerable = sweep["unanswerable"]
+
+
+def areas(name: str) -> dict[str, str]:
+    """How well the probability of its answers separates a method's."""
     p = breakdown.probabilities(predictions, name)
-    print(
-        f"{name:<14} mean p {p.mean():.3f}, right {right[name].mean():.3f}, "
-        f"area {breakdown.auroc(p[right[name]], p[~right[name]]):.3f}"
-    )
+    blind = [
+        0.0 if value is None else np.exp(value)
+        for value in unanswerable["log_probs"][name]
+    ]
+    return {
+        "mean p": f"{p.mean():.3f}",
+        "right": f"{right[name].mean():.3f}",
+        "area, right or wrong": f"{breakdown.auroc(p[right[name]], p[~right[name]]):.3f}",
+        f"area, answerable or not (n = {unanswerable['n']})": f"{breakdown.auroc(p, blind):.3f}",
+    }
 
-# %% [markdown]
-# ## Does it know what it does not know?
-#
-# MiniWiki has questions that seem to be about a passage and that no passage answers. A method can only
-# answer; but it can be unsure. The same area says how often it gives its answer to an answerable
-# question more probability than its answer to one that is not.
 
-# %% mystnb={"figure": {"caption": "How well the probability of its own answer tells a method which questions can be answered. A bar at 50 could as well toss a coin; the methods were taught to answer, and not what they do not know.", "alt": "Bars of the area under the ROC curve for seven methods"}}
-sweep = stored("sweep")
-blind = {
-    name: np.array(
-        [0.0 if value is None else np.exp(value) for value in values]
-    )
-    for name, values in sweep["unanswerable"]["log_probs"].items()
-}
-figures.bars(
-    {
-        name: 100
-        * breakdown.auroc(
-            breakdown.probabilities(predictions, name), blind[name]
-        )
-        for name in names
-    },
-    f"area under the ROC curve (%), {sweep['unanswerable']['n']} unanswerable questions",
-)
+pd.DataFrame({name: areas(name) for name in names}).T
 
 # %% [markdown]
 # ## How good must the retriever be?
 #
-# The same questions, five passages each, from four retrievers: an oracle that always has the gold
-# passage first, the dense one of this comparison, BM25, and passages drawn by lot. These measurements,
-# and those by the number of passages, are of the methods as trained, on the first dev questions
-# (`python -m book.experiments.side_by_side`).
+# The same questions, five passages each, from an oracle that always has the gold passage first, the dense
+# retriever of this comparison and BM25. These measurements and those by the number of passages use the
+# methods as trained, on the first dev questions (`python -m book.experiments.side_by_side`).
 
-# %% mystnb={"figure": {"caption": "Exact match by retriever. The step from dense to oracle is what better retrieval could still give; the step from the oracle to 100 % is the reader's. With passages drawn by lot a method has nothing but what its weights know. Recall is that of the retriever as it was given.", "alt": "Exact match of seven methods with oracle, dense, BM25 and random passages, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; what the oracle lacks to 100 % is the reader's. Intervals are wide: the sample is small.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["stored-sweep"]
 settings = {
-    name: sweep[f"{name}, k = 5"]
-    for name in ("oracle", "dense", "bm25", "random")
+    name: sweep[f"{name}, k = 5"] for name in ("oracle", "dense", "bm25")
 }
-print(f"n = {sweep['dense, k = 5']['n']} dev questions")
+drawn = sweep["random, k = 5"]["methods"]
+assert not any(entry["em"]["mean"] for entry in drawn.values())
+print(f"n = {settings['dense']['n']} dev questions;")
+print("with five passages drawn at random no method answers any of them")
 figures.grouped(
     {
         f"{name} (recall {cut_off(part['recall']['mean'])} %)": {
-            method: entry["em"] for method, entry in part["methods"].items()
+            method: part["methods"][method]["em"] for method in readers
         }
         for name, part in settings.items()
     },
@@ -549,54 +608,73 @@ figures.grouped(
 )
 
 # %% [markdown]
+# So many questions can show large steps only. Tested question by question, in points; a star marks what is
+# beyond chance, adjusted for all that is listed:
+
+
+# %% tags=["hide-input", "stored-sweep"]
+def steps(
+    parts: dict[Any, Any], who: list[str], pairs: list[tuple[Any, Any]]
+) -> pd.DataFrame:
+    """What each method gains from one setting to another."""
+    return pd.DataFrame(
+        {
+            f"from {few} to {many}": {
+                gain["method"]: points(gain)
+                + (" *" if gain["adjusted_p"] < ALPHA else "")
+                for gain in papers.gains(parts, who, pairs)
+                if (gain["from"], gain["to"]) == (few, many)
+            }
+            for few, many in pairs
+        }
+    )
+
+
+steps(settings, readers, [("bm25", "dense"), ("dense", "oracle")])
+
+# %% [markdown]
 # ## How many passages?
 #
-# More passages hold the answer more often, and more that is not the answer.
+# More passages contain the answer more often, and more text that is not the answer. In one prompt every
+# further passage makes the input longer than any that the shared reader was trained on, so in-context
+# retrieval is shown too.
 
-# %% mystnb={"figure": {"caption": "Exact match against the number of passages read, and recall of the gold passage, which is what the methods had to work with.", "alt": "Exact match of six methods and recall against k, with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "Exact match against the number of passages read, and recall of the gold passage, which bounds it. One prompt of many passages is worse for this reader than one of a single passage; the table below tests the steps.", "alt": "Exact match of in-context, REALM, RAG-Sequence, RAG-Token and FiD and recall against k"}} tags=["stored-sweep"]
 ks = sorted(
     int(name.split("= ")[1]) for name in sweep if name.startswith("dense, k = ")
 )
 by_k = {k: sweep[f"dense, k = {k}"] for k in ks}
-figures.curves(
+prompt = {k: part["methods"]["in-context"]["em"] for k, part in by_k.items()}
+assert (
+    prompt[ks[-1]]["ci95"][1] < prompt[ks[0]]["ci95"][0]
+)  # as the caption says
+print(f"n = {by_k[5]['n']} dev questions")
+figures.lines(
     {
-        "recall": {k: part["recall"] for k, part in by_k.items()},
+        "recall": {k: 100 * part["recall"]["mean"] for k, part in by_k.items()},
         **{
-            name: {k: part["methods"][name]["em"] for k, part in by_k.items()}
-            for name in ["in-context", "knn-lm", *readers]
+            name: {
+                k: 100 * part["methods"][name]["em"]["mean"]
+                for k, part in by_k.items()
+            }
+            for name in ["in-context", *readers]
         },
     },
     "k, passages read",
-    "questions",
+    "questions (%)",
     log=True,
 )
 
-# %% [markdown]
-# What each further step brings, in points, tested question by question; a star marks what is beyond
-# chance, adjusted for all that is listed. In one prompt every further passage makes the input longer
-# than any that the shared reader was trained on, which is why in-context retrieval stands here too:
-
-# %%
-steps = papers.gains(by_k, ["in-context", *readers], list(pairwise(ks)))
-pd.DataFrame(
-    {
-        f"from {few} to {many}": {
-            gain["method"]: points(gain)
-            + (" *" if gain["adjusted_p"] < ALPHA else "")
-            for gain in steps
-            if (gain["from"], gain["to"]) == (few, many)
-        }
-        for few, many in pairwise(ks)
-    }
-)
+# %% tags=["hide-input", "stored-sweep"]
+steps(by_k, ["in-context", *readers], list(itertools.pairwise(ks)))
 
 # %% [markdown]
 # ## What does it cost?
 #
-# Accuracy against seconds a question, on the machine that ran `make book`, and against the memory of
-# the weights. A method on the dotted line is beaten by none: whatever is better also costs more.
+# Accuracy against seconds a question, on the machine that ran `make book`, and against the memory of the
+# weights in float32. No method beats one on the dotted line: whatever is more accurate also costs more.
 
-# %% tags=["nbval-ignore-output"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed book reads nothing; RAG-Sequence scores every candidate with every passage; REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
+# %% tags=["nbval-ignore-output", "stored-results"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed book reads nothing; RAG-Sequence scores every candidate with every passage; REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
 score = {
     name: {"mean": entry["em"], "ci95": entry["ci95"]["em"]}
     for name, entry in own["methods"].items()
@@ -621,7 +699,7 @@ trade_off(
     "seconds a question",
 )
 
-# %% mystnb={"figure": {"caption": "Exact match against the memory of the weights in float32. REALM needs no decoder.", "alt": "Exact match against mebibytes of weights for seven methods, with the line of those that no other beats"}}
+# %% mystnb={"figure": {"caption": "Exact match against the memory of the weights in float32. REALM needs no decoder.", "alt": "Exact match against mebibytes of weights for seven methods, with the line of those that no other beats"}} tags=["stored-results"]
 trade_off(
     {
         name: 4 * entry["parameters"] / 2**20
@@ -631,10 +709,9 @@ trade_off(
 )
 
 # %% [markdown]
-# Weights are not all. What a process really holds at its peak, with libraries, index and the batch of
-# 16 questions it answers:
+# Weights are not everything. The peak memory of a process, with libraries, index and a batch of 16 questions:
 
-# %%
+# %% tags=["stored-sweep"]
 pd.Series(sweep["memory, MiB"]).round().astype(int).rename(
     "peak memory, MiB"
 ).to_frame()
@@ -642,47 +719,41 @@ pd.Series(sweep["memory, MiB"]).round().astype(int).rename(
 # %% [markdown]
 # ## On real Wikipedia
 #
-# Both tables once more, on real passages of Wikipedia and real questions of Natural Questions (figures
-# only; the texts are not part of this book). The shared reader was first tuned on 1,180 further such
-# questions for 300 steps (`ragbook train reader`): that is *the same weights* here. *Own* is each method
-# trained from it by its own objective, as on MiniWiki, once. There are no further questions to
-# choose length penalties on, so they were chosen on the first 160 of the questions that are measured,
-# which is a little too kind to the methods that write.
+# Both tables again, on real passages of Wikipedia and real questions of Natural Questions (figures only; the
+# texts are not part of this book). The shared reader was first trained on 1,180 further such questions for
+# 300 steps (`ragbook train reader`): these are *the same weights* here. *Own* is each method trained from it
+# by its own objective, as on MiniWiki, with one seed. There are no further questions to choose length
+# penalties on, so they were chosen on the first 160 of the questions that are measured, which favours the
+# methods that generate a little.
 
-# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall: these passages are about things far apart, so what differs here is reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}}
-real, real_same = stored("nq"), stored("nq-same-weights")
+# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall: it is almost complete, because these passages are about things far apart. What differs here is reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}} tags=["stored-nq", "stored-nq-same-weights"]
 print(f"n = {real['questions']['n']}, {real['index']['passages']:,} passages")
+assert min(m["recall_at_k"] for m in real_same["methods"].values()) > 0.99
 own_and_shared(real, real_same)
 
-# %%
+# %% tags=["stored-nq-same-weights"]
 Comparison(real_same, [])
 
-# %%
+# %% tags=["stored-nq"]
 Comparison(real, [])
 
-# %% [markdown]
-# In words, (a) and (b):
-
-# %% tags=["hide-input"]
+# %% tags=["remove-input", "stored-nq-same-weights", "stored-nq"]
 Markdown(papers.bullets([f"(a) {order(real_same)}", f"(b) {order(real)}"]))
-
-# %%
-Comparison(real, []).errors()
 
 # %% [markdown]
 # ### Is the order another one?
 #
-# The six pairs of the four methods on MiniWiki (the first) and on real questions (the second), by what
-# the tests of each say. A smaller sample tells fewer pairs apart, so what is told apart *only in the
-# first* has not turned over. What could turn the order over, {doc}`chapter 6 <06-fid>` changes piece by
-# piece: how many passages, what stands beside the gold one, how long they are, and the training.
+# The six pairs of the four methods on MiniWiki (the first) and on real questions (the second), by what the
+# tests of each say. A smaller sample separates fewer pairs, so a difference found *only in the first* has not
+# been reversed. What could reverse the order is changed piece by piece in {doc}`chapter 6 <06-fid>`: how many
+# passages, what is beside the gold one, how long they are, and the training.
 
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-nq-same-weights", "stored-nq"]
 def turned(
     first: dict[str, Any], second: dict[str, Any], label: str
 ) -> Iterable[str]:
-    """The pairs of the four methods, by whether two comparisons put them alike."""
+    """The pairs of the four methods, by whether two comparisons agree."""
     yield f"**{label}**\n"
     for kind, pairs in papers.turned_over(first, second).items():
         yield f"* {kind}: {'; '.join(pairs) or 'none'}"
@@ -702,56 +773,46 @@ Markdown(
 # ## What the papers claim, and what these tables show
 #
 # The papers' numbers are theirs: larger readers, all of Wikipedia, each its own retriever
-# ({cite:t}`khandelwal2020knnlm,guu2020realm,lewis2020rag,izacard2021fid`). What can be held against
-# each other is the order. The right column is made from stored tests: *as claimed* and *the other way
-# round* are differences beyond chance, *open* is one that could be chance.
+# ({cite:t}`khandelwal2020knnlm,guu2020realm,lewis2020rag,izacard2021fid`). What can be compared is the order. The
+# right column is made from stored tests: *as claimed* and *the other way round* are differences beyond chance,
+# *open* is one that could be chance.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-tables = {
-    "MiniWiki, same weights": same,
-    "MiniWiki, own training": own,
-    "real questions, same weights": real_same,
-    "real questions, own training": real,
-}
+# %% tags=["hide-input", "stored-results", "stored-same-weights", "stored-nq", "stored-nq-same-weights", "stored-sweep", "stored-realm", "stored-language"] mystnb={"markdown_format": "myst"}
 Markdown(
     papers.markdown(
-        papers.claims(tables, by_k, stored("realm"), stored("language"))
+        papers.claims(TABLES, by_k, stored("realm"), stored("language"))
     )
 )
 
 # %% [markdown]
-# The lines on the same weights have no paper, for no paper compares so; beside those on each method's
-# own training they tell which part of a claim is the method's and which its training's. One other
-# reason for which an order may not come back is tested above, answers that stop early. One is not: the
-# readers' size, a fraction of the papers'.
-# {doc}`Chapter 4 <04-realm>` has the runs behind REALM's row, {doc}`chapter 6 <06-fid>` FiD with up to 50
-# passages, {doc}`chapter 3 <03-knn-lm>` the perplexities.
+# No paper compares methods on the same weights. Beside the lines on each method's own training, these lines
+# tell which part of a claim is due to the method and which to its training. One reason why an order may not
+# be reproduced is not tested here: the size of the readers, a fraction of the papers'. {doc}`Chapter 4
+# <04-realm>` has the runs behind REALM's row, {doc}`chapter 6 <06-fid>` FiD with up to 50 passages,
+# {doc}`chapter 3 <03-knn-lm>` the perplexities.
 #
 # ## Which method when
 #
-# What each method needs, what it gives, and where it was seen to be strong or weak in this book:
+# What each method needs, what it gives, and what to keep in mind:
 #
 # :::{div} prose
 # | method | choose it when | it needs | evidence for an answer | keep in mind |
 # |---|---|---|---|---|
-# | in-context | a pretrained model takes long prompts and cannot be trained or opened | a model trained on prompts of several passages | none of its own; attention where it can be read | cost grows with the square of the prompt's length; the order of the passages matters ({doc}`chapter 11 <11-one-pretrained-model>`) |
-# | kNN-LM | text is continued, and the memory is of the same kind as the text | keys and values for every token | which stored contexts gave a token its mass | lowers perplexity; answers to questions improve little ({doc}`chapter 3 <03-knn-lm>`) |
+# | in-context | a pretrained model takes long prompts and cannot be trained or opened | a model trained on prompts of several passages | none of its own; attention where it can be read | attention grows with the square of the prompt's length; the order of the passages matters ({doc}`chapter 11 <11-one-pretrained-model>`) |
+# | kNN-LM | text is to be continued, and the memory is of the same kind as the text | keys and values for every token | the stored contexts that voted for a token | lowers perplexity; answers to questions improve little ({doc}`chapter 3 <03-knn-lm>`) |
 # | REALM | answers are spans, and each must be traced to a passage | a span reader; no decoder | posterior over passages | cannot say what no passage says ({doc}`chapter 4 <04-realm>`) |
-# | RAG-Sequence | one passage holds the whole answer, and it must be known which | a generator; as many decoder passes as passages | posterior over passages | thorough decoding scores every candidate under every passage ({doc}`chapter 5 <05-rag>`) |
-# | RAG-Token | an answer takes its parts from several passages | a generator; one search for all passages | a posterior at every token | passages that do not know the answer take part at every token ({doc}`chapter 5 <05-rag>`) |
-# | FiD | many passages are read, and there are questions to train on | a generator trained on several passages at once | attention, or leaving a passage out | no distribution over passages; fusion must be learnt ({doc}`chapter 6 <06-fid>`) |
+# | RAG-Sequence | one passage contains the whole answer, and it must be known which | a generator; as many decoder passes as passages | posterior over passages | thorough decoding scores every candidate under every passage ({doc}`chapter 5 <05-rag>`) |
+# | RAG-Token | an answer takes its parts from several passages | a generator; one search for all passages | a posterior at every token | passages that do not contain the answer take part at every token ({doc}`chapter 5 <05-rag>`) |
+# | FiD | many passages are to be read, and there are questions to train on | a generator trained on several passages at once | attention, or leaving a passage out | no distribution over passages; fusion must be learnt ({doc}`chapter 6 <06-fid>`) |
 # | closed-book | nothing can be retrieved | what is in the weights | none | knowledge cannot be exchanged ({doc}`chapter 8 <08-changed-knowledge>`) |
 # :::
 #
 # ## The same questions, live
 #
-# The first questions of the split again, through all seven methods as trained, here and now. Their
-# answers must be the stored ones.
+# The first questions of the split again, through all seven methods as trained, on this page. Their answers must
+# be the stored ones.
 
 # %%
-corpus, encoder = load_corpus("miniwiki"), load_encoder()
-index = build_index(corpus, Path("../build/index"), encoder, progress=False)
-retriever = DenseRetriever(index, encoder)
 live = compare(
     methods.load(methods.NAMES, retriever, verbatim=True),
     questions.head(16),
@@ -778,15 +839,18 @@ for now in live.predictions[:3]:
 # %% [markdown]
 # ## What to remember
 #
-# A comparison of methods has to say whose training it compares: with the same weights the tables show
-# how evidence is combined, with each method's own training also what its objective taught. On MiniWiki
-# REALM, the two RAGs and FiD are close to each other, and far from in-context retrieval, kNN-LM and the
-# closed book, whose models were not trained for this. Differences are tested in
-# pairs on the same questions and corrected for the number of pairs; over several training seeds none
-# of those between the four was significant. An order found on one set of questions need not hold on
-# another: on real questions the tests told other pairs apart.
+# A comparison of methods has to say whose training it compares: with the same weights the tables show how
+# passages are combined, with each method's own training also what its objective taught. On MiniWiki REALM,
+# the two RAGs and FiD are close to each other, and far from in-context retrieval, kNN-LM and the closed book,
+# whose models were not trained for this. What separates the four is mostly which passage they believe.
+# Differences are tested in pairs on the same questions and corrected for the number of pairs; over several
+# training seeds none of those between the four was significant. An order found on one set of questions need
+# not be found on another: on real questions the tests told other pairs apart.
 #
 # ## Exercises
+#
+# Exercises with code end in a check, which says when you are right; the solutions are in the notebook
+# `book/solutions/07-side-by-side.ipynb`.
 #
 # ```{exercise}
 # :label: ex-interval
@@ -795,58 +859,137 @@ for now in live.predictions[:3]:
 #
 # ```{solution} ex-interval
 # :class: dropdown
-# The intervals hold the spread between questions, which both methods share: hard questions are hard
-# for both. The paired difference has that spread taken out.
+# The intervals include the spread between questions, which both methods share: hard questions are hard for
+# both. The paired difference does not include it.
 # ```
 #
 # ```{exercise}
 # :label: ex-two-tables
-# A method is ahead of another in table (b) and not in table (a). Name two reasons that have nothing to
-# do with how it combines passages, and a comparison that would tell them apart.
+# A method is ahead of another in table (b) and not in table (a). Name two reasons that have nothing to do
+# with how it combines passages, and a comparison that would tell them apart.
 # ```
 #
 # ```{solution} ex-two-tables
 # :class: dropdown
-# Its objective may fit the way it answers better, while the other's changes what the reader already
-# did well; or its question tower was trained and finds other passages (compare recall@5 in the two
-# tables). Take its trained reader with the shared question tower, or the oracle's passages
-# (`--retriever oracle`), which leave only the reader.
+# Its objective may suit the way it answers better, while the other's objective spoils what the reader already
+# did well; or its question tower was trained and finds other passages (compare recall in the two tables).
+# Give its trained reader the shared question tower, or the oracle's passages (`--retriever oracle`): then
+# only the reader differs.
 # ```
 #
 # ```{exercise}
 # :label: ex-kappa
-# Two methods are each right on 95 % of the questions, and on 91 % of them both are right or both are
-# wrong. Is that much agreement?
+# Two methods are each right on 95 % of the questions, and on 91 % of them both are right or both are wrong. Is that
+# much agreement? Write Cohen's $\kappa$ for two lists of booleans and see.
 # ```
 #
 # ```{solution} ex-kappa
 # :class: dropdown
-# Chance alone gives $0.95^2 + 0.05^2 = 90.5\,\%$, so $\kappa = (0.91 - 0.905) / (1 - 0.905) \approx 0.05$:
-# hardly any. The share of agreement alone flatters methods that are mostly right, or mostly wrong.
+# Chance alone gives $0.95^2 + 0.05^2 = 90.5\,\%$, so $\kappa = (0.91 - 0.905) / (1 - 0.905) \approx 0.05$: hardly
+# any. The plain share of agreement flatters methods that are mostly right, or mostly wrong.
+# ```
+
+# %%
+from exercises import side_by_side as check
+
+
+def my_kappa(a, b):
+    """Cohen's kappa of two lists of booleans, one for each question."""
+    raise NotImplementedError
+
+
+check.kappa(my_kappa)
+
+# %% [markdown]
+# ```{exercise}
+# :label: ex-holm
+# Write Holm's correction: p-values in any order in, adjusted p-values in the same order out.
 # ```
 #
+# ```{solution} ex-holm
+# :class: dropdown
+# Go through the p-values from the smallest. Multiply the $i$-th of $m$ by $m - i + 1$, never go below the value
+# before, and never above 1.
+# ```
+
+
+# %%
+def my_holm(p_values):
+    """The adjusted p-values, in the order given."""
+    raise NotImplementedError
+
+
+check.holm(my_holm)
+
+# %% [markdown]
+# ```{exercise}
+# :label: ex-calibration-error
+# Write the expected calibration error: sort the answers by probability, cut them into `groups` parts of equal size
+# (`np.array_split`), and average the distance between mean probability and share of right answers, weighted by the
+# parts' sizes.
+# ```
+#
+# ```{solution} ex-calibration-error
+# :class: dropdown
+# A part's distance times its size, summed, and divided by the number of answers. The solution's notebook also
+# raises a method's probabilities to a power and looks at the error again.
+# ```
+
+
+# %%
+def my_error(probability, right, groups):
+    """The mean distance from the diagonal, weighted by the groups' sizes."""
+    raise NotImplementedError
+
+
+check.calibration_error(my_error)
+
+# %% [markdown]
+# ```{exercise}
+# :label: ex-vote
+# Let the four methods vote: the answer given most often wins, compared after `normalize_answer`; if several
+# are given equally often, the one that comes first. Is the vote better than the best single method?
+# ```
+#
+# ```{solution} ex-vote
+# :class: dropdown
+# Count the normalised answers and take the first text of the most frequent one. The solution's notebook holds
+# the vote against the best method in a paired test.
+# ```
+
+
+# %%
+def my_vote(texts):
+    """The text that wins; `texts` has one answer of each method."""
+    raise NotImplementedError
+
+
+check.vote(my_vote)
+
+# %% [markdown]
 # ```{exercise}
 # :label: ex-temperature
-# Raise every probability of a method to the power $1/T$ and calibrate again. Which $T$ brings a method
-# that is too modest to the diagonal? Why does the area under the ROC curve not move?
+# Raise every probability of a method to the power $1/T$ and compute the calibration again. Which $T$ brings an
+# underconfident method to the diagonal? Why does the area under the ROC curve not change?
 # ```
 #
 # ```{solution} ex-temperature
 # :class: dropdown
-# `breakdown.calibration(p ** (1 / T), right["realm"])` for a few $T$: above 1 the groups move to the
-# right, which a modest method needs, below 1 to the left. The area compares answers in pairs, and a
-# power keeps every order.
+# `breakdown.calibration(p ** (1 / T), right["realm"])` for a few $T$: above 1 the groups move to the right,
+# which an underconfident method needs, below 1 to the left. The area compares answers in pairs, and a power
+# keeps every order.
 # ```
 #
 # ```{exercise}
 # :label: ex-own-data
-# Run the comparison on passages of your own: `ragbook compare --corpus P --questions Q --out R`.
-# Which method loses most when k goes from 5 to 1, and which least?
+# Run the comparison on passages of your own: `ragbook compare --corpus P --questions Q --out R`. Which method loses
+# most when k goes from 5 to 1, and which least?
 # ```
 #
 # ```{solution} ex-own-data
 # :class: dropdown
-# Look at recall@1 against recall@5 of your retriever first: no method that reads can lose much less
-# than that. Those that commit to single passages lose only that; those that need several passages
-# for their sum or their attention lose more.
+# Look at recall at 1 and at 5 of your retriever first. Where a gold passage is lost, so is the answer; but a
+# method that did not find the answer among five passages loses nothing with them, and one that was misled by
+# the other four gains. A method can therefore lose less than the retriever, and in the chapter's figure all
+# do.
 # ```

@@ -112,20 +112,21 @@ def turned_over(
 
 
 def gains(
-    by_k: Mapping[int, Mapping[str, Any]],
+    by_k: Mapping[Any, Mapping[str, Any]],
     names: Sequence[str],
-    steps: Sequence[tuple[int, int]],
+    steps: Sequence[tuple[Any, Any]],
 ) -> list[dict[str, Any]]:
     """What each method gains from reading more passages: for every name and step from one k to a
     larger one the paired test, with `adjusted_p` for all of them.
 
     Parameters
     ----------
-    by_k: by the number of passages, the measurements of `experiments.side_by_side.setting`.
-    steps: pairs (fewer, more) of numbers in `by_k`.
+    by_k: by the number of passages, or by the retriever, the measurements of
+        `experiments.side_by_side.setting`.
+    steps: pairs (fewer, more) of numbers, or of retrievers, in `by_k`.
     """
 
-    def right(name: str, k: int) -> list[int]:
+    def right(name: str, k: Any) -> list[int]:
         return [int(each) for each in by_k[k]["methods"][name]["right"]]
 
     rows = [(name, few, many) for name in names for few, many in steps]
@@ -271,6 +272,18 @@ def markdown(rows: Sequence[tuple[str, str, Sequence[str]]]) -> str:
 def bullets(lines: Sequence[str]) -> str:
     """A Markdown list."""
     return "\n".join(f"* {capital(line)}" for line in lines)
+
+
+def in_pairs(results: Results, names: Sequence[str] = FOUR) -> dict[str, str]:
+    """For every pair of the named methods, "A - B", the stored difference of exact match in points
+    with its interval; a star says that it is beyond chance."""
+    out = {}
+    for a, b in combinations(names, 2):
+        difference, ci95, p = _difference(results, a, b)
+        star = " *" if p < ALPHA else ""
+        found = points({"difference": difference, "ci95": ci95})
+        out[f"{called(a)} - {called(b)}"] = f"{found}{star}"
+    return out
 
 
 def _joint_training(realm: Mapping[str, Any]) -> list[str]:

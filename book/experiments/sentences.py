@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ragbook.evaluation.names import listed
+from ragbook.evaluation.errors import LABELS
+from ragbook.evaluation.names import called, listed
 from ragbook.evaluation.statistics import cut_off
 
 from .report import in_points, relative
@@ -102,3 +103,35 @@ def perplexity_changed(
     )
     by = "by a further" if further else "by"
     return f"{what} {verb} the perplexity {by} {mean} % [{least}, {most}]"
+
+
+def widest_error(results: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Which kind of error separates the named methods most: the lowest and the highest share of
+    it, and the widest range of any other kind. No full stop at its end.
+
+    Parameters
+    ----------
+    results: as in ``results.json``; shares are of all its questions.
+    """
+    n = results["questions"]["n"]
+    shares = {
+        kind: {
+            name: results["methods"][name]["errors"][kind] / n for name in names
+        }
+        for kind in LABELS
+        if kind != "exact"
+    }
+    ranges = {
+        kind: max(each.values()) - min(each.values())
+        for kind, each in shares.items()
+    }
+    first, second = sorted(ranges, key=lambda kind: -ranges[kind])[:2]
+    low, high = (
+        pick(shares[first], key=lambda name: shares[first][name])
+        for pick in (min, max)
+    )
+    return (
+        f"the kind of error whose share differs most is *{LABELS[first]}*, from "
+        f"{cut_off(shares[first][low])} % ({called(low)}) to {cut_off(shares[first][high])} % "
+        f"({called(high)}); the next, *{LABELS[second]}*, spans {cut_off(ranges[second])} points"
+    )

@@ -57,6 +57,19 @@ def test_holm_decides_and_not_the_raw_value():
     assert set(papers.among(found, ["realm", "fid"])["methods"]) == {"realm", "fid"}
 
 
+def test_all_pairs_are_listed_with_a_star_for_what_is_beyond_chance():
+    """Stored intervals are the difference - 0.02 and + 0.01."""
+    assert papers.in_pairs(HERE, ("realm", "rag-sequence", "rag-token")) == {
+        "REALM - RAG-Sequence": "+2.5 [+0.5, +3.5] *",
+        "REALM - RAG-Token": "+5.0 [+3.0, +6.0] *",
+        "RAG-Sequence - RAG-Token": "+2.5 [+0.5, +3.5]",
+    }
+    assert list(papers.in_pairs(HERE)) == [
+        "REALM - RAG-Sequence", "REALM - RAG-Token", "REALM - FiD", "RAG-Sequence - RAG-Token",
+        "RAG-Sequence - FiD", "RAG-Token - FiD",
+    ]  # fmt: skip
+
+
 def test_a_missing_test_is_said():
     with pytest.raises(InputError, match="'fid' and 'knn-lm'"):
         papers.ahead(HERE, "fid", "knn-lm")

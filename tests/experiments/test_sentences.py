@@ -7,6 +7,7 @@ from experiments.sentences import (
     course,
     perplexity_changed,
     ranked,
+    widest_error,
 )
 
 
@@ -69,3 +70,24 @@ def test_a_perplexity_whose_interval_contains_zero_is_neither(ci95):
     said = perplexity_changed("It", -0.0022, ci95)
     assert said.startswith("It changes the perplexity by -0.2 [")
     assert said.endswith("an interval that contains zero")
+
+
+def test_the_error_that_separates_methods_most():
+    def method(**errors):
+        kinds = ("exact", "empty", "cut", "long", "not-retrieved", "same-passage", "other-passage",
+                 "not-in-passages")  # fmt: skip
+        return {"errors": {kind: errors.get(kind.replace("-", "_"), 0) for kind in kinds}}
+
+    results = {
+        "questions": {"n": 200},
+        "methods": {
+            "realm": method(exact=180, other_passage=5, cut=15),
+            "fid": method(exact=100, other_passage=70, cut=30),
+            "rag-token": method(other_passage=40, cut=10),
+            "knn-lm": method(empty=200),  # not named below
+        },
+    }
+    assert widest_error(results, ("realm", "fid", "rag-token")) == (
+        "the kind of error whose share differs most is *other passage*, from 2.5 % (REALM) to "
+        "35.0 % (FiD); the next, *cut*, spans 10.0 points"
+    )
