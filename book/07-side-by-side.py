@@ -68,10 +68,8 @@ with gzip.open("results/predictions.jsonl.gz", "rt", encoding="utf-8") as file:
 questions = load_questions("miniwiki", "test")
 names, readers = list(own["methods"]), list(papers.FOUR)
 assert own["questions"]["sha256"] == same["questions"]["sha256"]
-print(
-    f"{own['questions']['n']} test questions, {own['k']} passages each; "
-    "exact match (EM) and recall of the gold passage, %"
-)
+print(f"{own['questions']['n']} test questions, {own['k']} passages each;")
+print("exact match (EM) and recall of the gold passage, %")
 pd.DataFrame(
     {
         "(a) EM, same weights": {name: em(same, name) for name in names},
@@ -100,12 +98,13 @@ Markdown(
 # answers are, which differences are real, when each method is strong or weak, and what it costs. The answer to
 # any single question is in {doc}`the explorer <explorer>`.
 
-# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals: after each method's own training, and with the same weights for all. The dotted line is how often the gold passage was among the five of the shared retriever. The distance from a method to the line is lost in reading, the distance above the line in retrieval.", "alt": "Exact match of in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}} tags=["stored-results", "stored-same-weights"]
+# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals: after each method's own training, and with the same weights for all. The dotted line is how often the gold passage was among the five of the shared retriever. The distance from a method to the line is lost in reading, the distance above the line in retrieval.", "alt": "Exact match of in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}} tags=["hide-input", "stored-results", "stored-same-weights"]
 own_and_shared(papers.among(own, names[1:]), same)
 
 # %% [markdown]
 # ## Where the passages are combined
 #
+# :::{div} prose
 # | method | what it combines | at which point |
 # |---|---|---|
 # | in-context | the passages' texts | in one prompt, before the model reads |
@@ -114,6 +113,7 @@ own_and_shared(papers.among(own, names[1:]), same)
 # | RAG-Sequence | probabilities of a whole answer | after the answer: a sum of products |
 # | REALM | probabilities of a whole answer, as a span | after the answer: a sum over spans |
 # | kNN-LM | stored contexts, with the model's distribution | at every token, in the output |
+# :::
 #
 # In-context retrieval {cite:p}`ram2023incontext` is what is most often called RAG today. The best passage comes
 # last in the prompt:
@@ -126,12 +126,12 @@ own_and_shared(papers.among(own, names[1:]), same)
 
 # %%
 prior = torch.tensor([0.6, 0.4])  # p(z|x), [n_docs]
-token = torch.tensor([[0.9, 0.1], [0.2, 0.8]])  # p(y_t|x,z,y_<t), [n_docs, T]
-model = torch.tensor([0.1, 0.2])  # p_LM(y_t|x,y_<t), [T], without passages
+token = torch.tensor([[0.9, 0.1], [0.2, 0.8]])  # p(y_t|x,z,y_<t)
+model = torch.tensor([0.1, 0.2])  # p_LM(y_t|x,y_<t), [T]
 
 by_hand = {
     "RAG-Sequence": (prior * token.prod(1)).sum(),  # 0.6*0.09 + 0.4*0.16
-    "REALM": (prior * torch.tensor([0.09, 0.16])).sum(),  # spans of that share
+    "REALM": (prior * torch.tensor([0.09, 0.16])).sum(),  # span shares
     "RAG-Token": (prior[:, None] * token).sum(0).prod(),  # 0.62 * 0.38
     "kNN-LM": (0.75 * model + 0.25 * (prior @ token)).prod(),  # lambda = 0.25
 }
@@ -269,7 +269,7 @@ Comparison(own, predictions)
 # passages, other words of the right passage an error of reading, and what was not retrieved is the
 # retriever's.
 
-# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. They part in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["stored-results"]
+# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. They part in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["hide-input", "stored-results"]
 errors(own)
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-nq-same-weights", "stored-nq"]
@@ -397,7 +397,7 @@ pd.DataFrame(
 # fact from each of two passages: RAG-Sequence and REALM, which take an answer from one passage at a time,
 # have to guess the other.
 
-# %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals. The groups are small, and within each the intervals of the methods meet.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["stored-predictions"]
+# %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals. The groups are small, and within each the intervals of the methods meet.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["hide-input", "stored-predictions"]
 kinds = breakdown.by_kind(predictions, questions)
 plain = kinds["plain"]
 print(
@@ -452,7 +452,7 @@ pd.DataFrame(
 # If evidence is of use, an answer is more often right when the passage with the highest weight is the gold one. The
 # weight is then a warning that one can read without knowing the answer.
 
-# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence, each method by its own measure: an answer whose evidence is on the gold passage is far more often right. Compare rows and not methods.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD where the highest evidence is on the gold passage, where it is on another, and where the gold one was not retrieved"}} tags=["stored-predictions"]
+# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence, each method by its own measure: an answer whose evidence is on the gold passage is far more often right. Compare rows and not methods.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD where the highest evidence is on the gold passage, where it is on another, and where the gold one was not retrieved"}} tags=["hide-input", "stored-predictions"]
 CASES = {
     "gold": "on the gold passage",
     "another": "on another",
@@ -504,7 +504,7 @@ pd.DataFrame(
 # methods of the same accuracies would reach: $\kappa = (p_o - p_e) / (1 - p_e)$. It is 0 for no agreement
 # beyond chance and 1 if they are right on the same questions.
 
-# %% mystnb={"figure": {"caption": "Agreement about which questions are answered correctly, beyond chance, table (b): the four that are trained to read passages agree with each other, and with the rest little.", "alt": "Heat map of Cohen's kappa between the seven methods"}} tags=["stored-predictions"]
+# %% mystnb={"figure": {"caption": "Agreement about which questions are answered correctly, beyond chance, table (b): the four that are trained to read passages agree with each other, and with the rest little.", "alt": "Heat map of Cohen's kappa between the seven methods"}} tags=["hide-input", "stored-predictions"]
 kappa = breakdown.kappa(predictions, names)
 at = [names.index(name) for name in readers]
 rest = [i for i in range(len(names)) if i not in at]
@@ -545,7 +545,7 @@ for name in readers:
 # method is calibrated, the share of right answers in each group equals the mean probability (the diagonal). The
 # error in each title is the mean distance from it, weighted by the groups' sizes.
 
-# %% mystnb={"figure": {"caption": "Calibration of the four that are trained to read passages, ten groups of answers each. Above the diagonal a method is underconfident: part of its probability went to other wordings of the same answer and to other passages. Below it a method is overconfident.", "alt": "Four panels of mean probability against share of right answers with 95 % intervals and the diagonal"}} tags=["stored-predictions"]
+# %% mystnb={"figure": {"caption": "Calibration of the four that are trained to read passages, ten groups of answers each. Above the diagonal a method is underconfident: part of its probability went to other wordings of the same answer and to other passages. Below it a method is overconfident.", "alt": "Four panels of mean probability against share of right answers with 95 % intervals and the diagonal"}} tags=["hide-input", "stored-predictions"]
 calibrated = {
     name: breakdown.calibration(
         breakdown.probabilities(predictions, name), right[name]
@@ -589,7 +589,7 @@ pd.DataFrame({name: areas(name) for name in names}).T
 # retriever of this comparison and BM25. These measurements and those by the number of passages use the
 # methods as trained, on the first dev questions (`python -m book.experiments.side_by_side`).
 
-# %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; what the oracle lacks to 100 % is the reader's. Intervals are wide: the sample is small.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["stored-sweep"]
+# %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; what the oracle lacks to 100 % is the reader's. Intervals are wide: the sample is small.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["hide-input", "stored-sweep"]
 settings = {
     name: sweep[f"{name}, k = 5"] for name in ("oracle", "dense", "bm25")
 }
@@ -639,7 +639,7 @@ steps(settings, readers, [("bm25", "dense"), ("dense", "oracle")])
 # further passage makes the input longer than any that the shared reader was trained on, so in-context
 # retrieval is shown too.
 
-# %% mystnb={"figure": {"caption": "Exact match against the number of passages read, and recall of the gold passage, which bounds it. One prompt of many passages is worse for this reader than one of a single passage; the table below tests the steps.", "alt": "Exact match of in-context, REALM, RAG-Sequence, RAG-Token and FiD and recall against k"}} tags=["stored-sweep"]
+# %% mystnb={"figure": {"caption": "Exact match against the number of passages read, and recall of the gold passage, which bounds it. One prompt of many passages is worse for this reader than one of a single passage; the table below tests the steps.", "alt": "Exact match of in-context, REALM, RAG-Sequence, RAG-Token and FiD and recall against k"}} tags=["hide-input", "stored-sweep"]
 ks = sorted(
     int(name.split("= ")[1]) for name in sweep if name.startswith("dense, k = ")
 )
@@ -674,7 +674,7 @@ steps(by_k, ["in-context", *readers], list(itertools.pairwise(ks)))
 # Accuracy against seconds a question, on the machine that ran `make book`, and against the memory of the
 # weights in float32. No method beats one on the dotted line: whatever is more accurate also costs more.
 
-# %% tags=["nbval-ignore-output", "stored-results"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed book reads nothing; RAG-Sequence scores every candidate with every passage; REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
+# %% tags=["hide-input", "nbval-ignore-output", "stored-results"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed book reads nothing; RAG-Sequence scores every candidate with every passage; REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
 score = {
     name: {"mean": entry["em"], "ci95": entry["ci95"]["em"]}
     for name, entry in own["methods"].items()
@@ -699,7 +699,7 @@ trade_off(
     "seconds a question",
 )
 
-# %% mystnb={"figure": {"caption": "Exact match against the memory of the weights in float32. REALM needs no decoder.", "alt": "Exact match against mebibytes of weights for seven methods, with the line of those that no other beats"}} tags=["stored-results"]
+# %% mystnb={"figure": {"caption": "Exact match against the memory of the weights in float32. REALM needs no decoder.", "alt": "Exact match against mebibytes of weights for seven methods, with the line of those that no other beats"}} tags=["hide-input", "stored-results"]
 trade_off(
     {
         name: 4 * entry["parameters"] / 2**20
@@ -726,7 +726,7 @@ pd.Series(sweep["memory, MiB"]).round().astype(int).rename(
 # penalties on, so they were chosen on the first 160 of the questions that are measured, which favours the
 # methods that generate a little.
 
-# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall: it is almost complete, because these passages are about things far apart. What differs here is reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}} tags=["stored-nq", "stored-nq-same-weights"]
+# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall: it is almost complete, because these passages are about things far apart. What differs here is reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}} tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
 print(f"n = {real['questions']['n']}, {real['index']['passages']:,} passages")
 assert min(m["recall_at_k"] for m in real_same["methods"].values()) > 0.99
 own_and_shared(real, real_same)
@@ -946,12 +946,12 @@ check.calibration_error(my_error)
 
 # %% [markdown]
 # ```{exercise}
-# :label: ex-vote
+# :label: ex-method-vote
 # Let the four methods vote: the answer given most often wins, compared after `normalize_answer`; if several
 # are given equally often, the one that comes first. Is the vote better than the best single method?
 # ```
 #
-# ```{solution} ex-vote
+# ```{solution} ex-method-vote
 # :class: dropdown
 # Count the normalised answers and take the first text of the most frequent one. The solution's notebook holds
 # the vote against the best method in a paired test.

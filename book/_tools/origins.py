@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 TAG = "stored-"
 HIDDEN = {"remove-cell", "remove-output", "hide-cell", "hide-output"}
@@ -20,10 +20,26 @@ SOURCE = {"getsource", "split", "strip", "dedent", "print", "Markdown"}
 UNWRITTEN = "Not written yet."
 
 
-def records(path: Path) -> dict[str, str]:
-    """By each stored file's name without suffixes, how it was made, in Markdown: the last command
-    that computed it, the date and, if that is no longer current, what it was measured on."""
-    out: dict[str, str] = {}
+class Record(NamedTuple):
+    """How a stored file was made: the last command that computed it, the day and, if that is no
+    longer current, what it was measured on."""
+
+    command: str
+    day: date
+    measured_on: str
+
+    def __str__(self) -> str:
+        old = f" (measured on {self.measured_on})" if self.measured_on else ""
+        return f"`{self.command}` on {_dated(self.day)}{old}"
+
+
+def _dated(day: date) -> str:
+    return f"{day.day} {day:%B %Y}"
+
+
+def records(path: Path) -> dict[str, Record]:
+    """How each stored file was made, by its name without suffixes."""
+    out: dict[str, Record] = {}
     for making in json.loads(path.read_text(encoding="utf-8")):
         computed = [
             step
@@ -37,11 +53,12 @@ def records(path: Path) -> dict[str, str]:
                 for step in computed
                 if re.search(rf"/{re.escape(name)}(?![\w-])", step)
             ]
-            day = date.fromisoformat(about["date"])
-            made = f"`{(own or computed)[-1]}` on {day.day} {day:%B %Y}"
-            if "measured_on" in making:
-                made += f" (measured on {making['measured_on']})"
-            out.setdefault(name, made)
+            record = Record(
+                (own or computed)[-1],
+                date.fromisoformat(about["date"]),
+                making.get("measured_on", ""),
+            )
+            out.setdefault(name, record)
     return out
 
 
@@ -90,7 +107,7 @@ def only_source(source: str) -> bool:
     )
 
 
-def line(cell: Mapping[str, Any], made: Mapping[str, str]) -> str:
+def line(cell: Mapping[str, Any], made: Mapping[str, Record]) -> str:
     """What is said under a code cell, as a Markdown block; nothing if there is nothing to say."""
     tags = cell["metadata"].get("tags", [])
     source = "".join(cell["source"])
@@ -104,11 +121,19 @@ def line(cell: Mapping[str, Any], made: Mapping[str, str]) -> str:
         or only_source(source)
     ):
         return ""
-    if names := stored(tags):
-        each = list(dict.fromkeys(made[name] for name in names))
-        text = f"Stored: made by {'; and by '.join(each)}."
-    else:
-        text = "Computed on this page."
+    each = list(dict.fromkeys(made[name] for name in stored(tags)))
+    if len(each) > 1:
+        first, last = min(r.day for r in each), max(r.day for r in each)
+        when = f"on {_dated(first)}"
+        if first != last:
+            when = f"from {_dated(first)} to {_dated(last)}"
+        listed = "\n".join(f"* {record}" for record in each)
+        return (
+            '<details class="origin">\n'
+            f"<summary>Stored: made by {len(each)} commands {when}</summary>\n\n"
+            f"{listed}\n\n</details>"
+        )
+    text = f"Stored: made by {each[0]}." if each else "Computed on this page."
     return f":::{{div}} origin\n{text}\n:::"
 
 

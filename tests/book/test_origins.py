@@ -57,8 +57,9 @@ def test_what_is_stored_names_its_command_and_date(tmp_path):
 
 def test_an_old_measurement_says_on_what_and_each_file_has_its_command(tmp_path):
     _, text = added(tmp_path, code("found", "stored-old-too", "stored-table"))
-    assert "`write build/out/old-too` on 30 October 2026 (measured on other questions)" in text
-    assert "; and by `make it build/out/table`" in text
+    assert "made by 2 commands from 30 October 2026 to 2 November 2026</summary>" in text
+    assert "* `write build/out/old-too` on 30 October 2026 (measured on other questions)\n" in text
+    assert "* `make it build/out/table` on 2 November 2026\n" in text
     _, text = added(tmp_path, code("found", "stored-old"))
     assert "`write build/out/old` on 31 October 2026" in text
 
