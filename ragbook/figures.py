@@ -311,12 +311,15 @@ def side_by_side(results: Mapping[str, Any]) -> CheckedFigure:
     return _two_series(results, series, recall, "% of questions (95 % intervals)")
 
 
-def own_and_shared(own: Mapping[str, Any], shared: Mapping[str, Any]) -> CheckedFigure:
+def own_and_shared(
+    own: Mapping[str, Any], shared: Mapping[str, Any], width: float = 7.0
+) -> CheckedFigure:
     """Exact match of every method with its 95 % interval, twice: after its own training, and with
     the weights that all methods share. A dotted line shows recall@k of the shared retriever.
 
     Args:
         own, shared: ``results.json`` of the two comparisons, of the same questions and methods.
+        width: of the picture, inches; 4.2 is readable on a phone.
     """
     series = [
         (label, head, {name: _interval(each["methods"][name], "em") for name in own["methods"]})
@@ -327,7 +330,8 @@ def own_and_shared(own: Mapping[str, Any], shared: Mapping[str, Any]) -> Checked
     ]
     recalls = (entry["recall_at_k"] for entry in shared["methods"].values())
     recall = next((value for value in recalls if value is not None), None)
-    return _two_series(own, series, recall, "exact match, % of questions (95 % intervals)")
+    xlabel = "exact match, % of questions (95 % intervals)"
+    return _two_series(own, series, recall, xlabel, width)
 
 
 def _check_scored(results: Mapping[str, Any]) -> None:
@@ -354,6 +358,7 @@ def _two_series(
     series: list[tuple[str, str, dict[str, tuple[float, float, float]]]],
     recall: float | None,
     xlabel: str,
+    width: float = 7.0,
 ) -> CheckedFigure:
     """Two scores of every method, one above the other, and written at the side.
 
@@ -362,16 +367,22 @@ def _two_series(
         series: of each the label, the head of its column and the scores by method.
         recall: where the dotted line stands, if there is one.
         xlabel: what the scores are.
+        width: of the picture, inches.
     """
+    narrow = width < 5
     names, k = list(series[0][2]), results["k"]
     rows = np.arange(len(names), dtype=float)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 1.0 + 0.46 * len(names)), layout="constrained")
+        height = 1.0 + 0.3 * narrow + 0.46 * len(names)
+        figure = Figure(figsize=(width, height))
+        # The columns' place depends on the axes' width, which the layout finds only roughly.
+        figure.set_layout_engine("constrained", rect=(0, 0, 0.96 if narrow else 1, 1))
         axes = figure.subplots()
         axes.grid(axis="x")
         if recall is not None:
             axes.axvline(100 * recall, color=INK, linestyle=":", linewidth=1.2, label=f"recall@{k}")
-        looks = ((BLUE, "o", 5.5, 1.07, -0.13), (VERMILLION, "D", 4.8, 1.17, 0.13))
+        first, second = (1.13, 1.3) if narrow else (1.07, 1.17)  # right of the axes, in its widths
+        looks = ((BLUE, "o", 5.5, first, -0.13), (VERMILLION, "D", 4.8, second, 0.13))
         for (label, head, scores), (colour, marker, size, column, shift) in zip(
             series, looks, strict=True
         ):
@@ -399,7 +410,7 @@ def _two_series(
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(xlabel)
-        figure.legend(loc="outside upper center", ncols=3)
+        figure.legend(loc="outside upper center", ncols=1 if narrow else 3)
         axes.set_title(_title(results))
     return CheckedFigure(figure)
 

@@ -2,7 +2,8 @@
 
 RESULTS is a folder (default: book/results) with the two comparisons of the same questions:
 `results.json`, each method as its paper trains it, and `same-weights.json`, the same weights for
-all. The figure is `landing.png` beside them.
+all. The figure is `landing.png` beside them, and `landing-narrow.png` the same for a phone, which the
+site shows there (`narrow_figures.py`).
 """
 
 import json
@@ -13,10 +14,13 @@ from typing import Any
 from ragbook.figures import own_and_shared
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+NARROW = 4.2
+"""Inches: the letters are of ordinary size on a phone."""
 
 
 def draw(results: Path = RESULTS) -> Path:
-    """Write `landing.png` into the folder `results`, and return its path.
+    """Write `landing.png` and `landing-narrow.png` into the folder `results`; returns the former's
+    path.
 
     Raises:
         ValueError: the two comparisons are not of the same questions and number of passages.
@@ -30,6 +34,7 @@ def draw(results: Path = RESULTS) -> Path:
             "results.json and same-weights.json compare different questions or numbers of "
             "passages; make the older one anew"
         )
+    own_and_shared(own, shared, NARROW).save(results / "landing-narrow.png")
     return own_and_shared(own, shared).save(results / "landing.png")
 
 

@@ -3,6 +3,9 @@
 They need to know where the repository is. Where the site is built by GitHub's own machines these
 say so (``GITHUB_REPOSITORY``); anywhere else name it: ``RAGBOOK_REPOSITORY=OWNER/NAME make site``.
 Without it there are no such buttons, rather than ones that lead nowhere.
+
+They open the branch ``notebooks``: a copy of the repository whose notebooks begin with a cell that
+sets them up on Colab (`setup_cells.py`). The workflow ``site`` pushes it.
 """
 
 import os
@@ -11,7 +14,7 @@ from typing import Any
 
 from sphinx.config import Config
 
-BRANCH = "main"
+BRANCH = "notebooks"
 
 
 def options(environment: Mapping[str, str]) -> dict[str, Any]:

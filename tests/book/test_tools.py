@@ -1,6 +1,9 @@
 """The site's own Sphinx extensions, on small stand-ins for what Sphinx gives them."""
 
 import json
+import re
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import docstrings
@@ -11,12 +14,15 @@ import light_pages
 import one_question
 import pytest
 import running_time
+import setup_cells
+import yaml
 from bs4 import BeautifulSoup
 
 from ragbook.corpus import Corpus, Passage
 from ragbook.explorer.pages import question_id
 from ragbook.figures import own_and_shared
 
+ROOT = Path(__file__).resolve().parents[2]
 ICONS = (
     '(()=>{var p={sun:[512,512,[9728],"f185","M1 2z"],"circle-half-stroke":[512,512,[9680,'
     '"adjust"],"f042","M3 4z"],"file-pdf":[512,512,[],"f1c1",["M5","M6"]],'
@@ -161,6 +167,71 @@ def test_buttons_lead_to_a_repository_that_is_named_or_are_left_out():
     found = launch.options({"GITHUB_REPOSITORY": "a/b"})
     assert found["repository_url"] == "https://github.com/a/b"
     assert set(found["launch_buttons"]) >= {"binderhub_url", "colab_url"}
+    assert found["repository_branch"] == "notebooks"
+
+
+def test_the_branch_of_the_buttons_is_the_one_that_the_workflow_pushes():
+    text = (ROOT / ".github" / "workflows" / "site.yml").read_text(encoding="utf-8")
+    pushes = [
+        step["run"]
+        for job in yaml.safe_load(text)["jobs"].values()
+        for step in job["steps"]
+        if "git push" in step.get("run", "")
+    ]
+    assert len(pushes) == 1
+    assert f"HEAD:refs/heads/{launch.BRANCH}" in pushes[0]
+    assert "book/_tools/setup_cells.py" in pushes[0]
+
+
+def notebook(*kinds):
+    cells = [{"cell_type": kind, "id": f"{kind}-{at}"} for at, kind in enumerate(kinds)]
+    return {"cells": cells, "nbformat": 4}
+
+
+def test_the_set_up_is_the_first_code_cell_and_put_in_once():
+    made = setup_cells.with_setup(notebook("markdown", "code", "markdown"), "a/b", "book/solutions")
+    ids = [cell["id"] for cell in made["cells"]]
+    assert ids == ["markdown-0", setup_cells.ID, "code-1", "markdown-2"]
+    assert setup_cells.with_setup(made, "a/b", "book/solutions") == made
+    source = "".join(made["cells"][1]["source"])
+    assert "https://github.com/a/b " in source
+    assert "%cd /content/ragbook/book/solutions\n" in source
+
+
+def test_the_set_up_does_nothing_elsewhere_and_fetches_on_colab(monkeypatch):
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    made = setup_cells.with_setup(notebook("code"), "a/b")
+    code = TransformerManager().transform_cell("".join(made["cells"][0]["source"]))
+    ran = []
+    shell = SimpleNamespace(
+        system=ran.append, run_line_magic=lambda name, rest: ran.append(f"{name} {rest}")
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    exec(code, {"get_ipython": lambda: shell})
+    assert ran == []
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
+    exec(code, {"get_ipython": lambda: shell})
+    assert [line.split()[0] for line in ran] == ["git", "cd", "pip", "pip"]
+    assert sys.path[:2] == ["/content/ragbook", "/content/ragbook/book"]
+
+
+def test_set_up_wants_a_repository(capsys):
+    for wrong in ([], ["a"], ["a/b/c"], ["a/b; rm"]):
+        assert setup_cells.main(wrong) == 2
+        assert "OWNER/NAME" in capsys.readouterr().err
+
+
+def test_what_binder_installs_is_there():
+    """pip takes a constraint's path from the folder of the file that names it."""
+    folder = ROOT / ".binder"
+    lines = (folder / "requirements.txt").read_text(encoding="utf-8").split("\n")
+    for path in (line.split()[1] for line in lines if line.startswith(("-c ", "-r "))):
+        assert (folder / path).exists(), path
+    script = (folder / "postBuild").read_text(encoding="utf-8")
+    for path in re.findall(r"--constraint (\S+)", script):
+        assert (ROOT / path).exists(), path
+    assert "--torch-backend cpu" in script
 
 
 def test_one_question_is_a_row_a_method():
@@ -229,7 +300,9 @@ def test_the_landing_figure_shows_both_tables(tmp_path, monkeypatch):
     (tmp_path / "results.json").write_text(json.dumps(own))
     (tmp_path / "same-weights.json").write_text(json.dumps(shared))
     path = landing.draw(tmp_path)
-    assert shown == [(own, shared)]  # the methods' own training first
+    # The methods' own training first; narrow, then wide.
+    assert shown == [(own, shared, landing.NARROW), (own, shared)]
+    assert (tmp_path / "landing-narrow.png").exists()
     assert path == tmp_path / "landing.png"
     assert path.read_bytes().startswith(b"\x89PNG")
 

@@ -1,0 +1,119 @@
+"""Exercises in a form that Jupyter, Colab and GitHub show, and the site's own from it.
+
+A chapter writes an exercise as plain Markdown, which any notebook shows with its solution folded:
+
+    <!-- exercise: ex-label -->
+    **Exercise.** The question ...
+
+    <details>
+    <summary>Solution</summary>
+
+    The answer ...
+
+    </details>
+
+As a Sphinx extension this module makes sphinx-exercise's directives of it before a page is read, so
+that the site numbers the exercises and draws them as before. A solution may be missing; then the
+exercise ends with its cell or with `<!-- end of exercise -->`.
+
+`python book/_tools/exercise_form.py CHAPTER.py ...` rewrites the directives of chapters in this form.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+PLAIN = re.compile(
+    r"""^<!--\ exercise:\ (?P<label>[\w-]+)\ -->\n
+    \*\*Exercise\.\*\*\ (?P<question>.*?)\s*
+    (?:^<details>\n<summary>Solution</summary>\n(?P<solution>.*?)^</details>\s*$
+    |^<!--\ end\ of\ exercise\ -->\s*$|(?=^<!--\ exercise:)|\Z)""",
+    re.M | re.S | re.X,
+)
+DIRECTIVES = re.compile(
+    r"""^(?P<fence>```+)\{exercise\}\n:label:\ (?P<label>[\w-]+)\n(?P<question>.*?)\n(?P=fence)\n?
+    (?:\s*^(?P<other>```+)\{solution\}\ (?P=label)\n:class:\ dropdown\n
+    (?P<solution>.*?)\n(?P=other)(?:\n|\Z))?""",
+    re.M | re.S | re.X,
+)
+
+
+def to_directives(markdown: str) -> str:
+    """A Markdown cell with its exercises as sphinx-exercise's directives."""
+
+    def directives(found: re.Match[str]) -> str:
+        label, question = found["label"], found["question"].strip()
+        fence = _fence(question)
+        text = f"{fence}{{exercise}}\n:label: {label}\n{question}\n{fence}\n"
+        if found["solution"]:
+            solution = found["solution"].strip()
+            fence = _fence(solution)
+            text += f"\n{fence}{{solution}} {label}\n:class: dropdown\n{solution}\n{fence}\n"
+        return text + "\n"
+
+    return PLAIN.sub(directives, markdown).rstrip("\n")
+
+
+def to_plain(markdown: str) -> str:
+    """A Markdown cell with the directives of its exercises as plain Markdown."""
+
+    def plain(found: re.Match[str]) -> str:
+        text = f"<!-- exercise: {found['label']} -->\n**Exercise.** {found['question']}\n\n"
+        if found["solution"] is None:
+            return f"{text}<!-- end of exercise -->\n"
+        return (
+            f"{text}<details>\n<summary>Solution</summary>\n\n{found['solution']}\n\n"
+            "</details>\n"
+        )
+
+    return DIRECTIVES.sub(plain, markdown).rstrip("\n")
+
+
+def _fence(text: str) -> str:
+    """A fence that is longer than any in the text."""
+    inside = re.findall(r"^`{3,}", text, re.M)
+    return "`" * max(3, 1 + max(map(len, inside), default=0))
+
+
+def convert(_app: Any, _name: str, source: list[str]) -> None:
+    """Give Sphinx the directives of a notebook's exercises."""
+    if "<!-- exercise: " not in source[0]:
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = to_directives("".join(cell["source"]))
+    source[0] = json.dumps(notebook)
+
+
+def rewrite(chapter: Path) -> int:
+    """Write a chapter's exercises as plain Markdown; returns how many there were."""
+    import jupytext
+
+    text = chapter.read_text(encoding="utf-8")
+    count = 0
+    for cell in jupytext.reads(text, "py:percent").cells:
+        plain = to_plain(cell.source)
+        if cell.cell_type == "markdown" and plain != cell.source.rstrip("\n"):
+            count += len(DIRECTIVES.findall(cell.source))
+            text = text.replace(_commented(cell.source), _commented(plain))
+    chapter.write_text(text, encoding="utf-8")
+    return count
+
+
+def _commented(markdown: str) -> str:
+    """Markdown as the percent format has it."""
+    return "\n".join(f"# {line}".rstrip() for line in markdown.splitlines())
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register the extension."""
+    app.connect("source-read", convert)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(f"{name}: {rewrite(Path(name))} exercises")

@@ -1,0 +1,117 @@
+"""Exercises as any notebook shows them, and as the site does."""
+
+import json
+from pathlib import Path
+
+import exercise_form
+import jupytext
+import pytest
+from markdown_it import MarkdownIt
+
+CHAPTERS = sorted((Path(__file__).resolve().parents[2] / "book").glob("[0-9]*.py"))
+PLAIN = """\
+## Exercises
+
+<!-- exercise: ex-one -->
+**Exercise.** What is $1 + 1$?
+On two lines.
+
+<details>
+<summary>Solution</summary>
+
+Two:
+
+```
+2
+```
+
+</details>
+
+<!-- exercise: ex-open -->
+**Exercise.** Write it.
+
+<!-- end of exercise -->
+
+What follows stays."""
+DIRECTIVES = """\
+## Exercises
+
+```{exercise}
+:label: ex-one
+What is $1 + 1$?
+On two lines.
+```
+
+````{solution} ex-one
+:class: dropdown
+Two:
+
+```
+2
+```
+````
+
+```{exercise}
+:label: ex-open
+Write it.
+```
+
+What follows stays."""
+
+
+def words(text):
+    """The text without its blank lines."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def test_both_forms_say_the_same():
+    assert words(exercise_form.to_directives(PLAIN)) == words(DIRECTIVES)
+    assert words(exercise_form.to_plain(DIRECTIVES)) == words(PLAIN)
+
+
+def test_an_exercise_may_end_with_its_cell():
+    last = "<!-- exercise: ex-last -->\n**Exercise.** Why?"
+    assert exercise_form.to_directives(last) == "```{exercise}\n:label: ex-last\nWhy?\n```"
+    both = exercise_form.to_directives(f"{last}\n\n{last.replace('last', 'next')}")
+    assert [line for line in both.splitlines() if ":label:" in line] == [
+        ":label: ex-last",
+        ":label: ex-next",
+    ]
+
+
+def test_a_notebook_shows_the_question_and_folds_the_solution():
+    html = MarkdownIt().render(exercise_form.to_plain(DIRECTIVES))
+    assert "{exercise}" not in html
+    assert ":label:" not in html
+    assert "<strong>Exercise.</strong> What is" in html
+    assert html.index("<details>") < html.index("<p>Two:</p>") < html.index("</details>")
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=[path.stem for path in CHAPTERS])
+def test_every_exercise_of_a_chapter_survives_both_ways(path):
+    cells = jupytext.read(path).cells
+    for cell in (each for each in cells if each.cell_type == "markdown"):
+        plain = exercise_form.to_plain(cell.source)
+        assert "{exercise}" not in plain
+        assert "{solution}" not in plain
+        directives = exercise_form.to_directives(plain)
+        assert "<details>" not in directives
+        assert words(directives) == words(exercise_form.to_directives(cell.source))
+
+
+def test_sphinx_gets_directives():
+    cell = {"cell_type": "markdown", "source": PLAIN.splitlines(keepends=True)}
+    source = [json.dumps({"cells": [cell]})]
+    exercise_form.convert(None, "page", source)
+    assert "{solution} ex-one" in json.loads(source[0])["cells"][0]["source"]
+
+
+def test_a_chapter_is_rewritten_and_only_its_exercises(tmp_path):
+    chapter = tmp_path / "01-a.py"
+    text = "# %% [markdown]\n" + exercise_form._commented(DIRECTIVES) + "\n\n# %%\nprint(1)\n"
+    chapter.write_text(text, encoding="utf-8")
+    assert exercise_form.rewrite(chapter) == 2
+    markdown, code = jupytext.read(chapter).cells
+    assert words(markdown.source) == words(PLAIN)
+    assert code.source == "print(1)"
+    assert exercise_form.rewrite(chapter) == 0
