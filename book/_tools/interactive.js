@@ -228,8 +228,7 @@
     const figure = make("div", { class: "rb-figure", role: "group",
       "aria-label": picture?.alt || "Interactive figure" },
       make("div", { class: "rb-controls" }, ...parts.map((part) => part.element), back),
-      make("div", { class: "rb-scroll", tabindex: "0", role: "region",
-        "aria-label": "Table of the figure" }, body),
+      make("div", { class: "rb-scroll" }, body),
       says);
     draw();
     if (picture) {

@@ -1,0 +1,42 @@
+/* Tables, figures, formulas and code that are wider than the screen can be reached by keyboard and
+   are marked: `rb-scrolls` on what scrolls, `rb-more` while something follows on the right. */
+
+"use strict";
+(() => {
+  const KINDS = {
+    ".pst-scrollable-table-container, .cell_output .text_html, .rb-scroll": "Table",
+    ".cell_output figure": "Figure",
+    "div.math": "Formula",
+    ".highlight pre": "Code",
+  };
+
+  function mark(element, name) {
+    const scrolls = element.scrollWidth > element.clientWidth + 1;
+    const rest = element.scrollWidth - element.clientWidth - element.scrollLeft;
+    element.classList.toggle("rb-more", scrolls && rest > 1);
+    if (scrolls === element.classList.contains("rb-scrolls")) return;
+    element.classList.toggle("rb-scrolls", scrolls);
+    if (scrolls) {
+      element.tabIndex = 0;
+      element.setAttribute("role", "group");
+      element.setAttribute("aria-label", `${name}, scrolls sideways`);
+    } else {
+      for (const attribute of ["tabindex", "role", "aria-label"]) {
+        element.removeAttribute(attribute);
+      }
+    }
+  }
+
+  function watch() {
+    for (const [selector, name] of Object.entries(KINDS)) {
+      for (const element of document.querySelectorAll(`article :is(${selector})`)) {
+        const look = () => mark(element, name);
+        element.addEventListener("scroll", look, { passive: true });
+        const sizes = new ResizeObserver(look);
+        for (const each of [element, ...element.children]) sizes.observe(each);
+      }
+    }
+  }
+
+  addEventListener("DOMContentLoaded", watch);
+})();
