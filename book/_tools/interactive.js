@@ -15,9 +15,11 @@
   };
   const largest = (values) => values.indexOf(Math.max(...values));
 
+  const shortened = (value) => value.toExponential(1).replace("e+", "e");
+
   /** A number as the picture has it: three decimals, or a power of ten. */
   function shown(value) {
-    if (value !== 0 && Math.abs(value) < 0.0005) return value.toExponential(1).replace("e+", "e");
+    if (value !== 0 && Math.abs(value) < 0.0005) return shortened(value);
     return value.toFixed(3).replace("-0.000", "0.000");
   }
   const signed = (value) => `${value > 0 ? "+" : ""}${value}`.replace("-", "−");
@@ -97,11 +99,11 @@
         const sums = data.tokens.map((_, t) => sum(p.map((weight, z) => weight * each[z][t])));
         const token = product(sums);
         const sequence = sum(p.map((weight, z) => weight * whole[z]));
-        const columns = { "prior p(z|x)": [...p, null, null] };
+        const columns = { "prior p(z|x)": [...p, null, null],
+          "whole answer": [...whole, token, sequence] };
         data.tokens.forEach((piece, t) => {
-          columns[piece] = [...each.map((row) => row[t]), sums[t], null];
+          columns[`${t + 1}: ${piece}`] = [...each.map((row) => row[t]), sums[t], null];
         });
-        columns["whole answer"] = [...whole, token, sequence];
         const [more, less, ratio] = sequence > token
           ? ["RAG-Sequence", "RAG-Token", sequence / token]
           : ["RAG-Token", "RAG-Sequence", token / sequence];
@@ -110,7 +112,7 @@
           rows: [...data.passages, "RAG-Token: sums", "RAG-Sequence: sum"], sums: 2,
           says: `RAG-Token ${shown(token)}, RAG-Sequence ${shown(sequence)}: ` +
             (ratio < 1.005 ? "the same." : `${more} gives the answer ${ratio < 100
-              ? ratio.toPrecision(3) : ratio.toExponential(1)} times the probability of ${less}.`),
+              ? ratio.toPrecision(3) : shortened(ratio)} times the probability of ${less}.`),
         };
       },
     },
@@ -191,7 +193,7 @@
     const bar = make("span", { class: value < 0 ? "rb-bar rb-minus" : "rb-bar",
       "aria-hidden": "true" });
     bar.style.setProperty("--share", Math.min(1, Math.abs(value)));
-    return make("td", {}, make("span", { class: "rb-value" }, shown(value).replace("-", "−")),
+    return make("td", {}, make("span", { class: "rb-value" }, shown(value).replace(/^-/, "−")),
       bar);
   }
 

@@ -173,10 +173,14 @@ def where_the_sum_is(
     ]
     nothing = float("nan")
     columns = {"prior p(z|x)": [*log_prior[0].exp().tolist(), nothing, nothing]}
+    columns["whole answer"] = [*each[0].sum(-1).exp().tolist(), *whole]
     for t, piece in enumerate(tokens):
         said = each[0, :, t].exp().tolist()
-        columns[piece] = [*said, by_token[t].exp().item(), nothing]
-    columns["whole answer"] = [*each[0].sum(-1).exp().tolist(), *whole]
+        columns[f"{t + 1}: {piece}"] = [
+            *said,
+            by_token[t].exp().item(),
+            nothing,
+        ]
     rows = [*passages, "RAG-Token: sums", "RAG-Sequence: sum"]
     return Interactive(_panels(rows, columns), "where-the-sum-is", data)
 
@@ -260,7 +264,8 @@ def _panels(
     """A panel for each column, a bar for each row; NaN where a column has no such row."""
     signed = {name: np.nanmin(values) < 0 for name, values in columns.items()}
     with matplotlib.rc_context(STYLE):
-        size = (1.6 + 1.15 * len(columns), 0.7 + 0.27 * len(rows))
+        each = 1.15 if len(columns) < 6 else 0.75
+        size = (1.6 + each * len(columns), 0.7 + 0.27 * len(rows))
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
         for panel, (name, values) in zip(panels, columns.items(), strict=True):

@@ -183,7 +183,7 @@ def test_where_the_sum_is(page, tmp_path):
         prior, own = prior_of(data, added, sharpness), torch.ones(1, 2)
         token = rag.token_log_prob(each, prior, own).exp().item()
         sequence = rag.sequence_log_prob(each, prior, own).exp().item()
-        first, *tokens, whole = values(look)
+        first, whole, *tokens = values(look)
         same(first[:3], prior.exp())
         for t, column in enumerate(tokens):
             alone = rag.token_log_prob(each[:, :, [t]], prior, own[:, :1]).exp().item()
