@@ -3,7 +3,7 @@
 
    `RAGBOOK.view` has the functions. They draw this of a question:
 
-   passages  [{id, title, text, mark, used, link, prior, struck, edited, cut}]
+   passages  [{id, title, text, mark, used, link, struck, edited, cut}]
    entry     of a method: {text, log_prob, right, error, f1, seconds, truncated, typed,
              weights: [[place of the passage, weight, prior, fall without it in nats]],
              tokens: [{token, probability, weights: {place: weight},
@@ -21,6 +21,8 @@
     rival: "easily taken for the right one",
   };
 
+  const MARKED = 0.001; // the least probability of a span that is marked in its passage
+
   /** An element with attributes (`on...` are listeners) and children. */
   function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
@@ -33,7 +35,10 @@
   }
 
   const known = (value) => value !== undefined && value !== null;
-  const percent = (value) => `${(100 * value).toFixed(1)} %`;
+  const percent = (value) =>
+    value > 0 && value < 0.0005 ? "<0.1 %" : `${(100 * value).toFixed(1)} %`;
+  const signed = (value) =>
+    `${Math.abs(value) < 0.005 ? "±" : value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`;
   const chance = (logProb) => (known(logProb) ? Math.exp(logProb).toPrecision(2) : "0");
 
   // --- a method's answer ----------------------------------------------------------------------
@@ -74,11 +79,11 @@
   function weight([at, value, prior, fall], passages) {
     const share = percent(value);
     const bar = make("span", { class: "explorer-bar", "aria-hidden": "true" }, make("span"));
-    bar.firstChild.style.width = share.replace(" ", "");
+    bar.firstChild.style.width = `${100 * value}%`;
     const notes = [
-      known(prior) ? `before the answer ${percent(prior)}` : "",
+      known(prior) ? `prior ${percent(prior)}` : "",
       fall === undefined ? "" : fall === null ? "impossible without it"
-        : `${(-fall).toFixed(2).replace("-", "−")} nats without it`,
+        : `without it ${signed(-fall)} nats`,
     ].filter(Boolean).join(" · ");
     return make("li", {}, make("a", { href: `#explorer-passage-${at}`, onclick: look(at) },
       make("span", {}, `${at + 1}. ${passages[at].title}`), make("span", {}, share), bar,
@@ -123,13 +128,14 @@
       const label = "Where each token came from";
       return more("tokens", label, table(label,
         ["token", ...used.map((at) => make("abbr", { title: passages[at].title }, `${at + 1}`))],
-        found.map((one) => [one.token, ...used.map((at) => percent(one.weights[at] ?? 0))])));
+        found.map((one, at) => [at === found.length - 1 ? "(end)" : one.token,
+          ...used.map((place) => percent(one.weights[place] ?? 0))])));
     }
     if (found[0].neighbours) {
       const label = "Model, neighbours and their mixture";
       const rows = found.map((one) =>
         [one.token, percent(one.model), percent(one.memory), percent(one.probability)]);
-      return more("tokens", label, table(label, ["token", "model", "neighbours", "mixture"], rows),
+      return more("tokens", label, table(label, ["token", "p_LM", "p_kNN", "p"], rows),
         ...found.map((one) => make("div", { class: "explorer-neighbours" },
           make("p", {}, "Nearest contexts for ", make("b", {}, one.token)),
           make("ul", {}, ...one.neighbours.map((near) => make("li", {},
@@ -149,13 +155,12 @@
   function passage(one, at, { answers = [], spans: found = [], controls = [], body, base } = {}) {
     const notes = [
       one.mark ? `${MARKS[one.mark]}${one.used ? "" : ", but was not retrieved"}` : "",
-      known(one.prior) ? `p(z|x) ${percent(one.prior)}` : "",
       one.struck ? "struck out" : "",
       one.edited ? "edited" : "",
       one.cut ? `the last ${one.cut} words are not read` : "",
     ].filter(Boolean).map((note) => ` · ${note}`).join("");
     const inTitle = one.title ? one.title.length + 2 : 0; // models read "title. text"
-    const marks = found.filter((span) => span.start >= inTitle)
+    const marks = found.filter((span) => span.start >= inTitle && span.probability >= MARKED)
       .map((span) => ({ ...span, start: span.start - inTitle, end: span.end - inTitle }));
     return make("div",
       {

@@ -15,6 +15,7 @@ from ragbook.corpus import Question
 from ragbook.methods.base import Answer, Method, doc_log_probs
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.knn_lm import KnnLM, interpolate, knn_target_log_prob
+from ragbook.methods.rag import RagSequence, RagToken
 from ragbook.methods.realm import Realm
 from ragbook.models.generator import labels_of
 from ragbook.models.sharing import one_at_a_time
@@ -31,8 +32,9 @@ def finite(value: float) -> float | None:
 
 
 def prior(method: Method, question: Question, k: int) -> dict[str, float]:
-    """p(z | x) of each passage, by its id; nothing for a method without a retriever."""
-    if method.retriever is None:
+    """p(z | x) of each passage, by its id, for a method that sums over the passages with it; nothing
+    for the others."""
+    if not isinstance(method, (Realm, RagSequence, RagToken)):
         return {}
     (found,) = method.retriever.retrieve([question], k)
     weights = doc_log_probs([found], method.retriever.score_scale)[0].exp()

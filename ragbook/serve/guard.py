@@ -80,16 +80,14 @@ class Guard:
         return None
 
     def _named(self, host: str) -> bool:
-        """Whether a ``Host`` can mean this server."""
+        """Whether a ``Host`` can mean this server: addresses cannot be rebound, as names can."""
         name = host_name(host)
         if name is None or name in self.names:
             return name is not None
         try:
-            return not self.local or is_loopback(name)
-        except ValueError:
+            return is_loopback(name) or not self.local
+        except ValueError:  # another name
             return False
-
-    # An address cannot be rebound; a name that is not this machine's can.
 
 
 def host_name(host: str) -> str | None:
@@ -97,7 +95,7 @@ def host_name(host: str) -> str | None:
     name, _, port = host.rpartition(":")
     if not name or host.endswith("]"):
         name, port = host, ""
-    if port and not port.isascii() or port and not port.isdigit():
+    if port and not (port.isascii() and port.isdigit()):
         return None
     return name.removeprefix("[").removesuffix("]").lower() or None
 

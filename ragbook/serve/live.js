@@ -125,6 +125,7 @@
     const own = { ask: wanted(), passages: [], entries: {}, failed: {}, cut: {} };
     const again = own.ask.question === asked?.ask.question;
     if (!again) editing = undefined;
+    document.title = `${own.ask.question} – all methods`;
     status.textContent = "Asking …";
     answers.setAttribute("aria-busy", "true");
     try {
