@@ -38,6 +38,7 @@ COMMANDS = [
     ["results"],
     ["diff"],
     ["ask"],
+    ["serve"],
     ["retrieve"],
     ["evaluate"],
     ["index", "build"],

@@ -11,11 +11,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "ragbook"
 ROOMS = (
     "errors", "version", "printable", "machine", "files", "manifests", "corpus", "models", "index",
-    "retrieval", "methods", "training", "evaluation", "figures", "explorer", "doctor", "cli",
+    "retrieval", "methods", "training", "evaluation", "figures", "explorer", "serve",
+    "doctor", "cli",
 )  # fmt: skip
 HEAVY = (
     "torch", "transformers", "sentence_transformers", "faiss", "pandas", "scipy", "matplotlib",
-    "pyarrow", "bm25s",
+    "pyarrow", "bm25s", "starlette", "uvicorn",
 )  # fmt: skip
 
 

@@ -39,7 +39,9 @@ def serve(arguments: argparse.Namespace) -> int:
 
     for name, most in (("k", asking.K), ("beams", asking.BEAMS)):
         if (given := getattr(arguments, name)) > most:
-            raise InputError(f"--{name} {given} is more than the page allows; choose {most} or less.")
+            raise InputError(
+                f"--{name} {given} is more than the page allows; choose {most} or less."
+            )
     names = method_names(None, arguments.reader)
     check_reading(arguments, names, given_options(arguments))
     token = arguments.token or os.environ.get("RAGBOOK_TOKEN") or None

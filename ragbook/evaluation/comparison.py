@@ -43,6 +43,7 @@ OWN_FILES = (
     "side_by_side.png",
     "errors.png",
     "explorer/explorer.*",
+    "explorer/answers.js",
     "explorer/questions.js",
     "explorer/answers-[0-9]*.js",
     "explorer/documents/*.html",

@@ -83,7 +83,9 @@ def make_app(
         except TimeoutError:
             return refused(408, "The question took too long to arrive.")
         except _TooLong:
-            return refused(413, f"A question may have {asking.BODY:,} bytes, with all its settings.")
+            return refused(
+                413, f"A question may have {asking.BODY:,} bytes, with all its settings."
+            )
         if line.full:
             return refused(503, BUSY, [("Retry-After", "2")])
         return StreamingResponse(

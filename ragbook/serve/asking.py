@@ -38,9 +38,9 @@ class Ask(Struct, frozen=True, forbid_unknown_fields=True):
     beams: Annotated[int, Meta(ge=1, le=BEAMS)] | None = None
     free: bool | None = None
     struck: Annotated[tuple[_Id, ...], Meta(max_length=K)] = ()
-    edited: Annotated[
-        dict[_Id, Annotated[str, Meta(max_length=EDITED)]], Meta(max_length=K)
-    ] = msgspec.field(default_factory=dict)
+    edited: Annotated[dict[_Id, Annotated[str, Meta(max_length=EDITED)]], Meta(max_length=K)] = (
+        msgspec.field(default_factory=dict)
+    )
     typed: Annotated[str, Meta(max_length=TYPED)] = ""
 
 

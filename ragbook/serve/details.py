@@ -64,7 +64,9 @@ def _closed_book(method: ClosedBook, question: Question, text: str) -> list[dict
     tokens = _texts(method.reader, labels[0].tolist())
     return [
         {"token": token, "probability": value}
-        for token, value in zip(tokens, each, strict=False)  # of an answer that is cut, its beginning
+        for token, value in zip(
+            tokens, each, strict=False
+        )  # of an answer that is cut, its beginning
     ]
 
 
@@ -127,5 +129,3 @@ def typed(method: Method, question: Question, text: str, k: int) -> dict[str, An
     if not text.strip():
         return {}
     return {"typed": finite(float(method.log_prob([question], [text], k)[0]))}
-
-

@@ -100,8 +100,6 @@ def host_name(host: str) -> str | None:
     return name.removeprefix("[").removesuffix("]").lower() or None
 
 
-def refused(
-    status: int, sentence: str, headers: Collection[tuple[str, str]] = ()
-) -> JSONResponse:
+def refused(status: int, sentence: str, headers: Collection[tuple[str, str]] = ()) -> JSONResponse:
     """A refusal: one sentence, as JSON."""
     return JSONResponse({"error": sentence}, status, dict(headers))

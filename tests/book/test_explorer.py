@@ -98,6 +98,28 @@ def test_a_question_is_found_chosen_and_seen(folder, tmp_path):
     assert line["answers"][0] in found["marks"]
 
 
+def test_where_each_token_came_from_is_shown(folder, tmp_path):
+    """RAG-Token's, with the passages in the order of the answer's weights."""
+    line = max(LINES[:50], key=lambda one: len(one["methods"]["rag-token"]["token_evidence"]))
+    entry = line["methods"]["rag-token"]
+    found = use(
+        folder,
+        tmp_path,
+        """
+        const table = root.querySelector('[data-method=rag-token] .explorer-table');
+        return [...table.querySelectorAll('tbody tr')].map(
+          (row) => [...row.children].map((cell) => cell.textContent));
+        """.replace("const table", f"await chosen({json.dumps(line['question'])}); const table", 1),
+        f"#q={explorer.question_id(line['question'])}",
+    )
+    order = [e["passage_id"] for e in sorted(entry["evidence"], key=lambda e: -e["weight"])]
+    tokens = [one["token"] for one in entry["token_evidence"]]
+    assert [row[0] for row in found] == [*tokens[:-1], "(end)"]
+    for row, one in zip(found, entry["token_evidence"], strict=True):
+        shares = [round(one["weights"][i], 3) for i in order]
+        assert row[1:] == [f"{100 * share:.1f} %" for share in shares]
+
+
 def test_filters_count_as_the_predictions_do(folder, tmp_path):
     kinds = {q.text: q.kind for q in QUESTIONS}
     em = {name: [line["methods"][name]["em"] for line in LINES] for name in LINES[0]["methods"]}
@@ -302,8 +324,8 @@ def test_nothing_is_wider_than_the_screen(folder, tmp_path, width):
         narrow.style.width = '340px';
         await new Promise((done) => setTimeout(done, 100));
         const edge = narrow.getBoundingClientRect().right;
-        const over = [...narrow.querySelectorAll('*')].filter(
-          (e) => e.getBoundingClientRect().right > edge + 1);
+        const over = [...narrow.querySelectorAll('*')].filter((e) => // a table scrolls by itself
+          !e.closest('.explorer-table table') && e.getBoundingClientRect().right > edge + 1);
         return {...shown, over: over.map((e) => e.outerHTML.slice(0, 80))};
         """,
         width=width,

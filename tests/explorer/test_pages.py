@@ -104,6 +104,25 @@ def test_the_list_says_what_each_methods_weights_are():
     assert "tokens" not in before
 
 
+def test_what_is_known_of_tokens_and_of_leaving_out_comes_along():
+    line = json.loads(json.dumps(LINES[1]))
+    entry = line["methods"]["one"]
+    for evidence, fall in zip(entry["evidence"], (0.25, 1.5, None), strict=True):
+        evidence["loo"] = fall
+    ids = [evidence["passage_id"] for evidence in entry["evidence"]]
+    entry["token_evidence"] = [{"token": "fish", "weights": {ids[1]: 0.75, ids[0]: 0.25}}]
+    found = detail(line, CORPUS)
+    at = {one["id"]: place for place, one in enumerate(found["passages"])}
+    assert found["methods"]["one"]["weights"] == [
+        [at[ids[1]], 0.5, None, 1.5],
+        [at[ids[2]], 0.3, None, None],
+        [at[ids[0]], 0.2, None, 0.25],
+    ]
+    weights = {at[ids[1]]: 0.75, at[ids[0]]: 0.25}
+    assert found["methods"]["one"]["tokens"] == [{"token": "fish", "weights": weights}]
+    assert "tokens" not in found["methods"]["other"]
+
+
 def test_predictions_stored_before_there_were_kinds_have_none():
     found = index(LINES)
     assert found["errors"] == []

@@ -270,9 +270,7 @@ def test_results_are_those_of_ragbook_ask(tmp_path, monkeypatch, capsys):
     part = [p for p in load_corpus("miniwiki") if p.id.startswith(("danube", "rhine", "volga"))]
     source = tmp_path / "rivers.jsonl"
     source.write_text(
-        "".join(
-            json.dumps({"id": p.id, "title": p.title, "text": p.text}) + "\n" for p in part
-        )
+        "".join(json.dumps({"id": p.id, "title": p.title, "text": p.text}) + "\n" for p in part)
     )
     corpus, encoder = Corpus("rivers", part), load_encoder()
     index = build_index(corpus, tmp_path / "index", encoder, progress=False)

@@ -339,9 +339,7 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(capsys, monkeypatch):
     assert "choose a token" in refused(capsys, "--host", "::")
     assert "can be guessed" in refused(capsys, "--host", "0.0.0.0", "--token", "short")
     assert "no address" in refused(capsys, "--host", "no.such.host.invalid")
-    assert "no address of this machine" in refused(
-        capsys, "--host", "192.0.2.1", "--token", TOKEN
-    )
+    assert "no address of this machine" in refused(capsys, "--host", "192.0.2.1", "--token", TOKEN)
     assert "65535" in refused(capsys, "--port", 65536)
     assert "--k 21" in refused(capsys, "--k", 21)
     assert "--beams 9" in refused(capsys, "--beams", 9)
