@@ -18,7 +18,7 @@
     element.classList.toggle("rb-scrolls", scrolls);
     if (scrolls) {
       element.tabIndex = 0;
-      element.setAttribute("role", "group");
+      if (element.tagName !== "FIGURE") element.setAttribute("role", "group"); // it is one by itself
       element.setAttribute("aria-label", `${name}, scrolls sideways`);
     } else {
       for (const attribute of ["tabindex", "role", "aria-label"]) {
