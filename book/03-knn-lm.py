@@ -30,7 +30,7 @@
 # implementations differ from the paper in two places: distances are *squared*, and the mixture is of
 # probabilities and not of logits.
 
-# %%
+# %% tags=["hide-input"]
 import json
 import math
 import tempfile
@@ -97,7 +97,7 @@ print("p         [V] =", tuple(p.shape), p.numpy().round(3))
 
 # %% [markdown]
 # The model alone would say token 3, the memory alone token 0, and the mixture says token 2: the only one
-# that both find probable. The package does the same for a batch of $N$ contexts, in logarithms:
+# that both find probable. The package does the same for several contexts at once, in logarithms:
 
 # %%
 print(source(knn_lm.knn_log_probs), "\n")
@@ -112,7 +112,7 @@ print("as by hand:", torch.allclose(log_p.exp()[0], p))
 # %% [markdown]
 # ## Perplexity needs one token's probability
 #
-# To compute a perplexity, only the probability of the token that did come is needed at each position. The
+# A perplexity needs, at each position, only the probability of the token that actually comes next. The
 # memory's part of it is a sum over $k$ neighbours, $O(k)$ per token, whereas the whole distribution would
 # have thirty thousand entries. Which neighbours are found does not depend on $\lambda$ or $T$ either, and
 # those for a smaller $k$ are the first of those for a larger one. Once the distances are stored, and for each
@@ -199,7 +199,8 @@ for lam in (0.0, tuned["lam"], 0.9):
         if continued.evidence
         else "no neighbour"
     )
-    print(f"lambda = {lam:.1f}: ... Black {continued.text!r:<42} {best}")
+    print(f"lambda = {lam:.1f}: ... Black {continued.text}")
+    print(f"              from {best}")
 
 # %% tags=["remove-input"]
 share = {
@@ -211,7 +212,7 @@ Markdown(
     f"The Danube flows into the Black *Sea*. Of these six neighbours, those that say *forest* have "
     f"{share['forest']:.2f} of the vote and those that say *sea* {share['sea']:.2f}"
     + (
-        f", so with lambda = {listed(wrong)} the text sends the river into the Black Forest. "
+        f", so with λ = {listed(wrong)} the text sends the river into the Black Forest. "
         if wrong
         else ". "
     )
@@ -259,7 +260,7 @@ Markdown(
     f"The memory makes {int((gain > 0).sum())} of these {len(gain)} tokens more probable. It helps most "
     f"with *{pieces[best]}* ({gain[best]:+.1f} nats) and costs most at *{pieces[worst]}* "
     f"({gain[worst]:+.1f}). The cost is bounded: where no neighbour has the right token, it is "
-    f"$-\\log(1 - \\lambda)$ = {-math.log(1 - tuned['lam']):.2f} nats."
+    f"-log(1 - λ) = {-math.log(1 - tuned['lam']):.2f} nats."
 )
 
 # %% [markdown]
@@ -390,8 +391,8 @@ row, column = np.unravel_index(large.argmin(), large.shape)
 t, j = divmod(int(small[-1].argmax()), len(lams))
 Markdown(
     f"On the {settings['dev_articles']} articles used for tuning ({settings['dev_tokens']:,} tokens), "
-    f"the large memory is best at T = {surface['temperatures'][row]:g} and lambda = "
-    f"{surface['lams'][column]:g}. The small one is best at T = {temperatures[t]:g} and lambda = "
+    f"the large memory is best at T = {surface['temperatures'][row]:g} and λ = "
+    f"{surface['lams'][column]:g}. The small one is best at T = {temperatures[t]:g} and λ = "
     f"{lams[j]:g} on its {len(landscapes)} articles."
 )
 
@@ -412,14 +413,15 @@ for k, of_k in zip((1, 16, 1024), small, strict=True):
 
 # %% [markdown]
 # **Size of the memory.** In the paper's growth curve, more pairs mean a lower perplexity and a larger
-# $\lambda$. Here are samples of the passages, each tuned again on the other articles:
+# $\lambda$. Here are samples of the passages, each tuned again on the other articles, with the perplexity and
+# its difference from the base model's:
 
 # %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "Perplexity on held-out text against the size of the datastore: it falls with every enlargement, and the base model is above it throughout.", "alt": "A falling curve of perplexity over the number of pairs, below the base model's line"}}
 grown = measured["growth"]
 for row in grown:
     print(
-        f"{row['pairs']:>8,} pairs  lambda {row['lam']:<5} perplexity {row['perplexity']:.1f}  "
-        f"to the base (%) {relative(row['difference'], row['ci95'])}"
+        f"{row['pairs']:>8,} pairs, lambda {row['lam']:<5} {row['perplexity']:.1f}, "
+        f"{relative(row['difference'], row['ci95'])} %"
     )
 curves = {
     "base": {float(row["pairs"]): test["base"]["perplexity"] for row in grown},
@@ -452,9 +454,7 @@ for size in (len(datastore) // 4, len(datastore) // 2, len(datastore)):
 # %% tags=["hide-input", "stored-language"]
 whole = measured["whole articles"]
 print(f"whole articles: perplexity {whole['perplexity']:.1f}, ", end="")
-print(
-    f"relative to single passages (%) {relative(whole['difference'], whole['ci95'])}"
-)
+print(f"{relative(whole['difference'], whole['ci95'])} % to single passages")
 
 # %% tags=["remove-input", "stored-language"]
 Markdown(

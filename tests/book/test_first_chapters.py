@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import jupytext
@@ -34,6 +35,19 @@ def test_questions_that_need_two_passages_are_answered_much_less_often(method):
             right[kinds[asked["question"]]].append(asked["methods"][method]["em"])
     share = {kind: sum(em) / len(em) for kind, em in right.items()}
     assert share["two-passage"] < 0.6 * share["plain"]
+
+
+def test_the_first_figure_shows_two_retrievers_that_are_close():
+    assert "on all test questions: the two retrievers are close." in (
+        BOOK / "02-retrievers.py"
+    ).read_text("utf-8")
+    notebook = (BOOK / "02-retrievers.ipynb").read_text("utf-8")
+    curves = {
+        name: [float(value) for value in values.split(",")]
+        for name, values in re.findall(r"line '(dense|bm25)': x \[.*?\] y \[(.*?)\]", notebook)[:2]
+    }
+    assert set(curves) == {"dense", "bm25"}
+    assert all(abs(a - b) < 3 for a, b in zip(*curves.values(), strict=True))
 
 
 def test_training_helps_the_dot_product_most():
