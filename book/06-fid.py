@@ -438,7 +438,8 @@ pieces = [
     *reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()),
     "(end)",
 ]
-print(question.text, "|", question.answers[0], "|", question.gold_passage)
+print(question.text, "|", question.answers[0])
+print("gold passage:", question.gold_passage)
 figures.heat_map(
     shares.T.numpy(),
     rows=list(found.ids),
@@ -465,7 +466,7 @@ kinds = pd.DataFrame(
     index=list(found.ids),
 )
 print(answers[0])
-kinds.round(2)
+kinds.astype(float).round(2) + 0.0  # no -0.00
 
 # %% [markdown]
 # Leaving out one passage is one of $2^5 - 1$ choices of what FiD reads. The reader was run on each of them

@@ -346,13 +346,13 @@ assert measured["editions"]["deleted"]["n"] == 115
     pd.DataFrame(
         {
             called(n): {
-                f"{when}": f"{cut_off(gone[n][when]['em']['mean'])}"
+                when: cut_off(gone[n][when]["em"]["mean"])
                 for when in ("before", "after")
             }
             for n in names
         }
     )
-    .rename_axis("exact match, %")
+    .rename_axis("exact match, % of 115")
     .T
 )
 
