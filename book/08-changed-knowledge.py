@@ -356,7 +356,7 @@ assert measured["editions"]["deleted"]["n"] == 115
     .T
 )
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Mean probability of a method's own answer before and after the deletion of the passages that answer, on 115 test questions. It falls for the four methods that read passages separately, and after the deletion some of it is left.", "alt": "Mean probability of the answers before and after deletion for six methods, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Mean probability of a method's own answer before and after the deletion of the passages that answer, on 115 test questions. It falls for the four methods that read passages separately, but not to zero.", "alt": "Mean probability of the answers before and after deletion for six methods, with 95 % intervals"}}
 for n in readers:  # as the caption says
     low = gone[n]["before"]["probability"]["ci95"][0]
     assert low > gone[n]["after"]["probability"]["ci95"][1] > 0
