@@ -47,7 +47,7 @@ def test_the_first_figure_shows_two_retrievers_that_are_close():
         for name, values in re.findall(r"line '(dense|bm25)': x \[.*?\] y \[(.*?)\]", notebook)[:2]
     }
     assert set(curves) == {"dense", "bm25"}
-    assert all(abs(a - b) < 3 for a, b in zip(*curves.values(), strict=True))
+    assert all(abs(a - b) < 4 for a, b in zip(*curves.values(), strict=True))
 
 
 def test_training_helps_the_dot_product_most():
