@@ -236,11 +236,13 @@ figures.recall_curve({"dense": recall})
 # %% tags=["remove-input"]
 found_later = (recall[5] - recall[1]) / (1 - recall[1])
 first, missed = positions[:, 0], positions[:, 0] != gold
-same_article = np.mean(
-    [
-        corpus[int(a)].title == corpus[int(b)].title
-        for a, b in zip(first[missed], gold[missed], strict=True)
-    ]
+same_article = float(
+    np.mean(
+        [
+            corpus[int(a)].title == corpus[int(b)].title
+            for a, b in zip(first[missed], gold[missed], strict=True)
+        ]
+    )
 )
 Markdown(
     f"n = {len(dev)} questions. Of the {cut_off(1 - recall[1])} % whose gold passage is not ranked first, "
@@ -261,8 +263,8 @@ Markdown(
 #
 # The corpus is cut into passages of at most about 100 words, each with a permanent id and its title.
 # An encoder turns each passage into one vector, once; a question is encoded when it is asked, and the
-# passages with the largest inner products are returned. An index belongs to one encoder and says in its
-# manifest to which. The gold passage's hardest competitors are passages of the same article, which is why the
+# passages with the largest inner products are returned. An index belongs to one encoder, which its manifest
+# names. The gold passage's hardest competitors are passages of the same article, which is why the
 # methods of this book read several passages.
 #
 # ## Exercises
