@@ -78,7 +78,8 @@ figures.recall_curve(curves)
 # %% tags=["remove-input"]
 tests = {
     k: paired_test(
-        *(hits_at_k(questions, found[name], k) for name in ("dense", "bm25"))
+        hits_at_k(questions, found["dense"], k),
+        hits_at_k(questions, found["bm25"], k),
     )
     for k in (1, 20)
 }
@@ -499,7 +500,7 @@ figures.recall_curve(
 # $$ p(z \mid x) = \frac{\exp\bigl(\alpha\, s(x, z)\bigr)}{\sum_{z'} \exp\bigl(\alpha\, s(x, z')\bigr)}. $$ (prior)
 #
 # The scale matters. Inner products of unit vectors lie between -1 and 1, and their softmax is nearly flat.
-# The encoder was trained with $\alpha = 20$, so that is the scale with which its scores are to be read.
+# The encoder was trained with $\alpha = 20$, and its scores should be used with the same scale.
 
 # %% mystnb={"figure": {"caption": "p(z | x) over the five best passages of the question above, without a scale and with the one that the encoder was trained with.", "alt": "Heat map of two priors over five passages"}}
 scales = {"scale 1": 1.0, "scale 20": dense.score_scale}
@@ -531,7 +532,7 @@ Markdown(
 # ## What to remember
 #
 # BM25 counts the question's words, with less credit for repetitions and long passages. A dual encoder compares
-# two vectors, and is to be searched with the similarity it was trained for. DPR trains it by the
+# two vectors and should be searched with the similarity it was trained for. DPR trains it by the
 # cross-entropy of the right passage among those of the batch, which include a hard negative per question.
 # For $p(z \mid x)$ the scores are multiplied by the scale of the training before the softmax.
 #

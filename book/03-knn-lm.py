@@ -26,7 +26,7 @@
 #
 # ![kNN-LM: the pairs of three passages give the next token a distribution, which is mixed with the model's](diagrams/knn-lm.svg)
 #
-# The paper's formula has $T = 1$; if the keys have another scale, another temperature works better. Public
+# The paper's formula has $T = 1$; for keys of a different scale, a different temperature works better. Public
 # implementations differ from the paper in two places: distances are *squared*, and the mixture is of
 # probabilities and not of logits.
 
@@ -96,8 +96,8 @@ print("p_LM      [V] =", tuple(p_lm.shape), p_lm.numpy())
 print("p         [V] =", tuple(p.shape), p.numpy().round(3))
 
 # %% [markdown]
-# The model alone would say token 3, the memory alone token 0, and the mixture says token 2: the only one
-# that both find probable. The package does the same for several contexts at once, in logarithms:
+# The model alone would predict token 3, the memory alone token 0, and the mixture predicts token 2, the only
+# one to which both give more than 0.1. The package does the same for several contexts at once, in logarithms:
 
 # %%
 print(source(knn_lm.knn_log_probs), "\n")
@@ -209,8 +209,8 @@ share = {
 }
 wrong = [f"{lam:.1f}" for lam in written if written[lam].startswith("forest")]
 Markdown(
-    f"The Danube flows into the Black *Sea*. Of these six neighbours, those that say *forest* have "
-    f"{share['forest']:.2f} of the vote and those that say *sea* {share['sea']:.2f}"
+    f"The Danube flows into the Black *Sea*. Of these six neighbours, those for *forest* have "
+    f"{share['forest']:.2f} of the vote and those for *sea* {share['sea']:.2f}"
     + (
         f", so with λ = {listed(wrong)} the text sends the river into the Black Forest. "
         if wrong
@@ -236,7 +236,7 @@ interactive.next_token(
 )
 
 # %% [markdown]
-# Next, the first sentence of a held-out article, token by token: where the memory knows better than the
+# Next, the first sentence of a held-out article, token by token: where the memory predicts better than the
 # model, and where it does not.
 
 # %% mystnb={"figure": {"caption": "Log-probability of each token at the beginning of a held-out passage, by the model alone (base) and with the memory, in nats.", "alt": "Heat map of log-probabilities by token, of the model alone and with the memory"}}
@@ -454,7 +454,9 @@ for size in (len(datastore) // 4, len(datastore) // 2, len(datastore)):
 # %% tags=["hide-input", "stored-language"]
 whole = measured["whole articles"]
 print(f"whole articles: perplexity {whole['perplexity']:.1f}, ", end="")
-print(f"{relative(whole['difference'], whole['ci95'])} % to single passages")
+print(
+    f"{relative(whole['difference'], whole['ci95'])} % compared with single passages"
+)
 
 # %% tags=["remove-input", "stored-language"]
 Markdown(
