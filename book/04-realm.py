@@ -39,7 +39,7 @@ import numpy as np
 import pandas as pd
 import torch
 from experiments import figures, interactive
-from experiments.examples import example
+from experiments.examples import example, told_twice
 from experiments.report import percent, points
 from experiments.sentences import compared
 from IPython.display import Markdown
@@ -382,21 +382,23 @@ figures.heat_map(
 # more alike are its probabilities, and the smaller are all gradients.
 
 # %% mystnb={"figure": {"caption": "Prior, likelihood, posterior and the gradient of each passage's score. On the site, the sliders change the gold passage's score and what the reader knows.", "alt": "Prior, likelihood of the right answer, posterior and score gradient of five passages in four columns"}}
-for told_twice in questions:
-    several = retriever.retrieve([told_twice], 5)[0]
-    each = [
-        realm.Realm(reader, interactive.Kept(several, [z])) for z in range(5)
-    ]
-    first = [told_twice.answers[0]]
-    given = torch.cat([one.log_prob([told_twice], first) for one in each]).exp()
-    if told_twice.gold_passage in several.ids and (given > 0.01).sum() > 1:
-        break
-print(told_twice.text, "|", *first, "|", told_twice.gold_passage)
+
+
+def likelihood(question, found, z):
+    """p(y | z, x) of the right answer under one passage alone."""
+    alone = realm.Realm(reader, interactive.Kept(found, [z]))
+    return alone.log_prob([question], [question.answers[0]]).exp()[0]
+
+
+asked, several = told_twice(
+    retriever, questions, lambda *place: likelihood(*place) > 0.01
+)
+print(asked.text, "|", asked.answers[0], "|", asked.gold_passage)
 interactive.passages_posterior(
     several.ids,
     doc_log_probs([several], retriever.score_scale)[0],
-    given,
-    several.ids.index(told_twice.gold_passage),
+    torch.stack([likelihood(asked, several, z) for z in range(5)]),
+    several.ids.index(asked.gold_passage),
 )
 
 # %% [markdown]

@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 import torch
 from experiments import figures, interactive
-from experiments.examples import example
+from experiments.examples import example, told_twice
 from experiments.report import percent, points
 from experiments.sentences import compared, course, ranked
 from experiments.source import shown
@@ -470,18 +470,21 @@ kinds.astype(float).round(2) + 0.0  # no -0.00
 
 # %% [markdown]
 # Leaving out one passage is one of $2^5 - 1$ choices of what FiD reads. The reader was run on each of them
-# for the first question that it answers correctly and whose answer occurs in at least two of the five
-# passages.
+# for the first question whose right answer it writes from each of two passages alone. Strike out the one
+# with the most attention, and see which it reads instead.
 
 # %% mystnb={"figure": {"caption": "Attention while the right answer is read, and the answer's probability without each passage. On the site, any of the passages can be struck out.", "alt": "Attention on five passages, and the probability of the right answer when each is left out"}}
-for told_twice in questions:
-    several = retriever.retrieve([told_twice], 5)[0]
-    right = told_twice.answers[0]
-    telling = sum(right.lower() in p.text.lower() for p in several.passages)
-    if telling > 1 and method.answer([told_twice])[0].text == right:
-        break
-print(told_twice.text, "|", right, "|", told_twice.gold_passage)
-interactive.struck_out(reader, told_twice, several, right)
+
+
+def writes_it(question, found, z):
+    """Whether FiD writes the right answer from one passage alone."""
+    alone = fid.FiD(reader, interactive.Kept(found, [z]), verbatim=True)
+    return alone.answer([question])[0].text == question.answers[0]
+
+
+asked, several = told_twice(retriever, dev, writes_it)
+print(asked.text, "|", asked.answers[0], "|", asked.gold_passage)
+interactive.struck_out(reader, asked, several, asked.answers[0])
 
 # %% [markdown]
 # How often is each of them greatest on the gold passage, given that it is among the five? *retriever* is

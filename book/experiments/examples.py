@@ -3,14 +3,14 @@ and with it what stands at a place in it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ragbook.corpus import Question
 from ragbook.errors import InputError
 from ragbook.evaluation.metrics import exact_match
 from ragbook.methods import Method
-from ragbook.retrieval import Retriever
+from ragbook.retrieval import Retrieved, Retriever
 
 BATCH = 64
 
@@ -49,6 +49,35 @@ def example(
     raise InputError(
         f"no question has its gold passage among the {k} best, a better one before it, and an "
         f"answer of {least} tokens that can be read from it; give more questions"
+    )
+
+
+def told_twice(
+    retriever: Retriever,
+    questions: Sequence[Question],
+    tells: Callable[[Question, Retrieved, int], bool],
+    k: int = 5,
+) -> tuple[Question, Retrieved]:
+    """The first question with its gold passage among the k best where at least two of these tell the
+    answer, and what was retrieved for it.
+
+    Args:
+        tells: whether the passage at a place of what was retrieved tells the question's answer.
+
+    Raises
+    ------
+    InputError: there is no such question.
+    """
+    for question in questions:
+        (found,) = retriever.retrieve([question], k)
+        if question.gold_passage in found.ids:
+            telling = [
+                z for z in range(len(found.ids)) if tells(question, found, z)
+            ]
+            if len(telling) > 1:
+                return question, found
+    raise InputError(
+        f"no question has two passages among the {k} best that tell its answer; give more questions"
     )
 
 

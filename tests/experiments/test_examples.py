@@ -2,7 +2,7 @@
 
 import pytest
 from experiments import examples
-from experiments.examples import example
+from experiments.examples import example, told_twice
 
 from ragbook.corpus import Corpus, Passage, Question
 from ragbook.errors import InputError
@@ -67,3 +67,31 @@ def test_it_can_be_read_from_its_passage():
 def test_without_one_it_says_what_is_missing():
     with pytest.raises(InputError, match="give more questions"):
         example(RETRIEVER, QUESTIONS, words, k=3, least=4)
+
+
+@pytest.mark.parametrize(
+    ("telling", "k", "text"),
+    [
+        ({"a", "b"}, 4, "Is it the first?"),
+        ({"c", "d"}, 4, "Is it the first?"),  # the gold passage need not be one of the two
+        ({"a", "b"}, 1, None),
+        ({"a"}, 4, None),
+    ],
+)
+def test_two_passages_tell_the_answer(telling, k, text):
+    def tells(question, found, z):
+        assert question.gold_passage in found.ids
+        return found.ids[z] in telling
+
+    if text is None:
+        with pytest.raises(InputError, match="no question has two passages"):
+            told_twice(RETRIEVER, QUESTIONS, tells, k)
+    else:
+        question, found = told_twice(RETRIEVER, QUESTIONS, tells, k)
+        assert question.text == text
+        assert len(found.ids) == k
+
+
+def test_its_gold_passage_is_retrieved():
+    question, _ = told_twice(RETRIEVER, QUESTIONS[1:], lambda *_: True, 3)
+    assert question.text == "Is it short?"
