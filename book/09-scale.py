@@ -344,14 +344,14 @@ smallest, largest = (
 flat, graph, codes = (largest[kind] for kind in ("flat", "hnsw", "ivf-pq"))
 
 
-def times(more, less):
+def ratio(more, less):
     """A ratio, cut off after one decimal."""
     return f"{math.floor(10 * more / less) / 10:g} times"
 
 
 def slower(kind):
     """How many times slower the largest index is than the smallest."""
-    return times(*(size[kind]["qps_batch_64"] for size in (smallest, largest)))
+    return ratio(*(size[kind]["qps_batch_64"] for size in (smallest, largest)))
 
 
 speeds = by_size(lambda run: run["qps_batch_64"])
@@ -373,8 +373,8 @@ Markdown(
     f"vectors as it grows: at {graph['passages']:,} the build chooses an effort of "
     f"{graph['parameters']['effort']} candidates. The codes search {codes['parameters']['effort']} lists "
     "there. The exact index has "
-    f"{times(flat['index_bytes_per_passage'], codes['index_bytes_per_passage'])} as many bytes as theirs, "
-    f"but only {times(flat['resident_mb_searched'], codes['resident_mb_searched'])} as much memory is in use "
+    f"{ratio(flat['index_bytes_per_passage'], codes['index_bytes_per_passage'])} as many bytes as theirs, "
+    f"but only {ratio(flat['resident_mb_searched'], codes['resident_mb_searched'])} as much memory is in use "
     f"after the searches ({flat['resident_mb_searched']:,.0f} and {codes['resident_mb_searched']:,.0f} MB), "
     "because whole vectors are read from disk to rank what the codes propose. "
     f"Coded indexes of {' and '.join(waiting)} passages are slow when questions come one by "
