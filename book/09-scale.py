@@ -149,7 +149,7 @@ for probes in (1, 2):
 
 # %% [markdown]
 # One cell gives passage 1 in place of passage 3, a recall@2 of one half; two cells give the exact result.
-# Faiss, given the same centroids, finds the same, and so says the package's measure of recall:
+# Faiss, given the same centroids, finds the same passages, and the package measures the same recall:
 
 # %%
 quantizer = faiss.IndexFlatIP(2)
