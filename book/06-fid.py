@@ -37,7 +37,7 @@ from experiments import figures, interactive
 from experiments.examples import example, told_twice
 from experiments.report import percent, points
 from experiments.sentences import compared, course, ranked
-from experiments.source import shown
+from experiments.source import source
 from IPython.display import Markdown, display
 
 from ragbook import load_corpus, load_questions
@@ -126,11 +126,11 @@ print("shares x 7   ", (7 * shares).round(decimals=3).tolist())
 # In the package, for a batch of questions:
 
 # %%
-print(shown(fid.fuse))
+print(source(fid.fuse))
 print()
-print(shown(fid.pack))
+print(source(fid.pack))
 print()
-print(shown(fid.passage_sums))
+print(source(fid.passage_sums))
 
 # %%
 packed, packed_mask, packed_owner = fid.pack(H[None], mask[None])
@@ -583,7 +583,7 @@ scores = torch.tensor(encoder.score_scale * found.scores)[None].requires_grad_()
 loss = distil.divergence(scores, targets)
 (gradient,) = torch.autograd.grad(loss, scores)
 by_hand = scores.softmax(-1) - targets.softmax(-1)
-print(shown(distil.divergence))
+print(source(distil.divergence))
 print()
 print("autograd ", gradient[0].numpy().round(3))
 print("S - G    ", by_hand[0].detach().numpy().round(3))

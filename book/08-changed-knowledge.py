@@ -24,7 +24,7 @@ import torch
 from experiments import changed_knowledge as change
 from experiments import figures
 from experiments.sentences import between, ranked
-from experiments.source import shown
+from experiments.source import source
 from IPython.display import Markdown, display
 
 from ragbook import load_corpus, methods
@@ -84,7 +84,7 @@ print("follows:", (said[2012], said[2022]) == (y[0], y[1]))
 # $0.3 \cdot 0.1 + 0.2 \cdot 0.1 = 0.05$. The package computes the same sum in logarithms:
 
 # %%
-print(shown(rag.sequence_log_prob))
+print(source(rag.sequence_log_prob))
 for year, rows in likelihood.items():
     token_log_probs = rows.T.log()[:, :, None]  # [B, n, T]: an answer a row
     given = rag.sequence_log_prob(

@@ -49,7 +49,7 @@ import numpy as np
 import pandas as pd
 import torch
 from experiments import names_method as names
-from experiments.source import shown
+from experiments.source import source
 
 from ragbook import explorer, figures, load_corpus, load_questions, methods
 from ragbook.evaluation import compare, words
@@ -78,7 +78,7 @@ for y in ("Dresden", "Hamburg", "Basel"):
 # retrieves, calls this function and keeps the promises. The prior and the posterior are the package's own.
 
 # %%
-print(shown(names.name_log_probs))
+print(source(names.name_log_probs))
 for y in ("Dresden", "Hamburg", "Basel"):
     given = names.name_log_probs(counted, y).exp()
     by_hand = torch.tensor([c[y] / c.total() for c in counted])
