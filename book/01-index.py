@@ -269,11 +269,11 @@ Markdown(
 #
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-blocks
-# Write the function that cuts a text into disjoint blocks of at most `size` words. No word may be lost,
+# <!-- exercise: ex-blocks -->
+# **Exercise.** Write the function that cuts a text into disjoint blocks of at most `size` words. No word may be lost,
 # and only the last block may be shorter.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -287,18 +287,21 @@ def my_blocks(text, size):
 check.blocks(my_blocks)
 
 # %% [markdown]
-# ```{solution} ex-blocks
-# :class: dropdown
+# <!-- solution: ex-blocks -->
+# <details>
+# <summary>Solution</summary>
+#
 # The words from 0 to size, from size to 2 size, and so on: a `range` with the step `size`, and a slice
 # at each of its numbers. It is written out in `book/solutions/01-index.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-search
-# Write exact search: given the vectors of the questions [B, d] and of the passages [N, d], return the
+# </details>
+#
+# <!-- exercise: ex-search -->
+# **Exercise.** Write exact search: given the vectors of the questions [B, d] and of the passages [N, d], return the
 # scores [B, k] and the positions [B, k] of the k passages with the largest inner product, the largest
 # first. Of passages with equal scores, the first in the corpus comes first.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -309,31 +312,34 @@ def my_search(queries, vectors, k):
 check.search(my_search)
 
 # %% [markdown]
-# ```{solution} ex-search
-# :class: dropdown
+# <!-- solution: ex-search -->
+# <details>
+# <summary>Solution</summary>
+#
 # A matrix product, a *stable* `argsort` of the negative scores and `np.take_along_axis`. Reversing an
 # ascending sort would put the last of equal passages first. It is written out in
 # `book/solutions/01-index.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-cosine
-# The vectors have length 1. Which two other similarity functions would give exactly the same
+# </details>
+#
+# <!-- exercise: ex-cosine -->
+# **Exercise.** The vectors have length 1. Which two other similarity functions would give exactly the same
 # ranking, and why?
-# ```
 #
-# ```{solution} ex-cosine
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Cosine similarity, which equals the inner product at length 1, and negative squared L2 distance, since
 # $\lVert a - b \rVert^2 = 2 - 2 a^\top b$.
-# ```
 #
-# ```{exercise}
-# :label: ex-bytes
-# How many bytes do the vectors of 21,015,324 passages take with 384 dimensions in float32?
-# ```
+# </details>
 #
-# ```{solution} ex-bytes
-# :class: dropdown
+# <!-- exercise: ex-bytes -->
+# **Exercise.** How many bytes do the vectors of 21,015,324 passages take with 384 dimensions in float32?
+#
+# <details>
+# <summary>Solution</summary>
+#
 # $21{,}015{,}324 \times 384 \times 4 = 32{,}279{,}537{,}664$, about 32 GB.
-# ```
+#
+# </details>

@@ -538,12 +538,12 @@ Markdown(
 #
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-bm25
-# Write what one word of the question adds to BM25's score, equations {eq}`idf` and {eq}`bm25`, from its
+# <!-- exercise: ex-bm25 -->
+# **Exercise.** Write what one word of the question adds to BM25's score, equations {eq}`idf` and {eq}`bm25`, from its
 # count `f` in the passage, the number `n` of passages that contain it, the number `N` of all passages, and
 # the passage's and the mean length. Take $k_1 = 1.2$ and $b = 0.75$.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -557,17 +557,20 @@ def my_bm25(f, n, N, length, mean_length):
 check.bm25(my_bm25)
 
 # %% [markdown]
-# ```{solution} ex-bm25
-# :class: dropdown
+# <!-- solution: ex-bm25 -->
+# <details>
+# <summary>Solution</summary>
+#
 # The idf times the fraction, as in the ten lines above; a word that does not occur adds zero. The code is in
 # `book/solutions/02-retrievers.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-dpr-gradient
-# Write the gradient of DPR's loss by the scores of one question: from the scores [P] of a batch's passages
+# </details>
+#
+# <!-- exercise: ex-dpr-gradient -->
+# **Exercise.** Write the gradient of DPR's loss by the scores of one question: from the scores [P] of a batch's passages
 # and the column `g` of the right one, without autograd. All other passages are negatives.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -578,18 +581,21 @@ def my_gradient(scores, g):
 check.gradient(my_gradient)
 
 # %% [markdown]
-# ```{solution} ex-dpr-gradient
-# :class: dropdown
+# <!-- solution: ex-dpr-gradient -->
+# <details>
+# <summary>Solution</summary>
+#
 # Softmax minus one-hot: derive $-s_g + \log \sum_j e^{s_j}$ by $s_j$. The largest score is subtracted before
 # the exponential, as scaled scores can be large. The code is in `book/solutions/02-retrievers.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-fusion
-# Reciprocal rank fusion combines retrievers whose scores have no common scale. The fused score of a passage
+# </details>
+#
+# <!-- exercise: ex-fusion -->
+# **Exercise.** Reciprocal rank fusion combines retrievers whose scores have no common scale. The fused score of a passage
 # is the sum of $1 / (60 + \text{rank})$ over the rankings it appears in, ranks counted from 1. From some
 # rankings, each a list of ids with the best first, return a dictionary of fused scores.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -600,30 +606,33 @@ def my_fusion(rankings):
 check.fusion(my_fusion)
 
 # %% [markdown]
-# ```{solution} ex-fusion
-# :class: dropdown
+# <!-- solution: ex-fusion -->
+# <details>
+# <summary>Solution</summary>
+#
 # Two loops: over the rankings, and over each one's ids with `enumerate(ranking, 1)`. A passage that a ranking
 # does not contain gets nothing from it. The code is in `book/solutions/02-retrievers.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-hard
-# Why does DPR add one BM25 passage that does *not* contain the answer to each question's negatives?
-# ```
+# </details>
 #
-# ```{solution} ex-hard
-# :class: dropdown
+# <!-- exercise: ex-hard -->
+# **Exercise.** Why does DPR add one BM25 passage that does *not* contain the answer to each question's negatives?
+#
+# <details>
+# <summary>Solution</summary>
+#
 # The other passages of a batch are about other subjects and easy to tell apart. A passage that shares the
 # question's words but not its answer teaches what words alone cannot.
-# ```
 #
-# ```{exercise}
-# :label: ex-lengths
-# An encoder was trained for the dot product, and its index is searched by cosine. Which passages lose?
-# ```
+# </details>
 #
-# ```{solution} ex-lengths
-# :class: dropdown
+# <!-- exercise: ex-lengths -->
+# **Exercise.** An encoder was trained for the dot product, and its index is searched by cosine. Which passages lose?
+#
+# <details>
+# <summary>Solution</summary>
+#
 # Those with long vectors. Training for the dot product can use a vector's length to record how often its
 # passage is right regardless of the question; the cosine divides the length out.
-# ```
+#
+# </details>

@@ -683,12 +683,12 @@ print(f"parameters of the bundled model: {lm.parameters / 1e6:.1f} million")
 #
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-knn-pairs
-# Write the function that makes the pairs of one text. `tokens` [n] are its tokens, and `states[i]` [d] is
+# <!-- exercise: ex-knn-pairs -->
+# **Exercise.** Write the function that makes the pairs of one text. `tokens` [n] are its tokens, and `states[i]` [d] is
 # the model's representation after it has read the tokens 0 to i. Return the keys and the values. How many
 # pairs does a text of n tokens give?
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -702,19 +702,22 @@ def my_pairs(states, tokens):
 check.pairs(my_pairs)
 
 # %% [markdown]
-# ```{solution} ex-knn-pairs
-# :class: dropdown
+# <!-- solution: ex-knn-pairs -->
+# <details>
+# <summary>Solution</summary>
+#
 # `states[i]` represents the context that ends with token i, so its value is token i + 1. The last state
 # has no next token, hence n - 1 pairs. (The package puts a start token in front, so that the first token
 # has a context too.) The code is in `book/solutions/03-knn-lm.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-knn-vote
-# Write equation {eq}`knn` for one context: from the keys [k, d] of its neighbours, their values [k], the
+# </details>
+#
+# <!-- exercise: ex-knn-vote -->
+# **Exercise.** Write equation {eq}`knn` for one context: from the keys [k, d] of its neighbours, their values [k], the
 # query [d], the size of the vocabulary and the temperature, compute $p_{\text{kNN}}$ [V] in NumPy. It has
 # to work for distances of several thousand, where $e^{-d}$ is zero in floating point.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -725,20 +728,23 @@ def my_vote(keys, values, query, vocab_size, temperature):
 check.vote(my_vote)
 
 # %% [markdown]
-# ```{solution} ex-knn-vote
-# :class: dropdown
+# <!-- solution: ex-knn-vote -->
+# <details>
+# <summary>Solution</summary>
+#
 # Subtract the smallest distance from all of them before the exponential: the factor cancels in the
 # normalization, and the nearest neighbour then has the weight 1. Neighbours with the same token have to be
 # added, which `np.add.at` does and `p[values] = weights` does not. The code is in
 # `book/solutions/03-knn-lm.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-knn-mix
-# Write equation {eq}`interpolation` in logarithms: from $\log p_{\text{LM}}$ and $\log p_{\text{kNN}}$, which
+# </details>
+#
+# <!-- exercise: ex-knn-mix -->
+# **Exercise.** Write equation {eq}`interpolation` in logarithms: from $\log p_{\text{LM}}$ and $\log p_{\text{kNN}}$, which
 # may be $-\infty$, and $\lambda$ strictly between 0 and 1, return $\log p$. A token with
 # $\log p_{\text{LM}} = -2000$ that no neighbour has must not get $-\infty$.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -749,42 +755,45 @@ def my_mix(lm_log_probs, knn_log_probs, lam):
 check.mix(my_mix)
 
 # %% [markdown]
-# ```{solution} ex-knn-mix
-# :class: dropdown
+# <!-- solution: ex-knn-mix -->
+# <details>
+# <summary>Solution</summary>
+#
 # `np.logaddexp` of the two logarithms with $\log(1 - \lambda)$ and $\log \lambda$ added. It never leaves the
 # logarithms, so nothing underflows. The code is in `book/solutions/03-knn-lm.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-knn-mass
-# Why is $p_{\text{kNN}}$ zero for most tokens, and why does that not matter after interpolation?
-# ```
+# </details>
 #
-# ```{solution} ex-knn-mass
-# :class: dropdown
+# <!-- exercise: ex-knn-mass -->
+# **Exercise.** Why is $p_{\text{kNN}}$ zero for most tokens, and why does that not matter after interpolation?
+#
+# <details>
+# <summary>Solution</summary>
+#
 # Only tokens that followed one of the k neighbours get any mass. For $\lambda < 1$ the language
 # model's share keeps every token possible.
-# ```
 #
-# ```{exercise}
-# :label: ex-knn-temperature
-# Let $T$ grow without bound. What does $p_{\text{kNN}}$ become, and what is it for $T \to 0$?
-# ```
+# </details>
 #
-# ```{solution} ex-knn-temperature
-# :class: dropdown
+# <!-- exercise: ex-knn-temperature -->
+# **Exercise.** Let $T$ grow without bound. What does $p_{\text{kNN}}$ become, and what is it for $T \to 0$?
+#
+# <details>
+# <summary>Solution</summary>
+#
 # For large $T$ every neighbour has the weight $1 / k$, so a token's probability is the share of the k
 # neighbours that have it. For $T \to 0$ the nearest neighbour's token has probability one.
-# ```
 #
-# ```{exercise}
-# :label: ex-knn-delete
-# A passage turns out to be false. What has to be done so that kNN-LM forgets it, and what if a model
+# </details>
+#
+# <!-- exercise: ex-knn-delete -->
+# **Exercise.** A passage turns out to be false. What has to be done so that kNN-LM forgets it, and what if a model
 # had been trained on it instead?
-# ```
 #
-# ```{solution} ex-knn-delete
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Remove its rows from the datastore; every row knows its passage. A trained model would have to be trained
 # again without it.
-# ```
+#
+# </details>

@@ -1035,46 +1035,46 @@ Markdown(
 #
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-fid-one
-# What are FiD, RAG-Sequence and RAG-Token when there is one passage?
-# ```
+# <!-- exercise: ex-fid-one -->
+# **Exercise.** What are FiD, RAG-Sequence and RAG-Token when there is one passage?
 #
-# ```{solution} ex-fid-one
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # The same plain reader: there is nothing to fuse and nothing to sum over.
-# ```
 #
-# ```{exercise}
-# :label: ex-fid-posterior
-# Two of the passages say the same. What does leaving either one out cost the answer, and what does
+# </details>
+#
+# <!-- exercise: ex-fid-posterior -->
+# **Exercise.** Two of the passages say the same. What does leaving either one out cost the answer, and what does
 # attention say about them?
-# ```
 #
-# ```{solution} ex-fid-posterior
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Next to nothing: the other one still says it, so by leaving one out both appear useless. Attention is
 # divided between them. Neither is a posterior; they answer different questions.
-# ```
 #
-# ```{exercise}
-# :label: ex-fid-distil
-# Why does the retriever learn from scores before the softmax, averaged over a passage's tokens, and
+# </details>
+#
+# <!-- exercise: ex-fid-distil -->
+# **Exercise.** Why does the retriever learn from scores before the softmax, averaged over a passage's tokens, and
 # not from the attention itself?
-# ```
 #
-# ```{solution} ex-fid-distil
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # The softmax runs over all tokens of all passages, so a passage's share grows with its length and depends
 # on the scores of all others. The averaged score is the passage's own, and the softmax over
 # passages is taken once, in the loss.
-# ```
 #
-# ```{exercise}
-# :label: ex-fid-pack
-# Write the fusion of one question: states `[k, L, d]` and mask `[k, L]` in, the states of the real tokens
+# </details>
+#
+# <!-- exercise: ex-fid-pack -->
+# **Exercise.** Write the fusion of one question: states `[k, L, d]` and mask `[k, L]` in, the states of the real tokens
 # `[P, d]` and the passage of each `[P]` out, in order.
-# ```
+#
+# <!-- end of exercise -->
 
 # %%
 from exercises import fid as check
@@ -1088,17 +1088,20 @@ def my_pack(states, mask):
 check.pack(my_pack)
 
 # %% [markdown]
-# ```{solution} ex-fid-pack
-# :class: dropdown
+# <!-- solution: ex-fid-pack -->
+# <details>
+# <summary>Solution</summary>
+#
 # Flatten the first two dimensions of states and mask and index with the mask; the owners are
 # `arange(k)` repeated L times, indexed in the same way. Written out in `book/solutions/06-fid.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-fid-shares
-# What share of a decoder position's attention does each passage get? Given are the scores before the
+# </details>
+#
+# <!-- exercise: ex-fid-shares -->
+# **Exercise.** What share of a decoder position's attention does each passage get? Given are the scores before the
 # softmax `[P]` and the passage of each token `[P]`.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -1110,17 +1113,20 @@ def my_shares(scores, owner, k):
 check.shares(my_shares)
 
 # %% [markdown]
-# ```{solution} ex-fid-shares
-# :class: dropdown
+# <!-- solution: ex-fid-shares -->
+# <details>
+# <summary>Solution</summary>
+#
 # One softmax over all P tokens, then a sum for each passage. A softmax for each passage would give
 # every passage the same share. Written out in `book/solutions/06-fid.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-fid-cost
-# From how many passages on does self-attention over the concatenation need more multiplications
+# </details>
+#
+# <!-- exercise: ex-fid-cost -->
+# **Exercise.** From how many passages on does self-attention over the concatenation need more multiplications
 # than the encoder layer's matrices? Write the smallest $k$ as a function of $L$ and $d$.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -1132,17 +1138,20 @@ def my_crossover(length, width):
 check.crossover(my_crossover)
 
 # %% [markdown]
-# ```{solution} ex-fid-cost
-# :class: dropdown
+# <!-- solution: ex-fid-cost -->
+# <details>
+# <summary>Solution</summary>
+#
 # Divide both sides by $2 k L d$: $k L > 6 d$, so the smallest $k$ is $\lfloor 6 d / L \rfloor + 1$,
 # whatever the number of layers. Written out in `book/solutions/06-fid.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-fid-gradient
-# Write the gradient of $\mathrm{KL}(\tilde G \,\|\, \tilde S)$, averaged over a batch, with respect to the scaled
+# </details>
+#
+# <!-- exercise: ex-fid-gradient -->
+# **Exercise.** Write the gradient of $\mathrm{KL}(\tilde G \,\|\, \tilde S)$, averaged over a batch, with respect to the scaled
 # scores $\alpha s$ `[B, k]`, without autograd.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -1154,8 +1163,11 @@ def my_gradient(scores, targets):
 check.gradient(my_gradient)
 
 # %% [markdown]
-# ```{solution} ex-fid-gradient
-# :class: dropdown
+# <!-- solution: ex-fid-gradient -->
+# <details>
+# <summary>Solution</summary>
+#
 # $(\tilde S - \tilde G) / B$: the entropy of $\tilde G$ does not depend on the scores, and the rest is a
 # cross-entropy. Written out in `book/solutions/06-fid.py`.
-# ```
+#
+# </details>

@@ -477,11 +477,11 @@ display(
 #
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-follow
-# Write the share of questions on which a method follows. Given are its answers with each index (two lists
+# <!-- exercise: ex-follow -->
+# **Exercise.** Write the share of questions on which a method follows. Given are its answers with each index (two lists
 # of texts) and the accepted answers of each edition (two lists of lists).
-# ```
+#
+# <!-- end of exercise -->
 
 # %%
 from exercises import changed_knowledge as check
@@ -495,17 +495,20 @@ def my_follows(then, now, earlier, current):
 check.follows(my_follows)
 
 # %% [markdown]
-# ```{solution} ex-follow
-# :class: dropdown
+# <!-- solution: ex-follow -->
+# <details>
+# <summary>Solution</summary>
+#
 # Multiply the two exact matches of each question, then take the mean; a product of the two means would count
 # different questions. Written out in `book/solutions/08-changed-knowledge.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-moves
-# Exact match is the same before and after a change. How many answers moved, how many became right and how
+# </details>
+#
+# <!-- exercise: ex-moves -->
+# **Exercise.** Exact match is the same before and after a change. How many answers moved, how many became right and how
 # many wrong?
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -517,18 +520,21 @@ def my_moves(before, after, accepted):
 check.moves(my_moves)
 
 # %% [markdown]
-# ```{solution} ex-moves
-# :class: dropdown
+# <!-- solution: ex-moves -->
+# <details>
+# <summary>Solution</summary>
+#
 # Compare normalised texts, so that "The Elbe" and "Elbe" are the same answer. An answer can move and stay
 # wrong. Written out in `book/solutions/08-changed-knowledge.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-delete
-# A method should be able to say "not here". Which threshold on the probability, chosen before the deletion
+# </details>
+#
+# <!-- exercise: ex-delete -->
+# **Exercise.** A method should be able to say "not here". Which threshold on the probability, chosen before the deletion
 # so that at least nine in ten right answers pass, would silence what share of the answers after it? An
 # answer passes if its probability is at least the threshold.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -541,32 +547,35 @@ def my_silenced(before, right, after):
 check.silenced(my_silenced)
 
 # %% [markdown]
-# ```{solution} ex-delete
-# :class: dropdown
+# <!-- solution: ex-delete -->
+# <details>
+# <summary>Solution</summary>
+#
 # Sort the probabilities of the right answers; the threshold is the one below which at most a tenth of them
 # lie. For real data take the answers of `change.answered_over` with the whole corpus and with
 # `change.edited(corpus, gold, (), "less")`. How well this can work at all is measured by the area under the
 # ROC curve in {doc}`chapter 7 <07-side-by-side>`. Written out in `book/solutions/08-changed-knowledge.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-vote
-# Put two true passages and a false one into the index, in different words. Which methods follow the
+# </details>
+#
+# <!-- exercise: ex-vote -->
+# **Exercise.** Put two true passages and a false one into the index, in different words. Which methods follow the
 # majority, and which cannot even in principle?
-# ```
 #
-# ```{solution} ex-vote
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # RAG and REALM sum the probability of an answer over the passages that give it, so two passages that
 # agree add up; FiD can learn to count, as it reads them together. A method that answers from the best
 # passage alone cannot.
-# ```
 #
-# ```{exercise}
-# :label: ex-majority
-# Show it in numbers: from a prior `[n]` and likelihoods `[n, answers]`, return the answer of the sum over
+# </details>
+#
+# <!-- exercise: ex-majority -->
+# **Exercise.** Show it in numbers: from a prior `[n]` and likelihoods `[n, answers]`, return the answer of the sum over
 # passages and the answer of a method that reads only the passage with the greatest prior.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -578,8 +587,11 @@ def my_votes(prior, likelihood):
 check.votes(my_votes)
 
 # %% [markdown]
-# ```{solution} ex-majority
-# :class: dropdown
+# <!-- solution: ex-majority -->
+# <details>
+# <summary>Solution</summary>
+#
 # `(prior @ likelihood).argmax()` and `likelihood[prior.argmax()].argmax()`. Written out in
 # `book/solutions/08-changed-knowledge.py`.
-# ```
+#
+# </details>

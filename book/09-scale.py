@@ -524,24 +524,24 @@ print(
 #
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-scale
-# An index of codes proposes ten passages for each one asked for. How would RAG's $p(z \mid x)$ change if the
+# <!-- exercise: ex-scale -->
+# **Exercise.** An index of codes proposes ten passages for each one asked for. How would RAG's $p(z \mid x)$ change if the
 # scores of the codes themselves were used?
-# ```
 #
-# ```{solution} ex-scale
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Each score would have an error of the code, different for each passage. The softmax multiplies it by the
 # scale, 20 for MiniLM: an error of 0.05 changes the ratio of two passages' weights by a factor of $e$.
-# ```
 #
-# ```{exercise}
-# :label: ex-cells
-# Write the number of cells $c$ (not rounded) with which an inverted file of $n$ vectors needs the fewest
+# </details>
+#
+# <!-- exercise: ex-cells -->
+# **Exercise.** Write the number of cells $c$ (not rounded) with which an inverted file of $n$ vectors needs the fewest
 # comparisons if `probes` cells are searched. Compare it with what Faiss's guidelines recommend, $4\sqrt{n}$ to
 # $16\sqrt{n}$: which `probes` belong to that?
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -555,18 +555,21 @@ def my_cells(n, probes):
 check.cells(my_cells)
 
 # %% [markdown]
-# ```{solution} ex-cells
-# :class: dropdown
+# <!-- solution: ex-cells -->
+# <details>
+# <summary>Solution</summary>
+#
 # Set the derivative of $c + n \ell / c$ to zero. $4\sqrt{n}$ cells are best with 16 probes,
 # $16\sqrt{n}$ with 256. It is written out in `book/solutions/09-scale.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-code
-# Write the two directions of a product quantizer: `encode(vectors, values)` gives the codes [B, m] of vectors
+# </details>
+#
+# <!-- exercise: ex-code -->
+# **Exercise.** Write the two directions of a product quantizer: `encode(vectors, values)` gives the codes [B, m] of vectors
 # [B, d], and `decode(codes, values)` the vectors that the codes represent. `values` has the shape [m, 256, d / m]
 # (256 can be another number), with different values for each piece; nearest means in L2 distance.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -581,20 +584,23 @@ def my_decode(codes, values):
 check.product_code((my_encode, my_decode))
 
 # %% [markdown]
-# ```{solution} ex-code
-# :class: dropdown
+# <!-- solution: ex-code -->
+# <details>
+# <summary>Solution</summary>
+#
 # Reshape the vectors to [B, m, 1, d / m], subtract the values [m, 256, d / m] and take the `argmin` of the
 # squared norms. To decode, index piece $j$ of the values with column $j$ of the codes. It is written out in
 # `book/solutions/09-scale.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-merge
-# Write the merging of parts: given a list with scores [B, k] and positions [B, k] of each part, return the
+# </details>
+#
+# <!-- exercise: ex-merge -->
+# **Exercise.** Write the merging of parts: given a list with scores [B, k] and positions [B, k] of each part, return the
 # scores and positions of the k best overall, the highest score first, with ties in the order of positions.
 # Faiss's own function for this keeps the *lowest* values unless told otherwise. Why might no test on a single
 # part notice?
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -605,9 +611,12 @@ def my_merge(found, k):
 check.merge(my_merge)
 
 # %% [markdown]
-# ```{solution} ex-merge
-# :class: dropdown
+# <!-- solution: ex-merge -->
+# <details>
+# <summary>Solution</summary>
+#
 # Concatenate along the columns and sort by negative score, then position (`np.lexsort`). With inner products,
 # keeping the lowest would keep each part's worst; with one part there is nothing to choose from, and the k
 # best come out whole. It is written out in `book/solutions/09-scale.py`.
-# ```
+#
+# </details>

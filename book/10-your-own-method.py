@@ -194,12 +194,12 @@ for line in comparison.predictions:
 #
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-own-titles
-# Write a whole method: RAG whose generator says a passage's title and nothing else, so that $p(y \mid x)$
+# <!-- exercise: ex-own-titles -->
+# **Exercise.** Write a whole method: RAG whose generator says a passage's title and nothing else, so that $p(y \mid x)$
 # is the sum of $p(z \mid x)$ over the passages with the title $y$. Its answer is the most probable title,
 # its evidence the posterior. Keep all four promises.
-# ```
+#
+# <!-- end of exercise -->
 
 # %%
 from exercises import your_own_method as check
@@ -226,20 +226,23 @@ class MyTitles:
 check.titles(MyTitles)
 
 # %% [markdown]
-# ```{solution} ex-own-titles
-# :class: dropdown
+# <!-- solution: ex-own-titles -->
+# <details>
+# <summary>Solution</summary>
+#
 # `doc_log_probs` in `ragbook.methods.base` makes the prior, and `evidence` there pairs passages with
 # weights. Both methods need the prior restricted to the passages with a title, so write that once. Written
 # out in `book/solutions/10-your-own-method.py`; `methods.load(["__main__:MyTitles"], retriever)` compares
 # yours.
-# ```
 #
-# ```{exercise}
-# :label: ex-names-kind
-# A question that begins with "When" asks for a date, and one that begins with "Who" for a person. Give the
+# </details>
+#
+# <!-- exercise: ex-names-kind -->
+# **Exercise.** A question that begins with "When" asks for a date, and one that begins with "Who" for a person. Give the
 # likelihood a factor for this. Which of the two sums in the equation must then be divided again to
 # stay a probability? Write $p(y \mid x, z)$ of all names of a passage.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -252,21 +255,24 @@ def my_shares(counts, factor):
 check.weighted(my_shares)
 
 # %% [markdown]
-# ```{solution} ex-names-kind
-# :class: dropdown
+# <!-- solution: ex-names-kind -->
+# <details>
+# <summary>Solution</summary>
+#
 # The sum within a passage: $p(y \mid x, z)$ must sum to 1 over the names of $z$, so the weighted counts
 # are divided by their own sum and not by the number of names. The sum over $z$ needs no change, because the
 # prior still sums to 1. Written out in `book/solutions/10-your-own-method.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-weights-sum
-# Which test of the comparison fails if the evidence of a method does not sum to 1?
-# ```
+# </details>
 #
-# ```{solution} ex-weights-sum
-# :class: dropdown
+# <!-- exercise: ex-weights-sum -->
+# **Exercise.** Which test of the comparison fails if the evidence of a method does not sum to 1?
+#
+# <details>
+# <summary>Solution</summary>
+#
 # None: `compare` only looks for the heaviest passage. The explorer would show bars
 # that cannot be compared between methods. For this reason the example's own test checks the weights
 # themselves.
-# ```
+#
+# </details>

@@ -491,12 +491,12 @@ Markdown(
 #
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-pretrained-fused
-# Write attention over fused caches: for a query [d] and a list of passages, each with keys [T, d] and values
+# <!-- exercise: ex-pretrained-fused -->
+# **Exercise.** Write attention over fused caches: for a query [d] and a list of passages, each with keys [T, d] and values
 # [T, d], the output [d] of attending to all of them at once. The lengths T may differ, and the scores are divided
 # by $\sqrt{d}$.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -510,19 +510,22 @@ def my_fused(query, passages):
 check.fused(my_fused)
 
 # %% [markdown]
-# ```{solution} ex-pretrained-fused
-# :class: dropdown
+# <!-- solution: ex-pretrained-fused -->
+# <details>
+# <summary>Solution</summary>
+#
 # Concatenate all keys and all values, then attend once. The softmax is over all tokens of all passages; a mean
 # of one output per passage would give every passage the same weight. It is written out in
 # `book/solutions/11-one-pretrained-model.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-pretrained-layout
-# Two layouts of passages in a causal model differ in mask and positions. Given the lengths of the passages,
+# </details>
+#
+# <!-- exercise: ex-pretrained-layout -->
+# **Exercise.** Two layouts of passages in a causal model differ in mask and positions. Given the lengths of the passages,
 # return for "together" (one after the other) and "apart" (fused caches) which token may attend to which, a boolean
 # array [T, T] with a row per attending token, and the tokens' positions [T].
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -533,62 +536,65 @@ def my_layout(lengths, apart):
 check.layout(my_layout)
 
 # %% [markdown]
-# ```{solution} ex-pretrained-layout
-# :class: dropdown
+# <!-- solution: ex-pretrained-layout -->
+# <details>
+# <summary>Solution</summary>
+#
 # Together, the mask is a lower triangle and the positions count on. Apart, the mask is also zero between tokens of
 # different passages, and the positions begin at 0 in each. It is written out in
 # `book/solutions/11-one-pretrained-model.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-pretrained-one
-# Set `k = 1` in `methods.load(...)[i].answer(questions, 1)`. Which methods now give the same answers with the
+# </details>
+#
+# <!-- exercise: ex-pretrained-one -->
+# **Exercise.** Set `k = 1` in `methods.load(...)[i].answer(questions, 1)`. Which methods now give the same answers with the
 # same probability? Derive it from equation {eq}`five` first.
-# ```
 #
-# ```{solution} ex-pretrained-one
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # In-context retrieval, FiD, RAG-Token and RAG-Sequence: there is one cache, and its prior is 1. Beam search may
 # still find different answers, because RAG-Sequence scores complete candidates. kNN-LM still interpolates with
 # its memory, and the closed book still has no passage.
-# ```
 #
-# ```{exercise}
-# :label: ex-pretrained-order
-# Reverse the order of the passages before `read_together` and before `fused`. Which of the two distributions over
+# </details>
+#
+# <!-- exercise: ex-pretrained-order -->
+# **Exercise.** Reverse the order of the passages before `read_together` and before `fused`. Which of the two distributions over
 # the first token changes, and why?
-# ```
 #
-# ```{solution} ex-pretrained-order
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Only that of `read_together`. There the keys of a passage depend on the passages before it and on its position.
 # In fused caches every passage was read alone and has the same positions, and attention is a sum over
 # tokens, in which the order does not matter (up to rounding).
-# ```
 #
-# ```{exercise}
-# :label: ex-pretrained-adapter
-# Train an adapter by RAG-Token's own likelihood, starting from the reading adapter
+# </details>
+#
+# <!-- exercise: ex-pretrained-adapter -->
+# **Exercise.** Train an adapter by RAG-Token's own likelihood, starting from the reading adapter
 # (`ragbook train lora --method rag-token --reader smollm2-reading --steps 30 --out my-adapter`), and compare the
 # two with `ragbook compare --reader my-adapter --methods rag-token`. Which paired test would convince you that
 # it helped?
-# ```
 #
-# ```{solution} ex-pretrained-adapter
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Compare both readers on the same questions and use `ragbook diff` on the two results. The interval of the
 # difference must exclude zero, and 200 questions can only show differences of several points.
-# ```
 #
-# ```{exercise}
-# :label: ex-pretrained-two
-# Some questions need *two* passages. At which places of equation {eq}`five` can their evidence meet, and where can
+# </details>
+#
+# <!-- exercise: ex-pretrained-two -->
+# **Exercise.** Some questions need *two* passages. At which places of equation {eq}`five` can their evidence meet, and where can
 # it not? Check your answer with the two-passage questions in `Comparison(...)`.
-# ```
 #
-# ```{solution} ex-pretrained-two
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # In the input and in the cache, the answer's tokens attend to both passages, and in the input the second passage
 # also attends to the first. At the next token, each token can come from another passage, but no single
 # distribution sees both. RAG-Sequence explains the whole answer by one passage.
-# ```
+#
+# </details>

@@ -339,26 +339,26 @@ ragbook("diff results by-words")
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-data-split
-# Your manual has chapters of three thousand words. You split it by headings, and recall rises but FiD gets
+# <!-- exercise: ex-data-split -->
+# **Exercise.** Your manual has chapters of three thousand words. You split it by headings, and recall rises but FiD gets
 # worse. What may have happened, and what would you try?
-# ```
 #
-# ```{solution} ex-data-split
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # A section can be easier to find than a window that begins in the middle of another one. But with
 # `headings:1000`, say, passages are longer than the reader's input, and the answer may be cut off;
 # `compare` reports how many passages are too long. Split by `headings:100`, which starts a passage at each
 # heading and splits long sections further.
-# ```
 #
-# ```{exercise}
-# :label: ex-data-agree
-# On questions without answers two methods agree on a share $a$. What does that say about how often they are
+# </details>
+#
+# <!-- exercise: ex-data-agree -->
+# **Exercise.** On questions without answers two methods agree on a share $a$. What does that say about how often they are
 # right? Write the greatest possible sum of their exact matches as a function of $a$. (Each question has one
 # right answer.)
-# ```
+#
+# <!-- end of exercise -->
 
 # %%
 from exercises import your_data as check
@@ -372,18 +372,21 @@ def my_bound(agreement):
 check.bound(my_bound)
 
 # %% [markdown]
-# ```{solution} ex-data-agree
-# :class: dropdown
+# <!-- solution: ex-data-agree -->
+# <details>
+# <summary>Solution</summary>
+#
 # If two methods give different answers, at most one of them is right. So with $a = 0.8$ the sum is at most
 # $2 \cdot 0.8 + 0.2 = 1.8$, that is 180 %. There is no lower bound, because both can give the same wrong
 # answer: they share the retriever, and often the reader. Written out in `book/solutions/12-your-data.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-data-agreement
-# Write the agreement itself: the share of questions to which two methods give the same answer after
+# </details>
+#
+# <!-- exercise: ex-data-agreement -->
+# **Exercise.** Write the agreement itself: the share of questions to which two methods give the same answer after
 # normalisation.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -395,17 +398,20 @@ def my_agreement(first, second):
 check.agreement(my_agreement)
 
 # %% [markdown]
-# ```{solution} ex-data-agreement
-# :class: dropdown
+# <!-- solution: ex-data-agreement -->
+# <details>
+# <summary>Solution</summary>
+#
 # `ragbook.evaluation.normalize_answer` ignores case, punctuation and articles. Written out in
 # `book/solutions/12-your-data.py`.
-# ```
 #
-# ```{exercise}
-# :label: ex-data-csv
-# Your questions are in a Python program: texts, lists of right answers and gold ids. Write them to a CSV
+# </details>
+#
+# <!-- exercise: ex-data-csv -->
+# **Exercise.** Your questions are in a Python program: texts, lists of right answers and gold ids. Write them to a CSV
 # file that `load_questions` reads, even if they contain commas and quotation marks.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -417,8 +423,11 @@ def my_csv(path, rows):
 check.csv(my_csv)
 
 # %% [markdown]
-# ```{solution} ex-data-csv
-# :class: dropdown
+# <!-- solution: ex-data-csv -->
+# <details>
+# <summary>Solution</summary>
+#
 # Leave the quoting to the `csv` module, and write each list of answers with `json.dumps`. Written out in
 # `book/solutions/12-your-data.py`.
-# ```
+#
+# </details>

@@ -14,7 +14,8 @@ A chapter writes an exercise as plain Markdown, which any notebook shows with it
 
 As a Sphinx extension this module makes sphinx-exercise's directives of it before a page is read, so
 that the site numbers the exercises and draws them as before. A solution may be missing; then the
-exercise ends with its cell or with `<!-- end of exercise -->`.
+exercise ends with its cell or with `<!-- end of exercise -->`. Where a code cell to start from stands
+between the two, the solution begins with `<!-- solution: ex-label -->`.
 
 `python book/_tools/exercise_form.py CHAPTER.py ...` rewrites the directives of chapters in this form.
 """
@@ -39,6 +40,17 @@ DIRECTIVES = re.compile(
     re.M | re.S | re.X,
 )
 
+PLAIN_SOLUTION = re.compile(
+    r"""^<!--\ solution:\ (?P<label>[\w-]+)\ -->\n
+    <details>\n<summary>Solution</summary>\n(?P<solution>.*?)^</details>\s*$""",
+    re.M | re.S | re.X,
+)
+SOLUTION = re.compile(
+    r"""^(?P<fence>```+)\{solution\}\ (?P<label>[\w-]+)\n:class:\ dropdown\n
+    (?P<solution>.*?)\n(?P=fence)(?:\n|\Z)""",
+    re.M | re.S | re.X,
+)
+
 
 def to_directives(markdown: str) -> str:
     """A Markdown cell with its exercises as sphinx-exercise's directives."""
@@ -48,12 +60,17 @@ def to_directives(markdown: str) -> str:
         fence = _fence(question)
         text = f"{fence}{{exercise}}\n:label: {label}\n{question}\n{fence}\n"
         if found["solution"]:
-            solution = found["solution"].strip()
-            fence = _fence(solution)
-            text += f"\n{fence}{{solution}} {label}\n:class: dropdown\n{solution}\n{fence}\n"
+            text += f"\n{solution(found)}"
         return text + "\n"
 
-    return PLAIN.sub(directives, markdown).rstrip("\n")
+    def solution(found: re.Match[str]) -> str:
+        label, answer = found["label"], found["solution"].strip()
+        fence = _fence(answer)
+        return f"{fence}{{solution}} {label}\n:class: dropdown\n{answer}\n{fence}\n"
+
+    return PLAIN_SOLUTION.sub(solution, PLAIN.sub(directives, markdown)).rstrip(
+        "\n"
+    )
 
 
 def to_plain(markdown: str) -> str:
@@ -63,12 +80,17 @@ def to_plain(markdown: str) -> str:
         text = f"<!-- exercise: {found['label']} -->\n**Exercise.** {found['question']}\n\n"
         if found["solution"] is None:
             return f"{text}<!-- end of exercise -->\n"
+        return text + folded(found["solution"])
+
+    def alone(found: re.Match[str]) -> str:
         return (
-            f"{text}<details>\n<summary>Solution</summary>\n\n{found['solution']}\n\n"
-            "</details>\n"
+            f"<!-- solution: {found['label']} -->\n{folded(found['solution'])}"
         )
 
-    return DIRECTIVES.sub(plain, markdown).rstrip("\n")
+    def folded(solution: str) -> str:
+        return f"<details>\n<summary>Solution</summary>\n\n{solution}\n\n</details>\n"
+
+    return SOLUTION.sub(alone, DIRECTIVES.sub(plain, markdown)).rstrip("\n")
 
 
 def _fence(text: str) -> str:
@@ -79,7 +101,10 @@ def _fence(text: str) -> str:
 
 def convert(_app: Any, _name: str, source: list[str]) -> None:
     """Give Sphinx the directives of a notebook's exercises."""
-    if "<!-- exercise: " not in source[0]:
+    if (
+        "<!-- exercise: " not in source[0]
+        and "<!-- solution: " not in source[0]
+    ):
         return
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
@@ -97,7 +122,7 @@ def rewrite(chapter: Path) -> int:
     for cell in jupytext.reads(text, "py:percent").cells:
         plain = to_plain(cell.source)
         if cell.cell_type == "markdown" and plain != cell.source.rstrip("\n"):
-            count += len(DIRECTIVES.findall(cell.source))
+            count += cell.source.count("{exercise}")
             text = text.replace(_commented(cell.source), _commented(plain))
     chapter.write_text(text, encoding="utf-8")
     return count

@@ -69,6 +69,16 @@ def test_both_forms_say_the_same():
     assert words(exercise_form.to_plain(DIRECTIVES)) == words(PLAIN)
 
 
+def test_a_code_cell_may_stand_between_exercise_and_solution():
+    plain = (
+        "<!-- solution: ex-code -->\n<details>\n<summary>Solution</summary>\n\n"
+        "As in `this`:\n\n```\n2\n```\n\n</details>"
+    )
+    directive = "````{solution} ex-code\n:class: dropdown\nAs in `this`:\n\n```\n2\n```\n````"
+    assert exercise_form.to_directives(plain) == directive
+    assert exercise_form.to_plain(directive) == plain
+
+
 def test_an_exercise_may_end_with_its_cell():
     last = "<!-- exercise: ex-last -->\n**Exercise.** Why?"
     assert exercise_form.to_directives(last) == "```{exercise}\n:label: ex-last\nWhy?\n```"
