@@ -10,7 +10,7 @@ server and prints
   "busy, try again", errors;
 * the server's memory before, meanwhile and after.
 
-Ends with status 1 if there was an error. For Linux, as processor time and memory are read from /proc.
+Ends with status 1 if there was an error. For Linux: processor time and memory are read from /proc.
 """
 
 from __future__ import annotations

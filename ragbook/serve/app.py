@@ -1,11 +1,10 @@
 """The live page as an application for any ASGI server.
 
-| address | |
-|---|---|
-| ``/`` | the page |
-| ``/api/about`` | what can be asked: methods, retrievers, defaults, limits |
-| ``/api/ask`` | answers a POST of :class:`ragbook.serve.asking.Ask` with lines of JSON, one an event (:mod:`ragbook.serve.engine`), each as soon as it is known |
-| ``/health`` | ``{"status": "ok", "waiting": N}`` |
+* ``/`` is the page;
+* ``/api/about`` says what can be asked: methods, retrievers, defaults, limits;
+* ``/api/ask`` answers a POST of :class:`ragbook.serve.asking.Ask` with lines of JSON, one for each
+  event (:mod:`ragbook.serve.engine`), as soon as it is known;
+* ``/health`` is ``{"status": "ok", "waiting": N}``.
 """
 
 from __future__ import annotations

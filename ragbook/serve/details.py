@@ -32,8 +32,8 @@ def finite(value: float) -> float | None:
 
 
 def prior(method: Method, question: Question, k: int) -> dict[str, float]:
-    """p(z | x) of each passage, by its id, for a method that sums over the passages with it; nothing
-    for the others."""
+    """p(z | x) of each passage, by its id, for a method that sums over the passages; nothing for
+    the others."""
     if not isinstance(method, (Realm, RagSequence, RagToken)):
         return {}
     (found,) = method.retriever.retrieve([question], k)

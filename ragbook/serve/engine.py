@@ -25,8 +25,8 @@ from ragbook.serve.asking import Ask
 from ragbook.serve.changed import ChangedRetriever
 
 Event = dict[str, Any]
-"""A part of what is found, as JSON; ``event`` says what it is: ``passages``, ``answer``, ``detail``,
-``failed`` or ``end``."""
+"""A part of what is found, as JSON; ``event`` says what it is: ``passages``, ``answer``,
+``detail``, ``failed`` or ``end``."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class Engine:
         """Raise InputError for a retriever that there is none of."""
         if ask.retriever is not None and ask.retriever not in self.retrievers:
             raise InputError(
-                f"There is no retriever {ask.retriever!r}; choose from {', '.join(self.retrievers)}."
+                f"There is no retriever {ask.retriever!r}; choose from "
+                f"{', '.join(self.retrievers)}."
             )
 
     def methods_for(self, ask: Ask) -> tuple[ChangedRetriever, list[Method]]:

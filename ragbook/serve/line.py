@@ -55,7 +55,7 @@ class Line:
         """Wait for one's turn and do the work in the thread.
 
         Yields a ``place`` whenever the number of those before one changes, with that number as
-        ``ahead``, then what `work` yields; or ``busy``, if the line is full, and ``stopping``, if it
+        ``ahead``, then what `work` yields; or ``busy`` if the line is full, or ``stopping`` if it
         closes meanwhile. If the caller stops listening, the place in the line is given up, or the
         work is stopped at its next event.
         """

@@ -37,8 +37,8 @@ def open_port(host: str, port: int, token: str | None) -> socket.socket:
         raise InputError(f"There is no address {host!r}; check --host.") from None
     if token is None and not is_loopback(str(address[0])):
         raise InputError(
-            f"{host} can be reached from other machines; choose a token that all who ask must have, "
-            "with --token or RAGBOOK_TOKEN."
+            f"{host} can be reached from other machines; choose a token that all who ask must "
+            "have, with --token or RAGBOOK_TOKEN."
         )
     if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii()):
         raise InputError(

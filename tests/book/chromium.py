@@ -1,7 +1,7 @@
 """A Chromium that stays open and is told what to do over its DevTools protocol: real key presses,
 clicks, sizes of the window, screenshots. `browser.py` has what one page at a time needs.
 
-The protocol runs over a pipe (file descriptors 3 and 4 of the browser): no port, no further package.
+The protocol runs over a pipe, the browser's file descriptors 3 and 4: no port, no other package.
 """
 
 import base64

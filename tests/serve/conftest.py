@@ -78,6 +78,23 @@ def engine() -> Engine:
     return Engine({"forwards": FORWARDS, "backwards": BACKWARDS}, load, k=3)
 
 
+class Slow:
+    """An engine whose questions take as long as the test lets them."""
+
+    def __init__(self) -> None:
+        self.go, self.begun, self.stopped = threading.Event(), [], []
+
+    def answers(self, ask):
+        self.begun.append(ask)
+        try:
+            while not self.go.wait(0.02):
+                yield {"event": "still"}
+            yield {"event": "end"}
+        except GeneratorExit:
+            self.stopped.append(ask)
+            raise
+
+
 @contextlib.contextmanager
 def serving(engine: Engine, port: int = 0, waiting: int = 8, **how):
     """The engine's page on a port of this machine: its address, and its line."""

@@ -18,7 +18,7 @@ from ragbook.methods.base import doc_log_probs
 from ragbook.models import load_encoder
 from ragbook.models.prompts import passage_text
 from ragbook.retrieval import BM25Retriever, DenseRetriever, Retrieved
-from ragbook.serve.asking import EDITED, K, QUESTION, Ask, parse_ask
+from ragbook.serve.asking import EDITED, QUESTION, Ask, K, parse_ask
 from ragbook.serve.changed import ChangedRetriever
 from ragbook.serve.engine import Engine
 from tests.fakes import FixedRetriever
@@ -114,11 +114,8 @@ def test_what_is_struck_out_is_left_out_and_the_prior_shared_anew(engine):
 def test_what_is_edited_is_what_the_methods_read(engine):
     text = "Hamburg is a city."
     found = told(engine, edited={"p0": text})
-    assert [(p["edited"], p["text"], p["own_text"]) for p in found["passages"]][0] == (
-        True,
-        text,
-        PASSAGES[0].text,
-    )
+    first = found["passages"][0]
+    assert (first["edited"], first["text"], first["own_text"]) == (True, text, PASSAGES[0].text)
     other = FixedRetriever(
         [Passage("p0", "Danube", text), *PASSAGES[1:]], [0.9, 0.7, 0.4, 0.1], score_scale=2.0
     )

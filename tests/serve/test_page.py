@@ -1,5 +1,6 @@
 """The live page in a real browser: asking, controls, passages changed by hand, addresses, keys."""
 
+import copy
 import json
 import re
 import time
@@ -10,7 +11,7 @@ import pytest
 from ragbook.serve.asking import Ask
 from tests.book.browser import needs_browser
 from tests.book.chromium import chromium
-from tests.serve.conftest import PASSAGES, serving
+from tests.serve.conftest import PASSAGES, Slow, serving
 
 pytestmark = needs_browser
 
@@ -60,9 +61,8 @@ def settled(page):
 
 def put(page, field, value):
     """Write a value into a control as a person does: choose all of it and write."""
-    page.run(
-        f"(() => {{ const f = document.getElementById('explorer-{field}'); f.focus(); f.select(); }})()"
-    )
+    found = f"document.getElementById('explorer-{field}')"
+    page.run(f"(() => {{ const f = {found}; f.focus(); f.select(); }})()")
     page.write(value)
 
 
@@ -118,7 +118,8 @@ def test_what_is_behind_each_answer_is_shown(page, address, engine):
             small = 0 < value < 0.0005
             assert cell == ("<0.1 %" if small else f"{100 * value:.1f} %")
     spans = page.run(
-        "[...document.querySelectorAll('.explorer-spans a')].map((a) => a.firstChild.textContent.trim())"
+        "[...document.querySelectorAll('.explorer-spans a')].map((a) =>"
+        " a.firstChild.textContent.trim())"
     )
     assert spans == [one["text"].strip() for one in detail["realm"]["spans"]]
     assert "“Danube”: probability" in page.run(TEXT)
@@ -203,7 +204,7 @@ def test_a_passage_is_edited_and_the_edit_undone(page, address, engine):
     said = "It flows through Oslo, not <script>alert(1)</script>."
     page.write(said)
     page.click("[data-key^='apply']")
-    page.until(f"document.querySelector('#explorer-passage-1 > p')?.innerText.includes('Oslo')")
+    page.until("document.querySelector('#explorer-passage-1 > p')?.innerText.includes('Oslo')")
     settled(page)
     assert page.run(CARDS) == told(engine, edited={"p1": said})
     assert state_of(page)["text:p1"] == [said]
@@ -232,8 +233,8 @@ def test_a_draft_outlives_what_is_drawn_meanwhile(page, address):
 def test_an_address_brings_back_the_whole_view(page, address, engine):
     see(
         page, address,
-        **{"k": 2, "retriever": "backwards", "lambda": 0.25, "temperature": 4, "beams": 1, "free": 1,
-           "answer": "Elbe", "strike": ["p3"], "text:p2": "Only Magdeburg."},
+        **{"k": 2, "retriever": "backwards", "lambda": 0.25, "temperature": 4, "beams": 1,
+           "free": 1, "answer": "Elbe", "strike": ["p3"], "text:p2": "Only Magdeburg."},
     )  # fmt: skip
     asked = {"k": 2, "retriever": "backwards", "lam": 0.25, "temperature": 4.0, "beams": 1,
              "free": True, "struck": ("p3",), "edited": {"p2": "Only Magdeburg."}}  # fmt: skip
@@ -324,8 +325,8 @@ def test_keys_are_enough(page, engine):
     settled(page)
     assert state_of(page)["strike"] == ["p0"]
     unnamed = page.run(
-        "[...document.querySelectorAll('input, select, textarea')].filter((f) => !f.labels.length &&"
-        " !f.ariaLabel).length"
+        "[...document.querySelectorAll('input, select, textarea')].filter((f) =>"
+        " !f.labels.length && !f.ariaLabel).length"
     )
     assert unnamed == 0
 
@@ -356,7 +357,9 @@ CONTRAST = """(() => {
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const behind = (element) => {
     const layers = [];
-    for (let e = element; e; e = e.parentElement) layers.push(parse(getComputedStyle(e).backgroundColor));
+    for (let e = element; e; e = e.parentElement) {
+      layers.push(parse(getComputedStyle(e).backgroundColor));
+    }
     let colour = [255, 255, 255];
     for (const [r, g, b, a = 1] of layers.reverse()) {
       colour = [r, g, b].map((v, i) => v * a + colour[i] * (1 - a));
@@ -384,8 +387,9 @@ def test_it_fits_the_screen_and_can_be_read(browser, address, width, dark):
     page.click("[data-key^='edit']")
     assert page.run("document.documentElement.scrollWidth") <= width
     over = page.run(
-        "[...document.querySelectorAll('#explorer *')].filter((e) => !e.closest('.explorer-table') &&"
-        " e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))"
+        "[...document.querySelectorAll('#explorer *')].filter((e) =>"
+        " !e.closest('.explorer-table') && e.getBoundingClientRect().right > innerWidth + 1)"
+        ".map((e) => e.outerHTML.slice(0, 80))"
     )
     assert over == []
     assert page.run(CONTRAST) == []
@@ -454,6 +458,43 @@ def test_who_asks_too_much_at_once_is_told_to_come_again(browser, engine):
         page.press("Enter")
         page.until("document.querySelector('[role=status]').textContent.includes('try again')")
         line.closed = False
+        page.click("[role=status] button")
+        page.until(DONE)
+        assert page.run(CARDS) == told(engine)
+
+
+def test_who_waits_is_told_the_place(browser, engine):
+    slow = Slow()
+    patient = copy.copy(engine)
+    patient.answers = slow.answers
+    with serving(patient) as (address, line):
+        pages = [browser.page() for _ in range(3)]
+        for number, page in enumerate(pages, 1):
+            page.open(f"{address}#{urlencode({'q': QUESTION})}")
+            page.until(READY)
+            while len(line) < number:
+                time.sleep(0.02)
+        said = "document.querySelector('[role=status]').textContent"
+        pages[1].until(f"{said} === 'One question is before yours.'")
+        pages[2].until(f"{said} === '2 questions are before yours.'")
+        pages[1].open("about:blank")  # this one leaves
+        pages[2].until(f"{said} === 'One question is before yours.'")
+        slow.go.set()
+
+
+def test_a_server_that_is_killed_while_it_answers(browser, engine):
+    slow = Slow()
+    patient = copy.copy(engine)
+    patient.answers = slow.answers
+    with serving(patient) as (address, line):
+        page = browser.page()
+        page.open(f"{address}#{urlencode({'q': QUESTION})}")
+        page.until(READY)
+        while not len(line):
+            time.sleep(0.02)
+    said = "document.querySelector('[role=status]').textContent"
+    page.until(f"{said}.includes('stopped before it had answered')")
+    with serving(engine, urlsplit(address).port):
         page.click("[role=status] button")
         page.until(DONE)
         assert page.run(CARDS) == told(engine)

@@ -23,7 +23,7 @@ from ragbook.serve.asking import Ask
 from ragbook.serve.engine import Engine
 from ragbook.serve.guard import Guard, host_name
 from ragbook.serve.line import Line
-from tests.serve.conftest import FORWARDS, load, serving
+from tests.serve.conftest import FORWARDS, Slow, load, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTION = {"question": "Which river passes Vienna?"}
@@ -37,23 +37,6 @@ def client(engine, base="http://localhost:8080", **how) -> TestClient:
 def lines(response) -> list[dict]:
     assert response.status_code == 200, response.text
     return [json.loads(line) for line in response.text.splitlines()]
-
-
-class Slow:
-    """An engine whose questions take as long as the test lets them."""
-
-    def __init__(self) -> None:
-        self.go, self.begun, self.stopped = threading.Event(), [], []
-
-    def answers(self, ask):
-        self.begun.append(ask)
-        try:
-            while not self.go.wait(0.02):
-                yield {"event": "still"}
-            yield {"event": "end"}
-        except GeneratorExit:
-            self.stopped.append(ask)
-            raise
 
 
 async def listen(line, work, until="end"):
