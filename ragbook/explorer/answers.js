@@ -125,11 +125,11 @@
   function tokens({ tokens: found, weights }, passages) {
     if (found[0].weights) {
       const used = weights.map(([at]) => at);
-      const label = "Where each token came from";
+      const label = "Where each token came from, in %";
       return more("tokens", label, table(label,
         ["token", ...used.map((at) => make("abbr", { title: passages[at].title }, `${at + 1}`))],
         found.map((one, at) => [at === found.length - 1 ? "(end)" : one.token,
-          ...used.map((place) => percent(one.weights[place] ?? 0))])));
+          ...used.map((place) => (100 * (one.weights[place] ?? 0)).toFixed(1))])));
     }
     if (found[0].neighbours) {
       const label = "Model, neighbours and their mixture";

@@ -15,7 +15,7 @@ from ragbook.errors import InputError
 from ragbook.serve.guard import SHORTEST_TOKEN, is_loopback
 from ragbook.serve.line import Line
 
-LINGER = 3
+LINGER = 8
 """How many seconds those who are being answered get when the server stops."""
 CONNECTIONS = 200
 """The most connections at a time."""

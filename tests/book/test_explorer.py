@@ -117,7 +117,7 @@ def test_where_each_token_came_from_is_shown(folder, tmp_path):
     assert [row[0] for row in found] == [*tokens[:-1], "(end)"]
     for row, one in zip(found, entry["token_evidence"], strict=True):
         shares = [round(one["weights"][i], 3) for i in order]
-        assert row[1:] == [f"{100 * share:.1f} %" for share in shares]
+        assert row[1:] == [f"{100 * share:.1f}" for share in shares]
 
 
 def test_filters_count_as_the_predictions_do(folder, tmp_path):

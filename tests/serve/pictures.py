@@ -39,6 +39,7 @@ def main(address: str) -> None:
             page = browser.page(1000, 900)
             page.open(f"{address}#{urlencode({'q': QUESTION, 'answer': SAID})}")
             page.until(DONE, 300)
+            page.run("document.querySelector('[role=status]').remove()")
             picture(page, "ask-answers", "h1", ".explorer-methods")
             for name in ("knn-lm", "rag-token"):
                 page.run(
@@ -50,7 +51,7 @@ def main(address: str) -> None:
                 "[data-method=rag-token],[data-method=realm])').forEach((card) => card.remove());"
                 "document.querySelector('[data-method=realm] details').open = true;"
             )
-            picture(page, "ask-behind", ".explorer-methods", ".explorer-methods")
+            picture(page, "ask-behind", ".explorer-methods", ".explorer-methods", 1)
             page = browser.page(1000, 900)
             page.open(f"{address}#{urlencode({'q': QUESTION})}")
             page.until(DONE, 300)
@@ -60,6 +61,7 @@ def main(address: str) -> None:
             page.run(f"{field}.value = {field}.value.replace({SAID!r}, {OTHERWISE!r})")
             page.click(f"[data-key='apply {PASSAGE}']")
             page.until(f"document.querySelector('h4').textContent.includes('edited') && {DONE}", 300)
+            page.run("document.querySelectorAll('.explorer-method div').forEach((e) => e.remove())")
             picture(page, "ask-edited", "#explorer-question", "#explorer-passage-0")
 
 

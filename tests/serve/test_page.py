@@ -102,7 +102,7 @@ def test_what_is_behind_each_answer_is_shown(page, address, engine):
         "closed-book": "Probability of each token",
         "knn-lm": "Model, neighbours and their mixture",
         "realm": "Its likeliest spans",
-        "rag-token": "Where each token came from",
+        "rag-token": "Where each token came from, in %",
     }
     page.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     rows = page.run(

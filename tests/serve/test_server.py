@@ -352,7 +352,7 @@ class Engine:
     def check(self, ask): pass
     def answers(self, ask):
         yield {"event": "first"}
-        time.sleep(1)
+        time.sleep(0.2)
         yield {"event": "end"}
 line = Line(2)
 listening = running.open_port("127.0.0.1", 0, None)
