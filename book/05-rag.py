@@ -3,34 +3,34 @@
 #
 # ## The problem
 #
-# A generator that is shown a passage can say things a span cannot; a generator that is shown the
-# wrong passage says them with the same confidence. {cite:t}`lewis2020rag` weigh the generator's
-# word by how likely each passage was to be the right one, and train both ends through that sum.
+# A generator can give answers that are no span of any passage. Given the wrong passage, it answers with
+# the same confidence. {cite:t}`lewis2020rag` weight what the generator writes by the probability that each
+# passage is the right one, and train retriever and generator together through the weighted sum.
 #
 # ## The idea
 #
-# The retriever gives a prior $p(z \mid x)$ over k passages, the generator $p(y_t \mid x, z, y_{<t})$ for
-# each of them. The sum over $z$ can stand in two places (section 2.1):
+# The retriever gives a prior $p(z \mid x)$ over k passages, a softmax of their scaled scores
+# $\alpha\, s(x, z)$, and the generator gives $p(y_t \mid x, z, y_{<t})$ for each of them. There are two places for the sum over $z$ (section 2.1):
 #
 # $$ p_{\text{Sequence}}(y \mid x) = \sum_z p(z \mid x) \prod_t p(y_t \mid x, z, y_{<t}), $$ (sequence)
 #
 # $$ p_{\text{Token}}(y \mid x) = \prod_t \sum_z p(z \mid x)\, p(y_t \mid x, z, y_{<t}). $$ (token)
 #
-# RAG-Sequence takes one passage for the whole answer; RAG-Token may take another for every token.
-# In logarithms, which is how both are computed, the question is where the log-sum-exp over passages
-# sits: outside the sum over tokens or inside it.
+# RAG-Sequence has one passage for the whole answer; RAG-Token may take another for every token.
+# Both are computed in logarithms. There the log-sum-exp over passages is outside the sum over tokens for
+# RAG-Sequence, and inside it for RAG-Token.
 #
 # ![RAG-Sequence: each of three passages gives the whole answer a probability, and these are summed once](diagrams/rag-sequence.svg)
 # ![RAG-Token: the probabilities under the three passages are summed at every token, and the sums are multiplied](diagrams/rag-token.svg)
 #
-# Both diagrams trace the same question. The numbers in the columns are almost the same, and the answer's
+# Both diagrams trace the same question. The numbers in their columns are almost the same, but the answer's
 # probabilities are far apart. Only the third passage contains the answer. RAG-Sequence multiplies down
-# each column first, so that the passage's small prior enters once. RAG-Token sums along each row first,
-# so that the small prior enters at every token of the name.
+# each column first, so the passage's small prior enters once. RAG-Token sums along each row first,
+# so the small prior enters at every token of the name.
 #
-# Nothing else separates the two, and they are easily made to look further apart than they are. This
-# chapter takes the mathematics first, on one reader that both share; then it follows a difference that
-# turned out to be a fault of decoding, and at last compares the two as the paper trains them.
+# The two models differ in nothing else, and it is easy to make the difference look larger than it is. This
+# chapter first gives the mathematics, with one reader for both. It then examines why RAG-Token's answers
+# were cut short, and finally compares the two as the paper trains them.
 
 # %% [markdown]
 # ```{note}
@@ -38,9 +38,9 @@
 # edition, with the readers of that time. All else is of the third, with the methods as they are trained now.
 # ```
 
-# %%
-import inspect
+# %% tags=["hide-input"]
 import json
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,10 +52,11 @@ from experiments.early_stops import without_shares
 from experiments.examples import example
 from experiments.report import percent
 from experiments.sentences import compared, course
+from experiments.source import source
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
-from ragbook.evaluation.names import capital
+from ragbook.evaluation.names import capital, listed
 from ragbook.evaluation.statistics import cut_off
 from ragbook.evaluation.words import in_words
 from ragbook.index import build_index
@@ -77,37 +78,54 @@ measured, stops, own_training, same_weights = (
     for name in ("rag", "stops", "results", "same-weights")
 )
 
-print(inspect.getsource(rag.sequence_log_prob).split('"""')[-1])
-print(inspect.getsource(rag.token_log_prob).split('"""')[-1])
-
 # %% [markdown]
-# ## Where does the log-sum-exp sit?
+# ## Where is the sum?
 #
-# Two passages, equally likely, and an answer of two tokens. Passage one is sure of the first token,
-# passage two of the second. No single passage supports the answer; RAG-Token finds it all the same.
+# Two passages, equally likely, and an answer of two tokens. The first passage makes the first token likely,
+# the second passage the second token:
 
 # %%
-tokens = torch.tensor(
-    [[[0.9, 0.1], [0.1, 0.9]]]
-).log()  # log p(y_t | x, z, y_<t), [1, 2, 2]
-prior, mask = torch.tensor([[0.5, 0.5]]).log(), torch.ones(1, 2)
-toy = {
-    "RAG-Sequence: log sum over z of prod over t": rag.sequence_log_prob(
-        tokens, prior, mask
-    ),
-    "RAG-Token: sum over t of log sum over z": rag.token_log_prob(
-        tokens, prior, mask
-    ),
-}
-for name, log_p in toy.items():
-    print(f"{name:<45} p(y | x) = {log_p.exp().item():.3f}")
+p = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])  # p(y_t | x, z, y_<t): [1, 2, 2]
+prior = torch.tensor([[0.5, 0.5]])  # p(z | x): [1, 2]
+answers = p.prod(-1)  # p(y | x, z), one for each passage
+mixed = (prior[..., None] * p).sum(1)  # one for each token
+sequence = (prior * answers).sum(-1)
+token = mixed.prod(-1)
+for name, value in (
+    ("RAG-Sequence: product over tokens", answers),
+    ("              sum over passages", sequence),
+    ("RAG-Token:    sum over passages", mixed),
+    ("              product over tokens", token),
+):
+    print(f"{name:<36}{tuple(value.shape)!s:<7} {value.numpy().round(3)}")
 
 # %% [markdown]
-# With one passage, or with an answer of one token, the two are the same model:
+# No passage alone supports the answer, so RAG-Sequence gives it 0.09; RAG-Token combines the two and gives
+# it 0.25. The package's functions do this with logarithms, and for answers of different lengths, whose
+# padding a mask leaves out:
 
 # %%
+for core in (
+    rag._answer_log_probs,
+    rag.sequence_log_prob,
+    rag.token_log_prob,
+):
+    print(source(core) + "\n")
+toy = p.log(), prior.log(), torch.ones(1, 2)
+for core, by_hand in (
+    (rag.sequence_log_prob, sequence),
+    (rag.token_log_prob, token),
+):
+    print(f"{core.__name__:<18} p(y | x) = {core(*toy).exp().item():.3f}")
+    assert torch.allclose(core(*toy).exp(), by_hand, atol=1e-6)
+
+# %% [markdown]
+# With one passage, or with an answer of one token, the two models are the same:
+
+# %%
+tokens, log_prior, mask = toy
 one_passage = tokens[:, :1], torch.zeros(1, 1), mask
-one_token = tokens[:, :, :1], prior, mask[:, :1]
+one_token = tokens[:, :, :1], log_prior, mask[:, :1]
 for given in (one_passage, one_token):
     print(
         [
@@ -119,10 +137,10 @@ for given in (one_passage, one_token):
 # %% [markdown]
 # ## On the index
 #
-# A question from the dev split: the first whose gold passage is retrieved and not the best one, whose
-# answer has at least three tokens, and which the reader answers rightly from that passage alone. Its
-# passages, the prior, the right answer's log-probability under each passage, and by Bayes' rule the
-# posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
+# A question of the dev split: the first one whose gold passage is retrieved but not ranked first, whose
+# answer has at least three tokens, and which the reader answers correctly from the gold passage alone. The
+# listing has its passages, their prior, the right answer's log-probability under each, and by Bayes' rule
+# the posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
 
 # %%
 alone = rag.RagSequence(
@@ -139,11 +157,12 @@ per_token = reader.token_log_probs(memory, labels.expand(5, -1))[
 given = per_token.sum(-1)
 after = posterior(log_prior, given)
 print(question.text, "|", question.answers[0])
+print(f"\n{'':<28} p(z|x)  log p(y|x,z)  p(z|x,y)")
 for z, passage_id in enumerate(found[0].ids):
     gold = "  gold" if passage_id == question.gold_passage else ""
     print(
-        f"{passage_id:<28} p(z|x) {log_prior[0, z].exp():.2f}   log p(y|x,z) {given[0, z]:7.2f}   "
-        f"p(z|x,y) {after[0, z]:.2f}{gold}"
+        f"{passage_id:<28} {log_prior[0, z].exp():>6.2f}  {given[0, z]:>12.2f}  "
+        f"{after[0, z]:>8.2f}{gold}"
     )
 own = torch.ones_like(labels)
 for name, core in (
@@ -151,6 +170,15 @@ for name, core in (
     ("token", rag.token_log_prob),
 ):
     print(f"log p_{name}(y | x) = {core(per_token, log_prior, own).item():.2f}")
+
+# %% tags=["remove-input"]
+gold = found[0].ids.index(question.gold_passage)
+share = rag.token_posterior(per_token, log_prior)[0, gold]
+Markdown(
+    f"The gold passage's prior is {log_prior[0, gold].exp():.2f}. It is a factor of RAG-Sequence's probability "
+    f"once. For {int((share > 0.9).sum())} of the answer's {len(share)} tokens, end included, nearly all of "
+    "RAG-Token's probability comes from this passage, and the prior is a factor each time."
+)
 
 # %% [markdown]
 # The same numbers as probabilities, with the prior to move. RAG-Token sums each column with the prior as
@@ -173,18 +201,19 @@ interactive.where_the_sum_is(
 # %% [markdown]
 # ### RAG-Token's own evidence
 #
-# That posterior says nothing about RAG-Token, in which every token has a latent passage of its own,
-# $z_t$. Given the answer up to this token,
+# The posterior in the listing does not apply to RAG-Token, in which every token has its own latent
+# passage, $z_t$. Given the answer up to this token,
 #
 # $$ p(z_t \mid x, y_{\le t}) \propto p(z_t \mid x)\, p(y_t \mid x, z_t, y_{<t}), $$ (token-posterior)
 #
-# and since the $z_t$ are drawn independently of each other, no later token changes it. Its evidence for
-# an answer is the mean of these over the answer's tokens. Under RAG-Sequence a passage has to explain
-# all of the answer; here it gets its share of every token that it would have written too, the easy
-# ones included.
+# and since the $z_t$ are drawn independently of each other, no later token changes it. RAG-Token's evidence
+# for an answer is the mean of these posteriors over the answer's tokens. Under RAG-Sequence a passage has to
+# explain the whole answer; under RAG-Token it gets a share of every token that it makes likely, including
+# the tokens that all passages make likely.
 
-# %% mystnb={"figure": {"caption": "RAG-Token: which passage each token of the answer came from. The last column is the end of the answer, which any passage can supply.", "alt": "Heat map of the posteriors over passages, a column for each token of the answer"}}
+# %% mystnb={"figure": {"caption": "RAG-Token: the posterior over passages for each token of the right answer. The tokens of the name come from the passage that contains it; the last column is the end of the answer, which any passage can supply.", "alt": "Heat map of the posteriors over passages, a column for each token of the answer"}}
 by_token = rag.token_posterior(per_token, log_prior)[0]
+assert (by_token.argmax(0)[:-1] == gold).all()  # as the caption says
 figures.heat_map(
     by_token.numpy(),
     rows=list(found[0].ids),
@@ -192,7 +221,7 @@ figures.heat_map(
     label="p(z_t | x, y_<=t)",
 )
 
-# %% mystnb={"figure": {"caption": "Two answers to the question which passage the answer came from: one posterior for all of it, and the mean of the tokens' own.", "alt": "Heat map of the evidence of RAG-Sequence and RAG-Token over five passages"}}
+# %% mystnb={"figure": {"caption": "Two measures of which passage the answer came from: one posterior for all of it, and the mean of the tokens' posteriors.", "alt": "Heat map of the evidence of RAG-Sequence and RAG-Token over five passages"}}
 evidence = torch.stack([after[0], by_token.mean(-1)])
 rows = ["RAG-Sequence, p(z | x, y)", "RAG-Token, mean over t"]
 figures.heat_map(
@@ -202,17 +231,19 @@ figures.heat_map(
 # %% [markdown]
 # ### What RAG-Token forgets
 #
-# RAG-Sequence is a model of the next word too. Its weights are those of the passages *given what has
-# been written*, and RAG-Token's are the prior, every time:
+# RAG-Sequence, too, can be written as a model of the next token. It then weights each passage by its
+# probability *given what has been written*; RAG-Token uses the prior at every token:
 #
 # $$ p_{\text{Sequence}}(y_t \mid x, y_{<t}) = \sum_z p(z \mid x, y_{<t})\, p(y_t \mid x, z, y_{<t}), \qquad
 #    p_{\text{Token}}(y_t \mid x, y_{<t}) = \sum_z p(z \mid x)\, p(y_t \mid x, z, y_{<t}), $$ (next-word)
 #
-# with $p(z \mid x, y_{<t}) \propto p(z \mid x) \prod_{s<t} p(y_s \mid x, z, y_{<s})$. The one remembers which
-# passages have led here. The other asks all of them again at every token, also those that would never
-# have begun so and have nothing to go on from; what is left for these to say is often that the answer
-# ends. The same answer, prefix by prefix: how much weight the passages have that hold all of it, and
-# how probable it is that the answer ends there, too early.
+# with $p(z \mid x, y_{<t}) \propto p(z \mid x) \prod_{s<t} p(y_s \mid x, z, y_{<s})$. RAG-Sequence remembers which
+# passages made the beginning of the answer likely. RAG-Token gives every passage its full weight again at every
+# token, even those under which the beginning was improbable. Such a passage does not say how the answer
+# continues, and it often gives the end a high probability.
+#
+# The listing takes the same answer, prefix by prefix. *weight* is the weight of the passages that contain the
+# whole answer, and *p(end)* the probability that the answer ends there, too early.
 
 # %%
 answer = labels[0, :-1].tolist()
@@ -234,7 +265,7 @@ for cut in range(1, len(answer)):
         early = torch.logsumexp(weights + ends, dim=0).exp()
         held = weights.exp()[holds].sum()
         print(
-            f"{said + ' ...':<44} {name:<13} weight {held:.2f}   p(end) {early:.3f}"
+            f"{said + ' ...':<24} {name:<13} weight {held:.2f}   p(end) {early:.3f}"
         )
 
 # %% [markdown]
@@ -244,12 +275,12 @@ for cut in range(1, len(answer)):
 #
 # $$ \log p(y \mid x) = \underbrace{\mathbb{E}_q\left[\log \frac{p(y, z \mid x)}{q(z)}\right]}_{\text{ELBO}} + \mathrm{KL}\left(q \,\|\, p(z \mid x, y)\right), $$ (elbo)
 #
-# so the bound is tight exactly when $q$ is the posterior. $q$ may not give weight to a passage whose
-# joint probability is zero, and the nearer it is to the posterior the tighter the bound. With k
-# passages the sum is affordable and nothing has to be bounded; the identity shows what a bound would
-# cost, here for $q$ on the way from the prior to the posterior.
+# so the bound is tight exactly if $q$ is the posterior, and the gap is the divergence of $q$ from it. $q$ must
+# not give weight to a passage whose joint probability is zero. With k passages the sum can be computed and
+# no bound is needed; the identity shows what a bound would cost, here for $q$ on the way from the prior to
+# the posterior.
 
-# %% mystnb={"figure": {"caption": "The bound and the likelihood, in nats, as q moves from the prior to the posterior.", "alt": "ELBO against the mixture of prior and posterior, rising to the log-likelihood"}}
+# %% mystnb={"figure": {"caption": "The bound and the likelihood, in nats, as q moves from the prior to the posterior: the gap closes only at the posterior.", "alt": "ELBO against the mixture of prior and posterior, rising to the log-likelihood"}}
 steps = [0.0, 0.25, 0.5, 0.75, 0.9, 1.0]
 mixed = [(1 - a) * log_prior.exp() + a * after for a in steps]
 bound = {
@@ -269,26 +300,32 @@ figures.lines(curves, "share of the posterior in q", "nats")
 # %% [markdown]
 # ## What the question tower learns from
 #
-# Nobody tells RAG which passage is right. The gradient of the log-likelihood to a passage's score
-# says it: it is the posterior minus the prior, so a passage that explains the answer better than it
-# was expected to pulls the question towards itself, and the others push it away.
+# RAG is never told which passage is right. As in {doc}`REALM <04-realm>`, the gradient of RAG-Sequence's
+# log-likelihood with respect to a passage's scaled score is the posterior minus the prior; RAG-Token's is the
+# sum of such differences over the tokens. Passages that explain the answer better than expected pull the
+# question's vector towards them, the others push it away.
 
 # %%
 scores = log_prior.detach().clone().requires_grad_()
-log_p = rag.sequence_log_prob(per_token, scores.log_softmax(-1), own).sum()
-(gradient,) = torch.autograd.grad(log_p, scores)
-by_hand = after - log_prior.exp()
-print("autograd         ", gradient[0].numpy().round(3))
-print("posterior - prior", by_hand[0].numpy().round(3))
+p = log_prior.exp()
+for core, by_hand in (
+    (rag.sequence_log_prob, after - p),
+    (rag.token_log_prob, (by_token[None] - p[..., None]).sum(-1)),
+):
+    log_p = core(per_token, scores.log_softmax(-1), own).sum()
+    (gradient,) = torch.autograd.grad(log_p, scores)
+    print(core.__name__)
+    print("   autograd         ", gradient[0].numpy().round(3))
+    print("   posterior - prior", by_hand[0].numpy().round(3))
 
 # %% [markdown]
 # ## How both are trained
 #
-# As in the paper, question tower and generator are trained together by the marginal likelihood of the
-# answers, each model by its own: equation {eq}`sequence` or {eq}`token`. The passage tower and the index
-# stay as they are. Both start from one shared reader, see the same questions in the same order, and
-# read the passages that the question tower finds at that step (`ragbook train methods`; FiD and REALM
-# are trained beside them, by the same recipe and their own likelihoods):
+# As in the paper, question tower and generator are trained together, each model by its own marginal
+# likelihood of the answers, equation {eq}`sequence` or {eq}`token`. The passage tower and the index do not
+# change. Both start from one shared reader, see the same questions in the same order, and read the passages
+# that the question tower finds at that step. `ragbook train methods` does this; it trains FiD and REALM
+# with the same recipe and their own likelihoods.
 
 # %%
 recipe = Recipe()
@@ -298,20 +335,24 @@ print(
 pd.Series(asdict(recipe), dtype=object)
 
 # %% [markdown]
-# The decoder is trained whole, but for the word embeddings and the output layer's bias, which could
-# learn answers by heart. The likelihood is that under the rule by which answers are searched here, among
-# the words of the passages. Beside it the shared reader's own lessons go on: a passage without
-# the answer is asked to say nothing (*silence*), and the attention of the decoder's last layer to be on
-# the token that is to be written (*pointer*). The encoder and the question tower move by a low-rank change of their upper
-# two layers {cite:p}`hu2022lora`, so that what ships of each model is a small file of changes. In every
-# third question the answer is exchanged, in passages and target, for another of its form: it has to
-# be read. `ragbook train rag` trains the two ends alone, on twenty passages a question, for another
+# * *What is trained.* All of the decoder except the word embeddings and the output layer's bias, which could
+#   memorise answers. The upper two layers of the encoder and of the question tower get a low-rank change
+#   {cite:p}`hu2022lora`, so each model ships as a small file of changes.
+# * *The likelihood.* It is the one under the rule of decoding, by which an answer is a run of the passages'
+#   words.
+# * *Two more losses*, which the shared reader was trained with: a passage without the answer should produce
+#   an empty answer (*silence*), and the last decoder layer should attend to the token that comes next
+#   (*pointer*).
+# * *Other answers.* In every third question the answer is replaced, in passages and target, by another of
+#   its form, so that it has to be read.
+#
+# `ragbook train rag` trains question tower and generator alone, on twenty passages a question, for another
 # corpus.
 #
-# What the trained question tower brings on test questions, under RAG-Sequence's trained generator in
-# both rows:
+# What the trained question tower contributes on test questions; both rows have RAG-Sequence's trained
+# generator:
 
-# %%
+# %% tags=["hide-input", "stored-rag"]
 joint = measured["test"]["joint"]
 rows = {}
 for name in ("frozen", "trained"):
@@ -320,29 +361,38 @@ for name in ("frozen", "trained"):
         for k in ("1", "5", "20")
     }
     rows[name]["EM (%)"] = percent(joint[name]["em"])
+print(f"n = {measured['test']['n']} test questions")
 pd.DataFrame(rows).T
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "stored-rag"]
 pair = "the trained question tower", "the embedded one"
-recall, em = (
-    compared(joint[f"{what}_difference"], *pair) for what in ("recall", "em")
-)
+same, said = [], []
+for what, name in (
+    ("recall", f"recall@{measured['test']['k']}"),
+    ("em", "exact match"),
+):
+    test = joint[f"{what}_difference"]
+    if any(test["ci95"]):
+        said.append(f"by {name}, {compared(test, *pair)}")
+    else:
+        same.append(name)
+if same:
+    said.append(f"by {listed(same)}, the two towers do not differ")
 Markdown(
-    capital(
-        f"by recall@{measured['test']['k']}, {recall}; by exact match, {em}. "
-    )
-    + f"The tower has moved for {recipe.steps} steps only, at a peak rate of {recipe.query_rate:g}."
+    capital("; ".join(said))
+    + f" (n = {measured['test']['n']}). The tower was trained for {recipe.steps} steps only, at a peak rate of "
+    f"{recipe.query_rate:.5f}."
 )
 
 # %% [markdown]
 # ## Thorough and fast
 #
 # RAG-Token is decoded like any other model: one beam search over the marginal distribution of the
-# next token. RAG-Sequence cannot be, since its sum over passages comes only at the end. Every
-# passage has a beam search of its own; *thorough* decoding then scores every candidate under every
+# next token. For RAG-Sequence that is impossible, since its sum over passages comes at the end. Each
+# passage has its own beam search; *thorough* decoding then scores every candidate under every
 # passage, *fast* decoding takes $p(y \mid x, z) \approx 0$ where the beam of $z$ did not propose $y$.
-# The encoder runs once for each passage, and what the decoder's cross-attention makes of its states
-# is kept for the scoring.
+# The encoder runs once for each passage, and the cross-attention's keys and values are kept for the
+# scoring.
 
 # %%
 thorough, as_tokens = methods.load(
@@ -357,11 +407,13 @@ pairs = list(
     zip(thorough.answer(questions), fast.answer(questions), strict=True)
 )
 print(
-    f"here: {sum(a.text == b.text for a, b in pairs)} of {len(pairs)} answers are the same"
+    f"{sum(a.text == b.text for a, b in pairs)} of {len(pairs)} answers are the same"
 )
+
+# %% tags=["hide-input", "stored-rag"]
 part = measured["test"]["decoding"]
 print(
-    f"on {measured['test']['n']} test questions: {percent(part['agreement'])} %"
+    f"the same answer to {percent(part['agreement'])} % of {measured['test']['n']} test questions"
 )
 pd.DataFrame(
     {
@@ -374,8 +426,8 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# How far the probabilities differ, candidate by candidate, shows what fast decoding leaves out. The
-# example question, with RAG-Token's candidates below:
+# The log-probabilities of the candidates show what fast decoding leaves out, for the example question next to
+# nothing. RAG-Token's candidates are below:
 
 # %%
 for name, way in (
@@ -386,22 +438,27 @@ for name, way in (
     (candidates,) = way.generate([question], 5, 3)
     said = [f"{reader.decode(c.tokens)} {c.log_prob:.2f}" for c in candidates]
     print(f"{name:<10}", " | ".join(said))
+(whole,), (part,) = (way.generate([question], 5, 3) for way in (thorough, fast))
+left_out = {c.tokens: c.log_prob for c in part}
+lost = [c.log_prob - left_out[c.tokens] for c in whole if c.tokens in left_out]
+print(f"thorough - fast: {max(lost):.5f} nats at most")
+assert max(lost) < 0.01  # next to nothing, as the text says
 
 # %% [markdown]
 # ## Answers that stop too early
 #
-# An answer that ends has one more factor below 1, and an answer that goes on has many. Whatever
-# compares hypotheses of different lengths can favour the short one, and in an earlier edition of this
-# book it did: RAG-Token stopped within the right answer several times as often as RAG-Sequence, at
-# `Gottfried` for Gottfried van Swieten or `sleeping` for sleeping sickness, and most of the distance
-# between the two models was that. Is this RAG-Token? There are six suspects, and each can be changed
-# by itself.
+# Ending an answer multiplies its probability by one more factor, continuing it by many, and all are below 1.
+# So whatever compares hypotheses of different lengths can favour the short one. Decoded in the obvious way,
+# RAG-Token stops within the right answer more often than RAG-Sequence in the sample below, for example at
+# `Francesco` for Francesco Maria del Monte. Is that a property of RAG-Token? There are six possible causes,
+# which the measurement below changes one after the other.
 #
-# *The rule.* Answers are held to the passages' words, so most continuations are forbidden. If a beam
-# search compares what is left by the model's own probabilities, every token of a long answer pays for
-# what the model gave to forbidden ones, and a short answer pays less often. A toy: the short answer is
-# one token with $p = 0.3$; the long one has three, with 0.4, 0.5 and 0.5, and beside each stands a
-# forbidden token. Of what is *allowed* the long answer has the greater share.
+# *The rule.* Answers are restricted to the passages' words, so most continuations are forbidden. If beam
+# search compares the allowed ones by the model's own probabilities, each token of a long answer loses what
+# the model gave to forbidden tokens, and a short answer has fewer tokens to lose at. A toy: the short answer
+# is one token with $p = 0.3$, after which it certainly ends; the long one has two tokens, with 0.4 and 0.5, and
+# ends with 0.5. The rest of the probability is on forbidden tokens. Of what is *allowed*, the long answer has
+# the larger share.
 
 # %%
 start, end, short, a, b, forbidden = range(6)
@@ -432,21 +489,40 @@ print(
 )
 
 # %% [markdown]
-# That was the rule of earlier editions, and a fault: it is mended, and `early_stops` brings it back for
-# the comparison below (*without shares*).
+# By hand: 0.3 is more than $0.4 \cdot 0.5 \cdot 0.5 = 0.1$. Of what is allowed, the short answer has the share
+# $0.3 / 0.7 = 0.43$, and the long one $0.4 / 0.7 = 0.57$, since each of its further tokens is the only one
+# allowed. The package compares shares; `early_stops` switches that off for the comparison below (*without
+# shares*).
 #
-# *Who has a say.* In RAG-Token's mixture the rule can hold for all passages together, or for each in its
-# own words. Together, a passage that does not hold what was begun still has a say in how it goes on; as
-# it knows nothing of it, it says that the answer is over. In its own words such a passage has nothing
-# more to say, and those that hold the beginning go on with it. Earlier editions had *one rule* for all;
-# now each passage is held to its own words, as RAG-Sequence's always were.
-#
-# The other suspects are *the length* (a penalty divides the score by a power of
-# the length, so that longer answers win more often), *the mixture* (with one passage there is none),
-# *the fusion* that FiD has instead, and *the training* (one shared reader, or each model's own). All on
-# the same dev questions:
+# *Which passages take part.* For RAG-Token's mixture, the rule can apply to all passages together or to each
+# separately. Together (*one rule*), a passage that does not contain the beginning of the answer still takes
+# part in continuing it, and often it gives the end a high probability. Separately, such a passage has nothing
+# to continue with, and only those that contain the beginning go on. The package restricts each passage to its
+# own words, as RAG-Sequence always does. RAG-Token's answers to the first 30 dev questions, in the obvious way
+# (without shares, one rule for all passages) and in the package's, where the two differ:
 
 # %%
+asked = dev[:30]
+with without_shares():
+    before = as_tokens.answer(asked)
+now = as_tokens.answer(asked)
+print(f"{'without shares':<20} {'shares, own words':<27} right answer")
+differ = 0
+for one, other, q in zip(before, now, asked, strict=True):
+    if one.text != other.text:
+        differ += 1
+        print(f"{one.text:<20} {other.text:<27} {q.answers[0]}")
+print(f"{differ} of {len(asked)} answers differ")
+assert "Francesco" in [one.text for one in before]  # the example above
+
+# %% [markdown]
+# The other possible causes are *the length* (a penalty divides the score by a power of the length, so that
+# longer answers win more often), *the mixture* (with one passage there is none), *the fusion* that FiD has
+# instead, and *the training* (one shared reader, or each model's own). All were measured on the same dev
+# questions. In the table *held* is the package's way, with answers restricted to the passages' words, and *free*
+# has no such rule; *held, without shares* also has one rule for all passages.
+
+# %% tags=["hide-input", "stored-stops"]
 KINDS = ("same weights", "own training")
 rows = {
     (kind, way): {
@@ -457,65 +533,66 @@ rows = {
     for kind in KINDS
     for way in next(iter(stops[kind].values()))
 }
-print(f"n = {stops['n']} dev questions, five passages but where one is said; %")
+print(
+    f"n = {stops['n']} dev questions, five passages except where one is said; %"
+)
 pd.DataFrame(rows).T
 
-# %% mystnb={"figure": {"caption": "How many answers are cut short: a part of a gold answer and not the whole. Each row changes one thing, with one reader's weights for all or with each method's own.", "alt": "Share of answers that are cut short for RAG-Sequence, RAG-Token and FiD with 95 % intervals, by how they are decoded and trained"}}
-WAYS = ("held, without shares", "held, one rule", "held", "free", "one passage")
+# %% tags=["hide-input", "stored-stops"] mystnb={"figure": {"caption": "How many answers of 120 are cut short, that is, are a part of a gold answer and not the whole, with one reader's weights for all three methods. In this sample RAG-Token's answers are cut short less often if each passage is restricted to its own words (third row) than in the two rows above, but the intervals overlap.", "alt": "Share of answers that are cut short for RAG-Sequence, RAG-Token and FiD with 95 % intervals, by how they are decoded"}}
+WAYS = ("held, without shares", "held, one rule", "held", "free")
 figures.grouped(
     {
-        f"{way}, {kind}": {
-            name: stops[kind][name][way]["cut"] for name in stops[kind]
+        way: {
+            name: stops["same weights"][name][way]["cut"]
+            for name in stops["same weights"]
         }
-        for kind in KINDS
         for way in WAYS
     },
     "answers cut short",
 )
 
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "stored-stops"]
 def cut_short(name, way, kind):
     return f"{percent(stops[kind][name][way]['cut'])} %"
 
 
 said = []
 for kind in KINDS:
-    before, together, now, _, single = (
-        cut_short("rag-token", way, kind) for way in WAYS
+    before, together, now, single = (
+        cut_short("rag-token", way, kind)
+        for way in (
+            "held, without shares",
+            "held, one rule",
+            "held",
+            "one passage",
+        )
     )
     beside = cut_short("rag-sequence", "held", kind)
     said.append(
         f"With {'one reader for all' if kind == 'same weights' else 'their own training'}, "
         f"RAG-Token cuts {before} of its answers short if hypotheses are compared without dividing "
-        f"by what is allowed, {together} with it but one rule for all passages, and {now} where each "
-        f"is held to its own words; RAG-Sequence cuts {beside}. With one passage RAG-Token cuts "
-        f"{single}."
+        f"by what is allowed, {together} with shares and still one rule for all passages, and {now} if each "
+        f"passage is restricted to its own words; RAG-Sequence then cuts {beside}. With one passage, RAG-Token "
+        f"cuts {single}."
     )
-Markdown(" ".join(said))
+Markdown(" ".join(said) + f" The sample has {stops['n']} questions.")
 
 # %% [markdown]
-# With one passage and the same weights there is no mixture and nothing to fuse, so the three methods
-# are one model. They are decoded alike but for the last choice: RAG-Sequence takes the proposal that is
-# most probable under the model, the others the one with the greatest share of what is allowed.
-
-# %%
-for name, ways in stops["same weights"].items():
-    one = ways["one passage"]
-    print(
-        f"{name:<13} one passage: EM {percent(one['em'])}, cut {percent(one['cut'])}"
-    )
-
-# %% [markdown]
+# With one passage and the same weights there is no mixture and nothing to fuse, so the three methods are one
+# model, in the table's row *one passage*. They are also decoded alike, except for the last choice: RAG-Sequence
+# takes the candidate that is most probable under the model, the other two the one with the largest share of
+# what is allowed.
+#
 # ### Is it the training?
 #
-# A model that is trained among all words of the vocabulary learns above all to give nothing to most of
-# them. Under the rule most are forbidden anyway, and what is left to decide, after the first word of a
-# name, is whether the answer ends here or goes on. So the methods' own training raises the likelihood
-# under the rule, as the search compares it (`ragbook.training.reader.objectives`). Here beside the shared
-# reader, and beside the same training by the likelihood among all words:
+# The likelihood over the whole vocabulary rewards above all that a model gives nothing to most words. Under
+# the rule most words are forbidden anyway. What remains to be decided, after the first word of a name, is
+# whether the answer ends or continues. So the methods are trained with the likelihood under the rule, as the
+# search compares hypotheses (`ragbook.training.reader.objectives`). The table has the shared reader (*none*), the
+# training with the likelihood among all words, and that under the rule:
 
-# %%
+# %% tags=["hide-input", "stored-stops"]
 trainings = stops["objectives"]
 print(f"n = {trainings['n']} dev questions, %")
 pd.DataFrame(
@@ -528,18 +605,35 @@ pd.DataFrame(
     }
 ).T
 
-# %% [markdown]
-# ### What is RAG-Token's own
-#
-# What of it is in the model, however it is decoded? Take every right answer of several tokens, and every
-# place in it where it could end too early, with no rule at all. The retrieved passages are of two kinds there, those that hold the
-# answer and others; what does each kind say next? *prior* is the weight that RAG-Token's mixture gives
-# the kind, at this token as at every other; *end* the probability that the answer is over; *next* that
-# it goes on as it should. Means over the places at which there is such a passage:
+# %% tags=["remove-input", "stored-stops"]
+apart = []
+for name, called in (
+    ("rag-sequence", "RAG-Sequence"),
+    ("rag-token", "RAG-Token"),
+    ("fid", "FiD"),
+):
+    cuts = [part["cut"]["ci95"] for part in trainings[name].values()]
+    if max(low for low, _ in cuts) > min(high for _, high in cuts):
+        apart.append(called)
+Markdown(
+    f"The intervals of *cut* do not overlap for {listed(apart)}."
+    if apart
+    else "For each of the three methods, the intervals of *cut* overlap: these questions are too few to show "
+    "an effect of the training on answers that are cut short."
+)
 
-# %%
+# %% [markdown]
+# ### What belongs to RAG-Token
+#
+# How much of this is in the model, independent of decoding? Take every right answer of several tokens, and
+# every place in it at which it could end too early, without any rule. The retrieved passages are of two kinds,
+# those that contain the answer and others. *prior* is the weight that RAG-Token's mixture gives a kind of
+# passage, the same at every token; *end* the probability that the answer ends there; *next* that it continues
+# correctly. The table has means over the places at which there is such a passage:
+
+# %% tags=["hide-input", "stored-stops"]
 rows = {
-    (kind, {"holds": "hold the answer", "others": "others"}[which]): {
+    (kind, {"holds": "contain the answer", "others": "others"}[which]): {
         "places": part["n"],
         **{key: round(part[key], 3) for key in ("prior", "end", "next")},
     }
@@ -548,40 +642,39 @@ rows = {
 }
 pd.DataFrame(rows).T
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "stored-stops"]
 said = []
 for kind in KINDS:
     holds_it, others = (
         stops[f"end tokens, {kind}"][which] for which in ("holds", "others")
     )
-    more = "more" if others["end"] > holds_it["end"] else "no more"
     weights = (
         "the same weights" if kind == "same weights" else "its own training"
     )
     said.append(
-        f"With {weights}, passages that do not hold the answer end it too early with probability "
-        f"{others['end']:.3f}, {more} than those that do ({holds_it['end']:.3f}), and go on rightly "
-        f"with {others['next']:.3f} against {holds_it['next']:.3f}."
+        f"With {weights}, passages that do not contain the answer end it too early with a mean probability of "
+        f"{others['end']:.3f}, against {holds_it['end']:.3f} for those that do, and continue it correctly with "
+        f"{others['next']:.3f} against {holds_it['next']:.3f}."
     )
 Markdown(" ".join(said))
 
 # %% [markdown]
-# Equation {eq}`next-word` says why this matters to one model only. Under RAG-Sequence a passage that
-# gave the answer's beginning little probability has little weight by the time the question comes up
-# whether to end. Under RAG-Token it has all of its prior again at every token, and what it gives to the
-# end goes into the mixture. So a rule that favours short answers finds more to work on in RAG-Token:
-# the readiness to end is the model's, and decoding decides how often it becomes a stop. A mixture at
-# every token is right where passages agree on how to go on, or know different parts of the answer, and
-# it costs where only one of them knows the whole.
+# Equation {eq}`next-word` says why this matters for one model only. Under RAG-Sequence, a passage that
+# made the beginning of the answer improbable has little weight when the answer may end. Under RAG-Token it
+# has its full prior again at every token, and the probability that it gives to the end enters the mixture.
+# So the tendency to end early is in the model, and decoding determines how often it becomes a stop: a rule
+# that favours short answers had more effect on RAG-Token in the sample above. A mixture at every token is right where passages
+# agree on the continuation, or know different parts of the answer. It costs where only one of them knows the
+# whole.
 #
 # ## How many passages
 #
-# With more passages the right one is more often among them, and more wrong ones must be outvoted.
-# RAG-Token mixes them at every token; RAG-Sequence lets every passage finish its own answer first. The
-# paper finds that RAG-Sequence gains from every further passage up to 50, where RAG-Token is best with
+# With more passages, the right one is more often among them, and there are more wrong ones to outweigh.
+# RAG-Token mixes them at every token; RAG-Sequence first lets each passage complete its own answer. The
+# paper finds that RAG-Sequence gains from every further passage up to 50, whereas RAG-Token is best with
 # ten (section 4.5).
 
-# %% mystnb={"figure": {"caption": "Recall of the gold passage and exact match of both models against the number of passages read.", "alt": "Recall and exact match of RAG-Sequence and RAG-Token for k from 1 to 20"}}
+# %% tags=["hide-input", "stored-rag"] mystnb={"figure": {"caption": "Recall of the gold passage and exact match of both models on 100 dev questions against the number of passages read. Recall rises up to 20 passages; exact match rises from one passage to two, and then changes by at most two points.", "alt": "Recall and exact match of RAG-Sequence and RAG-Token for k from 1 to 20"}}
 part = measured["dev"]
 curves = {
     name: {float(k): 100 * value["mean"] for k, value in part[name].items()}
@@ -593,7 +686,7 @@ for name in ("rag-sequence", "rag-token"):
         print(f"{name:<13} k = {k:<3} {percent(value)}")
 figures.lines(curves, "k, passages read", "% of questions", log=True)
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "stored-rag"]
 said = [
     course(name, part[key])
     for name, key in (
@@ -602,16 +695,17 @@ said = [
     )
 ]
 Markdown(
-    f"{said[0]}. {said[1]}. The intervals above say how little of that this sample can tell."
+    f"{said[0]}. {said[1]}. By the intervals above, a sample of {part['n']} questions cannot confirm differences "
+    "of this size."
 )
 
 # %% [markdown]
 # ## How much should retrieval count?
 #
-# $p(z \mid x)$ is a softmax of the retriever's scores times a scale, the one the encoder was trained
-# with. That scale is the weight of retrieval against generation: at 0 all k passages count alike and
-# only the generator judges them; the larger it is, the more the best passage counts alone. How
-# probable the right answers of the sample are, for the scale times a factor:
+# $p(z \mid x)$ is a softmax of $\alpha\, s(x, z)$; the scale $\alpha$ is the one that the encoder was trained with.
+# It sets the weight of retrieval against generation. At 0 all k passages count alike, and only the generator
+# distinguishes them; the larger the scale, the more the passage ranked first counts alone. The figure
+# multiplies the scale by a factor and shows how probable the right answers of a sample are:
 
 # %% mystnb={"figure": {"caption": "Negative log-likelihood of the right answers of 24 dev questions, one reader for both models, against the factor on the retriever's scale; 1 is the encoder's own.", "alt": "Negative log-likelihood against the factor on the scale for RAG-Sequence and RAG-Token"}}
 factors = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -642,22 +736,22 @@ least = {
     name: min(values, key=values.__getitem__) for name, values in nll.items()
 }
 Markdown(
-    "The right answers are most probable at a factor of "
+    f"For these {len(questions)} questions, of the factors tried, the right answers are most probable with a factor "
+    "of "
     + " and ".join(f"{factor:g} under {name}" for name, factor in least.items())
-    + ", of those tried."
+    + "."
 )
 
 # %% [markdown]
-# The encoder was trained with its scale and without this reader, so nothing but such a curve can say
-# whether the scale fits both. For another retriever it is one number to choose on dev questions: in the
-# code it is the encoder's `score_scale`.
+# The encoder's scale was chosen without this reader, so only such a curve can say whether it suits both. For
+# another retriever it is one number to choose on dev questions, the encoder's `score_scale`.
 #
 # ## Checking claims
 #
-# A target of one token is a class, and there RAG-Sequence and RAG-Token are the same model. The
-# paper checks claims of FEVER so; here claims are made from MiniWiki's own questions: a sentence
-# around an answer is true, the same with another answer of its kind in place is false. A hundred
-# kilobytes of biases and layer norms, trained through the same marginal likelihood, turn the reader
+# A target of one token is a class, and for one token RAG-Sequence and RAG-Token are the same model. The
+# paper checks claims of FEVER in this way. Here claims are made from MiniWiki's own questions: a sentence
+# around an answer is true; the same with another answer of its kind in its place is false. A hundred
+# kilobytes of biases and layer norms, trained by the same marginal likelihood, turn the reader
 # into a checker (`experiments.claims_and_clues_training`):
 
 # %%
@@ -669,16 +763,20 @@ both = ["rag-sequence", "closed-book"]
 checker, blind = methods("claims", task_reader("claims"), retriever, both)
 given_labels, blind_labels = classify(checker, claims), classify(blind, claims)
 for claim, given_label in list(zip(claims, given_labels, strict=True))[:4]:
-    print(f"{given_label:<6} (is {claim.answers[0]})  {claim.text}")
+    print(
+        textwrap.fill(
+            f"{given_label} (is {claim.answers[0]}): {claim.text}", 80
+        )
+    )
 for name, said in (("with passages", given_labels), ("without", blind_labels)):
     right = sum(a == q.answers[0] for a, q in zip(said, claims, strict=True))
     print(f"{name:<14} {right} of {len(claims)} right")
 
 # %% [markdown]
-# On the whole test split, with the interval of each figure. *Evidence* is how often the passage of
+# On the whole test split, each figure with its interval. *Evidence* is how often the passage with the
 # greatest weight is the one that the claim was made from.
 
-# %%
+# %% tags=["hide-input", "stored-tasks"]
 task_rows = json.loads(Path("results/tasks.json").read_text(encoding="utf-8"))
 
 print(
@@ -689,32 +787,30 @@ print(
 pd.DataFrame(table(task_rows, "claims")).T.fillna("")
 
 # %% [markdown]
-# A label is one token, whose end is never in doubt, so the two models say the same. Their evidence need
-# not be the same: RAG-Token counts the end as a token too. The row without passages is the check of the
-# data: if it were far from one half, a claim's words alone would give it away.
+# A label is one token, whose end is never in doubt, so the two models give the same answers. Their evidence
+# could differ, since RAG-Token counts the end as a token; in the table it does not. The row without passages
+# checks the data: if it were far from one half, the words of a claim alone would give its label away.
 #
 # ## Writing questions
 #
-# The paper's Jeopardy task turns question answering round: given a name, write the clue that asks for
-# it. Now the output is a sentence, and the two models differ. Here a name from MiniWiki goes in, BM25
-# finds its passages (an encoder of sentences knows little of a bare name), and a question should
-# come out whose answer the name is. The target is the question of the training set; what is written
-# is judged by what a reader makes of it, the *round trip*: RAG-Sequence is asked the written
-# question, and it counts if its answer is the name and the question does not tell it.
+# The paper's Jeopardy task reverses question answering: given a name, write the clue that asks for
+# it. The output is a sentence, and the two models differ. Here the input is a name from MiniWiki, BM25
+# finds its passages (a sentence encoder knows little of a bare name), and the target is the question of the
+# training set whose answer is the name. What is written is judged by the *round trip*: RAG-Sequence is asked
+# the written question, which counts if its answer is the name and the question does not contain it.
 
-# %%
+# %% tags=["hide-input", "stored-tasks"]
 print(
     "n =",
     next(row["n"] for row in task_rows if row["task"] == "clues"),
-    "dev names, % but for nats",
+    "dev names, % except for nats",
 )
 pd.DataFrame(table(task_rows, "clues")).T.fillna("")
 
 # %% [markdown]
-# *reference* is the round trip of MiniWiki's own questions: what the reader that judges could give at
-# best.
+# *reference* is the round trip of MiniWiki's own questions, which measures the reader that judges.
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "stored-tasks"]
 trips = {
     row["model"]: row
     for row in task_rows
@@ -728,35 +824,36 @@ better, other = sorted(
 apart = better["ci95"][0] > other["ci95"][1]
 called = {"rag-sequence": "RAG-Sequence", "rag-token": "RAG-Token"}
 Markdown(
-    f"By the round trip {called[better['model']]} comes out higher, {cut_off(better['value'])} % "
-    f"against {cut_off(other['value'])} %, and the intervals {'are apart' if apart else 'overlap'}."
+    f"By the round trip, {called[better['model']]} has {cut_off(better['value'])} % and "
+    f"{called[other['model']]} {cut_off(other['value'])} %; the intervals "
+    f"{'do not overlap' if apart else 'overlap'}."
 )
 
 # %% [markdown]
-# In the paper RAG-Token writes the better Jeopardy questions (section 4.3), and the reason is the one that
-# costs it answers: a clue may take its parts from several passages, and a model that may change the
-# passage at every token need not find one of them that says it all. Without passages the writer knows
-# no more than the name, and often says it. The reader of clues is trained by
+# In the paper RAG-Token writes the better Jeopardy questions (section 4.3). The reason is the property that
+# costs it answers: the parts of a clue may come from several passages, and a model that may change the
+# passage at every token does not need one passage that supports the whole clue. Without passages the writer
+# knows only the name, and often writes it. The reader of clues is trained by
 # `python -m book.experiments.claims_and_clues_training clues DIR rag-token layers`; it is as large as
 # the shared reader and not shipped.
 #
 # ## What the paper had
 #
-# Exact match on the open-domain test sets and, on Natural Questions' dev set, what a trained question
-# tower is worth ({cite:t}`lewis2020rag`, tables 1 and 6; generator BART-large, 21 million passages):
+# Exact match on the open-domain test sets and, on Natural Questions' dev set, the contribution of a trained
+# question tower ({cite:t}`lewis2020rag`, tables 1 and 6; generator BART-large, 21 million passages):
 #
 # | | NQ | TriviaQA | WebQ | CuratedTrec | NQ dev: BM25 | frozen | trained |
 # |---|---|---|---|---|---|---|---|
 # | RAG-Token | 44.1 | 55.2 | 45.5 | 50.0 | 29.7 | 37.8 | 43.5 |
 # | RAG-Sequence | 44.5 | 56.8 | 45.2 | 52.2 | 31.8 | 41.2 | 44.0 |
 #
-# Here, on MiniWiki's test questions, twice: with the weights that all methods share, so that nothing
-# differs but where the sum stands, and with each model's own training. *contains* is the lenient score,
-# a gold answer within the answer; *evidence* how often the heaviest passage is the gold one, by each
-# model's own measure; *left out* how often leaving out the gold passage costs the answer most, which is
-# one measure for both.
+# Below are both models on MiniWiki's test questions, twice: with the weights that all methods share, so that
+# they differ only in where the sum is, and with each model's own training. *contains* is the lenient score,
+# a gold answer within the answer; *evidence* is how often the passage with the greatest weight is the gold one,
+# by each model's own measure; *left out* is how often leaving out the gold passage costs the answer most, the
+# same measure for both.
 
-# %%
+# %% tags=["hide-input", "stored-results", "stored-same-weights"]
 rows = {}
 for kind, results in (
     ("same weights", same_weights),
@@ -779,7 +876,7 @@ print(
 )
 pd.DataFrame(rows).T
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "stored-results", "stored-same-weights"]
 pair = "rag-sequence", "rag-token"
 Markdown(
     f"With the same weights: {in_words(same_weights, *pair)} "
@@ -787,33 +884,34 @@ Markdown(
 )
 
 # %% [markdown]
-# One training can be lucky: this is one seed. The absolute figures cannot be compared with the paper's: other questions, another index, a generator of
-# a fraction of the size. The order can. In the paper it is a matter of 2.2 points at most, and falls
-# either way from one data set to the next. What a trained question tower brings is another thing: the
-# paper's was a DPR of one data set, and gained 2.8 and 5.7 points; the embedded encoder has seen a
-# billion pairs of texts, and the table further up says what so short a training can still teach it.
+# These are results of one training seed; {doc}`chapter 7 <07-side-by-side>` has several. The absolute figures
+# cannot be compared with the paper's, since questions and index are others and the generator is a fraction of
+# the size. The difference between the two models can: in the paper it is 2.2 points at most, and its sign
+# changes from one data set to the next. The trained question tower is another matter. The paper's was a DPR
+# encoder of one data set, and training it gained 2.8 and 5.7 points; the embedded encoder has seen a billion
+# pairs of texts, and the table in "How both are trained" shows what so short a training adds to it.
 #
-# A well-known implementation, in `transformers`, agrees with the definition on the main path, and
-# tests hold this one equal to it there: losses, answers, order. At some edges it does not. Its
-# RAG-Sequence drops the prior for targets of one token, attends to padding while it generates, and
-# runs the encoder again for every candidate; its number of passages cannot be changed when it
-# generates. `python benchmarks/rag.py` runs both on one random checkpoint of BART-base's shape.
+# The well-known implementation in `transformers` agrees with the definition on the main path, and tests check
+# that this one gives the same losses, answers and order there. At some edges it does not agree. Its
+# RAG-Sequence drops the prior for targets of one token, attends to padding during generation, and
+# runs the encoder again for every candidate; its number of passages cannot be changed at generation.
+# `python benchmarks/rag.py` runs both on one random checkpoint of BART-base's shape.
 #
 # ## RAG against REALM
 #
-# Both sum over a latent passage, and both retrievers learn by posterior minus prior. They differ in
-# three things.
+# Both sum over a latent passage, and both retrievers learn from posterior minus prior. They differ in
+# three ways.
 #
-# *What reads.* REALM's $p(y \mid x, z)$ is shared out among the spans of $z$, RAG's among all strings.
-# An answer that no passage holds has the probability zero in REALM ({doc}`07-side-by-side` counts such
-# questions) and some in RAG, which may also write what no passage says.
+# *The reader.* REALM's $p(y \mid x, z)$ is a distribution over the spans of $z$, RAG's over all strings.
+# An answer that no passage contains has probability zero in REALM ({doc}`07-side-by-side` counts such
+# questions) and a positive one in RAG, which may also write what no passage says.
 #
-# *What is trained, and when.* {doc}`REALM <04-realm>` learns from the corpus itself before any question is asked,
-# moves the passages' vectors too, and so has to make its index anew while it trains. RAG starts from a
-# retriever and a generator that others trained, needs nothing but questions with answers, and moves the
-# question's side only: its index never grows old.
+# *What is trained, and when.* {doc}`REALM <04-realm>` learns from the corpus before any question is asked.
+# It also changes the passages' vectors, so it has to rebuild its index during training. RAG starts from a
+# trained retriever and a trained generator, needs only questions with answers, and changes only the question
+# tower: its index never becomes stale.
 #
-# *Where the sum is.* REALM's has the whole answer inside, or, in the released code, single masked
+# *Where the sum is.* REALM's sum has the whole answer inside or, in the released code, single masked
 # tokens; RAG offers both forms as two models.
 #
 # ## What to remember
@@ -821,56 +919,156 @@ Markdown(
 # RAG-Sequence and RAG-Token differ in one place: the sum over passages is outside the product over
 # tokens, or inside it. RAG-Sequence remembers which passages have explained the answer so far, and its
 # posterior is Bayes' rule; RAG-Token starts each token from the prior again, so that it can combine
-# passages, and passages that know nothing of the answer take part at every token. With one passage the
-# two are the same model, and so they are for targets of a single token. Both train generator and
-# question encoder by the marginal likelihood, whose gradient to a score is posterior minus prior. How
+# passages, and passages that know nothing of the answer take part at every token. With one passage, or for
+# targets of a single token, the two are the same model. Both train generator and
+# question encoder by the marginal likelihood, whose gradient with respect to a score is posterior minus prior,
+# for RAG-Token summed over the tokens. How
 # hypotheses of different lengths are compared while decoding changes how often answers are cut short.
 #
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-rag-order
-# Which of the two models can give a higher probability to the same answer than its best passage
-# does? Which can never?
+# ```{exercise} The sum outside
+# :label: ex-rag-sequence-log-prob
+# Write RAG-Sequence's log-likelihood [B] from `token_log_probs`, the $\log p(y_t \mid x, z, y_{<t})$ [B, n, T],
+# `doc_log_probs`, the $\log p(z \mid x)$ [B, n], and `mask` [B, T], which is 1 on the answer's tokens and 0
+# on padding.
 # ```
+
+# %%
+from exercises import rag as check
+
+
+def my_sequence_log_prob(token_log_probs, doc_log_probs, mask):
+    raise NotImplementedError
+
+
+check.sequence_log_prob(my_sequence_log_prob)
+
+# %% [markdown]
+# <!-- solution: ex-rag-sequence-log-prob -->
+# <details>
+# <summary>Solution</summary>
 #
-# ```{solution} ex-rag-order
-# :class: dropdown
+# Sum the log-probabilities of each passage over the answer's own tokens, add its log-prior once, and take
+# the log-sum-exp over the passages. It is written out in `book/solutions/05-rag.py`.
+#
+# </details>
+#
+# ```{exercise} The sum inside
+# :label: ex-rag-token-log-prob
+# Write RAG-Token's log-likelihood [B], with the same arguments.
+# ```
+
+
+# %%
+def my_token_log_prob(token_log_probs, doc_log_probs, mask):
+    raise NotImplementedError
+
+
+check.token_log_prob(my_token_log_prob)
+
+# %% [markdown]
+# <!-- solution: ex-rag-token-log-prob -->
+# <details>
+# <summary>Solution</summary>
+#
+# The log-prior is added at every token, and the log-sum-exp over the passages comes before the sum over the
+# tokens. It is written out in `book/solutions/05-rag.py`.
+#
+# </details>
+#
+# ```{exercise} What RAG-Sequence remembers
+# :label: ex-rag-running
+# Write the weights $p(z \mid x, y_{<t})$ of equation {eq}`next-word` for every t, [B, n, T], from
+# `token_log_probs` [B, n, T] and `doc_log_probs` [B, n]. Check with them that RAG-Sequence's likelihood is the
+# product over t of the weighted sums.
+# ```
+
+
+# %%
+def my_weights(token_log_probs, doc_log_probs):
+    raise NotImplementedError
+
+
+check.running_weights(my_weights)
+
+# %% [markdown]
+# <!-- solution: ex-rag-running -->
+# <details>
+# <summary>Solution</summary>
+#
+# The weights before token t contain the tokens *before* t: a cumulative sum that is shifted by one, so that
+# the weights before the first token are the prior. It is written out in `book/solutions/05-rag.py`.
+#
+# </details>
+#
+# ```{exercise} The bound
+# :label: ex-rag-elbo
+# Write the ELBO [B] of equation {eq}`elbo` from `q` [B, n], `doc_log_probs` [B, n] and `answer_log_probs` [B, n].
+# A passage with $q(z) = 0$ contributes nothing.
+# ```
+
+
+# %%
+def my_elbo(q, doc_log_probs, answer_log_probs):
+    raise NotImplementedError
+
+
+check.elbo(my_elbo)
+
+# %% [markdown]
+# <!-- solution: ex-rag-elbo -->
+# <details>
+# <summary>Solution</summary>
+#
+# The expectation under q of the log-joint minus log q; where q is 0, `torch.where` puts 0 in place of nan.
+# It is written out in `book/solutions/05-rag.py`.
+#
+# </details>
+#
+# <!-- exercise: ex-rag-order -->
+# **Exercise.** Which of the two models can give an answer a higher probability than its best passage
+# does? Which cannot?
+#
+# <details>
+# <summary>Solution</summary>
+#
 # RAG-Token can, as the toy shows. RAG-Sequence is an average over passages of the answer's
 # probability, and an average is never above its largest term.
-# ```
 #
-# ```{exercise}
-# :label: ex-rag-forgets
-# Both models are given the same first token, which one passage alone could have written. How much
-# weight has this passage at the second token, under each?
-# ```
+# </details>
 #
-# ```{solution} ex-rag-forgets
-# :class: dropdown
-# Under RAG-Sequence nearly all: the weights are $p(z \mid x, y_{<t})$, and the others gave the first token
-# next to nothing. Under RAG-Token its prior, as before: $z_2$ is drawn anew.
-# ```
+# <!-- exercise: ex-rag-forgets -->
+# **Exercise.** Both models are given the same first token, which only one passage makes probable. How much
+# weight does this passage have at the second token, under each?
 #
-# ```{exercise}
-# :label: ex-rag-length
-# Why does thorough decoding score every candidate under *every* passage?
-# ```
+# <details>
+# <summary>Solution</summary>
 #
-# ```{solution} ex-rag-length
-# :class: dropdown
-# A candidate that one passage's beam did not propose may still have some probability under it, and
-# the sum over passages counts it. Leaving it out is the fast approximation.
-# ```
+# Under RAG-Sequence nearly all: the weights are $p(z \mid x, y_{<t})$, and the other passages gave the first
+# token almost no probability. Under RAG-Token its prior, as before: $z_2$ is drawn anew.
 #
-# ```{exercise}
-# :label: ex-rag-gradient
-# A passage has the prior 0.2 and the posterior 0. What happens to its score in training, and what
-# happens to a passage of prior 0.999 and posterior 0.999?
-# ```
+# </details>
 #
-# ```{solution} ex-rag-gradient
-# :class: dropdown
-# The first one's score falls with a gradient of -0.2. The second one's hardly moves: where the
-# retriever is right and sure of it there is nothing left to learn.
-# ```
+# <!-- exercise: ex-rag-length -->
+# **Exercise.** Why does thorough decoding score every candidate under *every* passage?
+#
+# <details>
+# <summary>Solution</summary>
+#
+# A candidate that one passage's beam did not propose may still have some probability under this passage, and
+# the sum over passages includes it. Leaving it out is the fast approximation.
+#
+# </details>
+#
+# <!-- exercise: ex-rag-gradient -->
+# **Exercise.** A passage has the prior 0.2 and the posterior 0. What happens to its score in training, and what
+# happens to that of a passage with prior 0.999 and posterior 0.999?
+#
+# <details>
+# <summary>Solution</summary>
+#
+# The first one's score falls: its gradient is -0.2. The second one's does not change: where the
+# retriever is right and certain of it, there is nothing left to learn.
+#
+# </details>

@@ -46,7 +46,11 @@ def _answer_log_probs(token_log_probs: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask.bool()[:, None, :], token_log_probs, 0.0).sum(-1)
 
 
-def sequence_log_prob(token_log_probs: Tensor, doc_log_probs: Tensor, mask: Tensor) -> Tensor:
+def sequence_log_prob(
+    token_log_probs: Tensor,
+    doc_log_probs: Tensor,
+    mask: Tensor,
+) -> Tensor:
     r"""log p_Sequence(y | x): the sum over passages stands outside the product over tokens.
 
     Each passage's prior is counted once, however many tokens the target has.
@@ -61,15 +65,21 @@ def sequence_log_prob(token_log_probs: Tensor, doc_log_probs: Tensor, mask: Tens
     -------
     [B], nats; 0 for a target without tokens.
     """
-    return torch.logsumexp(doc_log_probs + _answer_log_probs(token_log_probs, mask), dim=-1)
+    given = _answer_log_probs(token_log_probs, mask)  # [B, n_docs]
+    return torch.logsumexp(doc_log_probs + given, dim=-1)
 
 
-def token_log_prob(token_log_probs: Tensor, doc_log_probs: Tensor, mask: Tensor) -> Tensor:
+def token_log_prob(
+    token_log_probs: Tensor,
+    doc_log_probs: Tensor,
+    mask: Tensor,
+) -> Tensor:
     r"""log p_Token(y | x): the sum over passages stands inside the product, at every token.
 
     Parameters and result as in `sequence_log_prob`.
     """
-    own = torch.where(mask.bool()[:, None, :], token_log_probs, 0.0)  # no gradient into padding
+    # The padding is replaced before the sum, so that no gradient flows into it.
+    own = torch.where(mask.bool()[:, None, :], token_log_probs, 0.0)
     marginal = torch.logsumexp(doc_log_probs[:, :, None] + own, dim=1)  # [B, T]
     return torch.where(mask.bool(), marginal, 0.0).sum(-1)
 

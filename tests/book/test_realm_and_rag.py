@@ -1,0 +1,188 @@
+"""What chapters 4 and 5 say by hand, captions included, beside the stored results behind it."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import jupytext
+import pytest
+
+BOOK = Path(__file__).parents[2] / "book"
+
+
+def stored(name):
+    return json.loads((BOOK / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def cells(chapter):
+    (path,) = BOOK.glob(f"{chapter:02d}-*.py")
+    return jupytext.read(path).cells
+
+
+def said(chapter):
+    """The chapter's Markdown and its captions, on one line."""
+    texts = [
+        cell.source
+        if cell.cell_type == "markdown"
+        else cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "")
+        for cell in cells(chapter)
+    ]
+    return " ".join(" ".join(texts).split())
+
+
+def course(run, figure):
+    return [row[figure] for row in stored("realm")[run]["log"] if figure in row]
+
+
+def test_the_utility_rises_above_two_nats_with_a_refreshed_index_only():
+    assert "Each point is the mean of 400 masked sentences, 8 at each of 50 steps." in said(4)
+    assert "above 2 nats with the refreshed index and within 1 nat of the null" in said(4)
+    for run in ("refreshed", "stale", "random"):
+        part = stored("realm")[run]
+        assert part["recipe"]["batch"] == 8
+        assert {b["step"] - a["step"] for a, b in pairwise(part["log"])} == {50}
+    assert course("refreshed", "utility")[-1] > 2
+    assert max(abs(course(run, "utility")[-1]) for run in ("stale", "random")) < 1
+
+
+def test_recall_rises_in_all_three_runs_on_the_755_dev_questions():
+    assert "Recall@5 on 755 dev questions over pre-training: it rises in all three runs." in said(4)
+    for run in ("refreshed", "stale", "random"):
+        recalls = [row["recall@5"] for row in stored("realm")[run]["refresh"]]
+        assert recalls[-1] > recalls[0]
+        assert all(abs(755 * one - round(755 * one)) < 1e-6 for one in recalls)
+    assert len(stored("realm")["stale"]["refresh"]) == 2
+
+
+def test_the_overlap_is_lowest_at_step_100_and_nearly_whole_at_the_end():
+    assert "It is lowest at step 100; the last refreshes change almost nothing." in said(4)
+    rows = [row for row in stored("realm")["refreshed"]["refresh"] if "overlap" in row]
+    assert min(rows, key=lambda row: row["overlap"])["step"] == 100
+    assert min(row["overlap"] for row in rows[-2:]) > 0.98
+
+
+def test_the_null_document_loses_what_passages_with_the_span_gain():
+    assert "the null document loses its share, and the posterior on passages" in said(4)
+    for figure, sign in (("null_prior", -1), ("null_posterior", -1), ("holder_posterior", 1)):
+        first, *_, last = course("refreshed", figure)
+        assert sign * (last - first) > 0.1
+
+
+def test_refreshing_wins_and_every_run_beats_its_start_in_the_paper_and_here():
+    (cell,) = [c for c in cells(4) if "In the paper and here" in c.source]
+    assert "the refreshed run is ahead of both others, and all three of the start" in cell.source
+    realm = stored("realm")
+    assert all(test["ci95"][0] > 0 for test in realm["differences"].values())
+    runs = ("refreshed", "stale", "random")
+    assert all(realm[run]["gain"]["5"]["ci95"][0] > 0 for run in runs)
+
+
+@pytest.mark.parametrize("kind", ["same weights", "own training"])
+def test_without_shares_the_mixture_is_cut_short_more_often(kind):
+    assert "RAG-Token stops within the right answer more often than RAG-Sequence" in said(5)
+    cut = {
+        name: part["held, without shares"]["cut"] for name, part in stored("stops")[kind].items()
+    }
+    assert cut["rag-token"]["mean"] > cut["rag-sequence"]["mean"]
+
+
+def test_own_words_cut_fewer_answers_in_the_sample_and_the_intervals_overlap():
+    assert "How many answers of 120 are cut short" in said(5)
+    assert "(third row) than in the two rows above, but the intervals overlap" in said(5)
+    assert stored("stops")["n"] == 120
+    ways = stored("stops")["same weights"]["rag-token"]
+    *above, third = (ways[way]["cut"] for way in ("held, without shares", "held, one rule", "held"))
+    for row in above:
+        assert third["mean"] < row["mean"]
+        assert third["ci95"][1] > row["ci95"][0]
+
+
+def test_a_rule_for_short_answers_acts_on_the_mixture():
+    assert "had more effect on RAG-Token in the sample above" in said(5)
+    effect = {
+        name: ways["held, without shares"]["cut"]["mean"] - ways["held"]["cut"]["mean"]
+        for name, ways in stored("stops")["same weights"].items()
+    }
+    assert max(effect, key=effect.__getitem__) == "rag-token"
+
+
+def test_passages_without_the_answer_end_it_early():
+    assert "and it often gives the end a high probability." in said(5)
+    for kind in ("same weights", "own training"):
+        part = stored("stops")[f"end tokens, {kind}"]
+        assert part["others"]["end"] > 5 * part["holds"]["end"]
+        assert part["others"]["end"] > 10 * part["others"]["next"]
+
+
+def test_with_more_passages_recall_rises_and_exact_match_soon_stays():
+    text = said(5)
+    assert "both models on 100 dev questions against the number of passages" in text
+    assert "Recall rises up to 20 passages; exact match rises from one passage to two" in text
+    assert "and then changes by at most two points" in text
+    dev = stored("rag")["dev"]
+    assert dev["n"] == 100
+    recall = [value["mean"] for _, value in sorted(dev["recall"].items(), key=lambda e: int(e[0]))]
+    assert recall == sorted(recall)
+    assert len(set(recall)) == len(recall) == 5
+    for name in ("rag-sequence", "rag-token"):
+        em = {int(k): value["mean"] for k, value in dev[name].items()}
+        assert em[2] > em[1]
+        later = [em[k] for k in em if k >= 2]
+        assert max(later) - min(later) <= 0.02 + 1e-9
+
+
+def test_claims_have_the_same_answers_and_evidence_under_both_models():
+    assert "the two models give the same answers" in said(5)
+    assert "RAG-Token counts the end as a token; in the table it does not." in said(5)
+    rows = [row for row in stored("tasks") if row["task"] == "claims"]
+    for metric in {row["metric"] for row in rows}:
+        for k in (1, 5):
+            values = {
+                row["model"]: row["value"]
+                for row in rows
+                if (row["metric"], row["k"]) == (metric, k) and row["model"] != "closed-book"
+            }
+            assert len(values) == 2
+            assert f"{values['rag-sequence']:.3f}" == f"{values['rag-token']:.3f}"
+
+
+def test_the_papers_gains_and_greatest_difference():
+    """From the two rows of the table in the chapter."""
+    text = said(5)
+    rows = {
+        name: [float(one) for one in line.split("|")[2:9]]
+        for name in ("RAG-Token", "RAG-Sequence")
+        for line in "\n".join(cell.source for cell in cells(5)).splitlines()
+        if line.startswith(f"| {name} |")
+    }
+    apart = [b - a for a, b in zip(*(row[:4] for row in rows.values()), strict=True)]
+    assert f"it is {max(map(abs, apart)):.1f} points at most" in text
+    assert min(apart) < 0 < max(apart)
+    gains = sorted(row[6] - row[5] for row in rows.values())
+    assert f"gained {gains[0]:.1f} and {gains[1]:.1f} points" in text
+
+
+@pytest.mark.parametrize("chapter", [4, 5])
+def test_what_comes_from_a_file_is_marked_and_at_least_half_is_computed_on_the_page(chapter):
+    marked, unmarked = 0, 0
+    names = ("measured", "stops", "own_training", "same_weights", "task_rows", "trainings", "joint")
+    for cell in cells(chapter):
+        if cell.cell_type != "code" or ("results/" in cell.source and "import" in cell.source):
+            continue
+        tags = cell.metadata.get("tags", [])
+        stems = [tag.removeprefix("stored-") for tag in tags if tag.startswith("stored-")]
+        assert all((BOOK / "results" / f"{stem}.json").exists() for stem in stems)
+        reads = any(f"{name}[" in cell.source or f"{name}," in cell.source for name in names)
+        assert bool(stems) or not reads, cell.source
+        marked += bool(stems)
+        unmarked += not stems
+    assert unmarked >= marked
+
+
+def test_there_are_as_many_exercises_of_code_as_of_words():
+    for chapter in (4, 5):
+        source = "\n".join(cell.source for cell in cells(chapter))
+        exercises = source.count("```{exercise}")
+        code = source.count("raise NotImplementedError")
+        assert exercises >= 6
+        assert 2 * code >= exercises
