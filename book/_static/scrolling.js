@@ -34,6 +34,8 @@
         element.addEventListener("scroll", look, { passive: true });
         const sizes = new ResizeObserver(look);
         for (const each of [element, ...element.children]) sizes.observe(each);
+        addEventListener("load", look);
+        look();
       }
     }
   }

@@ -23,14 +23,15 @@ def island(numbers: Any) -> str:
 
 
 def add(_app: Any, _name: str, source: list[str]) -> None:
-    """Put the numbers behind the pictures of a notebook."""
+    """Put the numbers behind the pictures of a notebook, as HTML."""
     if MIME not in source[0]:
         return
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
         outputs = cell.get("outputs", [])
+        # Taken out, for Sphinx would warn of a type that it does not know.
         cell_numbers = [
-            output["data"][MIME]
+            output["data"].pop(MIME)
             for output in outputs
             if MIME in output.get("data", {})
         ]
