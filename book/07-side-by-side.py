@@ -55,11 +55,6 @@ def recall(results: dict[str, Any], name: str) -> str:
     return "–" if found is None else cut_off(found)
 
 
-def lowered(sentence: str) -> str:
-    """A sentence that goes on after a comma."""
-    return sentence[0].lower() + sentence[1:]
-
-
 own, same = stored("results"), stored("same-weights")
 real, real_same = stored("nq"), stored("nq-same-weights")
 trained, sweep = stored("trained"), stored("sweep")
@@ -84,11 +79,11 @@ Markdown(
     "\n".join(
         [
             "Three results, written from the stored paired tests:\n",
-            f"1. **The same weights.** {order(same)}",
-            f"2. **Each method's own training.** {order(own)}",
-            f"3. **Other seeds, other questions.** Over {trained['seeds']} seeds of that training "
-            f"(n = {trained['n']}), {lowered(order(papers.of_seeds(trained)))} On real questions of "
-            f"Natural Questions (n = {real['questions']['n']}, own training), {lowered(order(real))}",
+            f"1. **The same weights.** {papers.in_steps(same)}",
+            f"2. **Each method's own training.** {papers.in_steps(own)}",
+            f"3. **Other seeds, other questions.** Over {trained['seeds']} seeds of that training (n = "
+            f"{trained['n']}): {papers.in_steps(papers.of_seeds(trained))} On real questions of "
+            f"Natural Questions (n = {real['questions']['n']}, own training): {papers.in_steps(real)}",
         ]
     )
 )
@@ -133,15 +128,16 @@ by_hand = {
     "RAG-Sequence": (prior * token.prod(1)).sum(),  # 0.6*0.09 + 0.4*0.16
     "REALM": (prior * torch.tensor([0.09, 0.16])).sum(),  # span shares
     "RAG-Token": (prior[:, None] * token).sum(0).prod(),  # 0.62 * 0.38
-    "kNN-LM": (0.75 * model + 0.25 * (prior @ token)).prod(),  # lambda = 0.25
+    "kNN-LM": (0.75 * model + 0.25 * (prior @ token)).prod(),
 }
-print({name: round(float(p), 4) for name, p in by_hand.items()})
+for name, p in by_hand.items():
+    print(f"{name:<13} {p:.4f}")
 
 # %% [markdown]
 # RAG-Token gives this answer about twice the probability, because it may change passages between tokens. That
 # is an advantage if the answer really has two halves, and a fault if nobody ever said the whole. The memory's
 # vote in kNN-LM comes from stored tokens rather than passages read for the question; here it is set to the
-# same mixture. In FiD and in-context retrieval there is no formula to work out: one network reads all
+# same mixture, with $\lambda = 0.25$. In FiD and in-context retrieval there is no formula to work out: one network reads all
 # passages and returns $p(y_t \mid x, z_1, \dots, z_k, y_{<t})$. The package's functions on the same numbers:
 
 # %%
@@ -149,11 +145,10 @@ for function in (rag.sequence_log_prob, rag.token_log_prob):
     source = inspect.getsource(function)
     print(source[: source.index('r"""')].rstrip(), source.split('"""')[-1])
 
-doc, tokens = (
-    prior.log()[None],
-    token.log()[None],
-)  # [B, n_docs], [B, n_docs, T]
+doc = prior.log()[None]  # [B, n_docs]
+tokens = token.log()[None]  # [B, n_docs, T]
 mask = torch.ones(1, 2)  # [B, T]
+print([tuple(each.shape) for each in (doc, tokens, mask)])
 spans = torch.tensor([[0.09, 0.16]]).log()  # [B, n_docs]
 ours = {
     "RAG-Sequence": rag.sequence_log_prob(tokens, doc, mask),
@@ -738,7 +733,9 @@ Comparison(real_same, [])
 Comparison(real, [])
 
 # %% tags=["remove-input", "stored-nq-same-weights", "stored-nq"]
-Markdown(papers.bullets([f"(a) {order(real_same)}", f"(b) {order(real)}"]))
+Markdown(
+    papers.bullets([f"(a) {order(real_same)}", f"(b) {papers.in_steps(real)}"])
+)
 
 # %% [markdown]
 # ### Is the order another one?

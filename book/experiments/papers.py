@@ -21,6 +21,7 @@ from ragbook.evaluation.statistics import (
     paired_test,
 )
 from ragbook.evaluation.tables import BASELINE
+from ragbook.evaluation.words import in_groups, order
 
 from .report import in_points, points, relative
 
@@ -284,6 +285,37 @@ def in_pairs(results: Results, names: Sequence[str] = FOUR) -> dict[str, str]:
         found = points({"difference": difference, "ci95": ci95})
         out[f"{called(a)} - {called(b)}"] = f"{found}{star}"
     return out
+
+
+def in_steps(results: Results) -> str:
+    """The methods from best to worst by exact match, group after group; which steps and which
+    differences within a group are beyond chance."""
+    groups = in_groups(results)
+    if len(groups) == 1:
+        return order(results)
+    first, *rest = [
+        listed([called(name) for name in group]) for group in groups
+    ]
+    comes = "comes" if len(groups[0]) == 1 else "come"
+    if len(rest) == 1:
+        said = f"{first} {comes} before {rest[0]}. The step is beyond chance"
+    else:
+        *middle, last = rest
+        then = "".join(f", then {group}" for group in middle)
+        said = f"{first} {comes} first{then}, and last {last}. Every step is beyond chance"
+    if all(len(group) == 1 for group in groups):
+        return capital(f"{said}.")
+    within = [
+        f"{called(a)} ahead of {called(b)}"
+        for group in groups
+        for a, b in combinations(group, 2)
+        if direction(results, a, b)
+    ]
+    inside = "no difference is"
+    if within:
+        ones = "difference is" if len(within) == 1 else "differences are"
+        inside = f"the only such {ones} {listed(within)}"
+    return capital(f"{said}; within a group, {inside}.")
 
 
 def _joint_training(realm: Mapping[str, Any]) -> list[str]:

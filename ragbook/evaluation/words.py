@@ -89,14 +89,7 @@ def order(results: Results, metric: str = "em") -> str:
     if len(names) == 1:
         score = cut_off(methods[names[0]][metric])
         return capital(_ALONE[metric].format(a=called(names[0]), x=score) + ".")
-    ahead = {
-        pair for pair in combinations(names, 2) if _p(results, *pair, metric=metric) < ALPHA
-    }  # the better one first
-    groups = [[names[0]]]
-    for at, name in enumerate(names[1:], 1):
-        if all((better, worse) in ahead for better in names[:at] for worse in names[at:]):
-            groups.append([])
-        groups[-1].append(name)
+    ahead, groups = _ahead(results, names, metric), in_groups(results, metric)
     by = f"by {_BY[metric]}"
     if len(groups) == 1:
         every = listed([called(name) for name in names])
@@ -116,6 +109,20 @@ def order(results: Results, metric: str = "em") -> str:
     raise AssertionError("there is a last group")
 
 
+def in_groups(results: Results, metric: str = "em") -> list[list[str]]:
+    """The methods' names from best to worst, in groups: a new one begins where every method before
+    is significantly ahead of all that follow. Parameters and errors as in `in_words`."""
+    methods = results["methods"]
+    names = sorted(methods, key=lambda name: -methods[name][metric])
+    ahead = _ahead(results, names, metric)
+    groups = [[names[0]]]
+    for at, name in enumerate(names[1:], 1):
+        if all((better, worse) in ahead for better in names[:at] for worse in names[at:]):
+            groups.append([])
+        groups[-1].append(name)
+    return groups
+
+
 def check_claim(results: Results, claim: str, metric: str = "em") -> None:
     """Hold a claim that somebody wrote against the stored test: `"fid > rag-token"`, the first is
     significantly ahead, or `"fid ~ realm"`, the difference could be chance.
@@ -133,6 +140,11 @@ def check_claim(results: Results, claim: str, metric: str = "em") -> None:
     first = results["methods"][a][metric] > results["methods"][b][metric]
     if differ != (relation == ">") or (differ and not first):
         raise ValueError(f"{claim!r} is not what was measured: {in_words(results, a, b, metric)}")
+
+
+def _ahead(results: Results, names: Sequence[str], metric: str) -> set[tuple[str, str]]:
+    """The pairs of which the tests put one ahead, the better one first, as `names` are sorted."""
+    return {pair for pair in combinations(names, 2) if _p(results, *pair, metric=metric) < ALPHA}
 
 
 def _p(results: Results, a: str, b: str, metric: str) -> float:

@@ -6,7 +6,7 @@ import pytest
 
 from ragbook.errors import InputError
 from ragbook.evaluation.names import capital
-from ragbook.evaluation.words import check_claim, in_words, order
+from ragbook.evaluation.words import check_claim, in_groups, in_words, order
 
 
 def results(scores, p=None, metric="em", bounds=0.02):
@@ -179,3 +179,13 @@ def test_a_claim_is_held_against_the_test():
 def test_a_sentence_begins_with_a_capital_but_not_kNN():
     assert capital("the end") == "The end"
     assert capital("kNN-LM ends") == "kNN-LM ends"
+
+
+def test_a_group_begins_where_all_before_are_ahead_of_all_that_follow():
+    """fid and realm could be alike, and so could realm and rag-token: the three are one group."""
+    assert in_groups(FOUR) == [["fid", "realm"], ["rag-token"], ["closed-book"]]
+    chained = results(
+        {"fid": 0.5, "realm": 0.4, "rag-token": 0.3, "closed-book": 0.1},
+        {("fid", "realm"): 0.5, ("realm", "rag-token"): 0.5},
+    )
+    assert in_groups(chained) == [["fid", "realm", "rag-token"], ["closed-book"]]

@@ -70,6 +70,22 @@ def test_all_pairs_are_listed_with_a_star_for_what_is_beyond_chance():
     ]  # fmt: skip
 
 
+def test_methods_in_steps_of_which_each_is_beyond_chance():
+    assert papers.in_steps(HERE) == (
+        "FiD comes first, then REALM, then RAG-Sequence and RAG-Token, and last the closed book. "
+        "Every step is beyond chance; within a group, no difference is."
+    )
+    assert papers.in_steps(THERE) == (
+        "REALM, RAG-Sequence and RAG-Token come before FiD. The step is beyond chance; within a "
+        "group, the only such difference is RAG-Sequence ahead of RAG-Token."
+    )
+    assert papers.in_steps(results({"fid": 0.5, "realm": 0.4, "rag-token": 0.3})) == (
+        "FiD comes first, then REALM, and last RAG-Token. Every step is beyond chance."
+    )
+    alike = results({"fid": 0.5, "realm": 0.4}, [("fid", "realm")])
+    assert papers.in_steps(alike) == "This sample can't tell FiD and REALM apart by exact match."
+
+
 def test_a_missing_test_is_said():
     with pytest.raises(InputError, match="'fid' and 'knn-lm'"):
         papers.ahead(HERE, "fid", "knn-lm")
