@@ -12,10 +12,12 @@ def main() -> int:
     try:
         from ragbook.cli import main
         from ragbook.cli.interrupts import run
+        from ragbook.cli.lean import keep_lean
     except KeyboardInterrupt:  # of who calls this function without those preparations
         if sys.stderr is not None:
             sys.stderr.write("ragbook: interrupted\n")
         return 130
+    keep_lean(sys.argv[1:])
     return run(main)
 
 

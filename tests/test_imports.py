@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ragbook.cli.lean import keep_lean
+
 PACKAGE = Path(__file__).resolve().parents[1] / "ragbook"
 ROOMS = (
     "errors", "version", "printable", "machine", "files", "manifests", "corpus", "models", "index",
@@ -83,7 +85,7 @@ def test_every_module_has_its_room():
 @pytest.mark.parametrize(
     "code",
     [
-        "import ragbook",
+        "import ragbook, ragbook.models",
         "from ragbook.cli import main; assert main(['--help']) == 0",
         "from ragbook.cli import main; assert main(['compare', '--help']) == 0",
         "from ragbook.corpus import load_questions; load_questions('miniwiki')",
@@ -93,6 +95,38 @@ def test_nothing_heavy_is_imported_early(code):
     report = f"{code}\nimport sys; print('HEAVY', *(m for m in {HEAVY!r} if m in sys.modules))"
     run = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "HEAVY"
+
+
+def test_a_command_that_answers_does_without_the_compiler_until_it_is_used():
+    """And answers as ever; Accelerate, SciPy and SymPy are installed here."""
+    code = """
+import sys
+from ragbook.cli.lean import keep_lean
+keep_lean(["ask", "Which?"])
+from ragbook.models import load_encoder
+vectors = load_encoder().encode_queries(["Which river flows through Lisbon?"])
+print(vectors.tobytes().hex())
+print(sorted({"accelerate", "scipy", "sympy", "torch.distributed.tensor"} & sys.modules.keys()))
+import torch
+before = torch._dynamo
+print(before is torch._dynamo.config, torch._dynamo.config.__name__, torch._dynamo is before)
+print("sympy" in sys.modules, sys.modules["torch._dynamo"].config is torch._dynamo.config)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    vectors, absent, first, second = run.stdout.splitlines()
+    from ragbook.models import load_encoder
+
+    expected = load_encoder().encode_queries(["Which river flows through Lisbon?"])
+    assert bytes.fromhex(vectors) == expected.tobytes()
+    assert (absent, first) == ("[]", "False torch._dynamo.config False")
+    assert second == "True True"
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["train", "reader"], ["doctor"]])
+def test_other_commands_import_what_they_import(argv):
+    before = list(sys.meta_path)
+    keep_lean(argv)
+    assert sys.meta_path == before
 
 
 def test_nothing_is_unpickled():

@@ -234,16 +234,11 @@ def make_retrievers(
 ) -> tuple[list[Retriever], PassageIndex | None]:
     """A retriever of each kind, which share what they have in common, and the index they search,
     built and kept if needed."""
-    from ragbook.retrieval import (
-        BM25Retriever,
-        DenseRetriever,
-        HybridRetriever,
-        OracleRetriever,
-    )
+    from ragbook import retrieval  # each retriever's libraries are imported with its name
 
     made: dict[str, Retriever] = {}
     if {"bm25", "hybrid"} & set(kinds):
-        made["bm25"] = BM25Retriever(corpus)
+        made["bm25"] = retrieval.BM25Retriever(corpus, None if index is None else index.path)
     if {"dense", "hybrid", "oracle"} & set(kinds):
         encoder = load_encoder(arguments, index)
         if index is None:
@@ -254,11 +249,11 @@ def make_retrievers(
             name = f"index-{corpus.sha256[:16]}-{short_name(encoder_record(encoder))}"
             # The cache holds nothing that cannot be built again, so a damaged index is replaced.
             index = build_index(corpus, cache_folder() / name, encoder, overwrite=True)
-        made["dense"] = DenseRetriever(index, encoder)
+        made["dense"] = retrieval.DenseRetriever(index, encoder)
     if "hybrid" in kinds:
-        made["hybrid"] = HybridRetriever(made["dense"], made["bm25"])
+        made["hybrid"] = retrieval.HybridRetriever(made["dense"], made["bm25"])
     if "oracle" in kinds:
-        made["oracle"] = OracleRetriever(corpus, made["dense"])
+        made["oracle"] = retrieval.OracleRetriever(corpus, made["dense"])
     return _reranked(arguments, [made[kind] for kind in kinds]), index
 
 
@@ -322,6 +317,8 @@ def load_encoder(arguments: argparse.Namespace, index: PassageIndex | None = Non
     """The encoder of --encoder and its options; by default the one that built the index, used in
     the same way, or `minilm`."""
     from ragbook.models import load_encoder
+    from ragbook.models.embedded import MINILM_ID
+    from ragbook.models.unfilled import unfilled
 
     how = {key: getattr(arguments, key) for key in CONVENTIONS}
     name = arguments.encoder
@@ -332,6 +329,9 @@ def load_encoder(arguments: argparse.Namespace, index: PassageIndex | None = Non
         for key, value in ({key: built.get(key) for key in CONVENTIONS} | prompts).items():
             how[key] = value if how[key] is None else how[key]
     given = {key: value for key, value in how.items() if value is not None}
+    if name in (None, "minilm", MINILM_ID) and "query_encoder" not in given:
+        with unfilled():
+            return load_encoder("minilm", **given)
     return load_encoder(name or "minilm", **given)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertLMHeadModel, EncoderDecoderModel
 
 from ragbook import manifests
 from ragbook.errors import InputError
@@ -41,6 +40,8 @@ def new_reader_model() -> Any:
     The decoder's input and output layers use the encoder's word embeddings, which stay frozen. So
     it can read and write names that no training question asked for.
     """
+    from transformers import BertConfig, BertLMHeadModel, EncoderDecoderModel
+
     encoder = minilm_model()
     shape = encoder.config
     config = BertConfig(
@@ -57,6 +58,7 @@ def new_reader_model() -> Any:
         attention_probs_dropout_prob=0.0,
     )
     decoder = BertLMHeadModel(config)
+    decoder.tie_weights()  # also where it is made without first values
     words = encoder.embeddings.word_embeddings
     decoder.bert.embeddings.word_embeddings = words
     decoder.cls.predictions.decoder.weight = words.weight

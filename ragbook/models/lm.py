@@ -44,6 +44,7 @@ def new_lm_model() -> BertLMHeadModel:
     config = BertConfig(**{**encoder.config.to_dict(), "is_decoder": True})
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     model = BertLMHeadModel(config)
+    model.tie_weights()  # also where it is made without first values
     model.bert.load_state_dict(encoder.state_dict())
     model.cls.predictions.decoder.weight = model.bert.embeddings.word_embeddings.weight
     return model

@@ -55,6 +55,7 @@ from ragbook.models.templates import (
     TemplateLayout,
     load_template,
 )
+from ragbook.models.unfilled import unfilled
 
 T5_LIKE = ("t5", "mt5", "umt5", "longt5", "t5gemma")
 """Encoder-decoders that were trained to answer questions from `question: ... context: ...`."""
@@ -194,7 +195,9 @@ def _reader(
             f"{name} was trained on a prompt of its own; leave --prompt and --demonstrations out"
         )
     if folder is not None:
-        made: Any = SeqReader(reader_model(folder), minilm_tokenizer(), name)
+        with unfilled():
+            model = reader_model(folder)
+        made: Any = SeqReader(model, minilm_tokenizer(), name)
     elif trained:
         made = load_fid(name)
     elif kind == RAG:
@@ -341,9 +344,23 @@ def load_question_tower(name: str, method: str) -> Encoder | None:
     changed = own_part(tensors(f"{method}.safetensors", folder), "query")
     if not changed:
         return None
-    encoder = load_encoder().untied()
-    apply(encoder.query_model, changed)
-    return encoder
+    return _with_query(_embedded(), changed)
+
+
+@cache
+def _embedded() -> Encoder:
+    """The embedded encoder, whose tensors question towers share; it is never trained."""
+    with unfilled():
+        return load_encoder()
+
+
+def _with_query(encoder: Encoder, changed: dict[str, Tensor]) -> Encoder:
+    """An encoder whose query tower has these changes, and shares all other tensors."""
+    moved = changed_names(changed)
+    kept = {id(p): p for name, p in encoder.query_model.named_parameters() if name not in moved}
+    tower = deepcopy(encoder.query_model, kept)
+    apply(tower, changed)
+    return encoder.changed(query_model=tower)
 
 
 def load_language_model(
@@ -395,7 +412,8 @@ ADAPTED = "knn-lm"
 
 def _bundled_lm(folder: Path) -> Any:
     """The language model of the kind that `ragbook train lm` trains, with a folder's tensors."""
-    model = new_lm_model()
+    with unfilled():
+        model = new_lm_model()
     stored = tensors("lm.safetensors", folder)
     fill(model, stored, f"{below(stored, 'bert.')}|{REPEATED}")
     return model

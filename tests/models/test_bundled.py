@@ -17,9 +17,12 @@ from ragbook.models import (
     load_language_model,
     load_reader,
     load_span_reader,
+    loading,
 )
+from ragbook.models.changes import apply, part
 from ragbook.models.embedded import MINILM_SHA256
 from ragbook.models.loading import load_joint
+from ragbook.models.unfilled import unfilled
 
 PASSAGE = Passage(
     "x-1", "Lake Velm", "Lake Velm lies in Ordania. It was first charted by Ilsa Brenkov in 1873."
@@ -29,6 +32,45 @@ QUESTION = Question("Who first charted Lake Velm?", ("Ilsa Brenkov",), "x-1")
 
 def test_the_embedded_weights_are_the_published_file():
     assert sha256_of_file(embedded.minilm_path() / "model.safetensors") == MINILM_SHA256
+
+
+def _filled_lm():
+    return loading._bundled_lm(bundled.WEIGHTS)
+
+
+@pytest.mark.parametrize("make", [embedded.minilm_model, bundled.reader_model, _filled_lm])
+def test_a_model_that_is_filled_from_files_needs_no_first_values(make):
+    """Nothing of what memory held before is left in it, and shared tensors stay shared."""
+    with unfilled():
+        spared = make()
+        torch.randn(2)  # the generator works
+    whole = make()
+    for kind in ("named_parameters", "named_buffers"):
+        ours, theirs = dict(getattr(spared, kind)()), dict(getattr(whole, kind)())
+        assert list(ours) == list(theirs)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_models_made_later_have_first_values_again():
+    with unfilled():
+        pass
+    weights = torch.nn.Linear(64, 64).weight.detach()
+    assert 0.05 < float(weights.std()) < 0.1  # uniform within 1/8: 0.072
+
+
+def test_a_question_tower_is_the_embedded_encoder_with_its_changes():
+    changed = part(bundled.tensors("realm.safetensors"), "query")
+    expected = load_encoder().untied()
+    apply(expected.query_model, changed)
+    tower = loading.load_question_tower("bundled", "realm")
+    assert tower is not None
+    assert tower.encode_queries([QUESTION.text]).tobytes() == (
+        expected.encode_queries([QUESTION.text]).tobytes()
+    )
+    plain = load_encoder()  # which the tower shares tensors with one of, and leaves as it is
+    assert loading._embedded().encode_queries([QUESTION.text]).tobytes() == (
+        plain.encode_queries([QUESTION.text]).tobytes()
+    )
 
 
 def test_all_shipped_weights_fit_into_45_megabytes():
