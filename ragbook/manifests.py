@@ -21,6 +21,9 @@ from ragbook.errors import InputError
 from ragbook.files import is_bare_name
 from ragbook.printable import printable
 
+BM25_FILE = "bm25.safetensors"
+"""Inverted lists that `ragbook.retrieval.inverted` keeps in an index's folder; no part of it."""
+
 LARGEST = 64 << 20
 """Bytes of the largest manifest that is read; one of all of Wikipedia has a hundred thousand."""
 

@@ -46,6 +46,7 @@ from ragbook.index.working import (
     locked,
     take_up,
 )
+from ragbook.manifests import BM25_FILE
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
@@ -200,7 +201,8 @@ def _standing(
     except InputError as error:
         problem = str(error).removesuffix(".")
     if overwrite:
-        if others := names - own - {MANIFEST}:
+        kept = {name for name in names if name.lstrip(".").startswith(BM25_FILE)}
+        if others := names - own - kept - {MANIFEST}:
             raise InputError(
                 f"{out} holds {min(others)} beside an index, so it is not replaced; "
                 "choose another folder."

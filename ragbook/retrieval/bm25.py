@@ -9,40 +9,24 @@ with \(N\) passages, of which \(n_w\) hold the term \(w\); passage \(z\) has \(|
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bm25s
 import numpy as np
-import Stemmer
 
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
+from ragbook.manifests import BM25_FILE
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval.base import Retrieved
+from ragbook.retrieval.inverted import K1, B, build, kept, terms
 
 if TYPE_CHECKING:
     from ragbook.corpus import Corpus
+    from ragbook.index.passages import StoredPassages
 
-K1 = 1.2  # Lucene's defaults
-B = 0.75
-
-
-def terms(texts: Sequence[str]) -> list[list[str]]:
-    """The terms of texts, for passages and questions in the same way.
-
-    They are the lower-cased words, also those of one letter (Henry V is not Henry VIII), without
-    English stop words, reduced to their stems by the Snowball stemmer.
-    """
-    return bm25s.tokenize(  # type: ignore[return-value]  # a list, as no ids are asked for
-        list(texts),
-        token_pattern=r"(?u)\b\w+\b",
-        stopwords="en",
-        stemmer=Stemmer.Stemmer("english"),
-        return_ids=False,
-        show_progress=len(texts) > 100_000 and sys.stderr.isatty(),
-    )
+__all__ = ["K1", "B", "BM25Retriever", "terms"]
 
 
 class BM25Retriever:
@@ -50,6 +34,12 @@ class BM25Retriever:
 
     Passages with equal scores are in the corpus's order; a question without a known term gets the
     corpus's first passages, all with score 0.
+
+    Parameters
+    ----------
+    corpus: the passages.
+    folder: where the inverted lists are kept, such as the folder of the corpus's index; without it
+        they are built each time. See `ragbook.retrieval.inverted`.
 
     Raises
     ------
@@ -59,32 +49,44 @@ class BM25Retriever:
     name = "bm25"
     score_scale = 1.0
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: Corpus | StoredPassages, folder: Path | None = None) -> None:
         self.corpus = corpus
-        documents = terms([f"{passage.title} {passage.text}" for passage in corpus])
-        if not any(documents):
-            raise InputError(
-                f"Corpus {corpus.name!r} has no words for BM25 to index; choose another retriever."
-            )
-        self._bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
-        self._bm25.index(documents, show_progress=len(corpus) > 100_000 and sys.stderr.isatty())
+        self._bm25 = build(corpus) if folder is None else kept(corpus, folder / BM25_FILE)
 
     def scores(self, question: str) -> np.ndarray:
         """The score of every passage for one question, float32 [N]."""
-        return self._bm25.get_scores_from_ids(self._bm25.get_tokens_ids(terms([question])[0]))
+        return self._scores(terms([question])[0])
+
+    def _scores(self, words: list[str]) -> np.ndarray:
+        return self._bm25.get_scores_from_ids(self._bm25.get_tokens_ids(words))
 
     @one_at_a_time
     def retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
         """The k passages with the highest BM25 score for each question; see `Retriever`."""
         if k < 1:
             raise InputError(f"k must be 1 or more, not {k}.")
-        return [self._top(self.scores(question.text), k) for question in questions]
+        asked = terms([question.text for question in questions]) if questions else []
+        return [self._top(self._scores(words), k) for words in asked]
 
     def _top(self, scores: np.ndarray, k: int) -> Retrieved:
-        k = min(k, len(scores))
-        # Take all that reach the k-th best score, so that of equal ones the corpus's first win.
-        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-        candidates = np.flatnonzero(scores >= threshold)
-        best = candidates[np.argsort(-scores[candidates], kind="stable")[:k]]
-        passages: tuple[Passage, ...] = tuple(self.corpus[int(position)] for position in best)
-        return Retrieved(tuple(p.id for p in passages), scores[best], passages)
+        found = best(scores, k)
+        passages: tuple[Passage, ...] = tuple(self.corpus[int(position)] for position in found)
+        return Retrieved(tuple(p.id for p in passages), scores[found], passages)
+
+
+def best(scores: np.ndarray, k: int) -> np.ndarray:
+    """The positions of the k highest of scores that are never below 0, or of all if there are
+    fewer, best first, int64 [k]; of equal scores the first positions."""
+    k = min(k, len(scores))
+    candidates = np.flatnonzero(scores)  # of many passages, few have a word of the question
+    own = scores[candidates]
+    if len(candidates) > k:
+        # Take all that reach the k-th best score, so that of equal ones the first win.
+        threshold = np.partition(own, len(own) - k)[len(own) - k]
+        candidates = candidates[own >= threshold]
+        own = scores[candidates]
+    chosen = candidates[np.argsort(-own, kind="stable")[:k]]
+    if len(chosen) < k:  # the rest are the first of the others
+        others = np.flatnonzero(scores[: k + len(chosen)] == 0)
+        chosen = np.concatenate([chosen, others[: k - len(chosen)]])
+    return chosen

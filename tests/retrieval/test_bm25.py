@@ -1,19 +1,28 @@
 import math
+import random
 import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import bm25s
 import numpy as np
 import pytest
 import Stemmer
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragbook.corpus import Corpus, Passage, Question, load_corpus
 from ragbook.errors import InputError
-from ragbook.retrieval import BM25Retriever
+from ragbook.index import build_index, verify
+from ragbook.manifests import BM25_FILE
+from ragbook.retrieval import BM25Retriever, inverted
 from ragbook.retrieval.bm25 import terms
-from tests.fakes import animals
+from tests.fakes import HashEncoder, animals
+
+ROOT = Path(__file__).resolve().parents[2]
 
 STOP_WORDS = {
     "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it",
@@ -139,3 +148,118 @@ def test_finds_gold_passages_of_miniwiki():
 
 def test_the_library_has_the_stop_words_assumed_here():
     assert set(bm25s.stopwords.STOPWORDS_EN) == STOP_WORDS
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def found_by(retriever: BM25Retriever) -> list[tuple[tuple[str, ...], bytes]]:
+    found = retriever.retrieve(ask(*QUERIES), 5)
+    return [(one.ids, one.scores.tobytes()) for one in found]
+
+
+def test_kept_lists_find_the_same_and_are_not_built_again(tmp_path, monkeypatch):
+    built = BM25Retriever(animals())
+    first = BM25Retriever(animals(), tmp_path)
+    assert files(tmp_path) == [BM25_FILE]
+    monkeypatch.setattr(inverted, "build", lambda corpus: pytest.fail("built again"))
+    again = BM25Retriever(animals(), tmp_path)
+    assert found_by(again) == found_by(first) == found_by(built)
+    for query in QUERIES:
+        assert again.scores(query).tobytes() == built.scores(query).tobytes()
+
+
+def test_lists_of_other_passages_or_versions_are_replaced(tmp_path, monkeypatch):
+    BM25Retriever(animals(8), tmp_path)
+    assert found_by(BM25Retriever(animals(), tmp_path)) == found_by(BM25Retriever(animals()))
+    assert inverted.read(animals(), tmp_path / BM25_FILE) is not None
+    monkeypatch.setattr(inverted.bm25s, "__version__", "99")
+    assert inverted.read(animals(), tmp_path / BM25_FILE) is None
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_changed_bit_is_found_and_mended(tmp_path, seed):
+    path = tmp_path / BM25_FILE
+    BM25Retriever(animals(), tmp_path)
+    whole = path.read_bytes()
+    rng = random.Random(seed)
+    at = rng.randrange(len(whole)) if seed else 8  # the first byte of the header too
+    flipped = bytearray(whole)
+    flipped[at] ^= 1 << rng.randrange(8)
+    path.write_bytes(flipped)
+    read = inverted.read(animals(), path)
+    assert read is None or bytes(flipped[8:200]).isspace()
+    assert found_by(BM25Retriever(animals(), tmp_path)) == found_by(BM25Retriever(animals()))
+    assert inverted.read(animals(), path) is not None
+
+
+@pytest.mark.parametrize("kept", [0, 7, 100, -1])
+def test_a_file_that_is_cut_short_is_replaced(tmp_path, kept):
+    path = tmp_path / BM25_FILE
+    BM25Retriever(animals(), tmp_path)
+    path.write_bytes(path.read_bytes()[:kept])
+    assert inverted.read(animals(), path) is None
+    assert found_by(BM25Retriever(animals(), tmp_path)) == found_by(BM25Retriever(animals()))
+
+
+def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path):
+    code = f"""
+import os, sys
+from pathlib import Path
+from ragbook.retrieval import inverted
+from tests.fakes import animals
+from ragbook.index import build_index, verify
+from ragbook.manifests import BM25_FILE
+from ragbook.retrieval import BM25Retriever, inverted
+def killed(arrays, path, said):
+    Path(path).write_bytes(b"half")
+    os._exit(9)
+inverted.save_file = killed
+BM25Retriever(animals(), Path({str(tmp_path)!r}))
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert run.returncode == 9
+    assert not (tmp_path / BM25_FILE).exists()
+    assert [name for name in files(tmp_path) if name.endswith(".unfinished")]
+    assert found_by(BM25Retriever(animals(), tmp_path)) == found_by(BM25Retriever(animals()))
+    assert files(tmp_path) == [BM25_FILE]  # and what was left is gone
+
+
+def test_while_another_process_writes_the_lists_are_built_and_not_kept(tmp_path):
+    with FileLock(tmp_path / f".{BM25_FILE}.lock"):
+        found = found_by(BM25Retriever(animals(), tmp_path))
+    assert found == found_by(BM25Retriever(animals()))
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("broken", ["save_file", "FileLock"])
+def test_a_folder_that_is_not_to_be_written_to_serves(tmp_path, monkeypatch, broken):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(inverted, broken, refuse)
+    found = found_by(BM25Retriever(animals(), tmp_path))
+    assert found == found_by(BM25Retriever(animals()))
+    assert files(tmp_path) == []
+
+
+def test_an_index_with_lists_beside_it_is_replaced_and_verified(tmp_path):
+    index = build_index(animals(8), tmp_path / "index", HashEncoder(), progress=False)
+    BM25Retriever(index.corpus, index.path)
+    assert verify(index.path) == []
+    other = build_index(
+        animals(), tmp_path / "index", HashEncoder(), progress=False, overwrite=True
+    )
+    assert len(other) == len(animals())
+    retriever = BM25Retriever(other.corpus, other.path)
+    assert found_by(retriever) == found_by(BM25Retriever(animals()))
+
+
+def test_questions_together_find_what_each_finds_alone():
+    retriever = BM25Retriever(animals())
+    alone = [retriever.retrieve([question], 4)[0] for question in ask(*QUERIES, "", "the")]
+    for one, other in zip(retriever.retrieve(ask(*QUERIES, "", "the"), 4), alone, strict=True):
+        assert one.ids == other.ids
+        assert one.scores.tobytes() == other.scores.tobytes()
+    assert retriever.retrieve([], 4) == []
