@@ -10,11 +10,17 @@
   Both sides are given the model's distributions;
 * a grid of 10 lambdas and 10 temperatures on a few of the tokens, where the straightforward
   implementation searches again for each cell, or keeps the neighbours.
+
+`python benchmarks/knn_lm.py KEYS` compares searches among so many drawn keys, float16 [KEYS, 384]
+on the disk, k = 1,024: the exact search, the approximate one, and the latter with its distances
+computed again from the keys; how long the approximate index takes to make, and Faiss alone on
+keys that are float32 already; and the distances computed again as numpy alone would.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -25,18 +31,22 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
+from rounds import heading, in_turn, show
 from torch import Tensor
 
 from ragbook.corpus import Corpus, miniwiki
 from ragbook.evaluation.perplexity import look_up
 from ragbook.evaluation.windows import Contexts, contexts_of, windows
+from ragbook.index import neighbours
 from ragbook.index.datastore import Datastore, build_datastore
+from ragbook.index.factories import inverted_lists, make_index, training_size
 from ragbook.methods.knn_lm import grid, interpolate, knn_target_log_prob
 from ragbook.models import LanguageModel, load_language_model
 
 K, LAM, TEMPERATURE = 1024, 0.3, 10.0
 ARTICLES, BATCH, CELL_TOKENS, BUILD_PASSAGES = 20, 256, 128, 600
 KS = (1, 8, 64, K)
+SEARCHED, DIMENSION, CODE, ROUNDS = 64, 384, 64, 5
 LAMS = tuple(np.linspace(0.05, 0.95, 10).tolist())
 TEMPERATURES = tuple(np.geomspace(1, 1000, 10).tolist())
 
@@ -205,6 +215,70 @@ def building(lm: LanguageModel, corpus: Corpus, folder: Path) -> None:
     print(f"  {max(rates['build']) / max(rates['bare forward pass']):.0%} of the bare forward pass")
 
 
+def drawn(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keys in 1,000 clusters, float16 in a file that is mapped, and queries, float32."""
+    rng = np.random.default_rng(0)
+    middles = rng.standard_normal((1000, DIMENSION), np.float32)
+    keys = np.lib.format.open_memmap(path, "w+", np.float16, (count, DIMENSION))
+    for first in range(0, count, 65_536):
+        part = keys[first : first + 65_536]
+        part[:] = middles[rng.integers(0, 1000, len(part))]
+        part[:] += rng.standard_normal(part.shape, np.float32) / 2
+    keys.flush()
+    queries = middles[rng.integers(0, 1000, SEARCHED)]
+    queries += rng.standard_normal(queries.shape, np.float32) / 2
+    return np.load(path, mmap_mode="r"), queries
+
+
+def by_numpy(keys: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The exact distances of the rows, each row of them ascending."""
+    distances = np.empty(rows.shape, np.float32)
+    for number, (query, own) in enumerate(zip(queries, rows, strict=True)):
+        apart = np.asarray(keys[own], dtype=np.float32) - query
+        distances[number] = np.einsum("ij,ij->i", apart, apart)
+    return np.sort(distances, axis=1)
+
+
+def searching(count: int, folder: Path) -> None:
+    """Compare the searches among `count` keys, and the making of their index."""
+    keys, queries = drawn(folder / "keys.npy", count)
+    floats = np.asarray(keys, dtype=np.float32)
+    index = make_index(f"IVF{inverted_lists(count)},PQ{CODE}", DIMENSION, "l2", count)
+    size, began = training_size(index, count), time.process_time()
+    rows = np.random.default_rng(0).choice(count, size, replace=False)
+    index.train(floats[np.sort(rows)])
+    index.add(floats)
+    alone, began = time.process_time() - began, time.process_time()
+    trained = neighbours.train_ivfpq(keys)
+    ours = time.process_time() - began
+    print(f"the index of {count:,} keys: {ours:.1f} s of CPU, Faiss alone {alone:.1f} s")
+    found = neighbours.approximate(trained, queries, K)[1]
+    assert np.array_equal(found, neighbours.approximate(index, queries, K)[1])
+
+    def approximately(again: bool) -> np.ndarray:
+        rows = neighbours.approximate(trained, queries, K)[1]
+        return neighbours.recomputed(keys, queries, rows)[1] if again else rows
+
+    exact = neighbours.exact(keys, queries, K)[1]
+    sides = {
+        "exact": lambda: neighbours.exact(keys, queries, K),
+        "approximate": lambda: approximately(False),
+        "approximate, computed again": lambda: approximately(True),
+    }
+    heading(f"{SEARCHED} queries among {count:,} keys, k = {K:,}", "exact")
+    show(in_turn(sides, ROUNDS), "exact", 1000 / SEARCHED, "ms a query")
+    print(f"  {neighbours.recall(found, exact):.1%} of the neighbours found")
+    assert np.array_equal(
+        by_numpy(keys, queries, found), neighbours.recomputed(keys, queries, found)[0]
+    )
+    again = {
+        "numpy alone": lambda: by_numpy(keys, queries, found),
+        "ragbook": lambda: neighbours.recomputed(keys, queries, found),
+    }
+    heading("distances computed again", "numpy alone")
+    show(in_turn(again, ROUNDS), "numpy alone", 1000 / SEARCHED, "ms a query")
+
+
 def main() -> None:
     """Print the three comparisons."""
     lm, corpus = load_language_model(), miniwiki.corpus()
@@ -219,4 +293,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        with TemporaryDirectory() as place:
+            searching(int(sys.argv[1]), Path(place))
+    else:
+        main()

@@ -66,7 +66,7 @@ def exact(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np
     distances = np.empty((len(queries), 0), np.float32)  # without the term ||q||^2
     rows = np.empty((len(queries), 0), np.int64)
     for first in range(0, len(keys), KEYS):
-        block = torch.from_numpy(np.array(keys[first : first + KEYS])).float()
+        block = torch.from_numpy(_floats(keys[first : first + KEYS]))
         block -= torch.from_numpy(middle)
         squares = torch.linalg.vecdot(block, block)
         if not squares.isfinite().all():
@@ -133,10 +133,16 @@ def recomputed(
     distances = np.full(rows.shape, np.inf, np.float32)
     for number, (query, own) in enumerate(zip(queries, rows, strict=True)):
         there = own != NONE
-        apart = np.asarray(keys[own[there]], dtype=np.float32) - query
+        apart = _floats(keys[own[there]])
+        apart -= query
         distances[number, there] = np.einsum("ij,ij->i", apart, apart)
     order = np.lexsort((rows, distances), axis=1)
     return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def _floats(keys: np.ndarray) -> np.ndarray:
+    """Keys as new float32 numbers, which torch converts several times as fast as numpy."""
+    return torch.from_numpy(np.array(keys)).float().numpy()
 
 
 def train_ivfpq(keys: np.ndarray) -> Any:
@@ -159,9 +165,9 @@ def train_ivfpq(keys: np.ndarray) -> Any:
     code = max(m for m in range(1, CODE_BYTES + 1) if dimension % m == 0)
     index = make_index(f"IVF{inverted_lists(count)},PQ{code}", dimension, "l2", count)
     chosen = np.random.default_rng(0).choice(count, training_size(index, count), replace=False)
-    index.train(np.asarray(keys[np.sort(chosen)], dtype=np.float32))
+    index.train(_floats(keys[np.sort(chosen)]))
     for first in range(0, count, KEYS):
-        index.add(np.asarray(keys[first : first + KEYS], dtype=np.float32))
+        index.add(_floats(keys[first : first + KEYS]))
     return index
 
 

@@ -78,6 +78,27 @@ def test_recomputed_distances_are_those_of_the_keys(trained):
     assert np.abs(codes - distances).max() > 0
 
 
+@pytest.mark.parametrize("half", [True, False])
+def test_recomputed_distances_are_numpys_to_the_last_bit(half):
+    """However keys are converted, and where some rows are none; the keys stay as they are."""
+    rng = np.random.default_rng(1)
+    keys = rng.normal(size=(300, 24)).astype(np.float16 if half else np.float32)
+    keys.flags.writeable = False  # as a mapped file's
+    queries = rng.normal(size=(5, 24)).astype(np.float32)
+    rows = rng.permuted(np.tile(np.arange(300), (5, 1)), axis=1)[:, :40]
+    rows[2, 30:] = neighbours.NONE
+    before = keys.tobytes()
+    distances, ordered = neighbours.recomputed(keys, queries, rows)
+    for query, own, found, found_rows in zip(queries, rows, distances, ordered, strict=True):
+        own = own[own != neighbours.NONE]
+        apart = np.asarray(keys[own], dtype=np.float32) - query
+        squares = np.einsum("ij,ij->i", apart, apart)
+        order = np.lexsort((own, squares))
+        assert found[: len(own)].tobytes() == squares[order].tobytes()
+        assert found_rows[: len(own)].tolist() == own[order].tolist()
+    assert keys.tobytes() == before
+
+
 def test_a_search_that_finds_fewer_says_so(trained):
     keys, queries, index = trained
     distances, rows = neighbours.approximate(index, queries, 5000, probes=1)
