@@ -397,7 +397,8 @@ def add_reading(command: argparse.ArgumentParser) -> None:
         "--memory",
         default="1GiB",
         metavar="SIZE",
-        help="of passages that a causal reader keeps between questions (default: 1GiB)",
+        help="of passages that a causal reader keeps between questions, and of kNN-LM's keys "
+        "(default: 1GiB each)",
     )
     add_device(command, "float32")
 

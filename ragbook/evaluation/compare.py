@@ -15,6 +15,7 @@ from ragbook.evaluation.errors import counts
 from ragbook.evaluation.kept import Kept, Record
 from ragbook.evaluation.records import batch_records
 from ragbook.evaluation.together import together
+from ragbook.methods.remembering import remembering
 from ragbook.version import __version__
 
 if TYPE_CHECKING:
@@ -101,12 +102,13 @@ def compare(
         {id(m.retriever): m.retriever for m in methods if m.retriever is not None}.values()
     )
     each = len(retrievers) + len(methods)
-    with tqdm(
+    bar = tqdm(
         total=each * len(questions),
         initial=each * len(records),
         unit="question",
         disable=None if progress else True,
-    ) as bar:
+    )
+    with bar, remembering(methods):
         # All methods take one batch before the next, so that they can share encoded pairs.
         for first in range(len(records), len(questions), _BATCH):
             batch, rest = questions[first : first + _BATCH], max(0, measured - first)

@@ -159,6 +159,7 @@ def load(
                 ),
             ),
             **held("knn-lm"),
+            **({"kept": how["memory"]} if "memory" in how else {}),
         ),
         "realm": lambda: realm.Realm(
             models.load_span_reader(str(reader), None if shared else "realm", **where),

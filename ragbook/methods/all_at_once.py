@@ -62,8 +62,11 @@ class AllAtOnce(GenerativeMethod, ABC):
         """The generator's memory of B rows, one for each question with its passages."""
 
     def _read(self, questions: Sequence[Question], k: int) -> tuple[list[Retrieved], Memory]:
-        retrieved = self._retrieve(questions, k)
-        return retrieved, self._memory(questions, retrieved)
+        def anew() -> tuple[list[Retrieved], Memory]:
+            retrieved = self._retrieve(questions, k)
+            return retrieved, self._memory(questions, retrieved)
+
+        return self._once(questions, k, anew)
 
     def _log_prob(self, memory: Memory, labels: Tensor) -> Tensor:
         return self.reader.token_log_probs(memory, labels).sum(-1)

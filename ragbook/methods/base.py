@@ -13,6 +13,7 @@ from torch import Tensor
 from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.methods.decoding import Hypothesis, Verbatim
+from ragbook.methods.remembering import Remembers
 from ragbook.models import LanguageModel
 from ragbook.models.answers import detokenize
 from ragbook.models.generator import Generator
@@ -127,7 +128,7 @@ def doc_log_probs(retrieved: Sequence[Retrieved], score_scale: float) -> Tensor:
     return torch.log_softmax(scores, dim=-1)
 
 
-class GenerativeMethod:
+class GenerativeMethod(Remembers):
     """What the methods share that write an answer from retrieved passages with a generator; their
     own docstrings say what the parameters mean."""
 

@@ -249,6 +249,9 @@ class _Rag(GenerativeMethod, ABC):
         return self._candidates(self._read(questions, k), num_return_sequences)
 
     def _read(self, questions: Sequence[Question], k: int) -> _PerPassage:
+        return self._once(questions, k, lambda: self._read_anew(questions, k))
+
+    def _read_anew(self, questions: Sequence[Question], k: int) -> _PerPassage:
         retrieved = self._retrieve(questions, k)
         log_prior = doc_log_probs(retrieved, self.retriever.score_scale)
         memory = self.reader.read(questions, [r.passages for r in retrieved])

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -32,6 +33,7 @@ from ragbook.corpus import Passage, Question
 from ragbook.methods.base import Answer, check, check_length, held_to, written_answer
 from ragbook.methods.decoding import Hypothesis, beam_search
 from ragbook.methods.leave_one_out import check_leaves_some
+from ragbook.methods.remembering import Remembers
 from ragbook.models import LanguageModel
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
@@ -40,8 +42,8 @@ LAMS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 TEMPERATURES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """The grid that lambda and temperature are tuned on by default."""
 
-KEPT_PASSAGES = 1024
-"""How many passages' keys are kept between questions: about 200 MB with the bundled model."""
+KEPT = 2**30
+"""Bytes of passages' keys that are kept between questions, by default."""
 
 
 def knn_log_probs(
@@ -220,7 +222,12 @@ def squared_distances(queries: Tensor, keys: Tensor) -> Tensor:
     return (squares - 2 * queries @ keys.T).clamp_min(0)
 
 
-class KnnLM:
+def _size(tensor: Tensor) -> int:
+    """Bytes of a tensor's numbers."""
+    return tensor.numel() * tensor.element_size()
+
+
+class KnnLM(Remembers):
     """Answers by continuing the question, token by token, with the interpolated distribution.
 
     Parameters
@@ -232,6 +239,8 @@ class KnnLM:
     max_length: longest answer in tokens.
     verbatim: an answer is a run of words of one of the passages.
     length_penalty: of the beam search; see `beam_search`.
+    kept: bytes of passages' keys that are kept between questions; the least recently used leave
+        first.
     """
 
     name = "knn-lm"
@@ -246,22 +255,32 @@ class KnnLM:
         max_length: int = 16,
         verbatim: bool = False,
         length_penalty: float = 0.0,
+        kept: int = KEPT,
     ) -> None:
         check_length(lm, max_length)
         self.length_penalty = length_penalty
         self.lm, self.retriever, self.lam, self.temperature = lm, retriever, lam, temperature
         self.beams, self.max_length, self.verbatim = beams, max_length, verbatim
         self.parameters = lm.parameters
-        self._pairs: dict[Passage, tuple[Tensor, Tensor]] = {}
+        self._pairs: OrderedDict[Passage, tuple[Tensor, Tensor]] = OrderedDict()  # last used last
+        self._kept, self._bytes = kept, 0
+
+    def _retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
+        return self._once(questions, k, lambda: self.retriever.retrieve(questions, k))
 
     def datastore(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
         """The M pairs of the passages: (keys float32 [M, d], values int64 [M], which passage each
         pair is from int64 [M])."""
-        if len(self._pairs) > KEPT_PASSAGES:
-            self._pairs.clear()
         new = [passage for passage in retrieved.passages if passage not in self._pairs]
-        self._pairs.update(zip(new, self.lm.key_values(new), strict=True))
+        for passage, made in zip(new, self.lm.key_values(new), strict=True):
+            self._pairs[passage] = made
+            self._bytes += sum(map(_size, made))
+        for passage in retrieved.passages:
+            self._pairs.move_to_end(passage)
         pairs = [self._pairs[passage] for passage in retrieved.passages]
+        while self._bytes > self._kept and len(self._pairs) > len(pairs):
+            _, left = self._pairs.popitem(last=False)
+            self._bytes -= sum(map(_size, left))
         source = torch.cat([torch.full((len(v),), z) for z, (_, v) in enumerate(pairs)])
         return torch.cat([k for k, _ in pairs]), torch.cat([v for _, v in pairs]), source
 
@@ -318,7 +337,7 @@ class KnnLM:
             return torch.zeros(0)
         out = []
         for question, found, answer in zip(
-            questions, self.retriever.retrieve(questions, k), answers, strict=True
+            questions, self._retrieve(questions, k), answers, strict=True
         ):
             memory, tokens = self.datastore(found), self.lm.answer_ids(answer)
             out.append(self._score(question, tokens, memory, len(found.ids))[0])
@@ -343,7 +362,7 @@ class KnnLM:
         check(questions, k)
         if not questions:
             return torch.zeros(0, 0)
-        retrieved = self.retriever.retrieve(questions, k)
+        retrieved = self._retrieve(questions, k)
         check_leaves_some(retrieved)
         fall = torch.full((len(questions), max(len(r.ids) for r in retrieved)), float("-inf"))
         for b, (question, found, answer) in enumerate(
@@ -372,7 +391,7 @@ class KnnLM:
         began = time.perf_counter()
         if not questions:
             return []
-        retrieved = self.retriever.retrieve(questions, k)
+        retrieved = self._retrieve(questions, k)
         memories = [self.datastore(found) for found in retrieved]
         following = self.lm.key_continuation([question.text for question in questions])
 

@@ -6,7 +6,7 @@ import torch
 
 from ragbook.methods.knn_lm import LAMS, TEMPERATURES, KnnLM, answers, passage_mass
 from ragbook.models.bundled import manifest
-from tests.methods.conftest import QUESTIONS, FixedRetriever
+from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
 
 
 def test_the_end_token_is_no_evidence(language_model):
@@ -38,25 +38,41 @@ def test_the_grid_steps_evenly_and_holds_what_was_tuned():
         assert tuned["temperature"] in TEMPERATURES
 
 
-def test_no_more_passages_are_kept_than_there_is_room_for(language_model, monkeypatch):
+def test_of_the_passages_kept_the_least_recently_used_leave_first(language_model, monkeypatch):
     """What is kept is not computed anew, and what was dropped is computed as it was."""
     read = []
 
     def counted(passages):
-        read.extend(passages)
+        read.extend(passage.id for passage in passages)
         return key_values(passages)
 
+    def datastore(*order):
+        (found,) = FixedRetriever(order).retrieve(QUESTIONS[:1], 4)
+        return method.datastore(found)
+
     key_values = language_model.key_values
+    size = {p.id: sum(map(answers._size, key_values([p])[0])) for p in PASSAGES}
     monkeypatch.setattr(language_model, "key_values", counted)
-    monkeypatch.setattr(answers, "KEPT_PASSAGES", 2)
-    method = KnnLM(language_model, FixedRetriever(), lam=0.5, temperature=10.0)
-    one, three = (FixedRetriever().retrieve(QUESTIONS[:1], k)[0] for k in (1, 3))
-    first = method.datastore(one)
-    method.datastore(one)
-    assert len(read) == 1
-    method.datastore(three)
-    assert len(read) == 3
-    for again, before in zip(method.datastore(one), first, strict=True):
+    room = size["p0"] + size["p1"] + size["p2"]
+    method = KnnLM(language_model, FixedRetriever(), lam=0.5, temperature=10.0, kept=room)
+    first = datastore(0)
+    datastore(1, 2)
+    datastore(0)  # used again, and so p1 is the one that was used first
+    assert read == ["p0", "p1", "p2"]
+    datastore(3)
+    assert "p1" not in [passage.id for passage in method._pairs]
+    assert method._bytes == sum(size[passage.id] for passage in method._pairs) <= room
+    read.clear()
+    for again, before in zip(datastore(0), first, strict=True):
         torch.testing.assert_close(again, before)
-    assert len(read) == 4  # the three were dropped
-    assert len(method._pairs) == 1
+    assert read == []
+    datastore(1)
+    assert read == ["p1"]
+
+
+def test_the_passages_of_a_question_are_kept_even_without_room(language_model):
+    method = KnnLM(language_model, FixedRetriever(), lam=0.5, temperature=10.0, kept=1)
+    roomy = KnnLM(language_model, FixedRetriever(), lam=0.5, temperature=10.0)
+    given = [one.answer(QUESTIONS, 4) for one in (method, roomy)]
+    assert [each.text for each in given[0]] == [each.text for each in given[1]]
+    assert len(method._pairs) == 3  # those of the second question
