@@ -9,6 +9,9 @@ is what the original code does (every passage has the maximum length), `to the l
 the longest passage of the batch. Every measurement runs in a process of its own, which gives its
 peak memory. The script prints whether answers and their log-probabilities are equal, and the times;
 `python benchmarks/fid.py OUT.json` also writes them into a file, which chapter 6 plots.
+
+`python benchmarks/fid.py --rounds` compares ragbook with the peer that pads to the longest on few
+passages, where there is little padding to save: both in one process, in turn, ROUNDS times.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rounds import heading, in_turn, show
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
@@ -29,6 +33,7 @@ from transformers.utils import logging
 
 QUESTIONS, BATCH, MAX_NEW, MAX_INPUT = 4, 2, 16, 250
 COUNTS = (1, 5, 20, 50, 100)
+FEW, ROUNDS = (1, 5), 7
 SIDES = ("padded to 250", "to the longest", "ragbook")
 PAD, START, END = 0, 101, 102  # ids of the embedded tokenizer
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -69,8 +74,8 @@ def retrieved(count: int) -> tuple[list[Any], list[Any]]:
     return questions, BM25Retriever(load_corpus("miniwiki")).retrieve(questions, count)
 
 
-def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
-    """The answers, their log-probabilities and the seconds of `ragbook`."""
+def our_method(questions: list[Any], found: list[Any]) -> Any:
+    """`ragbook`'s FiD on the random T5, over passages that are found already."""
     from ragbook.methods.fid import FiD
     from ragbook.models import SeqReader
     from ragbook.models.embedded import minilm_tokenizer
@@ -84,8 +89,13 @@ def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
 
     by_text = {question.text: one for question, one in zip(questions, found, strict=True)}
     reader = SeqReader(model(), minilm_tokenizer(), "t5", FidLayout(MAX_INPUT))
-    method = FiD(reader, Found(), beams=1, max_length=MAX_NEW)
-    answers = []
+    return FiD(reader, Found(), beams=1, max_length=MAX_NEW)
+
+
+def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
+    """The answers, their log-probabilities and the seconds of `ragbook`."""
+    method = our_method(questions, found)
+    reader, answers = method.reader, []
     began = time.perf_counter()
     for at in range(0, QUESTIONS, BATCH):
         for (best,) in method.generate(questions[at : at + BATCH], count):
@@ -100,11 +110,13 @@ def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def theirs(questions: list[Any], found: list[Any], count: int, padding: str) -> dict[str, Any]:
+def theirs(
+    questions: list[Any], found: list[Any], padding: str, t5: Any | None = None
+) -> dict[str, Any]:
     """The same from `transformers`: encode with padding, concatenate, generate."""
     from ragbook.models.embedded import minilm_tokenizer
 
-    tokenizer, t5 = minilm_tokenizer(), model()
+    tokenizer, t5 = minilm_tokenizer(), t5 or model()
     answers, scores = [], []
     began = time.perf_counter()
     for at in range(0, QUESTIONS, BATCH):
@@ -147,7 +159,7 @@ def side(name: str, count: int) -> None:
         results = ours(questions, found, count)
     else:
         padding = "max_length" if name == SIDES[0] else "longest"
-        results = theirs(questions, found, count, padding)
+        results = theirs(questions, found, padding)
     results["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if DEVICE == "cuda":
         results["peak"] = torch.cuda.max_memory_allocated() / 2**30
@@ -203,8 +215,36 @@ def compare(out: Path | None) -> None:
         partial.replace(out)
 
 
+def few_passages() -> None:
+    """Print the times on few passages, and whether the answers are the same."""
+    logging.set_verbosity_error()
+    t5 = model()
+    for count in FEW:
+        questions, found = retrieved(count)
+        method, written = our_method(questions, found), {}
+
+        def own(method=method, written=written, questions=questions, count=count) -> None:
+            method.reader.pairs.forget()
+            written["ragbook"] = [
+                list(best.tokens)
+                for at in range(0, QUESTIONS, BATCH)
+                for (best,) in method.generate(questions[at : at + BATCH], count)
+            ]
+
+        def peer(written=written, questions=questions, found=found) -> None:
+            written["peer"] = theirs(questions, found, "longest", t5)["answers"]
+
+        own(), peer()  # once before the time is measured
+        heading(f"{QUESTIONS} questions of {count} passages, {BATCH} at a time", SIDES[1])
+        show(in_turn({SIDES[1]: peer, "ragbook": own}, ROUNDS), SIDES[1])
+        same = sum(a == b for a, b in zip(written["peer"], written["ragbook"], strict=True))
+        print(f"  {same} of {QUESTIONS} answers are the same")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
+    if sys.argv[1:] == ["--rounds"]:
+        few_passages()
+    elif len(sys.argv) == 3:
         side(sys.argv[1], int(sys.argv[2]))
     else:
         compare(Path(sys.argv[1]) if sys.argv[1:] else None)

@@ -266,9 +266,8 @@ class Realm:
                             break
                         key = tuple(tokens[start : end + 1])
                         mass[key] += probability
-                        place.setdefault(
-                            key, inputs.texts[row][offsets[start][0] : offsets[end][1]]
-                        )
+                        if key not in place:
+                            place[key] = inputs.texts[row][offsets[start][0] : offsets[end][1]]
                 strings[-1].append(mass)
                 places[-1].append(place)
                 row += 1

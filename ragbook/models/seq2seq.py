@@ -80,12 +80,37 @@ class SeqMemory:
     @torch.no_grad()
     def cross(self) -> Any:
         """The decoder's cross-attention keys and values, [S, heads, L, d] a layer."""
+        start = torch.full((len(self.states), 1), self.reader.start, device=self.states.device)
+        output = self.reader.model.get_output_embeddings()  # the largest layer, of no use here
+        hook = output.register_forward_pre_hook(lambda _, given: (given[0][:, :0],))
+        try:
+            return self._begin(start)[1].cross_attention_cache
+        finally:
+            hook.remove()
+
+    def begin(self, inputs: Tensor) -> tuple[Any, EncoderDecoderCache]:
+        """The decoder's output on the first inputs [S, t], one for each row of the memory, and a
+        cache as `cache` gives it, with these inputs in it. If the cross-attention's keys and values
+        are not known yet, this is the pass that computes them."""
+        if "cross" in vars(self):
+            cache = self.cache()
+            return self.reader.forward(
+                self.states[:1], self.mask, inputs, past_key_values=cache, use_cache=True
+            ), cache
+        out, begun = self._begin(inputs)
+        self.cross = begun.cross_attention_cache
+        cache = self.cache()
+        cache.self_attention_cache = begun.self_attention_cache
+        return out, cache
+
+    def _begin(self, inputs: Tensor) -> tuple[Any, EncoderDecoderCache]:
         cache = EncoderDecoderCache(
             DynamicCache(), PackedCache(self.owner if self.packed else None)
         )
-        start = torch.full((len(self.states), 1), self.reader.start, device=self.states.device)
-        self.reader.forward(self.states, self.mask, start, past_key_values=cache, use_cache=True)
-        return cache.cross_attention_cache
+        out = self.reader.forward(
+            self.states, self.mask, inputs, past_key_values=cache, use_cache=True
+        )
+        return out, cache
 
     def fused(self) -> SeqMemory:
         """The n passages of each question packed into one row; see `ragbook.models.fusion.pack`."""
@@ -172,8 +197,12 @@ class Continuation:
         own = rows.unique_consecutive()
         inputs = prefixes
         if self.cache is None:
-            self.cache = self.memory.cache(own)
             inputs = self.reader.opened(prefixes)
+            if len(rows) == len(own) == len(self.memory.mask):  # all rows, once
+                out, self.cache = self.memory.begin(inputs)
+                self.read, self.written = own, prefixes.shape[1]
+                return out.logits[:, -1].float().log_softmax(-1)
+            self.cache = self.memory.cache(own)
         else:
             self.cache.self_attention_cache.batch_select_indices(parents.to(device))
             if not torch.equal(self.read, own):
