@@ -735,12 +735,12 @@ Markdown(
 #
 # ## Exercises
 #
-# ```{exercise} The gradient of a score
-# :label: ex-realm-score-gradient
-# Write the gradient of $\log p(y \mid x)$ with respect to the scaled scores: from `answer_log_probs`, the
+# <!-- exercise: ex-realm-score-gradient -->
+# **Exercise.** Write the gradient of $\log p(y \mid x)$ with respect to the scaled scores: from `answer_log_probs`, the
 # $\log p(y \mid z, x)$ [B, n], and `doc_log_probs`, the $\log p(z \mid x)$ [B, n], return $r(z)$ [B, n].
 # A passage that does not contain the answer has the log-probability -inf.
-# ```
+#
+# <!-- end of exercise -->
 
 # %%
 from exercises import realm as check
@@ -763,12 +763,12 @@ check.score_gradient(my_gradient)
 #
 # </details>
 #
-# ```{exercise} The probability of a string
-# :label: ex-realm-strings
-# A passage has the token ids `tokens` [L], and `probs` [L, W] holds the reader's probability of each span:
+# <!-- exercise: ex-realm-strings -->
+# **Exercise.** A passage has the token ids `tokens` [L], and `probs` [L, W] holds the reader's probability of each span:
 # `probs[i][w]` is that of the tokens from i to i + w. Return a dictionary with $p(y \mid z, x)$ of every
 # string y, its key the tuple of y's token ids.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -788,11 +788,11 @@ check.string_probs(my_string_probs)
 #
 # </details>
 #
-# ```{exercise} ORQA's prior
-# :label: ex-realm-joint
-# From the scores of the spans [B, n, S] and of the passages [B, n], compute ORQA's $\log p'(z \mid x)$ [B, n]:
+# <!-- exercise: ex-realm-joint -->
+# **Exercise.** From the scores of the spans [B, n, S] and of the passages [B, n], compute ORQA's $\log p'(z \mid x)$ [B, n]:
 # the logarithm of a passage's share in one softmax over all spans of all passages.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%

@@ -927,12 +927,12 @@ Markdown(
 #
 # ## Exercises
 #
-# ```{exercise} The sum outside
-# :label: ex-rag-sequence-log-prob
-# Write RAG-Sequence's log-likelihood [B] from `token_log_probs`, the $\log p(y_t \mid x, z, y_{<t})$ [B, n, T],
+# <!-- exercise: ex-rag-sequence-log-prob -->
+# **Exercise.** Write RAG-Sequence's log-likelihood [B] from `token_log_probs`, the $\log p(y_t \mid x, z, y_{<t})$ [B, n, T],
 # `doc_log_probs`, the $\log p(z \mid x)$ [B, n], and `mask` [B, T], which is 1 on the answer's tokens and 0
 # on padding.
-# ```
+#
+# <!-- end of exercise -->
 
 # %%
 from exercises import rag as check
@@ -954,10 +954,10 @@ check.sequence_log_prob(my_sequence_log_prob)
 #
 # </details>
 #
-# ```{exercise} The sum inside
-# :label: ex-rag-token-log-prob
-# Write RAG-Token's log-likelihood [B], with the same arguments.
-# ```
+# <!-- exercise: ex-rag-token-log-prob -->
+# **Exercise.** Write RAG-Token's log-likelihood [B], with the same arguments.
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -977,12 +977,12 @@ check.token_log_prob(my_token_log_prob)
 #
 # </details>
 #
-# ```{exercise} What RAG-Sequence remembers
-# :label: ex-rag-running
-# Write the weights $p(z \mid x, y_{<t})$ of equation {eq}`next-word` for every t, [B, n, T], from
+# <!-- exercise: ex-rag-running -->
+# **Exercise.** Write the weights $p(z \mid x, y_{<t})$ of equation {eq}`next-word` for every t, [B, n, T], from
 # `token_log_probs` [B, n, T] and `doc_log_probs` [B, n]. Check with them that RAG-Sequence's likelihood is the
 # product over t of the weighted sums.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
@@ -1002,11 +1002,11 @@ check.running_weights(my_weights)
 #
 # </details>
 #
-# ```{exercise} The bound
-# :label: ex-rag-elbo
-# Write the ELBO [B] of equation {eq}`elbo` from `q` [B, n], `doc_log_probs` [B, n] and `answer_log_probs` [B, n].
+# <!-- exercise: ex-rag-elbo -->
+# **Exercise.** Write the ELBO [B] of equation {eq}`elbo` from `q` [B, n], `doc_log_probs` [B, n] and `answer_log_probs` [B, n].
 # A passage with $q(z) = 0$ contributes nothing.
-# ```
+#
+# <!-- end of exercise -->
 
 
 # %%
