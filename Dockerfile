@@ -28,9 +28,10 @@ ENV PATH=/opt/ragbook/bin:$PATH \
     MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1
 # One answer, so that the index is built and an image that can't answer isn't made.
-RUN ragbook ask "Which river passes through Vienna?"
+RUN ragbook ask "In what English county did HMS Beagle lie as a coastguard ship?"
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
-    CMD ["python", "-c", "import socket; socket.create_connection(('127.0.0.1', 7860), 3).close()"]
-# The token is never part of the image: it is read from the environment variable RAGBOOK_TOKEN.
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860/health', timeout=3)"]
+# The token is never part of the image: it is read from the environment variable RAGBOOK_TOKEN. Behind a
+# proxy, RAGBOOK_NAME is the name under which it makes the page known.
 CMD ["ragbook", "serve", "--host", "0.0.0.0", "--port", "7860"]

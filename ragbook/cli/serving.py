@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from ragbook.cli.checks import check_reading, given_options
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 RETRIEVERS = ["dense", "bm25", "hybrid"]
 _ON_THE_PAGE = ("k", "retriever", "beams", "free", "lam", "temperature")
-_OWN = ("host", "port", "token", "waiting")
+_OWN = ("host", "port", "token", "name", "waiting")
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -37,14 +38,15 @@ def serve(arguments: argparse.Namespace) -> int:
     from ragbook.serve.guard import is_loopback
     from ragbook.serve.line import Line
 
-    for name, most in (("k", asking.K), ("beams", asking.BEAMS)):
-        if (given := getattr(arguments, name)) > most:
+    for option, most in (("k", asking.K), ("beams", asking.BEAMS)):
+        if (given := getattr(arguments, option)) > most:
             raise InputError(
-                f"--{name} {given} is more than the page allows; choose {most} or less."
+                f"--{option} {given} is more than the page allows; choose {most} or less."
             )
     names = method_names(None, arguments.reader)
     check_reading(arguments, names, given_options(arguments))
     token = arguments.token or os.environ.get("RAGBOOK_TOKEN") or None
+    name = arguments.name or _named_by_environment()
     with running.open_port(arguments.host, arguments.port, token) as listening:
         corpus, index = open_passages(arguments)
         made, _ = make_retrievers(arguments, arguments.retriever, corpus, index)
@@ -64,6 +66,7 @@ def serve(arguments: argparse.Namespace) -> int:
             command=["ragbook", "ask", *_shared_options(arguments)],
             local=is_loopback(listening.getsockname()[0]),
             token=token,
+            name=name,
         )
         print(f"open {running.address_of(listening)} in a browser; Ctrl-C stops", flush=True)
         running.run(app, line, listening)
@@ -135,12 +138,35 @@ def add_commands(top: Any) -> None:
         "(default: RAGBOOK_TOKEN, which other users of the machine do not see)",
     )
     command.add_argument(
+        "--name",
+        type=_name,
+        metavar="NAME",
+        help="under which a proxy makes the page known, such as ask.example.org, as requests for "
+        "unknown names are refused (default: RAGBOOK_NAME)",
+    )
+    command.add_argument(
         "--waiting",
         type=at_least(0),
         default=32,
         metavar="N",
         help="how many questions may wait for the one that is being answered (default: 32)",
     )
+
+
+def _name(text: str) -> str:
+    """A host's name, without scheme, port and path."""
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no host's name, such as ask.example.org")
+    return text
+
+
+def _named_by_environment() -> str | None:
+    """The name in RAGBOOK_NAME; None without one."""
+    name = os.environ.get("RAGBOOK_NAME") or None
+    try:
+        return name and _name(name)
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"RAGBOOK_NAME: {error}.") from None
 
 
 def _port(text: str) -> int:

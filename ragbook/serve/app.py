@@ -54,6 +54,7 @@ def make_app(
     command: Sequence[str] = ("ragbook", "ask"),
     local: bool = True,
     token: str | None = None,
+    name: str | None = None,
 ) -> Starlette:
     """The application.
 
@@ -62,7 +63,7 @@ def make_app(
     about: what the page is told besides: ``passages``, what they are; ``examples``, questions to
         begin with.
     command: the beginning of the command line that gives the same answers.
-    local, token: as in :class:`ragbook.serve.guard.Guard`.
+    local, token, name: as in :class:`ragbook.serve.guard.Guard`.
     """
 
     async def told(_: Request) -> JSONResponse:
@@ -98,7 +99,8 @@ def make_app(
         Route("/api/ask", ask, methods=["POST"]),
         Route("/health", health),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, local=local, token=token)])
+    guard = Middleware(Guard, local=local, token=token, name=name)
+    return Starlette(routes=routes, middleware=[guard])
 
 
 async def _file(package: str, name: str, kind: str, _: Request) -> Response:

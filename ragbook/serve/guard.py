@@ -38,20 +38,26 @@ class Guard:
     A page on another site can make a browser send requests here, and if its own name suddenly means
     this machine (DNS rebinding), it could read the answers. It then names itself as ``Host``. So
     that must be ``localhost`` or an address of this machine, and, if the server can be reached from
-    outside, an address or this machine's name. ``Origin``, where there is one, must be the same.
+    outside, an address, this machine's name, or the name that a proxy passes on. ``Origin``, where
+    there is one, must be the same.
 
     Parameters
     ----------
     local: whether the server is bound to a loopback address.
     token: must be sent as ``Authorization: Bearer`` with every request below ``/api/``; None for a
         server that asks for none.
+    name: a further name of this server; None if it has none.
     """
 
-    def __init__(self, app: ASGIApp, local: bool, token: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, local: bool, token: str | None, name: str | None = None
+    ) -> None:
         self.app, self.local, self.token = app, local, token
         self.names = {"localhost"}
         if not local:
             self.names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+        if name is not None:
+            self.names.add(name.lower())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -60,7 +60,9 @@ def main(address: str) -> None:
             page.until(f"{field} !== null")
             page.run(f"{field}.value = {field}.value.replace({SAID!r}, {OTHERWISE!r})")
             page.click(f"[data-key='apply {PASSAGE}']")
-            page.until(f"document.querySelector('h4').textContent.includes('edited') && {DONE}", 300)
+            page.until(
+                f"document.querySelector('h4').textContent.includes('edited') && {DONE}", 300
+            )
             page.run("document.querySelectorAll('.explorer-method div').forEach((e) => e.remove())")
             picture(page, "ask-edited", "#explorer-question", "#explorer-passage-0")
 

@@ -282,6 +282,14 @@ def test_a_host_is_an_address_or_this_machines_name(local, host, named):
     assert host_name("[::1]:80") == "::1"
 
 
+def test_a_proxys_name_for_the_server_is_taken_and_no_other():
+    guard = Guard(None, False, None, "Ask.example.org")  # type: ignore[arg-type]
+    assert guard._named("ask.example.org")
+    assert guard._named("ASK.example.org:443")
+    assert not guard._named("example.org")
+    assert not guard._named("ask.example.org.evil.example")
+
+
 def test_the_command_line_is_the_one_that_asks_the_same(engine):
     from ragbook.cli.parser import new_parser
 
