@@ -29,7 +29,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ragbook.errors import InputError
 from ragbook.files import write_json
@@ -81,7 +81,7 @@ def differences(
         yield at, json.dumps(stored)[:60], json.dumps(remade)[:60]
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
