@@ -59,8 +59,9 @@ def differences(
             if OF_THE_MACHINE.search(key):
                 continue
             if key not in remade or key not in stored:
-                there = "absent", "there"
-                yield (where, *(there if key in remade else there[::-1]))
+                found = ("there", "absent")
+                before, now = found if key in stored else found[::-1]
+                yield where, before, now
             else:
                 yield from differences(
                     stored[key], remade[key], tolerance, where
