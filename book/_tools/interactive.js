@@ -1,4 +1,4 @@
-/* The interactive figures: each replaces the picture before it by controls, a table and a sentence.
+/* The interactive figures: each replaces the picture of the cell before it by controls, a table and a sentence.
 
    A figure is two functions in FIGURES: `controls` says what can be moved, `compute` gives the
    table for their positions. The formulas are those of ragbook.methods, written once more here. */
@@ -211,7 +211,7 @@
 
   function replace(island, number) {
     const { kind, ...data } = JSON.parse(island.textContent);
-    const picture = island.closest(".cell_output")?.querySelector("img");
+    const picture = island.previousElementSibling?.querySelector(".cell_output img");
     const { controls, compute } = FIGURES[kind];
     const says = make("p", { class: "rb-says", "aria-live": "polite" });
     const body = make("table", { class: "rb-table" });

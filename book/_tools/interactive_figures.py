@@ -1,8 +1,8 @@
 """A Sphinx extension that makes the chapters' interactive figures interactive.
 
 A cell that ends with an `experiments.interactive.Interactive` has stored a picture and, under a type
-that only this extension knows, the figure's numbers. Behind the picture these are put into the page
-as JSON. Such a page, and no other, loads `interactive.js` and `interactive.css`, which lie beside
+that only this extension knows, the figure's numbers. Behind the cell these are put into the page as
+JSON. Such a page, and no other, loads `interactive.js` and `interactive.css`, which lie beside
 this file.
 """
 
@@ -23,27 +23,25 @@ def island(numbers: Any) -> str:
 
 
 def add(_app: Any, _name: str, source: list[str]) -> None:
-    """Put the numbers behind the pictures of a notebook, as HTML."""
+    """Put the numbers of a notebook's figures behind the cells that made them."""
     if MIME not in source[0]:
         return
     notebook = json.loads(source[0])
+    cells = []
     for cell in notebook["cells"]:
-        outputs = cell.get("outputs", [])
-        # Taken out, for Sphinx would warn of a type that it does not know.
-        cell_numbers = [
-            output["data"].pop(MIME)
-            for output in outputs
-            if MIME in output.get("data", {})
-        ]
-        outputs += [
-            {
-                "output_type": "display_data",
-                "metadata": {},
-                "data": {"text/html": island(numbers)},
-            }
-            for numbers in cell_numbers
-        ]
-    source[0] = json.dumps(notebook)
+        cells.append(cell)
+        for output in cell.get("outputs", []):
+            # Taken out, for Sphinx would warn of a type that it does not know.
+            numbers = output.get("data", {}).pop(MIME, None)
+            if numbers is not None:
+                cells.append(
+                    {
+                        "cell_type": "markdown",
+                        "metadata": {},
+                        "source": island(numbers),
+                    }
+                )
+    source[0] = json.dumps({**notebook, "cells": cells})
 
 
 def load(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 from experiments import interactive
+from markdown_it import MarkdownIt
 
 from ragbook.methods import posterior, rag, realm
 from ragbook.methods.knn_lm import interpolate, knn_log_probs
@@ -60,9 +61,8 @@ def page(tmp_path_factory):
     """A page with the four figures, as the extension puts them into one."""
     folder = tmp_path_factory.mktemp("interactive")
     parts = [
-        '<div class="cell_output"><img alt="a picture" src="data:,">'
+        '<div><div class="cell_output"><img alt="a picture" src="data:,"></div></div>'
         + interactive_figures.island({"kind": figure.kind, **figure.data})
-        + "</div>"
         for figure in (next_token(), passages_posterior(), where_the_sum_is(), struck_out())
     ]
     script = (Path(interactive_figures.__file__).parent / "interactive.js").read_text("utf-8")
@@ -266,11 +266,16 @@ def test_a_notebook_stores_picture_and_numbers():
 def test_only_pages_with_numbers_load_the_script():
     assert interactive_figures.MIME == interactive.MIME
     output = {"output_type": "execute_result", "data": {interactive.MIME: {"text": "</script>"}}}
-    source = [json.dumps({"cells": [{"outputs": [output]}, {"source": "no outputs"}]})]
+    cells = [{"outputs": [output]}, {"source": "no outputs"}]
+    source = [json.dumps({"cells": cells, "nbformat": 4})]
     interactive_figures.add(None, "page", source)
-    stored, shown = json.loads(source[0])["cells"][0]["outputs"]
-    assert stored["data"] == {}  # a type that Sphinx does not know fails the strict build
-    added = shown["data"]["text/html"]
+    made = json.loads(source[0])
+    stored, behind, last = made["cells"]
+    assert made["nbformat"] == 4
+    assert last == cells[1]
+    # A type that Sphinx does not know fails the strict build, and another output has a caption too.
+    assert stored == {"outputs": [{"output_type": "execute_result", "data": {}}]}
+    added = MarkdownIt().render(behind["source"])
     element = BeautifulSoup(added, "html.parser").find("script", class_="rb-interactive")
     assert element is not None
     assert json.loads(element.get_text()) == {"text": "</script>"}
