@@ -16,7 +16,8 @@ from ragbook.methods.realm import (
     retrieval_utility,
     score_gradient,
 )
-from tests.methods.conftest import QUESTIONS, FixedRetriever
+from ragbook.models.prompts import passage_text
+from tests.methods.conftest import PASSAGES, QUESTIONS, FixedRetriever
 
 B, N, T = 3, 4, 3
 
@@ -129,3 +130,22 @@ def test_log_prob_is_that_of_the_answer_given(span_reader):
         answers = method.answer(QUESTIONS, k=2)
         log_probs = method.log_prob(QUESTIONS, [a.text for a in answers], k=2)
         assert log_probs.tolist() == pytest.approx([a.log_prob for a in answers], abs=1e-4)
+
+
+@pytest.mark.parametrize("orqa", [False, True])
+def test_spans_are_the_parts_of_the_strings(span_reader, orqa):
+    """All spans that read alike sum to p(y | x), with each span where it says."""
+    method = Realm(span_reader, FixedRetriever(), orqa)
+    question = QUESTIONS[0]
+    spans = method.spans(question, 3, 10**6)
+    assert [one.probability for one in spans] == sorted(
+        (one.probability for one in spans), reverse=True
+    )
+    texts = {p.id: passage_text(p) for p in PASSAGES}
+    for one in spans:
+        assert texts[one.passage_id][one.start : one.end] == one.text
+    assert {one.passage_id for one in spans} == {"p0", "p1", "p2"}
+    answer = method.answer([question], 3)[0]
+    own = [one.probability for one in spans if one.text.lower() == answer.text.lower()]
+    assert math.log(math.fsum(own)) == pytest.approx(answer.log_prob, abs=1e-5)
+    assert method.spans(question, 3, 4) == spans[:4]

@@ -34,37 +34,37 @@ def picture(page: Page, name: str, first: str, last: str, beside: int = 12) -> N
 
 def main(address: str) -> None:
     """Ask, look behind the answers, and let a passage say something else."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        with chromium(Path(profile)) as browser:
-            page = browser.page(1000, 900)
-            page.open(f"{address}#{urlencode({'q': QUESTION, 'answer': SAID})}")
-            page.until(DONE, 300)
-            page.run("document.querySelector('[role=status]').remove()")
-            picture(page, "ask-answers", "h1", ".explorer-methods")
-            for name in ("knn-lm", "rag-token"):
-                page.run(
-                    f"document.querySelector('[data-method={name}] details').open = true;"
-                    f"document.querySelector('[data-method={name}]').scrollIntoView()"
-                )
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        chromium(Path(profile)) as browser,
+    ):
+        page = browser.page(1000, 900)
+        page.open(f"{address}#{urlencode({'q': QUESTION, 'answer': SAID})}")
+        page.until(DONE, 300)
+        page.run("document.querySelector('[role=status]').remove()")
+        picture(page, "ask-answers", "h1", ".explorer-methods")
+        for name in ("knn-lm", "rag-token"):
             page.run(
-                "document.querySelectorAll('.explorer-method:not([data-method=knn-lm],"
-                "[data-method=rag-token],[data-method=realm])').forEach((card) => card.remove());"
-                "document.querySelector('[data-method=realm] details').open = true;"
+                f"document.querySelector('[data-method={name}] details').open = true;"
+                f"document.querySelector('[data-method={name}]').scrollIntoView()"
             )
-            picture(page, "ask-behind", ".explorer-methods", ".explorer-methods", 1)
-            page = browser.page(1000, 900)
-            page.open(f"{address}#{urlencode({'q': QUESTION})}")
-            page.until(DONE, 300)
-            page.click(f"[data-key='edit {PASSAGE}']")
-            field = "document.querySelector('textarea.explorer-edit')"
-            page.until(f"{field} !== null")
-            page.run(f"{field}.value = {field}.value.replace({SAID!r}, {OTHERWISE!r})")
-            page.click(f"[data-key='apply {PASSAGE}']")
-            page.until(
-                f"document.querySelector('h4').textContent.includes('edited') && {DONE}", 300
-            )
-            page.run("document.querySelectorAll('.explorer-method div').forEach((e) => e.remove())")
-            picture(page, "ask-edited", "#explorer-question", "#explorer-passage-0")
+        page.run(
+            "document.querySelectorAll('.explorer-method:not([data-method=knn-lm],"
+            "[data-method=rag-token],[data-method=realm])').forEach((card) => card.remove());"
+            "document.querySelector('[data-method=realm] details').open = true;"
+        )
+        picture(page, "ask-behind", ".explorer-methods", ".explorer-methods", 1)
+        page = browser.page(1000, 900)
+        page.open(f"{address}#{urlencode({'q': QUESTION})}")
+        page.until(DONE, 300)
+        page.click(f"[data-key='edit {PASSAGE}']")
+        field = "document.querySelector('textarea.explorer-edit')"
+        page.until(f"{field} !== null")
+        page.run(f"{field}.value = {field}.value.replace({SAID!r}, {OTHERWISE!r})")
+        page.click(f"[data-key='apply {PASSAGE}']")
+        page.until(f"document.querySelector('h4').textContent.includes('edited') && {DONE}", 300)
+        page.run("document.querySelectorAll('.explorer-method div').forEach((e) => e.remove())")
+        picture(page, "ask-edited", "#explorer-question", "#explorer-passage-0")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from ragbook.serve.asking import Ask
 from ragbook.serve.engine import Engine
 from ragbook.serve.guard import Guard, host_name
 from ragbook.serve.line import Line
-from tests.serve.conftest import FORWARDS, Slow, load, serving
+from tests.serve.conftest import FORWARDS, PASSAGES, Slow, load, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTION = {"question": "Which river passes Vienna?"}
@@ -386,3 +387,37 @@ running.run(make_app(Engine(), line), line, listening)
         _, error = process.communicate(timeout=30)
     assert process.returncode == 0
     assert error == ""
+
+
+def test_the_command_serves_ones_own_passages(tmp_path):
+    """As a user starts it: the address on standard output, the options of `ask` in what is copied,
+    status 0 after SIGTERM."""
+    corpus = tmp_path / "my rivers.jsonl"
+    corpus.write_text(
+        "".join(json.dumps({"id": p.id, "title": p.title, "text": p.text}) + "\n" for p in PASSAGES)
+    )
+    given = ["--corpus", str(corpus), "--retriever", "bm25", "--k", "2", "--same-weights"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "ragbook", "serve", *given, "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said.startswith("open http://127.0.0.1:"), said
+        connection = http.client.HTTPConnection(urlsplit(said.split()[1]).netloc, timeout=100)
+        connection.request("GET", "/api/about")
+        about = json.loads(connection.getresponse().read())
+        assert about["passages"] == "4 passages of my rivers"
+        assert (about["examples"], about["retrievers"]) == ([], ["bm25"])
+        assert (about["defaults"]["k"], len(about["methods"])) == (2, 7)
+        connection.request("POST", "/api/ask", json.dumps(QUESTION), JSON)
+        events = [json.loads(line) for line in connection.getresponse().read().splitlines()]
+        assert [event["event"] for event in events].count("answer") == 7
+        assert shlex.split(events[0]["command"]) == [
+            "ragbook", "ask", "--corpus", str(corpus), "--same-weights", "--k", "2",
+            "--retriever", "bm25", "--beams", "2", QUESTION["question"],
+        ]  # fmt: skip
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (0, "")
