@@ -142,7 +142,8 @@ def recomputed(
 
 def _floats(keys: np.ndarray) -> np.ndarray:
     """Keys as new float32 numbers, which torch converts several times as fast as numpy."""
-    return torch.from_numpy(np.array(keys)).float().numpy()
+    writable = keys if keys.flags.writeable else np.array(keys)  # torch warns of others
+    return torch.from_numpy(writable).to(torch.float32, copy=True).numpy()
 
 
 def train_ivfpq(keys: np.ndarray) -> Any:
