@@ -16,7 +16,8 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_TURN = threading.RLock()
+TURN = threading.RLock()
+"""Held by the thread whose turn it is."""
 
 
 def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
@@ -25,7 +26,7 @@ def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def in_turn(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _TURN:
+        with TURN:
             return function(*args, **kwargs)
 
     return in_turn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ragbook.models.sharing import one_at_a_time
+from ragbook.models.sharing import TURN
 
 
 @contextmanager
@@ -18,5 +18,5 @@ def unfilled() -> Iterator[None]:
     """
     from transformers.initialization import no_init_weights
 
-    with one_at_a_time(no_init_weights)():
+    with TURN, no_init_weights():  # which holds for all threads
         yield
