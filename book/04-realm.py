@@ -563,15 +563,15 @@ def likelihood(question, found, z):
     return alone.log_prob([question], [question.answers[0]]).exp()[0]
 
 
-asked, several = told_twice(
+followed, several = told_twice(
     retriever, questions, lambda *place: likelihood(*place) > 0.01
 )
-print(asked.text, "|", asked.answers[0], "|", asked.gold_passage)
+print(followed.text, "|", followed.answers[0], "|", followed.gold_passage)
 interactive.passages_posterior(
     several.ids,
     doc_log_probs([several], retriever.score_scale)[0],
-    torch.stack([likelihood(asked, several, z) for z in range(5)]),
-    several.ids.index(asked.gold_passage),
+    torch.stack([likelihood(followed, several, z) for z in range(5)]),
+    several.ids.index(followed.gold_passage),
 )
 
 # %% [markdown]

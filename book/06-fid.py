@@ -482,9 +482,9 @@ def writes_it(question, found, z):
     return alone.answer([question])[0].text == question.answers[0]
 
 
-asked, several = told_twice(retriever, dev, writes_it)
-print(asked.text, "|", asked.answers[0], "|", asked.gold_passage)
-interactive.struck_out(reader, asked, several, asked.answers[0])
+followed, several = told_twice(retriever, dev, writes_it)
+print(followed.text, "|", followed.answers[0], "|", followed.gold_passage)
+interactive.struck_out(reader, followed, several, followed.answers[0])
 
 # %% [markdown]
 # How often is each of them greatest on the gold passage, given that it is among the five? *retriever* is
