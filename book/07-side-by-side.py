@@ -849,42 +849,42 @@ for now in live.predictions[:3]:
 # Exercises with code end in a check, which says when you are right; the solutions are in the notebook
 # `book/solutions/07-side-by-side.ipynb`.
 #
-# ```{exercise}
-# :label: ex-interval
-# The intervals of two methods overlap, and yet their paired test is significant. How can that be?
-# ```
+# <!-- exercise: ex-interval -->
+# **Exercise.** The intervals of two methods overlap, and yet their paired test is significant. How can that be?
 #
-# ```{solution} ex-interval
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # The intervals include the spread between questions, which both methods share: hard questions are hard for
 # both. The paired difference does not include it.
-# ```
 #
-# ```{exercise}
-# :label: ex-two-tables
-# A method is ahead of another in table (b) and not in table (a). Name two reasons that have nothing to do
+# </details>
+#
+# <!-- exercise: ex-two-tables -->
+# **Exercise.** A method is ahead of another in table (b) and not in table (a). Name two reasons that have nothing to do
 # with how it combines passages, and a comparison that would tell them apart.
-# ```
 #
-# ```{solution} ex-two-tables
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Its objective may suit the way it answers better, while the other's objective spoils what the reader already
 # did well; or its question tower was trained and finds other passages (compare recall in the two tables).
 # Give its trained reader the shared question tower, or the oracle's passages (`--retriever oracle`): then
 # only the reader differs.
-# ```
 #
-# ```{exercise}
-# :label: ex-kappa
-# Two methods are each right on 95 % of the questions, and on 91 % of them both are right or both are wrong. Is that
+# </details>
+#
+# <!-- exercise: ex-kappa -->
+# **Exercise.** Two methods are each right on 95 % of the questions, and on 91 % of them both are right or both are wrong. Is that
 # much agreement? Write Cohen's $\kappa$ for two lists of booleans and see.
-# ```
 #
-# ```{solution} ex-kappa
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Chance alone gives $0.95^2 + 0.05^2 = 90.5\,\%$, so $\kappa = (0.91 - 0.905) / (1 - 0.905) \approx 0.05$: hardly
 # any. The plain share of agreement flatters methods that are mostly right, or mostly wrong.
-# ```
+#
+# </details>
 
 # %%
 from exercises import side_by_side as check
@@ -898,16 +898,16 @@ def my_kappa(a, b):
 check.kappa(my_kappa)
 
 # %% [markdown]
-# ```{exercise}
-# :label: ex-holm
-# Write Holm's correction: p-values in any order in, adjusted p-values in the same order out.
-# ```
+# <!-- exercise: ex-holm -->
+# **Exercise.** Write Holm's correction: p-values in any order in, adjusted p-values in the same order out.
 #
-# ```{solution} ex-holm
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Go through the p-values from the smallest. Multiply the $i$-th of $m$ by $m - i + 1$, never go below the value
 # before, and never above 1.
-# ```
+#
+# </details>
 
 
 # %%
@@ -919,18 +919,18 @@ def my_holm(p_values):
 check.holm(my_holm)
 
 # %% [markdown]
-# ```{exercise}
-# :label: ex-calibration-error
-# Write the expected calibration error: sort the answers by probability, cut them into `groups` parts of equal size
+# <!-- exercise: ex-calibration-error -->
+# **Exercise.** Write the expected calibration error: sort the answers by probability, cut them into `groups` parts of equal size
 # (`np.array_split`), and average the distance between mean probability and share of right answers, weighted by the
 # parts' sizes.
-# ```
 #
-# ```{solution} ex-calibration-error
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # A part's distance times its size, summed, and divided by the number of answers. The solution's notebook also
 # raises a method's probabilities to a power and looks at the error again.
-# ```
+#
+# </details>
 
 
 # %%
@@ -942,17 +942,17 @@ def my_error(probability, right, groups):
 check.calibration_error(my_error)
 
 # %% [markdown]
-# ```{exercise}
-# :label: ex-method-vote
-# Let the four methods vote: the answer given most often wins, compared after `normalize_answer`; if several
+# <!-- exercise: ex-method-vote -->
+# **Exercise.** Let the four methods vote: the answer given most often wins, compared after `normalize_answer`; if several
 # are given equally often, the one that comes first. Is the vote better than the best single method?
-# ```
 #
-# ```{solution} ex-method-vote
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Count the normalised answers and take the first text of the most frequent one. The solution's notebook holds
 # the vote against the best method in a paired test.
-# ```
+#
+# </details>
 
 
 # %%
@@ -964,29 +964,29 @@ def my_vote(texts):
 check.vote(my_vote)
 
 # %% [markdown]
-# ```{exercise}
-# :label: ex-temperature
-# Raise every probability of a method to the power $1/T$ and compute the calibration again. Which $T$ brings an
+# <!-- exercise: ex-temperature -->
+# **Exercise.** Raise every probability of a method to the power $1/T$ and compute the calibration again. Which $T$ brings an
 # underconfident method to the diagonal? Why does the area under the ROC curve not change?
-# ```
 #
-# ```{solution} ex-temperature
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # `breakdown.calibration(p ** (1 / T), right["realm"])` for a few $T$: above 1 the groups move to the right,
 # which an underconfident method needs, below 1 to the left. The area compares answers in pairs, and a power
 # keeps every order.
-# ```
 #
-# ```{exercise}
-# :label: ex-own-data
-# Run the comparison on passages of your own: `ragbook compare --corpus P --questions Q --out R`. Which method loses
+# </details>
+#
+# <!-- exercise: ex-own-data -->
+# **Exercise.** Run the comparison on passages of your own: `ragbook compare --corpus P --questions Q --out R`. Which method loses
 # most when k goes from 5 to 1, and which least?
-# ```
 #
-# ```{solution} ex-own-data
-# :class: dropdown
+# <details>
+# <summary>Solution</summary>
+#
 # Look at recall at 1 and at 5 of your retriever first. Where a gold passage is lost, so is the answer; but a
 # method that did not find the answer among five passages loses nothing with them, and one that was misled by
 # the other four gains. A method can therefore lose less than the retriever, and in the chapter's figure all
 # do.
-# ```
+#
+# </details>
