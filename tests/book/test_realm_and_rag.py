@@ -182,7 +182,7 @@ def test_what_comes_from_a_file_is_marked_and_at_least_half_is_computed_on_the_p
 def test_there_are_as_many_exercises_of_code_as_of_words():
     for chapter in (4, 5):
         source = "\n".join(cell.source for cell in cells(chapter))
-        exercises = source.count("```{exercise}")
+        exercises = source.count("<!-- exercise: ")
         code = source.count("raise NotImplementedError")
         assert exercises >= 6
         assert 2 * code >= exercises
