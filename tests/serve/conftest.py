@@ -6,14 +6,13 @@ The models know nothing, but every method answers, in milliseconds, and in the p
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from ragbook.corpus import Passage
-from ragbook.methods.base import Method
 from ragbook.methods.closed_book import ClosedBook
 from ragbook.methods.fid import FiD
 from ragbook.methods.in_context import InContext
@@ -41,7 +40,7 @@ FORWARDS = FixedRetriever(PASSAGES, [0.9, 0.7, 0.4, 0.1], score_scale=2.0)
 BACKWARDS = FixedRetriever(PASSAGES[::-1], [9.0, 5.0, 4.0, 1.0])
 
 
-def load(retriever: Retriever) -> Sequence[Method]:
+def load(retriever: Retriever) -> list[Any]:
     """All methods over a retriever; the same models for each."""
     reader, spans, lm = _models()
     return [

@@ -15,6 +15,7 @@ from ragbook.index import build_index
 from ragbook.methods import NAMES
 from ragbook.methods import load as load_methods
 from ragbook.methods.base import doc_log_probs
+from ragbook.methods.cuts import notes_of
 from ragbook.models import load_encoder
 from ragbook.models.prompts import passage_text
 from ragbook.retrieval import BM25Retriever, DenseRetriever, Retrieved
@@ -191,9 +192,9 @@ def test_notes_do_not_pile_up(engine):
     assert found["end"]["cut"]["p0"] > 100
     assert told(engine)["end"]["cut"] == {}
     for method in engine.methods:
-        holder = getattr(method, "reader", None) or getattr(method, "lm", None)
-        assert not holder.cut.passages
-        assert not holder.cut.answers
+        notes = notes_of(method)
+        assert not notes.passages
+        assert not notes.answers
 
 
 def test_a_faulty_method_does_not_silence_the_others(capsys):
@@ -228,7 +229,7 @@ def test_changes_keep_scores_and_titles():
     (found,) = retriever.retrieve([Question(TEXT, ())], 3)
     assert isinstance(found, Retrieved)
     assert found.ids == ("p0", "p2")
-    assert np.array_equal(found.scores, np.float32([0.9, 0.4]))
+    assert np.array_equal(found.scores, np.array([0.9, 0.4], np.float32))
     assert found.passages[1] == Passage("p2", "Elbe", "New.")
     assert (retriever.name, retriever.score_scale) == ("fixed", 2.0)
 
