@@ -182,10 +182,10 @@ Markdown(
 
 # %% [markdown]
 # The same numbers as probabilities, with the prior to move. RAG-Token sums each column with the prior as
-# weights and multiplies the sums; RAG-Sequence multiplies each row and sums the last column once. With
-# all of the prior on one passage the two are the same.
+# weights and multiplies the sums; RAG-Sequence multiplies along each row and sums the whole answers once.
+# With all of the prior on one passage the two are the same.
 
-# %% mystnb={"figure": {"caption": "The probability of each token of the answer under each passage, and where the two methods sum. On the site, the sliders change the prior.", "alt": "Prior and token probabilities of five passages, with RAG-Token's sum of every column and RAG-Sequence's sum of the last"}}
+# %% mystnb={"figure": {"caption": "The probability of each token of the answer under each passage, and where the two methods sum. On the site, the sliders change the prior.", "alt": "Prior and token probabilities of five passages, with RAG-Token's sum of every token's column and RAG-Sequence's sum of the whole answers"}}
 pieces = [
     *reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()),
     "(end)",
