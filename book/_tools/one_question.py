@@ -77,7 +77,7 @@ def table(
     )
     rows = []
     for name, entry in found["methods"].items():
-        weights = dict(map(tuple, entry["weights"]))
+        weights = {at: weight for at, weight, *_ in entry["weights"]}
         cells = "".join(_cell(weights.get(at)) for at in range(len(used)))
         kind, sign = ("right", "✓") if entry["right"] else ("wrong", "✗")
         rows.append(

@@ -236,7 +236,10 @@ def test_what_binder_installs_is_there():
 
 def test_one_question_is_a_row_a_method():
     passages = [Passage("a", "Apes & men", "Apes."), Passage("b", "Bees", "Bees.")]
-    evidence = [{"passage_id": "a", "weight": 0.25}, {"passage_id": "b", "weight": 0.75}]
+    evidence = [
+        {"passage_id": "a", "weight": 0.25, "loo": 0.5},
+        {"passage_id": "b", "weight": 0.75},
+    ]
     entry = {"log_prob": -1.0, "f1": 0.0}
     prediction = {
         "question": "Who <hums>?",
