@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 
 TAG = "stored-"
 HIDDEN = {"remove-cell", "remove-output", "hide-cell", "hide-output"}
-SOURCE = {"getsource", "split", "strip", "dedent", "print", "Markdown"}
+SOURCE = {
+    "getsource",
+    "source",
+    "split",
+    "strip",
+    "dedent",
+    "print",
+    "Markdown",
+}
 UNWRITTEN = "Not written yet."
 
 
@@ -96,14 +104,15 @@ def _name(call: ast.Call) -> str:
 
 
 def only_source(source: str) -> bool:
-    """Whether all that a cell shows is source code, found by `inspect.getsource`."""
+    """Whether all that a cell shows is source code, found by `inspect.getsource` or
+    `experiments.source.source`."""
     parts = shown(ast.parse(source))
     calls = [
         {_name(node) for node in ast.walk(part) if isinstance(node, ast.Call)}
         for part in parts
     ]
     return bool(parts) and all(
-        "getsource" in names and names <= SOURCE for names in calls
+        names & {"getsource", "source"} and names <= SOURCE for names in calls
     )
 
 
