@@ -106,7 +106,11 @@ def _name(call: ast.Call) -> str:
 def only_source(source: str) -> bool:
     """Whether all that a cell shows is source code, found by `inspect.getsource` or
     `experiments.source.source`."""
-    parts = shown(ast.parse(source))
+    parts = [
+        part
+        for part in shown(ast.parse(source))
+        if not isinstance(part, ast.Constant)
+    ]
     calls = [
         {_name(node) for node in ast.walk(part) if isinstance(node, ast.Call)}
         for part in parts

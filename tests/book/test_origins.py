@@ -86,6 +86,7 @@ def test_other_outputs_were_computed_on_the_page(tmp_path):
         code("print(3)", "remove-cell"),
         code("print(inspect.getsource(f).split('x')[-1])"),
         code("import inspect\nMarkdown(inspect.getsource(f))"),
+        code("print(source(rag.f), '\\n')\nprint()\nprint(source(g))"),
         code("check(mine)", said="Not written yet.\n"),
     ],
 )
@@ -94,7 +95,11 @@ def test_nothing_is_said_of_source_code_hidden_cells_and_silence(tmp_path, cell)
 
 
 def test_source_code_with_a_result_beside_it_is_an_output(tmp_path):
-    for source in ("print(inspect.getsource(f))\nprint(f(3))", "print(getsource(f), f(3))"):
+    for source in (
+        "print(inspect.getsource(f))\nprint(f(3))",
+        "print(getsource(f), f(3))",
+        "print('x')",
+    ):
         assert len(added(tmp_path, code(source))) == 2
 
 
