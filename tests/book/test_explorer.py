@@ -312,7 +312,8 @@ def test_keys_are_enough(folder, tmp_path):
 
 @pytest.mark.parametrize("width", [500, 1280])
 def test_nothing_is_wider_than_the_screen(folder, tmp_path, width):
-    """500 pixels are the narrowest window that Chromium opens; a phone's 340 are put inside it."""
+    """500 pixels are the narrowest window that Chromium opens; a phone's 340 are put inside it. The
+    answers are one row there too, which scrolls."""
     found = use(
         folder,
         tmp_path,
@@ -324,14 +325,19 @@ def test_nothing_is_wider_than_the_screen(folder, tmp_path, width):
         narrow.style.width = '340px';
         await new Promise((done) => setTimeout(done, 100));
         const edge = narrow.getBoundingClientRect().right;
-        const over = [...narrow.querySelectorAll('*')].filter((e) => // a table scrolls by itself
-          !e.closest('.explorer-table table') && e.getBoundingClientRect().right > edge + 1);
-        return {...shown, over: over.map((e) => e.outerHTML.slice(0, 80))};
+        const row = narrow.querySelector('.explorer-methods');
+        const over = [...narrow.querySelectorAll('*')].filter(
+          (e) => e.parentElement.closest('.explorer-methods') !== row &&
+            e.getBoundingClientRect().right > edge + 1);
+        const tops = new Set([...row.children].map((e) => e.getBoundingClientRect().top));
+        return {...shown, rows: tops.size, scrolls: getComputedStyle(row).overflowX, over: over.map((e) => e.outerHTML.slice(0, 80))};
         """,
         width=width,
     )
     assert found["page"] <= found["window"]
     assert not found["over"]
+    assert found["rows"] == 1
+    assert found["scrolls"] == "auto"
 
 
 def test_what_is_not_there_is_said(folder, tmp_path):
