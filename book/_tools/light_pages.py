@@ -17,6 +17,8 @@ ICON = re.compile(
 
 # The same icon in the theme's style sheet, by all its names.
 GLYPH = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{content:[^}]*\}")
+# The brands' icons as a font; the script draws them without it.
+BRANDS = re.compile(r"@font-face\{[^}]*fa-brands-400[^}]*\}")
 SEARCHING = re.compile(
     r'\s*<script src="[^"]*(?:_static/searchtools|_static/language_data|searchindex)\.js"></script>'
 )
@@ -56,7 +58,7 @@ def pruned(text: str, used: set[str]) -> str:
             else ""
         )
 
-    return GLYPH.sub(shown, ICON.sub(kept, text))
+    return BRANDS.sub("", GLYPH.sub(shown, ICON.sub(kept, text)))
 
 
 def prune(app: Any, error: Exception | None) -> None:

@@ -330,7 +330,8 @@ def test_nothing_is_wider_than_the_screen(folder, tmp_path, width):
           (e) => e.parentElement.closest('.explorer-methods') !== row &&
             e.getBoundingClientRect().right > edge + 1);
         const tops = new Set([...row.children].map((e) => e.getBoundingClientRect().top));
-        return {...shown, rows: tops.size, scrolls: getComputedStyle(row).overflowX, over: over.map((e) => e.outerHTML.slice(0, 80))};
+        const scrolls = getComputedStyle(row).overflowX;
+        return {...shown, rows: tops.size, scrolls, over: over.map((e) => e.outerHTML.slice(0, 80))};
         """,
         width=width,
     )

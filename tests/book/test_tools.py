@@ -50,6 +50,12 @@ def test_so_are_their_glyphs():
     assert light_pages.pruned(style, set()) == ".a{b:c}"
 
 
+def test_the_font_of_brands_is_not_loaded_for_one_icon():
+    solid = "@font-face{font-family:Solid;src:url(../webfonts/fa-solid-900.woff2)}"
+    brands = solid.replace("fa-solid-900", "fa-brands-400")
+    assert light_pages.pruned(f"a{{b:c}}{brands}{solid}", set()) == f"a{{b:c}}{solid}"
+
+
 def test_only_the_page_that_searches_has_the_search():
     head = (
         '<link><script src="../_static/searchtools.js"></script>\n  <script src="searchindex.js">'
