@@ -331,7 +331,8 @@ def test_nothing_is_wider_than_the_screen(folder, tmp_path, width):
             e.getBoundingClientRect().right > edge + 1);
         const tops = new Set([...row.children].map((e) => e.getBoundingClientRect().top));
         const scrolls = getComputedStyle(row).overflowX;
-        return {...shown, rows: tops.size, scrolls, over: over.map((e) => e.outerHTML.slice(0, 80))};
+        const begins = over.map((e) => e.outerHTML.slice(0, 80));
+        return {...shown, rows: tops.size, scrolls, over: begins};
         """,
         width=width,
     )
