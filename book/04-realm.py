@@ -198,7 +198,9 @@ asked, unseen, passages = (
         index.vectors(np.arange(len(corpus))),
     )
 )
-gold = torch.tensor([corpus.position(q.gold_passage) for q in held_out])
+gold = torch.tensor(
+    [corpus.position(q.gold_passage) for q in held_out if q.gold_passage]
+)
 
 # %%
 K, STEPS, SCALE = 7, 100, 20.0
@@ -557,20 +559,20 @@ Markdown(
 # %% mystnb={"figure": {"caption": "Prior, likelihood, posterior and the gradient of each passage's score. On the site, the sliders change the gold passage's score and what the reader knows.", "alt": "Prior, likelihood of the right answer, posterior and score gradient of five passages in four columns"}}
 
 
-def likelihood(question, found, z):
+def under(question, found, z):
     """p(y | z, x) of the right answer under one passage alone."""
     alone = realm.Realm(reader, interactive.Kept(found, [z]))
     return alone.log_prob([question], [question.answers[0]]).exp()[0]
 
 
 followed, several = told_twice(
-    retriever, questions, lambda *place: likelihood(*place) > 0.01
+    retriever, questions, lambda *place: bool(under(*place) > 0.01)
 )
 print(followed.text, "|", followed.answers[0], "|", followed.gold_passage)
 interactive.passages_posterior(
     several.ids,
     doc_log_probs([several], retriever.score_scale)[0],
-    torch.stack([likelihood(followed, several, z) for z in range(5)]),
+    torch.stack([under(followed, several, z) for z in range(5)]),
     several.ids.index(followed.gold_passage),
 )
 

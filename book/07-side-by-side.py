@@ -12,7 +12,7 @@ import gzip
 import inspect
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -609,7 +609,7 @@ figures.grouped(
 
 # %% tags=["hide-input", "stored-sweep"]
 def steps(
-    parts: dict[Any, Any], who: list[str], pairs: list[tuple[Any, Any]]
+    parts: dict[Any, Any], who: Sequence[str], pairs: list[tuple[Any, Any]]
 ) -> pd.DataFrame:
     """What each method gains from one setting to another."""
     return pd.DataFrame(

@@ -100,11 +100,11 @@ for year, rows in likelihood.items():
 texts = {2012: ["Benedict XVI", "one"], 2022: ["Francis", "one"]}
 right = {2012: ["Benedict XVI", "one"], 2022: ["Francis", "no spacecraft"]}
 given = {
-    year: {"toy": [Answer("?", text, 0.0, (), 0.0) for text in of_year]}
+    str(year): {"toy": [Answer("?", text, 0.0, (), 0.0) for text in of_year]}
     for year, of_year in texts.items()
 }
 wanted = {
-    year: [Question("?", (answer,)) for answer in of_year]
+    str(year): [Question("?", (answer,)) for answer in of_year]
     for year, of_year in right.items()
 }
 by_hand = np.mean(

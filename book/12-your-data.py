@@ -286,7 +286,7 @@ for said, agree in (("agree", True), ("differ", False)):
         == agree
     ]
     print(
-        f"they {said} on {len(right):,} questions: FiD is right on {cut_off(np.mean(right))} %"
+        f"they {said} on {len(right):,} questions: FiD is right on {cut_off(float(np.mean(right)))} %"
     )
 
 # %% [markdown]
