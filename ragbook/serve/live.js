@@ -267,15 +267,15 @@
   }
 
   function shown(one, at, draft) {
-    const button = (key, text, onclick, more = {}) =>
+    const button = (key, text, onclick) =>
       make("button", { type: "button", onclick, "data-key": `${key} ${one.id}`,
-        "aria-describedby": `explorer-title-${at}`, ...more }, text);
+        "aria-describedby": `explorer-title-${at}` }, text);
     const change = () => { editing = undefined; ask(); };
     const controls = make("div", { class: "explorer-steps" },
       button("strike", one.struck ? "Put back" : "Strike out", () => {
         if (!struck.delete(one.id)) struck.add(one.id);
         change();
-      }, { "aria-pressed": `${one.struck}` }),
+      }),
       button("edit", "Edit", () => {
         editing = one.id;
         draw();
