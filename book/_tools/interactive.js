@@ -211,7 +211,9 @@
 
   function replace(island, number) {
     const { kind, ...data } = JSON.parse(island.textContent);
-    const picture = island.previousElementSibling?.querySelector(".cell_output img");
+    let cell = island.previousElementSibling; // between them may be a line on where it comes from
+    while (cell && !cell.matches(".cell")) cell = cell.previousElementSibling;
+    const picture = cell?.querySelector(".cell_output img");
     const { controls, compute } = FIGURES[kind];
     const says = make("p", { class: "rb-says", "aria-live": "polite" });
     const body = make("table", { class: "rb-table" });
