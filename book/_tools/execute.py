@@ -59,6 +59,7 @@ def execute(text: Path, timeout: int = 300) -> Path:
     notebook = jupytext.read(text)
     notebook.metadata["kernelspec"] = dict(KERNELSPEC)
     _name_cells(notebook)
+    _sort_filter(notebook)
     NotebookClient(
         notebook,
         timeout=timeout,
@@ -100,6 +101,15 @@ def _name_cells(notebook: nbformat.NotebookNode) -> None:
         ).hexdigest()[:12]
         seen[digest] += 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+
+
+def _sort_filter(notebook: nbformat.NotebookNode) -> None:
+    """Put the kinds of metadata that jupytext found in an order that does not change."""
+    settings = notebook.metadata.get("jupytext", {})
+    kinds = settings.get("cell_metadata_filter", "-all").split(",")
+    settings["cell_metadata_filter"] = ",".join(
+        [*sorted(kind for kind in kinds if kind != "-all"), "-all"]
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
