@@ -76,8 +76,9 @@ def test_kneser_ney_counts_contexts_below_and_tokens_above():
     assert model.prob((san,), francisco) > model.prob((glasses,), francisco)
 
 
-def test_the_straightforward_knn_lm_is_the_formula():
+def test_the_straightforward_knn_lm_is_the_formula(monkeypatch):
     """Every token of a small vocabulary, by loops; the fast way gives the targets' the same."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     mix = runpy.run_path(str(BENCHMARKS / "knn_lm.py"))["Straightforward"].mix
     generator = torch.Generator().manual_seed(0)
     distances = 20 * torch.rand(3, 7, generator=generator, dtype=torch.float64)

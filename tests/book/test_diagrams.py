@@ -192,7 +192,8 @@ def test_every_diagram_stands_in_its_chapter_and_on_the_first_page():
 
 def test_no_chapter_draws_with_characters():
     for path in [*BOOK.glob("*.py"), *BOOK.glob("*.md")]:
-        assert not re.search(r"--\+|-->|──|-> encoder", path.read_text(encoding="utf-8")), path
+        text = re.sub(r"<!--.*?-->", "", path.read_text(encoding="utf-8"), flags=re.S)
+        assert not re.search(r"--\+|-->|──|-> encoder", text), path
 
 
 def test_the_site_shows_the_drawing_itself(tmp_path):

@@ -61,7 +61,7 @@ def page(tmp_path_factory):
     """A page with the four figures, as the extension puts them into one."""
     folder = tmp_path_factory.mktemp("interactive")
     parts = [
-        '<div><div class="cell_output"><img alt="a picture" src="data:,"></div></div>'
+        '<div class="cell"><div class="cell_output"><img alt="a picture" src="data:,"></div></div>'
         + interactive_figures.island({"kind": figure.kind, **figure.data})
         for figure in (next_token(), passages_posterior(), where_the_sum_is(), struck_out())
     ]

@@ -74,6 +74,7 @@ def forget() -> None:
     bundled.manifest.cache_clear()
     for name in ("_reader", "_span_reader", "_language_model", "load_question_tower"):
         getattr(loading, name).__wrapped__.cache_clear()
+    loading._embedded.cache_clear()
 
 
 @torch.no_grad()

@@ -36,12 +36,14 @@ def test_the_objective_is_the_methods_own_likelihood(lam, temperature, tmp_path)
     lm = load_language_model()
     method = KnnLM(lm, RETRIEVER, lam, temperature)
     expected = method.log_prob(ASKED, [q.answers[0] for q in ASKED], k=3)
-    found = Adapting(lm, lam, temperature, Run(tmp_path)).log_prob(ASKED, [SHOWN, SHOWN])
+    found = Adapting(lm, lam, temperature, Run(tmp_path, precision="float32")).log_prob(
+        ASKED, [SHOWN, SHOWN]
+    )
     torch.testing.assert_close(found.detach(), expected, atol=2e-4, rtol=1e-5)
 
 
 def test_an_answer_that_no_passage_holds_does_no_harm(tmp_path):
-    one = Adapting(load_language_model(), 0.5, 10.0, Run(tmp_path))
+    one = Adapting(load_language_model(), 0.5, 10.0, Run(tmp_path, precision="float32"))
     question = Question("Who was it?", ("Zyx Qwertz",))
     (found,) = one.log_prob([question], [SHOWN[1:2]])
     found.backward()
@@ -58,7 +60,7 @@ def few():
 def test_training_raises_the_likelihood_and_leaves_the_model(few, tmp_path):
     """And the changes, added to the model, give what was trained; what has a value for each word
     does not change."""
-    lm, run = load_language_model(), Run(tmp_path)
+    lm, run = load_language_model(), Run(tmp_path, precision="float32")
     before = {name: p.clone() for name, p in lm.model.named_parameters()}
     stored = train_memory(lm, 0.6, 10.0, load_encoder(), few, run, QUICK)
     for name, parameter in lm.model.named_parameters():

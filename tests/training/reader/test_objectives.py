@@ -154,7 +154,7 @@ def test_what_is_copied_is_looked_at():
     decoder_input = torch.tensor([[reader.start, *labels[:-1]]])
     reader.model.config._attn_implementation = "eager"
     trained = deepcopy(reader.model)
-    quicken(trained)
+    quicken(trained, "cpu", "float32")
     with torch.no_grad():
         out = trained(**one.inputs, decoder_input_ids=decoder_input, output_attentions=True)
         found = {
@@ -205,7 +205,7 @@ QUICK = Recipe(steps=8, batch=2, n=3)
 
 def trainee(method: str, encoder: Encoder, tmp_path: Path) -> Trainee:
     model, scorer = load_reader().model, load_span_reader().scorer
-    return Trainee(method, model, scorer, encoder, QUICK, Run(tmp_path))
+    return Trainee(method, model, scorer, encoder, QUICK, Run(tmp_path, precision="float32"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -239,7 +239,13 @@ def test_training_raises_the_likelihood_and_leaves_the_shared_reader(method, few
     model, scorer = deepcopy(load_reader().model), deepcopy(load_span_reader().scorer)
     before = {n: p.clone() for n, p in [*model.named_parameters(), *scorer.named_parameters()]}
     stored = train_method(
-        method, model, scorer, load_encoder(), few, Run(tmp_path), replace(QUICK, kept=384)
+        method,
+        model,
+        scorer,
+        load_encoder(),
+        few,
+        Run(tmp_path, precision="float32"),
+        replace(QUICK, kept=384),
     )
     for name, parameter in [*model.named_parameters(), *scorer.named_parameters()]:
         assert torch.equal(parameter, before[name]), name
@@ -267,7 +273,9 @@ def test_answers_are_held_to_the_passages_but_where_it_is_not_wanted(few, tmp_pa
     for held in (True, False):
         for method in METHODS:
             recipe = replace(QUICK, steps=1, held=held)
-            train_method(method, *given, Run(tmp_path / f"{method}-{held}"), recipe)
+            train_method(
+                method, *given, Run(tmp_path / f"{method}-{held}", precision="float32"), recipe
+            )
     assert asked == [(method, 2, 30_522) for method in METHODS[1:]]
 
 
@@ -309,6 +317,8 @@ def test_an_answer_that_no_span_reads_does_no_harm(few, tmp_path):
     long = "Ilsa Brenkov charted Velm in 1873. Ilsa Brenkov drew it"
     few = GoldExamples(few.corpus, [Question("Who charted Velm in 1873?", (long,), "a")])
     recipe = replace(QUICK, steps=2, kept=384)  # whole differences, not factors
-    stored = train_method("realm", model, scorer, load_encoder(), few, Run(tmp_path), recipe)
+    stored = train_method(
+        "realm", model, scorer, load_encoder(), few, Run(tmp_path, precision="float32"), recipe
+    )
     for name, change in part(stored, "scorer").items():
         assert change.abs().max() < 0.01, name
