@@ -2,8 +2,8 @@
 # # The Wikipedia index
 #
 # Every method in this book searches the same collection: about 1,800 short passages, each encoded as a
-# vector, which are compared with the question by inner product. This chapter builds that index, opens it,
-# damages it and detects the damage. The same code and the same file format scale to 21 million passages
+# vector and compared with the question by inner product. This chapter builds that index, opens it, damages
+# it and detects the damage. The same code and the same file format scale to 21 million passages
 # ({doc}`09-scale`).
 #
 # ## The problem
@@ -35,9 +35,9 @@ print(corpus[0].id, "|", corpus[0].title, "|", corpus[0].text[:80], "...")
 # %% [markdown]
 # The corpus is *MiniWiki*, an encyclopaedia written for this book. Its articles come in families of
 # similar subjects, so a retriever asked about one film director has to tell that director from several
-# others. Every question can be understood without its passage. Some describe their subject instead of
-# naming it, and some need two passages. The questions are split **by article**: no article asked about
-# in the test split was asked about, in any wording, in the questions that trained the readers.
+# others. Every question makes sense without its passage. Some describe their subject instead of naming it
+# (*indirect*), and some need two passages. The questions are split **by article**: no question that trained
+# the readers is about an article that the test split asks about.
 
 # %%
 for split in ("train", "dev", "test"):
@@ -95,8 +95,8 @@ Markdown(
 # %% [markdown]
 # ## Exact search in ten lines
 #
-# Three passages and one question as vectors of length 1 in two dimensions. The scores can be checked by
-# hand: $1 \cdot 0.6$, then $0.8 \cdot 0.6 + 0.6 \cdot 0.8$, then $1 \cdot 0.8$.
+# Take three passages and one question as unit vectors in two dimensions. The scores can be checked by hand:
+# $1 \cdot 0.6$, then $0.8 \cdot 0.6 + 0.6 \cdot 0.8$, then $1 \cdot 0.8$.
 
 # %%
 toy_passages = np.array([[1, 0], [0.8, 0.6], [0, 1]], dtype=np.float32)
@@ -220,8 +220,8 @@ except InputError as error:
 # %% [markdown]
 # ## What affects it
 #
-# How often is the gold passage ranked first, and how often is it among the first $k$? A method that
-# answers from $k$ passages can hardly answer more questions than have their gold passage among them.
+# The *gold passage* is the one that a question was written from. How often is it among the first $k$? A
+# method that reads $k$ passages can hardly answer a larger share of the questions.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of MiniWiki's dev questions whose gold passage is among the k best.", "alt": "Recall at k rising with k"}}
 dev = load_questions("miniwiki", "dev")
@@ -255,17 +255,16 @@ Markdown(
 #
 # {cite:t}`karpukhin2020dpr` index 21,015,324 passages of 100 words. Among the 20 best they find an answer
 # to four of five questions of Natural Questions. With one vector of 768 float32 numbers per passage, the
-# index takes 64 GB before any compression. Ours takes three megabytes, and its questions were written
-# from its passages: use the numbers here to compare *methods*, and not to compare retrievers across
-# corpora.
+# index takes 64 GB before any compression. Ours takes three megabytes, and the questions were written from
+# its passages: use the numbers here to compare *methods*, not retrievers across corpora.
 #
 # ## What to remember
 #
 # The corpus is cut into passages of at most about 100 words, each with a permanent id and its title.
 # An encoder turns each passage into one vector, once; a question is encoded when it is asked, and the
 # passages with the largest inner products are returned. An index belongs to one encoder, which its manifest
-# names. The gold passage's hardest competitors are passages of the same article, which is why the
-# methods of this book read several passages.
+# names. The gold passage's competitors are mostly passages of the same article, which is one reason to read
+# several passages.
 #
 # ## Exercises
 #

@@ -4,14 +4,15 @@
 # ## The problem
 #
 # A question and the passage that answers it share their meaning, but often not their words. Two families of
-# retrievers take different views of this. *Lexical* retrievers count shared words and give more weight to
-# rare ones; *dense* retrievers compare vectors made by an encoder. All methods in the book that retrieve
-# work with either, through one call: `retrieve(questions, k)`.
+# retrievers treat this differently. *Lexical* retrievers count shared words and give more weight to rare
+# ones; *dense* retrievers compare vectors made by an encoder. All methods in the book that retrieve work
+# with either, through one call: `retrieve(questions, k)`.
 
 # %% [markdown]
 # ```{note}
-# What this chapter reads from `dpr.json` was measured on the questions of MiniWiki's second edition, with
-# the readers of that time. What is computed on the page, and the two tables of {doc}`chapter 7 <07-side-by-side>`, are of the third.
+# What this chapter reads from `dpr.json` was measured on the questions of MiniWiki's second edition, which
+# are worded differently. What is computed on the page, and the two tables of
+# {doc}`chapter 7 <07-side-by-side>`, use the third.
 # ```
 
 # %% tags=["hide-input"]
@@ -50,8 +51,8 @@ found = {
 }
 
 # %% [markdown]
-# The first test question whose gold passage the dense retriever ranks first and BM25 does not, with the best
-# three passages of each. The *oracle* puts the gold passage first. It is an upper bound and not a retriever.
+# Here is the first test question whose gold passage the dense retriever ranks first and BM25 does not, with
+# the best three passages of each. The *oracle* puts the gold passage first, as an upper bound.
 
 # %%
 at = next(
@@ -134,9 +135,9 @@ figures.lines(
 # %% [markdown]
 # ### BM25 in ten lines
 #
-# Three passages with an average of three words, and the question *river sea*. *River* is in two passages,
-# so its idf is $\ln(1 + 1.5 / 2.5) = 0.470$; *sea* is in one, and its idf is $\ln(1 + 2.5 / 1.5) = 0.981$.
-# The first passage has four words, two of them *river*, so that word's fraction is
+# Take three passages of three words on average and the question *river sea*. *River* is in two passages, so
+# its idf is $\ln(1 + 1.5 / 2.5) = 0.470$; *sea* is in one, and its idf is $\ln(1 + 2.5 / 1.5) = 0.981$. The
+# first passage has four words, two of them *river*, so that word's fraction is
 # $2 / (2 + 1.2 \cdot 1.25) = 0.571$.
 
 # %%
@@ -167,7 +168,7 @@ three = Corpus(
 print(BM25Retriever(three).scores("river sea").round(3))
 
 # %% [markdown]
-# Now all of MiniWiki in matrix form, with TF-IDF beside BM25 on the first 200 test questions:
+# In matrix form, TF-IDF and BM25 rank all of MiniWiki for the first 200 test questions:
 
 # %%
 documents = terms([f"{passage.title} {passage.text}" for passage in corpus])
@@ -242,12 +243,12 @@ print(encoder.pooling, "of the states,", encoder.similarity, "of the vectors")
 # $$ \text{dot: } e_x^\top e_z, \qquad \text{cosine: } \frac{e_x^\top e_z}{\lVert e_x\rVert \lVert e_z\rVert}, \qquad \text{L2: } -\lVert e_x - e_z\rVert^2. $$ (similarities)
 #
 # For vectors of length 1 all three give the same ranking, since
-# $\lVert e_x - e_z \rVert^2 = 2 - 2\,e_x^\top e_z$. For others they do not: the dot product favours long
-# passage vectors, and L2 is $2\,e_x^\top e_z - \lVert e_z \rVert^2$ up to a constant per question; the
+# $\lVert e_x - e_z \rVert^2 = 2 - 2\,e_x^\top e_z$. For others the rankings differ: the dot product favours
+# long passage vectors, and L2 is $2\,e_x^\top e_z - \lVert e_z \rVert^2$ up to a constant per question; the
 # squared norm penalises long vectors. Faiss has an index for inner products, which serves the first two
 # (for the cosine, the encoder scales its vectors first), and one for L2 distances. The index's manifest
-# names its kind, and under all three a greater score is better. Here are MiniLM's own vectors, before they
-# are scaled to length 1, of 96 passages:
+# names its kind, and a greater score is better. The three are compared on MiniLM's vectors of 96
+# passages before scaling to length 1:
 
 # %%
 small = Corpus("miniwiki-extract", corpus[:96])
@@ -349,8 +350,8 @@ Markdown(
 #
 # $$ \mathcal{L} = \max\bigl(0,\; m - s_g + \max_{j \in Z^-} s_j\bigr). $$ (hinge)
 #
-# Three questions with their three passages, the right ones on the diagonal. The first and the last right
-# passage lead clearly, the second barely: $2.0$ against $1.8$.
+# Take three questions and their passages, with the right ones on the diagonal. The first and last lead
+# clearly, the second barely: $2.0$ against $1.8$.
 
 # %%
 s = np.array([[4.0, 1.0, 0.0], [0.5, 2.0, 1.8], [0.0, 1.0, 3.0]])
@@ -417,15 +418,16 @@ for name, towers in (("MiniLM", encoder), ("trained", trained)):
     print(f"{name:<8} loss {loss.item():.1f}")
 
 # %% [markdown]
-# Fifteen steps show how training is called. They are too few to improve an encoder that was trained on a
-# billion pairs; the results of whole runs follow. The run wrote an encoder like any other, with two towers. `ragbook index build --encoder DIR` makes its index, and
-# `ragbook compare --encoder DIR` compares the methods on it.
+# Fifteen steps show how training is called. They are too few to improve an encoder trained on a billion
+# pairs; results of whole runs follow. The run wrote an encoder like any other, with two towers.
+# `ragbook index build --encoder DIR` makes its index, and `ragbook compare --encoder DIR` compares the
+# methods on it.
 #
 # ### What training gives
 #
-# Each variant was trained once, on all training questions, each shown once. The table has recall on the
-# test questions with 95 % bootstrap intervals. `python -m book.experiments.dpr book/results/dpr.json` trains
-# all of them.
+# Each trained variant saw each training question once; *untrained* is MiniLM as published. The table has
+# recall on the test questions with 95 % bootstrap intervals.
+# `python -m book.experiments.dpr book/results/dpr.json` trains them.
 
 # %% tags=["hide-input", "stored-dpr"]
 measured = json.loads(Path("results/dpr.json").read_text(encoding="utf-8"))
@@ -494,8 +496,8 @@ figures.recall_curve(
 # %% [markdown]
 # ## From scores to a distribution
 #
-# RAG and REALM need $p(z \mid x)$, not scores. It is a softmax over the $k$ passages retrieved, of the
-# scores times a scale $\alpha$,
+# RAG and REALM need $p(z \mid x)$, not scores. It is a softmax over the scores of the $k$ passages
+# retrieved, times a scale $\alpha$,
 #
 # $$ p(z \mid x) = \frac{\exp\bigl(\alpha\, s(x, z)\bigr)}{\sum_{z'} \exp\bigl(\alpha\, s(x, z')\bigr)}. $$ (prior)
 #
@@ -567,8 +569,8 @@ check.bm25(my_bm25)
 # </details>
 #
 # <!-- exercise: ex-dpr-gradient -->
-# **Exercise.** Write the gradient of DPR's loss by the scores of one question: from the scores [P] of a batch's passages
-# and the column `g` of the right one, without autograd. All other passages are negatives.
+# **Exercise.** Write the gradient of DPR's loss with respect to one question's scores [P] of a batch's
+# passages, given the column `g` of the right one, without autograd. All other passages are negatives.
 #
 # <!-- end of exercise -->
 
@@ -585,8 +587,8 @@ check.gradient(my_gradient)
 # <details>
 # <summary>Solution</summary>
 #
-# Softmax minus one-hot: derive $-s_g + \log \sum_j e^{s_j}$ by $s_j$. The largest score is subtracted before
-# the exponential, as scaled scores can be large. The code is in `book/solutions/02-retrievers.py`.
+# Softmax minus one-hot: differentiate $-s_g + \log \sum_j e^{s_j}$ with respect to $s_j$. First subtract
+# the largest score, as scaled ones can be large. The code is in `book/solutions/02-retrievers.py`.
 #
 # </details>
 #

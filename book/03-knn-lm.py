@@ -27,8 +27,8 @@
 # ![kNN-LM: the pairs of three passages give the next token a distribution, which is mixed with the model's](diagrams/knn-lm.svg)
 #
 # The paper's formula has $T = 1$; for keys of a different scale, a different temperature works better. Public
-# implementations differ from the paper in two places: distances are *squared*, and the mixture is of
-# probabilities and not of logits.
+# implementations differ from the paper, whose distances are *squared* and whose mixture is of
+# probabilities, not logits.
 
 # %% tags=["hide-input"]
 import json
@@ -72,9 +72,9 @@ measured, real = (
 # %% [markdown]
 # ## The method in ten lines
 #
-# A memory of three contexts in two dimensions, and a vocabulary of four tokens. The first key equals the
-# query; the other two lie at distance 1. Each neighbour's weight is $e^0 = 1$ or $e^{-1} = 0.368$, divided
-# by their sum 1.736.
+# Take three stored contexts in two dimensions and a vocabulary of four tokens. The first key equals the
+# query; the others are at distance 1. Each neighbour's weight is $e^0 = 1$ or $e^{-1} = 0.368$, divided by
+# their sum 1.736.
 
 # %%
 keys = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -115,15 +115,15 @@ print("as by hand:", torch.allclose(log_p.exp()[0], p))
 # A perplexity needs, at each position, only the probability of the token that actually comes next. The
 # memory's part of it is a sum over $k$ neighbours, $O(k)$ per token, whereas the whole distribution would
 # have thirty thousand entries. Which neighbours are found does not depend on $\lambda$ or $T$ either, and
-# those for a smaller $k$ are the first of those for a larger one. Once the distances are stored, and for each
-# neighbour whether its token is the right one, a whole grid of settings costs less than the model's own pass.
+# those for a smaller $k$ are the first of those for a larger one. Once each neighbour's distance is stored,
+# and whether its token is the right one, a whole grid of settings costs less than the model's own pass.
 
 # %%
 print(source(knn_lm.knn_target_log_prob))
 
 # %% [markdown]
-# One context with three neighbours, of which the second and the third have the right token, and a model
-# that gives that token 0.01. With $k = 3$ and $T = 1$ the memory gives it
+# Take one context with three neighbours, of which the last two have the right token, and a model that gives
+# that token 0.01. With $k = 3$ and $T = 1$ the memory gives it
 # $(e^{-1} + e^{-4}) / (e^{-0.5} + e^{-1} + e^{-4}) = 0.389$, and $\lambda = 0.5$ makes that
 # $0.005 + 0.1945 = 0.1995$. With $k = 1$ the only neighbour is wrong, and half of 0.01 is left. (In the
 # output the two values of $T$ are the rows, the two of $\lambda$ the columns.)
@@ -184,8 +184,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The continuation by the model alone, with the memory at the tuned weight, and with a much larger one. The
-# evidence is each passage's share of the probability that the neighbours gave to the words written.
+# The sentence is continued without memory, with the tuned weight, and a much larger one. `from` names
+# the passage with the largest share of the votes for the words; at $\lambda = 0$ votes have no effect.
 
 # %%
 written = {}
@@ -221,9 +221,9 @@ Markdown(
 )
 
 # %% [markdown]
-# The next token once more, from the 64 nearest contexts, with both settings to move. At $\lambda = 0$ the
-# mixture is the model, at $\lambda = 1$ the memory. A small $T$ lets only the nearest contexts vote, and
-# a large one gives all 64 the same vote.
+# Here the 64 nearest contexts vote on the next token; both settings can be changed. At $\lambda = 0$ the
+# mixture is the model, at $\lambda = 1$ the memory. A small $T$ lets only the nearest contexts vote, and a
+# large one gives all 64 the same vote.
 
 # %% mystnb={"figure": {"caption": "The most probable next tokens under the model, under the memory and under their mixture. On the site, the sliders set the memory's weight and the temperature.", "alt": "Probabilities of the most probable next tokens in three columns: model, memory and mixture"}}
 pieces = lm.tokenizer(unfinished, add_special_tokens=False)["input_ids"]
@@ -236,8 +236,8 @@ interactive.next_token(
 )
 
 # %% [markdown]
-# Next, the first sentence of a held-out article, token by token: where the memory predicts better than the
-# model, and where it does not.
+# The beginning of a held-out article shows, token by token, where the memory improves the prediction and
+# where it does not.
 
 # %% mystnb={"figure": {"caption": "Log-probability of each token at the beginning of a held-out passage, by the model alone (base) and with the memory, in nats.", "alt": "Heat map of log-probabilities by token, of the model alone and with the memory"}}
 landscapes = [
@@ -270,9 +270,9 @@ Markdown(
 # ways: alone; with the datastore of all of MiniWiki; with that datastore and a separate weight
 # $\lambda(c_t)$ for each context, given by a logistic regression on what is known before the token comes
 # (how near the neighbours are, whether they agree, how certain the model is); and *in context*, with a
-# passage that BM25 finds for each window put into the prompt {cite:p}`ram2023incontext`. Every setting was
-# fitted to other articles; on those, the figure for the adaptive weight is cross-fitted by article.
-# Intervals are over articles.
+# passage in the prompt, found by BM25 for each window {cite:p}`ram2023incontext`. Every setting was fitted
+# to other articles; in their column, the adaptive weight is cross-fitted by article. Intervals are over
+# articles.
 
 # %% tags=["hide-input", "stored-language"]
 settings, test = measured["settings"], measured["test"]
@@ -304,8 +304,8 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# The regression's weights are for standardized features; where a feature with a positive weight is larger, the
-# memory gets a larger $\lambda(c_t)$.
+# The regression's weights are for standardised features; where a feature with a positive weight is larger,
+# the memory gets a larger $\lambda(c_t)$.
 
 # %% tags=["hide-input", "stored-language"]
 difference, interval = test["adaptive"]["from_knn_lm"]
@@ -325,8 +325,7 @@ Markdown(
 )
 
 # %% [markdown]
-# The same prompts and the same search, computed here on the held-out articles about landscapes and with the
-# small memory from above:
+# For the held-out articles about landscapes and the small memory from above, the same is computed here:
 
 # %%
 texts = ["\n".join(p.text for p in a.passages) for a in landscapes]
@@ -358,8 +357,7 @@ for name, log_probs in ways.items():
 # ## What affects it
 #
 # **Weight and temperature.** If $T$ is too small, only the nearest neighbour has a vote; if it is too
-# large, all votes are equal. With $\lambda = 0$ the model is alone, with $\lambda$ near 1 the memory nearly
-# is.
+# large, all votes are equal. With $\lambda = 0$ only the model counts, near 1 almost only the memory.
 
 # %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles used for tuning, for every weight of the memory and every temperature.", "alt": "Heat map of log-perplexity over lambda and temperature with a valley"}}
 surface = measured["surface"]
@@ -371,7 +369,7 @@ figures.heat_map(
 )
 
 # %% [markdown]
-# The same surface for the landscapes and the small memory, from the distances that were found above:
+# The distances found above give perplexities of the landscapes with the small memory:
 
 # %%
 lams, temperatures = (
@@ -397,7 +395,7 @@ Markdown(
 )
 
 # %% [markdown]
-# **Neighbours.** The best cell of either surface for every $k$, first stored, then computed here:
+# **Neighbours.** Each $k$ has its best $\lambda$ and $T$, first as stored, then computed here:
 
 # %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "Perplexity on the articles used for tuning against the number of neighbours, each with its best weight and temperature. It falls up to the largest number tried.", "alt": "A falling curve of perplexity over k"}}
 figures.lines(
@@ -430,8 +428,8 @@ curves = {
 figures.lines(curves, "pairs in the datastore", "perplexity", log=True)
 
 # %% [markdown]
-# The small memory can be made smaller still: the landscapes with its first quarter, its first half and all
-# of it, at the same $\lambda$ and $T$:
+# The small memory can be made smaller still. Here the landscapes are scored with a quarter, half and all of
+# it, at the same $\lambda$ and $T$:
 
 # %%
 for size in (len(datastore) // 4, len(datastore) // 2, len(datastore)):
@@ -466,9 +464,9 @@ Markdown(
 
 # %% [markdown]
 # **Exact or approximate.** At the paper's scale no search is exact: the keys are divided into cells, and
-# each is compressed to a code of 64 bytes (Faiss's IVF-PQ, {doc}`09-scale`). This makes two kinds of error.
-# Neighbours are missed because their cell is not searched, and distances are wrong because they are those
-# of the codes. The second kind can be corrected by computing the distances again from the stored keys.
+# each is compressed to a code of 64 bytes (Faiss's IVF-PQ, {doc}`09-scale`). This causes two kinds of
+# error: neighbours are missed because their cell is not searched, and distances are computed from the
+# codes. The second kind can be corrected by computing the distances again from the stored keys.
 
 # %% tags=["hide-input", "stored-language"]
 searched = measured["approximate search"]
@@ -505,10 +503,10 @@ Markdown(
 # %% [markdown]
 # ## Real text, and another domain
 #
-# WikiText-2's validation split has sixty real articles. The first fifty are memory and training text, the
+# WikiText-2's validation split has sixty real articles. The first fifty are memory and training text; the
 # other ten are scored (`python -m book.experiments.knn_lm_real_text FILE OUT`). The bundled model was
 # trained on MiniWiki, and real articles are far harder for it to predict. It can be given a memory of the
-# new domain without any training, it can be trained on the fifty articles, or both.
+# new domain without training, trained on the fifty articles (*adapted*), or both.
 
 # %% tags=["hide-input", "stored-wikitext"]
 test_real, memory_of = real["bundled"]["test"], real["articles"]["memory"]
@@ -545,8 +543,8 @@ Markdown(
 )
 
 # %% [markdown]
-# Now the memory alone, without training: either text with either memory, $\lambda$ and $T$ tuned on
-# articles of that text. A memory of the wrong domain helps little, and the tuned weight falls with its use.
+# Without training, each text is now scored with each memory, with $\lambda$ and $T$ tuned on articles of
+# that text. A memory of the wrong domain helps little, and its tuned weight is smaller.
 
 # %% tags=["hide-input", "stored-wikitext"]
 pairs = {
@@ -576,11 +574,11 @@ pd.DataFrame(
 #
 # To be comparable with the other methods, kNN-LM answers from the same $k$ passages (in this section $k$
 # counts passages): all contexts of *these passages* are neighbours, and no others. The question is the prompt, and the answer is its continuation, token by token. A
-# small language model answers badly this way, because nothing taught it to represent a question and the
-# sentence that answers it alike. What the memory changes is the probability of the right answer. If the
+# small language model answers badly this way, because nothing taught it to represent a question like the
+# sentence that answers it. What the memory changes is the probability of the right answer. If the
 # interpolation itself is trained, keys included {cite:p}`zhong2022trime`, the representations can be
-# learnt: the last line is a model adapted in this way, for as many steps as the other methods are
-# trained by their own objective (`ragbook.training.reader.memory`).
+# learnt: the last line is a model adapted in this way, for as many steps as the other methods are trained
+# by their own objective (`ragbook.training.reader.memory`).
 
 # %%
 index = build_index(
@@ -638,15 +636,15 @@ Markdown(
 # %% [markdown]
 # ## What the paper had
 #
-# The paper's perplexities on WikiText-103 ({cite:t}`khandelwal2020knnlm`, table 1: a Transformer of 247
-# million parameters, a datastore of 103 million pairs, k = 1024, $\lambda = 0.25$):
+# On WikiText-103, {cite:t}`khandelwal2020knnlm` report (table 1; a Transformer of 247 million parameters, a
+# datastore of 103 million pairs, k = 1024, $\lambda = 0.25$):
 #
 # | | validation | test |
 # |---|---|---|
 # | base | 17.96 | 18.65 |
 # | kNN-LM | 16.06 | 16.12 |
 #
-# Beside them, the two texts of this chapter:
+# Here are the two texts of this chapter:
 
 # %% tags=["hide-input", "stored-language", "stored-wikitext"]
 compared = {"WikiText-103, paper": (18.65, 16.12)}
@@ -662,14 +660,14 @@ print(f"parameters of the bundled model: {lm.parameters / 1e6:.1f} million")
 
 # %% [markdown]
 # The absolute figures cannot be compared: the texts and tokens differ, and the bundled model is a tenth of
-# the size and was mostly trained to encode and not to predict. The direction can be compared. A weak model
-# leaves more to gain than a strong one, a small memory has less to give, and text of a domain that the
-# model never read gains the most, as in the paper.
+# the size and was mostly trained to encode and not to predict. The direction can be compared: the memory
+# lowers all three, and, as in the paper, text of a domain that the model never read gains the most (the
+# bundled model on WikiText-2, above).
 #
-# The two public implementations differ from the formulas above in details, for which tests here require the
-# definition. Where distances are recomputed from the keys, one of them has the wrong sign, and one expands
-# every batch over the whole vocabulary. `python benchmarks/knn_lm.py` runs that code and this one and
-# prints the perplexity and the time of both.
+# Two public implementations differ from the formulas above in details: one has the wrong sign where it
+# recomputes distances from the keys, and one expands every batch over the whole vocabulary.
+# `python benchmarks/knn_lm.py` runs a straightforward implementation of the latter kind and this one, and
+# prints both perplexities and times.
 #
 # ## What to remember
 #
@@ -733,7 +731,7 @@ check.vote(my_vote)
 # <summary>Solution</summary>
 #
 # Subtract the smallest distance from all of them before the exponential: the factor cancels in the
-# normalization, and the nearest neighbour then has the weight 1. Neighbours with the same token have to be
+# normalisation, and the nearest neighbour then has the weight 1. Neighbours with the same token have to be
 # added, which `np.add.at` does and `p[values] = weights` does not. The code is in
 # `book/solutions/03-knn-lm.py`.
 #

@@ -3,19 +3,19 @@
 #
 # ## The problem
 #
-# If predicting a word takes a passage, the model has to learn which passage that is, and no data set
-# labels it. {cite:t}`guu2020realm` treat the passage as a latent variable: the likelihood of the
-# prediction trains the retriever, before the first question is asked.
+# If a passage is needed to predict a word, the model has to learn which one, and no data set labels it.
+# {cite:t}`guu2020realm` treat the passage as a latent variable: the likelihood of the prediction trains the
+# retriever, before the first question is asked.
 #
 # ## The idea
 #
 # *Retrieve, then predict*: draw a passage $z$ from $p(z \mid x)$, read it together with $x$, and predict
-# $y$. Nobody observes which $z$ was drawn, so sum over all of them (equation 1):
+# $y$. As $z$ is not observed, sum over all passages (equation 1 of the paper):
 #
 # $$ p(y \mid x) = \sum_z p(y \mid z, x)\, p(z \mid x). $$ (realm)
 #
-# In pre-training, $x$ is a sentence with a hidden span $y$, and every sentence of the corpus is a training
-# example. In question answering, $x$ is a question and $y$ is a span of some passage.
+# In pre-training, $x$ is a sentence with a hidden span $y$, so the corpus itself supplies training
+# examples. In question answering, $x$ is a question and $y$ is a span of some passage.
 #
 # REALM combines passages at the level of whole answers: each passage gives the answer a probability, and
 # these are summed. In the diagram only the third passage contains the answer. It has the smallest prior;
@@ -26,7 +26,8 @@
 # %% [markdown]
 # ```{note}
 # What this chapter reads from `realm.json` was measured on the questions of MiniWiki's second edition, with
-# the readers of that time. What is computed on the page, and the two tables of {doc}`chapter 7 <07-side-by-side>`, are of the third.
+# the readers of that time. What is computed on the page, and the two tables of
+# {doc}`chapter 7 <07-side-by-side>`, use the third.
 # ```
 
 # %% tags=["hide-input"]
@@ -87,15 +88,14 @@ for passage in (corpus.get("uranus-1"), corpus.get("akira-kurosawa-2")):
         print("   ", [sentence[a:b] for a, b in tagger(sentence)])
 
 # %% [markdown]
-# Three more rules make pre-training useful.
+# Three more rules make pre-training useful; the third is not the paper's.
 #
 # * The passage that the sentence comes from is never a candidate; otherwise the model would only learn to
 #   copy.
-# * A *null document*, an empty passage, is always a candidate. It takes the prior in sentences that no
-#   passage helps to predict. A learned number is added to its score.
+# * A *null document*, an empty passage, is always a candidate. It can take the prior where no passage
+#   helps. A learned number is added to its score.
 # * A span is hidden only if it occurs in another passage, one of the same article or one that contains
-#   another name of the sentence. In all of Wikipedia nearly every fact is told twice, in a small corpus
-#   few are.
+#   another name of the sentence. In Wikipedia many facts are told twice; in a small corpus, few are.
 
 # %% tags=["hide-input", "stored-realm"]
 start = measured["start"]
@@ -113,8 +113,8 @@ for masks in ("salient", "random"):
 #
 # $$ \frac{\partial \log p(y \mid x)}{\partial\, \alpha s(x, z)} = r(z) = \left[\frac{p(y \mid z, x)}{p(y \mid x)} - 1\right] p(z \mid x) = p(z \mid x, y) - p(z \mid x). $$ (pull)
 #
-# The score of a passage rises exactly if $y$ is more probable with this passage than on average. The
-# retriever gets no other supervision. Three passages, with numbers that can be checked by hand:
+# A passage's score rises if and only if $y$ is more probable with it than on average. The retriever gets no
+# other supervision. Here are three passages with numbers to check by hand:
 
 # %%
 prior = torch.tensor([[0.50, 0.25, 0.25]])  # p(z | x), one question: [1, 3]
@@ -171,11 +171,11 @@ for form in realm.FORMS:
 #
 # ## Latent supervision on this page
 #
-# What the likelihood teaches is easiest to see with a poor retriever. The *damaged* retriever is the
-# embedded encoder followed by a random map to 64 dimensions, each scaled at random so that a few dominate
-# all others. Only the map is trained. For a run of a few seconds, two things are simplified: questions
-# with answers replace the masked sentences, and a rule replaces the reader: $p(y \mid z, x)$ is 0.5
-# if the passage contains the answer and 0.005 if not.
+# What the likelihood teaches is easiest to see with a poor retriever. The *damaged* retriever is MiniLM,
+# the embedded encoder, followed by a random map to 64 dimensions, each scaled at random so that a few
+# dominate. Only the map is trained. To keep the run short, two things are simplified: questions with
+# answers replace the masked sentences, and a rule replaces the reader: $p(y \mid z, x)$ is 0.5 if the
+# passage contains the answer and 0.005 if not.
 #
 # The embedded encoder's vectors are computed once: `asked` of 200 training questions and `unseen` of 200 dev
 # questions [200, 384], and `passages` [N, 384]. `holds` [200, N] says which passages contain a training
@@ -281,16 +281,16 @@ Markdown(
 # %% [markdown]
 # ## Latent supervision at full length
 #
-# The rest of the chapter is about the real thing: masked sentences, a trained reader that fills in the
-# hidden words, and the null document. Two short trainings come first. The map learns the *inverse cloze
-# task*, to find the passage from which a sentence was taken out, and the reader learns to use a passage. The
-# paper needs this warm start: a retriever that finds nothing useful gets no useful gradient (section 3.4).
+# The rest of the chapter uses masked sentences, a trained reader that fills in the hidden words, and the
+# null document. Two short training runs come first. The map learns the *inverse cloze task*, to find the
+# passage from which a sentence was taken out, and the reader learns to use a passage. The paper needs this
+# warm start: a retriever that finds nothing useful gets no useful gradient (section 3.4).
 #
-# Below is a masked sentence with the seven passages retrieved for it before and after pre-training. The null
-# document is left out of this listing and the prior renormalised. Of twelve sentences drawn at random it is
-# the one for which most was learnt: the posterior on passages that contain the hidden span rose furthest.
-# RU is the *retrieval utility* (section 4.4), $\log p(y \mid z, x) - \log p(y \mid \varnothing, x)$: how many
-# nats a passage adds compared with the null document.
+# Below is a masked sentence with the seven passages retrieved for it before and after pre-training. Of
+# twelve sentences drawn at random, it is the one for which the posterior on passages that contain the
+# hidden span rose furthest. The null document is left out and the prior renormalised. RU is the *retrieval
+# utility* (section 4.4), $\log p(y \mid z, x) - \log p(y \mid \varnothing, x)$: how many nats a passage
+# adds compared with the null document.
 
 
 # %% tags=["hide-input", "stored-realm"]
@@ -356,9 +356,9 @@ figures.lines(
 # learning. REALM re-embeds all passages during training, in a second process, and switches to the new
 # index when it is complete. `ragbook.training.realm.refresh` switches by replacing one pointer file
 # atomically. Where runs must be repeatable, as here, the trainer itself builds the index, every 25 steps.
-# The stale run keeps its first index; only its candidates are scored with the current map. A run takes
-# some twenty minutes on one core, warm start included. `ragbook train realm --background` builds the
-# indexes in a second process.
+# The stale run keeps its first index, but its candidates are scored with the current map. A run takes about
+# twenty minutes on one core, warm start included. `ragbook train realm --background` builds the indexes in
+# a second process.
 
 # %% tags=["hide-input", "stored-realm"] mystnb={"figure": {"caption": "Recall@5 on 755 dev questions over pre-training: it rises in all three runs. The stale run has two points, since its index is built again only to be measured, at the end.", "alt": "Recall at 5 against steps for three runs"}}
 recalls = {
@@ -428,7 +428,7 @@ Markdown(
 
 # %% [markdown]
 # How much does a new index change what is retrieved? The figure shows, for 200 masked sentences, the share
-# of the seven best passages that the index before had found as well.
+# of the seven best passages that the previous index had also found.
 
 # %% tags=["hide-input", "stored-realm"] mystnb={"figure": {"caption": "Overlap of the seven best passages before and after each refresh. It is lowest at step 100; the last refreshes change almost nothing.", "alt": "Overlap against steps"}}
 overlaps = {
@@ -472,14 +472,14 @@ figures.lines(
 # ## Questions
 #
 # In open question answering, $p(y \mid z, x)$ adds up the probabilities of all spans of $z$ that read $y$
-# (section 3.2). A passage has few enough spans to enumerate them. The bundled reader and its question
-# tower were trained with this likelihood, starting from the reader that all methods share
-# ({doc}`07-side-by-side`; `ragbook train methods`).
+# (section 3.2). A passage has few enough spans to enumerate. The bundled reader and its question tower were
+# trained with this likelihood, starting from the reader that all methods share ({doc}`07-side-by-side`;
+# `ragbook train methods`).
 #
-# One question step by step: the first one in the dev split for which another passage is ranked before the
-# gold passage, and which the reader answers correctly if it sees the gold passage alone. The prior is a
-# softmax over the retriever's scaled scores. Within each passage the reader has a softmax over its spans;
-# the first entry, at [CLS], says "the answer is not here".
+# Here, step by step, is the first dev question for which another passage is ranked before the gold passage,
+# and which the reader answers correctly if it sees the gold passage alone. The prior is a softmax over the
+# retriever's scaled scores. Within each passage the reader has a softmax over its spans; the first entry,
+# at [CLS], says "the answer is not here".
 
 # %%
 alone = realm.Realm(reader, OracleRetriever(corpus, retriever))
@@ -505,8 +505,8 @@ for z, passage in enumerate(found.passages):
 
 # %% [markdown]
 # REALM returns the string with the greatest probability summed over the passages. The posterior then says
-# which passage *that* string came from, be it right or wrong. Training has the right answer instead, and a
-# gradient that moves the prior towards the posterior of the right answer.
+# which passage *that* string came from, right or wrong. Training uses the right answer instead, and its
+# gradient moves the prior towards the posterior of the right answer.
 
 # %% mystnb={"figure": {"caption": "Prior of the five retrieved passages, and their posterior given the answer that REALM returns and given the right one.", "alt": "Heat map of the prior and two posteriors of five passages"}}
 answer = method.answer([question], k=5)[0]
@@ -551,10 +551,10 @@ Markdown(
 )
 
 # %% [markdown]
-# The gradient of equation {eq}`pull` for the first question whose right answer has a probability of more
-# than 0.01 under at least two of its five passages, the gold one among them. Adding to the gold passage's score
-# shows that its gradient vanishes as its prior approaches its posterior. The less the reader knows, the
-# more alike are its probabilities, and the smaller are all gradients.
+# The figure has the gradient of equation {eq}`pull` for the first question whose right answer has a
+# probability above 0.01 under at least two of its five passages, one of them the gold one. If the gold
+# passage's score grows, its prior approaches its posterior and its gradient vanishes. The less the reader
+# knows, the more alike are its probabilities, and the smaller all gradients.
 
 # %% mystnb={"figure": {"caption": "Prior, likelihood, posterior and the gradient of each passage's score. On the site, the sliders change the gold passage's score and what the reader knows.", "alt": "Prior, likelihood of the right answer, posterior and score gradient of five passages in four columns"}}
 
@@ -597,8 +597,8 @@ print("ORQA's, the code ", weighed.exp().numpy().round(2)[0])
 
 # %% [markdown]
 # Fine-tuning does not change the passages' vectors. It trains the question tower and the span scorer on
-# pairs of question and answer. A second term of the loss is the summed probability, among many more
-# passages, of those that contain the answer (`ragbook.training.realm.open_qa`). `ragbook train realm` runs
+# pairs of question and answer. A second term of the loss raises the summed probability, among many more
+# passages, of those with the answer (`ragbook.training.realm.open_qa`). `ragbook train realm` runs
 # everything from the warm start to answers, on MiniWiki or on your own passages and questions.
 
 # %% tags=["hide-input", "stored-realm"]
@@ -645,7 +645,8 @@ Markdown(
 # %% [markdown]
 # The embedded encoder was trained on a billion pairs of texts, and the sentences of a small corpus do not
 # make up for that. The line on Natural Questions is for the embedded encoder on 2,180 Wikipedia passages;
-# the reader, and then this fine-tuning, were trained on 1,180 questions. Only the figures are part of the book.
+# the reader, and then this fine-tuning, were trained on 1,180 questions. The book includes only the
+# results.
 #
 # ## What moves it
 #
@@ -681,8 +682,9 @@ Markdown(
 # %% [markdown]
 # ## What the paper had
 #
-# REALM reports 40.4 on NQ-open, against 33.3 for ORQA, which has the same retriever architecture. What each
-# part is worth, on Natural Questions' dev set ({cite:t}`guu2020realm`, table 2), beside this chapter's runs:
+# REALM reports 40.4 on NQ-open, against 33.3 for ORQA with the same retriever architecture.
+# {cite:t}`guu2020realm` measure each part on Natural Questions' dev set (table 2; last column: this
+# chapter's runs):
 #
 # | | paper: EM | paper: recall@5 before fine-tuning | here |
 # |---|---|---|---|
@@ -729,11 +731,11 @@ Markdown(
 #
 # REALM treats the passage as a latent variable and sums over it, so that the likelihood of a hidden
 # span, or of an answer, trains the retriever without a label. The gradient of a passage's score is its
-# posterior minus its prior: a score rises exactly if the passage predicts the answer better than the
-# passages do on average. Pre-training on salient spans raises the damaged retriever's recall
-# among five passages from less than a third of the questions to half of them, and both the choice of
-# the spans and the refreshing of the index contribute to that. An answer must be a span of a retrieved
-# passage; any other has probability zero.
+# posterior minus its prior: a score rises if and only if the passage predicts the answer better than
+# passages do on average. Pre-training on salient spans raises the damaged retriever's recall among five
+# passages from less than a third of the questions to half of them, and both the choice of the spans and the
+# refreshing of the index contribute to that. An answer must be a span of a retrieved passage; any other has
+# probability zero.
 #
 # ## Exercises
 #
