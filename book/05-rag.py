@@ -3,9 +3,9 @@
 #
 # ## The problem
 #
-# A generator can give answers that are no span of any passage. Given the wrong passage, it answers with
-# the same confidence. {cite:t}`lewis2020rag` weight what the generator writes by the probability that each
-# passage is the right one, and train retriever and generator together through the weighted sum.
+# A generator can give answers that are no span of any passage. Given the wrong passage, it answers all the
+# same. {cite:t}`lewis2020rag` weight what the generator writes by the probability that each passage is the
+# right one, and train retriever and generator together through the weighted sum.
 #
 # ## The idea
 #
@@ -34,8 +34,8 @@
 
 # %% [markdown]
 # ```{note}
-# What this chapter reads from `tasks.json`, on claims and clues, was measured on the questions of MiniWiki's second
-# edition, with the readers of that time. All else is of the third, with the methods as they are trained now.
+# The stored results on claims and clues were measured on the questions of MiniWiki's second edition, with
+# the readers of that time. All others are for the third edition and the current training of the methods.
 # ```
 
 # %% tags=["hide-input"]
@@ -81,8 +81,8 @@ measured, stops, own_training, same_weights = (
 # %% [markdown]
 # ## Where is the sum?
 #
-# Two passages, equally likely, and an answer of two tokens. The first passage makes the first token likely,
-# the second passage the second token:
+# Take two equally likely passages and an answer of two tokens. The first passage makes the first token
+# likely, the second the second token:
 
 # %%
 p = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])  # p(y_t | x, z, y_<t): [1, 2, 2]
@@ -137,10 +137,10 @@ for given in (one_passage, one_token):
 # %% [markdown]
 # ## On the index
 #
-# A question of the dev split: the first one whose gold passage is retrieved but not ranked first, whose
-# answer has at least three tokens, and which the reader answers correctly from the gold passage alone. The
-# listing has its passages, their prior, the right answer's log-probability under each, and by Bayes' rule
-# the posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
+# The example is the first dev question whose gold passage is retrieved but not ranked first, whose answer
+# has at least three tokens, and which the reader answers correctly from the gold passage alone. The listing
+# has its passages, their prior, the right answer's log-probability under each, and by Bayes' rule the
+# posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
 
 # %%
 alone = rag.RagSequence(
@@ -181,9 +181,9 @@ Markdown(
 )
 
 # %% [markdown]
-# The same numbers as probabilities, with the prior to move. RAG-Token sums each column with the prior as
-# weights and multiplies the sums; RAG-Sequence multiplies along each row and sums the whole answers once.
-# With all of the prior on one passage the two are the same.
+# The figure has the same numbers as probabilities. RAG-Token sums each column with the prior as weights and
+# multiplies the sums; RAG-Sequence multiplies along each row and sums the whole answers once. With all of
+# the prior on one passage the two are the same.
 
 # %% mystnb={"figure": {"caption": "The probability of each token of the answer under each passage, and where the two methods sum. On the site, the sliders change the prior.", "alt": "Prior and token probabilities of five passages, with RAG-Token's sum of every token's column and RAG-Sequence's sum of the whole answers"}}
 pieces = [
@@ -321,11 +321,11 @@ for core, by_hand in (
 # %% [markdown]
 # ## How both are trained
 #
-# As in the paper, question tower and generator are trained together, each model by its own marginal
-# likelihood of the answers, equation {eq}`sequence` or {eq}`token`. The passage tower and the index do not
-# change. Both start from one shared reader, see the same questions in the same order, and read the passages
-# that the question tower finds at that step. `ragbook train methods` does this; it trains FiD and REALM
-# with the same recipe and their own likelihoods.
+# As in the paper, the question tower and the generator are trained together, each model by its own marginal
+# likelihood, equation {eq}`sequence` or {eq}`token`. The passage tower and the index do not change. Both
+# start from one shared reader, see the same questions in the same order, and read the passages that the
+# question tower finds at that step. `ragbook train methods` does this; it trains FiD and REALM with the
+# same recipe and their own likelihoods.
 
 # %%
 recipe = Recipe()
@@ -346,11 +346,10 @@ pd.Series(asdict(recipe), dtype=object)
 # * *Other answers.* In every third question the answer is replaced, in passages and target, by another of
 #   its form, so that it has to be read.
 #
-# `ragbook train rag` trains question tower and generator alone, on twenty passages a question, for another
+# `ragbook train rag` trains the question tower and the generator, on 20 passages a question, for another
 # corpus.
 #
-# What the trained question tower contributes on test questions; both rows have RAG-Sequence's trained
-# generator:
+# The table tests the trained question tower; both rows have RAG-Sequence's trained generator:
 
 # %% tags=["hide-input", "stored-rag"]
 joint = measured["test"]["joint"]
@@ -387,12 +386,11 @@ Markdown(
 # %% [markdown]
 # ## Thorough and fast
 #
-# RAG-Token is decoded like any other model: one beam search over the marginal distribution of the
-# next token. For RAG-Sequence that is impossible, since its sum over passages comes at the end. Each
-# passage has its own beam search; *thorough* decoding then scores every candidate under every
-# passage, *fast* decoding takes $p(y \mid x, z) \approx 0$ where the beam of $z$ did not propose $y$.
-# The encoder runs once for each passage, and the cross-attention's keys and values are kept for the
-# scoring.
+# RAG-Token is decoded like any other model: one beam search over the marginal distribution of the next
+# token. RAG-Sequence's sum over passages comes at the end, so the paper gives each passage its own beam
+# search; *thorough* decoding then scores every candidate under every passage, and *fast* decoding takes
+# $p(y \mid x, z) \approx 0$ where the beam of $z$ did not propose $y$. The encoder runs once for each
+# passage, and the cross-attention's keys and values are kept for the scoring.
 
 # %%
 thorough, as_tokens = methods.load(
@@ -426,8 +424,8 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# The log-probabilities of the candidates show what fast decoding leaves out, for the example question next to
-# nothing. RAG-Token's candidates are below:
+# With each model's own training, the candidates' log-probabilities show that fast decoding leaves out next
+# to nothing here. RAG-Token's come last:
 
 # %%
 for name, way in (
@@ -455,10 +453,10 @@ assert max(lost) < 0.01  # next to nothing, as the text says
 #
 # *The rule.* Answers are restricted to the passages' words, so most continuations are forbidden. If beam
 # search compares the allowed ones by the model's own probabilities, each token of a long answer loses what
-# the model gave to forbidden tokens, and a short answer has fewer tokens to lose at. A toy: the short answer
-# is one token with $p = 0.3$, after which it certainly ends; the long one has two tokens, with 0.4 and 0.5, and
-# ends with 0.5. The rest of the probability is on forbidden tokens. Of what is *allowed*, the long answer has
-# the larger share.
+# the model gave to forbidden tokens, and a short answer has fewer tokens to lose at. In a toy, the short
+# answer is one token with $p = 0.3$, after which it ends; the long one has two tokens, with 0.4 and 0.5,
+# and ends with 0.5. The rest of the probability is on forbidden tokens. Of what is *allowed*, the long
+# answer has the larger share.
 
 # %%
 start, end, short, a, b, forbidden = range(6)
@@ -494,12 +492,12 @@ print(
 # allowed. The package compares shares; `early_stops` switches that off for the comparison below (*without
 # shares*).
 #
-# *Which passages take part.* For RAG-Token's mixture, the rule can apply to all passages together or to each
-# separately. Together (*one rule*), a passage that does not contain the beginning of the answer still takes
-# part in continuing it, and often it gives the end a high probability. Separately, such a passage has nothing
-# to continue with, and only those that contain the beginning go on. The package restricts each passage to its
-# own words, as RAG-Sequence always does. RAG-Token's answers to the first 30 dev questions, in the obvious way
-# (without shares, one rule for all passages) and in the package's, where the two differ:
+# *Which passages take part.* For RAG-Token's mixture, the rule can apply to all passages together or to
+# each separately. Together (*one rule*), a passage that does not contain the beginning of the answer still
+# takes part in continuing it, and often it gives the end a high probability. Separately, such a passage has
+# nothing to continue with, and only those that contain the beginning go on. The package restricts each
+# passage to its own words, as RAG-Sequence always does. The listing has RAG-Token's answers to the first 30
+# dev questions where the obvious way (without shares, one rule for all) and the package's differ:
 
 # %%
 asked = dev[:30]
@@ -659,13 +657,13 @@ for kind in KINDS:
 Markdown(" ".join(said))
 
 # %% [markdown]
-# Equation {eq}`next-word` says why this matters for one model only. Under RAG-Sequence, a passage that
-# made the beginning of the answer improbable has little weight when the answer may end. Under RAG-Token it
-# has its full prior again at every token, and the probability that it gives to the end enters the mixture.
-# So the tendency to end early is in the model, and decoding determines how often it becomes a stop: a rule
-# that favours short answers had more effect on RAG-Token in the sample above. A mixture at every token is right where passages
-# agree on the continuation, or know different parts of the answer. It costs where only one of them knows the
-# whole.
+# Equation {eq}`next-word` says why this matters for one model only. Under RAG-Sequence, a passage that made
+# the beginning of the answer improbable has little weight when the answer may end. Under RAG-Token it has
+# its full prior again at every token, and the probability that it gives to the end enters the mixture. So
+# the tendency to end early is in the model, and decoding determines how often it becomes a stop: a rule
+# that favours short answers had more effect on RAG-Token in the sample above. A mixture at every token is
+# right where passages agree on the continuation, or know different parts of the answer. It is costly where
+# only one knows the whole.
 #
 # ## How many passages
 #
@@ -773,8 +771,8 @@ for name, said in (("with passages", given_labels), ("without", blind_labels)):
     print(f"{name:<14} {right} of {len(claims)} right")
 
 # %% [markdown]
-# On the whole test split, each figure with its interval. *Evidence* is how often the passage with the
-# greatest weight is the one that the claim was made from.
+# The table has the whole test split, with intervals. *Evidence* is how often the passage with the greatest
+# weight is the one that the claim was made from.
 
 # %% tags=["hide-input", "stored-tasks"]
 task_rows = json.loads(Path("results/tasks.json").read_text(encoding="utf-8"))
@@ -830,12 +828,12 @@ Markdown(
 )
 
 # %% [markdown]
-# In the paper RAG-Token writes the better Jeopardy questions (section 4.3). The reason is the property that
-# costs it answers: the parts of a clue may come from several passages, and a model that may change the
-# passage at every token does not need one passage that supports the whole clue. Without passages the writer
-# knows only the name, and often writes it. The reader of clues is trained by
-# `python -m book.experiments.claims_and_clues_training clues DIR rag-token layers`; it is as large as
-# the shared reader and not shipped.
+# In the paper RAG-Token writes the better Jeopardy questions (section 4.3). The reason may be the property
+# that costs it answers: the parts of a clue may come from several passages, and a model that may change the
+# passage at every token needs none that supports the whole clue. Without passages the writer knows only the
+# name, and often writes it. The reader of clues is trained by
+# `python -m book.experiments.claims_and_clues_training clues DIR rag-token layers`; it is as large as the
+# shared reader and not shipped.
 #
 # ## What the paper had
 #
@@ -884,17 +882,18 @@ Markdown(
 )
 
 # %% [markdown]
-# These are results of one training seed; {doc}`chapter 7 <07-side-by-side>` has several. The absolute figures
-# cannot be compared with the paper's, since questions and index are others and the generator is a fraction of
-# the size. The difference between the two models can: in the paper it is 2.2 points at most, and its sign
-# changes from one data set to the next. The trained question tower is another matter. The paper's was a DPR
-# encoder of one data set, and training it gained 2.8 and 5.7 points; the embedded encoder has seen a billion
-# pairs of texts, and the table in "How both are trained" shows what so short a training adds to it.
+# These are results of one training seed; {doc}`chapter 7 <07-side-by-side>` has several. The absolute
+# figures cannot be compared with the paper's, since questions and index differ and the generator is a
+# fraction of the size. The difference between the two models can: in the paper it is 2.2 points at most,
+# and its sign changes from one data set to the next. The question tower is another matter. The paper's was
+# a DPR encoder of two data sets, and training it gained 2.8 and 5.7 points (RAG-Sequence, RAG-Token); the
+# embedded encoder has seen a billion text pairs, and the table in "How both are trained" shows how little a
+# few steps add.
 #
-# The well-known implementation in `transformers` agrees with the definition on the main path, and tests check
-# that this one gives the same losses, answers and order there. At some edges it does not agree. Its
-# RAG-Sequence drops the prior for targets of one token, attends to padding during generation, and
-# runs the encoder again for every candidate; its number of passages cannot be changed at generation.
+# The well-known implementation in `transformers` agrees with the definition on the main path, and tests
+# check that this one gives the same losses, answers and order there. In some edge cases it differs. Its
+# RAG-Sequence drops the prior for targets of one token, attends to padding during generation, and runs the
+# encoder again for every candidate; its number of passages cannot be changed at generation.
 # `python benchmarks/rag.py` runs both on one random checkpoint of BART-base's shape.
 #
 # ## RAG against REALM
@@ -911,19 +910,19 @@ Markdown(
 # trained retriever and a trained generator, needs only questions with answers, and changes only the question
 # tower: its index never becomes stale.
 #
-# *Where the sum is.* REALM's sum has the whole answer inside or, in the released code, single masked
-# tokens; RAG offers both forms as two models.
+# *Where the sum is.* REALM sums once for a whole answer or, in the released code, once for each masked
+# token; RAG has both, as two models.
 #
 # ## What to remember
 #
-# RAG-Sequence and RAG-Token differ in one place: the sum over passages is outside the product over
-# tokens, or inside it. RAG-Sequence remembers which passages have explained the answer so far, and its
-# posterior is Bayes' rule; RAG-Token starts each token from the prior again, so that it can combine
+# RAG-Sequence and RAG-Token differ in one place: the sum over passages is outside the product over tokens,
+# or inside it. RAG-Sequence remembers which passages have explained the answer so far, and its posterior
+# follows from Bayes' rule; RAG-Token starts each token from the prior again, so that it can combine
 # passages, and passages that know nothing of the answer take part at every token. With one passage, or for
-# targets of a single token, the two are the same model. Both train generator and
-# question encoder by the marginal likelihood, whose gradient with respect to a score is posterior minus prior,
-# for RAG-Token summed over the tokens. How
-# hypotheses of different lengths are compared while decoding changes how often answers are cut short.
+# targets of one token, the two are the same model. Both train generator and question tower by the marginal
+# likelihood, whose gradient with respect to a score is posterior minus prior, for RAG-Token summed over the
+# tokens. How hypotheses of different lengths are compared while decoding changes how often answers are cut
+# short.
 #
 # ## Exercises
 #

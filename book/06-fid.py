@@ -164,9 +164,9 @@ print("with padding:", 5 * apart.states.shape[1])
 # %% [markdown]
 # ## The order does not matter
 #
-# Cross-attention has no notion of where a state is in the concatenation, and positions are counted
-# separately in each passage. So the rank of the passage that has the answer makes no difference. The next
-# cell asks the same eight questions with their five passages in three orders.
+# In this reader cross-attention has no positions, and the encoder counts them separately in each passage.
+# So the rank of the passage that has the answer makes no difference. The next cell asks the same eight
+# questions with their five passages in three orders.
 
 
 # %%
@@ -265,10 +265,10 @@ Markdown(
 )
 
 # %% [markdown]
-# RAG-Sequence uses thorough decoding for up to 20 passages and fast decoding for 50, ten times as many
-# passages as FiD saw in training. A larger sample tells more: 600 test questions with ten passages and with
-# one, from the dense retriever and from its fusion with BM25 (by reciprocal rank); and with twenty and with
-# five, the number used in training:
+# RAG-Sequence uses fast decoding for 50 passages, ten times as many as FiD saw in training, and thorough
+# decoding below. The next cell has more questions, 600 of the test split, with ten passages and with one,
+# from the dense retriever and from its fusion with BM25 (by reciprocal rank), and with twenty and with
+# five, the number of training:
 
 # %% tags=["hide-input", "stored-fid"]
 sections = {
@@ -351,8 +351,7 @@ print(f"answers that changed:   {changed} of {len(questions)}")
 # Counting multiplications, an encoder layer needs $12 k L d^2$ for its matrices on $k$ inputs of $L$ tokens
 # and width $d$, and $2 k L^2 d$ for attention; one encoder over the concatenation would need $2 (kL)^2 d$
 # for attention. A decoder layer computes the keys and values of all states once, $2 k L d^2$, and reads
-# them at each
-# of the $|y|$ tokens that it writes, $2 k L d$. The cost of FiD is linear in $k$:
+# them at each of the $|y|$ tokens that it writes, $2 k L d$. The cost of FiD is linear in $k$:
 
 # %%
 d, L, length = 384, 150, 8  # width of the states, tokens of an input, of y
@@ -487,8 +486,8 @@ print(followed.text, "|", followed.answers[0], "|", followed.gold_passage)
 interactive.struck_out(reader, followed, several, followed.answers[0])
 
 # %% [markdown]
-# How often is each of them greatest on the gold passage, given that it is among the five? *retriever* is
-# how often the gold passage is ranked first, without any reader.
+# How often is each quantity greatest on the gold passage, if it is among the five? *retriever* is how often
+# the gold passage is ranked first, without any reader.
 
 # %% tags=["hide-input", "stored-fid"]
 part = measured["evidence"]
@@ -552,8 +551,8 @@ Markdown(
 # %% [markdown]
 # Likelihood and accuracy need not agree. A mixture over passages keeps some probability for what each of
 # them says; FiD is a single distribution, which has almost none left for the right answer once it prefers a
-# wrong passage. The next cell computes both for the eight questions from above, which are too few to
-# support an order.
+# wrong passage. The next cell has the likelihood for the eight questions from above, too few to support an
+# order.
 
 # %%
 shared = load_reader()
@@ -589,10 +588,10 @@ print("autograd ", gradient[0].numpy().round(3))
 print("S - G    ", by_hand[0].detach().numpy().round(3))
 
 # %% [markdown]
-# One round is: retrieve, let the reader score what was found, train the encoder, rebuild its index; the
-# next round starts from better passages (`ragbook train distil`, `ragbook.training.distil`). It uses no
-# answers and no gold passages, although the reader's own training used both. The paper also trains the
-# reader again in every round; here it stays fixed.
+# A round retrieves, lets the reader score what was found, trains the encoder and rebuilds its index; the
+# next starts from better passages (`ragbook train distil`, `ragbook.training.distil`). It uses no answers
+# and no gold passages, although the reader's own training used both. The paper also trains the reader again
+# in every round; here it stays fixed.
 #
 # The paper compares a hundred passages for each question. A CPU can afford ten, and a retriever that learns
 # only the order of ten passages lets the scores of all others drift upwards. So the passages of the batch's
@@ -642,9 +641,8 @@ display(
 
 # %% [markdown]
 # Before each of the first two rounds the gold passage is among the ten for fewer than half of the test
-# questions, and presumably of the training questions. The reader's scores of the other passages still teach
-# the retriever something. The random layers had been trained on a billion pairs before the damage; here
-# they are trained on 1,920 questions.
+# questions, and presumably of the training questions. Recall rises all the same. The random layers had been
+# trained on a billion pairs before the damage; here they are trained on 1,920 questions.
 #
 # ### On real passages
 #
@@ -679,16 +677,16 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# Distillation works on real text too. What ten passages are worth there is a different question, and the
-# subject of the next section.
+# Distillation raises recall on real text too. What ten passages are worth there is the subject of the next
+# section.
 #
 # ## Does the order change on real questions?
 #
 # A ranking of FiD and the methods that sum over passages on MiniWiki need not carry over to real questions.
-# In an earlier edition of this book it was reversed: with the bundled readers as they were, FiD was last of
-# the four reading methods on real questions. The results below are for the same four methods on MiniWiki's
-# dev questions and on real questions with real passages. All use one reader's weights, so that only the use
-# of the passages differs (`python -m book.experiments.order`). There are four possible causes.
+# In an earlier edition of this book it was reversed: FiD was last of the four reading methods on real
+# questions. The results below are for the same four methods on MiniWiki's dev questions and on real
+# questions with real passages. All use one reader's weights (REALM its encoder's), so that only the use of
+# the passages differs (`python -m book.experiments.order`). There are four possible causes.
 #
 # **The number of passages.** There are only about two thousand real passages, on all kinds of subjects, so
 # that the retriever has little to confuse. If the right passage is already ranked first, the following ones
@@ -818,8 +816,7 @@ figures.grouped(
 # where the gold passage still contains the answer.
 #
 # The second table summarises what each change costs FiD and RAG-Sequence, in points of exact match; a
-# negative cost is a gain. These are differences of means, computed before rounding and not tested. Where
-# FiD pays more than RAG-Sequence, the change is worse for FiD in this sample.
+# negative cost is a gain. These are differences of means, computed before rounding and not tested.
 
 # %% tags=["hide-input", "stored-order"]
 for kind in SETS:
@@ -881,11 +878,11 @@ for kind in SETS:
 Markdown(" ".join(said))
 
 # %% [markdown]
-# **The training.** A sum over passages needs a reader that can use one passage at a time, which it learns
-# from any passage. Fusion must be learnt: which of several passages to believe, on passages like those that
-# will be read. Two more comparisons on real questions, with 1,180 for training and 413 for measuring, test
-# this: a shared reader that was trained further on real passages, and each method trained from it with its
-# own objective, FiD on its passages at once.
+# **The training.** A sum over passages needs only a reader of one passage at a time. A reader that fuses
+# has to learn which of several passages to believe, perhaps on passages like those that will be read. Two
+# more comparisons on real questions, with 1,180 for training and 413 for measuring, test this: a shared
+# reader that was trained further on real passages, and each method trained from it with its own objective,
+# FiD on its passages at once.
 
 # %% tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
 real, real_shared = (
@@ -956,7 +953,7 @@ for text in (
     )
 
 # %% [markdown]
-# The paper of FiD evaluates short answers only. {cite:t}`lewis2020rag` also use RAG as a generator of free
+# The FiD paper evaluates short answers only. {cite:t}`lewis2020rag` also use RAG as a generator of free
 # text: abstractive answers of MS-MARCO, scored by overlap with reference sentences (BLEU, ROUGE), and
 # questions in the style of Jeopardy, which people judged for factuality and specificity. Overlap scores
 # reward wording, and judgements are expensive. So the results of this book are about *which* short answer a
@@ -1026,12 +1023,12 @@ Markdown(
 #
 # ## What to remember
 #
-# FiD encodes each passage separately and lets the decoder attend to all of them together, so that the
-# cost grows linearly with the number of passages, and their order does not matter. There is no
-# distribution over passages: attention, the scores of the first token or leaving a passage out can take
-# the place of a posterior, and they measure different things. Fusion has to be learnt on passages like
-# those that will be read; on real questions more passages made the small reader worse. The reader's
-# scores can train the retriever, without any label of which passage is right.
+# FiD encodes each passage separately and lets the decoder attend to all of them together, so that the cost
+# grows linearly with the number of passages, and their order does not matter. There is no distribution over
+# passages: attention, the scores of the first token or leaving a passage out can take the place of a
+# posterior, and they measure different things. On MiniWiki ten passages were better than one; on real
+# questions more passages made the small reader worse. The reader's scores can train the retriever, without
+# any label of which passage is right.
 #
 # ## Exercises
 #

@@ -2,9 +2,9 @@
 # # Side by side
 #
 # Five papers report five tables that cannot be compared: they use different passages, retrievers, model
-# sizes and questions. This chapter keeps all of these fixed and asks twice: **(a)** with *the same weights*
-# for every method, so that methods which share the whole reader differ only in how they combine passages,
-# and **(b)** with each method *trained as its paper trains it*, from those weights, on the same questions, for
+# sizes and questions. This chapter keeps them fixed and measures twice: **(a)** with *the same weights* for
+# every method, so that methods which share the whole reader differ only in how they combine passages, and
+# **(b)** with each method *trained as its paper trains it*, from those weights, on the same questions, for
 # the same number of steps.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights"]
@@ -134,11 +134,12 @@ for name, p in by_hand.items():
     print(f"{name:<13} {p:.4f}")
 
 # %% [markdown]
-# RAG-Token gives this answer about twice the probability, because it may change passages between tokens. That
-# is an advantage if the answer really has two halves, and a fault if nobody ever said the whole. The memory's
-# vote in kNN-LM comes from stored tokens rather than passages read for the question; here it is set to the
-# same mixture, with $\lambda = 0.25$. In FiD and in-context retrieval there is no formula to work out: one network reads all
-# passages and returns $p(y_t \mid x, z_1, \dots, z_k, y_{<t})$. The package's functions on the same numbers:
+# RAG-Token gives this answer about twice the probability, because it may change passages between tokens.
+# That is an advantage if the answer really has two halves, and a fault if no passage has the whole.
+# kNN-LM's memory distribution comes from stored tokens, not from passages read for the question; here it is
+# set to the same mixture, with $\lambda = 0.25$. In FiD and in-context retrieval there is no formula to
+# work out: one network reads all passages and returns $p(y_t \mid x, z_1, \dots, z_k, y_{<t})$. The
+# package's functions give the same:
 
 # %%
 for function in (rag.sequence_log_prob, rag.token_log_prob):
@@ -163,10 +164,10 @@ for name, log_p in ours.items():
 print("equal for", ", ".join(ours))
 
 # %% [markdown]
-# The same on the index. RAG-Sequence, RAG-Token, FiD and in-context retrieval share one seq2seq reader, and
-# with the same weights they differ in one thing, how they combine the passages. It follows that with *one*
-# passage they are the same model. The cell checks this on some test questions and then gives them five
-# passages. NLL is $-\log p(y \mid x)$ in nats, here of the first reference answer.
+# On the index, RAG-Sequence, RAG-Token, FiD and in-context retrieval share one seq2seq reader, and with the
+# same weights they differ in one thing, how they combine the passages. It follows that with *one* passage
+# they are the same model. The cell checks this on some test questions and then gives them five passages.
+# NLL is $-\log p(y \mid x)$ in nats, here of the first reference answer.
 
 # %%
 corpus, encoder = load_corpus("miniwiki"), load_encoder()
@@ -201,30 +202,30 @@ pd.DataFrame(
 # every token in RAG-Token, which pays more on these questions. FiD's decoder can disregard them. Its median is the
 # lowest here, while its mean over all test questions, in table (a), is the highest of the three.
 #
-# The other three methods cannot share all of it. The closed book has the same reader and no passages. REALM
-# shares its encoder and has a span scorer in place of the decoder. kNN-LM needs a left-to-right model and
-# starts from the same embedded encoder.
+# Of the other three methods, the closed book has the same reader and no passages. REALM shares its encoder
+# and has a span scorer in place of the decoder. kNN-LM needs a left-to-right model and starts from the same
+# embedded encoder.
 #
-# The shared reader was trained on inputs of one passage and has no room for five in one input. In-context
-# retrieval therefore shows in table (a) what such a prompt does to a reader that has never seen one, and
-# little about the method: large decoder-only models are trained on long texts, and `ragbook compare --reader`
-# runs all methods except REALM on one of them ({doc}`chapter 11 <11-one-pretrained-model>`).
+# The shared reader was trained on inputs of one passage each, several fused as in FiD, and has no room for
+# five in one. In-context retrieval therefore shows in table (a) what such a prompt does to a reader that
+# has never seen one, and little about the method: large decoder-only models are trained on long texts, and
+# `ragbook compare --reader` runs all methods except REALM on one of them
+# ({doc}`chapter 11 <11-one-pretrained-model>`).
 #
 # ## (a) The same weights
 #
-# REALM can only answer with a span of a passage. The comparison restricts the methods that generate answers to
-# the same (`ragbook compare --free` lifts the restriction), so that a reader which drops a piece of a name does not
-# count as a difference between methods. An answer can still end too early, because the first half of a name is a
-# span too.
+# REALM can only answer with a span of a passage. The comparison restricts the methods that generate answers
+# to the same (`ragbook compare --free` lifts the restriction), so that dropping a piece of a name does not
+# count as a difference between methods. An answer can still end too early, because the first half of a name
+# is a span too.
 
 # %% tags=["stored-same-weights"]
 Comparison(same, [])
 
 # %% [markdown]
-# A span reader gives probability zero to an answer that no retrieved passage contains. REALM then has no mean
-# NLL, and the table gives the mean over the other questions and their number. When retrieval fails, a reader
-# that extracts can only be wrong, whereas one that generates is merely uncertain. Among the four methods that
-# share the whole reader:
+# A span reader gives probability zero to an answer that no retrieved passage contains. REALM then has no
+# mean NLL, and the table gives the mean over the other questions and their number. A reader that generates
+# leaves such an answer some probability. Among the four methods that share the whole reader:
 
 # %% tags=["remove-input", "stored-same-weights"]
 Markdown(papers.bullets([order(papers.among(same, papers.READ_ALIKE))]))
@@ -259,10 +260,9 @@ Comparison(own, predictions)
 #
 # ## What went wrong?
 #
-# Each answer is counted under the first kind that fits (`ragbook.evaluation.errors`). An answer cut short or
-# too long has found what was asked and words it badly. Words of another passage are an error of weighing
-# passages, other words of the right passage an error of reading, and what was not retrieved is the
-# retriever's.
+# Each answer is counted under the first kind that fits (`ragbook.evaluation.errors`). An answer cut short
+# or too long is the right one, badly worded. Words of another passage are an error of weighing passages,
+# other words of the right passage an error of reading, and what was not retrieved is the retriever's.
 
 # %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. They part in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["hide-input", "stored-results"]
 errors(own)
@@ -285,8 +285,8 @@ Markdown(
 )
 
 # %% [markdown]
-# This is why the four differ: the passages and the words are the same, and what each rule of combination decides is
-# *which passage is believed*. The counts of table (b):
+# So the four differ most in *which passage is believed*, which each rule of combination decides in its own
+# way. The next table has the counts of table (b):
 
 # %% tags=["stored-results"]
 Comparison(own, predictions).errors()
@@ -305,9 +305,9 @@ Markdown(
 )
 
 # %% [markdown]
-# A mixture of passages can also end an answer too early, because passages that do not contain what was begun put
-# their probability on the end token. {doc}`Chapter 5 <05-rag>` takes the causes apart. On the test
-# questions this is rare:
+# A mixture can also end an answer too early, because passages that do not contain what was begun favour the
+# end token ({doc}`chapter 5 <05-rag>`). On the test questions this is rare, and about as rare with FiD,
+# which has no mixture:
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results"]
 pd.DataFrame(
@@ -344,13 +344,14 @@ assert abs(test.p - p) < 0.02
 print("three tests after Holm's correction:", holm([0.01, 0.04, 0.03]))
 
 # %% [markdown]
-# Many pairs are many chances of a false alarm, so p-values are adjusted for all pairs {cite:p}`holm1979`: the
-# smallest is multiplied by the number of tests, the next by one less, and none may fall below the one before.
-# The interval of a difference comes from a bootstrap over questions. A star marks what remains below 0.05.
+# Many pairs give many false alarms, so p-values are adjusted for all pairs {cite:p}`holm1979`: the smallest
+# is multiplied by the number of tests, the next by one less, and none may fall below the one before. The
+# interval of a difference comes from a bootstrap over questions, unadjusted. A star marks an adjusted p
+# below 0.05.
 #
-# These tests resample questions. They cannot say what another seed of the training would give, which changes
-# the order of the examples and with it the reader. The trainings of table (b) were therefore repeated with
-# other seeds (`ragbook train methods --seed S`); the last column resamples seeds *and* questions,
+# These tests resample questions. They cannot say what another seed of the training would give, which
+# changes the order of the examples and with it the reader. The training of table (b) was therefore repeated
+# with other seeds (`ragbook train methods --seed S`); the last column resamples seeds *and* questions,
 # independently ({cite:t}`owen2007pigeonhole`). With few seeds this is a coarse measure.
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-trained"]
@@ -366,9 +367,9 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# Differences are computed first and then cut off to one decimal, downwards, as every number here is: they can
-# deviate by 0.1 from the difference of two printed values, and -0.36 is printed as -0.4. Exact match by seed, in
-# percent:
+# Differences are computed first and then cut off to one decimal, downwards, as every number here is: they
+# can be 0.1 off the difference of two printed values, and -0.36 is printed as -0.4. Exact match by seed is,
+# in percent:
 
 # %% tags=["hide-input", "stored-trained"]
 pd.DataFrame(
@@ -387,10 +388,10 @@ pd.DataFrame(
 # ## Which questions?
 #
 # Most questions are *plain*: one passage answers them, and they name what they ask about. An *indirect*
-# question describes it instead and asks for a retriever that understands the description. A *confusable* one
+# question describes it instead and needs a retriever that understands the description. A *confusable* one
 # has a rival, a passage that says the same kind of thing about something else. A *two-passage* one needs a
 # fact from each of two passages: RAG-Sequence and REALM, which take an answer from one passage at a time,
-# have to guess the other.
+# cannot combine the two.
 
 # %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals. The groups are small, and within each the intervals of the methods meet.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["hide-input", "stored-predictions"]
 kinds = breakdown.by_kind(predictions, questions)
@@ -444,8 +445,8 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# If evidence is of use, an answer is more often right when the passage with the highest weight is the gold one. The
-# weight is then a warning that one can read without knowing the answer.
+# If evidence is useful, an answer is more often right when the passage with the highest weight is the gold
+# one. An answer can then be checked by reading that passage.
 
 # %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence, each method by its own measure: an answer whose evidence is on the gold passage is far more often right. Compare rows and not methods.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD where the highest evidence is on the gold passage, where it is on another, and where the gold one was not retrieved"}} tags=["hide-input", "stored-predictions"]
 CASES = {
@@ -467,7 +468,7 @@ figures.grouped(
 )
 
 # %% [markdown]
-# The same by leave-one-out, where methods can be compared too, and the number of questions in each case:
+# The table has this by leave-one-out, which compares methods too, and the number of questions:
 
 # %% tags=["hide-input", "stored-predictions"]
 by_leaving_out = breakdown.by_evidence(predictions, leave_one_out=True)
@@ -507,7 +508,7 @@ assert kappa[np.ix_(at, at)].min() > 0.5 > 0.2 > kappa[np.ix_(at, rest)].max()
 figures.heat_map(kappa, names, names, "Cohen's κ of being right")
 
 # %% [markdown]
-# What each method gets right and the other three do not:
+# Each method alone gets some questions right:
 
 # %% tags=["hide-input", "stored-predictions"]
 together = breakdown.shared(predictions, readers)
@@ -551,10 +552,10 @@ figures.calibration(calibrated)
 
 # %% [markdown]
 # Calibrated or not, a probability is useful if right answers get more of it than wrong ones. The area under
-# the ROC curve is the probability that a right answer has more than a wrong one: 0.5 is a coin toss. The last
-# column asks the same about questions that MiniWiki does *not* answer although they seem to be about one of
-# its passages: does the answer to an answerable question have more probability than the answer to an
-# unanswerable one? The methods were trained to answer, and not to recognise what they do not know.
+# the ROC curve is the probability that a right answer has more than a wrong one: 0.5 is a coin toss. The
+# last column asks the same about questions that MiniWiki does *not* answer although they seem to be about
+# one of its passages: does the answer to an answerable question have more probability than the answer to an
+# unanswerable one?
 
 # %% tags=["hide-input", "stored-predictions", "stored-sweep"]
 unanswerable = sweep["unanswerable"]
@@ -580,9 +581,9 @@ pd.DataFrame({name: areas(name) for name in names}).T
 # %% [markdown]
 # ## How good must the retriever be?
 #
-# The same questions, five passages each, from an oracle that always has the gold passage first, the dense
-# retriever of this comparison and BM25. These measurements and those by the number of passages use the
-# methods as trained, on the first dev questions (`python -m book.experiments.side_by_side`).
+# The methods read five passages from an oracle that always has the gold passage first, the dense retriever
+# of this comparison or BM25. These measurements and those by the number of passages use the methods as
+# trained, on the first dev questions (`python -m book.experiments.side_by_side`).
 
 # %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; what the oracle lacks to 100 % is the reader's. Intervals are wide: the sample is small.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["hide-input", "stored-sweep"]
 settings = {
@@ -603,8 +604,8 @@ figures.grouped(
 )
 
 # %% [markdown]
-# So many questions can show large steps only. Tested question by question, in points; a star marks what is
-# beyond chance, adjusted for all that is listed:
+# So few questions can show only large steps. They are tested question by question, in points; a star marks
+# what is beyond chance, adjusted for the table:
 
 
 # %% tags=["hide-input", "stored-sweep"]
@@ -666,8 +667,8 @@ steps(by_k, ["in-context", *readers], list(itertools.pairwise(ks)))
 # %% [markdown]
 # ## What does it cost?
 #
-# Accuracy against seconds a question, on the machine that ran `make book`, and against the memory of the
-# weights in float32. No method beats one on the dotted line: whatever is more accurate also costs more.
+# The figures show accuracy against seconds a question, on the machine that ran `make book`, and against the
+# weights' memory. No method beats one on the dotted line: whatever is more accurate also costs more.
 
 # %% tags=["hide-input", "nbval-ignore-output", "stored-results"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed book reads nothing; RAG-Sequence scores every candidate with every passage; REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
 score = {
@@ -704,7 +705,7 @@ trade_off(
 )
 
 # %% [markdown]
-# Weights are not everything. The peak memory of a process, with libraries, index and a batch of 16 questions:
+# The peak memory of a process also includes libraries, index and a batch of 16 questions:
 
 # %% tags=["stored-sweep"]
 pd.Series(sweep["memory, MiB"]).round().astype(int).rename(
@@ -714,12 +715,12 @@ pd.Series(sweep["memory, MiB"]).round().astype(int).rename(
 # %% [markdown]
 # ## On real Wikipedia
 #
-# Both tables again, on real passages of Wikipedia and real questions of Natural Questions (figures only; the
-# texts are not part of this book). The shared reader was first trained on 1,180 further such questions for
-# 300 steps (`ragbook train reader`): these are *the same weights* here. *Own* is each method trained from it
-# by its own objective, as on MiniWiki, with one seed. There are no further questions to choose length
-# penalties on, so they were chosen on the first 160 of the questions that are measured, which favours the
-# methods that generate a little.
+# Both tables are repeated on real passages of Wikipedia and real questions of Natural Questions (figures
+# only; the texts are not part of this book). The shared reader was first trained on 1,180 such questions
+# for 300 steps (`ragbook train reader`): these are *the same weights* here. *Own* is each method trained
+# from it by its own objective, as on MiniWiki, with one seed. There are no further questions to choose
+# length penalties on, so they were chosen on the first 160 of the questions that are measured, which
+# slightly favours the methods that generate.
 
 # %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall: it is almost complete, because these passages are about things far apart. What differs here is reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}} tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
 print(f"n = {real['questions']['n']}, {real['index']['passages']:,} passages")
@@ -740,10 +741,10 @@ Markdown(
 # %% [markdown]
 # ### Is the order another one?
 #
-# The six pairs of the four methods on MiniWiki (the first) and on real questions (the second), by what the
-# tests of each say. A smaller sample separates fewer pairs, so a difference found *only in the first* has not
-# been reversed. What could reverse the order is changed piece by piece in {doc}`chapter 6 <06-fid>`: how many
-# passages, what is beside the gold one, how long they are, and the training.
+# The list sorts the six pairs of methods by what the tests say on MiniWiki (the first) and real questions
+# (the second). A smaller sample separates fewer pairs, so a difference found *only in the first* has not
+# been reversed. What could reverse the order is changed piece by piece in {doc}`chapter 6 <06-fid>`: how
+# many passages, what is beside the gold one, how long they are, and the training.
 
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-nq-same-weights", "stored-nq"]
@@ -769,10 +770,10 @@ Markdown(
 # %% [markdown]
 # ## What the papers claim, and what these tables show
 #
-# The papers' numbers are theirs: larger readers, all of Wikipedia, each its own retriever
-# ({cite:t}`khandelwal2020knnlm,guu2020realm,lewis2020rag,izacard2021fid`). What can be compared is the order. The
-# right column is made from stored tests: *as claimed* and *the other way round* are differences beyond chance,
-# *open* is one that could be chance.
+# The papers used larger readers, far larger indexes and several retrievers
+# ({cite:t}`khandelwal2020knnlm,guu2020realm,lewis2020rag,izacard2021fid`). What can be compared is the
+# order. The right column is made from stored tests: *as claimed* and *the other way round* are differences
+# beyond chance, *open* is one that could be chance.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights", "stored-nq", "stored-nq-same-weights", "stored-sweep", "stored-realm", "stored-language"] mystnb={"markdown_format": "myst"}
 Markdown(
@@ -782,7 +783,7 @@ Markdown(
 )
 
 # %% [markdown]
-# No paper compares methods on the same weights. Beside the lines on each method's own training, these lines
+# No paper compares methods on the same weights. Beside the lines on own training, those on the same weights
 # tell which part of a claim is due to the method and which to its training. One reason why an order may not
 # be reproduced is not tested here: the size of the readers, a fraction of the papers'. {doc}`Chapter 4
 # <04-realm>` has the runs behind REALM's row, {doc}`chapter 6 <06-fid>` FiD with up to 50 passages,
@@ -806,7 +807,7 @@ Markdown(
 #
 # ## The same questions, live
 #
-# The first questions of the split again, through all seven methods as trained, on this page. Their answers must
+# The next cell asks all seven methods as trained the first questions of the split again. The answers should
 # be the stored ones.
 
 # %%
@@ -838,11 +839,11 @@ for now in live.predictions[:3]:
 #
 # A comparison of methods has to say whose training it compares: with the same weights the tables show how
 # passages are combined, with each method's own training also what its objective taught. On MiniWiki REALM,
-# the two RAGs and FiD are close to each other, and far from in-context retrieval, kNN-LM and the closed book,
-# whose models were not trained for this. What separates the four is mostly which passage they believe.
-# Differences are tested in pairs on the same questions and corrected for the number of pairs; over several
-# training seeds none of those between the four was significant. An order found on one set of questions need
-# not be found on another: on real questions the tests told other pairs apart.
+# the two RAGs and FiD are close to each other, and far ahead of in-context retrieval, kNN-LM and the closed
+# book. What separates the four is mostly which passage they believe. Differences are tested in pairs on the
+# same questions and corrected for the number of pairs; over several training seeds none of those between
+# the four was significant. An order found on one set of questions need not be found on another: on real
+# questions the tests told other pairs apart.
 #
 # ## Exercises
 #
@@ -949,8 +950,8 @@ check.calibration_error(my_error)
 # <details>
 # <summary>Solution</summary>
 #
-# Count the normalised answers and take the first text of the most frequent one. The solution's notebook holds
-# the vote against the best method in a paired test.
+# Count the normalised answers and take the first text of the most frequent one. The solution's notebook
+# tests the vote against the best method in pairs.
 #
 # </details>
 

@@ -4,9 +4,9 @@
 # ## The problem
 #
 # Prime ministers change, records are broken, countries take new names. A model that keeps its knowledge in
-# its weights must be trained again; a model that reads can be given a new page. This chapter
-# changes the pages, leaves every weight as it is, and measures which methods follow, what else changes, what
-# remains after a page is deleted, and how many are deceived by a false one.
+# its weights must be trained again; a model that reads can be given a new page. This chapter changes the
+# pages, leaves every weight as it is, and measures which methods follow, what else changes, what remains
+# after a page is deleted, and how often a false one deceives.
 #
 # ## The idea
 #
@@ -54,11 +54,11 @@ for earlier, current in pairs[:3]:
 #
 # ## The mathematics
 #
-# Nothing in the methods' equations changes except the text of one $z$. Retrieval finds it by
-# $p(z \mid x)$ as before, and $p(y \mid x, z)$ is evaluated on the new words. Closed book has no $z$ at
-# all, so its answer cannot change. A method *follows* a change if it gives the answer of 2012
-# with the passages of 2012, and the answer of 2022 with those of 2022. One of the two is not
-# enough, because a model could know either by heart.
+# Nothing in the methods' equations changes except the text of one $z$. Retrieval finds it by $p(z \mid x)$
+# as before, and $p(y \mid x, z)$ is evaluated on the new words. The closed book has no $z$, so its answer
+# cannot change. A method *follows* a change if it gives the answer of 2012 with the passages of 2012, and
+# the answer of 2022 with those of 2022. One of the two is not enough, because a model could know either by
+# heart.
 #
 # ## The core in ten lines
 #
@@ -151,9 +151,8 @@ for at, (earlier, current) in enumerate(sample[:4]):
         print(f"   {name:<14} {then!r} -> {now!r}")
 
 # %% [markdown]
-# A wrong answer can come from the same article: that of 2012 also mentions a smaller wheel in Moscow, which
-# the methods that read passages separately name with both indexes. How many of the twelve questions are
-# followed:
+# A wrong answer can come from the right article: that of 2012 mentions a smaller wheel in Moscow, which the
+# methods that read passages separately name with both indexes. The next cell counts the changes followed:
 
 # %%
 assert {live[e][m][1].text for e in asked for m in readers} == {"Moscow"}
@@ -229,9 +228,9 @@ Markdown(
 # ## What else moves?
 #
 # A change should affect what it is about and nothing else. *Near* questions are about articles that
-# changed, but their answers did not; *far* questions are about other articles. If such an answer moves, it is
-# collateral damage: a different passage is among the five, or the reader's attention has shifted to
-# other words.
+# changed, but their answers did not; *far* questions are about other articles. If such an answer moves, it
+# is a side effect: a different passage is among the five, or the reader's attention has shifted to other
+# words.
 
 # %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of unchanged questions whose answer is different after the swap. Answers to far questions hardly move; of the near ones every method moves some. Closed book, which cannot move, is left out.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for six methods with 95 % intervals"}}
 unchanged = measured["editions"]["unchanged"]
@@ -296,10 +295,10 @@ pd.DataFrame(rows).T.round(3)
 #
 # ## How long does it take?
 #
-# To learn something new, an index encodes the passages that changed; at worst all passages are encoded
-# again. A model that keeps its knowledge in its weights must be trained again. Training the bundled reader
-# took 68 minutes on two CPU cores (its card, `ragbook/models/weights/README.md`), and such a run
-# would also have to learn which old answers to forget.
+# To bring an index up to date, the passages that changed are encoded, at worst all passages again. A model
+# that keeps its knowledge in its weights must be trained again. Training the bundled reader took 68 minutes
+# on two CPU cores (its card, `ragbook/models/weights/README.md`), and such a run would also have to learn
+# which old answers to forget.
 
 # %% tags=["hide-input", "stored-change"]
 seconds = measured["seconds"]
@@ -371,8 +370,8 @@ figures.grouped(
 # %% [markdown]
 # Knowledge cannot be deleted from weights in this way. A method that reads can no longer say what the index
 # no longer contains, except for what its reader has learnt elsewhere; an answer can still be right if
-# another passage also states it. The method still gives some answer, and only a lower probability suggests
-# that no passage supports it.
+# another passage also states it. The method still answers, and at best a lower probability suggests that no
+# passage supports it.
 #
 # ## What if a passage is false?
 #
@@ -455,25 +454,24 @@ display(
 # %% [markdown]
 # Two things favour the true answer: a substituted name may not fit its sentence or the question, and other
 # passages may also contain the truth. But no method can know which of two passages is false; the evidence
-# only shows that there were two. This is the reverse of following a change: whoever writes into the index
-# determines the answers. An index needs the same care as a training set, and the hashes in its manifest
-# show whether anyone else has changed it.
+# at best shows both. This is the reverse of following a change: whoever writes into the index can change
+# the answers. An index needs the same care as a training set, and the hashes in its manifest show whether
+# anyone else has changed it.
 #
 # ## What the papers had
 #
-# {cite:t}`lewis2020rag` exchange an index of 2016 for one of 2018 and ask about 82 heads of state (section
+# {cite:t}`lewis2020rag` exchange an index of 2016 for one of 2018 and ask about 82 world leaders (section
 # 4.5). With the matching index RAG gives the right answer to 70 % (2016) and 68 % (2018), with the other
 # one to 12 % and 4 %.
 #
 # ## What to remember
 #
 # Exchanging passages changes what a method that reads says, without touching a weight; a method that
-# answers from its weights cannot follow. To follow a change is to be right with both editions, and
-# fewer than half of the changed questions are followed even by the best method. Questions about other
-# articles keep their answers, while some about the same articles move. After a deletion the answers
-# keep coming. What a false passage says is repeated, even beside the true one, for about a quarter of
-# the questions by each of the methods that read passages separately: whoever writes into the index writes
-# the answers.
+# answers from its weights cannot follow. To follow a change is to be right with both editions, and fewer
+# than half of the changed questions are followed even by the best method. Questions about other articles
+# keep their answers, while some about the same articles move. After a deletion the methods still answer. A
+# false passage is repeated, even beside the true one, for about a quarter of the questions by each of the
+# methods that read passages separately: whoever writes into the index can change the answers.
 #
 # ## Exercises
 #
