@@ -3,11 +3,11 @@
 #
 # ## The problem
 #
-# MiniWiki has some two thousand passages, DPR's Wikipedia 21,015,324, and next week's dump a few more.
-# The methods of this book always ask the same of an index: the k passages with the highest scores, and
-# scores over which a softmax can be taken. The costs are not the same. This chapter follows the passages
-# from their source to an index that fits into memory, measures what grows and how fast, and estimates
-# what 21 million passages take.
+# MiniWiki has some 1,800 passages, DPR's Wikipedia 21,015,324, and next week's dump a few more. The methods
+# of this book always ask the same of an index: the k passages with the highest scores, and scores over which
+# a softmax can be taken. The costs are not the same. This chapter follows the passages from their source to
+# an index that fits into memory, measures what grows and how fast, and estimates what 21 million passages
+# take.
 #
 # ## The idea in one picture
 #
@@ -113,9 +113,9 @@ print((folder / "wiki.jsonl").read_text().strip())
 #
 # $$ \mathrm{recall@}k = \frac{|\text{found } k \cap \text{exact } k|}{k}, $$ (recall-of-index)
 #
-# averaged over questions. It is measured when an index is built, on questions made from its own passages
-# (a few consecutive words of one, the inverse cloze task of {cite:t}`lee2019orqa`), and is stored in the
-# manifest with the smallest `nprobe` that reaches 0.95.
+# averaged over questions. A build measures it on questions from its own passages (a few consecutive words of
+# one, the inverse cloze task of {cite:t}`lee2019orqa`) and stores it in the manifest with the smallest
+# `nprobe` that reaches 0.95, or the largest tried.
 #
 # ## The core in ten lines
 #
@@ -169,8 +169,8 @@ for toy.nprobe in (1, 2):
     )
 
 # %% [markdown]
-# A product quantizer, with two values per piece in place of 256: the vector (0.9, 0.1, 0.2, 0.8) is cut
-# into two pieces, and each piece is replaced by the number of the nearest value.
+# This product quantizer has two values per piece in place of 256. It cuts the vector (0.9, 0.1, 0.2, 0.8)
+# into two pieces and replaces each by the number of the nearest value.
 
 # %%
 values = np.array([[1, 0], [0, 1]], dtype=np.float32)  # for either piece
@@ -203,9 +203,9 @@ for dimension in (384, 768):
 # %% [markdown]
 # ## A small real run
 #
-# MiniWiki's passages under five indexes. Their vectors are read from chapter 1's index, so nothing is
-# encoded again: `build_index` accepts any object with an encoder's few attributes, here one that remembers
-# the vectors.
+# MiniWiki's passages go into five indexes. The vectors are read from chapter 1's index, so nothing is encoded
+# again: `build_index` accepts any object with an encoder's few attributes, here one that remembers the
+# vectors.
 
 # %%
 faiss.omp_set_num_threads(1)  # a graph depends on how many threads made it
@@ -270,13 +270,12 @@ for factory in ("Flat", "HNSW16", "IVF32,SQ8", "IVF32,PQ48x4", "IVF32,PQ12x4"):
 figures.lines(curves, "cells searched (nprobe)", "recall@10", log=True)
 
 # %% [markdown]
-# The braces show what the build measured on its own questions, by effort; the recall before them is that
-# of real questions. It is the loss against exact search, and not the share of questions that a reader will
-# answer.
+# The braces show recall@10 on the build's own questions, by effort; the recall before them is that of real
+# questions. Both compare with exact search, and neither is the share of questions that a reader will answer.
 #
 # Inverted lists are filled one block of vectors at a time, each block into its own file, and are merged on
-# disk; k-means and the codes are trained on a sample. A product code of 8 bits needs 39 passages for each of
-# its 256 values. If there are too few, the build says so before it encodes anything:
+# disk; k-means and the codes are trained on a sample. A code of 8 bits (`x4` above: 4) needs 39 passages for
+# each of its 256 values. If there are too few, the build says so before encoding:
 
 # %%
 try:
@@ -404,10 +403,10 @@ figures.lines(
 # %% [markdown]
 # ## What 21 million take
 #
-# Bytes grow in proportion to the passages. Build time is extrapolated from the largest run as $N^b$, with
-# $b$ fitted to the runs above by least squares on the logarithms, and at least 1, because constant costs such
-# as training dominate small runs and would hide what each passage costs. Encoding time is the number of
-# passages divided by the passages per second, which were measured in turns with `sentence-transformers`
+# Bytes grow at most as fast as passages. Build time is extrapolated from the largest run as $N^b$, with $b$
+# fitted to the runs above by least squares on the logarithms, and at least 1, because constant costs such as
+# training dominate small runs and would hide what each passage costs. Encoding time is the number of passages
+# divided by the passages per second, measured alternately with `sentence-transformers`
 # (`python benchmarks/scale.py --encode FOLDER`). The further an estimate is from the measured sizes, the less
 # it is worth. No GPU was measured; encoding, which takes longest, is where a GPU would help most.
 
@@ -476,7 +475,7 @@ for kind in ("flat", "hnsw", "ivf-pq"):
 #    retriever = DenseRetriever(serve_index("/shared/wiki"), load_encoder())
 #    ```
 #
-#    This is the retriever of every chapter, reads the same files, and finds what a single index would find.
+#    It works like every chapter's retriever, reads the same files, and finds what a single index would.
 #
 # The results of the parts are merged by score, the highest first, with ties in the corpus's order. Here
 # are four parts on one machine:
@@ -511,9 +510,9 @@ print(
 # ## What the paper had
 #
 # {cite:t}`karpukhin2020dpr` encoded 21 million passages in 8.8 hours on 8 GPUs and built their index in
-# 8.5 hours on one server with 512 GB of memory; it answered 995 questions per second with 100 passages each.
+# 8.5 hours on one server with 512 GB of memory; it retrieved 100 passages each for 995 questions per second.
 # The measurements here come from another machine with two CPU cores and from other vectors. The arithmetic
-# carries over, the figures do not.
+# carries over; the figures do not.
 #
 # ## What to remember
 #
@@ -537,9 +536,9 @@ print(
 # </details>
 #
 # <!-- exercise: ex-cells -->
-# **Exercise.** Write the number of cells $c$ (not rounded) with which an inverted file of $n$ vectors needs the fewest
-# comparisons if `probes` cells are searched. Compare it with what Faiss's guidelines recommend, $4\sqrt{n}$ to
-# $16\sqrt{n}$: which `probes` belong to that?
+# **Exercise.** Compute the number of cells $c$ (not rounded) with which an inverted file of $n$ vectors needs
+# the fewest comparisons if `probes` cells are searched. Faiss's guidelines recommend $4\sqrt{n}$ to
+# $16\sqrt{n}$: for which `probes` is that best?
 #
 # <!-- end of exercise -->
 
@@ -595,7 +594,7 @@ check.product_code((my_encode, my_decode))
 # </details>
 #
 # <!-- exercise: ex-merge -->
-# **Exercise.** Write the merging of parts: given a list with scores [B, k] and positions [B, k] of each part, return the
+# **Exercise.** Merge the parts: given a list with scores [B, k] and positions [B, k] of each part, return the
 # scores and positions of the k best overall, the highest score first, with ties in the order of positions.
 # Faiss's own function for this keeps the *lowest* values unless told otherwise. Why might no test on a single
 # part notice?

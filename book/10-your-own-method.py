@@ -3,9 +3,9 @@
 #
 # ## The problem
 #
-# You have an idea of how retrieved passages should be used, and you want to know how well it works in
-# comparison with the five methods of this book: on the same passages, with the same retriever, on the same
-# questions, with intervals.
+# You have an idea of how retrieved passages should be used, and you want to know how well it works compared
+# with the methods of this book: on the same passages, with the same retriever, on the same questions, with
+# intervals.
 #
 # ## The idea
 #
@@ -23,17 +23,17 @@
 #
 # ## The mathematics
 #
-# The worked example of this chapter is RAG with the simplest possible generator. For a passage $z$ it
-# gives every name and date in it the same probability, except those that are in the question:
+# The worked example of this chapter is RAG with the simplest possible generator. It gives every occurrence of
+# a name or date in a passage $z$ equal probability, except those in the question:
 #
 # $$
 # p(y \mid x) = \sum_z p(z \mid x)\, p(y \mid x, z), \qquad
-# p(y \mid x, z) = \frac{\#\{\text{names of } z \text{ that read } y\}}{\#\{\text{names of } z\}}.
+# p(y \mid x, z) = \frac{\#\{\text{names of } z \text{ equal to } y\}}{\#\{\text{names of } z\}}.
 # $$
 #
-# The posterior $p(z \mid x, y)$ is the share of each passage in that sum, and it is the
-# evidence. Nothing is trained: all its right answers come from retrieval and counting. So it is a
-# baseline for every method that reads.
+# The posterior $p(z \mid x, y)$ is the share of each passage in that sum, and it is the evidence. Nothing is
+# trained: all its right answers come from retrieval and counting. It is thus a baseline for methods that
+# read.
 #
 # ## The core in ten lines
 #
@@ -68,9 +68,8 @@ for y in ("Dresden", "Hamburg", "Basel"):
     print(f"{y:<8} p(y | x) = {joint.sum():.1f}, evidence {weights}")
 
 # %% [markdown]
-# Computed by hand, the sum for Dresden is $0.6 \cdot \frac13 + 0.4 \cdot \frac12 = 0.2 + 0.2$. The three
-# probabilities sum to
-# 1. Hamburg has the same probability as Dresden, all of it from one passage.
+# By hand, the sum for Dresden is $0.6 \cdot \frac13 + 0.4 \cdot \frac12 = 0.2 + 0.2$. The three probabilities
+# sum to 1. Hamburg has the same probability as Dresden, all of it from one passage.
 #
 # ## The code
 #
@@ -90,8 +89,8 @@ print(inspect.getsource(names.Names))
 # %% [markdown]
 # ## The method on the index
 #
-# A method is named by the place of its code, `module:Class`, and need not be registered anywhere. `load`
-# calls the class with the retriever.
+# A method is named by its module and class, `module:Class`, and need not be registered anywhere. `load` calls
+# the class with the retriever.
 
 # %%
 encoder = load_encoder()
@@ -147,7 +146,7 @@ paired["low"], paired["high"] = zip(*paired.pop("ci95"), strict=True)
 paired[["a", "b", "difference", "low", "high", "p"]].round(3)
 
 # %% [markdown]
-# The same can be said in words, with the p-values adjusted for all pairs by Holm's method:
+# The package puts this in words, with p-values adjusted for all pairs by Holm's method:
 
 # %%
 print(words.order(comparison.results))
@@ -187,8 +186,8 @@ for line in comparison.predictions:
 #    mathematics, the core in ten lines, the method on the index, ablations, the paper's results, exercises.
 #    `python book/_tools/execute.py book/NN-name.py` runs it and writes the `.ipynb` beside it; add a
 #    line to `book/_toc.yml`. Take figures from `ragbook.figures`, so that what they show is checked.
-# 4. **The list of methods**. If everybody should compare the method by default, add its name to `NAMES` and a line to
-#    `load`, both in `ragbook/methods/__init__.py`. No other code refers to methods by name.
+# 4. **The list of methods**. To compare the method by default, add its name to `NAMES` and a line to `load`,
+#    both in `ragbook/methods/__init__.py`. No other code refers to methods by name.
 #
 # `make test` then lints and type-checks the code, runs the tests and executes every notebook again.
 #
@@ -238,9 +237,9 @@ check.titles(MyTitles)
 # </details>
 #
 # <!-- exercise: ex-names-kind -->
-# **Exercise.** A question that begins with "When" asks for a date, and one that begins with "Who" for a person. Give the
-# likelihood a factor for this. Which of the two sums in the equation must then be divided again to
-# stay a probability? Write $p(y \mid x, z)$ of all names of a passage.
+# **Exercise.** A question that begins with "When" asks for a date, and one that begins with "Who" for a
+# person. Give the likelihood a factor for this. What must then be normalised again, the sum over passages or
+# the shares within one? Return $p(y \mid x, z)$ of all names of a passage.
 #
 # <!-- end of exercise -->
 

@@ -11,9 +11,9 @@
 #
 # ## The idea
 #
-# They can, on any decoder-only language model. Such a model turns a text into keys and values of its tokens,
-# these into hidden states, and those into a distribution over the next token; an answer is a sequence of
-# such tokens. Several passages can be combined at each of these stages, and each method has chosen one of them
+# All but REALM can, on any decoder-only model. Such a model turns a text into keys and values of its tokens,
+# these into hidden states, and those into a distribution over the next token; an answer is a sequence of such
+# tokens. Passages can be combined at each of these stages, and each method does so at one of them
 # ({doc}`the first page <index>` traces a question through each):
 
 # %% tags=["hide-input"]
@@ -57,8 +57,7 @@ figures.places(
 )
 
 # %% [markdown]
-# Only REALM is missing, because it selects words of a passage and does not generate. The others have
-# descendants:
+# REALM is missing, because it selects a span and does not generate. Most of these places are in use today:
 #
 # * *the input*: In-Context RALM {cite:p}`ram2023incontext`, and most of what is called RAG today;
 # * *the cache*: parallel context windows {cite:p}`ratner2023parallel`, and Block-Attention
@@ -146,10 +145,10 @@ print("the package: sequence {:.3f}, token {:.3f}".format(*package))
 # %% [markdown]
 # ## The code
 #
-# Now SmolLM2: the first token of one answer, combined at each place by hand. `reader.read` returns the
-# passages' states, and `continuation` the distributions of the next token after them. The question is the
-# first of MiniWiki's test questions that in-context retrieval, both RAGs and FiD answer correctly, by the
-# comparison stored below, and whose answer has several tokens.
+# We now compute SmolLM2's first token of one answer at three places. `reader.read` returns the passages'
+# states, and `continuation` the distributions of the next token after them. The question is the first of
+# MiniWiki's test questions that in-context retrieval, both RAGs and FiD answer correctly, by the comparison
+# stored below, and whose answer has several tokens.
 
 # %% tags=["hide-input"]
 with gzip.open(
@@ -200,8 +199,8 @@ for name, log_p in first.items():
     print(f"{name:<12} {said}")
 
 # %% [markdown]
-# RAG-Sequence has no distribution of the next token on its own, because its weights of the passages depend on
-# all tokens before; it is compared on a whole answer. The two sums over passages, by hand and by the package:
+# RAG-Sequence agrees with RAG-Token on the first token, but then weights the passages by the tokens before
+# ({eq}`next-word`), so it is compared on a whole answer. Here are both sums, by hand and by the package:
 
 # %%
 answer = question.answers[0]
@@ -246,7 +245,7 @@ for at, asked in enumerate(questions):
         print(f"   {name:<13} {answers[name][at].text}")
 
 # %% [markdown]
-# The comparison below has asked the same questions before. Are the answers still the same?
+# The comparison below includes these questions. Are the answers still the same?
 
 # %%
 assert [line["question"] for line in before[:8]] == [
@@ -305,11 +304,11 @@ Markdown(
 # %% [markdown]
 # ## What is in the weights, and what in the passages
 #
-# All that follows was measured once and stored: the first 200 test questions of MiniWiki, whose order is random,
-# with the dense retriever's five passages or with the gold passage alone. Seconds are those of one thread on a
-# machine with other work. kNN-LM has the $\lambda$ and temperature that were tuned for the answers of the
-# bundled language model, the temperature scaled to the size of this model's keys; neither was tuned here. First
-# the model as it is, after four answered questions:
+# All that follows was measured once and stored. The comparisons use the first 200 test questions of MiniWiki
+# (their order is random), with the dense retriever's five passages or the gold passage alone. kNN-LM has the
+# $\lambda$ and temperature that were tuned for the answers of the bundled language model, the temperature
+# scaled to the size of this model's keys; neither was tuned here. First the model as it is, after four
+# answered questions:
 
 
 # %% tags=["hide-input", "stored-smollm2-few-shot"]
@@ -329,7 +328,7 @@ print(few_shot["questions"]["n"], "questions, k =", few_shot["k"])
 Comparison(few_shot, [])
 
 # %% [markdown]
-# And with the reading adapter, without answered questions in the prompt:
+# With the reading adapter, the prompt has no answered questions:
 
 # %% tags=["hide-input", "stored-smollm2-reading"]
 print(reading_ones["questions"]["n"], "questions, k =", reading_ones["k"])
@@ -349,7 +348,7 @@ Markdown(
 )
 
 # %% [markdown]
-# Both beside each other:
+# The figure shows both:
 
 
 # %% tags=["hide-input", "stored-smollm2-few-shot", "stored-smollm2-reading"] mystnb={"figure": {"caption": "Exact match of the six methods on SmolLM2 with 95 % intervals (n = 200), out of the box after four answered questions and with the reading adapter. The adapter improves the four methods that read passages, and neither kNN-LM nor the closed book.", "alt": "Exact match of closed-book, in-context, kNN-LM, RAG-Sequence, RAG-Token and FiD on SmolLM2, frozen and with an adapter"}}
@@ -396,7 +395,7 @@ Markdown(
 # The two methods that show all passages at once differ in whether a passage is read in view of the others.
 # Fused caches have no order of passages and can be reused in any combination without reading again. But the
 # model was not made for them, because in pretraining every token attends to all tokens before it. Does an
-# adapter that was trained on some fused caches make up for this? By the stored paired tests:
+# adapter that was trained on some fused caches make up for this? The paired tests say:
 
 # %% tags=["remove-input", "stored-smollm2-few-shot", "stored-smollm2-reading"]
 recipe = Recipe()
@@ -417,9 +416,9 @@ Markdown(
 # %% [markdown]
 # ### As a language model
 #
-# Perplexity on MiniWiki's held-out articles, which are in no index (`ragbook perplexity --lm smollm2`): the
-# model alone; with a datastore of all of MiniWiki's passages (kNN-LM, $\lambda$ and temperature tuned on other
-# held-out articles); and with the best passage in the prompt.
+# `ragbook perplexity --lm smollm2` measures perplexity on held-out articles, which are in no index: with the
+# model alone, with a datastore of all MiniWiki's passages (kNN-LM, $\lambda$ and temperature tuned on other
+# held-out articles), and with the best passage in the prompt.
 
 # %% tags=["hide-input", "stored-smollm2-language"]
 language = stored("language")
@@ -445,13 +444,13 @@ Markdown(
 # %% [markdown]
 # ## What its makers report, and what is measured here
 #
-# SmolLM2's report gives no figures for these methods; it is a model for devices with little closed-book
-# knowledge. The papers on these ideas use larger models. Like them, we see that answers gain from passages in
-# the prompt without any training {cite:p}`ram2023incontext`, and from an ensemble of passages at the next token
+# SmolLM2's report gives no figures for these methods; the model is made for small devices and knows little.
+# The papers on these ideas use larger models. Like them, we see that answers gain from passages in the prompt
+# without any training {cite:p}`ram2023incontext`, and from an ensemble of passages at the next token
 # {cite:p}`shi2024replug`. Fused caches that are not trained for fall far behind full attention, as
 # {cite:t}`ma2025block` report; but where their model keeps up after training for them, our adapter of a few
-# hundred steps does not. We did not try to contrast the passages with the closed book, as context-aware decoding
-# does {cite:p}`shi2024trusting`.
+# hundred steps does not. We did not try to contrast the passages with the closed book, as context-aware
+# decoding does {cite:p}`shi2024trusting`.
 #
 # ## Where next
 #

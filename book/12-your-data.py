@@ -4,7 +4,7 @@
 # ## The problem
 #
 # You have documents and questions about them, and you want to know how well the methods of this book answer
-# these questions. Three commands are enough for documents of any kind:
+# these questions. Three commands are enough:
 #
 # ```
 # ragbook index build --corpus notes --out my-index
@@ -12,7 +12,7 @@
 # open results/explorer/explorer.html
 # ```
 #
-# This chapter runs these commands in a temporary folder and shows every file layout that they read and write.
+# This chapter runs such commands in a temporary folder and shows the file layouts that they read and write.
 
 # %% tags=["hide-input"]
 import io
@@ -100,7 +100,7 @@ for passage in load_corpus("notes"):
 #
 # The length of a passage determines what a retriever can find and how much a reader must read. DPR splits
 # Wikipedia every hundred words, which is also the default here. `--split sentences` keeps sentences whole,
-# `--split headings` keeps sections whole, and `--overlap` repeats the end of the preceding passage:
+# `--split headings` cuts at headings, and `--overlap` repeats the end of the preceding passage:
 
 # %%
 ragbook("corpus build notes --split headings --out notes.jsonl")
@@ -110,8 +110,8 @@ for passage in load_corpus("notes.jsonl"):
 # %% [markdown]
 # ## Questions, and the comparison
 #
-# A spreadsheet is enough: a column `question`, a column `answer` (a list in brackets if several are
-# right) and, if you know it, a column `gold` with the document or passage that contains the answer.
+# A spreadsheet is enough. It has a column `question`, a column `answer` (in brackets if several are right)
+# and, if you know it, a column `gold` with the document or passage that contains the answer.
 
 # %%
 write(
@@ -138,11 +138,11 @@ for scores in results["methods"].values():  # as the caption says
 figures.side_by_side(results)
 
 # %% [markdown]
-# With one wrong answer of four the interval covers much of the scale. If all four answers are right, or all
-# are wrong, resampling them gives the same mean every time, and the interval has no width although nothing
-# is certain. Use several hundred questions. The folder `results` contains every prediction with its
-# evidence, the table as Markdown and LaTeX, the figures, and the explorer, in which a piece of evidence
-# opens the document at the right place.
+# With one wrong answer in four the interval covers much of the scale. If all four answers are right, or all
+# are wrong, resampling them gives the same mean every time, and the interval has no width although nothing is
+# certain. Use several hundred questions. The folder `results` contains every prediction with its evidence,
+# the table as Markdown and LaTeX, the figures, and the explorer, in which a piece of evidence opens the
+# document at the right place.
 
 # %%
 line = Comparison.load("results").predictions[1]
@@ -233,9 +233,9 @@ table(layouts.PASSAGES, passages)
 # read in two ways, choose one with `--format`. A row without an id gets its number as id. `hf:NAME` reads a
 # data set of the Hugging Face hub (`pip install 'ragbook[datasets]'`).
 #
-# Passages are not split unless you ask for it with `--split`. The exception is KILT, whose entries are
-# whole articles and are split like documents. `compare` reports passages that are longer than the encoder
-# or a reader can take.
+# These passages are split only if you ask for it with `--split`, except KILT's, whose entries are whole
+# articles and are split like documents. `compare` reports passages that are longer than the encoder or a
+# reader can take.
 #
 # ## Layouts of questions
 
@@ -245,7 +245,7 @@ table(layouts.QUESTIONS, questions)
 # %% [markdown]
 # A gold id may name a passage, a document (every passage of it then counts) or an article by its title. Ids
 # that are not in the corpus are reported, and are not used for recall and evidence. `--gold answer` instead
-# counts any passage that contains an answer, which is DPR's rule for questions without gold passages.
+# counts any passage that contains an answer, which is how DPR measures its retrieval accuracy.
 #
 # ## Questions without answers
 #
@@ -293,8 +293,8 @@ for said, agree in (("agree", True), ("differ", False)):
 # ## Retrieval by itself
 #
 # `ragbook retrieve` writes the passages that a retriever finds as run files in TREC's format.
-# `ragbook evaluate` measures run files of any origin, by relevance judgements (qrels) or by the gold passages of the
-# questions:
+# `ragbook evaluate` measures run files of any origin, against relevance judgements (qrels) or gold passages
+# of the questions:
 
 # %%
 ragbook(
@@ -340,23 +340,22 @@ ragbook("diff results by-words")
 # ## Exercises
 #
 # <!-- exercise: ex-data-split -->
-# **Exercise.** Your manual has chapters of three thousand words. You split it by headings, and recall rises but FiD gets
-# worse. What may have happened, and what would you try?
+# **Exercise.** Your manual has chapters of three thousand words. You split by `headings:1000`; recall rises
+# but FiD gets worse. What may have happened, and what would you try?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# A section can be easier to find than a window that begins in the middle of another one. But with
-# `headings:1000`, say, passages are longer than the reader's input, and the answer may be cut off;
-# `compare` reports how many passages are too long. Split by `headings:100`, which starts a passage at each
-# heading and splits long sections further.
+# A section can be easier to find than a window that begins in the middle of another one. But such passages
+# are longer than the reader's input, and the answer may be cut off; `compare` reports how many passages are
+# too long. Split by `headings:100`, which starts a passage at each heading and splits long sections further.
 #
 # </details>
 #
 # <!-- exercise: ex-data-agree -->
-# **Exercise.** On questions without answers two methods agree on a share $a$. What does that say about how often they are
-# right? Write the greatest possible sum of their exact matches as a function of $a$. (Each question has one
-# right answer.)
+# **Exercise.** On questions without answers two methods agree on a share $a$. What does that say about how
+# often they are right? What is the greatest sum of their exact matches as a function of $a$? (Each question
+# has one right answer.)
 #
 # <!-- end of exercise -->
 
