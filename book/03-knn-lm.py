@@ -258,8 +258,8 @@ gain = (with_memory - contexts.base)[some]
 best, worst = int(gain.argmax()), int(gain.argmin())
 Markdown(
     f"The memory makes {int((gain > 0).sum())} of these {len(gain)} tokens more probable. It helps most "
-    f"with *{pieces[best]}* ({gain[best]:+.1f} nats) and costs most at *{pieces[worst]}* "
-    f"({gain[worst]:+.1f}). The cost is bounded: where no neighbour has the right token, it is "
+    f"with *{pieces[best]}* ({gain[best]:+.2f} nats) and costs most at *{pieces[worst]}* "
+    f"({gain[worst]:+.2f}). The cost is bounded: where no neighbour has the right token, it is "
     f"-log(1 - λ) = {-math.log(1 - tuned['lam']):.2f} nats."
 )
 
@@ -319,9 +319,8 @@ Markdown(
     f"{perplexity_changed('A separate weight for each context', difference, interval, further=True)}: "
     "for one model and one kind of text, one weight fits nearly everywhere. "
     f"{perplexity_changed('A passage in the prompt', test['in-context']['difference'], test['in-context']['ci95'])}. "
-    "A large model has learnt to look back for what it is about to say. This small one saw some "
-    "passages after a neighbour in training, and its few hundred steps did not teach it to use "
-    "them. The memory needs no such skill, only that similar contexts have similar keys."
+    "This small model saw some passages after a neighbour in training, and its few hundred steps "
+    "did not teach it to use them. The memory needs no such skill, only that similar contexts have similar keys."
 )
 
 # %% [markdown]
@@ -359,7 +358,7 @@ for name, log_probs in ways.items():
 # **Weight and temperature.** If $T$ is too small, only the nearest neighbour has a vote; if it is too
 # large, all votes are equal. With $\lambda = 0$ only the model counts, near 1 almost only the memory.
 
-# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles used for tuning, for every weight of the memory and every temperature.", "alt": "Heat map of log-perplexity over lambda and temperature with a valley"}}
+# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles used for tuning, by weight of the memory and temperature.", "alt": "Heat map of log-perplexity over lambda and temperature with a valley"}}
 surface = measured["surface"]
 figures.heat_map(
     np.log(surface["perplexity"])[:, :9],

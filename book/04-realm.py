@@ -634,7 +634,7 @@ apart = trained["em"]["ci95"][0] > orqa["em"]["ci95"][1] or (
     orqa["em"]["ci95"][0] > trained["em"]["ci95"][1]
 )
 Markdown(
-    f"Exact match depends on recall: the same span scorer answers {cut_off(trained['em']['mean'])} % of the "
+    f"The same span scorer answers {cut_off(trained['em']['mean'])} % of the "
     "questions correctly with the retriever that learnt from sentences, and "
     f"{cut_off(whole['em']['mean'])} % with the embedded encoder. Fine-tuning the question tower changes "
     f"recall@5 by {gained[0]} points for the former and {gained[1]} for the latter (differences of the exact "

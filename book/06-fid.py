@@ -859,7 +859,7 @@ for kind in SETS:
         }
         rows[LABEL[kind], change] = {
             **{called(m): round(100 * cost, 1) for m, cost in costs.items()},
-            "FiD pays more by": round(
+            "FiD loses more by": round(
                 100 * (costs["fid"] - costs["rag-sequence"]), 1
             ),
         }
@@ -867,7 +867,7 @@ costs = pd.DataFrame(rows).T
 display(costs)
 said = []
 for kind in SETS:
-    own = costs.loc[LABEL[kind]]["FiD pays more by"]
+    own = costs.loc[LABEL[kind]]["FiD loses more by"]
     worst = own.idxmax()
     said.append(
         f"On {LABEL[kind]} the change that costs FiD most in comparison with RAG-Sequence is *{worst}*, "

@@ -264,7 +264,7 @@ Comparison(own, predictions)
 # or too long is the right one, badly worded. Words of another passage are an error of weighing passages,
 # other words of the right passage an error of reading, and what was not retrieved is the retriever's.
 
-# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. They part in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["hide-input", "stored-results"]
+# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. They differ in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["hide-input", "stored-results"]
 errors(own)
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-nq-same-weights", "stored-nq"]
@@ -585,7 +585,7 @@ pd.DataFrame({name: areas(name) for name in names}).T
 # of this comparison or BM25. These measurements and those by the number of passages use the methods as
 # trained, on the first dev questions (`python -m book.experiments.side_by_side`).
 
-# %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; what the oracle lacks to 100 % is the reader's. Intervals are wide: the sample is small.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["hide-input", "stored-sweep"]
+# %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; what the oracle misses is lost in reading. Intervals are wide: the sample is small.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["hide-input", "stored-sweep"]
 settings = {
     name: sweep[f"{name}, k = 5"] for name in ("oracle", "dense", "bm25")
 }

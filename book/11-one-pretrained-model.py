@@ -379,10 +379,10 @@ bound = {
     for kind, found in gold.items()
 }
 Markdown(
-    f"The highest mean is that of {called(best['few-shot'])} out of the box and of {called(best['reading'])} with "
-    f"the adapter. With the gold passage alone, the highest is {cut_off(bound['few-shot'])} % out of the box and "
-    f"{cut_off(bound['reading'])} % with the adapter: what a method answers less than that, it loses in "
-    "retrieval and in telling the gold passage from the others; the rest is lost in reading. The closed book "
+    f"The highest mean out of the box is that of {called(best['few-shot'])}, with the adapter that of "
+    f"{called(best['reading'])}. With the gold passage alone, the highest is {cut_off(bound['few-shot'])} % out of "
+    f"the box and {cut_off(bound['reading'])} % with the adapter. The gap between a method and this bound is lost "
+    "in retrieval and in telling the gold passage from the others; the rest is lost in reading. The closed book "
     f"answers {cut_off(few_shot['methods']['closed-book']['em'])} %: the weights hold little of what MiniWiki "
     f"asks. kNN-LM answers {cut_off(few_shot['methods']['knn-lm']['em'])} and "
     f"{cut_off(reading_ones['methods']['knn-lm']['em'])} %: as on the bundled model, interpolating the next "

@@ -20,19 +20,23 @@ Results = Mapping[str, Any]
 _BETTER = {
     "em": "{a} answers more questions correctly than {b}: {x} % against {y} %",
     "f1": "{a} has a higher F1 than {b}: {x} % against {y} %",
-    "contains": "a gold answer stands in more answers of {a} than of {b}: {x} % against {y} %",
+    "contains": "more answers of {a} than of {b} contain a gold answer: {x} % against {y} %",
 }
 _BESIDE = {
     "em": "{a} answers {x} % of the questions correctly and {b} {y} %",
     "f1": "{a} has an F1 of {x} % and {b} one of {y} %",
-    "contains": "a gold answer stands in {x} % of the answers of {a} and {y} % of those of {b}",
+    "contains": "{x} % of the answers of {a} contain a gold answer, and {y} % of those of {b}",
 }
 _ALONE = {
     "em": "{a} answers {x} % of the questions correctly",
     "f1": "{a} has an F1 of {x} %",
-    "contains": "a gold answer stands in {x} % of the answers of {a}",
+    "contains": "{x} % of the answers of {a} contain a gold answer",
 }
-_BY = {"em": "exact match", "f1": "F1", "contains": "whether a gold answer stands in the answer"}
+_BY = {
+    "em": "exact match",
+    "f1": "F1",
+    "contains": "the share of answers that contain a gold answer",
+}
 
 
 def in_words(results: Results, a: str, b: str, metric: str = "em") -> str:
@@ -94,18 +98,17 @@ def order(results: Results, metric: str = "em") -> str:
     if len(groups) == 1:
         every = listed([called(name) for name in names])
         if told := _told_apart(names, ahead):
-            return capital(f"{by}, this sample puts {told} among {every}.")
-        return f"This sample can't tell {every} apart {by}."
+            return capital(f"{by}, within {every}, {told}.")
+        no = "the difference" if len(names) == 2 else "no difference"
+        significant = "is not significant" if len(names) == 2 else "is significant"
+        return capital(f"{by}, {no} between {every} {significant}.")
     sentence = f"{by}, "
     for at, group in enumerate(groups):
         who, clause = listed([called(name) for name in group]), _clause(group, ahead)
         if at == len(groups) - 1:
-            return capital(f"{sentence}{who}, {clause}." if clause else f"{sentence}{who}.")
-        if at == 0:
-            joined = f", {clause}," if clause else ""
-        else:
-            joined = f", {clause}, and which" if clause else ", which"
-        sentence += f"{who}{joined} {'is' if len(group) == 1 else 'are'} ahead of "
+            return capital(f"{sentence}{who}{clause}.")
+        which = "" if at == 0 else ", which"
+        sentence += f"{who}{clause}{which} {'is' if len(group) == 1 else 'are'} ahead of "
     raise AssertionError("there is a last group")
 
 
@@ -168,15 +171,16 @@ def _p_in_words(p: float) -> str:
 
 
 def _told_apart(group: Sequence[str], ahead: set[tuple[str, str]]) -> str:
-    """The pairs of a group of which one is ahead, as "only a ahead of b and c ahead of d"."""
-    pairs = [
-        f"{called(a)} ahead of {called(b)}" for a, b in combinations(group, 2) if (a, b) in ahead
-    ]
-    return f"only {listed(pairs)}" if pairs else ""
+    """The pairs of a group of which one is ahead, as "only a is ahead of b, and c of d"."""
+    pairs = [(called(a), called(b)) for a, b in combinations(group, 2) if (a, b) in ahead]
+    if not pairs:
+        return ""
+    (a, b), *rest = pairs
+    return f"only {a} is ahead of {b}" + "".join(f", and {a} of {b}" for a, b in rest)
 
 
 def _clause(group: Sequence[str], ahead: set[tuple[str, str]]) -> str:
-    """What this sample says of the methods of a group; nothing of a single one."""
+    """What the tests say of the methods of a group, in parentheses; nothing of a single one."""
     if told := _told_apart(group, ahead):
-        return f"of which this sample puts {told}"
-    return "which this sample can't tell apart" if len(group) > 1 else ""
+        return f" (within this group, {told})"
+    return " (no significant difference between them)" if len(group) > 1 else ""

@@ -90,8 +90,8 @@ def test_other_scores_have_sentences_of_their_own():
         ("f1", "FiD has a higher F1 than kNN-LM: 60.0 %", "FiD has an F1 of 60.0 % and kNN-LM one"),
         (
             "contains",
-            "A gold answer stands in more answers of FiD than of kNN-LM: 60.0 %",
-            "A gold answer stands in 60.0 % of the answers of FiD and 50.0 % of those of kNN-LM;",
+            "More answers of FiD than of kNN-LM contain a gold answer: 60.0 %",
+            "60.0 % of the answers of FiD contain a gold answer, and 50.0 % of those of kNN-LM;",
         ),
     ):
         scores = {"fid": 0.6, "knn-lm": 0.5}
@@ -121,7 +121,7 @@ def test_what_was_not_tested_is_not_said():
 
 def test_the_order_is_claimed_where_the_tests_support_it():
     assert order(FOUR) == (
-        "By exact match, FiD and REALM, which this sample can't tell apart, are ahead of "
+        "By exact match, FiD and REALM (no significant difference between them) are ahead of "
         "RAG-Token, which is ahead of the closed book."
     )
 
@@ -133,8 +133,8 @@ def test_groups_in_the_middle_and_at_the_end():
         "f1",
     )
     assert order(found, "f1") == (
-        "By F1, a is ahead of b and c, which this sample can't tell apart, and which are ahead of "
-        "d and e, which this sample can't tell apart."
+        "By F1, a is ahead of b and c (no significant difference between them), which are ahead of "
+        "d and e (no significant difference between them)."
     )
 
 
@@ -142,17 +142,18 @@ def test_what_is_told_apart_within_a_group_is_said():
     """b is behind a and ahead of c by chance; c is behind a, and all are ahead of d."""
     found = results({"a": 0.6, "b": 0.5, "c": 0.4, "d": 0.1}, {("a", "b"): 0.5, ("b", "c"): 0.5})
     assert order(found) == (
-        "By exact match, a, b and c, of which this sample puts only a ahead of c, are ahead of d."
+        "By exact match, a, b and c (within this group, only a is ahead of c) are ahead of d."
     )
     assert order(results({"a": 0.6, "b": 0.5, "c": 0.4}, {("a", "b"): 0.5, ("b", "c"): 0.5})) == (
-        "By exact match, this sample puts only a ahead of c among a, b and c."
+        "By exact match, within a, b and c, only a is ahead of c."
     )
 
 
 def test_nothing_told_apart_and_one_method():
     tied = results({"fid": 0.5, "realm": 0.5}, {("fid", "realm"): 1.0}, "contains")
     assert order(tied, "contains") == (
-        "This sample can't tell FiD and REALM apart by whether a gold answer stands in the answer."
+        "By the share of answers that contain a gold answer, the difference between FiD and REALM "
+        "is not significant."
     )
     assert order(results({"fid": 0.5489})) == "FiD answers 54.8 % of the questions correctly."
 
