@@ -228,6 +228,12 @@ def add_retriever(
         help="factor of the scores of --run in p(z|x) (default: one that makes the best passage "
         "5 nats likelier than the fifth, for the median question)",
     )
+    add_reranker(command)
+    add_encoder(command, "(default: the index's, or minilm)")
+
+
+def add_reranker(command: argparse.ArgumentParser) -> None:
+    """`--reranker`, and how many passages it reads."""
     command.add_argument(
         "--reranker",
         metavar="NAME",
@@ -240,7 +246,6 @@ def add_retriever(
         metavar="N",
         help="passages that --reranker reads for each question (default: 100)",
     )
-    add_encoder(command, "(default: the index's, or minilm)")
 
 
 def add_encoder(command: argparse.ArgumentParser, what: str, similarity: bool = True) -> None:

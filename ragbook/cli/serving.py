@@ -13,7 +13,9 @@ from ragbook.cli.options import (
     add_k,
     add_passages,
     add_reading,
+    add_reranker,
     at_least,
+    names,
     some_of,
 )
 from ragbook.cli.parsers import add_command
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 RETRIEVERS = ["dense", "bm25", "hybrid"]
 _ON_THE_PAGE = ("k", "retriever", "beams", "free", "lam", "temperature")
-_OWN = ("host", "port", "token", "name", "waiting")
+_OWN = ("methods", "host", "port", "token", "name", "waiting")
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -43,8 +45,13 @@ def serve(arguments: argparse.Namespace) -> int:
             raise InputError(
                 f"--{option} {given} is more than the page allows; choose {most} or less."
             )
-    names = method_names(None, arguments.reader)
-    check_reading(arguments, names, given_options(arguments))
+    if arguments.reranker is not None and arguments.rerank < asking.K:
+        raise InputError(
+            f"--rerank {arguments.rerank} reads fewer passages than the {asking.K} that the page "
+            "may ask for; rerank at least as many."
+        )
+    chosen = method_names(arguments.methods, arguments.reader)
+    check_reading(arguments, chosen, given_options(arguments))
     token = arguments.token or os.environ.get("RAGBOOK_TOKEN") or None
     name = arguments.name or _named_by_environment()
     with running.open_port(arguments.host, arguments.port, token) as listening:
@@ -52,7 +59,7 @@ def serve(arguments: argparse.Namespace) -> int:
         made, _ = make_retrievers(arguments, arguments.retriever, corpus, index)
         engine = Engine(
             dict(zip(arguments.retriever, made, strict=True)),
-            lambda retriever: load_methods(arguments, names, retriever, corpus, []),
+            lambda retriever: load_methods(arguments, chosen, retriever, corpus, []),
             arguments.k,
         )
         examples = _examples(corpus)
@@ -113,8 +120,12 @@ def add_commands(top: Any) -> None:
         help="those that the page offers, the first one chosen at first (default: "
         f"{','.join(RETRIEVERS)})",
     )
-    command.set_defaults(run_file=None, score_scale=None, reranker=None)
+    command.set_defaults(run_file=None, score_scale=None)
+    add_reranker(command)
     add_encoder(command, "(default: the index's, or minilm)")
+    command.add_argument(
+        "--methods", type=names, metavar="A,B", help="those that answer (default: all)"
+    )
     add_k(command)
     add_reading(command)
     command.add_argument(

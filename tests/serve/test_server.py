@@ -1,6 +1,7 @@
 """The server: who is answered, how much may be asked, who waits, and how it ends."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -14,16 +15,21 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
+from transformers import BertConfig, BertForSequenceClassification
 
 from ragbook import cli
+from ragbook.models.cross_encoder import load_cross_encoder
+from ragbook.models.embedded import minilm_tokenizer
 from ragbook.serve import asking, running
 from ragbook.serve.app import command_line, make_app
 from ragbook.serve.asking import Ask
 from ragbook.serve.engine import Engine
 from ragbook.serve.guard import Guard, host_name
 from ragbook.serve.line import Line
+from tests.models.test_cross_encoder import small, spread
 from tests.serve.conftest import FORWARDS, PASSAGES, Slow, load, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,6 +344,9 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(capsys, monkeypatch):
     assert "nope" in refused(capsys, "--reader", "nope")
     assert "none of dense, bm25, hybrid" in refused(capsys, "--retriever", "oracle")
     assert "nowhere" in refused(capsys, "--index", "nowhere", "--port", 0)
+    assert "no method 'nope'" in refused(capsys, "--methods", "fid,nope", "--port", 0)
+    assert "--rerank 19" in refused(capsys, "--reranker", "own", "--rerank", 19, "--port", 0)
+    assert "no reranker 'nowhere'" in refused(capsys, "--reranker", "nowhere", "--port", 0)
 
 
 def test_a_token_of_the_environment_counts(capsys, monkeypatch):
@@ -345,6 +354,18 @@ def test_a_token_of_the_environment_counts(capsys, monkeypatch):
     assert "can be guessed" in refused(capsys, "--host", "0.0.0.0")
     with running.open_port("0.0.0.0", 0, TOKEN) as listening:
         assert running.address_of(listening).startswith("http://0.0.0.0:")
+
+
+@contextlib.contextmanager
+def started(command: list[str], environment: dict[str, str]):
+    """A server's process, which a failed test does not wait for."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_sigterm_ends_it_in_order(tmp_path):
@@ -369,10 +390,7 @@ print(running.address_of(listening), flush=True)
 running.run(make_app(Engine(), line), line, listening)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=environment,
-    ) as process:  # fmt: skip
+    with started([sys.executable, "-c", script], environment) as process:
         assert process.stdout is not None
         where = urlsplit(process.stdout.readline().strip()).netloc
         connections = [http.client.HTTPConnection(where, timeout=20) for _ in range(2)]
@@ -390,18 +408,20 @@ running.run(make_app(Engine(), line), line, listening)
 
 
 def test_the_command_serves_ones_own_passages(tmp_path):
-    """As a user starts it: the address on standard output, the options of `ask` in what is copied,
-    status 0 after SIGTERM."""
+    """As a user starts it, with some methods and a reranker: the address on standard output, the
+    options of `ask` in what is copied, status 0 after SIGTERM."""
     corpus = tmp_path / "my rivers.jsonl"
     corpus.write_text(
         "".join(json.dumps({"id": p.id, "title": p.title, "text": p.text}) + "\n" for p in PASSAGES)
     )
+    reranker = tmp_path / "reranker"
+    spread(BertForSequenceClassification(BertConfig(**small(1)))).save_pretrained(reranker)
+    minilm_tokenizer().save_pretrained(reranker)
     given = ["--corpus", str(corpus), "--retriever", "bm25", "--k", "2", "--same-weights"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "ragbook", "serve", *given, "--port", "0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    ) as process:  # fmt: skip
+    given += ["--methods", "realm,fid,closed-book", "--reranker", str(reranker)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ragbook", "serve", *given, "--port", "0"]
+    with started(command, environment) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         assert said.startswith("open http://127.0.0.1:"), said
@@ -410,13 +430,20 @@ def test_the_command_serves_ones_own_passages(tmp_path):
         about = json.loads(connection.getresponse().read())
         assert about["passages"] == "4 passages of my rivers"
         assert (about["examples"], about["retrievers"]) == ([], ["bm25"])
-        assert (about["defaults"]["k"], len(about["methods"])) == (2, 7)
+        assert (about["defaults"]["k"], about["methods"]) == (
+            2,
+            ["closed-book", "realm", "fid"],
+        )
         connection.request("POST", "/api/ask", json.dumps(QUESTION), JSON)
         events = [json.loads(line) for line in connection.getresponse().read().splitlines()]
-        assert [event["event"] for event in events].count("answer") == 7
+        assert [event["event"] for event in events].count("answer") == 3
+        scores = load_cross_encoder(str(reranker)).scores(QUESTION["question"], list(PASSAGES))
+        best = [PASSAGES[at].id for at in np.argsort(-scores)[:2]]
+        assert [passage["id"] for passage in events[1]["passages"]] == best
         assert shlex.split(events[0]["command"]) == [
-            "ragbook", "ask", "--corpus", str(corpus), "--same-weights", "--k", "2",
-            "--retriever", "bm25", "--beams", "2", QUESTION["question"],
+            "ragbook", "ask", "--corpus", str(corpus), "--reranker", str(reranker),
+            "--same-weights", "--k", "2", "--retriever", "bm25", "--beams", "2",
+            QUESTION["question"],
         ]  # fmt: skip
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=60)
