@@ -1,10 +1,11 @@
-"""Kills builds of indexes, datastores and passage files wherever they touch the file system.
+"""Kills what takes long wherever it touches the file system: builds of indexes, BM25's lists,
+datastores and passage files, trainings, comparisons and additions to them.
 
     python -m tests.kills [--kills 200]
 
-After every kill: what opens is whole when verified, and building again ends with the bytes of a
-build that was not killed and leaves nothing beside them. Prints how many kills each build had;
-exits with 1 if one of them left something broken, or if they had fewer kills than asked for.
+After every kill: what opens is whole when verified, and the same again ends with the bytes of one
+that was not killed and leaves nothing beside them. Prints how many kills each had; exits with 1 if
+one of them left something broken, or if they had fewer kills than asked for.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ import tempfile
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-BUILDS = {
+WORK = {
     "index": ["index/killed_builds.py"],
     "index, replaced": ["index/killed_builds.py", "--overwrite"],
     "index, approximate": ["index/killed_builds.py", "--approximate"],
     "datastore": ["index/killed_datastores.py"],
     "passages": ["corpus/killed_corpora.py"],
+    "BM25's lists": ["retrieval/killed_lists.py"],
+    "training": ["training/killed_trainings.py"],
+    "comparison": ["evaluation/killed_comparisons.py"],
+    "addition": ["evaluation/killed_additions.py"],
 }
 
 
 def kills_of(script: str, *options: str) -> tuple[int, str]:
-    """How many kills a build had, and what was said if one left something broken."""
+    """How many kills a piece of work had, and what was said if one left something broken."""
     environment = os.environ | {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
@@ -43,11 +48,11 @@ def kills_of(script: str, *options: str) -> tuple[int, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="kill builds at every file operation")
+    parser = argparse.ArgumentParser(description="kill what takes long at every file operation")
     parser.add_argument("--kills", type=int, default=200)
     arguments = parser.parse_args()
     total, broken = 0, False
-    for name, command in BUILDS.items():
+    for name, command in WORK.items():
         kills, said = kills_of(*command)
         total, broken = total + kills, broken or bool(said)
         print(f"{kills:6}  {name}{': ' + said if said else ''}", flush=True)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ragbook.errors import InputError
-from ragbook.files import remove_unfinished, whole_file
+from ragbook.files import remove_unfinished, whole_file, write_text
 from ragbook.models.devices import least_precise, name_of
 from ragbook.models.model_files import refusing
 
@@ -125,6 +125,16 @@ def _read_state(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         return meta, load_file(str(path))
 
 
+def _drop_rows_after(step: int, log: Path) -> None:
+    """Take the rows of updates that a killed run did after its last checkpoint out of its log, with
+    the half row that it may have ended in."""
+    if log.is_file():
+        rows = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+        if kept != rows:
+            write_text(log, "".join(kept))
+
+
 _DAMAGED = "{} is damaged ({}); delete it, and the training begins this stage anew"
 
 
@@ -175,7 +185,8 @@ def train(
     """
     work.mkdir(parents=True, exist_ok=True)
     state, log = work / f"{name}.state.safetensors", work / f"{name}.log.jsonl"
-    remove_unfinished(work, state.name)  # of a run that was killed
+    for path in (state, log):
+        remove_unfinished(work, path.name)  # of a run that was killed
     start, precision = 0, name_of(least_precise(optimizer.parameters))
     if state.exists():
         meta, tensors = _read_state(state)
@@ -195,6 +206,7 @@ def train(
             raise InputError(_DAMAGED.format(state, "it is not a state of this training"))
         optimizer.load(tensors)
         start = int(meta["step"])
+    _drop_rows_after(start, log)
 
     def save(step: int) -> None:
         told = {"step": str(step), "fingerprint": fingerprint, "precision": precision}

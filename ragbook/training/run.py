@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragbook.errors import InputError
+from ragbook.files import remove_unfinished
 
 if TYPE_CHECKING:
     import torch
@@ -64,14 +65,20 @@ class Run:
         return dtype
 
     def begin(self) -> None:
-        """Create the folder; InputError if it holds a run already and `resume` is not set, or there
-        is no such device or precision."""
+        """Create the folder, or clear it of what a killed run has left half written.
+
+        Raises
+        ------
+        InputError: it holds a run already and `resume` is not set, or there is no such device or
+            precision.
+        """
         _ = self.dtype
         if self.work.exists() and not self.resume:
             raise InputError(
                 f"{self.out} holds a run already; go on with --resume or name another folder."
             )
         self.out.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self.out)
 
     def cut(self, length: int) -> int:
         """How many steps of a stage of `length` steps are taken."""

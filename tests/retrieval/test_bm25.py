@@ -1,4 +1,5 @@
 import math
+import os
 import random
 import re
 import subprocess
@@ -224,6 +225,20 @@ BM25Retriever(animals(), Path({str(tmp_path)!r}))
     assert [name for name in files(tmp_path) if name.endswith(".unfinished")]
     assert found_by(BM25Retriever(animals(), tmp_path)) == found_by(BM25Retriever(animals()))
     assert files(tmp_path) == [BM25_FILE]  # and what was left is gone
+
+
+def test_lists_killed_anywhere_are_written_whole(tmp_path):
+    script = Path(__file__).with_name("killed_lists.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) >= 5, "the writing was killed at too few points to mean anything"
 
 
 def test_while_another_process_writes_the_lists_are_built_and_not_kept(tmp_path):

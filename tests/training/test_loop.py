@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,3 +127,17 @@ def test_the_schedule_rises_then_falls():
     assert max(rates) == rates[9] == 1.0
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[-1] == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_run_killed_anywhere_goes_on_and_leaves_nothing(tmp_path):
+    script = Path(__file__).with_name("killed_trainings.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "5"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) >= 5, "the run was killed at too few points to mean anything"
