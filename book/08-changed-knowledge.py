@@ -170,7 +170,7 @@ for name, entry in followed["methods"].items():
 # with those of 2022. A method says what its index says if the first and the last column are
 # high and the two in the middle are low.
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of answers that are right in each edition, by the index that was searched. The two columns in the middle, answers of the other edition, stay below 5 % for every method.", "alt": "Heat map of right answers by method, edition of the index and edition of the answer"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of answers that are right in each edition, by the index that was searched. The two middle columns, answers that are right in the other edition only, stay below 5 % for every method.", "alt": "Heat map of right answers by method, edition of the index and edition of the answer"}}
 changed = measured["editions"]["changed"]
 cells = [(i, a) for i in asked for a in asked]
 short = {"miniwiki-2012": "2012", "miniwiki": "2022"}
@@ -184,7 +184,7 @@ figures.heat_map(
     np.array(table), names, columns, f"share of {changed['n']} answers"
 )
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of questions on which a method follows the change, and share that get the same answer with both indexes. No method follows half of the changes. Closed book, which always gives the same answer, is left out.", "alt": "For six methods, the share of changed questions followed and the share answered the same with both indexes, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of questions on which a method follows the change, and share that get the same answer with both indexes. Every method follows fewer than half of the changes. The closed book, which always gives the same answer, is left out.", "alt": "For six methods, the share of changed questions followed and the share answered the same with both indexes, with 95 % intervals"}}
 entries = changed["methods"]
 follows = {called(n): entries[n]["follows"]["mean"] for n in names}
 assert entries["closed-book"]["same"]["mean"] == 1
@@ -214,11 +214,11 @@ lows, highs = zip(
 )
 overlap = max(lows) < min(highs)
 Markdown(
-    f"The methods that read passages separately give the right answer to {between(right)} of the "
-    f"{changed['n']} questions with either index, and the other edition's answer to {between(other)}. "
-    f"They follow the change on {between([entries[n]['follows']['mean'] for n in readers])}"
+    f"The four methods that read passages separately answer {between(right)} of the "
+    f"{changed['n']} questions correctly with either index, and give the other edition's answer to {between(other)}. "
+    f"They follow {between([entries[n]['follows']['mean'] for n in readers])} of the changes"
     + (", with intervals that overlap. " if overlap else ". ")
-    + f"The means of all methods are {ranked(follows)}."
+    + f"Ranked by their means, all methods are {ranked(follows)}."
 )
 
 # %% [markdown]
@@ -232,7 +232,7 @@ Markdown(
 # is a side effect: a different passage is among the five, or the reader's attention has shifted to other
 # words.
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of unchanged questions whose answer is different after the swap. Answers to far questions hardly move; of the near ones every method moves some. Closed book, which cannot move, is left out.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for six methods with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of unchanged questions whose answer is different after the swap. Answers to far questions hardly move; every method changes its answer to some of the near ones. The closed book, whose answers cannot move, is left out.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for six methods with 95 % intervals"}}
 unchanged = measured["editions"]["unchanged"]
 reads = [n for n in names if n != "closed-book"]
 for kind, few in (("near", False), ("far", True)):  # as the caption says
@@ -261,14 +261,14 @@ for kind, part in unchanged.items():
         <= part["methods"][n]["difference"]["ci95"][1]
     ]
     verdict = (
-        f"the interval of the difference in exact match excludes zero for {listed(clear)}"
+        f"the change in exact match is beyond chance for {listed(clear)}"
         if clear
-        else "every interval of the difference in exact match includes zero"
+        else "the change in exact match could be chance for each of the four"
     )
     said.append(
-        f"Of the {part['n']} {kind} questions {between(moved)} get another answer from the methods that read "
-        f"passages separately ({cut_off(part['methods']['in-context']['moved']['mean'])} % from in-context "
-        f"retrieval), and {verdict}."
+        f"After the swap, {between(moved)} of the {part['n']} {kind} questions get a different answer from each "
+        "of the methods that read passages separately, and "
+        f"{cut_off(part['methods']['in-context']['moved']['mean'])} % from in-context retrieval; {verdict}."
     )
 display(Markdown(" ".join(said)))
 rows = {
@@ -285,7 +285,7 @@ rows = {
     if name in readers
 }
 print(
-    "exact match before and after the swap; the difference has its 95 % interval"
+    "exact match before and after the swap, and the difference with its 95 % interval"
 )
 pd.DataFrame(rows).T.round(3)
 
@@ -355,7 +355,7 @@ assert measured["editions"]["deleted"]["n"] == 115
     .T
 )
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Mean probability of a method's own answer before and after the deletion of the passages that answer, on 115 test questions. It falls for the four methods that read passages separately, but not to zero.", "alt": "Mean probability of the answers before and after deletion for six methods, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Mean probability that a method gives to its answer, before and after the passages that answer the 115 test questions are deleted. For the four methods that read passages separately it falls, but not to zero.", "alt": "Mean probability of the answers before and after deletion for six methods, with 95 % intervals"}}
 for n in readers:  # as the caption says
     low = gone[n]["before"]["probability"]["ci95"][0]
     assert low > gone[n]["after"]["probability"]["ci95"][1] > 0
@@ -408,7 +408,7 @@ for name, entry in deceived.items():
 # %% [markdown]
 # The same was measured for 150 questions drawn from the whole test split, on the whole index.
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "With a false passage beside the true one: share of true and of false answers, and the weight of the false passage in the evidence, of the four methods that read passages separately. Each gives the true answer more often in the mean; about a quarter of the answers are false.", "alt": "Share of true and false answers and weight of the false passage for four methods, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "The index has a false passage beside the true one. For the four methods that read passages separately, the share of true and of false answers, and the weight of the false passage in the evidence. Each method's mean is higher for the true answer, and about a quarter of the answers are false.", "alt": "Share of true and false answers and weight of the false passage for four methods, with 95 % intervals"}}
 false = measured["false"]
 labels = {
     "true": "gives the true answer",
@@ -446,8 +446,8 @@ display(
 )
 display(
     Markdown(
-        f"The false answer is given by {ranked(lies)}; the true one by {ranked(truths)} (means, not tested in "
-        "pairs)."
+        f"Ranked by how often they give the false answer, the methods are {ranked(lies)}; by how often they give "
+        f"the true one, {ranked(truths)}. These orders were not tested."
     )
 )
 
@@ -458,7 +458,7 @@ display(
 # the answers. An index needs the same care as a training set, and the hashes in its manifest show whether
 # anyone else has changed it.
 #
-# ## What the papers had
+# ## What the paper reports
 #
 # {cite:t}`lewis2020rag` exchange an index of 2016 for one of 2018 and ask about 82 world leaders (section
 # 4.5). With the matching index RAG gives the right answer to 70 % (2016) and 68 % (2018), with the other
@@ -593,3 +593,11 @@ check.votes(my_votes)
 # `book/solutions/08-changed-knowledge.py`.
 #
 # </details>
+#
+# ## Where next
+#
+# * The paper's measurement is section 4.5 of {cite:t}`lewis2020rag`, the paragraph on index hot-swapping.
+# * {doc}`Chapter 9 <09-scale>` measures how long an index takes to build and to search as it grows, and
+#   {doc}`chapter 12 <12-your-data>` has the commands for pages of your own.
+# * {cite:t}`shi2024trusting` weigh the passages against what the weights know while decoding, so that a model
+#   trusts the passage where the two disagree.
