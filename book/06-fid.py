@@ -18,6 +18,30 @@
 #
 # ![FiD: each of three passages is encoded with the question, the states are joined, and one decoder attends to all of them](diagrams/fid.svg)
 
+# %% tags=["remove-input", "stored-same-weights", "stored-nq-same-weights"]
+import json
+from pathlib import Path
+
+from experiments.sentences import course
+from IPython.display import Markdown
+
+from ragbook.evaluation import words
+
+measured, own_training, same_weights, real, real_shared, order = (
+    json.loads(Path(f"results/{name}.json").read_text())
+    for name in (
+        "fid", "results", "same-weights", "nq", "nq-same-weights", "order",
+    )
+)  # fmt: skip
+Markdown(
+    "Is it better to fuse the states than to sum over the passages? With one reader's weights and the same "
+    f"{same_weights['k']} passages a question: {words.in_words(same_weights, 'fid', 'rag-sequence')} These are "
+    f"the {same_weights['questions']['n']:,} test questions of MiniWiki. On {real_shared['questions']['n']} real "
+    f"questions: {words.in_words(real_shared, 'fid', 'rag-sequence')} This chapter takes FiD apart to find out "
+    "why the two answers need not agree. The shared reader was trained in part on several passages fused in "
+    "this way, which favours FiD."
+)
+
 # %% [markdown]
 # ```{note}
 # The results on distillation in this chapter were measured on the questions of MiniWiki's second edition,
@@ -26,9 +50,7 @@
 # ```
 
 # %% tags=["hide-input"]
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -36,15 +58,15 @@ import torch
 from experiments import figures, interactive
 from experiments.examples import example, told_twice
 from experiments.report import percent, points
-from experiments.sentences import compared, course, ranked
+from experiments.sentences import compared, ranked
 from experiments.source import source
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from ragbook import load_corpus, load_questions
 from ragbook.corpus import Passage
-from ragbook.evaluation import metrics, words
+from ragbook.evaluation import metrics
 from ragbook.evaluation.errors import LABELS
-from ragbook.evaluation.names import called, capital
+from ragbook.evaluation.names import called, capital, listed
 from ragbook.evaluation.statistics import cut_off
 from ragbook.index import build_index
 from ragbook.methods import fid
@@ -62,10 +84,6 @@ index = build_index(corpus, Path("../build/index"), encoder, progress=False)
 retriever = DenseRetriever(index, encoder)
 dev = list(load_questions("miniwiki", "dev"))
 questions = dev[:24]
-measured, own_training, same_weights = (
-    json.loads(Path(f"results/{name}.json").read_text())
-    for name in ("fid", "results", "same-weights")
-)
 
 # %% [markdown]
 # ## The input
@@ -251,24 +269,29 @@ for k in part["fid"]:
 figures.lines(curves, "k, passages read", "% of questions", log=True)
 
 # %% tags=["hide-input", "stored-fid", "stored-rag"]
-said = [
-    course(name, values)
-    for name, values in (("FiD", part["fid"]), ("RAG-Sequence", rag_sequence))
-]
-ahead = [
-    k for k in part["fid"] if part["fid"][k]["mean"] > rag_sequence[k]["mean"]
-]
+trained, most = str(recipe.n), max(part["fid"], key=int)
+em = {k: value["mean"] for k, value in part["fid"].items()}
+further = round(part["n"] * (em[most] - em[trained]))
+ahead = [k for k in em if em[k] > rag_sequence[k]["mean"]]
 Markdown(
-    f"{said[0]}. {said[1]}. FiD's mean is the higher one at "
-    + (f"k = {', '.join(ahead)}" if ahead else "no k")
-    + ", on a sample too small to support an order."
+    f"FiD answers {cut_off(em['1'])} % with one passage, {cut_off(em[trained])} % with the {trained} of its "
+    f"training and {cut_off(em[most])} % with {most}: of the {part['n']} questions, the last step is worth "
+    f"{further:+d}. FiD's mean is above RAG-Sequence's at "
+    + (
+        "every k"
+        if len(ahead) == len(em)
+        else f"k = {listed(ahead)}"
+        if ahead
+        else "no k"
+    )
+    + ". This sample is too small to support an order, or a gain from more than a few passages; the next one "
+    "is larger."
 )
 
 # %% [markdown]
-# RAG-Sequence uses fast decoding for 50 passages, ten times as many as FiD saw in training, and thorough
-# decoding below. The next cell has more questions, 600 of the test split, with ten passages and with one,
-# from the dense retriever and from its fusion with BM25 (by reciprocal rank), and with twenty and with
-# five, the number of training:
+# RAG-Sequence uses fast decoding for 50 passages, and thorough decoding below. The next cell has 600
+# questions of the test split, with ten passages and with one, from the dense retriever and from its fusion
+# with BM25 (by reciprocal rank), and with twenty and with five, the number of passages in training:
 
 # %% tags=["hide-input", "stored-fid"]
 sections = {
@@ -292,9 +315,10 @@ for section, name in sections.items():
     )
 
 # %% [markdown]
-# Ten passages are better than one with the dense retriever, and twenty are worse than the five of training:
-# the steady gain that the paper reports for large readers trained on a hundred passages does not appear
-# here. The next cell asks the first dev questions again; they are too few to support an order.
+# On this sample ten passages of the dense retriever are better than one, and twenty are worse than five. So
+# the last, small rise in the figure above is not the steady gain that the paper reports for large readers
+# trained on a hundred passages. The next cell asks the first dev questions again; they are too few to
+# support an order.
 
 # %%
 method = fid.FiD(reader, retriever, verbatim=True)
@@ -469,10 +493,10 @@ kinds.astype(float).round(2) + 0.0  # no -0.00
 
 # %% [markdown]
 # Leaving out one passage is one of $2^5 - 1$ choices of what FiD reads. The reader was run on each of them
-# for the first question whose right answer it writes from each of two passages alone. Strike out the one
-# with the most attention, and see which it reads instead.
+# for the first dev question whose right answer it writes from each of two passages alone. Strike out the
+# passage with the most attention, and see which one it reads instead.
 
-# %% mystnb={"figure": {"caption": "Attention while the right answer is read, and the answer's probability without each passage. On the site, any of the passages can be struck out.", "alt": "Attention on five passages, and the probability of the right answer when each is left out"}}
+# %% mystnb={"figure": {"caption": "Attention while the right answer is read from all five passages, and the answer's probability without each of them. The label gold is on the passage that the question was written for; another one that tells the answer can get the attention. On the site, any of the passages can be struck out.", "alt": "Attention on five passages, and the probability of the right answer when each is left out"}}
 
 
 def writes_it(question, found, z):
@@ -482,12 +506,39 @@ def writes_it(question, found, z):
 
 
 followed, several = told_twice(retriever, dev, writes_it)
-print(followed.text, "|", followed.answers[0], "|", followed.gold_passage)
-interactive.struck_out(reader, followed, several, followed.answers[0])
+struck = interactive.struck_out(reader, followed, several, followed.answers[0])
+print(followed.text, "|", followed.answers[0])
+print("gold passage:", followed.gold_passage)
+struck
+
+# %% tags=["remove-input"]
+choices, n = struck.data["choices"], len(several.ids)
+tells = [
+    f"`{name}`"
+    for z, name in enumerate(several.ids)
+    if choices["".join("01"[at == z] for at in range(n))]["text"]
+    == followed.answers[0]
+]
+every = choices["1" * n]
+top = max(range(n), key=every["attention"].__getitem__)
+less = choices["1" * top + "0" + "1" * (n - top - 1)]
+is_gold = several.ids[top] == followed.gold_passage
+Markdown(
+    f"FiD writes the right answer from {listed(tells)}, each read alone. With all {n} passages it writes "
+    f"*{every['text']}*, and {cut_off(every['attention'][top])} % of the attention while the right answer is "
+    f"read is on `{several.ids[top]}`, which is {'' if is_gold else 'not '}the gold passage"
+    + (
+        " but tells the answer too"
+        if f"`{several.ids[top]}`" in tells and not is_gold
+        else ""
+    )
+    + f". Without it the right answer's probability changes from {every['p']:.3f} to {less['p']:.3f}. Where "
+    "several passages tell the answer, attention is on the one that is read and says nothing of the others."
+)
 
 # %% [markdown]
-# How often is each quantity greatest on the gold passage, if it is among the five? *retriever* is how often
-# the gold passage is ranked first, without any reader.
+# How often is each quantity greatest on the gold passage, if that is among the five? In the listing
+# *retriever* is how often the gold passage is ranked first, without any reader.
 
 # %% tags=["hide-input", "stored-fid"]
 part = measured["evidence"]
@@ -503,11 +554,14 @@ said = [
     compared(value, names[name], "attention")
     for name, value in part["difference"].items()
 ]
-Markdown(f"The means are {ranked(heaviest)}. {capital('; '.join(said))}.")
+Markdown(
+    f"From the highest to the lowest, the means are {ranked(heaviest)}. {capital('; '.join(said))}."
+)
 
 # %% [markdown]
-# Attention comes at no extra cost. Leaving out requires scoring the answer $k$ more times. Only the scores
-# of the first token are available before there is an answer. The next cell counts for the first dev
+# Each question has one gold passage, so attention on another passage that tells the answer counts as a miss
+# here. Attention comes at no extra cost. Leaving out requires scoring the answer $k$ more times. Only the
+# scores of the first token are available before there is an answer. The next cell counts for the first dev
 # questions how often attention is greatest on the gold passage.
 
 # %%
@@ -543,9 +597,15 @@ apart_from_zero = [
     if value["ci95"][1] < 0 or value["ci95"][0] > 0
 ]
 Markdown(
-    f"The mean is greatest under {called(least)}; the interval of the difference from FiD excludes zero for "
-    f"{' and '.join(apart_from_zero) or 'neither RAG'}. With the same weights the method that is right most often on "
-    f"the {same_weights['questions']['n']:,} test questions is {called(most)} ({cut_off(right[most])} %)."
+    f"The right answers are least probable under {called(least)}; the interval of the difference from FiD excludes "
+    f"zero for {' and '.join(apart_from_zero) or 'neither RAG'}. Yet of the three, with these weights, "
+    f"{called(most)} has the highest exact match on the {same_weights['questions']['n']:,} test questions, "
+    f"{cut_off(right[most])} %."
+    if least == most
+    else f"The right answers are least probable under {called(least)}; the interval of the difference from FiD "
+    f"excludes zero for {' and '.join(apart_from_zero) or 'neither RAG'}. With these weights {called(most)} has the "
+    f"highest exact match of the three on the {same_weights['questions']['n']:,} test questions, "
+    f"{cut_off(right[most])} %."
 )
 
 # %% [markdown]
@@ -600,7 +660,7 @@ print("S - G    ", by_hand[0].detach().numpy().round(3))
 # The embedded encoder has little left to learn, so training starts from a damaged one: the upper three of its
 # six layers are initialised at random. There are three rounds of 640 train questions with ten passages each.
 
-# %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Recall of the gold passage on the test questions of MiniWiki's second edition, before and after each round of distillation. It rises in every round.", "alt": "Recall at 1, 5, 10 and 20 by round"}}
+# %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Recall of the gold passage on the test questions, before and after each round of distillation.", "alt": "Recall at 1, 5, 10 and 20 by round"}}
 part = measured["distillation"]
 assert (part["recipe"]["questions"], part["recipe"]["k"]) == (640, 10)
 rows = {}
@@ -622,27 +682,40 @@ series = {
     }
     for k in ("1", "5", "10", "20")
 }
-for curve in series.values():  # as the caption says
-    assert sorted(curve.values()) == list(curve.values())
-assert series["recall@10"][1.0] < 50  # as the text below says
 figures.lines(series, "rounds", "% of test questions")
 
 # %% tags=["hide-input", "stored-fid", "stored-same-weights"]
 display(pd.DataFrame(rows).T)
 before, after = (part["rounds"][at]["test"]["recall"]["5"] for at in (0, -1))
+ten = [row["test"]["recall"]["10"]["mean"] for row in part["rounds"]]
+few = sum(value < 0.5 for value in ten[:-1])
+rises = all(
+    sorted(curve.values()) == list(curve.values()) for curve in series.values()
+)
+tested = compared(
+    part["difference"]["test"],
+    "the encoder after the last round",
+    "the damaged one",
+)
 display(
     Markdown(
         f"With three of its six layers random the encoder finds the gold passage among the first five for "
         f"{percent(before)} % of the test questions, and after {len(part['rounds']) - 1} rounds for "
-        f"{percent(after)} %; the undamaged encoder does so for "
-        f"{cut_off(same_weights['methods']['fid']['recall_at_k'])} % of the third edition's."
+        f"{percent(after)} %: {tested}. {'Each recall rises' if rises else 'Not every recall rises'} in every "
+        f"round. The undamaged encoder of the comparison finds {cut_off(same_weights['methods']['fid']['recall_at_k'])} %. "
+        + (
+            f"The reader learns from ten passages a question, and before {few} of the {len(ten) - 1} rounds the gold "
+            "passage is among the ten for fewer than half of the test questions."
+            if few
+            else "The reader learns from ten passages a question, and before every round the gold passage is among "
+            "the ten for at least half of the test questions."
+        )
     )
 )
 
 # %% [markdown]
-# Before each of the first two rounds the gold passage is among the ten for fewer than half of the test
-# questions, and presumably of the training questions. Recall rises all the same. The random layers had been
-# trained on a billion pairs before the damage; here they are trained on 1,920 questions.
+# The random layers had been trained on a billion pairs before the damage; here they are trained on 1,920
+# questions.
 #
 # ### On real passages
 #
@@ -657,15 +730,6 @@ difference = natural["distillation"]["difference"]["dev"]
 print(
     f"gain in recall@5 on dev, n = {rounds[0]['dev']['n']}: {points(difference)} points"
 )
-for k in ("1", "10"):
-    print(
-        f"FiD with {k:>2} passages: EM {percent(natural['many and one']['em'][k])}"
-    )
-print(
-    compared(
-        natural["many and one"]["difference"], "FiD with ten", "FiD with one"
-    )
-)
 pd.DataFrame(
     {
         f"after round {number}" if number else "damaged": {
@@ -676,26 +740,35 @@ pd.DataFrame(
     }
 ).T
 
+# %% tags=["remove-input", "stored-fid-nq"]
+one, ten = (natural["many and one"]["em"][k] for k in ("1", "10"))
+tested = [
+    compared(difference, "the encoder after the last round", "the damaged one"),
+    compared(
+        natural["many and one"]["difference"], "FiD with ten", "FiD with one"
+    ),
+]
+Markdown(
+    f"By recall@5 {tested[0]}. The reader of these passages, with the undamaged encoder, answers {percent(one)} % of "
+    f"the questions from one passage and {percent(ten)} % from ten: {tested[1]}. What further passages are worth "
+    "on real text is the subject of the next section."
+)
+
 # %% [markdown]
-# Distillation raises recall on real text too. What ten passages are worth there is the subject of the next
-# section.
-#
 # ## Does the order change on real questions?
 #
-# A ranking of FiD and the methods that sum over passages on MiniWiki need not carry over to real questions.
-# In an earlier edition of this book it was reversed: FiD was last of the four reading methods on real
-# questions. The results below are for the same four methods on MiniWiki's dev questions and on real
-# questions with real passages. All use one reader's weights (REALM its encoder's), so that only the use of
-# the passages differs (`python -m book.experiments.order`). There are four possible causes.
+# An order of FiD and RAG-Sequence that was found on MiniWiki need not hold for real questions. The results
+# below are for both on MiniWiki's dev questions and on real questions with real passages, with one reader's
+# weights, so that only the use of the passages differs (`python -m book.experiments.order`). There are four
+# possible causes of a difference.
 #
 # **The number of passages.** There are only about two thousand real passages, on all kinds of subjects, so
 # that the retriever has little to confuse. If the right passage is already ranked first, the following ones
-# can only distract. The tables show exact match and the kinds of FiD's errors by the number of passages
+# can only distract. The figures show exact match and the kinds of FiD's errors by the number of passages
 # read. Words of *another* passage are errors of fusion, other words of the *same* passage are errors of
 # reading.
 
 # %% tags=["hide-input", "stored-order"]
-order = json.loads(Path("results/order.json").read_text())
 SETS = {
     name.removesuffix(", by k"): name
     for name in order
@@ -707,35 +780,6 @@ by_k = {
     kind: {k: each for k, each in order[section].items() if k != "n"}
     for kind, section in SETS.items()
 }
-print(
-    {LABEL[kind]: order[section]["n"] for kind, section in SETS.items()},
-    "questions; recall and exact match, %",
-)
-display(
-    pd.DataFrame(
-        {
-            (LABEL[kind], int(k)): {
-                "recall": percent(each["recall"]),
-                **{name: percent(each["em"][name]) for name in METHODS},
-            }
-            for kind in SETS
-            for k, each in by_k[kind].items()
-        }
-    ).T
-)
-print("FiD's answers, % of questions")
-display(
-    pd.DataFrame(
-        {
-            (LABEL[kind], int(k)): {
-                LABELS[error]: cut_off(count / order[section]["n"])
-                for error, count in each["fid's errors"].items()
-            }
-            for kind, section in SETS.items()
-            for k, each in by_k[kind].items()
-        }
-    ).T
-)
 said = []
 for kind in SETS:
     most = str(max(map(int, by_k[kind])))
@@ -744,10 +788,10 @@ for kind in SETS:
         "FiD", {k: each["em"]["fid"] for k, each in by_k[kind].items()}
     )
     said.append(
-        f"On {LABEL[kind]} the gold passage is ranked first for {recall[0]} % of the "
-        f"questions and is among the first {most} for {recall[1]} %; {curve}."
+        f"Of the {order[SETS[kind]]['n']} questions of {LABEL[kind]}, the gold passage is ranked first for "
+        f"{recall[0]} % and among the first {most} for {recall[1]} %. By exact match, {curve}."
     )
-display(Markdown(" ".join(said)))
+Markdown(" ".join(said))
 
 # %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence on 150 questions of each set, with the same weights. From one passage to five FiD's mean rises on MiniWiki and falls on Natural Questions, where RAG-Sequence's stays within a point.", "alt": "Exact match of FiD and RAG-Sequence on MiniWiki and on real questions for k from 1 to 10, with 95 % intervals"}}
 means = {
@@ -774,12 +818,38 @@ figures.curves(
     log=True,
 )
 
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "What FiD's wrong answers are, against the number of passages read (150 questions of each set). With more passages fewer answers are lost in retrieval and more are words of another passage. On MiniWiki the first change is the larger one, on Natural Questions the second.", "alt": "Shares of FiD's answers that are words of another passage, of the same passage, or not retrieved, on both sets for k from 1 to 10"}}
+KINDS = ("not-retrieved", "same-passage", "other-passage")
+wrong = {
+    (kind, error): {
+        float(k): 100 * each["fid's errors"].get(error, 0) / order[section]["n"]
+        for k, each in by_k[kind].items()
+    }
+    for kind, section in SETS.items()
+    for error in KINDS
+}
+for kind in SETS:  # as the caption says
+    missed, _, fused_wrongly = (wrong[kind, error] for error in KINDS)
+    less_missed = missed[1.0] - missed[10.0]
+    more_wrong = fused_wrongly[10.0] - fused_wrongly[1.0]
+    assert min(less_missed, more_wrong) > 0
+    assert (less_missed > more_wrong) == (kind == "miniwiki")
+figures.lines(
+    {
+        f"{LABELS[error]}, {LABEL[kind]}": values
+        for (kind, error), values in wrong.items()
+    },
+    "k, passages read",
+    "% of questions",
+    log=True,
+)
+
 # %% [markdown]
 # **The distractors.** The gold passage is shown alone, or with four others: the nearest ones, or random
 # ones. If the reader is misled by near neighbours, random passages are harmless; if it is misled by fusion
 # itself, they are harmful too.
 
-# %% tags=["hide-input", "stored-order"]
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with the gold passage alone, and with four other passages: the nearest ones or random ones. On both sets FiD's mean falls more with the nearest ones than with random ones.", "alt": "Exact match of RAG-Sequence and FiD with the gold passage alone and with near or random others, on both sets of questions, with 95 % intervals"}}
 BESIDE = ("gold alone", "nearest", "random")
 ways = {
     (kind, way): order[f"{kind}, others"][way]
@@ -789,16 +859,6 @@ ways = {
 print(
     {LABEL[kind]: order[f"{kind}, others"]["n"] for kind in SETS}, "questions"
 )
-display(
-    pd.DataFrame(
-        {
-            (LABEL[kind], way): {m: percent(value[m]) for m in METHODS}
-            for (kind, way), value in ways.items()
-        }
-    ).T
-)
-
-# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with the gold passage alone, and with four other passages: the nearest ones or random ones. On both sets FiD's mean falls more with the nearest ones than with random ones.", "alt": "Exact match of RAG-Sequence and FiD with the gold passage alone and with near or random others, on both sets of questions, with 95 % intervals"}}
 for kind in SETS:  # as the caption says
     alone, near, random = (ways[kind, w]["fid"]["mean"] for w in BESIDE)
     assert near < random < alone
@@ -814,29 +874,33 @@ figures.grouped(
 # **The length.** Real passages have a hundred words; MiniWiki's, on which the reader was trained, are often
 # shorter. The same questions are asked with whole passages and with passages cut after their first words,
 # where the gold passage still contains the answer.
-#
-# The second table summarises what each change costs FiD and RAG-Sequence, in points of exact match; a
-# negative cost is a gain. These are differences of means, computed before rounding and not tested.
 
-# %% tags=["hide-input", "stored-order"]
-for kind in SETS:
-    short = order[f"{kind}, short"]
-    print(
-        f"{LABEL[kind]}: n = {short['n']}, cut after {short['words']} words; EM, %"
-    )
-display(
-    pd.DataFrame(
-        {
-            (LABEL[kind], way): {
-                name: percent(order[f"{kind}, short"][way][name])
-                for name in METHODS
-            }
-            for kind in SETS
-            for way in ("whole", "short")
-        }
-    ).T
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with whole passages and with their first 60 words, on questions whose gold passage answers within these. On Natural Questions both means are higher with the short passages.", "alt": "Exact match of RAG-Sequence and FiD with whole and with short passages on both sets of questions, with 95 % intervals"}}
+lengths = {
+    (kind, way): order[f"{kind}, short"][way]
+    for kind in SETS
+    for way in ("whole", "short")
+}
+for kind in SETS:  # as the caption says
+    assert order[f"{kind}, short"]["words"] == 60
+for m in ("rag-sequence", "fid"):
+    whole_ones, short_ones = (lengths["nq", w][m] for w in ("whole", "short"))
+    assert short_ones["mean"] > whole_ones["mean"]
+print({LABEL[kind]: order[f"{kind}, short"]["n"] for kind in SETS}, "questions")
+figures.grouped(
+    {
+        f"{LABEL[kind]}, {way}": {m: value[m] for m in ("rag-sequence", "fid")}
+        for (kind, way), value in lengths.items()
+    },
+    "exact match",
 )
-rows = {}
+
+# %% [markdown]
+# The last figure compares what each of these changes costs the two methods, in points of exact match. These
+# are differences of means, computed before rounding and not tested.
+
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "How many points more than RAG-Sequence FiD loses by each change; below zero it loses less. On Natural Questions, further passages and near ones cost FiD far more than RAG-Sequence, random and long ones do not.", "alt": "Bars of FiD's loss minus RAG-Sequence's for four changes on each of two sets of questions"}}
+costs = {}
 for kind in SETS:
     others, short = (order[f"{kind}, {part}"] for part in ("others", "short"))
     most = str(max(map(int, by_k[kind])))
@@ -849,29 +913,35 @@ for kind in SETS:
             others["gold alone"],
             others["nearest"],
         ),
-        "random ones beside it": (others["gold alone"], others["random"]),
+        "random passages beside it": (others["gold alone"], others["random"]),
         "whole passages for short ones": (short["short"], short["whole"]),
     }
     for change, (first_way, then) in changes.items():
-        costs = {
-            m: first_way[m]["mean"] - then[m]["mean"]
+        fids, sums = (
+            first_way[m]["mean"] - then[m]["mean"]
             for m in ("fid", "rag-sequence")
-        }
-        rows[LABEL[kind], change] = {
-            **{called(m): round(100 * cost, 1) for m, cost in costs.items()},
-            "FiD loses more by": round(
-                100 * (costs["fid"] - costs["rag-sequence"]), 1
-            ),
-        }
-costs = pd.DataFrame(rows).T
-display(costs)
+        )
+        costs[kind, change] = 100 * (fids - sums)
+*dear, random_ones, long_ones = [
+    cost for (kind, _), cost in costs.items() if kind == "nq"
+]
+assert min(dear) > 5 > 0 > max(random_ones, long_ones)  # as the caption says
+figures.bars(
+    {
+        f"{LABEL[kind]}: {change}": cost
+        for (kind, change), cost in costs.items()
+    },
+    "FiD's loss minus RAG-Sequence's, points",
+)
+
+# %% tags=["remove-input", "stored-order"]
 said = []
 for kind in SETS:
-    own = costs.loc[LABEL[kind]]["FiD loses more by"]
-    worst = own.idxmax()
+    own = {change: cost for (of, change), cost in costs.items() if of == kind}
+    worst = max(own, key=own.__getitem__)
     said.append(
         f"On {LABEL[kind]} the change that costs FiD most in comparison with RAG-Sequence is *{worst}*, "
-        f"with a difference of {own[worst]:.1f} points."
+        f"with a difference of {cut_off(own[worst] / 100)} points."
         if own[worst] > 0
         else f"On {LABEL[kind]} no change costs FiD more than RAG-Sequence."
     )
@@ -879,16 +949,12 @@ Markdown(" ".join(said))
 
 # %% [markdown]
 # **The training.** A sum over passages needs only a reader of one passage at a time. A reader that fuses
-# has to learn which of several passages to believe, perhaps on passages like those that will be read. Two
-# more comparisons on real questions, with 1,180 for training and 413 for measuring, test this: a shared
+# has to learn which of several passages to believe. Does it help to learn this on real passages? Two more
+# comparisons on real questions, with 1,180 for training and 413 for measuring, test this: a shared
 # reader that was trained further on real passages, and each method trained from it with its own objective,
 # FiD on its passages at once.
 
 # %% tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
-real, real_shared = (
-    json.loads(Path(f"results/{name}.json").read_text())
-    for name in ("nq", "nq-same-weights")
-)
 assert real["questions"]["n"] == 413
 rows = {}
 for kind, results in (("same weights", real_shared), ("own training", real)):
@@ -959,7 +1025,7 @@ for text in (
 # reward wording, and judgements are expensive. So the results of this book are about *which* short answer a
 # method finds, and do not tell how well it explains or summarises.
 #
-# ## What the papers had
+# ## What the papers report
 #
 # Exact match on the open-domain test sets ({cite:t}`izacard2021fid`, table 1; T5, 100 passages of 21
 # million), and that of the readers released with the distilled retriever
@@ -1016,19 +1082,19 @@ Markdown(
 # The original code requires a `transformers` of 2020. Its checkpoints, including the wrapped encoder, can
 # be loaded here (`ragbook.models.load_reader` takes the folder). Their cross-attention adds a position bias
 # that today's T5 no longer has, and `transformers` 5 computes it for the wrong positions of the answer when
-# keys and values come from a cache. Earlier versions of this package did not correct this, and their
-# probabilities, answers and attention for such checkpoints were wrong. Positions are now counted in the
-# package, including the padding that is left out; a test recomputes a random checkpoint's decoder in
-# float64 from the saved tensors alone and compares every probability, answer and score.
+# keys and values come from a cache. The package therefore counts the positions itself, including the padding
+# that is left out; a test recomputes a random checkpoint's decoder in float64 from the saved tensors alone
+# and compares every probability, answer and score.
 #
 # ## What to remember
 #
 # FiD encodes each passage separately and lets the decoder attend to all of them together, so that the cost
 # grows linearly with the number of passages, and their order does not matter. There is no distribution over
 # passages: attention, the scores of the first token or leaving a passage out can take the place of a
-# posterior, and they measure different things. On MiniWiki ten passages were better than one; on real
-# questions more passages made the small reader worse. The reader's scores can train the retriever, without
-# any label of which passage is right.
+# posterior, and they measure different things. On MiniWiki ten passages were better than one; in a sample
+# of real questions each step from one passage to ten lowered FiD's mean, since words of another passage
+# took the place of right answers. The reader's scores can train the retriever, without any label of which
+# passage is right.
 #
 # ## Exercises
 #
@@ -1168,3 +1234,13 @@ check.gradient(my_gradient)
 # cross-entropy. Written out in `book/solutions/06-fid.py`.
 #
 # </details>
+#
+# ## Where next
+#
+# * Read sections 3 and 4 of {cite:t}`izacard2021fid`, and section 3 of
+#   {cite:t}`izacard2021distilling` for the retriever that learns from attention.
+# * {doc}`Chapter 7 <07-side-by-side>` puts FiD beside the methods that sum, with the same weights and with
+#   each method's own training; {doc}`chapter 11 <11-one-pretrained-model>` joins cached states in a
+#   decoder-only model.
+# * Atlas {cite:p}`izacard2023atlas` trains FiD and its retriever together before any task, and compares ways
+#   in which the reader can teach the retriever.

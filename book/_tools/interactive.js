@@ -99,17 +99,17 @@
         const sums = data.tokens.map((_, t) => sum(p.map((weight, z) => weight * each[z][t])));
         const token = product(sums);
         const sequence = sum(p.map((weight, z) => weight * whole[z]));
-        const columns = { "prior p(z|x)": [...p, null, null],
-          "whole answer": [...whole, token, sequence] };
-        data.tokens.forEach((piece, t) => {
-          columns[`${t + 1}: ${piece}`] = [...each.map((row) => row[t]), sums[t], null];
-        });
+        const columns = {};
+        data.passages.forEach((name, z) => { columns[name] = [p[z], ...each[z], whole[z]]; });
+        columns["RAG-Token: sums"] = [null, ...sums, token];
+        columns["RAG-Sequence: sum"] = [null, ...sums.map(() => null), sequence];
         const [more, less, ratio] = sequence > token
           ? ["RAG-Sequence", "RAG-Token", sequence / token]
           : ["RAG-Token", "RAG-Sequence", token / sequence];
         return {
-          head: "passage", columns,
-          rows: [...data.passages, "RAG-Token: sums", "RAG-Sequence: sum"], sums: 2,
+          head: "token", columns, sums: 1,
+          rows: ["prior p(z|x)", ...data.tokens.map((piece, t) => `${t + 1}: ${piece}`),
+            "whole answer"],
           says: `RAG-Token ${shown(token)}, RAG-Sequence ${shown(sequence)}: ` +
             (ratio < 1.005 ? "the same." : `${more} gives the answer ${ratio < 100
               ? ratio.toPrecision(3) : shortened(ratio)} times the probability of ${less}.`),

@@ -12,6 +12,7 @@ A picture and its table have the same rows and columns. Both are made from the r
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -143,7 +144,8 @@ def where_the_sum_is(
     token_log_probs: Tensor,
     moved: int,
 ) -> Interactive:
-    """RAG-Sequence and RAG-Token on the same numbers, with the prior to move.
+    """RAG-Sequence and RAG-Token on the same numbers, with the prior to move. As in the methods'
+    diagrams, a column is a passage and a row a token.
 
     Args:
         passages: n names.
@@ -171,17 +173,21 @@ def where_the_sum_is(
         core(each, log_prior, own).exp().item()
         for core in (rag.token_log_prob, rag.sequence_log_prob)
     ]
+    columns = {
+        name: torch.cat([prior[None], row, row.sum()[None]]).exp().tolist()
+        for name, prior, row in zip(
+            passages, log_prior[0], each[0], strict=True
+        )
+    }
     nothing = float("nan")
-    columns = {"prior p(z|x)": [*log_prior[0].exp().tolist(), nothing, nothing]}
-    columns["whole answer"] = [*each[0].sum(-1).exp().tolist(), *whole]
-    for t, piece in enumerate(tokens):
-        said = each[0, :, t].exp().tolist()
-        columns[f"{t + 1}: {piece}"] = [
-            *said,
-            by_token[t].exp().item(),
-            nothing,
-        ]
-    rows = [*passages, "RAG-Token: sums", "RAG-Sequence: sum"]
+    sums = by_token.exp().tolist()
+    columns["RAG-Token: sums"] = [nothing, *sums, whole[0]]
+    columns["RAG-Sequence: sum"] = [nothing, *(nothing for _ in sums), whole[1]]
+    rows = [
+        "prior p(z|x)",
+        *(f"{t + 1}: {piece}" for t, piece in enumerate(tokens)),
+        "whole answer",
+    ]
     return Interactive(_panels(rows, columns), "where-the-sum-is", data)
 
 
@@ -189,7 +195,7 @@ def struck_out(
     reader: Generator, question: Question, found: Retrieved, answer: str
 ) -> Interactive:
     """FiD on every choice of the passages: the probability of `answer`, the attention that each
-    passage gets while it is written, and what FiD writes by itself.
+    passage gets while it is written, and what FiD writes by itself. The gold passage is marked.
 
     Args:
         reader: the generator, which reads all 2^n - 1 choices.
@@ -211,7 +217,11 @@ def struck_out(
                     for z in range(n)
                 ],
             }
-    data = {"passages": list(found.ids), "answer": answer, "choices": choices}
+    names = [
+        f"{one} (gold)" if one == question.gold_passage else one
+        for one in found.ids
+    ]
+    data = {"passages": names, "answer": answer, "choices": choices}
     everything = "1" * n
     columns = {
         "attention": choices[everything]["attention"],
@@ -220,7 +230,7 @@ def struck_out(
             for z in range(n)
         ],
     }
-    return Interactive(_panels(found.ids, columns), "struck-out", data)
+    return Interactive(_panels(names, columns), "struck-out", data)
 
 
 class Kept:
@@ -264,7 +274,7 @@ def _panels(
     """A panel for each column, a bar for each row; NaN where a column has no such row."""
     signed = {name: np.nanmin(values) < 0 for name, values in columns.items()}
     with matplotlib.rc_context(STYLE):
-        each = 1.15 if len(columns) < 6 else 0.75
+        each = 1.15 if len(columns) < 6 else 0.85
         size = (1.6 + each * len(columns), 0.7 + 0.27 * len(rows))
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
@@ -283,7 +293,7 @@ def _panels(
             panel.set_xticks([])
             panel.spines[["bottom", "left"]].set_visible(False)
             panel.tick_params(axis="y", length=0)
-            panel.set_title(name, fontsize=8)
+            panel.set_title(textwrap.fill(name, 14), fontsize=8)
             for at, value in zip(there, numbers, strict=True):
                 panel.text(
                     max(value, 0) + 0.05,

@@ -19,7 +19,7 @@ from .report import in_points, relative
 
 def compared(test: Mapping[str, Any], a: str, b: str) -> str:
     """What the paired test of a - b says: which of the two is ahead and how far, in points with the
-    95 % interval, or that the interval includes zero. No full stop at its end.
+    95 % interval, or which is above and that the interval includes zero. No full stop at its end.
 
     Parameters
     ----------
@@ -31,7 +31,14 @@ def compared(test: Mapping[str, Any], a: str, b: str) -> str:
         return f"{a} is ahead of {b} by {_points(test, 1)}"
     if high < 0:
         return f"{b} is ahead of {a} by {_points(test, -1)}"
-    return f"{a} and {b} differ by {_points(test, 1)}, an interval that includes zero"
+    zero = "an interval that includes zero"
+    if test["difference"] == 0:
+        return (
+            f"{a} and {b} have the same mean, {_points(test, 1)} apart, {zero}"
+        )
+    if test["difference"] > 0:
+        return f"{a} is {_points(test, 1)} above {b}, {zero}"
+    return f"{b} is {_points(test, -1)} above {a}, {zero}"
 
 
 def _points(test: Mapping[str, Any], sign: int) -> str:
@@ -51,13 +58,15 @@ def course(name: str, by_k: Mapping[str, Mapping[str, Any]]) -> str:
     first, last = ks[0], ks[-1]
     best = max(ks, key=lambda k: (by_k[k]["mean"], -int(k)))
     value = {k: cut_off(by_k[k]["mean"]) for k in ks}
-    begins = f"{name} begins at {value[first]} % with {_passages(first)}"
+    begins = f"{name} reaches {value[first]} % with {_passages(first)}"
+    ends = f"{value[last]} % with {_passages(last)}"
     if best == last:
-        return f"{begins} and is highest with most, {value[last]} % with {_passages(last)}"
-    ends = f"ends at {value[last]} % with {_passages(last)}"
+        return f"{begins} and its highest value, {ends}"
     if best == first:
-        return f"{begins}, its highest, and {ends}"
-    return f"{begins}, is highest with {best}, {value[best]} %, and {ends}"
+        return f"{begins}, its highest value, and {ends}"
+    return (
+        f"{begins}, its highest value, {value[best]} %, with {best}, and {ends}"
+    )
 
 
 def _passages(k: str) -> str:

@@ -183,13 +183,17 @@ def test_where_the_sum_is(page, tmp_path):
         prior, own = prior_of(data, added, sharpness), torch.ones(1, 2)
         token = rag.token_log_prob(each, prior, own).exp().item()
         sequence = rag.sequence_log_prob(each, prior, own).exp().item()
-        first, whole, *tokens = values(look)
-        same(first[:3], prior.exp())
-        for t, column in enumerate(tokens):
-            alone = rag.token_log_prob(each[:, :, [t]], prior, own[:, :1]).exp().item()
-            same(column[:4], [*each[0, :, t].exp().tolist(), alone])
-            assert column[4] is None
-        same(whole, [*each[0].sum(-1).exp().tolist(), token, sequence])
+        *passages, sums, once = values(look)
+        for z, column in enumerate(passages):
+            row = each[0, z].exp()
+            same(column, [prior[0, z].exp(), *row, row.prod()])
+        alone = [
+            rag.token_log_prob(each[:, :, [t]], prior, own[:, :1]).exp().item() for t in range(2)
+        ]
+        assert sums[0] is None
+        same(sums[1:], [*alone, token])
+        assert once[:3] == (None, None, None)
+        same(once[3:], [sequence])
         more = "RAG-Sequence" if sequence > token else "RAG-Token"
         alike = max(sequence, token) < 1.005 * min(sequence, token)
         assert ("the same" if alike else f"{more} gives the answer") in look["says"]

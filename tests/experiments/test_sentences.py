@@ -21,8 +21,17 @@ def test_the_better_one_comes_first_with_positive_points():
 @pytest.mark.parametrize("ci95", [(-0.01, 0.03), (0.0, 0.03), (-0.01, 0.0)])
 def test_an_interval_with_zero_puts_nobody_ahead(ci95):
     said = compared({"difference": 0.01, "ci95": ci95}, "one", "two")
-    assert said.startswith("one and two differ by 1.0 points")
-    assert said.endswith("an interval that includes zero")
+    assert said.startswith("one is 1.0 points [")
+    assert said.endswith("] above two, an interval that includes zero")
+
+
+def test_a_difference_below_zero_is_turned_round():
+    test = {"difference": -0.01, "ci95": (-0.03, 0.005)}
+    assert compared(test, "one", "two") == (
+        "two is 1.0 points [-0.5, 3.0] above one, an interval that includes zero"
+    )
+    same = {"difference": 0.0, "ci95": (-0.01, 0.01)}
+    assert compared(same, "one", "two").startswith("one and two have the same mean")
 
 
 @pytest.mark.parametrize(
@@ -30,18 +39,16 @@ def test_an_interval_with_zero_puts_nobody_ahead(ci95):
     [
         (
             (0.1, 0.3, 0.2),
-            "it begins at 10.0 % with one passage, is highest with 5, 30.0 %, and ends at 20.0 % "
+            "it reaches 10.0 % with one passage, its highest value, 30.0 %, with 5, and 20.0 % "
             "with 10 passages",
         ),
         (
             (0.1, 0.2, 0.3),
-            "it begins at 10.0 % with one passage and is highest with most, 30.0 % with 10 "
-            "passages",
+            "it reaches 10.0 % with one passage and its highest value, 30.0 % with 10 passages",
         ),
         (
             (0.3, 0.3, 0.2),  # of equal ones the fewest passages
-            "it begins at 30.0 % with one passage, its highest, and ends at 20.0 % with 10 "
-            "passages",
+            "it reaches 30.0 % with one passage, its highest value, and 20.0 % with 10 passages",
         ),
     ],
 )
