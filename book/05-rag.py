@@ -376,11 +376,22 @@ for what, name in (
     else:
         same.append(name)
 if same:
-    said.append(f"by {listed(same)}, the two towers do not differ")
+    said.append(f"by {listed(same)}, both towers have the same figures")
+wide = {
+    name: joint[name]["recall"]["20"]["mean"] for name in ("frozen", "trained")
+}
+n = measured["test"]["n"]
+moved = round(n * (wide["trained"] - wide["frozen"]))
+said.append(
+    f"recall@20 is {cut_off(wide['frozen'])} % for the embedded one and {cut_off(wide['trained'])} % for the "
+    f"trained one, a difference of {abs(moved)} of the {n} questions"
+)
 Markdown(
     capital("; ".join(said))
-    + f" (n = {measured['test']['n']}). The tower was trained for {recipe.steps} steps only, at a peak rate of "
-    f"{recipe.query_rate:.5f}."
+    + f". {recipe.steps} steps at a peak rate of {recipe.query_rate:.5f} have no measurable effect here, where the "
+    f"embedded encoder's recall@5 is already {cut_off(joint['frozen']['recall']['5']['mean'])} %."
+    if same == ["recall@5", "exact match"] and abs(moved) < 0.01 * n
+    else capital("; ".join(said)) + "."
 )
 
 # %% [markdown]
@@ -517,13 +528,25 @@ assert "Francesco" in [one.text for one in before]  # the example above
 # The other possible causes are *the length* (a penalty divides the score by a power of the length, so that
 # longer answers win more often), *the mixture* (with one passage there is none), *the fusion* that FiD has
 # instead, and *the training* (one shared reader, or each model's own). All were measured on the same dev
-# questions. In the table *held* is the package's way, with answers restricted to the passages' words, and *free*
-# has no such rule; *held, without shares* also has one rule for all passages.
+# questions. The first row of each half is the package's way: answers restricted to the passages' words, each
+# passage to its own, and hypotheses compared by shares. Each of the other rows changes one thing, except the
+# third, which changes two.
 
 # %% tags=["hide-input", "stored-stops"]
 KINDS = ("same weights", "own training")
+WAYS = {
+    "held": "the package's way",
+    "held, one rule": "one rule for all passages",
+    "held, without shares": "one rule, and no shares",
+    "free": "no rule",
+    "one passage": "one passage",
+    **{
+        f"length penalty {each}": f"length penalty {each}"
+        for each in ("0.5", "1", "2")
+    },
+}
 rows = {
-    (kind, way): {
+    (kind, WAYS[way]): {
         (name, head): cut_off(stops[kind][name][way][key]["mean"])
         for name in stops[kind]
         for head, key in (("cut", "cut"), ("EM", "em"))
@@ -536,15 +559,14 @@ print(
 )
 pd.DataFrame(rows).T
 
-# %% tags=["hide-input", "stored-stops"] mystnb={"figure": {"caption": "How many answers of 120 are cut short, that is, are a part of a gold answer and not the whole, with one reader's weights for all three methods. In this sample RAG-Token's answers are cut short less often if each passage is restricted to its own words (third row) than in the two rows above, but the intervals overlap.", "alt": "Share of answers that are cut short for RAG-Sequence, RAG-Token and FiD with 95 % intervals, by how they are decoded"}}
-WAYS = ("held, without shares", "held, one rule", "held", "free")
+# %% tags=["hide-input", "stored-stops"] mystnb={"figure": {"caption": "How many answers of 120 are cut short, that is, are only a part of a gold answer, with one reader's weights for all three methods. In this sample RAG-Token cuts fewer answers short if each passage is restricted to its own words (third row) than in the two rows above, but the intervals overlap.", "alt": "Share of answers that are cut short for RAG-Sequence, RAG-Token and FiD with 95 % intervals, by how they are decoded"}}
 figures.grouped(
     {
-        way: {
+        WAYS[way]: {
             name: stops["same weights"][name][way]["cut"]
             for name in stops["same weights"]
         }
-        for way in WAYS
+        for way in ("held, without shares", "held, one rule", "held", "free")
     },
     "answers cut short",
 )
@@ -567,14 +589,18 @@ for kind in KINDS:
         )
     )
     beside = cut_short("rag-sequence", "held", kind)
-    said.append(
-        f"With {'one reader for all' if kind == 'same weights' else 'their own training'}, "
-        f"RAG-Token cuts {before} of its answers short if hypotheses are compared without dividing "
-        f"by what is allowed, {together} with shares and still one rule for all passages, and {now} if each "
-        f"passage is restricted to its own words; RAG-Sequence then cuts {beside}. With one passage, RAG-Token "
-        f"cuts {single}."
+    whose = (
+        "one reader for all"
+        if kind == "same weights"
+        else "each method's own training"
     )
-Markdown(" ".join(said) + f" The sample has {stops['n']} questions.")
+    said.append(
+        f"* With {whose}, RAG-Token cuts "
+        f"{before} of its answers short with one rule and no shares, {together} with one rule and shares, and {now} "
+        f"in the package's way. RAG-Sequence cuts {beside} in the package's way; with one passage RAG-Token cuts "
+        f"{single}."
+    )
+Markdown("\n".join([f"Of the {stops['n']} questions:\n", *said]))
 
 # %% [markdown]
 # With one passage and the same weights there is no mixture and nothing to fuse, so the three methods are one
@@ -616,8 +642,8 @@ for name, called in (
 Markdown(
     f"The intervals of *cut* do not overlap for {listed(apart)}."
     if apart
-    else "For each of the three methods, the intervals of *cut* overlap: these questions are too few to show "
-    "an effect of the training on answers that are cut short."
+    else f"For each of the three methods, the intervals of *cut* overlap. The {trainings['n']} questions are too few "
+    "to show an effect of the training on answers that are cut short."
 )
 
 # %% [markdown]
@@ -650,9 +676,9 @@ for kind in KINDS:
         "the same weights" if kind == "same weights" else "its own training"
     )
     said.append(
-        f"With {weights}, passages that do not contain the answer end it too early with a mean probability of "
-        f"{others['end']:.3f}, against {holds_it['end']:.3f} for those that do, and continue it correctly with "
-        f"{others['next']:.3f} against {holds_it['next']:.3f}."
+        f"With {weights}, the mean probability of an early end is {others['end']:.3f} under passages that do not "
+        f"contain the answer and {holds_it['end']:.3f} under those that do; that of the right next token is "
+        f"{others['next']:.3f} and {holds_it['next']:.3f}."
     )
 Markdown(" ".join(said))
 
@@ -693,8 +719,8 @@ said = [
     )
 ]
 Markdown(
-    f"{said[0]}. {said[1]}. By the intervals above, a sample of {part['n']} questions cannot confirm differences "
-    "of this size."
+    f"By exact match, {said[0]}. {said[1]}. With {part['n']} questions the intervals are too wide to confirm a gain "
+    "after the second passage."
 )
 
 # %% [markdown]
@@ -705,7 +731,7 @@ Markdown(
 # distinguishes them; the larger the scale, the more the passage ranked first counts alone. The figure
 # multiplies the scale by a factor and shows how probable the right answers of a sample are:
 
-# %% mystnb={"figure": {"caption": "Negative log-likelihood of the right answers of 24 dev questions, one reader for both models, against the factor on the retriever's scale; 1 is the encoder's own.", "alt": "Negative log-likelihood against the factor on the scale for RAG-Sequence and RAG-Token"}}
+# %% mystnb={"figure": {"caption": "Mean negative log-likelihood of the right answers to 24 dev questions, with one reader for both models, against the factor on the retriever's scale. The encoder's own scale is 1.", "alt": "Negative log-likelihood against the factor on the scale for RAG-Sequence and RAG-Token"}}
 factors = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 nll = {
     name: dict.fromkeys(factors, 0.0) for name in ("RAG-Sequence", "RAG-Token")
@@ -734,8 +760,7 @@ least = {
     name: min(values, key=values.__getitem__) for name, values in nll.items()
 }
 Markdown(
-    f"For these {len(questions)} questions, of the factors tried, the right answers are most probable with a factor "
-    "of "
+    f"Of the factors tried, the right answers to these {len(questions)} questions are most probable with "
     + " and ".join(f"{factor:g} under {name}" for name, factor in least.items())
     + "."
 )
@@ -786,9 +811,37 @@ pd.DataFrame(table(task_rows, "claims")).T.fillna("")
 
 # %% [markdown]
 # A label is one token, whose end is never in doubt, so the two models give the same answers. Their evidence
-# could differ, since RAG-Token counts the end as a token; in the table it does not. The row without passages
-# checks the data: if it were far from one half, the words of a claim alone would give its label away.
-#
+# could differ, since RAG-Token counts the end as a token. The row without passages checks the data: if it
+# were far from one half, the words of a claim alone would give its label away.
+
+# %% tags=["remove-input", "stored-tasks"]
+found = {
+    (row["model"], row["k"], row["metric"]): row["value"]
+    for row in task_rows
+    if row["task"] == "claims"
+}
+differ = [
+    key
+    for key, value in found.items()
+    if key[0] == "rag-sequence"
+    and f"{value:.3f}" != f"{found['rag-token', *key[1:]]:.3f}"
+]
+blind_share = next(
+    value
+    for (model, _, metric), value in found.items()
+    if (model, metric) == ("closed-book", "accuracy")
+)
+Markdown(
+    "In the table, the two models have "
+    + (
+        f"different figures for {listed(sorted({key[2] for key in differ}))}"
+        if differ
+        else "the same accuracy and the same evidence"
+    )
+    + f", and {cut_off(blind_share)} % of the labels are right without passages."
+)
+
+# %% [markdown]
 # ## Writing questions
 #
 # The paper's Jeopardy task reverses question answering: given a name, write the clue that asks for
@@ -822,8 +875,8 @@ better, other = sorted(
 apart = better["ci95"][0] > other["ci95"][1]
 called = {"rag-sequence": "RAG-Sequence", "rag-token": "RAG-Token"}
 Markdown(
-    f"By the round trip, {called[better['model']]} has {cut_off(better['value'])} % and "
-    f"{called[other['model']]} {cut_off(other['value'])} %; the intervals "
+    f"{called[better['model']]}'s clues lead back to the name in {cut_off(better['value'])} % of the cases and "
+    f"{called[other['model']]}'s in {cut_off(other['value'])} %; the intervals "
     f"{'do not overlap' if apart else 'overlap'}."
 )
 
@@ -831,11 +884,11 @@ Markdown(
 # In the paper RAG-Token writes the better Jeopardy questions (section 4.3). The reason may be the property
 # that costs it answers: the parts of a clue may come from several passages, and a model that may change the
 # passage at every token needs none that supports the whole clue. Without passages the writer knows only the
-# name, and often writes it. The reader of clues is trained by
+# name (*tells the name* is how often it writes it). The reader of clues is trained by
 # `python -m book.experiments.claims_and_clues_training clues DIR rag-token layers`; it is as large as the
 # shared reader and not shipped.
 #
-# ## What the paper had
+# ## What the paper reports
 #
 # Exact match on the open-domain test sets and, on Natural Questions' dev set, the contribution of a trained
 # question tower ({cite:t}`lewis2020rag`, tables 1 and 6; generator BART-large, 21 million passages):
@@ -887,8 +940,8 @@ Markdown(
 # fraction of the size. The difference between the two models can: in the paper it is 2.2 points at most,
 # and its sign changes from one data set to the next. The question tower is another matter. The paper's was
 # a DPR encoder of two data sets, and training it gained 2.8 and 5.7 points (RAG-Sequence, RAG-Token); the
-# embedded encoder has seen a billion text pairs, and the table in "How both are trained" shows how little a
-# few steps add.
+# embedded encoder has seen a billion text pairs, and the table in "How both are trained" tests what a few
+# more steps add to it.
 #
 # The well-known implementation in `transformers` agrees with the definition on the main path, and tests
 # check that this one gives the same losses, answers and order there. In some edge cases it differs. Its
@@ -1071,3 +1124,12 @@ check.elbo(my_elbo)
 # retriever is right and certain of it, there is nothing left to learn.
 #
 # </details>
+#
+# ## Where next
+#
+# * Read section 2 of {cite:t}`lewis2020rag` for both models and their decoding, and section 4.5 for what
+#   retrieval, training and the number of passages contribute.
+# * {doc}`Chapter 6 <06-fid>` lets one decoder read all passages at once, without any sum over them, and
+#   {doc}`chapter 7 <07-side-by-side>` compares all three.
+# * REPLUG {cite:p}`shi2024replug` keeps RAG-Token's sum with a language model that can only be called, and
+#   trains the retriever with that model's probabilities.

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from experiments import figures, papers
+from experiments import figures, paired, papers
 from experiments.report import percent, points
-from experiments.sentences import widest_error
+from experiments.sentences import between, widest_error
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison, breakdown, compare
-from ragbook.evaluation.names import EVIDENCE
+from ragbook.evaluation.names import EVIDENCE, called, listed
 from ragbook.evaluation.statistics import ALPHA, cut_off, holm, paired_test
 from ragbook.evaluation.words import order
 from ragbook.explorer.pages import question_id
@@ -79,11 +79,12 @@ Markdown(
     "\n".join(
         [
             "Three results, written from the stored paired tests:\n",
-            f"1. **The same weights.** {papers.in_steps(same)}",
+            f"1. **The same weights.** {papers.in_steps(same)} These weights may favour FiD: a part of "
+            "their training fused several passages as FiD does.",
             f"2. **Each method's own training.** {papers.in_steps(own)}",
-            f"3. **Other seeds, other questions.** Over {trained['seeds']} seeds of that training (n = "
-            f"{trained['n']}): {papers.in_steps(papers.of_seeds(trained))} On real questions of "
-            f"Natural Questions (n = {real['questions']['n']}, own training): {papers.in_steps(real)}",
+            f"3. **Other seeds, other questions.** With {trained['seeds']} seeds of that training and "
+            f"{trained['n']} questions: {papers.in_steps(papers.of_seeds(trained))} With "
+            f"{real['questions']['n']} real questions of Natural Questions and one seed: {papers.in_steps(real)}",
         ]
     )
 )
@@ -93,7 +94,7 @@ Markdown(
 # answers are, which differences are real, when each method is strong or weak, and what it costs. The answer to
 # any single question is in {doc}`the explorer <explorer>`.
 
-# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals: after each method's own training, and with the same weights for all. The dotted line is how often the gold passage was among the five of the shared retriever. The distance from a method to the line is lost in reading, the distance above the line in retrieval.", "alt": "Exact match of in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}} tags=["hide-input", "stored-results", "stored-same-weights"]
+# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals: after each method's own training, and with the same weights for all. The dotted line is how often the gold passage was among the five that the shared retriever found. The gap between a method and the line is lost in reading, the gap between the line and 100 % in retrieval. The same weights were trained in part on passages fused as in FiD.", "alt": "Exact match of in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}} tags=["hide-input", "stored-results", "stored-same-weights"]
 own_and_shared(papers.among(own, names[1:]), same)
 
 # %% [markdown]
@@ -225,10 +226,16 @@ Comparison(same, [])
 # %% [markdown]
 # A span reader gives probability zero to an answer that no retrieved passage contains. REALM then has no
 # mean NLL, and the table gives the mean over the other questions and their number. A reader that generates
-# leaves such an answer some probability. Among the four methods that share the whole reader:
+# leaves such an answer some probability.
 
 # %% tags=["remove-input", "stored-same-weights"]
-Markdown(papers.bullets([order(papers.among(same, papers.READ_ALIKE))]))
+Markdown(
+    f"Among the four methods that share the whole reader: {order(papers.among(same, papers.READ_ALIKE))} "
+    "Sharing weights does not make the comparison neutral. Several passages at once were part of this "
+    "reader's training, fused as in FiD; sums over passages and long prompts were not. So a lead of FiD in "
+    "this table belongs to the rule of combination and to that training together, and table (b) trains each "
+    "method by its own rule."
+)
 
 # %% [markdown]
 # ## (b) Each as its paper trains it
@@ -254,7 +261,7 @@ Comparison(own, predictions)
 
 # %% [markdown]
 # The difference between the two tables is what a method's own training is worth for a reader as small as this
-# one. No test of it is stored, so only the intervals can be compared. The readers are small and were trained on
+# one. It was not tested, so only the intervals can be compared. The readers are small and were trained on
 # two cores: the levels say little about the papers, and the *differences on the same questions* are what
 # counts.
 #
@@ -264,7 +271,7 @@ Comparison(own, predictions)
 # or too long is the right one, badly worded. Words of another passage are an error of weighing passages,
 # other words of the right passage an error of reading, and what was not retrieved is the retriever's.
 
-# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. They differ in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["hide-input", "stored-results"]
+# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. The difference is in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["hide-input", "stored-results"]
 errors(own)
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-nq-same-weights", "stored-nq"]
@@ -354,6 +361,16 @@ print("three tests after Holm's correction:", holm([0.01, 0.04, 0.03]))
 # with other seeds (`ragbook train methods --seed S`); the last column resamples seeds *and* questions,
 # independently ({cite:t}`owen2007pigeonhole`). With few seeds this is a coarse measure.
 
+# %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-trained"] mystnb={"figure": {"caption": "Differences of exact match between the four, in points, with their 95 % intervals. A filled mark is significant after the correction; a hollow one could be chance.", "alt": "Six pairs of methods and their differences of exact match with the same weights, with their own training and over several seeds, with 95 % intervals"}}
+paired.differences(
+    {
+        "(a) same weights": papers.pairs(same),
+        "(b) own training": papers.pairs(own),
+        "(b) several seeds": papers.pairs(papers.of_seeds(trained)),
+    },
+    "difference of exact match in points",
+)
+
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-trained"]
 print("difference of exact match in points [95 % interval]")
 pd.DataFrame(
@@ -393,7 +410,7 @@ pd.DataFrame(
 # fact from each of two passages: RAG-Sequence and REALM, which take an answer from one passage at a time,
 # cannot combine the two.
 
-# %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals. The groups are small, and within each the intervals of the methods meet.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["hide-input", "stored-predictions"]
+# %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals. The groups are small, and within each the methods' intervals share values.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["hide-input", "stored-predictions"]
 kinds = breakdown.by_kind(predictions, questions)
 plain = kinds["plain"]
 print(
@@ -410,6 +427,32 @@ figures.grouped(
         for kind, part in rare.items()
     },
     "exact match",
+)
+
+# %% tags=["remove-input", "stored-predictions"]
+two = kinds["two-passage"]
+scores = {name: two["em"][name] for name in readers}
+separate = [scores[name]["mean"] for name in ("realm", "rag-sequence")]
+joint = [scores[name]["mean"] for name in ("rag-token", "fid")]
+below = max(
+    scores[name]["ci95"][1] for name in ("realm", "rag-sequence")
+) < min(scores[name]["ci95"][0] for name in ("rag-token", "fid"))
+hard = all(
+    scores[name]["ci95"][1] < plain["em"][name]["ci95"][0] for name in readers
+)
+Markdown(
+    f"Of the {two['n']} two-passage questions REALM and RAG-Sequence answer {between(separate)}, RAG-Token and FiD "
+    f"{between(joint)}. "
+    + (
+        "The two that take an answer from one passage are behind, as expected."
+        if below
+        else "The expected disadvantage of the first two does not show in so small a group."
+    )
+    + (
+        " All four answer these questions less often than plain ones, with intervals that are apart."
+        if hard
+        else ""
+    )
 )
 
 # %% [markdown]
@@ -448,7 +491,7 @@ pd.DataFrame(
 # If evidence is useful, an answer is more often right when the passage with the highest weight is the gold
 # one. An answer can then be checked by reading that passage.
 
-# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence, each method by its own measure: an answer whose evidence is on the gold passage is far more often right. Compare rows and not methods.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD where the highest evidence is on the gold passage, where it is on another, and where the gold one was not retrieved"}} tags=["hide-input", "stored-predictions"]
+# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence, each method by its own measure: an answer is far more often right if its evidence is on the gold passage. Only the rows can be compared, as the measures differ between the methods.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD where the highest evidence is on the gold passage, where it is on another, and where the gold one was not retrieved"}} tags=["hide-input", "stored-predictions"]
 CASES = {
     "gold": "on the gold passage",
     "another": "on another",
@@ -468,29 +511,36 @@ figures.grouped(
 )
 
 # %% [markdown]
-# The table has this by leave-one-out, which compares methods too, and the number of questions:
+# Leave-one-out is one measure for all, so that methods can be compared too:
 
-# %% tags=["hide-input", "stored-predictions"]
+# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence by leave-one-out, on the first test questions. Right answers come from the gold passage by this measure too; the intervals are wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD by where leaving a passage out costs the answer most"}} tags=["hide-input", "stored-predictions"]
 by_leaving_out = breakdown.by_evidence(predictions, leave_one_out=True)
-pd.DataFrame(
+print("questions in each row:")
+for name in readers:
+    own_n, left_n = (
+        ", ".join(
+            f"{found[name][case]['n']} {text}"
+            for case, text in CASES.items()
+            if case in found[name]
+        )
+        for found in (evidence, by_leaving_out)
+    )
+    print(f"  {name:<13} own measure: {own_n}")
+    print(f"  {'':<13} leave one out: {left_n}")
+for name in readers:  # as the caption says
+    cases = by_leaving_out[name]
+    assert cases["gold"]["ci95"][0] > cases["another"]["ci95"][1]
+figures.grouped(
     {
-        name: {
-            **{
-                f"own, {text} (n)": evidence[name][case]["n"]
-                for case, text in CASES.items()
-            },
-            **{
-                f"leave one out, {text} (EM, %; n)": (
-                    f"{percent(part)}; {part['n']}"
-                    if (part := by_leaving_out[name].get(case))
-                    else "–"
-                )
-                for case, text in CASES.items()
-            },
+        text: {
+            name: by_leaving_out[name][case]
+            for name in readers
+            if case in by_leaving_out[name]
         }
-        for name in readers
-    }
-).T
+        for case, text in CASES.items()
+    },
+    "exact match",
+)
 
 # %% [markdown]
 # ## Who agrees with whom?
@@ -500,7 +550,7 @@ pd.DataFrame(
 # methods of the same accuracies would reach: $\kappa = (p_o - p_e) / (1 - p_e)$. It is 0 for no agreement
 # beyond chance and 1 if they are right on the same questions.
 
-# %% mystnb={"figure": {"caption": "Agreement about which questions are answered correctly, beyond chance, table (b): the four that are trained to read passages agree with each other, and with the rest little.", "alt": "Heat map of Cohen's kappa between the seven methods"}} tags=["hide-input", "stored-predictions"]
+# %% mystnb={"figure": {"caption": "Agreement about which questions are answered correctly, corrected for chance, table (b). The four that are trained to read passages agree with each other and agree little with the other three.", "alt": "Heat map of Cohen's kappa between the seven methods"}} tags=["hide-input", "stored-predictions"]
 kappa = breakdown.kappa(predictions, names)
 at = [names.index(name) for name in readers]
 rest = [i for i in range(len(names)) if i not in at]
@@ -585,7 +635,7 @@ pd.DataFrame({name: areas(name) for name in names}).T
 # of this comparison or BM25. These measurements and those by the number of passages use the methods as
 # trained, on the first dev questions (`python -m book.experiments.side_by_side`).
 
-# %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; what the oracle misses is lost in reading. Intervals are wide: the sample is small.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["hide-input", "stored-sweep"]
+# %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; questions that are wrong with the oracle are lost in reading. The sample is small and the intervals are wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["hide-input", "stored-sweep"]
 settings = {
     name: sweep[f"{name}, k = 5"] for name in ("oracle", "dense", "bm25")
 }
@@ -604,8 +654,8 @@ figures.grouped(
 )
 
 # %% [markdown]
-# So few questions can show only large steps. They are tested question by question, in points; a star marks
-# what is beyond chance, adjusted for the table:
+# So few questions can show only large steps. The table tests them in pairs, in points; a star marks a
+# significant difference, adjusted for the table:
 
 
 # %% tags=["hide-input", "stored-sweep"]
@@ -635,7 +685,7 @@ steps(settings, readers, [("bm25", "dense"), ("dense", "oracle")])
 # further passage makes the input longer than any that the shared reader was trained on, so in-context
 # retrieval is shown too.
 
-# %% mystnb={"figure": {"caption": "Exact match against the number of passages read, and recall of the gold passage, which bounds it. One prompt of many passages is worse for this reader than one of a single passage; the table below tests the steps.", "alt": "Exact match of in-context, REALM, RAG-Sequence, RAG-Token and FiD and recall against k"}} tags=["hide-input", "stored-sweep"]
+# %% mystnb={"figure": {"caption": "Exact match and recall of the gold passage against the number of passages read. One prompt of many passages is worse for this reader than a prompt of a single passage; the table below tests the steps.", "alt": "Exact match of in-context, REALM, RAG-Sequence, RAG-Token and FiD and recall against k"}} tags=["hide-input", "stored-sweep"]
 ks = sorted(
     int(name.split("= ")[1]) for name in sweep if name.startswith("dense, k = ")
 )
@@ -668,9 +718,10 @@ steps(by_k, ["in-context", *readers], list(itertools.pairwise(ks)))
 # ## What does it cost?
 #
 # The figures show accuracy against seconds a question, on the machine that ran `make book`, and against the
-# weights' memory. No method beats one on the dotted line: whatever is more accurate also costs more.
+# weights' memory. The dotted line joins the methods that no other beats on both counts: what is more accurate
+# than one of them also costs more. It is a single point if one method is the most accurate and the cheapest.
 
-# %% tags=["hide-input", "nbval-ignore-output", "stored-results"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed book reads nothing; RAG-Sequence scores every candidate with every passage; REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
+# %% tags=["hide-input", "nbval-ignore-output", "stored-results"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed book reads nothing, RAG-Sequence scores every candidate under every passage, and REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
 score = {
     name: {"mean": entry["em"], "ci95": entry["ci95"]["em"]}
     for name, entry in own["methods"].items()
@@ -704,6 +755,22 @@ trade_off(
     "weights, MiB",
 )
 
+# %% tags=["remove-input", "stored-results"]
+cheapest = breakdown.pareto(
+    {
+        name: (entry["parameters"], entry["em"])
+        for name, entry in own["methods"].items()
+    }
+)
+Markdown(
+    "By weights, "
+    + (
+        f"the line is the point of {called(cheapest[0])}: no method has fewer weights, and none is more accurate."
+        if len(cheapest) == 1
+        else f"{listed([called(name) for name in cheapest])} are on the line."
+    )
+)
+
 # %% [markdown]
 # The peak memory of a process also includes libraries, index and a batch of 16 questions:
 
@@ -722,7 +789,7 @@ pd.Series(sweep["memory, MiB"]).round().astype(int).rename(
 # length penalties on, so they were chosen on the first 160 of the questions that are measured, which
 # slightly favours the methods that generate.
 
-# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall: it is almost complete, because these passages are about things far apart. What differs here is reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}} tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
+# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall, which is almost complete because these passages are about unrelated subjects. The methods differ in reading here.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}} tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
 print(f"n = {real['questions']['n']}, {real['index']['passages']:,} passages")
 assert min(m["recall_at_k"] for m in real_same["methods"].values()) > 0.99
 own_and_shared(real, real_same)
@@ -739,22 +806,31 @@ Markdown(
 )
 
 # %% [markdown]
-# ### Is the order another one?
+# ### Is the order the same?
 #
-# The list sorts the six pairs of methods by what the tests say on MiniWiki (the first) and real questions
-# (the second). A smaller sample separates fewer pairs, so a difference found *only in the first* has not
-# been reversed. What could reverse the order is changed piece by piece in {doc}`chapter 6 <06-fid>`: how
+# The list sorts the six pairs of methods by what the tests say on MiniWiki and on real questions. A smaller
+# sample separates fewer pairs, so a difference found *on MiniWiki only* has not been reversed. What could
+# reverse the order is changed piece by piece in {doc}`chapter 6 <06-fid>`: how
 # many passages, what is beside the gold one, how long they are, and the training.
 
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-nq-same-weights", "stored-nq"]
+WHERE = {
+    "alike": "on both, the same method ahead",
+    "the other way round": "on both, the other method ahead",
+    "only in the first": "on MiniWiki only",
+    "only in the second": "on real questions only",
+    "in neither": "on neither",
+}
+
+
 def turned(
     first: dict[str, Any], second: dict[str, Any], label: str
 ) -> Iterable[str]:
     """The pairs of the four methods, by whether two comparisons agree."""
     yield f"**{label}**\n"
     for kind, pairs in papers.turned_over(first, second).items():
-        yield f"* {kind}: {'; '.join(pairs) or 'none'}"
+        yield f"* {WHERE[kind]}: {'; '.join(pairs) or 'none'}"
     yield ""
 
 
@@ -772,8 +848,8 @@ Markdown(
 #
 # The papers used larger readers, far larger indexes and several retrievers
 # ({cite:t}`khandelwal2020knnlm,guu2020realm,lewis2020rag,izacard2021fid`). What can be compared is the
-# order. The right column is made from stored tests: *as claimed* and *the other way round* are differences
-# beyond chance, *open* is one that could be chance.
+# order. The right column is made from stored tests: *as claimed* and *the other way round* are significant
+# differences, *open* is one that could be chance.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights", "stored-nq", "stored-nq-same-weights", "stored-sweep", "stored-realm", "stored-language"] mystnb={"markdown_format": "myst"}
 Markdown(
@@ -801,7 +877,7 @@ Markdown(
 # | REALM | answers are spans, and each must be traced to a passage | a span reader; no decoder | posterior over passages | cannot say what no passage says ({doc}`chapter 4 <04-realm>`) |
 # | RAG-Sequence | one passage contains the whole answer, and it must be known which | a generator; as many decoder passes as passages | posterior over passages | thorough decoding scores every candidate under every passage ({doc}`chapter 5 <05-rag>`) |
 # | RAG-Token | an answer takes its parts from several passages | a generator; one search for all passages | a posterior at every token | passages that do not contain the answer take part at every token ({doc}`chapter 5 <05-rag>`) |
-# | FiD | many passages are to be read, and there are questions to train on | a generator trained on several passages at once | attention, or leaving a passage out | no distribution over passages; fusion must be learnt ({doc}`chapter 6 <06-fid>`) |
+# | FiD | many passages are to be read, and there are questions to train on | a generator trained on several passages at once | attention, or leaving a passage out | no distribution over passages; what further passages are worth depends on the questions ({doc}`chapter 6 <06-fid>`) |
 # | closed-book | nothing can be retrieved | what is in the weights | none | knowledge cannot be exchanged ({doc}`chapter 8 <08-changed-knowledge>`) |
 # :::
 #
@@ -838,12 +914,13 @@ for now in live.predictions[:3]:
 # ## What to remember
 #
 # A comparison of methods has to say whose training it compares: with the same weights the tables show how
-# passages are combined, with each method's own training also what its objective taught. On MiniWiki REALM,
+# passages are combined, given what those weights were trained for; with each method's own training also what
+# its objective taught. On MiniWiki REALM,
 # the two RAGs and FiD are close to each other, and far ahead of in-context retrieval, kNN-LM and the closed
 # book. What separates the four is mostly which passage they believe. Differences are tested in pairs on the
 # same questions and corrected for the number of pairs; over several training seeds none of those between
-# the four was significant. An order found on one set of questions need not be found on another: on real
-# questions the tests told other pairs apart.
+# the four was significant. An order found on one set of questions need not be found on another: most of
+# the pairs that the tests told apart on real questions were not told apart on MiniWiki.
 #
 # ## Exercises
 #
@@ -991,3 +1068,13 @@ check.vote(my_vote)
 # do.
 #
 # </details>
+#
+# ## Where next
+#
+# * Read the results that these tables are compared with: section 4.1 and table 1 of {cite:t}`lewis2020rag`, and
+#   section 4 of {cite:t}`izacard2021fid`.
+# * {doc}`Chapter 8 <08-changed-knowledge>` changes the passages under the same weights;
+#   {doc}`chapter 10 <10-your-own-method>` adds a method to this comparison, and
+#   {doc}`chapter 11 <11-one-pretrained-model>` repeats it with a pretrained language model.
+# * {cite:t}`mallen2023when` measure for which questions retrieval helps a large model, and for which its own
+#   memory is enough.

@@ -22,11 +22,13 @@ def example(
     reading: Method | None = None,
     k: int = 5,
     least: int = 3,
+    apart: Sequence[Method] = (),
 ) -> Question:
     """The first question whose gold passage is one of the k best and not the very best, so that the
     retriever leaves something to a reader; whose answer has at least `least` tokens, so that these
-    can come from different passages; and that `reading`, if it is given, answers rightly from one
-    passage, which is the gold one if it reads with an `OracleRetriever`.
+    can come from different passages; that `reading`, if it is given, answers rightly from one
+    passage, which is the gold one if it reads with an `OracleRetriever`; and that some of the
+    methods `apart`, if there are any, answer rightly from k passages and some do not.
 
     Raises
     ------
@@ -44,11 +46,15 @@ def example(
             ]
             if len(tokens) < least:
                 continue
-            if reading is None or _right(reading, question):
+            if reading is not None and not _right(reading, question, 1):
+                continue
+            if len({_right(method, question, k) for method in apart}) != 1:
                 return question
     raise InputError(
         f"no question has its gold passage among the {k} best, a better one before it, and an "
-        f"answer of {least} tokens that can be read from it; give more questions"
+        f"answer of {least} tokens that can be read from it"
+        + (" and that some methods find and some do not" if apart else "")
+        + "; give more questions"
     )
 
 
@@ -81,5 +87,5 @@ def told_twice(
     )
 
 
-def _right(reading: Method, question: Question) -> bool:
-    return exact_match(reading.answer([question], 1)[0].text, question.answers)
+def _right(reading: Method, question: Question, k: int) -> bool:
+    return exact_match(reading.answer([question], k)[0].text, question.answers)

@@ -275,16 +275,25 @@ def bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"* {capital(line)}" for line in lines)
 
 
-def in_pairs(results: Results, names: Sequence[str] = FOUR) -> dict[str, str]:
-    """For every pair of the named methods, "A - B", the stored difference of exact match in points
-    with its interval; a star says that it is beyond chance."""
+def pairs(
+    results: Results, names: Sequence[str] = FOUR
+) -> dict[str, dict[str, Any]]:
+    """For every pair of the named methods, "A - B", the stored test of exact match: `difference` and
+    `ci95` of shares, and the adjusted `p`."""
     out = {}
     for a, b in combinations(names, 2):
         difference, ci95, p = _difference(results, a, b)
-        star = " *" if p < ALPHA else ""
-        found = points({"difference": difference, "ci95": ci95})
-        out[f"{called(a)} - {called(b)}"] = f"{found}{star}"
+        test = {"difference": difference, "ci95": ci95, "p": p}
+        out[f"{called(a)} - {called(b)}"] = test
     return out
+
+
+def in_pairs(results: Results, names: Sequence[str] = FOUR) -> dict[str, str]:
+    """`pairs` in points with their intervals; a star says that a difference is significant."""
+    return {
+        pair: points(test) + (" *" if test["p"] < ALPHA else "")
+        for pair, test in pairs(results, names).items()
+    }
 
 
 def in_steps(results: Results) -> str:

@@ -1,7 +1,7 @@
 """What chapters ask their reader to remember, beside the stored results that it is drawn from."""
 
 import json
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -75,10 +75,21 @@ def test_pre_training_makes_up_for_damage():
     assert max(adjusted_p) < ALPHA
 
 
-def test_more_passages_made_the_small_reader_worse_on_real_questions():
-    assert "on real questions more passages made the small reader worse" in said(6)
-    found = stored("fid-nq")["many and one"]["difference"]
-    assert found["difference"] < 0
+def test_each_further_passage_made_the_small_reader_worse_on_real_questions():
+    assert "of real questions each step from one passage to ten lowered FiD's mean" in said(6)
+    assert "words of another passage took the place of right answers" in said(6)
+    by_k = {int(k): part for k, part in stored("order")["nq, by k"].items() if k != "n"}
+    assert (min(by_k), max(by_k)) == (1, 10)
+    em = [by_k[k]["em"]["fid"]["mean"] for k in sorted(by_k)]
+    assert all(few > more for few, more in pairwise(em))
+    wrong = [by_k[k]["fid's errors"].get("other-passage", 0) for k in sorted(by_k)]
+    assert all(few < more for few, more in pairwise(wrong))
+
+
+def test_ten_passages_were_better_than_one_on_miniwiki():
+    assert "On MiniWiki ten passages were better than one" in said(6)
+    found = stored("fid")["many and one"]["difference"]
+    assert found["ci95"][0] > 0
     assert found["p"] < ALPHA
 
 
@@ -94,13 +105,14 @@ def test_four_methods_are_close_and_three_are_far():
 
 def test_no_order_of_the_four_outlasts_their_training_seeds_or_their_questions():
     assert "over several training seeds none of those between the four was significant" in said(7)
-    assert "on real questions the tests told other pairs apart" in said(7)
+    assert "most of the pairs that the tests told apart on real questions were not told" in said(7)
     trained = stored("trained")
     pairs = {frozenset((p["a"], p["b"])) for p in trained["paired"] if p["metric"] == "em"}
     assert pairs == set(map(frozenset, combinations(READS, 2)))
     assert trained["seeds"] > 1
     assert not told_apart(trained)
-    assert told_apart(stored("nq")) - told_apart(stored("results"))
+    real = told_apart(stored("nq"))
+    assert len(real - told_apart(stored("results"))) > len(real) / 2
 
 
 @pytest.mark.parametrize("name", READS)

@@ -41,15 +41,15 @@ def test_it_is_retrieved_but_not_first_and_its_answer_is_long(how, text, batch, 
 
 
 class Knows:
-    """Answers one of the questions rightly, and must be asked with one passage."""
+    """Answers one of the questions rightly, and must be asked with so many passages."""
 
     name, parameters, retriever = "knows", 0, None
 
-    def __init__(self, text):
-        self.text = text
+    def __init__(self, text, k=1):
+        self.text, self.k = text, k
 
     def answer(self, questions, k=5):
-        assert k == 1
+        assert k == self.k
         said = [q.answers[0] if q.text == self.text else "nothing" for q in questions]
         return [Answer(q.text, a, 0.0, (), 0.0) for q, a in zip(questions, said, strict=True)]
 
@@ -62,6 +62,17 @@ def test_it_can_be_read_from_its_passage():
     assert found.text == "Does it fit too?"
     with pytest.raises(InputError, match="can be read"):
         example(RETRIEVER, QUESTIONS, words, Knows("Is it far down?"), k=3)
+
+
+def test_one_of_two_methods_finds_it_and_the_other_does_not():
+    one, other = Knows("Does it fit?", 3), Knows("Does it fit too?", 3)
+    nobody, both = Knows("", 3), [Knows("Does it fit?", 3)] * 2
+    for apart in ([one, nobody], [nobody, one], [one, other]):
+        assert example(RETRIEVER, QUESTIONS, words, k=3, apart=apart).text == "Does it fit?"
+    assert example(RETRIEVER, QUESTIONS, words, k=3, apart=[other, nobody]).text == other.text
+    for apart in (both, [nobody, nobody]):
+        with pytest.raises(InputError, match="that some methods find and some do not"):
+            example(RETRIEVER, QUESTIONS, words, k=3, apart=apart)
 
 
 def test_without_one_it_says_what_is_missing():
