@@ -56,7 +56,8 @@ from experiments.source import source
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
-from ragbook.evaluation.names import capital, listed
+from ragbook.evaluation.metrics import exact_match
+from ragbook.evaluation.names import called, capital, listed
 from ragbook.evaluation.statistics import cut_off
 from ragbook.evaluation.words import in_words
 from ragbook.index import build_index
@@ -138,15 +139,19 @@ for given in (one_passage, one_token):
 # ## On the index
 #
 # The example is the first dev question whose gold passage is retrieved but not ranked first, whose answer
-# has at least three tokens, and which the reader answers correctly from the gold passage alone. The listing
-# has its passages, their prior, the right answer's log-probability under each, and by Bayes' rule the
-# posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
+# has at least three tokens, which the reader answers correctly from the gold passage alone, and which
+# exactly one of the two models answers correctly with this reader, while the other finds a wrong answer
+# more probable. The listing has its passages, their prior, the right answer's log-probability under each,
+# and by Bayes' rule the posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
 
 # %%
 alone = rag.RagSequence(
     reader, OracleRetriever(corpus, retriever), verbatim=True
 )
-question = example(retriever, dev, reader.tokenizer, alone)
+alike = methods.load(
+    ["rag-sequence", "rag-token"], retriever, verbatim=True, shared=True
+)
+question = example(retriever, dev, reader.tokenizer, alone, apart=alike)
 found = retriever.retrieve([question], 5)
 log_prior = doc_log_probs(found, retriever.score_scale)
 memory = reader.read([question], [found[0].passages])
@@ -171,19 +176,36 @@ for name, core in (
 ):
     print(f"log p_{name}(y | x) = {core(per_token, log_prior, own).item():.2f}")
 
+# %% [markdown]
+# Each model answers with the text that it finds more probable, with the same reader and the same passages:
+
+# %%
+said = {model.name: model.answer([question])[0].text for model in alike}
+print(f"{'log p':<22}" + "".join(f"{model.name:>14}" for model in alike))
+for text in said.values():
+    each = [model.log_prob([question], [text]).item() for model in alike]
+    print(f"{text:<22}" + "".join(f"{log_p:>14.2f}" for log_p in each))
+right = [
+    name for name, text in said.items() if exact_match(text, question.answers)
+]
+assert len(right) == 1
+
 # %% tags=["remove-input"]
 gold = found[0].ids.index(question.gold_passage)
 share = rag.token_posterior(per_token, log_prior)[0, gold]
 Markdown(
-    f"The gold passage's prior is {log_prior[0, gold].exp():.2f}. It is a factor of RAG-Sequence's probability "
-    f"once. For {int((share > 0.9).sum())} of the answer's {len(share)} tokens, end included, nearly all of "
-    "RAG-Token's probability comes from this passage, and the prior is a factor each time."
+    f"{called(right[0])} answers correctly, {called(*(set(said) - set(right)))} does not. The gold passage's prior is "
+    f"{log_prior[0, gold].exp():.2f}. It is a factor of RAG-Sequence's probability once. For "
+    f"{int((share > 0.9).sum())} of the right answer's {len(share)} tokens, end included, nearly all of RAG-Token's "
+    "probability comes from this passage, and the prior is a factor each time. Which model is right differs from "
+    "question to question; the table at the end of the chapter has both on all test questions."
 )
 
 # %% [markdown]
-# The figure has the same numbers as probabilities. RAG-Token sums each column with the prior as weights and
-# multiplies the sums; RAG-Sequence multiplies along each row and sums the whole answers once. With all of
-# the prior on one passage the two are the same.
+# The figure has the same numbers as probabilities, in the diagrams' layout: a column for each passage, a row
+# for each token. RAG-Sequence multiplies down each column and sums the whole answers once, with the prior
+# as weights; RAG-Token sums along each row with these weights and multiplies the sums. With all of the
+# prior on one passage the two are the same.
 
 # %% mystnb={"figure": {"caption": "The probability of each token of the answer under each passage, and where the two methods sum. On the site, the sliders change the prior.", "alt": "Prior and token probabilities of five passages, with RAG-Token's sum of every token's column and RAG-Sequence's sum of the whole answers"}}
 pieces = [
@@ -211,13 +233,13 @@ interactive.where_the_sum_is(
 # explain the whole answer; under RAG-Token it gets a share of every token that it makes likely, including
 # the tokens that all passages make likely.
 
-# %% mystnb={"figure": {"caption": "RAG-Token: the posterior over passages for each token of the right answer. The tokens of the name come from the passage that contains it; the last column is the end of the answer, which any passage can supply.", "alt": "Heat map of the posteriors over passages, a column for each token of the answer"}}
+# %% mystnb={"figure": {"caption": "RAG-Token: the posterior over passages for each token of the right answer. The tokens of the name come from the passage that contains it; the last row is the end of the answer, which any passage can supply.", "alt": "Heat map of the posteriors over passages, a row for each token of the answer"}}
 by_token = rag.token_posterior(per_token, log_prior)[0]
 assert (by_token.argmax(0)[:-1] == gold).all()  # as the caption says
 figures.heat_map(
-    by_token.numpy(),
-    rows=list(found[0].ids),
-    columns=pieces,
+    by_token.T.numpy(),
+    rows=pieces,
+    columns=list(found[0].ids),
     label="p(z_t | x, y_<=t)",
 )
 
@@ -631,14 +653,10 @@ pd.DataFrame(
 
 # %% tags=["remove-input", "stored-stops"]
 apart = []
-for name, called in (
-    ("rag-sequence", "RAG-Sequence"),
-    ("rag-token", "RAG-Token"),
-    ("fid", "FiD"),
-):
+for name in ("rag-sequence", "rag-token", "fid"):
     cuts = [part["cut"]["ci95"] for part in trainings[name].values()]
     if max(low for low, _ in cuts) > min(high for _, high in cuts):
-        apart.append(called)
+        apart.append(called(name))
 Markdown(
     f"The intervals of *cut* do not overlap for {listed(apart)}."
     if apart
@@ -873,10 +891,9 @@ better, other = sorted(
     (trips["rag-sequence"], trips["rag-token"]), key=lambda row: -row["value"]
 )
 apart = better["ci95"][0] > other["ci95"][1]
-called = {"rag-sequence": "RAG-Sequence", "rag-token": "RAG-Token"}
 Markdown(
-    f"{called[better['model']]}'s clues lead back to the name in {cut_off(better['value'])} % of the cases and "
-    f"{called[other['model']]}'s in {cut_off(other['value'])} %; the intervals "
+    f"{called(better['model'])}'s clues lead back to the name in {cut_off(better['value'])} % of the cases and "
+    f"{called(other['model'])}'s in {cut_off(other['value'])} %; the intervals "
     f"{'do not overlap' if apart else 'overlap'}."
 )
 

@@ -28,7 +28,8 @@ def example(
     retriever leaves something to a reader; whose answer has at least `least` tokens, so that these
     can come from different passages; that `reading`, if it is given, answers rightly from one
     passage, which is the gold one if it reads with an `OracleRetriever`; and that some of the
-    methods `apart`, if there are any, answer rightly from k passages and some do not.
+    methods `apart`, if there are any, answer rightly from k passages and some do not, each of which
+    also finds its own answer more probable than the right one.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def example(
                 continue
             if reading is not None and not _right(reading, question, 1):
                 continue
-            if len({_right(method, question, k) for method in apart}) != 1:
+            if not apart or _apart(apart, question, k):
                 return question
     raise InputError(
         f"no question has its gold passage among the {k} best, a better one before it, and an "
@@ -85,6 +86,23 @@ def told_twice(
     raise InputError(
         f"no question has two passages among the {k} best that tell its answer; give more questions"
     )
+
+
+def _apart(methods: Sequence[Method], question: Question, k: int) -> bool:
+    wrong = [method for method in methods if not _right(method, question, k)]
+    return 0 < len(wrong) < len(methods) and all(
+        _preferred(method, question, k) for method in wrong
+    )
+
+
+def _preferred(method: Method, question: Question, k: int) -> bool:
+    """Whether a method finds its own answer more probable than the right one."""
+    (answer,) = method.answer([question], k)
+    own, right = (
+        method.log_prob([question], [text], k).item()
+        for text in (answer.text, question.answers[0])
+    )
+    return own > right
 
 
 def _right(reading: Method, question: Question, k: int) -> bool:

@@ -1,6 +1,7 @@
 """The example question: the first that fits the rule, whatever stands before it."""
 
 import pytest
+import torch
 from experiments import examples
 from experiments.examples import example, told_twice
 
@@ -45,8 +46,8 @@ class Knows:
 
     name, parameters, retriever = "knows", 0, None
 
-    def __init__(self, text, k=1):
-        self.text, self.k = text, k
+    def __init__(self, text, k=1, sure=True):
+        self.text, self.k, self.sure = text, k, sure
 
     def answer(self, questions, k=5):
         assert k == self.k
@@ -54,7 +55,10 @@ class Knows:
         return [Answer(q.text, a, 0.0, (), 0.0) for q, a in zip(questions, said, strict=True)]
 
     def log_prob(self, questions, answers, k=5):
-        raise NotImplementedError
+        """Of an answer that it would give: more than that of any other, if it is sure."""
+        own = [answer.text for answer in self.answer(questions, k)]
+        same = [a == b for a, b in zip(own, answers, strict=True)]
+        return torch.tensor([-1.0 if is_own == self.sure else -2.0 for is_own in same])
 
 
 def test_it_can_be_read_from_its_passage():
@@ -70,7 +74,8 @@ def test_one_of_two_methods_finds_it_and_the_other_does_not():
     for apart in ([one, nobody], [nobody, one], [one, other]):
         assert example(RETRIEVER, QUESTIONS, words, k=3, apart=apart).text == "Does it fit?"
     assert example(RETRIEVER, QUESTIONS, words, k=3, apart=[other, nobody]).text == other.text
-    for apart in (both, [nobody, nobody]):
+    unsure = Knows("", 3, sure=False)  # the right answer is the more probable one
+    for apart in (both, [nobody, nobody], [one, unsure]):
         with pytest.raises(InputError, match="that some methods find and some do not"):
             example(RETRIEVER, QUESTIONS, words, k=3, apart=apart)
 
