@@ -899,7 +899,7 @@ Markdown(
 
 # %% [markdown]
 # In the paper RAG-Token writes the better Jeopardy questions (section 4.3). The reason may be the property
-# that costs it answers: the parts of a clue may come from several passages, and a model that may change the
+# that ends its answers early: the parts of a clue may come from several passages, and a model that may change the
 # passage at every token needs none that supports the whole clue. Without passages the writer knows only the
 # name (*tells the name* is how often it writes it). The reader of clues is trained by
 # `python -m book.experiments.claims_and_clues_training clues DIR rag-token layers`; it is as large as the

@@ -37,14 +37,11 @@ def differences(
                     for row, pair in enumerate(pairs)
                     if (tests[pair]["p"] < ALPHA) == filled
                 ]
+                if not rows:
+                    continue
                 found = [tests[pairs[row]] for row in rows]
                 mean = 100 * np.array([test["difference"] for test in found])
-                low, high = (
-                    100
-                    * np.array([test["ci95"] for test in found])
-                    .reshape(-1, 2)
-                    .T
-                )
+                low, high = 100 * np.array([test["ci95"] for test in found]).T
                 axes.errorbar(
                     mean, np.array(rows) + shift, xerr=[mean - low, high - mean],
                     fmt=MARKERS[number], color=COLOURS[number], markersize=4.8,

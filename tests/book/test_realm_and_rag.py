@@ -131,10 +131,10 @@ def test_with_more_passages_recall_rises_and_exact_match_soon_stays():
         assert max(later) - min(later) <= 0.02 + 1e-9
 
 
-def test_claims_have_the_same_answers_and_evidence_under_both_models():
+def test_claims_have_the_same_answers_under_both_models():
     assert "the two models give the same answers" in said(5)
     rows = [row for row in stored("tasks") if row["task"] == "claims"]
-    for metric in {row["metric"] for row in rows}:
+    for metric in {row["metric"] for row in rows if row["metric"].startswith("accuracy")}:
         for k in (1, 5):
             values = {
                 row["model"]: row["value"]
