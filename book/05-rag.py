@@ -140,9 +140,9 @@ for given in (one_passage, one_token):
 #
 # The example is the first dev question whose gold passage is retrieved but not ranked first, whose answer
 # has at least three tokens, which the reader answers correctly from the gold passage alone, and which
-# exactly one of the two models answers correctly with this reader, while the other finds a wrong answer
-# more probable. The listing has its passages, their prior, the right answer's log-probability under each,
-# and by Bayes' rule the posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
+# exactly one of the two models answers correctly with this reader, each finding its own answer more
+# probable than the other's. The listing has its passages, their prior, the right answer's log-probability
+# under each, and by Bayes' rule the posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
 
 # %%
 alone = rag.RagSequence(
@@ -177,7 +177,7 @@ for name, core in (
     print(f"log p_{name}(y | x) = {core(per_token, log_prior, own).item():.2f}")
 
 # %% [markdown]
-# Each model answers with the text that it finds more probable, with the same reader and the same passages:
+# Reader and passages are the same for both models, and yet their answers differ:
 
 # %%
 said = {model.name: model.answer([question])[0].text for model in alike}
@@ -406,7 +406,7 @@ n = measured["test"]["n"]
 moved = round(n * (wide["trained"] - wide["frozen"]))
 said.append(
     f"recall@20 is {cut_off(wide['frozen'])} % for the embedded one and {cut_off(wide['trained'])} % for the "
-    f"trained one, a difference of {abs(moved)} of the {n} questions"
+    f"trained one, which is {abs(moved)} of the {n} questions"
 )
 Markdown(
     capital("; ".join(said))
@@ -457,8 +457,8 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# With each model's own training, the candidates' log-probabilities show that fast decoding leaves out next
-# to nothing here. RAG-Token's come last:
+# For the example, now with each model's own training, the candidates' log-probabilities show that fast
+# decoding leaves out next to nothing. RAG-Token's come last:
 
 # %%
 for name, way in (
@@ -467,7 +467,12 @@ for name, way in (
     ("rag-token", as_tokens),
 ):
     (candidates,) = way.generate([question], 5, 3)
-    said = [f"{reader.decode(c.tokens)} {c.log_prob:.2f}" for c in candidates]
+    texts = [reader.decode(c.tokens) for c in candidates]
+    said = [
+        f"{text} {c.log_prob:.2f}"
+        + " (right)" * exact_match(text, question.answers)
+        for text, c in zip(texts, candidates, strict=True)
+    ]
     print(f"{name:<10}", " | ".join(said))
 (whole,), (part,) = (way.generate([question], 5, 3) for way in (thorough, fast))
 left_out = {c.tokens: c.log_prob for c in part}
@@ -778,8 +783,15 @@ least = {
     name: min(values, key=values.__getitem__) for name, values in nll.items()
 }
 Markdown(
-    f"Of the factors tried, the right answers to these {len(questions)} questions are most probable with "
-    + " and ".join(f"{factor:g} under {name}" for name, factor in least.items())
+    f"Of the factors tried, the right answers to these {len(questions)} questions are most probable with a "
+    "factor of "
+    + (
+        f"{min(least.values()):g} under both models"
+        if len(set(least.values())) == 1
+        else " and ".join(
+            f"{factor:g} under {name}" for name, factor in least.items()
+        )
+    )
     + "."
 )
 

@@ -28,8 +28,8 @@ def example(
     retriever leaves something to a reader; whose answer has at least `least` tokens, so that these
     can come from different passages; that `reading`, if it is given, answers rightly from one
     passage, which is the gold one if it reads with an `OracleRetriever`; and that some of the
-    methods `apart`, if there are any, answer rightly from k passages and some do not, each of which
-    also finds its own answer more probable than the right one.
+    methods `apart`, if there are any, answer rightly from k passages and some do not, and each finds
+    its own answer more probable than those of the others.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def example(
             ]
             if len(tokens) < least:
                 continue
-            if reading is not None and not _right(reading, question, 1):
+            if reading is not None and not _right(reading, question):
                 continue
             if not apart or _apart(apart, question, k):
                 return question
@@ -89,21 +89,22 @@ def told_twice(
 
 
 def _apart(methods: Sequence[Method], question: Question, k: int) -> bool:
-    wrong = [method for method in methods if not _right(method, question, k)]
-    return 0 < len(wrong) < len(methods) and all(
-        _preferred(method, question, k) for method in wrong
+    """Whether some methods are right and some are not, and each finds its own answer more probable
+    than those of the others."""
+    said = [method.answer([question], k)[0].text for method in methods]
+    if len({exact_match(text, question.answers) for text in said}) < 2:
+        return False
+
+    def log_prob(method: Method, text: str) -> float:
+        return method.log_prob([question], [text], k).item()
+
+    return all(
+        log_prob(method, own) > log_prob(method, other)
+        for method, own in zip(methods, said, strict=True)
+        for other in said
+        if other != own
     )
 
 
-def _preferred(method: Method, question: Question, k: int) -> bool:
-    """Whether a method finds its own answer more probable than the right one."""
-    (answer,) = method.answer([question], k)
-    own, right = (
-        method.log_prob([question], [text], k).item()
-        for text in (answer.text, question.answers[0])
-    )
-    return own > right
-
-
-def _right(reading: Method, question: Question, k: int) -> bool:
-    return exact_match(reading.answer([question], k)[0].text, question.answers)
+def _right(reading: Method, question: Question) -> bool:
+    return exact_match(reading.answer([question], 1)[0].text, question.answers)

@@ -61,7 +61,7 @@ def course(name: str, by_k: Mapping[str, Mapping[str, Any]]) -> str:
     begins = f"{name} reaches {value[first]} % with {_passages(first)}"
     ends = f"{value[last]} % with {_passages(last)}"
     if best == last:
-        return f"{begins} and its highest value, {ends}"
+        return f"{begins} and its highest value, {value[last]} %, with {_passages(last)}"
     if best == first:
         return f"{begins}, its highest value, and {ends}"
     return (

@@ -74,8 +74,9 @@ def test_one_of_two_methods_finds_it_and_the_other_does_not():
     for apart in ([one, nobody], [nobody, one], [one, other]):
         assert example(RETRIEVER, QUESTIONS, words, k=3, apart=apart).text == "Does it fit?"
     assert example(RETRIEVER, QUESTIONS, words, k=3, apart=[other, nobody]).text == other.text
-    unsure = Knows("", 3, sure=False)  # the right answer is the more probable one
-    for apart in (both, [nobody, nobody], [one, unsure]):
+    unsure = Knows("", 3, sure=False)  # what another method says is more probable
+    doubts = Knows("Does it fit?", 3, sure=False)
+    for apart in (both, [nobody, nobody], [one, unsure], [doubts, nobody]):
         with pytest.raises(InputError, match="that some methods find and some do not"):
             example(RETRIEVER, QUESTIONS, words, k=3, apart=apart)
 

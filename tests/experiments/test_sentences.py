@@ -44,7 +44,7 @@ def test_a_difference_below_zero_is_turned_round():
         ),
         (
             (0.1, 0.2, 0.3),
-            "it reaches 10.0 % with one passage and its highest value, 30.0 % with 10 passages",
+            "it reaches 10.0 % with one passage and its highest value, 30.0 %, with 10 passages",
         ),
         (
             (0.3, 0.3, 0.2),  # of equal ones the fewest passages
