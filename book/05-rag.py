@@ -207,7 +207,7 @@ Markdown(
 # as weights; RAG-Token sums along each row with these weights and multiplies the sums. With all of the
 # prior on one passage the two are the same.
 
-# %% mystnb={"figure": {"caption": "The probability of each token of the answer under each passage, and where the two methods sum. On the site, the sliders change the prior.", "alt": "Prior and token probabilities of five passages, with RAG-Token's sum of every token's column and RAG-Sequence's sum of the whole answers"}}
+# %% mystnb={"figure": {"caption": "The probability of each token of the answer under each passage, and where the two methods sum. The prior of the passage that contains the answer enters RAG-Sequence's sum once, and RAG-Token's at every token. On the site, the sliders change the prior.", "alt": "Prior and token probabilities of five passages, with RAG-Token's sum of every token's column and RAG-Sequence's sum of the whole answers"}}
 pieces = [
     *reader.tokenizer.convert_ids_to_tokens(labels[0, :-1].tolist()),
     "(end)",

@@ -496,7 +496,7 @@ kinds.astype(float).round(2) + 0.0  # no -0.00
 # for the first dev question whose right answer it writes from each of two passages alone. Strike out the
 # passage with the most attention, and see which one it reads instead.
 
-# %% mystnb={"figure": {"caption": "Attention while the right answer is read from all five passages, and the answer's probability without each of them. The label gold is on the passage that the question was written for; another one that tells the answer can get the attention. On the site, any of the passages can be struck out.", "alt": "Attention on five passages, and the probability of the right answer when each is left out"}}
+# %% mystnb={"figure": {"caption": "How attention is divided among five passages for the right answer, and the answer's probability without each of them. The passage that the question was written for is marked as gold; attention can be on another one that tells the answer. On the site, any of the passages can be struck out.", "alt": "Attention on five passages, and the probability of the right answer when each is left out"}}
 
 
 def writes_it(question, found, z):
@@ -525,8 +525,8 @@ less = choices["1" * top + "0" + "1" * (n - top - 1)]
 is_gold = several.ids[top] == followed.gold_passage
 Markdown(
     f"FiD writes the right answer from {listed(tells)}, each read alone. With all {n} passages it writes "
-    f"*{every['text']}*, and {cut_off(every['attention'][top])} % of the attention while the right answer is "
-    f"read is on `{several.ids[top]}`, which is {'' if is_gold else 'not '}the gold passage"
+    f"*{every['text']}*, and {cut_off(every['attention'][top])} % of its attention for the right answer is on "
+    f"`{several.ids[top]}`, which is {'' if is_gold else 'not '}the gold passage"
     + (
         " but tells the answer too"
         if f"`{several.ids[top]}`" in tells and not is_gold
@@ -899,7 +899,7 @@ figures.grouped(
 # The last figure compares what each of these changes costs the two methods, in points of exact match. These
 # are differences of means, computed before rounding and not tested.
 
-# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "How many points more than RAG-Sequence FiD loses by each change; below zero it loses less. On Natural Questions, further passages and near ones cost FiD far more than RAG-Sequence, random and long ones do not.", "alt": "Bars of FiD's loss minus RAG-Sequence's for four changes on each of two sets of questions"}}
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "How many points more FiD loses by each change than RAG-Sequence; below zero it loses less. On Natural Questions further passages and near ones cost FiD more, random and long ones less.", "alt": "Bars of FiD's loss minus RAG-Sequence's for four changes on each of two sets of questions"}}
 costs = {}
 for kind in SETS:
     others, short = (order[f"{kind}, {part}"] for part in ("others", "short"))

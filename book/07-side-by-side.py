@@ -410,7 +410,7 @@ pd.DataFrame(
 # fact from each of two passages: RAG-Sequence and REALM, which take an answer from one passage at a time,
 # cannot combine the two.
 
-# %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals. The groups are small, and within each the methods' intervals share values.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["hide-input", "stored-predictions"]
+# %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals. The groups are small, and within each no method's interval is apart from another's.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["hide-input", "stored-predictions"]
 kinds = breakdown.by_kind(predictions, questions)
 plain = kinds["plain"]
 print(
@@ -513,7 +513,7 @@ figures.grouped(
 # %% [markdown]
 # Leave-one-out is one measure for all, so that methods can be compared too:
 
-# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence by leave-one-out, on the first test questions. Right answers come from the gold passage by this measure too; the intervals are wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD by where leaving a passage out costs the answer most"}} tags=["hide-input", "stored-predictions"]
+# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence by leave-one-out, on the first test questions. By this measure too an answer is more often right if its evidence is on the gold passage; the intervals are wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD by where leaving a passage out costs the answer most"}} tags=["hide-input", "stored-predictions"]
 by_leaving_out = breakdown.by_evidence(predictions, leave_one_out=True)
 print("questions in each row:")
 for name in readers:

@@ -408,7 +408,7 @@ for name, entry in deceived.items():
 # %% [markdown]
 # The same was measured for 150 questions drawn from the whole test split, on the whole index.
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "The index has a false passage beside the true one. For the four methods that read passages separately, the share of true and of false answers, and the weight of the false passage in the evidence. Each method's mean is higher for the true answer, and about a quarter of the answers are false.", "alt": "Share of true and false answers and weight of the false passage for four methods, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Answers with a false passage beside the true one in the index: the share of true and of false answers, and the weight of the false passage in the evidence, for the four methods that read passages separately. Each method's mean is higher for the true answer, and about a quarter of the answers are false.", "alt": "Share of true and false answers and weight of the false passage for four methods, with 95 % intervals"}}
 false = measured["false"]
 labels = {
     "true": "gives the true answer",
