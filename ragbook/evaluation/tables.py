@@ -124,7 +124,7 @@ def caption(results: Results, timing: bool = True) -> str:
     if _has(results, "leave_one_out_accuracy"):
         left_out = f"{_LEFT_OUT}; "
     if _has(results, "contains"):
-        lenient = "contains: a gold answer stands in the answer as whole words; "
+        lenient = "contains: the answer contains a gold answer as whole words; "
     sentences = [
         f"{questions['name']} ({questions['split']}), {questions['n']} questions"
         f"{_scored_part(results)}, k = {results['k']}, seed {results['seed']}.",

@@ -80,9 +80,9 @@ def in_words(results: Results, a: str, b: str, metric: str = "em") -> str:
 
 
 def order(results: Results, metric: str = "em") -> str:
-    """All methods from best to worst in one sentence. It puts a group of methods ahead of the next
-    only if every one of them is significantly ahead of all that follow, and says of each group
-    whether this sample can tell its methods apart.
+    """All methods from best to worst, in words. A group of methods is put ahead of the next only if
+    every one of them is significantly ahead of all that follow; then it is said which methods of
+    one group the tests tell apart.
 
     Parameters and errors as in `in_words`.
     """
@@ -97,19 +97,18 @@ def order(results: Results, metric: str = "em") -> str:
     by = f"by {_BY[metric]}"
     if len(groups) == 1:
         every = listed([called(name) for name in names])
-        if told := _told_apart(names, ahead):
-            return capital(f"{by}, within {every}, {told}.")
-        no = "the difference" if len(names) == 2 else "no difference"
-        significant = "is not significant" if len(names) == 2 else "is significant"
-        return capital(f"{by}, {no} between {every} {significant}.")
-    sentence = f"{by}, "
-    for at, group in enumerate(groups):
-        who, clause = listed([called(name) for name in group]), _clause(group, ahead)
-        if at == len(groups) - 1:
-            return capital(f"{sentence}{who}{clause}.")
-        which = "" if at == 0 else ", which"
-        sentence += f"{who}{clause}{which} {'is' if len(group) == 1 else 'are'} ahead of "
-    raise AssertionError("there is a last group")
+        if told := _told_apart(groups, ahead):
+            return capital(f"{by}, of {every}, {told}.")
+        if len(names) == 2:
+            return capital(f"{by}, the difference between {every} is not significant.")
+        return capital(f"{by}, no difference between {every} is significant.")
+    steps = "; ".join(listed([called(name) for name in group]) for group in groups)
+    sentence = capital(f"{by}, from best to worst: {steps}.")
+    if len(groups) == len(names):
+        significant = "The difference is" if len(names) == 2 else "All differences are"
+        return f"{sentence} {significant} significant."
+    within = _told_apart(groups, ahead) or "none is"
+    return f"{sentence} All differences between these groups are significant; within them, {within}."
 
 
 def in_groups(results: Results, metric: str = "em") -> list[list[str]]:
@@ -170,17 +169,15 @@ def _p_in_words(p: float) -> str:
     return f"p = {math.floor(round(p * 10**digits, 6)) / 10**digits:.{digits}f}"
 
 
-def _told_apart(group: Sequence[str], ahead: set[tuple[str, str]]) -> str:
-    """The pairs of a group of which one is ahead, as "only a is ahead of b, and c of d"."""
-    pairs = [(called(a), called(b)) for a, b in combinations(group, 2) if (a, b) in ahead]
-    if not pairs:
+def _told_apart(groups: Sequence[Sequence[str]], ahead: set[tuple[str, str]]) -> str:
+    """The pairs within groups of which one is ahead, as "only a is ahead of b and c, and b of d";
+    empty if there is none."""
+    behind: dict[str, list[str]] = {}
+    for group in groups:
+        for a, b in combinations(group, 2):
+            if (a, b) in ahead:
+                behind.setdefault(called(a), []).append(called(b))
+    if not behind:
         return ""
-    (a, b), *rest = pairs
-    return f"only {a} is ahead of {b}" + "".join(f", and {a} of {b}" for a, b in rest)
-
-
-def _clause(group: Sequence[str], ahead: set[tuple[str, str]]) -> str:
-    """What the tests say of the methods of a group, in parentheses; nothing of a single one."""
-    if told := _told_apart(group, ahead):
-        return f" (within this group, {told})"
-    return " (no significant difference between them)" if len(group) > 1 else ""
+    (a, of), *rest = ((a, listed(others)) for a, others in behind.items())
+    return f"only {a} is ahead of {of}" + "".join(f", and {b} of {others}" for b, others in rest)

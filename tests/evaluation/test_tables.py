@@ -235,7 +235,7 @@ def test_the_caption_says_what_every_column_is():
     assert caption(results) == (
         "nq_dev (all), 300 questions, k = 3, seed 0. "
         "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
-        "in bold; contains: a gold answer stands in the answer as whole words; evidence: how often "
+        "in bold; contains: the answer contains a gold answer as whole words; evidence: how often "
         "the passage relied on most is the gold passage; NLL in nats an answer (∞ where "
         "some answers have probability 0, then the mean and number of others); "
         "seconds a question. "

@@ -121,8 +121,8 @@ def test_what_was_not_tested_is_not_said():
 
 def test_the_order_is_claimed_where_the_tests_support_it():
     assert order(FOUR) == (
-        "By exact match, FiD and REALM (no significant difference between them) are ahead of "
-        "RAG-Token, which is ahead of the closed book."
+        "By exact match, from best to worst: FiD and REALM; RAG-Token; the closed book. All "
+        "differences between these groups are significant; within them, none is."
     )
 
 
@@ -133,8 +133,8 @@ def test_groups_in_the_middle_and_at_the_end():
         "f1",
     )
     assert order(found, "f1") == (
-        "By F1, a is ahead of b and c (no significant difference between them), which are ahead of "
-        "d and e (no significant difference between them)."
+        "By F1, from best to worst: a; b and c; d and e. All differences between these groups are "
+        "significant; within them, none is."
     )
 
 
@@ -142,10 +142,31 @@ def test_what_is_told_apart_within_a_group_is_said():
     """b is behind a and ahead of c by chance; c is behind a, and all are ahead of d."""
     found = results({"a": 0.6, "b": 0.5, "c": 0.4, "d": 0.1}, {("a", "b"): 0.5, ("b", "c"): 0.5})
     assert order(found) == (
-        "By exact match, a, b and c (within this group, only a is ahead of c) are ahead of d."
+        "By exact match, from best to worst: a, b and c; d. All differences between these groups "
+        "are significant; within them, only a is ahead of c."
     )
     assert order(results({"a": 0.6, "b": 0.5, "c": 0.4}, {("a", "b"): 0.5, ("b", "c"): 0.5})) == (
-        "By exact match, within a, b and c, only a is ahead of c."
+        "By exact match, of a, b and c, only a is ahead of c."
+    )
+
+
+def test_pairs_told_apart_are_said_once_for_each_better_one():
+    """a is ahead of c and d, b of d alone; neighbours are alike."""
+    alike = {("a", "b"): 0.5, ("b", "c"): 0.5, ("c", "d"): 0.5}
+    found = results({"a": 0.6, "b": 0.5, "c": 0.4, "d": 0.3}, alike)
+    assert order(found) == (
+        "By exact match, of a, b, c and d, only a is ahead of c and d, and b of d."
+    )
+
+
+def test_all_told_apart():
+    found = results({"fid": 0.6, "realm": 0.5, "knn-lm": 0.4})
+    assert order(found) == (
+        "By exact match, from best to worst: FiD; REALM; kNN-LM. All differences are significant."
+    )
+    two = results({"fid": 0.6, "realm": 0.5})
+    assert order(two) == (
+        "By exact match, from best to worst: FiD; REALM. The difference is significant."
     )
 
 
