@@ -78,7 +78,9 @@ def table(
     rows = []
     for name, entry in found["methods"].items():
         weights = {at: weight for at, weight, *_ in entry["weights"]}
-        cells = "".join(_cell(weights.get(at)) for at in range(len(used)))
+        cells = "".join(
+            _cell(at + 1, weights.get(at)) for at in range(len(used))
+        )
         kind, sign = ("right", "✓") if entry["right"] else ("wrong", "✗")
         rows.append(
             f'<tr><th scope="row">{escape(name)}<span>{escape(how.get(name, ""))}</span></th>'
@@ -107,11 +109,15 @@ def why(times: int, counted: int) -> str:
     )
 
 
-def _cell(weight: float | None) -> str:
+def _cell(passage: int, weight: float | None) -> str:
+    """A weight. Where the page is narrow, the row is stacked and the passage's number is above it."""
     if weight is None:
-        return '<td class="weight">–</td>'
+        return f'<td class="weight" data-passage="{passage}">–</td>'
     shade = f"color-mix(in srgb, var(--pst-color-link) {round(45 * weight)}%, transparent)"
-    return f'<td class="weight" style="background: {shade}">{100 * weight:.0f}</td>'
+    return (
+        f'<td class="weight" data-passage="{passage}" style="background: {shade}">'
+        f"{100 * weight:.0f}</td>"
+    )
 
 
 class OneQuestion(SphinxDirective):

@@ -108,7 +108,9 @@ def order(results: Results, metric: str = "em") -> str:
         significant = "The difference is" if len(names) == 2 else "All differences are"
         return f"{sentence} {significant} significant."
     within = _told_apart(groups, ahead) or "none is"
-    return f"{sentence} All differences between these groups are significant; within them, {within}."
+    return (
+        f"{sentence} All differences between these groups are significant; within them, {within}."
+    )
 
 
 def in_groups(results: Results, metric: str = "em") -> list[list[str]]:

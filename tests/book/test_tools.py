@@ -261,6 +261,8 @@ def test_one_question_is_a_row_a_method():
     assert soup.select_one("caption").get_text() == "Who <hums>?"  # type: ignore[union-attr]
     rows = [[cell.get_text() for cell in row.select("th, td")] for row in soup.select("tbody tr")]
     assert rows == [["blind", "✗ cats", "–", "–"], ["onereads", "✓ bees", "75", "25"]]
+    # What a stacked row shows in place of the head.
+    assert [cell["data-passage"] for cell in soup.select("td.weight")] == ["1", "2", "1", "2"]
     assert "1 Bees (answers it), 2 Apes & men" in soup.get_text()
     link = soup.select_one("a")
     assert link is not None
