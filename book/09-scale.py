@@ -10,16 +10,6 @@
 # take.
 #
 # ## The idea in one picture
-#
-# | stage | in | out | what it takes | the command |
-# |---|---|---|---|---|
-# | source | a dump, an address, a data set, a file | passages of at most 100 words | one pass over the text, constant memory | `ragbook corpus build` |
-# | encoding | passages | vectors, in shards | nearly all the time | `ragbook index build --workers N`, `--engine ray` |
-# | index | vectors | Faiss files | memory, or recall if there is too little of it | `--factory`, `--budget 8GB` |
-# | serving | Faiss files, in parts | the k best | the lists or vectors that a search reads | `PassageIndex.open`, `serve_index` |
-#
-# Every stage writes its output under a temporary name until it is complete. If a run is killed, the same
-# command resumes after its last complete part and ends with the same bytes.
 
 # %% tags=["hide-input"]
 import bz2
@@ -40,6 +30,7 @@ from ragbook import load_corpus, load_questions
 from ragbook.corpus.building import build_passages
 from ragbook.corpus.sources import open_source
 from ragbook.errors import InputError
+from ragbook.evaluation.names import listed
 from ragbook.index import build_index
 from ragbook.index.factories import choose_factory
 from ragbook.index.recall import share_found
@@ -48,11 +39,31 @@ from ragbook.models import Encoder, load_encoder
 folder = Path(tempfile.mkdtemp())
 WIKIPEDIA = 21_015_324  # passages of DPR's split
 
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "From a text to the k best passages: what each stage makes, and what limits it.", "alt": "Four stages from left to right: the source gives passages, encoding gives vectors, the index gives Faiss files, and serving gives the k best passages"}}
+figures.places(
+    [
+        ("passages", "one pass over the text,\nconstant memory", "source"),
+        ("vectors", "nearly all\nof the time", "encoding"),
+        ("Faiss files", "memory, or recall if\nthere is too little", "index"),
+        ("the k best", "the lists or vectors\nthat a search reads", "serving"),
+    ]
+)
+
 # %% [markdown]
+# | stage | in | out | what it takes | the command |
+# |---|---|---|---|---|
+# | source | a dump, an address, a data set, a file | passages of at most 100 words | one pass over the text, constant memory | `ragbook corpus build` |
+# | encoding | passages | vectors, in shards | nearly all the time | `ragbook index build --workers N`, `--engine ray` |
+# | index | vectors | Faiss files | memory, or recall if there is too little of it | `--factory`, `--budget 8GB` |
+# | serving | Faiss files, in parts | the k best | the lists or vectors that a search reads | `PassageIndex.open`, `serve_index` |
+#
+# Every stage writes its output under a temporary name until it is complete. If a run is killed, the same
+# command resumes after its last complete part and ends with the same bytes.
+#
 # ## Sources
 #
-# A Wikimedia dump is one XML file of all pages in wikitext, compressed to a fifth of its size. It is
-# parsed while it is decompressed. Redirects, disambiguation pages and pages other than articles are left
+# A Wikimedia dump is one compressed XML file of all pages in wikitext. It is parsed while it is
+# decompressed. Redirects, disambiguation pages and pages other than articles are left
 # out. Of an article its running text is kept, without tables, infoboxes, references and sections that
 # only list other works. Templates are not expanded, except the few that represent words in a sentence,
 # which become those words. Here is a dump of three pages:
@@ -179,7 +190,7 @@ pieces = vector.reshape(2, 2)  # [m, d / m]
 distances = ((pieces[:, None] - values[None]) ** 2).sum(-1)  # [m, values]
 code = distances.argmin(1)
 asked_four = np.array([0.5, 0.5, 0, 1], dtype=np.float32)
-print("code", code, "stands for", values[code].ravel())
+print("code", code, "is decoded as", values[code].ravel())
 print("exact score", asked_four @ vector)
 print("score of the code", asked_four @ values[code].ravel())
 
@@ -191,16 +202,29 @@ print("score of the code", asked_four @ values[code].ravel())
 #
 # The memory that you allow decides. For all of Wikipedia and encoders of 384 (MiniLM) and 768 numbers (DPR):
 
-# %%
+# %% tags=["hide-input"]
+rows = []
 for dimension in (384, 768):
     for budget in (100, 40, 16, 8, 2, 1):
-        try:
-            choice = choose_factory(WIKIPEDIA, dimension, budget * 10**9)
-            print(f"{dimension} numbers, {budget:>3} GB: {choice.reasons[-1]}")
-        except InputError as error:
-            print(f"{dimension} numbers, {budget:>3} GB: {error}")
+        choice = choose_factory(WIKIPEDIA, dimension, budget * 10**9)
+        rows.append(
+            {
+                "numbers": dimension,
+                "allowed, GB": budget,
+                "index": choice.factory,
+                "bytes a passage": f"{choice.memory / WIKIPEDIA:,.0f}",
+                "size, GB": f"{choice.memory / 1e9:.1f}",
+            }
+        )
+pd.DataFrame(rows).set_index("index").rename_axis(None)
 
 # %% [markdown]
+# These are Faiss's *factory strings*, read from left to right. `HNSW32` is a graph with 32 links per vector.
+# `IVF16384,SQ8` is an inverted file of 16,384 cells with one byte per number. `OPQ48,IVF16384,PQ48np` rotates
+# the vectors for 48 pieces, sorts them into 16,384 cells and stores 48 bytes of each; `np` leaves out a
+# sorting of the codes that only Faiss's search by Hamming distance needs. `PQ48x4` below has 4 bits per piece in
+# place of 8.
+#
 # ## A small real run
 #
 # MiniWiki's passages go into five indexes. The vectors are read from chapter 1's index, so nothing is encoded
@@ -238,7 +262,8 @@ class Remembering:
 
 asked = encoder.encode_queries([question.text for question in questions])
 exact = whole.search(asked, 10)[1]
-remembering, curves = cast(Encoder, Remembering()), {}
+remembering = cast(Encoder, Remembering())
+rows, curves, targets = [], {}, {}
 for factory in ("Flat", "HNSW16", "IVF32,SQ8", "IVF32,PQ48x4", "IVF32,PQ12x4"):
     index = build_index(
         corpus,
@@ -253,11 +278,17 @@ for factory in ("Flat", "HNSW16", "IVF32,SQ8", "IVF32,PQ48x4", "IVF32,PQ12x4"):
         for f, r in index.manifest["files"].items()
         if f.startswith("faiss")
     )
-    print(
-        f"{factory:<13}{size / len(index):>6.0f} bytes a passage   recall@10 "
-        f"{share_found(found, exact):.2f} of {len(questions)} questions   "
-        f"{index.manifest['index']['parameters'].get('recall', {}).get('at', '')}"
+    at = index.manifest["index"]["parameters"].get("recall", {}).get("at", {})
+    rows.append(
+        {
+            "index": factory,
+            "bytes a passage": f"{size / len(index):,.0f}",
+            "recall@10, dev questions": f"{share_found(found, exact):.2f}",
+            **{effort: f"{share:.2f}" for effort, share in at.items()},
+        }
     )
+    if at:
+        targets[factory] = max(at.values()) >= 0.95
     if factory.startswith("IVF"):
         curves[factory] = {}
         for probes in (1, 2, 4, 8, 16, 32):
@@ -265,17 +296,35 @@ for factory in ("Flat", "HNSW16", "IVF32,SQ8", "IVF32,PQ48x4", "IVF32,PQ12x4"):
             curves[factory][probes] = round(
                 share_found(index.search(asked, 10)[1], exact), 2
             )
+print(len(questions), "dev questions; in columns 1 to 32, recall@10 by effort")
+efforts = [str(2**power) for power in range(6)]
+pd.DataFrame(rows).set_index("index").rename_axis(None)[
+    ["bytes a passage", "recall@10, dev questions", *efforts]
+].fillna("")
+
+# %% tags=["remove-input"]
+missed = [factory for factory, reached in targets.items() if not reached]
+Markdown(
+    "*Effort* is the number of candidates that a graph keeps while it searches, or the number of cells that an "
+    "inverted file searches. The build doubles it until questions of its own reach a recall of 0.95; the columns "
+    "1 to 32 show the recall of these questions. "
+    + (
+        f"{listed([f'`{each}`' for each in missed])} {'does' if len(missed) == 1 else 'do'} not reach it: more cells cannot bring back what "
+        "the codes did not propose."
+        if missed
+        else "All of them reach it."
+    )
+)
 
 # %% mystnb={"figure": {"caption": "Recall@10 compared with exact search on MiniWiki's dev questions. Searching more cells recovers what the inverted file lost. What then remains is lost by the codes: passages that they did not propose.", "alt": "Recall against the number of cells searched, for three kinds of codes"}}
 figures.lines(curves, "cells searched (nprobe)", "recall@10", log=True)
 
 # %% [markdown]
-# The braces show recall@10 on the build's own questions, by effort; the recall before them is that of real
-# questions. Both compare with exact search, and neither is the share of questions that a reader will answer.
+# Both recalls compare with exact search, and neither is the share of questions that a reader will answer.
 #
 # Inverted lists are filled one block of vectors at a time, each block into its own file, and are merged on
-# disk; k-means and the codes are trained on a sample. A code of 8 bits (`x4` above: 4) needs 39 passages for
-# each of its 256 values. If there are too few, the build says so before encoding:
+# disk; k-means and the codes are trained on a sample. A code of 8 bits needs 39 passages for each of its 256
+# values. If there are too few, the build says so before encoding:
 
 # %%
 try:
@@ -295,7 +344,12 @@ except InputError as error:
 # %% tags=["hide-input", "stored-scale"]
 measured = json.loads(Path("results/scale.json").read_text(encoding="utf-8"))
 runs = list(measured["runs"].values())
-print({key: round(value, 3) for key, value in measured["spread"].items()})
+spread = measured["spread"]
+print(
+    "mean cosine to the nearest neighbour: MiniWiki "
+    f"{spread['nearest_neighbour_cosine_miniwiki']:.2f}, synthetic "
+    f"{spread['nearest_neighbour_cosine_synthetic']:.2f}"
+)
 print(
     f"{measured['machine']['cores']} cores, {measured['machine']['threads']} threads of Faiss"
 )
@@ -323,7 +377,7 @@ pd.DataFrame(
         "RAM, MB": f"{run['resident_mb_searched']:.0f}",
     }
     for run in runs
-)
+).set_index("index").rename_axis(None)
 
 
 # %% [markdown]
@@ -344,8 +398,9 @@ flat, graph, codes = (largest[kind] for kind in ("flat", "hnsw", "ivf-pq"))
 
 
 def ratio(more, less):
-    """A ratio, cut off after one decimal."""
-    return f"{math.floor(10 * more / less) / 10:g} times"
+    """A ratio with two digits, because timings repeat no better."""
+    digits = 1 - math.floor(math.log10(more / less))
+    return f"{round(more / less, digits):g} times"
 
 
 def slower(kind):
@@ -365,15 +420,25 @@ waiting = [
     for run in runs
     if run["kind"] == "ivf-pq" and run["qps_batch_64"] > 10 * run["qps_batch_1"]
 ]
+below = [
+    f"`{run['factory']}` at {run['passages']:,} passages: {run['recall_at_10']:.3f} ± "
+    f"{run['recall_half_width']:.3f}, where its build measured "
+    f"{run['parameters']['recall']['at'][str(run['parameters']['effort'])]:.3f}"
+    for run in runs
+    if run["recall_at_10"] < 0.95
+]
 Markdown(
-    f"From {smallest['flat']['passages']:,} to {flat['passages']:,} passages, exact search becomes "
+    f"From {smallest['flat']['passages']:,} to {flat['passages']:,} passages, exact search becomes about "
     f"{slower('flat')} slower at batch 64, the graph {slower('hnsw')} and the codes {slower('ivf-pq')}. "
     f"The graph answers the most questions per second up to {fastest:,} passages, but it has to visit more "
     f"vectors as it grows: at {graph['passages']:,} the build chooses an effort of "
     f"{graph['parameters']['effort']} candidates. The codes search {codes['parameters']['effort']} lists "
-    "there. The exact index has "
+    "there. A build takes the smallest effort that reaches a recall of 0.95 on its own 200 questions, and other "
+    "questions may stay below that"
+    + (f" ({'; '.join(below)})" if below else "")
+    + ". The exact index has about "
     f"{ratio(flat['index_bytes_per_passage'], codes['index_bytes_per_passage'])} as many bytes as theirs, "
-    f"but only {ratio(flat['resident_mb_searched'], codes['resident_mb_searched'])} as much memory is in use "
+    f"but only about {ratio(flat['resident_mb_searched'], codes['resident_mb_searched'])} as much memory is in use "
     f"after the searches ({flat['resident_mb_searched']:,.0f} and {codes['resident_mb_searched']:,.0f} MB), "
     "because whole vectors are read from disk to rank what the codes propose. "
     f"Coded indexes of {' and '.join(waiting)} passages are slow when questions come one by "
@@ -408,14 +473,15 @@ figures.lines(
 # training dominate small runs and would hide what each passage costs. Encoding time is the number of passages
 # divided by the passages per second, measured alternately with `sentence-transformers`
 # (`python benchmarks/scale.py --encode FOLDER`). The further an estimate is from the measured sizes, the less
-# it is worth. No GPU was measured; encoding, which takes longest, is where a GPU would help most.
+# it is worth. The size of the codes is not extrapolated, but computed for the cells that `choose_factory` takes.
+# No GPU was measured; encoding, which takes longest, is where a GPU would help most.
 
 # %% tags=["hide-input", "stored-encoding", "stored-scale"]
 encoding = json.loads(Path("results/encoding.json").read_text(encoding="utf-8"))
 for name, speed in encoding["passages_per_second"].items():
     print(
         f"encoding, {name}: {WIKIPEDIA:,} / {speed:.0f} a second = "
-        f"{WIKIPEDIA / speed / 3600:.1f} hours "
+        f"{WIKIPEDIA / speed / 3600:.0f} hours "
         f"({encoding['times_sentence_transformers'][name]:.2f} times sentence-transformers)"
     )
 for kind in ("flat", "hnsw", "ivf-pq"):
@@ -432,6 +498,9 @@ for kind in ("flat", "hnsw", "ivf-pq"):
         last["build_seconds"] * (WIKIPEDIA / last["passages"]) ** slope / 3600
     )
     each = own[-1]["index_bytes_per_passage"]
+    if kind == "ivf-pq":
+        chosen = choose_factory(WIKIPEDIA, 384, 2 * 10**9)
+        each = chosen.memory / WIKIPEDIA
     beside = (
         own[-1]["vectors_bytes_per_passage"] + own[-1]["text_bytes_per_passage"]
     )
@@ -446,6 +515,19 @@ for kind in ("flat", "hnsw", "ivf-pq"):
         f"   build   {last['build_seconds']:.0f} s x "
         f"({WIKIPEDIA:,} / {last['passages']:,})^{slope:.2f} = {hours:.1f} hours"
     )
+
+# %% tags=["remove-input", "stored-scale"]
+before, then = (
+    int(factory.split("IVF")[1].split(",")[0])
+    for factory in (codes["factory"], chosen.factory)
+)
+sample = codes["parameters"]["training_passages"]
+assert sample == 64 * before  # so k-means grows with the square of the cells
+Markdown(
+    f"The hours of the codes are those of {before:,} cells and are too few, because `{chosen.factory}` has "
+    f"{then:,}. A build trains the cells on 64 passages each, so k-means makes {(then // before) ** 2} times as many "
+    f"comparisons, and finding the cell of each passage {then // before} times as many. This was not measured."
+)
 
 # %% [markdown]
 # ## On several machines, step by step

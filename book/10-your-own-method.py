@@ -9,9 +9,9 @@
 #
 # ## The idea
 #
-# A method is an object that keeps four promises. Every such object can be compared.
+# A method is an object with an interface of four parts. Every such object can be compared.
 #
-# | promise | what it is |
+# | part | what it is |
 # |---|---|
 # | `name`, `parameters` | what the table calls it, and how many weights it has |
 # | `retriever` | where its passages come from, or `None` |
@@ -53,6 +53,7 @@ from experiments.source import source
 
 from ragbook import explorer, figures, load_corpus, load_questions, methods
 from ragbook.evaluation import compare, words
+from ragbook.evaluation.statistics import adjusted
 from ragbook.index import build_index
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
@@ -74,7 +75,7 @@ for y in ("Dresden", "Hamburg", "Basel"):
 # ## The code
 #
 # The method is one module, `book/experiments/names_method.py`. The mathematics is a pure function; the class
-# retrieves, calls this function and keeps the promises. The prior and the posterior are the package's own.
+# retrieves, calls this function and implements the interface. The prior and the posterior are the package's own.
 
 # %%
 print(source(names.name_log_probs))
@@ -138,15 +139,30 @@ print(
 # ragbook compare --methods closed-book,realm,experiments.names_method:Names --out results
 # ```
 
+
 # %%
-paired = pd.DataFrame(
-    [p for p in comparison.results["paired"] if p["metric"] == "em"]
+def small(p):
+    """A p-value with three digits."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+paired = [p for p in comparison.results["paired"] if p["metric"] == "em"]
+holm = adjusted(paired, "em")
+pd.DataFrame(
+    {
+        "a": test["a"],
+        "b": test["b"],
+        "a - b, exact match": f"{test['difference']:+.2f}",
+        "95 % interval": "{:+.2f} to {:+.2f}".format(*test["ci95"]),
+        "p": small(test["p"]),
+        "p, Holm": small(holm[frozenset((test["a"], test["b"]))]),
+    }
+    for test in paired
 )
-paired["low"], paired["high"] = zip(*paired.pop("ci95"), strict=True)
-paired[["a", "b", "difference", "low", "high", "p"]].round(3)
 
 # %% [markdown]
-# The package puts this in words, with p-values adjusted for all pairs by Holm's method:
+# The last column is adjusted for all three pairs by Holm's method; the tables and sentences of the package use
+# it. In words:
 
 # %%
 print(words.order(comparison.results))
@@ -191,12 +207,19 @@ for line in comparison.predictions:
 #
 # `make test` then lints and type-checks the code, runs the tests and executes every notebook again.
 #
+# ## What to remember
+#
+# A method is any object with `name` and `parameters`, `retriever`, `answer` and `log_prob`; the tables, the paired
+# tests, the explorer and the command line accept it without a change elsewhere. Write its mathematics as a pure
+# function and test this against something independent, such as probabilities that must sum to 1. A baseline
+# without weights shows how much of a score comes from retrieval and counting alone.
+#
 # ## Exercises
 #
 # <!-- exercise: ex-own-titles -->
 # **Exercise.** Write a whole method: RAG whose generator says a passage's title and nothing else, so that $p(y \mid x)$
 # is the sum of $p(z \mid x)$ over the passages with the title $y$. Its answer is the most probable title,
-# its evidence the posterior. Keep all four promises.
+# its evidence the posterior. Implement the whole interface.
 #
 # <!-- end of exercise -->
 
@@ -230,7 +253,7 @@ check.titles(MyTitles)
 # <summary>Solution</summary>
 #
 # `doc_log_probs` in `ragbook.methods.base` makes the prior, and `evidence` there pairs passages with
-# weights. Both methods need the prior restricted to the passages with a title, so write that once. Written
+# weights. Both methods need the prior restricted to the passages with a title, so write that once. It is written
 # out in `book/solutions/10-your-own-method.py`; `methods.load(["__main__:MyTitles"], retriever)` compares
 # yours.
 #
@@ -260,7 +283,7 @@ check.weighted(my_shares)
 #
 # The sum within a passage: $p(y \mid x, z)$ must sum to 1 over the names of $z$, so the weighted counts
 # are divided by their own sum and not by the number of names. The sum over $z$ needs no change, because the
-# prior still sums to 1. Written out in `book/solutions/10-your-own-method.py`.
+# prior still sums to 1. It is written out in `book/solutions/10-your-own-method.py`.
 #
 # </details>
 #

@@ -9,7 +9,7 @@
 # ```
 # ragbook index build --corpus notes --out my-index
 # ragbook compare --index my-index --questions questions.csv --out results
-# open results/explorer/explorer.html
+# open results/explorer/explorer.html         # on Linux: xdg-open
 # ```
 #
 # This chapter runs such commands in a temporary folder and shows the file layouts that they read and write.
@@ -22,6 +22,7 @@ import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from html import escape
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,10 @@ from IPython.display import HTML
 from ragbook import figures, load_corpus, load_questions
 from ragbook.cli import main
 from ragbook.evaluation import Comparison, normalize_answer
-from ragbook.evaluation.statistics import cut_off
+from ragbook.evaluation.differences import differences, shared_methods
+from ragbook.evaluation.names import called, listed
+from ragbook.evaluation.statistics import ALPHA, cut_off
+from ragbook.evaluation.tables import agreement
 
 BOOK = Path.cwd()
 os.chdir(tempfile.mkdtemp())
@@ -89,10 +93,10 @@ write(
 <p>At Schaffhausen it falls 23 metres.</p></main>
 <footer>Write to us.</footer>""",
 )
-for passage in load_corpus("notes"):
-    print(
-        f"{passage.id:<20} {passage.title}: {' '.join(passage.text.split())[:60]}..."
-    )
+pd.DataFrame(
+    {"id": p.id, "title": p.title, "text begins": shorten(p.text, 60)}
+    for p in load_corpus("notes")
+)
 
 # %% [markdown]
 # A passage's id names its file and the place where it begins: a line (`#L5`), a block of a web page (`#P1`)
@@ -262,11 +266,9 @@ ragbook(
     shown=False,
 )
 asked = Comparison.load("asked")
-for pair in asked.results["agreement"]:
-    if pair["a"] == "realm":
-        print(
-            f"REALM and {pair['b']}: {pair['share']:.0%} of {asked.results['questions']['n']}"
-        )
+sheet = agreement(asked.results)
+assert sheet is not None
+HTML(f'<div style="overflow-x: auto" tabindex="0">{sheet.html()}</div>')
 
 # %% [markdown]
 # What is agreement worth? On MiniWiki's test questions, whose answers are known, this is how often FiD is
@@ -286,7 +288,8 @@ for said, agree in (("agree", True), ("differ", False)):
         == agree
     ]
     print(
-        f"they {said} on {len(right):,} questions: FiD is right on {cut_off(float(np.mean(right)))} %"
+        f"they {said} on {len(right):,} questions: FiD is right on "
+        f"{cut_off(float(np.mean(right)))} % of these"
     )
 
 # %% [markdown]
@@ -336,7 +339,44 @@ ragbook(f"compare {options} --methods realm", shown=False)
 ragbook(f"compare {options} --methods fid --append", shown=False)
 ragbook("diff results by-words")
 
+# %% tags=["remove-input"]
+one, other = Comparison.load("results"), Comparison.load("by-words")
+found = differences(one, other, shared_methods(one, other), 0)
+supported = [
+    called(entry["a"])
+    for entry in found["methods"]
+    if entry["em"]["p_holm"] < ALPHA
+]
+otherwise = [
+    f"{called(entry['a'])} answers {len(entry['changed'])} of them differently"
+    for entry in found["methods"]
+    if entry["changed"]
+]
+n = found["questions"]["both"]
+HTML(
+    f"<p>On these {n} questions the tests "
+    + (
+        f"support a difference in exact match for {listed(supported)}"
+        if supported
+        else "support no difference in exact match"
+    )
+    + (
+        f"; with BM25, {listed(otherwise)}"
+        if otherwise
+        else "; all answers are the same"
+    )
+    + f". With n = {n} they could hardly find one: that no difference is supported does not mean that there is "
+    "none.</p>"
+)
+
 # %% [markdown]
+# ## What to remember
+#
+# A folder of documents and a spreadsheet of questions are enough for a comparison. Passages should be short enough
+# for the reader. A few questions decide nothing, whatever the means are: look at the intervals, and ask several
+# hundred. Without known answers you can still count how often methods agree; where REALM and FiD agree, FiD is
+# right far more often than where they differ.
+#
 # ## Exercises
 #
 # <!-- exercise: ex-data-split -->
@@ -375,9 +415,9 @@ check.bound(my_bound)
 # <details>
 # <summary>Solution</summary>
 #
-# If two methods give different answers, at most one of them is right. So with $a = 0.8$ the sum is at most
+# If two methods give different answers, at most one of them is right. With $a = 0.8$ the sum is thus at most
 # $2 \cdot 0.8 + 0.2 = 1.8$, that is 180 %. There is no lower bound, because both can give the same wrong
-# answer: they share the retriever, and often the reader. Written out in `book/solutions/12-your-data.py`.
+# answer: they share the retriever, and often the reader. It is written out in `book/solutions/12-your-data.py`.
 #
 # </details>
 #
@@ -401,7 +441,7 @@ check.agreement(my_agreement)
 # <details>
 # <summary>Solution</summary>
 #
-# `ragbook.evaluation.normalize_answer` ignores case, punctuation and articles. Written out in
+# `ragbook.evaluation.normalize_answer` ignores case, punctuation and articles. It is written out in
 # `book/solutions/12-your-data.py`.
 #
 # </details>
@@ -426,7 +466,7 @@ check.csv(my_csv)
 # <details>
 # <summary>Solution</summary>
 #
-# Leave the quoting to the `csv` module, and write each list of answers with `json.dumps`. Written out in
+# Leave the quoting to the `csv` module, and write each list of answers with `json.dumps`. It is written out in
 # `book/solutions/12-your-data.py`.
 #
 # </details>

@@ -335,6 +335,23 @@ def other(capsys, compare, tmp_path, monkeypatch, stored):
     return tmp_path / "other"
 
 
+def test_settings_that_differ_are_said_once_and_without_brackets(capsys, stored, other):
+    """Hashes are cut, an empty list is none, and an option is not repeated by what it set."""
+    for folder, retriever, encoders in (
+        (stored, "dense", [["ab" * 32, "ab" * 32], ["cd" * 32]]),
+        (other, "bm25", []),
+    ):
+        setup = json.loads((folder / "setup.json").read_text())
+        setup["conditions"] |= {
+            "--retriever": retriever, "retriever": retriever, "encoders": encoders,
+        }  # fmt: skip
+        (folder / "setup.json").write_text(json.dumps(setup))
+    assert run("diff", stored, other) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "retriever" in line] == ["retriever: dense in A, bm25 in B"]
+    assert "encoders: abababababab..., cdcdcdcdcdcd... in A, none in B" in lines
+
+
 def test_diff_says_what_changed(capsys, stored, other):
     assert run("diff", stored, other) == 0
     shown = capsys.readouterr()

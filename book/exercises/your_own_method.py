@@ -1,4 +1,4 @@
-"""The exercises of chapter 10: a method that keeps its promises, and a likelihood that sums to 1."""
+"""The exercises of chapter 10: a method with the whole interface, and a likelihood that sums to 1."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Three:
 
 @exercise
 def titles(method: Callable[[Three], Any]) -> None:
-    """Keeps the four promises: 1/2 for either title of three passages, 3/8 for one of the first two."""
+    """Has the whole interface: 1/2 for either title of three passages, 3/8 for one of the first two."""
     retriever = Three()
     made = method(retriever)
     assert made.retriever is retriever, (

@@ -331,10 +331,12 @@ def calibration(found: Mapping[str, Mapping[str, Any]]) -> CheckedFigure:
 
 
 def places(stages: Sequence[tuple[str, str, str]]) -> CheckedFigure:
-    """What a model computes, in its order, and which method brings passages together there.
+    """Stages from left to right: what a model computes and which method combines passages there, or
+    what becomes of passages until they are found.
 
     Args:
-        stages: for each its name, what is combined there, and the method's name.
+        stages: for each its name, a few words on it, and what is written above it (a method's name
+            brings its colour).
     """
     width = 1.5
     with matplotlib.rc_context(STYLE):

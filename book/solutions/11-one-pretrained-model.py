@@ -1,5 +1,5 @@
 # %% [markdown]
-# # The same five ideas on one pretrained model: solutions
+# # Five places to combine passages, on one pretrained model: solutions
 #
 # Solutions of the exercises of chapter 11 that are code.
 

@@ -85,7 +85,7 @@ def diff(arguments: argparse.Namespace) -> int:
     print(f"A: {printable(arguments.a)}")
     print(f"B: {printable(arguments.b)}")
     for setting in found["settings"]:
-        values = _short(f"{setting['a']} in A, {setting['b']} in B")
+        values = f"{_readable(setting['a'])} in A, {_readable(setting['b'])} in B"
         print(f"{printable(setting['what'])}: {printable(values)}")
     if others := found["questions"]["other_answers"]:
         print(f"questions with other right answers in A and B: {others:,}")
@@ -99,9 +99,17 @@ def diff(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _short(values: str) -> str:
-    """With the beginnings of hashes, which tell them apart."""
-    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", values)
+def _readable(value: Any) -> str:
+    """A setting's value: each entry of nested lists once, and of hashes the beginnings, which tell
+    them apart."""
+
+    def entries(value: Any) -> list[str]:
+        if isinstance(value, list | tuple):
+            return [entry for part in value for entry in entries(part)]
+        return [] if value in (None, "") else [str(value)]
+
+    listed = ", ".join(dict.fromkeys(entries(value))) or "none"
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", listed)
 
 
 def _pairs(arguments: argparse.Namespace) -> list[tuple[str, str]] | None:

@@ -135,7 +135,12 @@ def settings(
             (f"{own}'s {key}" if own == other else key, one.get(key), two.get(key))
             for key in ("parameters", "device", "precision", "verbatim", "length_penalty")
         ]
-    return [{"what": what, "a": one, "b": two} for what, one, two in pairs if one != two]
+    differing = [(what, one, two) for what, one, two in pairs if one != two]
+    return [
+        {"what": what, "a": one, "b": two}
+        for what, one, two in differing
+        if (what.removeprefix("--"), one, two) not in differing or not what.startswith("--")
+    ]
 
 
 def _said(a: Comparison, b: Comparison) -> list[tuple[str, Any, Any]]:

@@ -76,8 +76,8 @@ def test_elsewhere_the_ways_of_combining_differ_by_large_steps(name):
     reading, real = stored("smollm2-reading"), stored("nq")
     assert f"n = {reading['questions']['n']})" in text
     assert (
-        f"the RAGs answer {em(reading, 'rag-sequence')} and {em(reading, 'rag-token')} %, in-context "
-        f"retrieval {em(reading, 'in-context')} % and FiD {em(reading, 'fid')} %" in text
+        f"the RAGs answer {em(reading, 'rag-sequence')} and {em(reading, 'rag-token')} %, "
+        f"in-context retrieval {em(reading, 'in-context')} % and FiD {em(reading, 'fid')} %" in text
     )
     assert (
         f"on Natural Questions (chapter 7, n = {real['questions']['n']}), REALM answers "

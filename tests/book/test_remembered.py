@@ -1,12 +1,17 @@
 """What chapters ask their reader to remember, beside the stored results that it is drawn from."""
 
+import gzip
+import inspect
 import json
 from itertools import combinations, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ragbook.evaluation.statistics import ALPHA, adjusted, holm
+from ragbook.evaluation.metrics import normalize_answer
+from ragbook.evaluation.statistics import ALPHA, adjusted, holm, paired_test
+from ragbook.methods.base import Method
 
 BOOK = Path(__file__).parents[2] / "book"
 READS = ("realm", "rag-sequence", "rag-token", "fid")
@@ -127,3 +132,34 @@ def test_few_changes_are_followed():
     assert "fewer than half of the changed questions are followed even by the best" in said(8)
     changed = stored("change")["editions"]["changed"]["methods"]
     assert max(entry["follows"]["mean"] for entry in changed.values()) < 0.5
+
+
+def test_what_makes_a_method_is_the_packages_interface():
+    assert "any object with `name` and `parameters`, `retriever`, `answer` and `log_prob`" in said(
+        10
+    )
+    parts = {*inspect.get_annotations(Method), *vars(Method)}
+    assert {part for part in parts if not part.startswith("_")} == {
+        "name", "parameters", "retriever", "answer", "log_prob",
+    }  # fmt: skip
+
+
+def test_a_few_questions_decide_nothing():
+    """Even three of four against none; of several hundred, a tenth fewer is a difference."""
+    assert "A few questions decide nothing, whatever the means are" in said(12)
+    assert paired_test([1, 1, 1, 0], [0, 0, 0, 0]).p > ALPHA
+    assert paired_test([1.0] * 300, [1.0] * 270 + [0.0] * 30).p < ALPHA
+
+
+def test_where_two_methods_agree_one_is_right_far_more_often():
+    assert "where REALM and FiD agree, FiD is right far more often than where they differ" in said(
+        12
+    )
+    path = BOOK / "results" / "predictions.jsonl.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = [json.loads(line)["methods"] for line in file]
+    right = {True: [], False: []}
+    for methods in lines:
+        realm, fid = (normalize_answer(methods[name]["text"]) for name in ("realm", "fid"))
+        right[realm == fid].append(methods["fid"]["em"])
+    assert np.mean(right[True]) > 2 * np.mean(right[False])
