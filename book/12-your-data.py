@@ -94,7 +94,11 @@ write(
 <footer>Write to us.</footer>""",
 )
 pd.DataFrame(
-    {"id": p.id, "title": p.title, "text begins": shorten(p.text, 60)}
+    {
+        "id": p.id,
+        "title": p.title,
+        "text begins": shorten(p.text, 48, placeholder=" ..."),
+    }
     for p in load_corpus("notes")
 )
 

@@ -73,8 +73,8 @@ def in_words(results: Results, a: str, b: str, metric: str = "em") -> str:
         sentence = f"{_BETTER[metric].format(**words)}, a difference of {points}, {after}."
     else:
         sentence = (
-            f"{_BESIDE[metric].format(**words)}; the difference of {points} between {words['a']} "
-            f"and {words['b']} could be chance ({after})."
+            f"{_BESIDE[metric].format(**words)}; the difference of {points} could be chance "
+            f"({after})."
         )
     return capital(sentence)
 
