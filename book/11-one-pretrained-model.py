@@ -396,7 +396,7 @@ Markdown(
 recipe = Recipe()
 Markdown(
     f"Each of the adapter's {recipe.steps} training steps used fused caches with a probability of "
-    f"{recipe.layouts.count(APART) / len(recipe.layouts):.0%}.\n\n"
+    f"{100 * recipe.layouts.count(APART) / len(recipe.layouts):.0f} %.\n\n"
     + papers.bullets(
         [
             f"*{what}.* {in_words(found, 'in-context', 'fid')}"
