@@ -27,7 +27,7 @@ from IPython.display import Markdown
 
 from ragbook.evaluation import words
 
-measured, own_training, same_weights, real, real_shared, order = (
+measured, own_training, same_weights, real, real_shared, causes = (
     json.loads(Path(f"results/{name}.json").read_text())
     for name in (
         "fid", "results", "same-weights", "nq", "nq-same-weights", "order",
@@ -57,6 +57,7 @@ import pandas as pd
 import torch
 from experiments import figures, interactive
 from experiments.examples import example, told_twice
+from experiments.papers import among
 from experiments.report import percent, points
 from experiments.sentences import compared, ranked
 from experiments.source import source
@@ -274,9 +275,9 @@ em = {k: value["mean"] for k, value in part["fid"].items()}
 further = round(part["n"] * (em[most] - em[trained]))
 ahead = [k for k in em if em[k] > rag_sequence[k]["mean"]]
 Markdown(
-    f"FiD answers {cut_off(em['1'])} % with one passage, {cut_off(em[trained])} % with the {trained} of its "
-    f"training and {cut_off(em[most])} % with {most}: of the {part['n']} questions, the last step is worth "
-    f"{further:+d}. FiD's mean is above RAG-Sequence's at "
+    f"FiD answers {cut_off(em['1'])} % of the {part['n']} questions with one passage, {cut_off(em[trained])} % with "
+    f"{trained}, the number in its training, and {cut_off(em[most])} % with {most}. The last step changes the number "
+    f"of right answers by {further:+d}. FiD's mean is above RAG-Sequence's at "
     + (
         "every k"
         if len(ahead) == len(em)
@@ -771,13 +772,13 @@ Markdown(
 # %% tags=["hide-input", "stored-order"]
 SETS = {
     name.removesuffix(", by k"): name
-    for name in order
+    for name in causes
     if name.endswith(", by k")
 }
 LABEL = {"miniwiki": "MiniWiki", "nq": "Natural Questions"}
 METHODS = ("realm", "rag-sequence", "rag-token", "fid")
 by_k = {
-    kind: {k: each for k, each in order[section].items() if k != "n"}
+    kind: {k: each for k, each in causes[section].items() if k != "n"}
     for kind, section in SETS.items()
 }
 said = []
@@ -788,7 +789,7 @@ for kind in SETS:
         "FiD", {k: each["em"]["fid"] for k, each in by_k[kind].items()}
     )
     said.append(
-        f"Of the {order[SETS[kind]]['n']} questions of {LABEL[kind]}, the gold passage is ranked first for "
+        f"Of the {causes[SETS[kind]]['n']} questions of {LABEL[kind]}, the gold passage is ranked first for "
         f"{recall[0]} % and among the first {most} for {recall[1]} %. By exact match, {curve}."
     )
 Markdown(" ".join(said))
@@ -822,7 +823,9 @@ figures.curves(
 KINDS = ("not-retrieved", "same-passage", "other-passage")
 wrong = {
     (kind, error): {
-        float(k): 100 * each["fid's errors"].get(error, 0) / order[section]["n"]
+        float(k): 100
+        * each["fid's errors"].get(error, 0)
+        / causes[section]["n"]
         for k, each in by_k[kind].items()
     }
     for kind, section in SETS.items()
@@ -852,12 +855,12 @@ figures.lines(
 # %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with the gold passage alone, and with four other passages: the nearest ones or random ones. On both sets FiD's mean falls more with the nearest ones than with random ones.", "alt": "Exact match of RAG-Sequence and FiD with the gold passage alone and with near or random others, on both sets of questions, with 95 % intervals"}}
 BESIDE = ("gold alone", "nearest", "random")
 ways = {
-    (kind, way): order[f"{kind}, others"][way]
+    (kind, way): causes[f"{kind}, others"][way]
     for kind in SETS
     for way in BESIDE
 }
 print(
-    {LABEL[kind]: order[f"{kind}, others"]["n"] for kind in SETS}, "questions"
+    {LABEL[kind]: causes[f"{kind}, others"]["n"] for kind in SETS}, "questions"
 )
 for kind in SETS:  # as the caption says
     alone, near, random = (ways[kind, w]["fid"]["mean"] for w in BESIDE)
@@ -877,16 +880,18 @@ figures.grouped(
 
 # %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with whole passages and with their first 60 words, on questions whose gold passage answers within these. On Natural Questions both means are higher with the short passages.", "alt": "Exact match of RAG-Sequence and FiD with whole and with short passages on both sets of questions, with 95 % intervals"}}
 lengths = {
-    (kind, way): order[f"{kind}, short"][way]
+    (kind, way): causes[f"{kind}, short"][way]
     for kind in SETS
     for way in ("whole", "short")
 }
 for kind in SETS:  # as the caption says
-    assert order[f"{kind}, short"]["words"] == 60
+    assert causes[f"{kind}, short"]["words"] == 60
 for m in ("rag-sequence", "fid"):
     whole_ones, short_ones = (lengths["nq", w][m] for w in ("whole", "short"))
     assert short_ones["mean"] > whole_ones["mean"]
-print({LABEL[kind]: order[f"{kind}, short"]["n"] for kind in SETS}, "questions")
+print(
+    {LABEL[kind]: causes[f"{kind}, short"]["n"] for kind in SETS}, "questions"
+)
 figures.grouped(
     {
         f"{LABEL[kind]}, {way}": {m: value[m] for m in ("rag-sequence", "fid")}
@@ -902,7 +907,7 @@ figures.grouped(
 # %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "How many points more FiD loses by each change than RAG-Sequence; below zero it loses less. On Natural Questions further passages and near ones cost FiD more, random and long ones less.", "alt": "Bars of FiD's loss minus RAG-Sequence's for four changes on each of two sets of questions"}}
 costs = {}
 for kind in SETS:
-    others, short = (order[f"{kind}, {part}"] for part in ("others", "short"))
+    others, short = (causes[f"{kind}, {part}"] for part in ("others", "short"))
     most = str(max(map(int, by_k[kind])))
     changes = {
         f"{most} passages for one": (
@@ -1042,6 +1047,7 @@ for text in (
 # the same weights and with each method's own training.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights", "stored-nq", "stored-nq-same-weights"]
+THREE = ("rag-sequence", "rag-token", "fid")
 tables = {
     ("MiniWiki", "same weights"): same_weights,
     ("MiniWiki", "own training"): own_training,
@@ -1056,7 +1062,7 @@ rows = {
                 "ci95": results["methods"][name]["ci95"]["em"],
             }
         )
-        for name in ("rag-sequence", "rag-token", "fid")
+        for name in THREE
     }
     for where, results in tables.items()
 }
@@ -1068,7 +1074,7 @@ print(
 display(pd.DataFrame(rows).T)
 Markdown(
     "\n".join(
-        f"* {where[0]}, {where[1]}: {words.order(results)}"
+        f"* {where[0]}, {where[1]}: {words.order(among(results, THREE))}"
         for where, results in tables.items()
     )
 )
