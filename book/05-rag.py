@@ -193,11 +193,17 @@ assert len(right) == 1
 # %% tags=["remove-input"]
 gold = found[0].ids.index(question.gold_passage)
 share = rag.token_posterior(per_token, log_prior)[0, gold]
+nearly = int((share > 0.9).sum())
+which = (
+    f"each of the right answer's {nearly} tokens"
+    if nearly == len(share)
+    else f"{nearly} of the right answer's {len(share)} tokens"
+)
 Markdown(
     f"{called(right[0])} answers correctly, {called(*(set(said) - set(right)))} does not. The gold passage's prior is "
     f"{log_prior[0, gold].exp():.2f}. It is a factor of RAG-Sequence's probability once. For "
-    f"{int((share > 0.9).sum())} of the right answer's {len(share)} tokens, end included, nearly all of RAG-Token's "
-    "probability comes from this passage, and the prior is a factor each time. Which model is right differs from "
+    f"{which}, end included, nearly all of RAG-Token's probability comes from this passage, and the prior is a factor "
+    "each time. Which model is right differs from "
     "question to question; the table at the end of the chapter has both on all test questions."
 )
 
@@ -233,7 +239,7 @@ interactive.where_the_sum_is(
 # explain the whole answer; under RAG-Token it gets a share of every token that it makes likely, including
 # the tokens that all passages make likely.
 
-# %% mystnb={"figure": {"caption": "RAG-Token: the posterior over passages for each token of the right answer. The tokens of the name come from the passage that contains it; the last row is the end of the answer, which any passage can supply.", "alt": "Heat map of the posteriors over passages, a row for each token of the answer"}}
+# %% mystnb={"figure": {"caption": "RAG-Token: the posterior over passages for each token of the right answer. The tokens of the name come from the passage that contains it; the last row is the end of the answer.", "alt": "Heat map of the posteriors over passages, a row for each token of the answer"}}
 by_token = rag.token_posterior(per_token, log_prior)[0]
 assert (by_token.argmax(0)[:-1] == gold).all()  # as the caption says
 figures.heat_map(
