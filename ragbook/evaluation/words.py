@@ -102,15 +102,19 @@ def order(results: Results, metric: str = "em") -> str:
         if len(names) == 2:
             return capital(f"{by}, the difference between {every} is not significant.")
         return capital(f"{by}, no difference between {every} is significant.")
-    steps = "; ".join(listed([called(name) for name in group]) for group in groups)
-    sentence = capital(f"{by}, from best to worst: {steps}.")
-    if len(groups) == len(names):
-        significant = "The difference is" if len(names) == 2 else "All differences are"
-        return f"{sentence} {significant} significant."
-    within = _told_apart(groups, ahead) or "none is"
-    return (
-        f"{sentence} All differences between these groups are significant; within them, {within}."
-    )
+    first, *others = (listed([called(name) for name in group]) for group in groups)
+    many = len(groups[0]) > 1
+    if len(groups) == 2:
+        steps = f"{first} {'come' if many else 'comes'} before {others[0]}"
+    else:
+        then = "".join(f", then {group}" for group in others[:-1])
+        steps = f"{first} {'come' if many else 'comes'} first{then}, and last {others[-1]}"
+    step = "The step is significant" if len(groups) == 2 else "Each step is significant"
+    if told := _told_apart(groups, ahead):
+        step += f"; within a group, {told}"
+    elif len(groups) < len(names):
+        step += ", and no difference within a group is"
+    return f"{capital(f'{by}, {steps}')}. {step}."
 
 
 def in_groups(results: Results, metric: str = "em") -> list[list[str]]:

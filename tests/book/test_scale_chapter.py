@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ragbook.index.factories import choose_factory
+
 BOOK = Path(__file__).resolve().parents[2] / "book"
 TEXT = (BOOK / "09-scale.py").read_text(encoding="utf-8")
 
@@ -59,6 +61,25 @@ def test_encoding_takes_most_of_the_time(runs):
         for by_size in runs.values():
             n = max(by_size)
             assert n / speed > 10 * by_size[n]["build_seconds"]
+
+
+def test_the_factory_strings_that_are_read_out_are_those_of_the_table():
+    """Each is chosen for one of the chapter's sizes of memory, with MiniLM's 384 numbers."""
+    read_out = TEXT.split("*factory strings*")[1].split("place of 8")[0]
+    chosen = {choose_factory(21_015_324, 384, size * 10**9).factory for size in (100, 16, 2)}
+    assert chosen == set(re.findall(r"`((?:OPQ\d+,)?(?:HNSW\d+|IVF\d+,\w+))`", read_out))
+    for factory in chosen:
+        for number in re.findall(r"\d\d+", factory):
+            assert f"{int(number):,}" in read_out
+
+
+def test_what_a_build_measures_its_recall_on(runs):
+    assert "on its own 200 questions" in " ".join(TEXT.replace('"', "").split())
+    for kind in ("hnsw", "ivf-pq"):
+        for run in runs[kind].values():
+            recall = run["parameters"]["recall"]
+            assert recall["questions"] == 200
+            assert recall["at"][str(run["parameters"]["effort"])] >= 0.95
 
 
 def test_the_toy_by_hand():

@@ -120,8 +120,8 @@ def test_what_was_not_tested_is_not_said():
 
 def test_the_order_is_claimed_where_the_tests_support_it():
     assert order(FOUR) == (
-        "By exact match, from best to worst: FiD and REALM; RAG-Token; the closed book. All "
-        "differences between these groups are significant; within them, none is."
+        "By exact match, FiD and REALM come first, then RAG-Token, and last the closed book. Each "
+        "step is significant, and no difference within a group is."
     )
 
 
@@ -132,8 +132,8 @@ def test_groups_in_the_middle_and_at_the_end():
         "f1",
     )
     assert order(found, "f1") == (
-        "By F1, from best to worst: a; b and c; d and e. All differences between these groups are "
-        "significant; within them, none is."
+        "By F1, a comes first, then b and c, and last d and e. Each step is significant, and no "
+        "difference within a group is."
     )
 
 
@@ -141,8 +141,8 @@ def test_what_is_told_apart_within_a_group_is_said():
     """b is behind a and ahead of c by chance; c is behind a, and all are ahead of d."""
     found = results({"a": 0.6, "b": 0.5, "c": 0.4, "d": 0.1}, {("a", "b"): 0.5, ("b", "c"): 0.5})
     assert order(found) == (
-        "By exact match, from best to worst: a, b and c; d. All differences between these groups "
-        "are significant; within them, only a is ahead of c."
+        "By exact match, a, b and c come before d. The step is significant; within a group, only a "
+        "is ahead of c."
     )
     assert order(results({"a": 0.6, "b": 0.5, "c": 0.4}, {("a", "b"): 0.5, ("b", "c"): 0.5})) == (
         "By exact match, of a, b and c, only a is ahead of c."
@@ -161,12 +161,10 @@ def test_pairs_told_apart_are_said_once_for_each_better_one():
 def test_all_told_apart():
     found = results({"fid": 0.6, "realm": 0.5, "knn-lm": 0.4})
     assert order(found) == (
-        "By exact match, from best to worst: FiD; REALM; kNN-LM. All differences are significant."
+        "By exact match, FiD comes first, then REALM, and last kNN-LM. Each step is significant."
     )
     two = results({"fid": 0.6, "realm": 0.5})
-    assert order(two) == (
-        "By exact match, from best to worst: FiD; REALM. The difference is significant."
-    )
+    assert order(two) == ("By exact match, FiD comes before REALM. The step is significant.")
 
 
 def test_nothing_told_apart_and_one_method():
