@@ -3,9 +3,9 @@
 #
 # Ask the index of this chapter *Which bridge was opened in 1883?*, and the passage that says so, on Brooklyn
 # Bridge, comes fifth. Tower Bridge, which was opened eleven years later, comes first. Nothing is broken: every
-# passage was compared with the question, exactly, in a few lines of code that this chapter writes out. It shows
-# why the right passage is only fifth, how often that happens, and why a method should read several
-# passages and not one.
+# passage was compared with the question, exactly, in a few lines of code that this chapter writes out. The
+# chapter also shows why the right passage is only fifth, how often the first one is wrong, and why a method
+# should read several.
 #
 # Every method in this book searches this index: about 1,800 short passages, each encoded as a vector and
 # compared with the question by inner product. The chapter builds it, opens it, flips one bit in it and detects

@@ -4,10 +4,11 @@
 # ## The problem
 #
 # *How deep is the Congo, the deepest river in the world?* MiniWiki has three passages on the Congo River, and
-# the second of them answers: no river is known to be deeper. A retriever that counts shared words finds
-# *Congo* and *river* in all three and ranks the wrong one first, because it does not know that *deep* and
-# *deeper* are related. A retriever that compares meanings ranks the right one first. This does not make it
-# the better of the two: on MiniWiki both are right about equally often, but not on the same questions.
+# the second of them answers: more than 220 metres, and no river is known to be deeper. A retriever that
+# counts shared words finds *Congo* and *river* in all three and ranks a wrong one first, because it does not
+# know that *deep* and *deeper* are related. A retriever that compares meanings ranks the right one first.
+# This does not make it the better of the two: on MiniWiki both are right about equally often, but not on
+# the same questions.
 #
 # *Lexical* retrievers count shared words and give more weight to rare ones; *dense* retrievers compare
 # vectors made by an encoder. This chapter builds both, trains the second, and turns the scores of either into

@@ -715,7 +715,8 @@ print(f"parameters of the bundled model: {lm.parameters / 1e6:.1f} million")
 # lowers the perplexity of the small model by about a quarter, and the gain grows with the number of
 # pairs stored; a memory of another domain helps little and, with a smaller $\lambda$, does no harm. As
 # a way to answer questions it makes the right answer far more probable than the model alone does, and
-# rarely the most probable one ({doc}`chapter 7 <07-side-by-side>`).
+# rarely the most probable one, since it continues an answer better than it begins one
+# ({doc}`chapter 7 <07-side-by-side>`).
 #
 # ## Exercises
 #

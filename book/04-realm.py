@@ -355,14 +355,14 @@ figures.lines(
 # %% tags=["remove-input", "stored-realm"]
 utility = {run: list(curve(run, "utility").values()) for run in RUNS}
 Markdown(
-    "In the last 50 steps, the passage ranked first adds "
+    "In the last 50 steps, the utility of the passage ranked first is "
     + listed(
         [
-            f"{utility[run][-1]:.1f} nats ({RUNS[run]}, {utility[run][0]:.1f} in the first 50)"
-            for run in RUNS
+            f"{utility[run][-1]:.1f} nats with *{name}* ({utility[run][0]:.1f} in the first 50)"
+            for run, name in RUNS.items()
         ]
     )
-    + " compared with the null document."
+    + "."
 )
 
 # %% [markdown]
@@ -417,11 +417,11 @@ before, after = (
     for part in (start["cloze"], measured["refreshed"]["recall"])
 )
 named = {
-    "stale": "the one with the stale index",
-    "random": "the one with random masks",
+    "stale": "the run with the stale index",
+    "random": "the run with random masks",
 }
 said = [
-    compared(difference, "the refreshed run", named[run])
+    compared(difference, "it", named[run])
     for run, difference in measured["differences"].items()
 ]
 early = next(
@@ -431,13 +431,13 @@ early = next(
 )
 gained = compared(
     measured["refreshed"]["gain"]["5"],
-    "the refreshed run",
+    "it",
     "the retriever that it started from",
 )
 Markdown(
-    "The refreshed run has seen only sentences, no question, answer or label. It finds the gold passage among "
-    f"five for {cut_off(after)} % of the questions; the retriever that it started from finds it for "
-    f"{cut_off(before)} %. {capital('; '.join([gained, *said]))}."
+    "The refreshed run has seen only sentences, no question, answer or label, and finds the gold passage among "
+    f"five for {cut_off(after)} % of the questions; its start did so for {cut_off(before)} %. "
+    f"{capital('; '.join([gained, *said]))}."
 )
 
 # %% tags=["remove-input", "stored-realm"]
@@ -795,8 +795,9 @@ Markdown(
         if ahead
         else "ahead of neither"
     )
-    + f", and {('none', 'one', 'two', 'all')[len(risen)]} of the three "
-    f"{'is' if len(risen) == 1 else 'are'} ahead of the start (paired, 95 % intervals). The paper's "
+    + ", and "
+    + ("none", "one of the three", "two of the three", "all three")[len(risen)]
+    + f" {'are' if len(risen) > 1 else 'is'} ahead of the start (paired, 95 % intervals). The paper's "
     f"random masks are {paper['random'] - paper['stale']:.1f} points ahead of its stale index; here the intervals "
     f"of these two {'overlap' if close else 'do not overlap'}. A stale index costs the paper "
     f"{paper['refreshed'] - paper['stale']:.1f} points of recall@5, and this run {lost}. The distances need not "
