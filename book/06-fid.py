@@ -27,7 +27,7 @@ from IPython.display import Markdown
 
 from ragbook.evaluation import words
 
-measured, own_training, same_weights, real, real_shared, causes = (
+measured, own_training, same_weights, nq, nq_shared, causes = (
     json.loads(Path(f"results/{name}.json").read_text())
     for name in (
         "fid", "results", "same-weights", "nq", "nq-same-weights", "order",
@@ -36,8 +36,8 @@ measured, own_training, same_weights, real, real_shared, causes = (
 Markdown(
     "Is it better to fuse the states than to sum over the passages? With one reader's weights and the same "
     f"{same_weights['k']} passages a question: {words.in_words(same_weights, 'fid', 'rag-sequence')} These are "
-    f"the {same_weights['questions']['n']:,} test questions of MiniWiki. On {real_shared['questions']['n']} real "
-    f"questions: {words.in_words(real_shared, 'fid', 'rag-sequence')} This chapter takes FiD apart to find out "
+    f"the {same_weights['questions']['n']:,} test questions of MiniWiki. On {nq_shared['questions']['n']} real "
+    f"questions: {words.in_words(nq_shared, 'fid', 'rag-sequence')} This chapter takes FiD apart to find out "
     "why the two answers need not agree. The shared reader was trained in part on several passages fused in "
     "this way, which favours FiD."
 )
@@ -960,9 +960,9 @@ Markdown(" ".join(said))
 # FiD on its passages at once.
 
 # %% tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
-assert real["questions"]["n"] == 413
+assert nq["questions"]["n"] == 413
 rows = {}
-for kind, results in (("same weights", real_shared), ("own training", real)):
+for kind, results in (("same weights", nq_shared), ("own training", nq)):
     for name in METHODS:
         row = results["methods"][name]
         rows[name] = rows.get(name, {}) | {
@@ -970,11 +970,11 @@ for kind, results in (("same weights", real_shared), ("own training", real)):
                 {"mean": row["em"], "ci95": row["ci95"]["em"]}
             )
         }
-print(f"n = {real['questions']['n']} real questions, k = {real['k']}; %")
+print(f"n = {nq['questions']['n']} real questions, k = {nq['k']}; %")
 display(pd.DataFrame(rows).T)
 Markdown(
-    f"With the same weights: {words.in_words(real_shared, 'fid', 'rag-sequence')} "
-    f"With each method's own training: {words.in_words(real, 'fid', 'rag-sequence')}"
+    f"With the same weights: {words.in_words(nq_shared, 'fid', 'rag-sequence')} "
+    f"With each method's own training: {words.in_words(nq, 'fid', 'rag-sequence')}"
 )
 
 # %% [markdown]
@@ -1051,8 +1051,8 @@ THREE = ("rag-sequence", "rag-token", "fid")
 tables = {
     ("MiniWiki", "same weights"): same_weights,
     ("MiniWiki", "own training"): own_training,
-    ("Natural Questions", "same weights"): real_shared,
-    ("Natural Questions", "own training"): real,
+    ("Natural Questions", "same weights"): nq_shared,
+    ("Natural Questions", "own training"): nq,
 }
 rows = {
     where: {
