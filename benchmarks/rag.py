@@ -9,6 +9,11 @@ ratio.
 The inputs are cut to one length, about 100 words and the question, because the peer's RAG-Sequence
 attends to padding when it generates, so that its answers are right only without padding. With the
 argument `padded` the peer gets inputs as its own retriever makes them, padded to 300 tokens.
+
+`python benchmarks/rag.py --rounds` compares both in one process, in turn, ROUNDS times, with a
+smaller generator (SMALL) and fewer questions: decoding, the loss, and the loss with its gradients
+by the generator's parameters and the scores. A name after it (`sequence`, `token`, `loss`) selects
+what is compared.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rounds import heading, in_turn, show
 from torch.nn import functional
 from transformers import BartConfig, DPRConfig, RagConfig, RagSequenceForGeneration
 from transformers import RagTokenForGeneration as HFRagToken
@@ -34,21 +40,25 @@ CUT, PADDED = 160, 300
 PAD, START, END = 1, 101, 102  # ids of the embedded tokenizer, except PAD: with 0 the peer pads
 # with END
 SIDES = ("transformers", "ragbook")
+BASE = {"width": 768, "words": 50265}
+SMALL = {"width": 384, "words": 30522}  # both of about half BART-base's size
+FEW, ROUNDS = 2, 5
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def checkpoint(folder: Path) -> None:
+def checkpoint(folder: Path, width: int, words: int) -> None:
     """Save a random RAG checkpoint with `transformers`. Some of its answers end at once, others
     have the maximum length."""
     torch.manual_seed(0)
     generator = BartConfig(
+        vocab_size=words,
         encoder_layers=6,
         decoder_layers=6,
-        d_model=768,
-        encoder_attention_heads=12,
-        decoder_attention_heads=12,
-        encoder_ffn_dim=3072,
-        decoder_ffn_dim=3072,
+        d_model=width,
+        encoder_attention_heads=width // 64,
+        decoder_attention_heads=width // 64,
+        encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width,
         pad_token_id=PAD,
         bos_token_id=None,
         eos_token_id=END,
@@ -67,12 +77,12 @@ def checkpoint(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def documents() -> tuple[list[Any], list[Any], torch.Tensor]:
+def documents(count: int = QUESTIONS) -> tuple[list[Any], list[Any], torch.Tensor]:
     """Questions, the passages retrieved for each, and their scores [B, n]."""
     from ragbook.corpus import load_corpus, load_questions
     from ragbook.retrieval import BM25Retriever
 
-    questions = list(load_questions("miniwiki", "dev").head(QUESTIONS))
+    questions = list(load_questions("miniwiki", "dev").head(count))
     found = BM25Retriever(load_corpus("miniwiki")).retrieve(questions, N_DOCS)
     long = [
         replace(f, passages=tuple(replace(p, text=4 * f"{p.text} ") for p in f.passages))
@@ -88,13 +98,11 @@ def layout(tokenizer: Any, questions: Any, passages: Any) -> Any:
     return pair(tokenizer, questions, passages, max_input=CUT)
 
 
-def ours(folder: Path) -> dict[str, Any]:
-    """The times, answers and scores of `ragbook`."""
+def our_methods(generator: Any, found: list[Any]) -> dict[str, Any]:
+    """Both models of `ragbook`, over passages that are found already."""
     from ragbook.methods.rag import RagSequence, RagToken
     from ragbook.models import SeqReader
     from ragbook.models.embedded import minilm_tokenizer
-
-    questions, found, _ = documents()
 
     class Found:
         name, score_scale = "found", 1.0
@@ -102,20 +110,25 @@ def ours(folder: Path) -> dict[str, Any]:
         def retrieve(self, questions: Any, k: int) -> Any:
             return found
 
+    reader = SeqReader(generator, minilm_tokenizer(), "bart", layout)
+    return {
+        "sequence": RagSequence(reader, Found(), BEAMS, MAX_LENGTH, length_penalty=0.0),
+        "token": RagToken(reader, Found(), BEAMS, MAX_LENGTH, length_penalty=0.0),
+    }
+
+
+def ours(folder: Path) -> dict[str, Any]:
+    """The times, answers and scores of `ragbook`."""
+    questions, found, _ = documents()
     model: Any = RagSequenceForGeneration.from_pretrained(folder)
-    model = model.rag.generator.to(DEVICE)
-    reader = SeqReader(model, minilm_tokenizer(), "bart", layout)
     answers = [q.answers[0] for q in questions]
     results: dict[str, Any] = {}
-    for name, method in (
-        ("sequence", RagSequence(reader, Found(), BEAMS, MAX_LENGTH, length_penalty=0.0)),
-        ("token", RagToken(reader, Found(), BEAMS, MAX_LENGTH, length_penalty=0.0)),
-    ):
-        reader.pairs.forget()
+    for name, method in our_methods(model.rag.generator.to(DEVICE), found).items():
+        method.reader.pairs.forget()
         began = time.perf_counter()
         candidates = method.generate(questions, N_DOCS, 1)
         seconds = time.perf_counter() - began
-        reader.pairs.forget()
+        method.reader.pairs.forget()
         began = time.perf_counter()
         losses = (-method.log_prob(questions, answers, N_DOCS)).tolist()
         results[name] = {
@@ -128,11 +141,12 @@ def ours(folder: Path) -> dict[str, Any]:
     return results
 
 
-def theirs(folder: Path, width: int) -> dict[str, Any]:
-    """The same from `transformers`, with inputs of `width` tokens."""
+def peer_inputs(
+    questions: list[Any], found: list[Any], scores: torch.Tensor, width: int
+) -> tuple[dict[str, Any], torch.Tensor]:
+    """What `transformers` is given, inputs of `width` tokens, and the labels of the first answers."""
     from ragbook.models.embedded import minilm_tokenizer
 
-    questions, found, scores = documents()
     tokenizer = minilm_tokenizer()
     rows = [(q.text, p) for q, f in zip(questions, found, strict=True) for p in f.passages]
     read = layout(tokenizer, [q for q, _ in rows], [p for _, p in rows])
@@ -147,35 +161,123 @@ def theirs(folder: Path, width: int) -> dict[str, Any]:
     labels = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor([START, *one, END]) for one in ids], batch_first=True, padding_value=PAD
     ).to(DEVICE)
+    return given, labels
+
+
+def peer_answers(model: Any, given: dict[str, Any]) -> torch.Tensor:
+    """The best answers of `transformers`, with their start and end tokens."""
+    return model.generate(
+        **given,
+        num_beams=BEAMS,
+        num_return_sequences=1,
+        min_length=2,  # no empty answers
+        max_length=MAX_LENGTH + 2,  # with the start and end tokens
+        length_penalty=0.0,
+        forced_eos_token_id=END,  # closes answers that have not ended, as ragbook does
+    )
+
+
+def without_special(generated: torch.Tensor) -> list[list[int]]:
+    """The answers' own tokens."""
+    return [[t for t in row if t not in (PAD, START, END)] for row in generated.tolist()]
+
+
+def theirs(folder: Path, width: int) -> dict[str, Any]:
+    """The same from `transformers`, with inputs of `width` tokens."""
+    given, labels = peer_inputs(*documents(), width)
     results: dict[str, Any] = {}
     for name, kind in (("sequence", RagSequenceForGeneration), ("token", HFRagToken)):
         model: Any = kind.from_pretrained(folder)
         model = model.eval().to(DEVICE)
         began = time.perf_counter()
-        generated = model.generate(
-            **given,
-            num_beams=BEAMS,
-            num_return_sequences=1,
-            min_length=2,  # no empty answers
-            max_length=MAX_LENGTH + 2,  # with the start and end tokens
-            length_penalty=0.0,
-            forced_eos_token_id=END,  # closes answers that have not ended, as ragbook does
-        )
+        generated = peer_answers(model, given)
         seconds = time.perf_counter() - began
         with torch.no_grad():
             began = time.perf_counter()
             losses = model(**given, labels=labels, reduce_loss=False).loss.tolist()
             loss_seconds = time.perf_counter() - began
             chosen = model(**given, labels=generated, reduce_loss=False).loss
-        answers = [[t for t in row if t not in (PAD, START, END)] for row in generated.tolist()]
         results[name] = {
             "seconds": seconds,
             "loss seconds": loss_seconds,
-            "answers": answers,
+            "answers": without_special(generated),
             "scores": (-chosen).tolist(),
             "losses": losses,
         }
     return results
+
+
+def rounds(folder: Path, wanted: str) -> None:
+    """Both sides in turn, with their results compared."""
+    from ragbook.training.rag import marginal_log_likelihood
+
+    logging.set_verbosity_error()
+    checkpoint(folder, **SMALL)
+    questions, found, scores = documents(FEW)
+    given, labels = peer_inputs(questions, found, scores, CUT)
+    passages = [list(one.passages) for one in found]
+    answers = [q.answers[0] for q in questions]
+    for name, kind in (("sequence", RagSequenceForGeneration), ("token", HFRagToken)):
+        model: Any = kind.from_pretrained(folder)
+        model = model.eval().to(DEVICE)
+        copy: Any = RagSequenceForGeneration.from_pretrained(folder)
+        method = our_methods(copy.rag.generator.to(DEVICE), found)[name]
+        reader = method.reader
+        results: dict[str, Any] = {}
+
+        def peer_decoding(model=model, results=results) -> None:
+            results["peer"] = without_special(peer_answers(model, given))
+
+        def own_decoding(method=method, results=results) -> None:
+            method.reader.pairs.forget()
+            best = method.generate(questions, N_DOCS, 1)
+            results["own"] = [list(candidates[0].tokens) for candidates in best]
+
+        @torch.no_grad()
+        def peer_loss(model=model, results=results) -> None:
+            results["peer"] = model(**given, labels=labels, reduce_loss=False).loss
+
+        def own_loss(method=method, results=results) -> None:
+            method.reader.pairs.forget()
+            results["own"] = -method.log_prob(questions, answers, N_DOCS)
+
+        def peer_gradient(model=model, results=results) -> None:
+            prior = scores.to(DEVICE).requires_grad_()
+            model.zero_grad()
+            loss = model(**{**given, "doc_scores": prior}, labels=labels, reduce_loss=True).loss
+            loss.backward()
+            results["peer"] = [prior.grad, *gradients(model.rag.generator)]
+
+        def own_gradient(name=name, reader=reader, results=results) -> None:
+            prior = scores.to(DEVICE).requires_grad_()
+            reader.model.zero_grad()
+            log_prior = prior.log_softmax(-1)
+            found = marginal_log_likelihood(f"rag-{name}", reader, questions, passages, log_prior)
+            (-found.sum()).backward()
+            results["own"] = [prior.grad, *gradients(reader.model)]
+
+        for what, key, peer, own in (
+            (f"RAG-{name} decoding", name, peer_decoding, own_decoding),
+            (f"RAG-{name} loss", "loss", peer_loss, own_loss),
+            (f"RAG-{name} loss and gradients", "loss", peer_gradient, own_gradient),
+        ):
+            if wanted not in ("", key):
+                continue
+            peer(), own()  # once before the time is measured
+            heading(f"{what}, {FEW} questions, {N_DOCS} documents of {CUT} tokens", SIDES[0])
+            show(in_turn({SIDES[0]: peer, SIDES[1]: own}, ROUNDS), SIDES[0])
+            if peer is peer_decoding:
+                same = sum(a == b for a, b in zip(results["peer"], results["own"], strict=True))
+                print(f"  {same} of {FEW} answers are the same", flush=True)
+            else:
+                pairs = zip(results["peer"], results["own"], strict=True)
+                gap = max(((a - b).norm() / a.norm()).item() for a, b in pairs if a.any())
+                print(f"  greatest relative difference: {gap:.1e}", flush=True)
+
+
+def gradients(model: Any) -> list[torch.Tensor]:
+    """The gradients of a generator's parameters, in order."""
+    return [p.grad for p in model.parameters() if p.grad is not None]
 
 
 def side(name: str, folder: Path, width: int) -> None:
@@ -190,13 +292,17 @@ def side(name: str, folder: Path, width: int) -> None:
 
 def main() -> None:
     """Run both sides on one checkpoint and print the results side by side."""
+    if sys.argv[1:2] == ["--rounds"]:
+        with tempfile.TemporaryDirectory() as folder:
+            rounds(Path(folder), "".join(sys.argv[2:]))
+        return
     if len(sys.argv) == 4:
         side(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
         return
     width = PADDED if sys.argv[1:] == ["padded"] else CUT
     measured: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint(Path(folder))
+        checkpoint(Path(folder), **BASE)
         for name in SIDES:
             command = [sys.executable, __file__, name, folder, str(width)]
             out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -157,21 +157,22 @@ def beam_search(
             )
         if length == 0:
             held = held.index_fill(1, torch.tensor([end]), float("-inf"))
-        total = scores[:, :, None] + held.reshape(Q, width, -1)
-        given = own[:, :, None] + log_probs.reshape(Q, width, -1)
         if length == max_length:  # close every open prefix
+            total = scores + held[:, end].reshape(Q, width)
+            given = own + log_probs[:, end].reshape(Q, width)
             if allowed is not None:  # only now: any prefix may be closed
                 held = share(
                     log_probs, [allowed[row] for row in rows.tolist()], prefixes.flatten(0, 1), end
                 )
-            forced = _unready(scores[:, :, None] + held.reshape(Q, width, -1), end, beams)
+            forced = _unready(scores, held, end, beams)
             for q, row in enumerate(alive.tolist()):
-                ended = given[q, :, end].tolist(), total[q, :, end].tolist(), forced[q].tolist()
+                ended = given[q].tolist(), total[q].tolist(), forced[q].tolist()
                 _finish(finished[row], prefixes[q, :, 1:].tolist(), *ended)
             break
-        best, at = total.flatten(1).topk(min(2 * beams, total[0].numel()))
-        parent, token = at // total.shape[2], at % total.shape[2]
-        ends, found = token == end, given.flatten(1).gather(1, at)
+        best, parent, token = _best(scores, held, 2 * beams)
+        ends = token == end
+        chosen = log_probs.reshape(Q, width, -1)[torch.arange(Q)[:, None], parent, token]
+        found = own.gather(1, parent) + chosen
         for q, rank in ends[:, :beams].nonzero().tolist():
             prefix = prefixes[q, parent[q, rank], 1:].tolist()
             reached = [float(found[q, rank])], [float(best[q, rank])]
@@ -223,12 +224,28 @@ def share(
     return held
 
 
-def _unready(total: Tensor, end: int, beams: int) -> Tensor:
+def _best(scores: Tensor, held: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best continuations of each question, best first: their scores, and the prefix and the
+    token of each, [Q, count] or fewer if there are not as many.
+
+    Parameters
+    ----------
+    scores: [Q, w], of the prefixes.
+    held: [Q * w, V], what every token adds to its prefix's score.
+    """
+    # The best of every prefix first, so that nothing else is computed for the whole vocabulary.
+    Q, width = scores.shape
+    each, token = held.topk(min(count, held.shape[1]))
+    total = (scores[:, :, None] + each.reshape(Q, width, -1)).flatten(1)
+    best, at = total.topk(min(count, total.shape[1]))
+    return best, at // each.shape[1], token.reshape(Q, -1).gather(1, at)
+
+
+def _unready(scores: Tensor, held: Tensor, end: int, beams: int) -> Tensor:
     """Which prefixes would go on, bool [Q, w], as their end is not among the `beams` best of their
-    question's continuations, total [Q, w, V]."""
-    every = total.flatten(1)
-    least = every.topk(min(beams, every.shape[1])).values[:, -1:]
-    own = total[:, :, end]
+    question's continuations; parameters as in `_best`."""
+    least = _best(scores, held, beams)[0][:, -1:]
+    own = scores + held[:, end].reshape(scores.shape)
     return (own < least) | own.isneginf()
 
 

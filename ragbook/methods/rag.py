@@ -36,6 +36,7 @@ from ragbook.methods.base import (
 )
 from ragbook.methods.decoding import Hypothesis, Verbatim, beam_search, share
 from ragbook.methods.leave_one_out import check_leaves_some, losses, prior_without_each
+from ragbook.methods.rescoring import complete
 from ragbook.models.generator import Generator, Memory, labels_of, pad_labels
 from ragbook.models.sharing import one_at_a_time
 from ragbook.retrieval import Retrieved, Retriever
@@ -337,7 +338,7 @@ class RagSequence(_Rag):
                 if not one.truncated:
                     ended[at // n].add(one.tokens)
         if self.thorough:
-            self._complete(read, given)
+            complete(self.reader, read.memory, read.log_prior, given, count)
         best = []
         for prior, union, whole in zip(read.log_prior, given, ended, strict=True):
             scored = [
@@ -346,24 +347,6 @@ class RagSequence(_Rag):
             ]
             best.append(sorted(scored, key=lambda c: -c.log_prob)[:count])
         return best
-
-    def _complete(self, read: _PerPassage, given: list[dict[tuple[int, ...], Tensor]]) -> None:
-        """Fill in log p(y | x, z) of the passages whose beam did not propose y."""
-        n = read.log_prior.shape[1]
-        missing = [
-            (tokens, own, z, b * n + z)
-            for b, union in enumerate(given)
-            for tokens, own in union.items()
-            for z in range(n)
-            if own[z] == float("-inf") and read.log_prior[b, z] > float("-inf")
-        ]
-        if not missing:
-            return
-        labels = pad_labels([[*one[0], self.reader.end] for one in missing])
-        rows = torch.tensor([row for _, _, _, row in missing])
-        scores = self.reader.token_log_probs(read.memory, labels, rows).sum(-1)
-        for (_, own, z, _), score in zip(missing, scores, strict=True):
-            own[z] = score
 
 
 def _in_own_words(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -114,6 +115,9 @@ def recorded_scores() -> Iterator[list[Tensor]]:
 def share_cross_attention(decoder: Any) -> None:
     """Let a Hugging Face decoder use `shared_attention`, which can also return its weights.
 
+    The encoder keeps its own attention, which is faster. In some models (BART) both read the same
+    configuration; the decoder then gets a copy.
+
     Raises
     ------
     InputError: it has an attention of its own, which takes no other's place.
@@ -121,6 +125,10 @@ def share_cross_attention(decoder: Any) -> None:
     AttentionInterface.register(NAME, shared_attention)
     AttentionMaskInterface.register(NAME, eager_mask)
     if hasattr(decoder, "set_attn_implementation"):
+        common, own = decoder.config, copy(decoder.config)
+        for module in decoder.modules():
+            if getattr(module, "config", None) is common:
+                module.config = own
         decoder.set_attn_implementation(NAME)  # which only warns where it cannot
         if decoder.config._attn_implementation == NAME:
             return
