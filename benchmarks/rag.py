@@ -144,7 +144,7 @@ def ours(folder: Path) -> dict[str, Any]:
 def peer_inputs(
     questions: list[Any], found: list[Any], scores: torch.Tensor, width: int
 ) -> tuple[dict[str, Any], torch.Tensor]:
-    """What `transformers` is given, inputs of `width` tokens, and the labels of the first answers."""
+    """What `transformers` is given, in inputs of `width` tokens, and the first answers' labels."""
     from ragbook.models.embedded import minilm_tokenizer
 
     tokenizer = minilm_tokenizer()
@@ -223,7 +223,7 @@ def rounds(folder: Path, wanted: str) -> None:
         copy: Any = RagSequenceForGeneration.from_pretrained(folder)
         method = our_methods(copy.rag.generator.to(DEVICE), found)[name]
         reader = method.reader
-        results: dict[str, Any] = {}
+        results: dict[str, Any] = {"peer": None, "own": None}
 
         def peer_decoding(model=model, results=results) -> None:
             results["peer"] = without_special(peer_answers(model, given))
@@ -235,11 +235,11 @@ def rounds(folder: Path, wanted: str) -> None:
 
         @torch.no_grad()
         def peer_loss(model=model, results=results) -> None:
-            results["peer"] = model(**given, labels=labels, reduce_loss=False).loss
+            results["peer"] = [model(**given, labels=labels, reduce_loss=False).loss]
 
         def own_loss(method=method, results=results) -> None:
             method.reader.pairs.forget()
-            results["own"] = -method.log_prob(questions, answers, N_DOCS)
+            results["own"] = [-method.log_prob(questions, answers, N_DOCS)]
 
         def peer_gradient(model=model, results=results) -> None:
             prior = scores.to(DEVICE).requires_grad_()
@@ -270,9 +270,9 @@ def rounds(folder: Path, wanted: str) -> None:
                 same = sum(a == b for a, b in zip(results["peer"], results["own"], strict=True))
                 print(f"  {same} of {FEW} answers are the same", flush=True)
             else:
-                pairs = zip(results["peer"], results["own"], strict=True)
-                gap = max(((a - b).norm() / a.norm()).item() for a, b in pairs if a.any())
-                print(f"  greatest relative difference: {gap:.1e}", flush=True)
+                one, other = (torch.cat([*map(torch.flatten, r)]) for r in results.values())
+                gap = ((one - other).norm() / one.norm()).item()
+                print(f"  relative difference: {gap:.1e}", flush=True)
 
 
 def gradients(model: Any) -> list[torch.Tensor]:
