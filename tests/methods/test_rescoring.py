@@ -22,7 +22,8 @@ def generator(table):
         def following(prefixes, rows, parents):
             shown = [tuple(p) for p in prefixes.tolist()]
             rows = rows.tolist()
-            assert rows == sorted(rows) and len({rows.count(row) for row in rows}) == 1
+            assert rows == sorted(rows)
+            assert len({rows.count(row) for row in rows}) == 1
             if last:
                 before = [last[-1][at] for at in parents.tolist()]
                 assert before == [(r, p[:-1]) for r, p in zip(rows, shown, strict=True)]
@@ -41,6 +42,11 @@ def whole(table, row, tokens):
     """log p(y | x, z), token by token."""
     y = (START, START, *tokens, END)
     return sum(table[row, a, b, c].item() for a, b, c in zip(y, y[1:], y[2:], strict=False))
+
+
+def best(union, prior, count):
+    """The `count` most probable candidates, best first."""
+    return sorted(union, key=lambda y: -torch.logsumexp(prior + union[y], 0))[:count]
 
 
 @pytest.fixture
@@ -76,13 +82,9 @@ def test_the_best_candidates_have_their_whole_sums(drawn, count, rows, monkeypat
             .masked_fill(prior[b].isneginf(), -math.inf)
             for tokens in union
         }  # fmt: skip
-        by_score = (
-            lambda values: sorted(  # noqa: E731
-                values, key=lambda y: -torch.logsumexp(prior[b] + values[y], 0)
-            )[:count]
-        )
-        assert by_score(union) == by_score(exact)
-        for tokens in by_score(exact):
+        wanted = best(exact, prior[b], count)
+        assert best(union, prior[b], count) == wanted
+        for tokens in wanted:
             torch.testing.assert_close(union[tokens], exact[tokens], rtol=0, atol=1e-4)
 
 
@@ -105,16 +107,16 @@ def test_a_shared_prefix_is_asked_once_and_a_hopeless_candidate_no_further():
         complete(reader, table, prior, [found[count]], count)
         assert all(len(set(call)) == len(call) for call in asked)
         assert [len(call) for call in asked] == ([1, 1] if count == 1 else [1, 2, 1, 2])
-    assert found[1][1,].isfinite().all() and found[1][2, 3, 4][1] == -math.inf
+    assert found[1][1,].isfinite().all()
+    assert found[1][2, 3, 4][1] == -math.inf
     assert all(own.isfinite().all() for own in found[3].values())
 
 
 def test_nothing_is_asked_where_nothing_is_missing(drawn):
     table, prior, _ = drawn
     reader, asked = generator(table)
-    given = [
-        {(1,): torch.tensor([-1.0, -2.0, -3.0])},
-        {(2,): torch.tensor([-1.0, -2.0, -math.inf])},
-    ]
+    known = torch.tensor([[-1.0, -2.0, -3.0], [-1.0, -2.0, -math.inf]])
+    given = [{(1,): known[0]}, {(2,): known[1]}]
     complete(reader, table, prior[:2], given, 1)
-    assert not asked and given[1][2,].tolist() == [-1, -2, -math.inf]
+    assert not asked
+    assert given[1][2,].tolist() == [-1, -2, -math.inf]
