@@ -101,7 +101,7 @@ def ours(questions: list[Any], found: list[Any], count: int) -> dict[str, Any]:
         for (best,) in method.generate(questions[at : at + BATCH], count):
             answers.append(list(best.tokens))
     seconds = time.perf_counter() - began
-    # A cut answer was closed with the end token, which the peer's has not, so it is scored without.
+    # The end token that closed a cut answer is not compared.
     scores = []
     for question, one, answer in zip(questions, found, answers, strict=True):
         memory = reader.read([question], [one.passages]).fused()
@@ -140,12 +140,14 @@ def theirs(
             do_sample=False,
             num_beams=1,
             min_new_tokens=MAX_NEW,
-            max_new_tokens=MAX_NEW,
+            max_new_tokens=MAX_NEW + 1,
+            forced_eos_token_id=END,  # closes the cut answers, as ragbook does
             return_dict_in_generate=True,
             output_logits=True,
         )
-        written = out.sequences[:, 1:]
-        chosen = torch.stack(out.logits, 1).log_softmax(-1).gather(-1, written[:, :, None])
+        written = out.sequences[:, 1 : MAX_NEW + 1]
+        log_probs = torch.stack(out.logits[:MAX_NEW], 1).log_softmax(-1)
+        chosen = log_probs.gather(-1, written[:, :, None])
         answers += written.tolist()
         scores += chosen.sum((1, 2)).tolist()
     return {"seconds": time.perf_counter() - began, "answers": answers, "scores": scores}

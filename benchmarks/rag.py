@@ -214,7 +214,6 @@ def rounds(folder: Path, wanted: str) -> None:
     logging.set_verbosity_error()
     checkpoint(folder, **SMALL)
     questions, found, scores = documents(FEW)
-    given, labels = peer_inputs(questions, found, scores, CUT)
     passages = [list(one.passages) for one in found]
     answers = [q.answers[0] for q in questions]
     for name, kind in (("sequence", RagSequenceForGeneration), ("token", HFRagToken)):
@@ -225,7 +224,9 @@ def rounds(folder: Path, wanted: str) -> None:
         reader = method.reader
         results: dict[str, Any] = {"peer": None, "own": None}
 
+        # Both sides begin with texts.
         def peer_decoding(model=model, results=results) -> None:
+            given, _ = peer_inputs(questions, found, scores, CUT)
             results["peer"] = without_special(peer_answers(model, given))
 
         def own_decoding(method=method, results=results) -> None:
@@ -235,6 +236,7 @@ def rounds(folder: Path, wanted: str) -> None:
 
         @torch.no_grad()
         def peer_loss(model=model, results=results) -> None:
+            given, labels = peer_inputs(questions, found, scores, CUT)
             results["peer"] = [model(**given, labels=labels, reduce_loss=False).loss]
 
         def own_loss(method=method, results=results) -> None:
@@ -242,6 +244,7 @@ def rounds(folder: Path, wanted: str) -> None:
             results["own"] = [-method.log_prob(questions, answers, N_DOCS)]
 
         def peer_gradient(model=model, results=results) -> None:
+            given, labels = peer_inputs(questions, found, scores, CUT)
             prior = scores.to(DEVICE).requires_grad_()
             model.zero_grad()
             loss = model(**{**given, "doc_scores": prior}, labels=labels, reduce_loss=True).loss
