@@ -15,13 +15,6 @@
 # the distribution $p(z \mid x)$ that the methods of the next chapters need. All methods in the book that
 # retrieve work with either, through one call: `retrieve(questions, k)`.
 
-# %% [markdown]
-# ```{note}
-# What this chapter reads from `dpr.json` was measured on the questions of MiniWiki's second edition, which
-# are worded differently. What is computed on the page, and the two tables of
-# {doc}`chapter 7 <07-side-by-side>`, use the third.
-# ```
-
 # %% tags=["hide-input"]
 import json
 import math
@@ -570,13 +563,6 @@ Markdown(
     + "(Differences are taken first and cut off to one digit afterwards.) These "
     "are single runs, and the intervals in the table do not include the variation between runs, so "
     "differences of this size may be chance."
-)
-
-# %% tags=["remove-input", "stored-dpr"]
-Markdown(
-    "The levels are not those of the first figure: there the same encoder finds "
-    f"{cut_off(curves['dense'][5])} % with five passages, here "
-    f"{cut_off(five('untrained, cosine')['mean'])} %, because the questions were rewritten in between."
 )
 
 # %% tags=["hide-input", "stored-dpr"] mystnb={"figure": {"caption": "Recall@5 on the test split, with 95 % intervals: the encoder before and after fine-tuning, in each variant. The fine-tuned encoders have seen all training questions with their passages; BM25 and MiniLM have seen none.", "alt": "Recall at 5 of BM25, and of MiniLM before and after fine-tuning with each similarity, loss and kind of negatives, with intervals"}}

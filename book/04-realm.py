@@ -23,13 +23,6 @@
 #
 # ![REALM: each of three passages gives the answer a probability as a span, and these are summed with the prior as weights](diagrams/realm.svg)
 
-# %% [markdown]
-# ```{note}
-# What this chapter reads from `realm.json` was measured on the questions of MiniWiki's second edition, with
-# the readers of that time. What is computed on the page, and the two tables of
-# {doc}`chapter 7 <07-side-by-side>`, use the third.
-# ```
-
 # %% tags=["hide-input"]
 import json
 import math
@@ -438,13 +431,6 @@ Markdown(
     "The refreshed run has seen only sentences, no question, answer or label, and finds the gold passage among "
     f"five for {cut_off(after)} % of the questions; its start did so for {cut_off(before)} %. "
     f"{capital('; '.join([gained, *said]))}."
-)
-
-# %% tags=["remove-input", "stored-realm"]
-Markdown(
-    f"(The damaged retriever's recall@5 is {cut_off(start['damaged']['5']['mean'])} % here and "
-    f"{cut_off(anew[0].mean())} % in the short run above, because these are the questions of the second edition "
-    "and those of the third.)"
 )
 
 # %% tags=["remove-input", "stored-realm"]

@@ -42,13 +42,6 @@ Markdown(
     "this way, which favours FiD."
 )
 
-# %% [markdown]
-# ```{note}
-# The results on distillation in this chapter were measured on the questions of MiniWiki's second edition,
-# with the readers of that time. All other results are for the third edition and the current training of the
-# methods.
-# ```
-
 # %% tags=["hide-input"]
 import math
 

@@ -70,7 +70,7 @@ def test_names_choose_and_unknown_ones_are_told():
 def test_a_listing_has_dates_steps_and_needs():
     text = made.listing(made.chosen(MAKINGS, ["realm", "wikitext"]))
     assert "python -m book.experiments.realm book/results/realm.json" in text
-    assert "second edition" in text
+    assert "Natural Questions" in text
     assert "ARTICLES: " in text
     assert re.search(r"^realm\.json  \d{4}-\d\d-\d\d$", text, re.M)
 
