@@ -522,7 +522,7 @@ Markdown(
     f"*{every['text']}*, and {cut_off(every['attention'][top])} % of its attention for the right answer is on "
     f"`{several.ids[top]}`, which is {'' if is_gold else 'not '}the gold passage"
     + (
-        " but tells the answer too"
+        ", but one from which FiD reads the answer"
         if f"`{several.ids[top]}`" in tells and not is_gold
         else ""
     )
@@ -758,9 +758,8 @@ Markdown(
 #
 # **The number of passages.** There are only about two thousand real passages, on all kinds of subjects, so
 # that the retriever has little to confuse. If the right passage is already ranked first, the following ones
-# can only distract. The figures show exact match and the kinds of FiD's errors by the number of passages
-# read. Words of *another* passage are errors of fusion, other words of the *same* passage are errors of
-# reading.
+# can only distract. The figures show exact match and two kinds of FiD's errors by the number of passages
+# read: gold passages that were *not retrieved*, and words of *another* passage, which are errors of fusion.
 
 # %% tags=["hide-input", "stored-order"]
 SETS = {
@@ -812,8 +811,8 @@ figures.curves(
     log=True,
 )
 
-# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "What FiD's wrong answers are, against the number of passages read (150 questions of each set). With more passages fewer answers are lost in retrieval and more are words of another passage. On MiniWiki the first change is the larger one, on Natural Questions the second.", "alt": "Shares of FiD's answers that are words of another passage, of the same passage, or not retrieved, on both sets for k from 1 to 10"}}
-KINDS = ("not-retrieved", "same-passage", "other-passage")
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Two kinds of wrong answers of FiD against the number of passages read (150 questions of each set). With more passages fewer answers are lost in retrieval and more are words of another passage. On MiniWiki the first change is the larger one, on Natural Questions the second.", "alt": "Shares of FiD's answers whose gold passage was not retrieved and that are words of another passage, on both sets for k from 1 to 10"}}
+KINDS = ("not-retrieved", "other-passage")
 wrong = {
     (kind, error): {
         float(k): 100
@@ -825,7 +824,7 @@ wrong = {
     for error in KINDS
 }
 for kind in SETS:  # as the caption says
-    missed, _, fused_wrongly = (wrong[kind, error] for error in KINDS)
+    missed, fused_wrongly = (wrong[kind, error] for error in KINDS)
     less_missed = missed[1.0] - missed[10.0]
     more_wrong = fused_wrongly[10.0] - fused_wrongly[1.0]
     assert min(less_missed, more_wrong) > 0
@@ -1091,8 +1090,8 @@ Markdown(
 # grows linearly with the number of passages, and their order does not matter. There is no distribution over
 # passages: attention, the scores of the first token or leaving a passage out can take the place of a
 # posterior, and they measure different things. On MiniWiki ten passages were better than one; in a sample
-# of real questions each step from one passage to ten lowered FiD's mean, since words of another passage
-# took the place of right answers. The reader's scores can train the retriever, without any label of which
+# of real questions each step from one passage to ten lowered FiD's mean, and answers from another passage
+# became more frequent. The reader's scores can train the retriever, without any label of which
 # passage is right.
 #
 # ## Exercises
