@@ -259,7 +259,7 @@ Markdown(
 )
 
 # %% [markdown]
-# ## What the papers had
+# ## What the papers report
 #
 # {cite:t}`karpukhin2020dpr` index 21,015,324 passages of 100 words. Among the 20 best they find an answer
 # to four of five questions of Natural Questions. With one vector of 768 float32 numbers per passage, the

@@ -636,7 +636,7 @@ Markdown(
 )
 
 # %% [markdown]
-# ## What the paper had
+# ## What the paper reports
 #
 # {cite:t}`karpukhin2020dpr` count a question as found if one of the first 20 of 21 million passages contains
 # an answer. On the test questions of Natural Questions that is the case for 59.1 % with BM25, 78.4 % with DPR

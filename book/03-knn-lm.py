@@ -667,7 +667,7 @@ Markdown(
 )
 
 # %% [markdown]
-# ## What the paper had
+# ## What the paper reports
 #
 # On WikiText-103, {cite:t}`khandelwal2020knnlm` report (table 1; a Transformer of 247 million parameters, a
 # datastore of 103 million pairs, k = 1024, $\lambda = 0.25$):

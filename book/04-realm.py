@@ -733,7 +733,7 @@ Markdown(
 )
 
 # %% [markdown]
-# ## What the paper had
+# ## What the paper reports
 #
 # REALM reports 40.4 on NQ-open (39.2 if it is pre-trained on Wikipedia and not on news), against 33.3 for ORQA
 # with the same retriever architecture.

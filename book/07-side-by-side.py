@@ -79,12 +79,12 @@ Markdown(
     "\n".join(
         [
             "Three results, written from the stored paired tests:\n",
-            f"1. **The same weights.** {papers.in_steps(same)} These weights may favour FiD: a part of "
+            f"1. **The same weights.** {order(same)} These weights may favour FiD: a part of "
             "their training fused several passages as FiD does.",
-            f"2. **Each method's own training.** {papers.in_steps(own)}",
+            f"2. **Each method's own training.** {order(own)}",
             f"3. **Other seeds, other questions.** With {trained['seeds']} seeds of that training and "
-            f"{trained['n']} questions: {papers.in_steps(papers.of_seeds(trained))} With "
-            f"{real['questions']['n']} real questions of Natural Questions and one seed: {papers.in_steps(real)}",
+            f"{trained['n']} questions: {order(papers.of_seeds(trained))} With "
+            f"{real['questions']['n']} real questions of Natural Questions and one seed: {order(real)}",
         ]
     )
 )
@@ -801,9 +801,7 @@ Comparison(real_same, [])
 Comparison(real, [])
 
 # %% tags=["remove-input", "stored-nq-same-weights", "stored-nq"]
-Markdown(
-    papers.bullets([f"(a) {order(real_same)}", f"(b) {papers.in_steps(real)}"])
-)
+Markdown(papers.bullets([f"(a) {order(real_same)}", f"(b) {order(real)}"]))
 
 # %% [markdown]
 # ### Is the order the same?

@@ -589,7 +589,7 @@ print(
 # retriever.retrieve(questions, k=5, titles=["Rhine", "Danube"])
 # ```
 #
-# ## What the paper had
+# ## What the paper reports
 #
 # {cite:t}`karpukhin2020dpr` encoded 21 million passages in 8.8 hours on 8 GPUs and built their index in
 # 8.5 hours on one server with 512 GB of memory; it retrieved 100 passages each for 995 questions per second.

@@ -21,7 +21,6 @@ from ragbook.evaluation.statistics import (
     paired_test,
 )
 from ragbook.evaluation.tables import BASELINE
-from ragbook.evaluation.words import in_groups, order
 
 from .report import in_points, points, relative
 
@@ -294,35 +293,6 @@ def in_pairs(results: Results, names: Sequence[str] = FOUR) -> dict[str, str]:
         pair: points(test) + (" *" if test["p"] < ALPHA else "")
         for pair, test in pairs(results, names).items()
     }
-
-
-def in_steps(results: Results) -> str:
-    """The methods from best to worst by exact match, group after group; which steps and which
-    differences within a group are significant."""
-    groups = in_groups(results)
-    if len(groups) == 1:
-        return order(results)
-    first, *rest = [
-        listed([called(name) for name in group]) for group in groups
-    ]
-    comes = "comes" if len(groups[0]) == 1 else "come"
-    if len(rest) == 1:
-        said = f"{first} {comes} before {rest[0]}. The step is significant"
-    else:
-        *middle, last = rest
-        then = "".join(f", then {group}" for group in middle)
-        said = f"{first} {comes} first{then}, and last {last}. Each step is significant"
-    if all(len(group) == 1 for group in groups):
-        return capital(f"{said}.")
-    behind: dict[str, list[str]] = {}
-    for group in groups:
-        for a, b in combinations(group, 2):
-            if direction(results, a, b):
-                behind.setdefault(called(a), []).append(called(b))
-    if not behind:
-        return capital(f"{said}, and no difference within a group is.")
-    within = listed([f"{a} is ahead of {listed(b)}" for a, b in behind.items()])
-    return capital(f"{said}; within a group, only {within}.")
 
 
 def _joint_training(realm: Mapping[str, Any]) -> list[str]:

@@ -79,7 +79,7 @@ def test_the_first_screen_has_both_tables_and_the_results_in_words():
     assert [cell.cell_type for cell in first] == ["markdown", "code", "code"]
     assert {"stored-results", "stored-same-weights"} <= set(first[1].metadata["tags"])
     for table in ("same", "own", "papers.of_seeds(trained)", "real"):
-        assert f"papers.in_steps({table})" in first[2].source
+        assert f"order({table})" in first[2].source
 
 
 def test_fid_has_the_highest_mean_nll_of_the_three_that_differ_in_one_thing():

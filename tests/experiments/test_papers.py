@@ -70,24 +70,6 @@ def test_all_pairs_are_listed_with_a_star_for_what_is_beyond_chance():
     ]  # fmt: skip
 
 
-def test_methods_in_steps_of_which_each_is_significant():
-    assert papers.in_steps(HERE) == (
-        "FiD comes first, then REALM, then RAG-Sequence and RAG-Token, and last the closed book. "
-        "Each step is significant, and no difference within a group is."
-    )
-    assert papers.in_steps(THERE) == (
-        "REALM, RAG-Sequence and RAG-Token come before FiD. The step is significant; within a "
-        "group, only RAG-Sequence is ahead of RAG-Token."
-    )
-    assert papers.in_steps(results({"fid": 0.5, "realm": 0.4, "rag-token": 0.3})) == (
-        "FiD comes first, then REALM, and last RAG-Token. Each step is significant."
-    )
-    alike = results({"fid": 0.5, "realm": 0.4}, [("fid", "realm")])
-    assert papers.in_steps(alike) == (
-        "By exact match, the difference between FiD and REALM is not significant."
-    )
-
-
 def test_a_missing_test_is_said():
     with pytest.raises(InputError, match="'fid' and 'knn-lm'"):
         papers.ahead(HERE, "fid", "knn-lm")
