@@ -1066,7 +1066,7 @@ print(
 display(pd.DataFrame(rows).T)
 Markdown(
     "\n".join(
-        f"* {where[0]}, {where[1]}: {words.order(among(results, THREE))}"
+        f"* *{where[0]}, {where[1]}.* {words.order(among(results, THREE))}"
         for where, results in tables.items()
     )
 )

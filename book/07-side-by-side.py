@@ -82,9 +82,9 @@ Markdown(
             f"1. **The same weights.** {order(same)} These weights may favour FiD: a part of "
             "their training fused several passages as FiD does.",
             f"2. **Each method's own training.** {order(own)}",
-            f"3. **Other seeds, other questions.** With {trained['seeds']} seeds of that training and "
-            f"{trained['n']} questions: {order(papers.of_seeds(trained))} With "
-            f"{real['questions']['n']} real questions of Natural Questions and one seed: {order(real)}",
+            f"3. **Other seeds, other questions.** *{trained['seeds']} seeds of that training, "
+            f"{trained['n']} questions.* {order(papers.of_seeds(trained))} "
+            f"*{real['questions']['n']} real questions of Natural Questions, one seed.* {order(real)}",
         ]
     )
 )
@@ -230,7 +230,7 @@ Comparison(same, [])
 
 # %% tags=["remove-input", "stored-same-weights"]
 Markdown(
-    f"Among the four methods that share the whole reader: {order(papers.among(same, papers.READ_ALIKE))} "
+    f"Four methods share the whole reader. {order(papers.among(same, papers.READ_ALIKE))} "
     "Sharing weights does not make the comparison neutral. Several passages at once were part of this "
     "reader's training, fused as in FiD; sums over passages and long prompts were not. So a lead of FiD in "
     "this table belongs to the rule of combination and to that training together, and table (b) trains each "
