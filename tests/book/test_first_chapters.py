@@ -78,8 +78,8 @@ def test_the_second_chapter_opens_with_a_question_that_words_alone_cannot_decide
     corpus = load_corpus("miniwiki")
     on_congo = [p for p in corpus if p.title == "Congo River"]
     assert "MiniWiki has three passages on the Congo River, and the second" in prose(2)
-    assert [p.id for p in on_congo].index(question.gold_passage) == 1
     assert len(on_congo) == 3
+    assert on_congo[1].id == question.gold_passage
     assert "more than 220 metres, and no river is known to be deeper." in prose(2)
     assert "No river is known to be deeper: more than 220 metres" in on_congo[1].text
     assert all("deep" not in terms([f"{p.title} {p.text}"])[0] for p in on_congo)

@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from ragbook.methods.rescoring import complete
 START, END, WORDS, N = 6, 0, 6, 3
 
 
-def generator(table):
+def generator(table) -> tuple[Any, list]:
     """Of which the next token depends on the memory's row and the two last tokens; `asked` keeps
     the prefixes of every call, which must be what a generator's continuation takes."""
     asked = []
@@ -89,7 +90,7 @@ def test_the_best_candidates_have_their_whole_sums(drawn, count, rows, monkeypat
 
 
 def test_a_shared_prefix_is_asked_once_and_a_hopeless_candidate_no_further():
-    table = torch.full((2, 7, 7, WORDS), 0.01)
+    table: Any = torch.full((2, 7, 7, WORDS), 0.01)
     table[..., 1] = 0.95  # after everything, 1 is likely
     table[..., 1, 1], table[..., 1, END] = 0.01, 0.95  # and after 1 the end
     table = table.log()

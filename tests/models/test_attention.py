@@ -1,5 +1,7 @@
 """Shared keys and values against a copy for every query, attended by PyTorch's own function."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import Module
@@ -34,7 +36,7 @@ def test_an_encoder_keeps_its_attention_where_it_shares_the_decoders_configurati
         vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=8, decoder_ffn_dim=8,
     )  # fmt: skip
-    model = BartForConditionalGeneration(config)
+    model: Any = BartForConditionalGeneration(config)
     before = model.get_encoder().layers[0].self_attn.config._attn_implementation
     share_cross_attention(model.get_decoder())
     (block,) = model.get_decoder().layers
