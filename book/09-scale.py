@@ -701,3 +701,13 @@ check.merge(my_merge)
 # best come out whole. It is written out in `book/solutions/09-scale.py`.
 #
 # </details>
+
+# %% [markdown]
+# ## Where next
+#
+# * In the papers: {cite:t}`johnson2021faiss` describe inverted lists and product codes on GPUs, and
+#   {cite:t}`douze2024faiss` how to choose between Faiss's indexes.
+# * In this book: {doc}`chapter 12 <12-your-data>` builds an index of your own documents, and
+#   {doc}`chapter 2 <02-retrievers>` says what the vectors in it mean.
+# * Later work: {cite:t}`borgeaud2022retro` retrieve from a database of two trillion
+#   tokens.

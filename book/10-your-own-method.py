@@ -298,3 +298,11 @@ check.weighted(my_shares)
 # themselves.
 #
 # </details>
+
+# %% [markdown]
+# ## Where next
+#
+# * In this book: {doc}`chapter 7 <07-side-by-side>` says how to read the comparison that your method now takes
+#   part in, and {doc}`chapter 11 <11-one-pretrained-model>` where else passages can be combined.
+# * Later work to implement next: {cite:t}`shi2024replug` sum over passages with a model that stays as it is, and
+#   {cite:t}`asai2024selfrag` let the model say which passage it needs and whether that supports its answer.

@@ -374,6 +374,25 @@ HTML(
 )
 
 # %% [markdown]
+# ## If the scores are low
+#
+# Look in this order, since each step limits the next:
+#
+# 1. **Is the right passage found?** `ragbook evaluate` and the table's recall say so. If not, compare retrievers
+#    (`--retriever dense,bm25,hybrid` in `ragbook retrieve`), another encoder
+#    (`--encoder BAAI/bge-small-en-v1.5`), a cross-encoder on top (`--reranker NAME`) or shorter passages
+#    (`--split sentences:3`). With some hundred questions of your own, `ragbook train dpr` adapts the encoder.
+# 2. **Is it read whole?** `cut_passages` in the results counts passages that are longer than the reader's input;
+#    `--split words:100` makes them fit.
+# 3. **What is wrong with the answers?** `errors.png` and `errors.md` sort them ({doc}`chapter 7 <07-side-by-side>`).
+#    Many answers that are *cut short* or *too long* are about wording, and `contains` is then the fairer score.
+#    Many names from another passage mean that the reader is at its limit.
+# 4. **Is the reader at its limit?** Give the methods the gold passage alone (`--retriever oracle --k 1`); better
+#    retrieval will hardly bring more than they answer then. Try a larger reader (`--reader smollm2-reading`, or any model
+#    by its name), or train the bundled one on your own questions (`ragbook train reader --corpus ... --questions ...`).
+#    It was trained on texts like MiniWiki's, and on other texts it is often wrong about simple questions.
+
+# %% [markdown]
 # ## What to remember
 #
 # A folder of documents and a spreadsheet of questions are enough for a comparison. Passages should be short enough
@@ -474,3 +493,11 @@ check.csv(my_csv)
 # `book/solutions/12-your-data.py`.
 #
 # </details>
+
+# %% [markdown]
+# ## Where next
+#
+# * In this book: {doc}`chapter 10 <10-your-own-method>` adds a method of your own to the comparison, and
+#   {doc}`chapter 9 <09-scale>` says what millions of passages need.
+# * Later work: {cite:t}`khattab2020colbert` compare question and passage token by token, and
+#   {cite:t}`nogueira2019passage` rerank what was found; both matter most where recall is low.
