@@ -31,8 +31,14 @@ WORK = {
 }
 
 
-def kills_of(script: str, *options: str) -> tuple[int, str]:
-    """How many kills a piece of work had, and what was said if one left something broken."""
+def kills_of(script: str, *options: str, timeout: float | None = None) -> tuple[int, str]:
+    """How many kills a piece of work had, and what was said if one left something broken.
+
+    Parameters
+    ----------
+    script: its path below this folder.
+    timeout: seconds that all may take.
+    """
     environment = os.environ | {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
@@ -40,6 +46,7 @@ def kills_of(script: str, *options: str) -> tuple[int, str]:
             env=environment,
             capture_output=True,
             text=True,
+            timeout=timeout,
             check=False,
         )
     if done.returncode != 0:

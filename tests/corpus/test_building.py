@@ -4,8 +4,6 @@ import bz2
 import gzip
 import json
 import os
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from ragbook.corpus.ids import Ids, is_number
 from ragbook.corpus.sources import Source, open_source
 from ragbook.corpus.splitting import Split, cut_passage
 from ragbook.errors import InputError
+from tests.kills import kills_of
 
 EIGHT, TEN = Split("words", 8), Split("words", 10)
 
@@ -227,19 +226,10 @@ def test_no_passage_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_at_every_file_operation(tmp_path):
-    script = Path(__file__).with_name("killed_corpora.py")
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) > 20, "the build was killed at too few points to mean anything"
+def test_killed_at_every_file_operation():
+    kills, said = kills_of("corpus/killed_corpora.py", timeout=120)
+    assert not said
+    assert kills > 20, "the build was killed at too few points to mean anything"
 
 
 def test_memory_does_not_grow_with_the_dump(tmp_path, monkeypatch):

@@ -1,12 +1,8 @@
 """Methods added to a stored comparison: the same as comparing all at once, and nothing is lost."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +13,7 @@ from ragbook.evaluation import Comparison, compare
 from ragbook.evaluation.appending import appended
 from ragbook.evaluation.cut import Cut
 from tests.evaluation.test_unanswered import QUESTIONS, Method, without
+from tests.kills import kills_of
 
 ASKED = without([i % 4 == 0 for i in range(len(QUESTIONS))])
 EVERY = {"closed-book": 5, "rag-token": 2, "fid": 3}
@@ -89,15 +86,7 @@ def test_cut_passages_are_counted_once():
     assert appended(before, added).results["cut_passages"] == 12
 
 
-def test_an_addition_killed_anywhere_loses_nothing(tmp_path):
-    script = Path(__file__).with_name("killed_additions.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "17"],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) > 10, "it was killed at too few points to mean anything"
+def test_an_addition_killed_anywhere_loses_nothing():
+    kills, said = kills_of("evaluation/killed_additions.py", "17", timeout=600)
+    assert not said
+    assert kills > 10, "it was killed at too few points to mean anything"

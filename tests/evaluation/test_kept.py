@@ -1,9 +1,6 @@
 """Answers that are kept as they are made: a run that ended early goes on, and only the same run."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from ragbook.evaluation import Comparison, compare
 from ragbook.evaluation.identity import identity
 from ragbook.evaluation.kept import FOLDER, LINES, keeping
 from tests.evaluation.killed_comparisons import Method, N, contents, questions, run
+from tests.kills import kills_of
 
 RUN = {"k": 3}
 
@@ -163,15 +161,7 @@ def test_a_smaller_run_leaves_nothing_of_a_larger_one(tmp_path):
     assert found == contents(tmp_path / "new")
 
 
-def test_a_comparison_killed_anywhere_goes_on(tmp_path):
-    script = Path(__file__).with_name("killed_comparisons.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "5"],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) > 20, "the run was killed at too few points to mean anything"
+def test_a_comparison_killed_anywhere_goes_on():
+    kills, said = kills_of("evaluation/killed_comparisons.py", "5", timeout=600)
+    assert not said
+    assert kills > 20, "the run was killed at too few points to mean anything"

@@ -15,6 +15,7 @@ from ragbook.errors import InputError
 from ragbook.index import PassageIndex, build_index, verify
 from ragbook.index.passages import spool
 from tests.fakes import HashEncoder, animals
+from tests.kills import kills_of
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -278,14 +279,10 @@ def test_two_builds_at_once(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.parametrize("options", [[], ["--overwrite"], ["--approximate"]])
-def test_killed_at_every_file_operation(tmp_path, options):
-    script = Path(__file__).with_name("killed_builds.py")
-    command = [sys.executable, str(script), str(tmp_path), *options]
-    done = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) > 30, "the build was killed at too few points to mean anything"
+def test_killed_at_every_file_operation(options):
+    kills, said = kills_of("index/killed_builds.py", *options, timeout=300)
+    assert not said
+    assert kills > 30, "the build was killed at too few points to mean anything"
 
 
 BUILD = """

@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +17,7 @@ from ragbook.index import datastore as module
 from ragbook.index.datastore import Datastore, add_approximate, build_datastore, verify
 from ragbook.index.manifest import serialize
 from tests.fakes import animals
+from tests.kills import kills_of
 
 Base: Any = object  # it stands for a LanguageModel, and needs no torch module
 
@@ -191,18 +189,10 @@ def test_what_a_killed_build_left_damaged_is_made_again(built, tmp_path, monkeyp
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_at_every_file_operation(tmp_path):
-    script = Path(__file__).with_name("killed_datastores.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) > 30, "the build was killed at too few points to mean anything"
+def test_killed_at_every_file_operation():
+    kills, said = kills_of("index/killed_datastores.py", timeout=300)
+    assert not said
+    assert kills > 30, "the build was killed at too few points to mean anything"
 
 
 def test_remains_of_another_build_are_not_used(built, tmp_path):

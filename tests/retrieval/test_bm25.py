@@ -1,5 +1,4 @@
 import math
-import os
 import random
 import re
 import subprocess
@@ -22,6 +21,7 @@ from ragbook.manifests import BM25_FILE
 from ragbook.retrieval import BM25Retriever, inverted
 from ragbook.retrieval.bm25 import terms
 from tests.fakes import HashEncoder, animals
+from tests.kills import kills_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -227,18 +227,10 @@ BM25Retriever(animals(), Path({str(tmp_path)!r}))
     assert files(tmp_path) == [BM25_FILE]  # and what was left is gone
 
 
-def test_lists_killed_anywhere_are_written_whole(tmp_path):
-    script = Path(__file__).with_name("killed_lists.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) >= 5, "the writing was killed at too few points to mean anything"
+def test_lists_killed_anywhere_are_written_whole():
+    kills, said = kills_of("retrieval/killed_lists.py", timeout=600)
+    assert not said
+    assert kills >= 5, "the writing was killed at too few points to mean anything"
 
 
 def test_while_another_process_writes_the_lists_are_built_and_not_kept(tmp_path):

@@ -2,9 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +10,7 @@ from torch import nn
 
 from ragbook.errors import InputError
 from ragbook.training.loop import MasterAdamW, schedule, train
+from tests.kills import kills_of
 
 
 def problem():
@@ -129,15 +127,7 @@ def test_the_schedule_rises_then_falls():
     assert rates[-1] == pytest.approx(0.05, abs=0.01)
 
 
-def test_a_run_killed_anywhere_goes_on_and_leaves_nothing(tmp_path):
-    script = Path(__file__).with_name("killed_trainings.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "5"],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) >= 5, "the run was killed at too few points to mean anything"
+def test_a_run_killed_anywhere_goes_on_and_leaves_nothing():
+    kills, said = kills_of("training/killed_trainings.py", "5", timeout=600)
+    assert not said
+    assert kills >= 5, "the run was killed at too few points to mean anything"
