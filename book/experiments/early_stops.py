@@ -1,16 +1,17 @@
 """Why answers stop before their end: decoding, passages and training, each changed by itself.
 
 `python -m book.experiments.early_stops book/results/stops.json FREE` measures what chapters 5 and 7
-say about answers that are cut short, on MiniWiki's dev questions, in about twenty minutes on two
-cores. FREE is a folder of readers whose own training did not know the rule that answers are runs of
+say about answers that are cut short, on MiniWiki's dev questions, in about an hour on one
+core. FREE is a folder of readers whose own training did not know the rule that answers are runs of
 the passages' words: `methods_recipe(Run(Path("FREE")), Recipe(held=False))`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,7 +22,7 @@ from torch import Tensor
 from ragbook.corpus import Question, miniwiki
 from ragbook.evaluation.errors import error_kind
 from ragbook.evaluation.metrics import contains, exact_matches
-from ragbook.evaluation.statistics import mean_ci
+from ragbook.evaluation.statistics import mean_ci, paired_test
 from ragbook.methods import Answer, Method, decoding, load, rag
 from ragbook.methods.base import doc_log_probs
 from ragbook.methods.rag import RagToken
@@ -31,11 +32,11 @@ from ragbook.retrieval import Retrieved, Retriever
 from .report import answered, write_sections
 
 METHODS = ("rag-sequence", "rag-token", "fid")
-PENALTIES = (0.5, 1.0, 2.0)
-SAMPLE = 120
-"""How many dev questions are answered at each setting."""
+PENALTIES = (0.0, 0.5, 1.0)
+SAMPLE = 300
+"""How many dev questions are answered at each setting; length penalties are tried on all."""
 TRAINED_SAMPLE = 400
-"""And after each training, where differences are smaller."""
+"""And after each training."""
 BATCH = 16
 
 
@@ -73,39 +74,38 @@ DECODING: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "held, without shares": without_shares,
 }
 """Settings that change how answers are decoded."""
+AGAINST = {
+    "held, one rule": "held",
+    "held, without shares": "held, one rule",
+    "free": "held",
+    "one passage": "held",
+}
+"""From which setting another differs in one thing."""
 
 
 def settings(
     retriever: Retriever, questions: Sequence[Question], shared: bool
 ) -> dict[str, dict[str, Any]]:
     """For each method and setting: exact match, the lenient score, and the share of answers that
-    are cut short. `shared` methods have one reader's weights, others those that they trained.
+    are cut short; and for the settings of `AGAINST`, the paired tests against what they differ
+    from. `shared` methods have one reader's weights, others those that they trained.
 
     All settings take a batch before the next, so that its passages are read once a method.
     """
 
-    def made(length_penalty: float = 0.0, **how: Any) -> dict[str, Method]:
+    def made(verbatim: bool) -> dict[str, Method]:
         found = load(
-            METHODS,
-            retriever,
-            shared=shared,
-            length_penalty=length_penalty,
-            **how,
+            METHODS, retriever, verbatim, shared=shared, length_penalty=0.0
         )
         return {m.name: m for m in found}
 
-    held = made(verbatim=True)
+    held, free = made(True), made(False)
     ways: dict[str, tuple[dict[str, Method], int]] = {
         "held": (held, 5),
         **{way: (held, 5) for way in DECODING},
-        "free": (made(), 5),
+        "free": (free, 5),
         "one passage": (held, 1),
     }
-    for penalty in PENALTIES:
-        ways[f"length penalty {penalty:g}"] = (
-            made(verbatim=True, length_penalty=penalty),
-            5,
-        )
     found: dict[str, dict[str, list[Answer]]] = {
         m: {way: [] for way in ways} for m in METHODS
     }
@@ -117,10 +117,27 @@ def settings(
                 with DECODING.get(way, nullcontext)():
                     found[method][way] += answer(batch, k)
     return {
-        method: {
-            way: _scores(answers, questions) for way, answers in each.items()
-        }
+        method: _compared(each, AGAINST, questions)
         for method, each in found.items()
+    }
+
+
+def penalties(
+    retriever: Retriever, questions: Sequence[Question]
+) -> dict[str, Any]:
+    """Each method's scores with its own weights at every length penalty of `PENALTIES`, and the
+    paired tests against none."""
+    found: dict[str, dict[str, list[Answer]]] = {m: {} for m in METHODS}
+    for penalty in PENALTIES:
+        methods = load(METHODS, retriever, True, length_penalty=penalty)
+        by_name = {m.name: m for m in methods}
+        for name, answers in answered(by_name, questions).items():
+            found[name][f"{penalty:g}"] = answers
+    none, *others = (f"{penalty:g}" for penalty in PENALTIES)
+    against = dict.fromkeys(others, none)
+    return {
+        "n": len(questions),
+        **{m: _compared(each, against, questions) for m, each in found.items()},
     }
 
 
@@ -134,32 +151,54 @@ def objectives(
         "among all words": {"reader": free},
         "under the rule": {},
     }
-    out: dict[str, dict[str, Any]] = {name: {} for name in METHODS}
+    found: dict[str, dict[str, list[Answer]]] = {name: {} for name in METHODS}
     for training, how in readers.items():
         methods = {
             m.name: m
             for m in load(METHODS, retriever, True, length_penalty=0.0, **how)
         }
         for name, answers in answered(methods, questions).items():
-            out[name][training] = _scores(answers, questions)
-    return {"n": len(questions), **out}
-
-
-def _scores(
-    answers: Sequence[Answer], questions: Sequence[Question]
-) -> dict[str, Any]:
-    kinds = [
-        error_kind(a.text, q, None)
-        for a, q in zip(answers, questions, strict=True)
-    ]
-    lenient = [
-        float(contains(a.text, q.answers))
-        for a, q in zip(answers, questions, strict=True)
-    ]
+            found[name][training] = answers
+    against = {"among all words": "none", "under the rule": "none"}
     return {
-        "em": mean_ci(exact_matches(answers, questions)),
-        "contains": mean_ci(lenient),
-        "cut": mean_ci([float(kind == "cut") for kind in kinds]),
+        "n": len(questions),
+        **{m: _compared(each, against, questions) for m, each in found.items()},
+    }
+
+
+def _compared(
+    found: Mapping[str, Sequence[Answer]],
+    against: Mapping[str, str],
+    questions: Sequence[Question],
+) -> dict[str, Any]:
+    """The scores of every way of answering, and for those of `against` the paired differences."""
+    values = {
+        way: _values(answers, questions) for way, answers in found.items()
+    }
+    out: dict[str, Any] = {}
+    for way, each in values.items():
+        out[way] = {key: mean_ci(value) for key, value in each.items()}
+        if way in against:
+            other = values[against[way]]
+            out[way]["against"] = {
+                "way": against[way],
+                **{
+                    key: asdict(paired_test(each[key], other[key]))
+                    for key in ("em", "cut")
+                },
+            }
+    return out
+
+
+def _values(
+    answers: Sequence[Answer], questions: Sequence[Question]
+) -> dict[str, list[float]]:
+    """Of every answer: exact match, the lenient score, and whether it is cut short."""
+    pairs = list(zip(answers, questions, strict=True))
+    return {
+        "em": list(exact_matches(answers, questions)),
+        "contains": [float(contains(a.text, q.answers)) for a, q in pairs],
+        "cut": [float(error_kind(a.text, q, None) == "cut") for a, q in pairs],
     }
 
 
@@ -249,6 +288,7 @@ def main(out: Path, free: str) -> None:
         sections[f"end tokens, {name}"] = lambda shared=shared: end_tokens(
             retriever, questions, shared
         )
+    sections["length penalties"] = lambda: penalties(retriever, dev)
     sections["objectives"] = lambda: objectives(
         retriever, dev[-TRAINED_SAMPLE:], free
     )

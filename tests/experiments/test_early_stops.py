@@ -3,7 +3,13 @@
 import pytest
 import torch
 from experiments import early_stops
-from experiments.early_stops import end_tokens, objectives, settings, without_shares
+from experiments.early_stops import (
+    end_tokens,
+    objectives,
+    penalties,
+    settings,
+    without_shares,
+)
 
 from ragbook.methods import decoding
 from ragbook.methods.decoding import beam_search
@@ -33,9 +39,33 @@ def test_every_setting_is_measured_for_every_method():
     out = settings(FixedRetriever(uneven=False), QUESTIONS, True)
     assert set(out) == set(early_stops.METHODS)
     for ways in out.values():
-        assert {"held", "held, one rule", "held, without shares", "free", "one passage"} < set(ways)
+        assert {"held", "held, one rule", "held, without shares", "free", "one passage"} == set(
+            ways
+        )
         for scores in ways.values():
             assert scores["em"]["mean"] + scores["cut"]["mean"] <= 1
+
+
+def test_a_setting_is_compared_with_the_one_it_differs_from():
+    out = settings(FixedRetriever(uneven=False), QUESTIONS, True)
+    for ways in out.values():
+        assert {way for way in ways if "against" in ways[way]} == set(early_stops.AGAINST)
+        for way, base in early_stops.AGAINST.items():
+            against = ways[way]["against"]
+            assert against["way"] == base
+            for key in ("em", "cut"):
+                expected = ways[way][key]["mean"] - ways[base][key]["mean"]
+                assert against[key]["difference"] == pytest.approx(expected)
+
+
+def test_length_penalties_are_compared_with_none(tiny):
+    out = penalties(FixedRetriever(uneven=False), QUESTIONS)
+    assert out.pop("n") == len(QUESTIONS)
+    assert tiny[1] == [(True, penalty, False, "own") for penalty in early_stops.PENALTIES]
+    for tried in out.values():
+        assert list(tried) == ["0", "0.5", "1"]
+        assert "against" not in tried["0"]
+        assert all(tried[each]["against"]["way"] == "0" for each in ("0.5", "1"))
 
 
 def test_trainings_are_compared_alike_but_for_their_weights(tiny):
@@ -49,7 +79,9 @@ def test_trainings_are_compared_alike_but_for_their_weights(tiny):
     assert set(out) == set(early_stops.METHODS)
     for trainings in out.values():
         assert list(trainings) == ["none", "among all words", "under the rule"]
+        against = trainings["under the rule"].pop("against")
         assert trainings["none"] == trainings["under the rule"]  # the same tiny reader
+        assert against["way"] == "none" and against["em"]["difference"] == 0
 
 
 def test_without_shares_the_first_of_two_short_answers_wins():
