@@ -81,7 +81,8 @@ def test_trainings_are_compared_alike_but_for_their_weights(tiny):
         assert list(trainings) == ["none", "among all words", "under the rule"]
         against = trainings["under the rule"].pop("against")
         assert trainings["none"] == trainings["under the rule"]  # the same tiny reader
-        assert against["way"] == "none" and against["em"]["difference"] == 0
+        assert against["way"] == "none"
+        assert against["em"]["difference"] == 0
 
 
 def test_without_shares_the_first_of_two_short_answers_wins():
