@@ -71,26 +71,26 @@ def pair(
     A long question keeps its first `max_question` tokens, a long passage as many as then fit into
     `max_input`. Either all questions have a passage or none has one.
     """
-    short = [shorten(tokenizer, question, max_question) for question in questions]
+    short = {asked: shorten(tokenizer, asked, max_question) for asked in set(questions)}
     texts = [passage_text(passage) if passage else "" for passage in passages]
     paired = any(passage is not None for passage in passages)
     encoding = tokenizer(
-        short,
+        [short[question] for question in questions],
         texts if paired else None,
         truncation="only_second" if paired else True,
         max_length=max_input,
         padding=True,
-        return_tensors="pt",
         return_offsets_mapping=True,
     )
-    offsets = encoding.pop("offset_mapping")
-    shape = encoding["input_ids"].shape
-    passage_mask = torch.zeros(shape, dtype=torch.bool)
+    # The tokenizer's own conversion to tensors flattens nested lists one by one in Python.
+    tensors = {name: torch.tensor(value) for name, value in encoding.items()}
+    offsets = tensors.pop("offset_mapping")
+    passage_mask = torch.zeros_like(tensors["input_ids"], dtype=torch.bool)
     if paired:
-        for row in range(shape[0]):
+        for row in range(len(texts)):
             second = [part == 1 for part in encoding.sequence_ids(row)]
             passage_mask[row] = torch.tensor(second)
-    return Inputs(dict(encoding), passage_mask, offsets, texts)
+    return Inputs(tensors, passage_mask, offsets, texts)
 
 
 @dataclass(frozen=True)

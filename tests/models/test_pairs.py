@@ -7,7 +7,7 @@ import torch
 
 from ragbook.corpus import Passage
 from ragbook.models import load_reader, pairs
-from ragbook.models.pairs import PairEncoder, states_at
+from ragbook.models.pairs import PairEncoder, lower_states, states_at
 
 QUESTIONS = ["Who charted Velm?", "When was the lake of Ist first seen by anyone?", "Where?"]
 PASSAGES = [
@@ -48,17 +48,39 @@ def test_the_states_are_those_of_the_whole_encoder(base, layer, known):
     assert not torch.allclose(found, shared, atol=1e-2)
 
 
-def test_other_pairs_are_read_anew(base):
+def test_only_new_pairs_are_read_through_the_layers_below(base, monkeypatch):
+    """Of three pairs two were read by the base and one by another encoder, in other places."""
+    first, second = other(base, 4), other(base, 4)
+    first.begin_with(base, 4)
+    second.begin_with(base, 4)
+    read = []
+
+    def counted(encoder, tensors, layer, chunk=32):
+        read.append(len(tensors["input_ids"]))
+        return lower_states(encoder, tensors, layer, chunk)
+
+    monkeypatch.setattr(pairs, "lower_states", counted)
+    base(QUESTIONS[:2], PASSAGES[:2])
+    first([QUESTIONS[2], QUESTIONS[0]], [PASSAGES[2], PASSAGES[0]])
+    (_, found), (_, expected) = (each(QUESTIONS, PASSAGES) for each in (second, other(base, 4)))
+    assert read == [2, 1]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    second.forget()
+    second(QUESTIONS, PASSAGES)
+    assert read == [2, 1, 3]
+
+
+def test_the_same_passage_under_another_question_is_another_input(base):
     joined = other(base, 4)
     joined.begin_with(base, 4)
-    first = joined(QUESTIONS[:2], PASSAGES[:2])[1]
-    base(QUESTIONS, PASSAGES)  # the base has other pairs now
-    again = joined(QUESTIONS[1:2], PASSAGES[1:2])[1]
-    length = again.shape[1]
-    torch.testing.assert_close(again[0], first[1, :length], rtol=1e-4, atol=1e-4)
+    joined(QUESTIONS[:1], PASSAGES[:1])
+    (_, found), (_, expected) = (
+        each(QUESTIONS[1:2], PASSAGES[:1]) for each in (joined, other(base, 4))
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_base_that_has_read_without_keeping_reads_again(base):
+def test_a_base_that_has_read_before_it_shared(base):
     base(QUESTIONS, PASSAGES)
     joined = other(base, 4)
     joined.begin_with(base, 4)
@@ -66,10 +88,43 @@ def test_a_base_that_has_read_without_keeping_reads_again(base):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("layers", [(2, 4), (4, 2)])
+def test_encoders_that_changed_other_layers_share_one_base(base, layers):
+    joined = {layer: other(base, layer) for layer in layers}
+    alone = base(QUESTIONS, PASSAGES)[1]
+    base.forget()
+    for layer, encoder in joined.items():
+        encoder.begin_with(base, layer)
+    for layer, encoder in joined.items():
+        expected = other(base, layer)(QUESTIONS, PASSAGES)[1]
+        torch.testing.assert_close(encoder(QUESTIONS, PASSAGES)[1], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(base(QUESTIONS, PASSAGES)[1], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3])
+def test_the_least_recently_used_states_leave_first(base, monkeypatch, room):
+    inputs = base.layout(base.tokenizer, QUESTIONS, PASSAGES).tensors
+    one = [{name: value[[at]] for name, value in inputs.items()} for at in range(3)]
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    below = pairs.Below(base.encoder, 2, budget=4 * 384 * sum(sorted(lengths)[:room]))
+    read = []
+    monkeypatch.setattr(
+        pairs,
+        "lower_states",
+        lambda *given: read.append(given[1]["input_ids"][0, 5].item()) or lower_states(*given),
+    )
+    with torch.no_grad():
+        for each in one:
+            below(each)
+        assert below._bytes <= below.budget
+        assert below._bytes == sum(states.nbytes for states, _ in below._kept.values())
+        del read[:]
+        below(one[2])  # the last one stays, if it fits
+        assert bool(read) == (4 * 384 * lengths[2] > below.budget)
+
+
 @pytest.mark.parametrize("known", [True, False])
-def test_the_clock_charges_the_layers_below_and_none_above(base, monkeypatch, known):
-    """Whether the base had to read the pairs or knew them: half of what it takes, as it has six
-    layers and three are below, and what the layers above take."""
+def test_the_clock_charges_the_layers_below_whether_they_were_kept_or_not(base, monkeypatch, known):
     now = 0.0
 
     def takes(seconds, function):
@@ -81,7 +136,7 @@ def test_the_clock_charges_the_layers_below_and_none_above(base, monkeypatch, kn
         return slow
 
     monkeypatch.setattr(pairs.time, "perf_counter", lambda: now)
-    monkeypatch.setattr(pairs, "states_at", takes(60.0, pairs.states_at))
+    monkeypatch.setattr(pairs, "lower_states", takes(30.0, pairs.lower_states))
     monkeypatch.setattr(pairs, "upper_states", takes(7.0, pairs.upper_states))
     joined = other(base, 3)
     joined.begin_with(base, 3)
@@ -96,8 +151,10 @@ def test_the_clock_charges_the_layers_below_and_none_above(base, monkeypatch, kn
 def test_states_do_not_depend_on_the_chunks(base):
     inputs = base.layout(base.tokenizer, QUESTIONS, PASSAGES)
     with torch.no_grad():
-        whole, below = states_at(base.encoder, inputs.tensors, (2, 5))
-        apart, _ = states_at(base.encoder, inputs.tensors, chunk=1)
+        whole = states_at(base.encoder, inputs.tensors)
+        apart = states_at(base.encoder, inputs.tensors, chunk=1)
+        below = [lower_states(base.encoder, inputs.tensors, 2, chunk) for chunk in (1, 32)]
     torch.testing.assert_close(apart, whole, rtol=1e-4, atol=1e-4)
-    assert set(below) == {2, 5}
+    torch.testing.assert_close(*below, rtol=1e-4, atol=1e-4)
     assert not whole[inputs.mask == 0].any()
+    assert not below[1][inputs.mask == 0].any()

@@ -206,7 +206,7 @@ def objective(
     batch, log_prior = batch.to(device), log_prior.to(device)
     places, spans_right = places.to(device), spans_right.flatten(1).to(device)
     mask = batch.inputs["attention_mask"]
-    states, _ = states_at(model.encoder, batch.inputs, chunk=16)
+    states = states_at(model.encoder, batch.inputs, chunk=16)
     states = states.to(model.encoder.dtype)
     rows, length, width = states.shape
     n, B = batch.n, rows // batch.n
