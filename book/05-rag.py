@@ -29,16 +29,11 @@
 # so the small prior enters at every token of the name.
 #
 # The two models differ in nothing else, and it is easy to make the difference look larger than it is. This
-# chapter first gives the mathematics, with one reader for both. It then examines why RAG-Token's answers
-# were cut short, and finally compares the two as the paper trains them.
-
-# %% [markdown]
-# ```{note}
-# The stored results on claims and clues were measured on the questions of MiniWiki's second edition, with
-# the readers of that time. All others are for the third edition and the current training of the methods.
-# ```
+# chapter first gives the mathematics, with one reader for both. It then examines why answers are cut short,
+# and finally compares the two as the paper trains them.
 
 # %% tags=["hide-input"]
+import gzip
 import json
 import textwrap
 from dataclasses import asdict
@@ -47,9 +42,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from experiments import figures, interactive
+from experiments import causes, figures, interactive
 from experiments.early_stops import without_shares
 from experiments.examples import example
+from experiments.made import makings
 from experiments.report import percent
 from experiments.sentences import compared, course
 from experiments.source import source
@@ -58,7 +54,7 @@ from IPython.display import Markdown
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation.metrics import exact_match
 from ragbook.evaluation.names import called, capital, listed
-from ragbook.evaluation.statistics import cut_off
+from ragbook.evaluation.statistics import cut_off, mean_ci
 from ragbook.evaluation.words import in_words
 from ragbook.index import build_index
 from ragbook.methods import posterior, rag
@@ -83,11 +79,14 @@ measured, stops, own_training, same_weights = (
 # ## Where is the sum?
 #
 # Take two equally likely passages and an answer of two tokens. The first passage makes the first token
-# likely, the second the second token:
+# likely, the second passage the second token. In the shapes, B is the number of questions, n_docs that of the
+# passages of each (the formulas' $k$), and T that of the answer's tokens ($\lvert y \rvert$):
 
 # %%
-p = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])  # p(y_t | x, z, y_<t): [1, 2, 2]
-prior = torch.tensor([[0.5, 0.5]])  # p(z | x): [1, 2]
+p = torch.tensor(
+    [[[0.9, 0.1], [0.1, 0.9]]]
+)  # p(y_t | x, z, y_<t): [B, n_docs, T]
+prior = torch.tensor([[0.5, 0.5]])  # p(z | x): [B, n_docs]
 answers = p.prod(-1)  # p(y | x, z), one for each passage
 mixed = (prior[..., None] * p).sum(1)  # one for each token
 sequence = (prior * answers).sum(-1)
@@ -158,7 +157,7 @@ memory = reader.read([question], [found[0].passages])
 labels = labels_of(reader, [question.answers[0]])
 per_token = reader.token_log_probs(memory, labels.expand(5, -1))[
     None
-]  # [1, 5, |y|]
+]  # [B, n_docs, T]
 given = per_token.sum(-1)
 after = posterior(log_prior, given)
 print(question.text, "|", question.answers[0])
@@ -400,27 +399,28 @@ for what, name in (
 ):
     test = joint[f"{what}_difference"]
     if any(test["ci95"]):
-        said.append(f"by {name}, {compared(test, *pair)}")
+        said.append(capital(f"by {name}, {compared(test, *pair)}."))
     else:
         same.append(name)
 if same:
-    said.append(f"by {listed(same)}, both towers have the same figures")
+    said.insert(0, f"Both towers have the same {listed(same)}.")
 wide = {
     name: joint[name]["recall"]["20"]["mean"] for name in ("frozen", "trained")
 }
 n = measured["test"]["n"]
-moved = round(n * (wide["trained"] - wide["frozen"]))
+moved = abs(round(n * (wide["trained"] - wide["frozen"])))
 said.append(
-    f"recall@20 is {cut_off(wide['frozen'])} % for the embedded one and {cut_off(wide['trained'])} % for the "
-    f"trained one, which is {abs(moved)} of the {n} questions"
+    f"Recall@20 is {cut_off(wide['frozen'])} % for the embedded tower and {cut_off(wide['trained'])} % for the "
+    f"trained one, a difference of {'one question' if moved == 1 else f'{moved} questions'} in {n}."
+    if moved
+    else f"Recall@20 is {cut_off(wide['frozen'])} % for both."
 )
-Markdown(
-    capital("; ".join(said))
-    + f". {recipe.steps} steps at a peak rate of {recipe.query_rate:.5f} have no measurable effect here, where the "
-    f"embedded encoder's recall@5 is already {cut_off(joint['frozen']['recall']['5']['mean'])} %."
-    if same == ["recall@5", "exact match"] and abs(moved) < 0.01 * n
-    else capital("; ".join(said)) + "."
-)
+if same == ["recall@5", "exact match"] and moved < 0.01 * n:
+    said.append(
+        f"{recipe.steps} steps at a peak rate of {recipe.query_rate:.5f} have no measurable effect here, where the "
+        f"embedded encoder's recall@5 is already {cut_off(joint['frozen']['recall']['5']['mean'])} %."
+    )
+Markdown(" ".join(said))
 
 # %% [markdown]
 # ## Thorough and fast
@@ -489,18 +489,65 @@ assert max(lost) < 0.01  # next to nothing, as the text says
 # %% [markdown]
 # ## Answers that stop too early
 #
-# Ending an answer multiplies its probability by one more factor, continuing it by many, and all are below 1.
-# So whatever compares hypotheses of different lengths can favour the short one. Decoded in the obvious way,
-# RAG-Token stops within the right answer more often than RAG-Sequence in the sample below, for example at
-# `Francesco` for Francesco Maria del Monte. Is that a property of RAG-Token? There are six possible causes,
-# which the measurement below changes one after the other.
+# Ending an answer multiplies its probability by one more factor below 1, continuing it by several. So whatever
+# compares hypotheses of different lengths can favour the short one. An answer is *cut short* if it is only
+# a part of a gold answer, as `Francesco` is of Francesco Maria del Monte. The table has the share of such
+# answers on all test questions:
+
+# %% tags=["hide-input", "stored-results", "stored-same-weights"]
+both = {"same weights": same_weights, "own training": own_training}
+n = own_training["questions"]["n"]
+assert same_weights["questions"]["n"] == n
+print(f"n = {n} test questions, answers cut short in %")
+pd.DataFrame(
+    {
+        kind: {
+            name: percent(mean_ci([1.0] * cut + [0.0] * (n - cut)))
+            for name in figures.ORDER
+            for cut in [results["methods"][name]["errors"]["cut"]]
+        }
+        for kind, results in both.items()
+    }
+)
+
+# %% tags=["remove-input", "stored-results", "stored-same-weights"]
+with gzip.open("results/predictions.jsonl.gz", "rt", encoding="utf-8") as file:
+    said = [json.loads(line)["methods"] for line in file]
+cut = {
+    name: [float(each[name]["error"] == "cut") for each in said]
+    for name in ("rag-token", "rag-sequence")
+}
+penalties = [
+    f"{same_weights['methods'][name]['length_penalty']:g} for {called(name)}"
+    for name in causes.METHODS
+]
+Markdown(
+    f"As each is trained, {causes.counted(cut)}. With the same weights, decoding has the length penalty that was "
+    f"best on dev questions: {listed(penalties)}."
+)
+
+# %% [markdown]
+# ### Six possible causes
 #
-# *The rule.* Answers are restricted to the passages' words, so most continuations are forbidden. If beam
-# search compares the allowed ones by the model's own probabilities, each token of a long answer loses what
-# the model gave to forbidden tokens, and a short answer has fewer tokens to lose at. In a toy, the short
-# answer is one token with $p = 0.3$, after which it ends; the long one has two tokens, with 0.4 and 0.5,
-# and ends with 0.5. The rest of the probability is on forbidden tokens. Of what is *allowed*, the long
-# answer has the larger share.
+# * *The comparison.* Answers are restricted to the passages' words. Compared by the model's own
+#   probabilities, a long answer loses at every token what the model gave to forbidden words. The package
+#   compares *shares* of what is allowed; the change is to compare probabilities.
+# * *The passages.* RAG-Token's mixture is restricted for each passage to its own words, so that only passages
+#   that contain the beginning of the answer continue it. The change is one rule for all passages together.
+# * *The rule.* The change is to allow all words.
+# * *The mixture.* With one passage there is nothing to mix and nothing to fuse, and the three methods with the
+#   same weights are one model.
+# * *The length.* A penalty divides the score by a power of the length, so that longer answers win more often.
+#   The methods, each with its own training, have none.
+# * *The training.* The likelihood among all words rewards above all that a model gives little to most of them.
+#   Under the rule, only the end or the continuation remains to be decided, and the methods are trained with
+#   that likelihood. Both are compared with the shared reader.
+#
+# A toy shows the comparison at work. The short answer is one token with $p = 0.3$, after which it ends; the
+# long one has two tokens, with 0.4 and 0.5, and ends with 0.5. All else is forbidden. By probability the
+# short answer wins, as 0.3 is more than $0.4 \cdot 0.5 \cdot 0.5 = 0.1$. Of what is allowed, the short
+# answer has $0.3 / 0.7 = 0.43$ and the long one $0.4 / 0.7 = 0.57$, since each of its further tokens is the
+# only one allowed.
 
 # %%
 start, end, short, a, b, forbidden = range(6)
@@ -513,166 +560,39 @@ may_follow = {(): [short, a], (short,): [end], (a,): [b], (a, b): [end]}
 
 
 def best():
-    return beam_search(
+    found = beam_search(
         lambda prefixes, *_: likely[prefixes[:, -1]].log(),
         batch=1, start=start, end=end, beams=2,
         allowed=[lambda prefix: may_follow.get(tuple(prefix), [end])],
     )[0][0]  # fmt: skip
+    return "short" if found.tokens == (short,) else "long"
 
 
 with without_shares():
-    print(
-        "compared by probability:      ",
-        ["long", "short"][best().tokens == (short,)],
-    )
-print(
-    "by shares of what is allowed: ",
-    ["long", "short"][best().tokens == (short,)],
-)
+    print("compared by probability:     ", best())
+print("by shares of what is allowed:", best())
 
 # %% [markdown]
-# By hand: 0.3 is more than $0.4 \cdot 0.5 \cdot 0.5 = 0.1$. Of what is allowed, the short answer has the share
-# $0.3 / 0.7 = 0.43$, and the long one $0.4 / 0.7 = 0.57$, since each of its further tokens is the only one
-# allowed. The package compares shares; `early_stops` switches that off for the comparison below (*without
-# shares*).
-#
-# *Which passages take part.* For RAG-Token's mixture, the rule can apply to all passages together or to
-# each separately. Together (*one rule*), a passage that does not contain the beginning of the answer still
-# takes part in continuing it, and often it gives the end a high probability. Separately, such a passage has
-# nothing to continue with, and only those that contain the beginning go on. The package restricts each
-# passage to its own words, as RAG-Sequence always does. The listing has RAG-Token's answers to the first 30
-# dev questions where the obvious way (without shares, one rule for all) and the package's differ:
-
-# %%
-asked = dev[:30]
-with without_shares():
-    before = as_tokens.answer(asked)
-now = as_tokens.answer(asked)
-print(f"{'without shares':<20} {'shares, own words':<27} right answer")
-differ = 0
-for one, other, q in zip(before, now, asked, strict=True):
-    if one.text != other.text:
-        differ += 1
-        print(f"{one.text:<20} {other.text:<27} {q.answers[0]}")
-print(f"{differ} of {len(asked)} answers differ")
-assert "Francesco" in [one.text for one in before]  # the example above
-
-# %% [markdown]
-# The other possible causes are *the length* (a penalty divides the score by a power of the length, so that
-# longer answers win more often), *the mixture* (with one passage there is none), *the fusion* that FiD has
-# instead, and *the training* (one shared reader, or each model's own). All were measured on the same dev
-# questions. The first row of each half is the package's way: answers restricted to the passages' words, each
-# passage to its own, and hypotheses compared by shares. Each of the other rows changes one thing, except the
-# third, which changes two.
+# The table tests one change at a time on dev questions: how many points more answers are cut short with the change
+# than without it (less if negative), in the same questions. A star marks what is significant after Holm's
+# correction for all tests in the table. The comparison is changed where all passages have one rule.
 
 # %% tags=["hide-input", "stored-stops"]
-KINDS = ("same weights", "own training")
-WAYS = {
-    "held": "the package's way",
-    "held, one rule": "one rule for all passages",
-    "held, without shares": "one rule, and no shares",
-    "free": "no rule",
-    "one passage": "one passage",
-    **{
-        f"length penalty {each}": f"length penalty {each}"
-        for each in ("0.5", "1", "2")
-    },
-}
-rows = {
-    (kind, WAYS[way]): {
-        (name, head): cut_off(stops[kind][name][way][key]["mean"])
-        for name in stops[kind]
-        for head, key in (("cut", "cut"), ("EM", "em"))
-    }
-    for kind in KINDS
-    for way in next(iter(stops[kind].values()))
-}
-print(
-    f"n = {stops['n']} dev questions, five passages except where one is said; %"
-)
-pd.DataFrame(rows).T
-
-# %% tags=["hide-input", "stored-stops"] mystnb={"figure": {"caption": "How many answers of 120 are cut short, that is, are only a part of a gold answer, with one reader's weights for all three methods. In this sample RAG-Token cuts fewer answers short if each passage is restricted to its own words (third row) than in the two rows above, but the intervals overlap.", "alt": "Share of answers that are cut short for RAG-Sequence, RAG-Token and FiD with 95 % intervals, by how they are decoded"}}
-figures.grouped(
-    {
-        WAYS[way]: {
-            name: stops["same weights"][name][way]["cut"]
-            for name in stops["same weights"]
-        }
-        for way in ("held, without shares", "held, one rule", "held", "free")
-    },
-    "answers cut short",
-)
-
+every = causes.effects(stops)
+causes.table(every)
 
 # %% tags=["remove-input", "stored-stops"]
-def cut_short(name, way, kind):
-    return f"{percent(stops[kind][name][way]['cut'])} %"
-
-
-said = []
-for kind in KINDS:
-    before, together, now, single = (
-        cut_short("rag-token", way, kind)
-        for way in (
-            "held, without shares",
-            "held, one rule",
-            "held",
-            "one passage",
-        )
+each = []
+for cause in dict.fromkeys(effect.cause for effect in every):
+    one = causes.of_cause(every, cause)
+    own = causes.in_words(one, "rag-token", "RAG-Token's share of cut answers")
+    each.append(
+        f"* *{capital(cause)}.* {own} {causes.others(one, 'rag-token')}"
     )
-    beside = cut_short("rag-sequence", "held", kind)
-    whose = (
-        "one reader for all"
-        if kind == "same weights"
-        else "each method's own training"
-    )
-    said.append(
-        f"* With {whose}, RAG-Token cuts "
-        f"{before} of its answers short with one rule and no shares, {together} with one rule and shares, and {now} "
-        f"in the package's way. RAG-Sequence cuts {beside} in the package's way; with one passage RAG-Token cuts "
-        f"{single}."
-    )
-Markdown("\n".join([f"Of the {stops['n']} questions:\n", *said]))
-
-# %% [markdown]
-# With one passage and the same weights there is no mixture and nothing to fuse, so the three methods are one
-# model, in the table's row *one passage*. They are also decoded alike, except for the last choice: RAG-Sequence
-# takes the candidate that is most probable under the model, the other two the one with the largest share of
-# what is allowed.
-#
-# ### Is it the training?
-#
-# The likelihood over the whole vocabulary rewards above all that a model gives nothing to most words. Under
-# the rule most words are forbidden anyway. What remains to be decided, after the first word of a name, is
-# whether the answer ends or continues. So the methods are trained with the likelihood under the rule, as the
-# search compares hypotheses (`ragbook.training.reader.objectives`). The table has the shared reader (*none*), the
-# training with the likelihood among all words, and that under the rule:
-
-# %% tags=["hide-input", "stored-stops"]
-trainings = stops["objectives"]
-print(f"n = {trainings['n']} dev questions, %")
-pd.DataFrame(
-    {
-        (name, head): {
-            how: percent(part[key]) for how, part in trainings[name].items()
-        }
-        for name in ("rag-sequence", "rag-token", "fid")
-        for head, key in (("cut", "cut"), ("EM", "em"))
-    }
-).T
-
-# %% tags=["remove-input", "stored-stops"]
-apart = []
-for name in ("rag-sequence", "rag-token", "fid"):
-    cuts = [part["cut"]["ci95"] for part in trainings[name].values()]
-    if max(low for low, _ in cuts) > min(high for _, high in cuts):
-        apart.append(called(name))
 Markdown(
-    f"The intervals of *cut* do not overlap for {listed(apart)}."
-    if apart
-    else f"For each of the three methods, the intervals of *cut* overlap. The {trainings['n']} questions are too few "
-    "to show an effect of the training on answers that are cut short."
+    f"{causes.summary(every)} The intervals for RAG-Token leave room for {causes.room(every, 'rag-token')}.\n\n"
+    + "\n".join(each)
+    + f"\n\nFor exact match: {causes.summary(causes.effects(stops, 'em'))}"
 )
 
 # %% [markdown]
@@ -690,14 +610,14 @@ rows = {
         "places": part["n"],
         **{key: round(part[key], 3) for key in ("prior", "end", "next")},
     }
-    for kind in KINDS
+    for kind in causes.WEIGHTS
     for which, part in stops[f"end tokens, {kind}"].items()
 }
 pd.DataFrame(rows).T
 
 # %% tags=["remove-input", "stored-stops"]
 said = []
-for kind in KINDS:
+for kind in causes.WEIGHTS:
     holds_it, others = (
         stops[f"end tokens, {kind}"][which] for which in ("holds", "others")
     )
@@ -714,11 +634,10 @@ Markdown(" ".join(said))
 # %% [markdown]
 # Equation {eq}`next-word` says why this matters for one model only. Under RAG-Sequence, a passage that made
 # the beginning of the answer improbable has little weight when the answer may end. Under RAG-Token it has
-# its full prior again at every token, and the probability that it gives to the end enters the mixture. So
-# the tendency to end early is in the model, and decoding determines how often it becomes a stop: a rule
-# that favours short answers had more effect on RAG-Token in the sample above. A mixture at every token is
-# right where passages agree on the continuation, or know different parts of the answer. It is costly where
-# only one knows the whole.
+# its full prior again at every token, and the probability that it gives to the end enters the mixture. This
+# tendency to end early is in the model; whether it becomes a stop also depends on decoding and training, as far
+# as the tests above could measure. A mixture at every token is right where passages agree on the continuation,
+# or know different parts of the answer. It is costly where only one knows the whole.
 #
 # ## How many passages
 #
@@ -867,6 +786,7 @@ blind_share = next(
     for (model, _, metric), value in found.items()
     if (model, metric) == ("closed-book", "accuracy")
 )
+(older,) = (each.measured_on for each in makings() if each.name == "tasks")
 Markdown(
     "In the table, the two models have "
     + (
@@ -875,6 +795,11 @@ Markdown(
         else "the same accuracy and the same evidence"
     )
     + f", and {cut_off(blind_share)} % of the labels are right without passages."
+    + (
+        f" The figures here and in the next section were measured on {older}."
+        if older
+        else ""
+    )
 )
 
 # %% [markdown]
@@ -911,8 +836,12 @@ better, other = sorted(
 apart = better["ci95"][0] > other["ci95"][1]
 Markdown(
     f"{called(better['model'])}'s clues lead back to the name in {cut_off(better['value'])} % of the cases and "
-    f"{called(other['model'])}'s in {cut_off(other['value'])} %; the intervals "
-    f"{'do not overlap' if apart else 'overlap'}."
+    f"{called(other['model'])}'s in {cut_off(other['value'])} %"
+    + (
+        ", and the intervals do not overlap."
+        if apart
+        else "; the intervals overlap, and the difference could be chance."
+    )
 )
 
 # %% [markdown]
@@ -937,7 +866,7 @@ Markdown(
 # they differ only in where the sum is, and with each model's own training. *contains* is the lenient score,
 # a gold answer within the answer; *evidence* is how often the passage with the greatest weight is the gold one,
 # by each model's own measure; *left out* is how often leaving out the gold passage costs the answer most, the
-# same measure for both.
+# same measure for both, on the first of the questions.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights"]
 rows = {}
@@ -953,12 +882,13 @@ for kind, results in (
             "cut short": cut_off(row["errors"]["cut"] / n),
             "recall@5": cut_off(row["recall_at_k"]),
             "evidence": cut_off(row["evidence_accuracy"]),
-            "left out": cut_off(row["leave_one_out_accuracy"])
-            if "leave_one_out_accuracy" in row
-            else "–",
+            f"left out (n = {row['leave_one_out_n']})": cut_off(
+                row["leave_one_out_accuracy"]
+            ),
         }
 print(
-    f"n = {own_training['questions']['n']} test questions, k = {own_training['k']}; %"
+    f"n = {own_training['questions']['n']} test questions except for the last column, "
+    f"k = {own_training['k']}; %"
 )
 pd.DataFrame(rows).T
 
@@ -1009,15 +939,14 @@ Markdown(
 # passages, and passages that know nothing of the answer take part at every token. With one passage, or for
 # targets of one token, the two are the same model. Both train generator and question tower by the marginal
 # likelihood, whose gradient with respect to a score is posterior minus prior, for RAG-Token summed over the
-# tokens. How hypotheses of different lengths are compared while decoding changes how often answers are cut
-# short.
+# tokens. Whatever compares hypotheses of different lengths while decoding can favour the short one.
 #
 # ## Exercises
 #
-# <!-- exercise: ex-rag-sequence-log-prob -->
-# **Exercise.** Write RAG-Sequence's log-likelihood [B] from `token_log_probs`, the $\log p(y_t \mid x, z, y_{<t})$ [B, n, T],
-# `doc_log_probs`, the $\log p(z \mid x)$ [B, n], and `mask` [B, T], which is 1 on the answer's tokens and 0
-# on padding.
+# <!-- exercise: ex-rag-toys -->
+# **Exercise.** Two passages have a prior of 1/2 each, and the answer has three tokens. Find token probabilities
+# [n_docs, T], all above 0, with which RAG-Sequence gives the answer more than three times the probability that
+# RAG-Token gives it, and others with which RAG-Token gives it more than a hundred times as much as RAG-Sequence.
 #
 # <!-- end of exercise -->
 
@@ -1025,49 +954,55 @@ Markdown(
 from exercises import rag as check
 
 
-def my_sequence_log_prob(token_log_probs, doc_log_probs, mask):
-    raise NotImplementedError
+def my_toys():
+    raise NotImplementedError  # for RAG-Sequence, for RAG-Token
 
 
-check.sequence_log_prob(my_sequence_log_prob)
+check.toys(my_toys)
 
 # %% [markdown]
-# <!-- solution: ex-rag-sequence-log-prob -->
+# <!-- solution: ex-rag-toys -->
 # <details>
 # <summary>Solution</summary>
 #
-# Sum the log-probabilities of each passage over the answer's own tokens, add its log-prior once, and take
-# the log-sum-exp over the passages. It is written out in `book/solutions/05-rag.py`.
+# RAG-Sequence is ahead where one passage knows the whole answer and the other nothing: its prior is a factor
+# once, in RAG-Token at every token. With three tokens the ratio stays below $2^3 / 2 = 4$. RAG-Token is ahead
+# where each passage knows what the other does not, and then the ratio has no bound. Both are written out in
+# `book/solutions/05-rag.py`.
 #
 # </details>
 #
-# <!-- exercise: ex-rag-token-log-prob -->
-# **Exercise.** Write RAG-Token's log-likelihood [B], with the same arguments.
+# <!-- exercise: ex-rag-prior-gradient -->
+# **Exercise.** With respect to the scores, the gradient of RAG-Token's log-likelihood is posterior minus prior,
+# summed over the tokens. Write its gradient [B, n_docs] with respect to the probabilities $p(z \mid x)$
+# themselves, each taken as free, from `token_log_probs` [B, n_docs, T] and `doc_log_probs` [B, n_docs], without
+# autograd. Why is it never negative?
 #
 # <!-- end of exercise -->
 
 
 # %%
-def my_token_log_prob(token_log_probs, doc_log_probs, mask):
+def my_prior_gradient(token_log_probs, doc_log_probs):
     raise NotImplementedError
 
 
-check.token_log_prob(my_token_log_prob)
+check.prior_gradient(my_prior_gradient)
 
 # %% [markdown]
-# <!-- solution: ex-rag-token-log-prob -->
+# <!-- solution: ex-rag-prior-gradient -->
 # <details>
 # <summary>Solution</summary>
 #
-# The log-prior is added at every token, and the log-sum-exp over the passages comes before the sum over the
-# tokens. It is written out in `book/solutions/05-rag.py`.
+# Each token contributes the ratio of its probability under the passage to its probability in the mixture.
+# Nothing makes these probabilities sum to 1, so more of any passage adds to the mixture; the softmax over the
+# scores has that constraint, and subtracts the prior. It is written out in `book/solutions/05-rag.py`.
 #
 # </details>
 #
 # <!-- exercise: ex-rag-running -->
-# **Exercise.** Write the weights $p(z \mid x, y_{<t})$ of equation {eq}`next-word` for every t, [B, n, T], from
-# `token_log_probs` [B, n, T] and `doc_log_probs` [B, n]. Check with them that RAG-Sequence's likelihood is the
-# product over t of the weighted sums.
+# **Exercise.** Write the weights $p(z \mid x, y_{<t})$ of equation {eq}`next-word` for every t, [B, n_docs, T],
+# from the same arguments. Check with them that RAG-Sequence's likelihood is the product over t of the weighted
+# sums.
 #
 # <!-- end of exercise -->
 
@@ -1090,8 +1025,8 @@ check.running_weights(my_weights)
 # </details>
 #
 # <!-- exercise: ex-rag-elbo -->
-# **Exercise.** Write the ELBO [B] of equation {eq}`elbo` from `q` [B, n], `doc_log_probs` [B, n] and `answer_log_probs` [B, n].
-# A passage with $q(z) = 0$ contributes nothing.
+# **Exercise.** Write the ELBO [B] of equation {eq}`elbo` from `q`, `doc_log_probs` and `answer_log_probs`, all
+# [B, n_docs]. A passage with $q(z) = 0$ contributes nothing.
 #
 # <!-- end of exercise -->
 
@@ -1133,7 +1068,8 @@ check.elbo(my_elbo)
 # <summary>Solution</summary>
 #
 # Under RAG-Sequence nearly all: the weights are $p(z \mid x, y_{<t})$, and the other passages gave the first
-# token almost no probability. Under RAG-Token its prior, as before: $z_2$ is drawn anew.
+# token almost no probability. Under RAG-Token its prior, as before, since the second token's latent passage
+# is drawn anew.
 #
 # </details>
 #

@@ -1,4 +1,4 @@
-"""Checks of chapter 5's exercises: both likelihoods, RAG-Sequence's running weights, the bound."""
+"""Checks of chapter 5's exercises: toys, the prior's gradient, running weights and the bound."""
 
 from __future__ import annotations
 
@@ -11,44 +11,72 @@ from ragbook.methods import rag
 
 from . import exercise
 
-LogProb = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+@exercise
+def toys(answer: Callable[[], tuple[Tensor, Tensor]]) -> None:
+    """`answer()` is p(y_t | x, z, y_<t) [n_docs, T] of two toys: RAG-Sequence gives the answer more
+    than three times as much in the first, RAG-Token a hundred times as much in the second."""
+    ratios = []
+    for which, toy in zip(("first", "second"), answer(), strict=True):
+        p = torch.as_tensor(toy, dtype=torch.float32)
+        assert p.shape == (2, 3), (
+            f"the {which} toy is to be [2, 3], two passages and three tokens, and not {list(p.shape)}"
+        )
+        assert ((p > 0) & (p <= 1)).all(), (
+            f"the {which} toy has probabilities above 0 and at most 1"
+        )
+        given = (
+            p.log()[None],
+            torch.tensor([[0.5, 0.5]]).log(),
+            torch.ones(1, 3),
+        )
+        sequence, token = (
+            core(*given).exp().item()
+            for core in (rag.sequence_log_prob, rag.token_log_prob)
+        )
+        ratios.append(sequence / token)
+    assert ratios[0] > 3, (
+        f"in the first toy RAG-Sequence gives {ratios[0]:.3g} times what RAG-Token gives; what if "
+        "one passage knows all three tokens?"
+    )
+    assert 1 / ratios[1] > 100, (
+        f"in the second toy RAG-Token gives {1 / ratios[1]:.3g} times what RAG-Sequence gives; no "
+        "passage may know the whole answer"
+    )
 
 
 @exercise
-def sequence_log_prob(log_prob: LogProb) -> None:
-    """`log_prob(token_log_probs, doc_log_probs, mask)` is log p_Sequence(y | x), [B]."""
-    tokens, prior = _toy()
-    found = log_prob(tokens, prior, torch.ones(1, 2))
-    _one_a_question(found)
-    assert not torch.allclose(found.exp(), torch.tensor([0.25]), atol=1e-5), (
-        "0.25 is RAG-Token's; here the product over tokens comes first"
+def prior_gradient(gradient: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """`gradient(token_log_probs, doc_log_probs)` is that of log p_Token(y | x) with respect to the
+    prior's probabilities, [B, n_docs]."""
+    tokens = torch.tensor([[[0.8, 0.4], [0.4, 0.8]]]).log()
+    prior = torch.tensor([[0.75, 0.25]])
+    found = gradient(tokens, prior.log())
+    assert found.shape == (1, 2), (
+        f"one number for each passage: [1, 2], and not {list(found.shape)}"
     )
-    assert torch.allclose(found.exp(), torch.tensor([0.09]), atol=1e-5), (
-        "the chapter's toy has p(y | x) = 0.5 * 0.09 + 0.5 * 0.09 = 0.09; "
-        f"you returned log p = {found.item():.4g}, p = {found.exp().item():.4g}"
+    assert (found >= 0).all(), (
+        "more of a passage never lowers the mixture; posterior minus prior is the gradient "
+        "with respect to the scores"
     )
-    _with_padding(log_prob, rag.sequence_log_prob)
-
-
-@exercise
-def token_log_prob(log_prob: LogProb) -> None:
-    """`log_prob(token_log_probs, doc_log_probs, mask)` is log p_Token(y | x), [B]."""
-    tokens, prior = _toy()
-    found = log_prob(tokens, prior, torch.ones(1, 2))
-    _one_a_question(found)
-    assert not torch.allclose(found.exp(), torch.tensor([0.09]), atol=1e-5), (
-        "0.09 is RAG-Sequence's; here the sum over passages comes first"
+    wanted = torch.tensor([[0.8 / 0.7 + 0.4 / 0.5, 0.4 / 0.7 + 0.8 / 0.5]])
+    assert torch.allclose(found, wanted, atol=1e-5), (
+        "with the prior (0.75, 0.25) and the tokens (0.8, 0.4) and (0.4, 0.8) the mixture is 0.7 "
+        "and 0.5, and the gradient 0.8 / 0.7 + 0.4 / 0.5 = 1.943 for the first passage; you "
+        f"returned {found[0, 0]:.4g}"
     )
-    assert torch.allclose(found.exp(), torch.tensor([0.25]), atol=1e-5), (
-        "the chapter's toy has p(y | x) = 0.5 * 0.5 = 0.25; "
-        f"you returned log p = {found.item():.4g}, p = {found.exp().item():.4g}"
+    tokens, prior, mask = _random(lengths=(5, 5))
+    free = prior.exp().requires_grad_()
+    log_p = rag.token_log_prob(tokens, free.log(), mask).sum()
+    (wanted,) = torch.autograd.grad(log_p, free)
+    assert torch.allclose(gradient(tokens, prior), wanted, atol=1e-4), (
+        "for two questions with three passages and five tokens, autograd finds other numbers"
     )
-    _with_padding(log_prob, rag.token_log_prob)
 
 
 @exercise
 def running_weights(weights: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`weights(token_log_probs, doc_log_probs)` is p(z | x, y_<t), [B, n, T]."""
+    """`weights(token_log_probs, doc_log_probs)` is p(z | x, y_<t), [B, n_docs, T]."""
     tokens = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]]).log()
     prior = torch.tensor([[0.75, 0.25]]).log()
     found = weights(tokens, prior)
@@ -101,11 +129,6 @@ def elbo(bound: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     )
 
 
-def _toy() -> tuple[Tensor, Tensor]:
-    tokens = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])
-    return tokens.log(), torch.tensor([[0.5, 0.5]]).log()
-
-
 def _random(lengths: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     tokens = -3 * torch.rand(2, 3, max(lengths), generator=generator)
@@ -117,14 +140,4 @@ def _random(lengths: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
 def _one_a_question(found: Tensor) -> None:
     assert found.shape == (1,), (
         f"one number for each question: [1], and not {list(found.shape)}"
-    )
-
-
-def _with_padding(log_prob: LogProb, reference: LogProb) -> None:
-    tokens, prior, mask = _random(lengths=(4, 2))
-    assert torch.allclose(
-        log_prob(tokens, prior, mask), reference(tokens, prior, mask), atol=1e-5
-    ), (
-        "two questions with answers of 4 and 2 tokens, three passages each, differ "
-        "from the package: are the prior and the padding counted as they should be?"
     )

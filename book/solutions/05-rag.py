@@ -8,34 +8,36 @@ import torch
 from exercises import rag as check
 
 # %% [markdown]
-# ## The sum outside
+# ## A toy for each model
 #
-# Each passage's log-probabilities are summed over the answer's own tokens. The prior is added once, before the
-# log-sum-exp over the passages.
+# In the first toy one passage knows the whole answer, and the other nothing: RAG-Sequence gives the answer about
+# 1/2, RAG-Token about $(1/2)^3$. In the second each passage knows one token that the other does not: no passage
+# gives the answer more than 0.001, and RAG-Token gives it about $(1/2)^2$.
 
 
 # %%
-def my_sequence_log_prob(token_log_probs, doc_log_probs, mask):
-    given = (token_log_probs * mask[:, None]).sum(-1)
-    return (doc_log_probs + given).logsumexp(-1)
+def my_toys():
+    one_knows_all = torch.tensor([[1.0, 1.0, 1.0], [0.01, 0.01, 0.01]])
+    each_knows_one = torch.tensor([[1.0, 0.001, 1.0], [0.001, 1.0, 1.0]])
+    return one_knows_all, each_knows_one
 
 
-check.sequence_log_prob(my_sequence_log_prob)
+check.toys(my_toys)
 
 # %% [markdown]
-# ## The sum inside
+# ## The gradient with respect to the prior
 #
-# The prior is added at every token, and the passages are summed before the tokens. The mask then removes the
-# padding's sums.
+# The derivative of $\log \sum_z p(z \mid x)\, p(y_t \mid x, z, y_{<t})$ with respect to one $p(z \mid x)$ is the
+# token's probability under this passage, divided by the sum. A ratio of probabilities is never negative.
 
 
 # %%
-def my_token_log_prob(token_log_probs, doc_log_probs, mask):
-    marginal = (doc_log_probs[..., None] + token_log_probs).logsumexp(1)
-    return (marginal * mask).sum(-1)
+def my_prior_gradient(token_log_probs, doc_log_probs):
+    mixture = (doc_log_probs[..., None] + token_log_probs).logsumexp(1)
+    return (token_log_probs - mixture[:, None]).exp().sum(-1)
 
 
-check.token_log_prob(my_token_log_prob)
+check.prior_gradient(my_prior_gradient)
 
 # %% [markdown]
 # ## What RAG-Sequence remembers
