@@ -148,12 +148,21 @@ def of_cause(every: Sequence[Effect], cause: str) -> list[Effect]:
 
 
 def verdict(one: Sequence[Effect]) -> str:
-    """Of one cause, in a few words: for which methods a test is significant, if for any."""
+    """Of one cause, in a few words: for which methods the share is significantly higher or lower
+    with the change, if for any."""
     if all(effect.p is None for effect in one):
-        apart = _methods([e for e in one if e.apart])
-        return f"intervals apart: {apart}" if apart else "intervals overlap"
-    significant = _methods([e for e in one if e.significant])
-    return f"significant: {significant}" if significant else "not significant"
+        apart = _directions([e for e in one if e.apart])
+        return f"{apart} (intervals apart)" if apart else "intervals overlap"
+    return _directions([e for e in one if e.significant]) or "not significant"
+
+
+def _directions(some: Sequence[Effect]) -> str:
+    """ "higher: a and b; lower: c", or what there is of it."""
+    ways = {
+        "higher": _methods([e for e in some if e.difference > 0]),
+        "lower": _methods([e for e in some if e.difference < 0]),
+    }
+    return "; ".join(f"{way}: {names}" for way, names in ways.items() if names)
 
 
 def _methods(some: Sequence[Effect]) -> str:
@@ -162,21 +171,34 @@ def _methods(some: Sequence[Effect]) -> str:
 
 
 def summary(every: Sequence[Effect]) -> str:
-    """How many tests are significant, and of which causes and methods; a sentence."""
+    """How many tests are significant, of which causes and methods, and which way. No capital at its
+    beginning and no full stop at its end."""
     tested = [e for e in every if e.p is not None]
-    significant = [e for e in tested if e.significant]
-    if not significant:
-        return f"None of the {len(tested)} paired tests is significant after Holm's correction."
-    causes = dict.fromkeys(e.cause for e in significant)
-    each = [
-        f"{cause} ({_methods(of_cause(significant, cause))})"
-        for cause in causes
-    ]
-    verb = "is" if len(significant) == 1 else "are"
+    good = [e for e in tested if e.significant]
+    if not good:
+        return (
+            f"none of the {len(tested)} paired tests is significant after "
+            "Holm's correction"
+        )
+    names = dict.fromkeys(e.cause for e in good)
+    each = [f"{cause} ({verdict(of_cause(good, cause))})" for cause in names]
     return (
-        f"Of the {len(tested)} paired tests, {len(significant)} {verb} significant after Holm's "
-        f"correction: {listed(each)}."
+        f"{len(good)} of the {len(tested)} paired tests "
+        f"{'is' if len(good) == 1 else 'are'} significant after Holm's "
+        f"correction: {listed(each)}"
     )
+
+
+def whose(every: Sequence[Effect]) -> str:
+    """Whose share the tests show to depend on any of the causes; a sentence."""
+    methods = _methods([e for e in every if e.significant])
+    if not methods:
+        return "No method's share is shown to depend on any of the causes."
+    if len({e.method for e in every if e.significant}) == 1:
+        return (
+            f"Only {methods}'s share is shown to depend on any of the causes."
+        )
+    return f"The shares of {methods} are shown to depend on at least one of the causes."
 
 
 def in_words(one: Sequence[Effect], method: str, share: str) -> str:

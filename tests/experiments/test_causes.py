@@ -75,17 +75,19 @@ def test_a_p_value_that_holm_raises_above_the_level_is_not_significant(stops):
     way = DECODING["the passages"]
     stops["same weights"]["rag-token"][way] = compared(0.05, (0.01, 0.09), 0.004)
     every = causes.effects(stops)
-    assert "None of the 26 paired tests is significant" in causes.summary(every)
+    assert "none of the 26 paired tests is significant" in causes.summary(every)
+    assert causes.whose(every) == "No method's share is shown to depend on any of the causes."
     assert "*" not in causes.table(every).to_string()
     stops["same weights"]["rag-token"][way] = compared(0.05, (0.01, 0.09), 0.0001)
     every = causes.effects(stops)
     assert causes.summary(every) == (
-        "Of the 26 paired tests, 1 is significant after Holm's correction: the passages "
-        "(RAG-Token)."
+        "1 of the 26 paired tests is significant after Holm's correction: the passages "
+        "(higher: RAG-Token)"
     )
+    assert causes.whose(every).startswith("Only RAG-Token's share is shown to depend")
     rows = causes.table(every)
     assert rows.loc[("the passages", "same weights"), "rag-token"] == "+5.0 [+1.0, +9.0] *"
-    assert rows.loc[("the passages", "same weights"), "verdict"] == "significant: RAG-Token"
+    assert rows.loc[("the passages", "same weights"), "verdict"] == "higher: RAG-Token"
     assert rows.loc[("the rule", "same weights"), "verdict"] == "not significant"
 
 
@@ -95,8 +97,8 @@ def test_a_test_on_one_metric_says_nothing_of_the_other(stops):
         "ci95": [-0.13, -0.07],
         "p": 0.0001,
     }
-    assert "None of" in causes.summary(causes.effects(stops))
-    assert causes.summary(causes.effects(stops, "em")).endswith(": the rule (FiD).")
+    assert "none of" in causes.summary(causes.effects(stops))
+    assert causes.summary(causes.effects(stops, "em")).endswith(": the rule (lower: FiD)")
 
 
 def test_opposite_directions_are_said_and_which_of_them_is_significant(stops):
@@ -127,7 +129,7 @@ def test_without_tests_intervals_decide_and_nothing_is_called_significant(stops)
     assert "could be chance" in said(stops, "the training")
     stops["objectives"]["fid"]["under the rule"] = shares(0.005, (0.0, 0.009))
     apart = causes.of_cause(causes.effects(stops), "the training")
-    assert causes.verdict(apart) == "intervals apart: FiD"
+    assert causes.verdict(apart) == "lower: FiD (intervals apart)"
     assert "falls by 2.5 points after training under the rule" in said(stops, "the training", "fid")
     assert "significant" not in said(stops, "the training", "fid")
 
@@ -137,10 +139,19 @@ def test_trainings_with_tests_are_counted_with_the_others(stops):
         for training in ("among all words", "under the rule"):
             stops["objectives"][name][training] |= compared(-0.04, (-0.06, -0.02), 0.0001)
     every = causes.effects(stops)
-    assert causes.summary(every).startswith("Of the 32 paired tests, 6 are significant")
+    assert causes.summary(every).startswith("6 of the 32 paired tests are significant")
+    assert causes.whose(every).startswith("The shares of RAG-Sequence, RAG-Token and FiD are")
     assert causes.verdict(causes.of_cause(every, "the training")) == (
-        "significant: RAG-Sequence, RAG-Token and FiD"
+        "lower: RAG-Sequence, RAG-Token and FiD"
     )
+
+
+def test_a_verdict_names_both_directions(stops):
+    for name, points in (("rag-token", 0.05), ("fid", -0.05)):
+        ci95 = sorted((points - 0.02, points + 0.02))
+        stops["same weights"][name]["free"] = compared(points, ci95, 0.0001)
+    rule = causes.of_cause(causes.effects(stops), "the rule")
+    assert causes.verdict(rule) == "higher: RAG-Token; lower: FiD"
 
 
 def test_other_methods_are_named_if_a_test_of_theirs_is_significant(stops):
