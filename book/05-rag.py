@@ -489,10 +489,9 @@ assert max(lost) < 0.01  # next to nothing, as the text says
 # %% [markdown]
 # ## Answers that stop too early
 #
-# Ending an answer multiplies its probability by one more factor below 1, continuing it by several. So whatever
-# compares hypotheses of different lengths can favour the short one. An answer is *cut short* if it is only
-# a part of a gold answer, as `Francesco` is of Francesco Maria del Monte. The table has the share of such
-# answers on all test questions:
+# Ending an answer multiplies its probability by one more factor below 1, continuing it by several, so whatever
+# compares hypotheses of different lengths can favour the short one. An answer is *cut short* if it is only a part
+# of a gold answer, as `Francesco` is of Francesco Maria del Monte. On all test questions:
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights"]
 both = {"same weights": same_weights, "own training": own_training}
@@ -529,25 +528,24 @@ Markdown(
 # %% [markdown]
 # ### Six possible causes
 #
-# * *The comparison.* Answers are restricted to the passages' words. Compared by the model's own
-#   probabilities, a long answer loses at every token what the model gave to forbidden words. The package
-#   compares *shares* of what is allowed; the change is to compare probabilities.
-# * *The passages.* RAG-Token's mixture is restricted for each passage to its own words, so that only passages
-#   that contain the beginning of the answer continue it. The change is one rule for all passages together.
+# * *The comparison.* By the model's own probabilities, a long answer loses at every token what the model gave to
+#   words that the rule forbids. The package compares *shares* of what is allowed; the change is to compare
+#   probabilities.
+# * *The passages.* Each passage of RAG-Token's mixture is restricted to its own words, so that only those that
+#   contain the beginning of the answer continue it. The change is one rule for all of them.
 # * *The rule.* The change is to allow all words.
-# * *The mixture.* With one passage there is nothing to mix and nothing to fuse, and the three methods with the
-#   same weights are one model.
-# * *The length.* A penalty divides the score by a power of the length, so that longer answers win more often.
-#   The change adds one; elsewhere in the table there is none.
-# * *The training.* The likelihood among all words rewards above all that a model gives little to most of them.
-#   Under the rule, only the end or the continuation remains to be decided, and the methods are trained with
-#   that likelihood. Both are compared with the shared reader.
+# * *The mixture.* With one passage there is nothing to mix or to fuse, and with the same weights the three
+#   methods are one model.
+# * *The length.* The change is a penalty, a division of the score by a power of the length; elsewhere in the
+#   table there is none.
+# * *The training.* The likelihood among all words rewards above all that a model gives little to most of them;
+#   under the rule, which is how the methods are trained, only the end or the continuation is left to decide.
+#   Both are compared with the shared reader.
 #
-# A toy shows the comparison at work. The short answer is one token with $p = 0.3$, after which it ends; the
-# long one has two tokens, with 0.4 and 0.5, and ends with 0.5. All else is forbidden. By probability the
-# short answer wins, as 0.3 is more than $0.4 \cdot 0.5 \cdot 0.5 = 0.1$. Of what is allowed, the short
-# answer has $0.3 / 0.7 = 0.43$ and the long one $0.4 / 0.7 = 0.57$, since each of its further tokens is the
-# only one allowed.
+# In a toy of the comparison, the short answer is one token with $p = 0.3$, after which it ends; the long one has
+# tokens with 0.4 and 0.5, and ends with 0.5. By probability the short one wins, as 0.3 is more than
+# $0.4 \cdot 0.5 \cdot 0.5 = 0.1$. Of what is allowed, it has $0.3 / 0.7 = 0.43$ and the long one
+# $0.4 / 0.7 = 0.57$, since each of its further tokens is the only one allowed.
 
 # %%
 start, end, short, a, b, forbidden = range(6)
@@ -573,10 +571,9 @@ with without_shares():
 print("by shares of what is allowed:", best())
 
 # %% [markdown]
-# The table tests one change at a time on dev questions: by how many points the share of cut answers rises with
-# it. A star marks what is significant after Holm's correction for all tests in the table, and the verdict says for
-# which methods. The comparison is changed where all passages have one rule, everything else in the package's
-# way.
+# The table has the change of the share of cut answers, in points, on the same dev questions. A star marks what is
+# significant after Holm's correction for all its tests, and the verdict says for which methods. The comparison
+# is changed where all passages have one rule, everything else in the package's way.
 
 # %% tags=["hide-input", "stored-stops"]
 every = causes.effects(stops)

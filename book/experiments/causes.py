@@ -128,7 +128,7 @@ def table(every: Sequence[Effect]) -> pd.DataFrame:
             row["verdict"] = verdict(of_cause(every, effect.cause))
     frame = pd.DataFrame.from_dict(rows, orient="index")
     frame["verdict"] = frame["verdict"].fillna("")
-    return frame[["n", *METHODS, "verdict"]].fillna("–")
+    return frame.reindex(columns=["n", *METHODS, "verdict"]).fillna("–")
 
 
 def _cell(effect: Effect) -> str:
