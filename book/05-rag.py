@@ -572,8 +572,8 @@ print("by shares of what is allowed:", best())
 
 # %% [markdown]
 # The table has the change of the share of cut answers, in points, on the same dev questions. A star marks what is
-# significant after Holm's correction for all its tests, and the verdict says for which methods. The comparison
-# is changed where all passages have one rule, everything else in the package's way.
+# significant after Holm's correction for all its tests, and the verdict says for which methods; the intervals are
+# not corrected. The comparison is changed where all passages have one rule, everything else in the package's way.
 
 # %% tags=["hide-input", "stored-stops"]
 every = causes.effects(stops)
