@@ -50,7 +50,7 @@ def terminal(results: Results, timing: bool = True) -> "Table":
     for row in rows:
         row[0] = Cell(row[0].text, f"{row.pop(params).text} params")
     below = caption(results, timing).replace("in brackets", "below")
-    return Sheet(header, rows, below, wrapped=["NLL", LEAVE_ONE_OUT]).terminal()
+    return Sheet(header, rows, below, wrapped=["NLL", _left_out_heading(results)]).terminal()
 
 
 def errors(results: Results) -> Sheet | None:
@@ -122,7 +122,7 @@ def caption(results: Results, timing: bool = True) -> str:
         infinite = " (∞ where some answers have probability 0, then the mean and number of others)"
     lenient = left_out = ""
     if _has(results, "leave_one_out_accuracy"):
-        left_out = f"{_LEFT_OUT}; "
+        left_out = f"{_left_out_meaning(results)}; "
     if _has(results, "contains"):
         lenient = "contains: the answer contains a gold answer as whole words; "
     sentences = [
@@ -146,10 +146,44 @@ def caption(results: Results, timing: bool = True) -> str:
     return " ".join(sentences)
 
 
-_LEFT_OUT = (
-    f"{LEAVE_ONE_OUT}, the same for all methods: how often the passage without which the "
-    "answer loses most probability is the gold passage"
-)
+def _left_out_meaning(results: Results) -> str:
+    """What leaving one out measures, and on how many questions where these are not all."""
+    numbers = _left_out_numbers(results)
+    n = numbers.pop() if len(numbers) == 1 else None
+    first = f" and measured on the first {n} questions" if n else ""
+    return (
+        f"{LEAVE_ONE_OUT}, the same for all methods{first}: how often the passage without which "
+        "the answer loses most probability is the gold passage"
+    )
+
+
+def _left_out_heading(results: Results) -> str:
+    """The column's heading, with the number of its questions where these are not all."""
+    numbers = _left_out_numbers(results)
+    return f"{LEAVE_ONE_OUT} (n = {numbers.pop()})" if len(numbers) == 1 else LEAVE_ONE_OUT
+
+
+def _left_out_column(results: Results) -> Callable[[str], Cell]:
+    """The column's cells, each with the number of its questions where methods differ in it."""
+    methods, differ = results["methods"], len(_left_out_numbers(results)) > 1
+
+    def cell(name: str) -> Cell:
+        value = methods[name]["leave_one_out_accuracy"]
+        n = methods[name].get("leave_one_out_n", results["questions"]["n"])
+        return Cell(_percent(value), f"(n = {n})" if differ and value is not None else "")
+
+    return cell
+
+
+def _left_out_numbers(results: Results) -> set[int]:
+    """On how many questions leaving one out was measured; none if on all by every method."""
+    every = results["questions"]["n"]
+    numbers = {
+        scores.get("leave_one_out_n", every)
+        for scores in results["methods"].values()
+        if scores.get("leave_one_out_accuracy") is not None
+    }
+    return set() if numbers == {every} else numbers
 
 
 def _scored_part(results: Results) -> str:
@@ -184,7 +218,7 @@ def _caption_without_scores(results: Results, timing: bool) -> str:
     if _some(results, "evidence_accuracy"):
         units.append("evidence in %: how often the passage relied on most is the gold passage")
     if _some(results, "leave_one_out_accuracy"):
-        units.append(f"{_LEFT_OUT}, in %")
+        units.append(f"{_left_out_meaning(results)}, in %")
     if timing:
         units.append("seconds a question")
     sentences = [
@@ -215,9 +249,7 @@ def _cells(
     if _has(results, "leave_one_out_accuracy") and (
         scored or _some(results, "leave_one_out_accuracy")
     ):
-        left_out[LEAVE_ONE_OUT] = lambda name: Cell(
-            _percent(methods[name]["leave_one_out_accuracy"])
-        )
+        left_out[_left_out_heading(results)] = _left_out_column(results)
     columns: dict[str, Callable[[str], Cell]] = {
         "method": Cell,
         "params": lambda name: Cell(_count(methods[name]["parameters"])),

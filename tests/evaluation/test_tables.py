@@ -308,6 +308,48 @@ def test_leaving_one_out_has_a_column_where_it_was_measured():
     assert "leave one out" not in COMPARISON.markdown()
 
 
+def left_out(numbers):
+    """Results whose methods were measured on so many of the 300 questions."""
+    results = copy.deepcopy(RESULTS)
+    for name, value in (("closed-book", None), ("realm", 0.25), ("fid", 0.5)):
+        results["methods"][name] |= {
+            "leave_one_out_accuracy": value,
+            "leave_one_out_n": numbers[name],
+        }
+    return results
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex", "_repr_html_"])
+def test_a_column_measured_on_fewer_questions_says_so_in_its_heading(form):
+    some = left_out({"closed-book": 160, "realm": 160, "fid": 160})
+    text = getattr(Comparison(some, []), form)()
+    assert "leave one out (n = 160)" in text
+    assert "measured on the first 160 questions" in text
+    every = left_out({"closed-book": 300, "realm": 300, "fid": 300})
+    text = getattr(Comparison(every, []), form)()
+    assert "leave one out" in text
+    assert not re.search(r"n = \d|on the first", text)
+
+
+def test_the_terminal_has_that_heading_too_and_still_fits():
+    some = left_out({"closed-book": 160, "realm": 160, "fid": 160})
+    console = Console(file=io.StringIO(), width=85)
+    console.print(Comparison(some, []).table())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert "160)" in text.split("closed-book")[0]
+
+
+def test_methods_measured_on_different_numbers_each_have_theirs():
+    mixed = left_out({"closed-book": 20, "realm": 160, "fid": 300})
+    lines = Comparison(mixed, []).markdown().splitlines()
+    assert "| leave one out |" in lines[0]
+    assert "| 25.0 (n = 160) |" in lines[3]
+    assert "| 50.0 (n = 300) |" in lines[4]
+    assert "n = 20" not in lines[2]  # a closed book has nothing to leave out
+    assert "on the first" not in caption(mixed)
+
+
 def test_a_note_says_what_each_methods_evidence_is():
     """Methods with one measure are named together, and those without evidence not at all."""
     results = copy.deepcopy(RESULTS)
