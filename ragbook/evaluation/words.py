@@ -18,9 +18,12 @@ from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
 Results = Mapping[str, Any]
 
 _BETTER = {
-    "em": "{a} answers more questions correctly than {b}: {x} % against {y} %",
-    "f1": "{a} has a higher F1 than {b}: {x} % against {y} %",
-    "contains": "more answers of {a} than of {b} contain a gold answer: {x} % against {y} %",
+    "em": "{a} answers {x} % of the questions correctly, significantly more than {b} with {y} %",
+    "f1": "{a} has an F1 of {x} %, significantly more than {b} with {y} %",
+    "contains": (
+        "{x} % of the answers of {a} contain a gold answer, significantly more than the {y} % of "
+        "{b}"
+    ),
 }
 _BESIDE = {
     "em": "{a} answers {x} % of the questions correctly and {b} {y} %",
@@ -32,11 +35,12 @@ _ALONE = {
     "f1": "{a} has an F1 of {x} %",
     "contains": "{x} % of the answers of {a} contain a gold answer",
 }
-_BY = {
+_MEASURES = {
     "em": "exact match",
     "f1": "F1",
     "contains": "the share of answers that contain a gold answer",
 }
+_PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
 
 
 def in_words(results: Results, a: str, b: str, metric: str = "em") -> str:
@@ -70,7 +74,7 @@ def in_words(results: Results, a: str, b: str, metric: str = "em") -> str:
     }
     after = f"{_p_in_words(p)} after Holm's correction"
     if p < ALPHA:
-        sentence = f"{_BETTER[metric].format(**words)}, a difference of {points}, {after}."
+        sentence = f"{_BETTER[metric].format(**words)} ({points}, {after})."
     else:
         sentence = (
             f"{_BESIDE[metric].format(**words)}; the difference of {points} could be chance "
@@ -79,42 +83,75 @@ def in_words(results: Results, a: str, b: str, metric: str = "em") -> str:
     return capital(sentence)
 
 
-def order(results: Results, metric: str = "em") -> str:
+def order(results: Results, metric: str = "em", named: bool = True) -> str:
     """All methods from best to worst, in words. A group of methods is put ahead of the next only if
     every one of them is significantly ahead of all that follow; then it is said which methods of
     one group the tests tell apart.
 
-    Parameters and errors as in `in_words`.
+    Parameters and errors as in `in_words`, and
+
+    named: whether the sentence names the metric; False where the text before has done so.
     """
-    if metric not in _BY:
-        raise InputError(f"There is no sentence for {metric!r}; choose from {', '.join(_BY)}.")
+    if metric not in _MEASURES:
+        raise InputError(
+            f"There is no sentence for {metric!r}; choose from {', '.join(_MEASURES)}."
+        )
     methods = results["methods"]
     names = sorted(methods, key=lambda name: -methods[name][metric])
     if len(names) == 1:
         score = cut_off(methods[names[0]][metric])
         return capital(_ALONE[metric].format(a=called(names[0]), x=score) + ".")
-    ahead, groups = _ahead(results, names, metric), in_groups(results, metric)
-    by = f"by {_BY[metric]}"
+    groups = in_groups(results, metric)
+    leads = _leads(groups, _ahead(results, names, metric))
+    by = f"by {_MEASURES[metric]}, " if named else ""
+    of = f" in {_MEASURES[metric]}" if named else ""
     if len(groups) == 1:
         every = listed([called(name) for name in names])
-        if told := _told_apart(groups, ahead):
-            return capital(f"{by}, of {every}, {told}.")
+        if leads:
+            return f"Among {every}, only {leads} significant{of}."
         if len(names) == 2:
-            return capital(f"{by}, the difference between {every} is not significant.")
-        return capital(f"{by}, no difference between {every} is significant.")
-    first, *others = (listed([called(name) for name in group]) for group in groups)
-    many = len(groups[0]) > 1
+            return capital(f"{every} do not differ significantly{of}.")
+        return f"No two of {every} differ significantly{of}."
     if len(groups) == 2:
-        steps = f"{first} {'come' if many else 'comes'} before {others[0]}"
-    else:
-        then = "".join(f", then {group}" for group in others[:-1])
-        steps = f"{first} {'come' if many else 'comes'} first{then}, and last {others[-1]}"
-    step = "The step is significant" if len(groups) == 2 else "Each step is significant"
-    if told := _told_apart(groups, ahead):
-        step += f"; within a group, {told}"
-    elif len(groups) < len(names):
-        step += ", and no difference within a group is"
-    return f"{capital(f'{by}, {steps}')}. {step}."
+        first, second = (listed([called(name) for name in group]) for group in groups)
+        are = "is" if len(groups[0]) == 1 else "are"
+        return capital(
+            f"{first} {are} significantly ahead of {second}{of}.{_within_two(groups, leads)}"
+        )
+    return capital(f"{by}{_in_places(groups)}. {_between_places(groups, leads)}.")
+
+
+def _within_two(groups: Sequence[Sequence[str]], leads: str) -> str:
+    """What follows on two groups: the differences within them."""
+    inner = [len(group) * (len(group) - 1) // 2 for group in groups]
+    if leads:
+        where = "these groups" if all(inner) else "the larger group"
+        return f" Within {where}, only {leads} significant."
+    if not any(inner):
+        return ""
+    return f" The other {'difference' if sum(inner) == 1 else 'differences'} could be chance."
+
+
+def _in_places(groups: Sequence[Sequence[str]]) -> str:
+    """Three groups or more, each with its place."""
+    first, *between, last = (listed([called(name) for name in group]) for group in groups)
+    ordinals = [*_PLACES[1:], *(f"at place {n}" for n in range(len(_PLACES) + 1, len(groups)))]
+    then = [f"{group} {at}" for group, at in zip(between, ordinals, strict=False)]
+    come = "comes" if len(groups[0]) == 1 else "come"
+    mark = ";" if any(len(group) > 2 for group in groups[1:]) else ","
+    places = f"{mark} ".join([f"{first} {come} first", *then])
+    return f"{places}{mark if mark == ';' else ''} and {last} last"
+
+
+def _between_places(groups: Sequence[Sequence[str]], leads: str) -> str:
+    """Which differences between three groups or more, and within them, are significant."""
+    if leads:
+        return f"Differences between places are significant; within a place, only {leads}"
+    alike = [[called(name) for name in group] for group in groups if len(group) > 1]
+    if not alike:
+        return "Every difference is significant"
+    pairs = [f"{'between' if len(each) == 2 else 'among'} {listed(each)}" for each in alike]
+    return f"Every difference is significant except {', and '.join(pairs)}"
 
 
 def in_groups(results: Results, metric: str = "em") -> list[list[str]]:
@@ -175,9 +212,9 @@ def _p_in_words(p: float) -> str:
     return f"p = {math.floor(round(p * 10**digits, 6)) / 10**digits:.{digits}f}"
 
 
-def _told_apart(groups: Sequence[Sequence[str]], ahead: set[tuple[str, str]]) -> str:
-    """The pairs within groups of which one is ahead, as "only a is ahead of b and c, and b of d";
-    empty if there is none."""
+def _leads(groups: Sequence[Sequence[str]], ahead: set[tuple[str, str]]) -> str:
+    """The pairs within groups of which one is ahead, as "the lead of a over b and c is", or "the
+    leads of a over c and d and of b over d are"; empty if there is none."""
     behind: dict[str, list[str]] = {}
     for group in groups:
         for a, b in combinations(group, 2):
@@ -185,5 +222,7 @@ def _told_apart(groups: Sequence[Sequence[str]], ahead: set[tuple[str, str]]) ->
                 behind.setdefault(called(a), []).append(called(b))
     if not behind:
         return ""
-    (a, of), *rest = ((a, listed(others)) for a, others in behind.items())
-    return f"only {a} is ahead of {of}" + "".join(f", and {b} of {others}" for b, others in rest)
+    leads = [f"of {a} over {listed(others)}" for a, others in behind.items()]
+    if len(leads) == 1:
+        return f"the lead {leads[0]} is"
+    return f"the leads {', '.join(leads[:-1])} and {leads[-1]} are"
