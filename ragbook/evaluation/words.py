@@ -72,7 +72,7 @@ def in_words(results: Results, a: str, b: str, metric: str = "em") -> str:
         "x": cut_off(scores[first]),
         "y": cut_off(scores[second]),
     }
-    after = f"{_p_in_words(p)} after Holm's correction"
+    after = f"{p_in_words(p)} after Holm's correction"
     if p < ALPHA:
         sentence = f"{_BETTER[metric].format(**words)} ({points}, {after})."
     else:
@@ -203,7 +203,8 @@ def _p(results: Results, a: str, b: str, metric: str) -> float:
         ) from None
 
 
-def _p_in_words(p: float) -> str:
+def p_in_words(p: float) -> str:
+    """A p-value as sentences have it, "p = 0.023", cut off; "p < 0.001" if it is less than that."""
     if p < 0.001:
         return "p < 0.001"
     if p >= 1:
