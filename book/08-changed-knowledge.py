@@ -30,8 +30,8 @@ from IPython.display import Markdown, display
 from ragbook import load_corpus, methods
 from ragbook.corpus import Corpus, Question, miniwiki
 from ragbook.evaluation.metrics import exact_match
-from ragbook.evaluation.names import called, listed
-from ragbook.evaluation.statistics import cut_off
+from ragbook.evaluation.names import called, capital, listed
+from ragbook.evaluation.statistics import ALPHA, cut_off, holm
 from ragbook.methods import rag
 from ragbook.methods.base import Answer
 from ragbook.models import load_encoder
@@ -250,27 +250,36 @@ figures.grouped(
 )
 
 # %% tags=["hide-input", "stored-change"]
-said = []
-for kind, part in unchanged.items():
-    moved = [part["methods"][n]["moved"]["mean"] for n in readers]
-    clear = [
-        called(n)
-        for n in readers
-        if not part["methods"][n]["difference"]["ci95"][0]
-        <= 0
-        <= part["methods"][n]["difference"]["ci95"][1]
-    ]
-    verdict = (
-        f"the change in exact match is beyond chance for {listed(clear)}"
-        if clear
-        else "the change in exact match could be chance for each of the four"
+shares = {
+    kind: (
+        f"of the {part['n']} {kind} questions",
+        between([part["methods"][n]["moved"]["mean"] for n in readers]),
+        cut_off(part["methods"]["in-context"]["moved"]["mean"]),
     )
-    said.append(
-        f"After the swap, {between(moved)} of the {part['n']} {kind} questions get a different answer from each "
-        "of the methods that read passages separately, and "
-        f"{cut_off(part['methods']['in-context']['moved']['mean'])} % from in-context retrieval; {verdict}."
+    for kind, part in unchanged.items()
+}
+(near, moved, prompted), (far, still, too) = shares["near"], shares["far"]
+tests = {
+    (kind, n): part["methods"][n]["difference"]["p"]
+    for kind, part in unchanged.items()
+    for n in readers
+}
+clear = [
+    f"that of {called(n)} on {kind} questions"
+    for (kind, n), p in zip(tests, holm(list(tests.values())), strict=True)
+    if p < ALPHA
+]
+display(
+    Markdown(
+        f"After the swap, {moved} {near} get a different answer from the methods that read passages separately, "
+        f"and {prompted} % from in-context retrieval. {capital(far)} it is {still} and {too} %. "
+        + (
+            f"Of the changes in exact match, only {listed(clear)} {'is' if len(clear) == 1 else 'are'} significant."
+            if clear
+            else "None of the four changes significantly in exact match."
+        )
     )
-display(Markdown(" ".join(said)))
+)
 rows = {
     (kind, name): {
         "before": e["before"]["mean"],
