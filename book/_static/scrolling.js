@@ -1,5 +1,8 @@
 /* Tables, figures, formulas and code that are wider than the screen can be reached by keyboard and
-   are marked: `rb-scrolls` on what scrolls, `rb-more` while something follows on the right. */
+   are marked: `rb-scrolls` on what scrolls, `rb-more` while something follows on the right.
+
+   Tables of comparisons, and those in a cell or block of the class `stacks`, become a block for each
+   row on a phone (`rb-stacks`); for this every cell gets its column's heading. */
 
 "use strict";
 (() => {
@@ -27,7 +30,20 @@
     }
   }
 
+  const STACKED = ".cell_output table:has(caption), :is(.stacks, .tag_stacks) table";
+
+  function label() {
+    for (const table of document.querySelectorAll(`article :is(${STACKED})`)) {
+      const heads = [...table.querySelectorAll("thead th")].map((head) => head.textContent.trim());
+      table.classList.add("rb-stacks");
+      for (const row of table.tBodies[0].rows) {
+        [...row.cells].forEach((cell, at) => { cell.dataset.head = heads[at]; });
+      }
+    }
+  }
+
   function watch() {
+    label();
     for (const [selector, name] of Object.entries(KINDS)) {
       for (const element of document.querySelectorAll(`article :is(${selector})`)) {
         const look = () => mark(element, name);
