@@ -16,7 +16,7 @@
 # $c_t$, which is all tokens before $y_t$, with representation $q$, the nearest keys vote for their
 # tokens, and the vote is mixed with the model's own distribution:
 #
-# $$ p_{\text{kNN}}(y_t \mid c_t) \propto \sum_{i:\, v_i = y_t} \exp\left(-\frac{\lVert q - k_i \rVert^2}{T}\right), $$ (knn)
+# $$ p_{\text{kNN}}(y_t \mid c_t) \propto \sum_{i:\, v_i = y_t} \exp\left(-\frac{\lVert q - k_i \rVert^2}{\tau}\right), $$ (knn)
 #
 # $$ p(y_t \mid c_t) = (1 - \lambda)\, p_{\text{LM}}(y_t \mid c_t) + \lambda\, p_{\text{kNN}}(y_t \mid c_t). $$ (interpolation)
 #
@@ -26,7 +26,7 @@
 #
 # ![kNN-LM: the pairs of three passages give the next token a distribution, which is mixed with the model's](diagrams/knn-lm.svg)
 #
-# The paper's formula has $T = 1$; for keys of a different scale, a different temperature works better. The
+# The paper's formula has $\tau = 1$; for keys of a different scale, a different temperature works better. The
 # distances are *squared*, and probabilities are mixed, not logits.
 
 # %% tags=["hide-input"]
@@ -80,10 +80,10 @@ keys = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
 values = torch.tensor([0, 2, 2])
 q = torch.tensor([0.0, 0.0])
 p_lm = torch.tensor([0.1, 0.2, 0.3, 0.4])
-T, lam = 1.0, 0.5
+tau, lam = 1.0, 0.5
 
 distances = (q - keys).square().sum(1)
-weights = torch.exp(-distances / T)
+weights = torch.exp(-distances / tau)
 weights = weights / weights.sum()
 p_knn = torch.zeros(4).index_add(0, values, weights)
 p = (1 - lam) * p_lm + lam * p_knn
@@ -113,7 +113,7 @@ print("as by hand:", torch.allclose(log_p.exp()[0], p))
 #
 # A perplexity needs, at each position, only the probability of the token that actually comes next. The
 # memory's part of it is a sum over $k$ neighbours, $O(k)$ per token, whereas the whole distribution would
-# have thirty thousand entries. Which neighbours are found does not depend on $\lambda$ or $T$ either, and
+# have thirty thousand entries. Which neighbours are found does not depend on $\lambda$ or $\tau$ either, and
 # those for a smaller $k$ are the first of those for a larger one. Once each neighbour's distance is stored,
 # and whether its token is the right one, a whole grid of settings costs less than the model's own pass.
 
@@ -122,10 +122,10 @@ print(source(knn_lm.knn_target_log_prob))
 
 # %% [markdown]
 # Take one context with three neighbours, of which the last two have the right token, and a model that gives
-# that token 0.01. With $k = 3$ and $T = 1$ the memory gives it
+# that token 0.01. With $k = 3$ and $\tau = 1$ the memory gives it
 # $(e^{-1} + e^{-4}) / (e^{-0.5} + e^{-1} + e^{-4}) = 0.389$, and $\lambda = 0.5$ makes that
 # $0.005 + 0.1945 = 0.1995$. With $k = 1$ the only neighbour is wrong, and half of 0.01 is left. (In the
-# output the two values of $T$ are the rows, the two of $\lambda$ the columns.)
+# output the two values of $\tau$ are the rows, the two of $\lambda$ the columns.)
 
 # %%
 grid = knn_lm.grid(
@@ -136,7 +136,7 @@ grid = knn_lm.grid(
     temperatures=(1.0, 10.0),
     ks=(1, 3),
 )
-print("[k, T, lambda] =", tuple(grid.shape))
+print("[k, tau, lambda] =", tuple(grid.shape))
 print(grid.exp().numpy().round(4))
 
 # %% [markdown]
@@ -218,7 +218,7 @@ Markdown(
 
 # %% [markdown]
 # Here the 64 nearest contexts vote on the next token; both settings can be changed. At $\lambda = 0$ the
-# mixture is the model, at $\lambda = 1$ the memory. A small $T$ lets only the nearest contexts vote, and a
+# mixture is the model, at $\lambda = 1$ the memory. A small $\tau$ lets only the nearest contexts vote, and a
 # large one gives all 64 the same vote.
 
 # %% mystnb={"figure": {"caption": "The most probable next tokens under the model, under the memory and under their mixture. On the site, the sliders set the memory's weight and the temperature.", "alt": "Probabilities of the most probable next tokens in three columns: model, memory and mixture"}}
@@ -283,7 +283,7 @@ print(
     f"tuned on {settings['dev_articles']} others: lambda {settings['lam']}, ",
     end="",
 )
-print(f"T = {settings['temperature']:g}")
+print(f"τ = {settings['temperature']:g}")
 pd.DataFrame(
     {
         name: {
@@ -334,8 +334,8 @@ def perplexity(log_probs):
     return math.exp(-log_probs.double().mean())
 
 
-def with_vote(distances, hits, lam=tuned["lam"], T=tuned["temperature"]):
-    vote = knn_lm.knn_target_log_prob(torch.cat(distances), torch.cat(hits), T)
+def with_vote(distances, hits, lam=tuned["lam"], tau=tuned["temperature"]):
+    vote = knn_lm.knn_target_log_prob(torch.cat(distances), torch.cat(hits), tau)
     return knn_lm.interpolate(base, vote, lam)
 
 
@@ -351,15 +351,15 @@ for name, log_probs in ways.items():
 # %% [markdown]
 # ## What affects it
 #
-# **Weight and temperature.** If $T$ is too small, only the nearest neighbour has a vote; if it is too
+# **Weight and temperature.** If $\tau$ is too small, only the nearest neighbour has a vote; if it is too
 # large, all votes are equal. With $\lambda = 0$ only the model counts, near 1 almost only the memory.
 
-# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles used for tuning, by temperature and by weights of the memory up to 0.7. From a weight of 0.1 on, T = 10 is the best temperature, whatever the weight.", "alt": "Heat map of log-perplexity over lambda and temperature with a valley"}}
+# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles used for tuning, by temperature and by weights of the memory up to 0.7. From a weight of 0.1 on, τ = 10 is the best temperature, whatever the weight.", "alt": "Heat map of log-perplexity over lambda and temperature with a valley"}}
 surface = measured["surface"]
 shown = [lam for lam in surface["lams"] if lam <= 0.7]
 figures.heat_map(
     np.log(surface["perplexity"])[:, : len(shown)],
-    rows=[f"T = {t:g}" for t in surface["temperatures"]],
+    rows=[f"τ = {t:g}" for t in surface["temperatures"]],
     columns=[f"lambda {lam:g}" for lam in shown],
     label="nats a token",
 )
@@ -375,7 +375,7 @@ lams, temperatures = (
 small = knn_lm.grid(base, distances, hits, lams, temperatures, ks=(1, 16, 1024))
 pd.DataFrame(
     torch.exp(-small[-1]).numpy().round(1),
-    index=[f"T = {t:g}" for t in temperatures],
+    index=[f"τ = {t:g}" for t in temperatures],
     columns=[f"lambda {lam:g}" for lam in lams],
 )
 
@@ -385,13 +385,13 @@ row, column = np.unravel_index(large.argmin(), large.shape)
 t, j = divmod(int(small[-1].argmax()), len(lams))
 Markdown(
     f"On the {settings['dev_articles']} articles used for tuning ({settings['dev_tokens']:,} tokens), "
-    f"the large memory is best at T = {surface['temperatures'][row]:g} and λ = "
-    f"{surface['lams'][column]:g}. The small one is best at T = {temperatures[t]:g} and λ = "
+    f"the large memory is best at τ = {surface['temperatures'][row]:g} and λ = "
+    f"{surface['lams'][column]:g}. The small one is best at τ = {temperatures[t]:g} and λ = "
     f"{lams[j]:g} on its {len(landscapes)} articles."
 )
 
 # %% [markdown]
-# **Neighbours.** Each $k$ has its best $\lambda$ and $T$, first as stored, then computed here:
+# **Neighbours.** Each $k$ has its best $\lambda$ and $\tau$, first as stored, then computed here:
 
 # %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "Perplexity on the articles used for tuning against the number of neighbours, each with its best weight and temperature. It falls up to the largest number tried.", "alt": "A falling curve of perplexity over k"}}
 figures.lines(
@@ -425,7 +425,7 @@ figures.lines(curves, "pairs in the datastore", "perplexity", log=True)
 
 # %% [markdown]
 # The small memory can be made smaller still. Here the landscapes are scored with a quarter, half and all of
-# it, at the same $\lambda$ and $T$:
+# it, at the same $\lambda$ and $\tau$:
 
 # %%
 for size in (len(datastore) // 4, len(datastore) // 2, len(datastore)):
@@ -540,7 +540,7 @@ Markdown(
 )
 
 # %% [markdown]
-# Without training, each text is now scored with each memory, with $\lambda$ and $T$ tuned on articles of
+# Without training, each text is now scored with each memory, with $\lambda$ and $\tau$ tuned on articles of
 # that text. A memory of the wrong domain helps little, and its tuned weight is smaller.
 
 # %% tags=["hide-input", "stored-wikitext"]
@@ -711,7 +711,7 @@ print(f"parameters of the bundled model: {lm.parameters / 1e6:.1f} million")
 #
 # kNN-LM changes no weight: it stores a key and a value for every token of the memory and interpolates
 # the distribution of the nearest keys with that of the model. The interpolation is of probabilities,
-# the distances are squared, and $\lambda$ and $T$ are tuned together. On held-out text the memory
+# the distances are squared, and $\lambda$ and $\tau$ are tuned together. On held-out text the memory
 # lowers the perplexity of the small model by about a quarter, and the gain grows with the number of
 # pairs stored; a memory of another domain helps little and, with a smaller $\lambda$, does no harm. As
 # a way to answer questions it makes the right answer far more probable than the model alone does, and
@@ -813,13 +813,13 @@ check.mix(my_mix)
 # </details>
 #
 # <!-- exercise: ex-knn-temperature -->
-# **Exercise.** Let $T$ grow without bound. What does $p_{\text{kNN}}$ become, and what is it for $T \to 0$?
+# **Exercise.** Let $\tau$ grow without bound. What does $p_{\text{kNN}}$ become, and what is it for $\tau \to 0$?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# For large $T$ every neighbour has the weight $1 / k$, so a token's probability is the share of the k
-# neighbours that have it. For $T \to 0$ the nearest neighbour's token has probability one.
+# For large $\tau$ every neighbour has the weight $1 / k$, so a token's probability is the share of the k
+# neighbours that have it. For $\tau \to 0$ the nearest neighbour's token has probability one.
 #
 # </details>
 #

@@ -69,11 +69,11 @@ def vote(
         f"the probabilities have to sum to 1, not {p.sum():.3f}"
     )
     assert p[2] > p[0], (
-        "two neighbours have token 2 and their weights are added: with T = 8 they "
+        "two neighbours have token 2 and their weights are added: with tau = 8 they "
         f"outvote the nearest neighbour; you gave {p.round(3).tolist()}"
     )
     assert np.allclose(p, expected(near, 8.0), atol=1e-5), (
-        "the distances are squared and divided by the temperature: with T = 8 the "
+        "the distances are squared and divided by the temperature: with tau = 8 the "
         "weights are 1, 0.607 and 0.607 before they are normalized; you gave "
         f"{p.round(3).tolist()}"
     )

@@ -64,7 +64,7 @@ check.holm(my_holm)
 # ## Calibration error
 #
 # A group's size times its distance is the absolute value of a sum, so no mean has to be taken. Raising the
-# probabilities to the power $1/T$ changes the error and not the order of the answers.
+# probabilities to the power $1/\tau$ changes the error and not the order of the answers.
 
 
 # %%
@@ -78,7 +78,7 @@ check.calibration_error(my_error)
 p = breakdown.probabilities(predictions, "realm")
 for temperature in (1, 1.5, 2, 3):
     error = my_error(p ** (1 / temperature), right["realm"], 10)
-    print(f"T = {temperature}: error {error:.3f}")
+    print(f"τ = {temperature}: error {error:.3f}")
 
 # %% [markdown]
 # ## A vote

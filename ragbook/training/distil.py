@@ -7,11 +7,11 @@ passage i, before the softmax and averaged over heads, layers and the passage's 
 passages that it found agree with it:
 
 \[ \mathrm{KL}(\tilde G \,\|\, \tilde S), \quad
-   \tilde G_i = \frac{\exp(G_i / T)}{\sum_j \exp(G_j / T)}, \quad
+   \tilde G_i = \frac{\exp(G_i / \tau)}{\sum_j \exp(G_j / \tau)}, \quad
    \tilde S_i = \frac{\exp(\alpha s_i)}{\sum_j \exp(\alpha s_j)}, \]
 
-where \(s_i\) is the retriever's score, \(\alpha\) the scale under which it is trained, and T a
-temperature. Neither gold passages nor answers are used: questions are enough.
+where \(s_i\) is the retriever's score, \(\alpha\) the scale under which it is trained, and \(\tau\)
+a temperature. Neither gold passages nor answers are used: questions are enough.
 
 The paper compares only the passages of each question, a hundred of them. From the ten or so that a
 CPU can read, the retriever would learn their order, while the scores of all other passages could
@@ -73,7 +73,7 @@ class Recipe:
     batch: questions in one update.
     rate: peak learning rate.
     frozen_layers: layers from the bottom that are not trained; the embeddings are not either.
-    temperature: T, in the units of the reader's scores.
+    temperature: tau, in the units of the reader's scores.
     in_batch: whether the passages of a batch's other questions count as well; False is the paper's
         loss, for a large k.
     dtype: what reader and towers compute in: `bfloat16`, `float32`, or `auto` for the faster of the
@@ -114,8 +114,8 @@ def divergence(scores: Tensor, targets: Tensor) -> Tensor:
     Parameters
     ----------
     scores: float [B, P], \(\alpha s\); -inf where a passage does not count for a question.
-    targets: float [B, P], G / T, constants; -inf where the reader has given no score, and wherever
-        `scores` are -inf.
+    targets: float [B, P], G / tau, constants; -inf where the reader has given no score, and
+        wherever `scores` are -inf.
     """
     given = targets > float("-inf")
     teacher, student = targets.log_softmax(-1), scores.log_softmax(-1)

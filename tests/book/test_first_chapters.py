@@ -112,7 +112,7 @@ def test_the_picture_of_two_retrievers_shows_what_each_word_adds():
 
 def test_from_a_tenth_on_one_temperature_is_best_for_every_weight():
     text = (BOOK / "03-knn-lm.py").read_text(encoding="utf-8")
-    assert "From a weight of 0.1 on, T = 10 is the best temperature, whatever the weight." in text
+    assert "From a weight of 0.1 on, τ = 10 is the best temperature, whatever the weight." in text
     surface = stored("language")["surface"]
     for lam, column in zip(surface["lams"], zip(*surface["perplexity"], strict=True), strict=True):
         if lam >= 0.1:

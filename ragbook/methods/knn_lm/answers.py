@@ -5,7 +5,7 @@ representation of the context, the value \(v_i\) the token that came next. For a
 representation \(q\) (equations 2 and 3)
 
 \[ p_{\text{kNN}}(y \mid x) \propto
-   \sum_{i:\, v_i = y} \exp\!\left(-\lVert q - k_i \rVert^2 / T\right),
+   \sum_{i:\, v_i = y} \exp\!\left(-\lVert q - k_i \rVert^2 / \tau\right),
    \]
 \[ p(y \mid x) = (1 - \lambda)\, p_{\text{LM}}(y \mid x)
    + \lambda\, p_{\text{kNN}}(y \mid x). \]
