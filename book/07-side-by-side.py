@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Side by side
 #
-# Five papers report five tables that cannot be compared: they use different passages, retrievers, model
-# sizes and questions. This chapter keeps them fixed and measures twice: **(a)** with *the same weights* for
-# every method, so that methods which share the whole reader differ only in how they combine passages, and
-# **(b)** with each method *trained as its paper trains it*, from those weights, on the same questions, for
-# the same number of steps.
+# Five papers report five tables that cannot be compared, because they use different passages, retrievers,
+# model sizes and questions. This chapter keeps all of these fixed and compares the methods twice. In **(a)**
+# all methods have *the same weights*, and those that share the whole reader differ only in how they combine
+# passages. In **(b)** each method starts from these weights and is *trained as its paper trains it*, on the
+# same questions and for the same number of steps.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights"]
 import gzip
@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from experiments import figures, paired, papers
 from experiments.report import percent, points
-from experiments.sentences import between, widest_error
+from experiments.sentences import widest_errors
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
@@ -49,12 +49,6 @@ def em(results: dict[str, Any], name: str) -> str:
     return percent({"mean": entry["em"], "ci95": entry["ci95"]["em"]})
 
 
-def recall(results: dict[str, Any], name: str) -> str:
-    """How often the gold passage was among those read, in percent."""
-    found = results["methods"][name]["recall_at_k"]
-    return "–" if found is None else cut_off(found)
-
-
 own, same = stored("results"), stored("same-weights")
 real, real_same = stored("nq"), stored("nq-same-weights")
 trained, sweep = stored("trained"), stored("sweep")
@@ -63,38 +57,57 @@ with gzip.open("results/predictions.jsonl.gz", "rt", encoding="utf-8") as file:
 questions = load_questions("miniwiki", "test")
 names, readers = list(own["methods"]), list(papers.FOUR)
 assert own["questions"]["sha256"] == same["questions"]["sha256"]
-print(f"{own['questions']['n']} test questions, {own['k']} passages each;")
-print("exact match (EM) and recall of the gold passage, %")
+print(
+    f"exact match, %; n = {own['questions']['n']:,}, {own['k']} passages each"
+)
 pd.DataFrame(
     {
-        "(a) EM, same weights": {name: em(same, name) for name in names},
-        "(b) EM, own training": {name: em(own, name) for name in names},
-        "(a) recall": {name: recall(same, name) for name in names},
-        "(b) recall": {name: recall(own, name) for name in names},
+        "(a) same": {name: em(same, name) for name in names},
+        "(b) own": {name: em(own, name) for name in names},
     }
 )
 
 # %% tags=["remove-input", "stored-same-weights", "stored-results", "stored-trained", "stored-nq"]
+for table in (same, own):  # as the first sentence says
+    assert all(
+        papers.direction(table, name, other) > 0
+        for name in readers
+        for other in names
+        if other not in readers
+    )
+
+
+def four(results: dict[str, Any]) -> str:
+    """The order of the four that are trained to read passages."""
+    return order(papers.among(results, readers), named=False)
+
+
 Markdown(
-    "\n".join(
+    "In both tables REALM, FiD and the two RAGs are far ahead of in-context retrieval, kNN-LM and the closed "
+    "book, and every one of these differences is significant. Which of the four is best depends on the training "
+    "and on the questions. By exact match:\n\n"
+    + papers.bullets(
         [
-            "Three results, written from the stored paired tests:\n",
-            f"1. **The same weights.** {order(same)} These weights may favour FiD: a part of "
-            "their training fused several passages as FiD does.",
-            f"2. **Each method's own training.** {order(own)}",
-            f"3. **Other seeds, other questions.** *{trained['seeds']} seeds of that training, "
-            f"{trained['n']} questions.* {order(papers.of_seeds(trained))} "
-            f"*{real['questions']['n']} real questions of Natural Questions, one seed.* {order(real)}",
+            f"**(a), the same weights:** {four(same)} These weights may favour FiD, because a part of their "
+            "training fused several passages as FiD does.",
+            f"**(b), each method's own training:** {four(own)}",
+            f"**(b) with {trained['seeds']} training seeds** (n = {trained['n']}): "
+            f"{four(papers.of_seeds(trained))}",
+            f"**Real questions,** own training (Natural Questions, n = {real['questions']['n']}, one seed): "
+            f"{four(real)}",
         ]
     )
+    + "\n\nA difference is *significant* here if its paired test gives p < 0.05 after "
+    "Holm's correction for all pairs of methods; any other difference *could be chance*. "
+    "The section *Is a difference real?* explains the test."
 )
 
 # %% [markdown]
-# Why? The rest of the chapter answers in this order: where each method combines its passages, what its wrong
-# answers are, which differences are real, when each method is strong or weak, and what it costs. The answer to
-# any single question is in {doc}`the explorer <explorer>`.
+# The rest of the chapter asks why: where each method combines its passages, what its wrong answers are, which
+# differences are real, when each method is strong or weak, and what it costs. {doc}`The explorer <explorer>`
+# shows every method's answer to every question.
 
-# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals: after each method's own training, and with the same weights for all. The dotted line is how often the gold passage was among the five that the shared retriever found. The gap between a method and the line is lost in reading, the gap between the line and 100 % in retrieval. The same weights were trained in part on passages fused as in FiD.", "alt": "Exact match of in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}} tags=["hide-input", "stored-results", "stored-same-weights"]
+# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals: after each method's own training, and with the same weights for all. The dotted line is the share of questions whose gold passage is among the five that the shared retriever found. The distance between a method and the line is lost in reading, the distance between the line and 100 % in retrieval.", "alt": "Exact match of in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}} tags=["hide-input", "stored-results", "stored-same-weights"]
 own_and_shared(papers.among(own, names[1:]), same)
 
 # %% [markdown]
@@ -116,9 +129,9 @@ own_and_shared(papers.among(own, names[1:]), same)
 #
 # ![In-context retrieval: three passages and the question become one prompt, which one encoder and one decoder read](diagrams/in-context.svg)
 #
-# Four of these rules can be worked out by hand. There are two passages with $p(z \mid x) = 0.6$ and $0.4$, and an
-# answer of two tokens. The first passage gives its tokens the probabilities 0.9 and 0.1, the second 0.2 and 0.8:
-# each passage supports one half of the answer.
+# Four of these rules can be worked out by hand. Take two passages with $p(z \mid x) = 0.6$ and $0.4$, and an
+# answer of two tokens. Given the first passage, the tokens have the probabilities 0.9 and 0.1; given the second,
+# 0.2 and 0.8. Each passage supports one half of the answer.
 
 # %%
 prior = torch.tensor([0.6, 0.4])  # p(z|x), [n_docs]
@@ -135,12 +148,12 @@ for name, p in by_hand.items():
     print(f"{name:<13} {p:.4f}")
 
 # %% [markdown]
-# RAG-Token gives this answer about twice the probability, because it may change passages between tokens.
-# That is an advantage if the answer really has two halves, and a fault if no passage has the whole.
-# kNN-LM's memory distribution comes from stored tokens, not from passages read for the question; here it is
-# set to the same mixture, with $\lambda = 0.25$. In FiD and in-context retrieval there is no formula to
-# work out: one network reads all passages and returns $p(y_t \mid x, z_1, \dots, z_k, y_{<t})$. The
-# package's functions give the same:
+# RAG-Token gives this answer about twice the probability that RAG-Sequence gives it, because it may change
+# passages between tokens. That helps if the two halves belong together, and does harm if the answer is a
+# false combination of two passages. kNN-LM's memory distribution comes from stored tokens and not from passages
+# read for the question; here it is set to RAG-Token's mixture, with $\lambda = 0.25$. FiD and in-context
+# retrieval have no such formula: one network reads all passages and returns
+# $p(y_t \mid x, z_1, \dots, z_k, y_{<t})$. The package's functions give the same four numbers:
 
 # %%
 for function in (rag.sequence_log_prob, rag.token_log_prob):
@@ -165,10 +178,10 @@ for name, log_p in ours.items():
 print("equal for", ", ".join(ours))
 
 # %% [markdown]
-# On the index, RAG-Sequence, RAG-Token, FiD and in-context retrieval share one seq2seq reader, and with the
-# same weights they differ in one thing, how they combine the passages. It follows that with *one* passage
-# they are the same model. The cell checks this on some test questions and then gives them five passages.
-# NLL is $-\log p(y \mid x)$ in nats, here of the first reference answer.
+# On the index, RAG-Sequence, RAG-Token, FiD and in-context retrieval share one seq2seq reader, and with the same
+# weights they differ in one thing, how they combine the passages. With *one* passage they are therefore the same
+# model. The next cell checks this on some test questions and then gives them five passages. NLL is
+# $-\log p(y \mid x)$ in nats, here of the first reference answer.
 
 # %%
 corpus, encoder = load_corpus("miniwiki"), load_encoder()
@@ -199,58 +212,59 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# With five passages, those without the answer take part in RAG's sums: once for the whole answer in RAG-Sequence, at
-# every token in RAG-Token, which pays more on these questions. FiD's decoder can disregard them. Its median is the
-# lowest here, while its mean over all test questions, in table (a), is the highest of the three.
+# With five passages, those without the answer lower RAG's probabilities: once for the whole answer in
+# RAG-Sequence, and at every token in RAG-Token, which costs more on these questions. FiD's decoder can disregard
+# such passages. Its median NLL is the lowest here, although its mean over all test questions, in table (a), is
+# the highest of the three.
 #
-# Of the other three methods, the closed book has the same reader and no passages. REALM shares its encoder
-# and has a span scorer in place of the decoder. kNN-LM needs a left-to-right model and starts from the same
-# embedded encoder.
+# The closed book has the same reader and no passages. REALM shares the reader's encoder and has a span scorer
+# in place of the decoder. kNN-LM needs a left-to-right model, which starts from the same embedded encoder.
 #
-# The shared reader was trained on inputs of one passage each, several fused as in FiD, and has no room for
-# five in one. In-context retrieval therefore shows in table (a) what such a prompt does to a reader that
-# has never seen one, and little about the method: large decoder-only models are trained on long texts, and
-# `ragbook compare --reader` runs all methods except REALM on one of them
+# The shared reader was trained on one passage at a time, or on several fused as in FiD, but never on a prompt
+# with several passages in it. Table (a) therefore says little about in-context retrieval as a method: it shows
+# what such a prompt does to a reader that has never seen one. Large decoder-only models are trained on long
+# texts, and `ragbook compare --reader` runs all methods except REALM on one of them
 # ({doc}`chapter 11 <11-one-pretrained-model>`).
 #
 # ## (a) The same weights
 #
-# REALM can only answer with a span of a passage. The comparison restricts the methods that generate answers
-# to the same (`ragbook compare --free` lifts the restriction), so that dropping a piece of a name does not
-# count as a difference between methods. An answer can still end too early, because the first half of a name
-# is a span too.
+# REALM can only answer with a span of a passage. In this comparison, the methods that generate answers may only
+# generate such spans too (`ragbook compare --free` lifts this restriction). Otherwise a generator that drops a piece
+# of a name would look like a worse way to combine passages. An answer can still end too early, because the first
+# half of a name is a span as well.
 
 # %% tags=["stored-same-weights"]
 Comparison(same, [])
 
 # %% [markdown]
-# A span reader gives probability zero to an answer that no retrieved passage contains. REALM then has no
-# mean NLL, and the table gives the mean over the other questions and their number. A reader that generates
-# leaves such an answer some probability.
+# A span reader gives probability zero to an answer that no retrieved passage contains. REALM's mean NLL is
+# therefore infinite, and the table adds the mean over the other questions and their number. A reader that
+# generates leaves such an answer some probability.
 
 # %% tags=["remove-input", "stored-same-weights"]
 Markdown(
-    f"Four methods share the whole reader. {order(papers.among(same, papers.READ_ALIKE))} "
-    "Sharing weights does not make the comparison neutral. Several passages at once were part of this "
-    "reader's training, fused as in FiD; sums over passages and long prompts were not. So a lead of FiD in "
-    "this table belongs to the rule of combination and to that training together, and table (b) trains each "
-    "method by its own rule."
+    "Only the four methods that share the whole reader differ in nothing but the rule of combination. "
+    f"{order(papers.among(same, papers.READ_ALIKE))} Sharing weights does not make the comparison neutral, "
+    "though: this reader was trained on passages fused as in FiD, but neither on sums over passages nor on long "
+    "prompts. FiD's rule and that training cannot be separated in this table. Table (b) trains each method by its "
+    "own rule."
 )
 
 # %% [markdown]
 # ## (b) Each as its paper trains it
 #
-# REALM and RAG maximise their own marginal likelihoods, reader and question tower together, FiD the
-# likelihood of the answer given all its passages. The decoder, or REALM's span scorer, is trained in full,
-# the upper layers of the encoder and of the question tower by low-rank updates. The passages' vectors are
-# frozen, so the index is the same for all. Each likelihood is the one that the search uses, restricted to the
-# passages' words, and two tasks of the shared reader's training continue beside it so that they are not
-# forgotten (`ragbook.training.reader.objectives`). The kNN-LM paper trains nothing for the memory. To give it
-# as many steps as the others, its language model is adapted to the same questions through the interpolated
-# distribution, keys included, as {cite:t}`zhong2022trime` do (`ragbook.training.reader.memory`). The closed
-# book and in-context retrieval have no training of their own and keep the shared weights. In both tables the
-# length penalty of every beam search, and kNN-LM's $\lambda$ and temperature, were chosen from the same
-# values on dev questions.
+# REALM and RAG each maximise their own marginal likelihood, and train the reader and the question tower
+# together. FiD maximises the likelihood of the answer given all its passages. The decoder, or REALM's span
+# scorer, is trained in full; the upper layers of the encoder and of the question tower are trained by low-rank
+# updates. The passages' vectors are frozen, so that all methods search the same index. As in the search, a
+# likelihood is that of answers made of the passages' words. Two tasks of the shared reader's training continue
+# at the same time so that they are not forgotten (`ragbook.training.reader.objectives`).
+#
+# The kNN-LM paper trains nothing for the memory. To give kNN-LM as many steps as the others, its language model
+# is adapted to the same questions through the interpolated distribution, keys included, as
+# {cite:t}`zhong2022trime` do (`ragbook.training.reader.memory`). The closed book and in-context retrieval have no
+# training of their own and keep the shared weights. In both tables the length penalty of every beam search, and
+# kNN-LM's $\lambda$ and temperature, were chosen on dev questions, from the same values for all methods.
 
 # %% tags=["stored-results"]
 recipe = Recipe()
@@ -261,15 +275,15 @@ Comparison(own, predictions)
 
 # %% [markdown]
 # The difference between the two tables is what a method's own training is worth for a reader as small as this
-# one. It was not tested, so only the intervals can be compared. The readers are small and were trained on
-# two cores: the levels say little about the papers, and the *differences on the same questions* are what
-# counts.
+# one. It was not tested, so only the intervals can be compared. These readers are far smaller than the papers',
+# so the scores themselves say little about the papers; what counts are the *differences on the same questions*.
 #
 # ## What went wrong?
 #
-# Each answer is counted under the first kind that fits (`ragbook.evaluation.errors`). An answer cut short
-# or too long is the right one, badly worded. Words of another passage are an error of weighing passages,
-# other words of the right passage an error of reading, and what was not retrieved is the retriever's.
+# Each answer is counted under the first kind that fits (`ragbook.evaluation.errors`). An answer that is *cut*
+# or *long* contains part of a gold answer or more than it. An answer from *another passage* is an error in
+# weighing passages, a wrong answer from the gold passage (*same passage*) is an error in reading, and where the
+# gold passage was *not retrieved*, the error is the retriever's.
 
 # %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. The difference is in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["hide-input", "stored-results"]
 errors(own)
@@ -281,19 +295,20 @@ TABLES = {
     "real questions, same weights": real_same,
     "real questions, own training": real,
 }
-Markdown(
-    "Among REALM, the two RAGs and FiD:\n\n"
-    + papers.bullets(
-        [
-            f"{label}: {widest_error(results, readers)}."
-            for label, results in TABLES.items()
-        ]
-    )
+pd.DataFrame(
+    [widest_errors(results, readers) for results in TABLES.values()],
+    index=list(TABLES),
+).rename(
+    columns={
+        "kind": "kind that differs most",
+        "next": "next kind, and its range",
+    }
 )
 
 # %% [markdown]
-# So the four differ most in *which passage is believed*, which each rule of combination decides in its own
-# way. The next table has the counts of table (b):
+# Among REALM, the two RAGs and FiD, the share of one kind of error differs most, in all four comparisons: answers
+# from another passage. What separates the four is *which passage is believed*, and each rule of combination
+# decides this in its own way. The next table has all counts of table (b):
 
 # %% tags=["stored-results"]
 Comparison(own, predictions).errors()
@@ -301,20 +316,23 @@ Comparison(own, predictions).errors()
 # %% [markdown]
 # The column *contains* of the tables is a lenient score: an answer counts if it contains a gold answer as
 # consecutive whole words, both in lower case and without punctuation and articles ({cite:t}`mallen2023when`,
-# section 3; the best-subspan accuracy of {cite:t}`liu2024lost`, section 2.1). It forgives an answer that says
-# too much, and never one that says too little.
+# section 3; the best-subspan accuracy of {cite:t}`liu2024lost`, section 2.1). It accepts an answer that says
+# too much, and never one that says too little. By this score:
 
 # %% tags=["remove-input", "stored-same-weights", "stored-results"]
 Markdown(
     papers.bullets(
-        [f"(a) {order(same, 'contains')}", f"(b) {order(own, 'contains')}"]
+        [
+            f"**(a)** {order(same, 'contains', named=False)}",
+            f"**(b)** {order(own, 'contains', named=False)}",
+        ]
     )
 )
 
 # %% [markdown]
-# A mixture can also end an answer too early, because passages that do not contain what was begun favour the
-# end token ({doc}`chapter 5 <05-rag>`). On the test questions this is rare, and about as rare with FiD,
-# which has no mixture:
+# A mixture over passages can also end an answer too early: once an answer has begun, the passages that do not
+# contain it favour the end token ({doc}`chapter 5 <05-rag>`). On the test questions this is rare, and about as
+# rare with FiD, which has no mixture:
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results"]
 pd.DataFrame(
@@ -330,10 +348,10 @@ pd.DataFrame(
 # %% [markdown]
 # ## Is a difference real?
 #
-# All methods answer the same questions, so differences are tested in pairs. If two methods are equally good,
-# it is a matter of chance which of them gave which answer to a question, and the sign of each difference may
-# be flipped. The p-value is the share of all flips whose sum is at least as far from zero as the observed
-# one. Ten lines do it for eight questions:
+# All methods answer the same questions, so each pair of methods is compared question by question. If the two are
+# equally good, chance alone decides which of them gave which answer, and the sign of any difference could as
+# well be the opposite. The p-value is the share of all combinations of signs whose sum is at least as far from
+# zero as the observed sum. Ten lines do it for eight questions:
 
 # %%
 a = np.array([1, 1, 0, 1, 1, 1, 0, 1])  # 1: answered correctly, [n]
@@ -351,15 +369,15 @@ assert abs(test.p - p) < 0.02
 print("three tests after Holm's correction:", holm([0.01, 0.04, 0.03]))
 
 # %% [markdown]
-# Many pairs give many false alarms, so p-values are adjusted for all pairs {cite:p}`holm1979`: the smallest
-# is multiplied by the number of tests, the next by one less, and none may fall below the one before. The
-# interval of a difference comes from a bootstrap over questions, unadjusted. A star marks an adjusted p
-# below 0.05.
+# The more pairs are tested, the more of them look significant by chance, so the p-values are adjusted for the
+# number of pairs {cite:p}`holm1979`: the smallest is multiplied by the number of tests, the next by one less and
+# so on, and no adjusted value may fall below the one before it. The interval of a difference comes from a
+# bootstrap over questions and is not adjusted. A star marks an adjusted p below 0.05.
 #
-# These tests resample questions. They cannot say what another seed of the training would give, which
-# changes the order of the examples and with it the reader. The training of table (b) was therefore repeated
-# with other seeds (`ragbook train methods --seed S`); the last column resamples seeds *and* questions,
-# independently ({cite:t}`owen2007pigeonhole`). With few seeds this is a coarse measure.
+# These tests say what other questions would give. They cannot say what another training seed would give, which
+# changes the order of the training examples and therefore the reader. The training of table (b) was repeated
+# with other seeds (`ragbook train methods --seed S`), and the last column of the table below resamples seeds
+# *and* questions, independently ({cite:t}`owen2007pigeonhole`). With few seeds this is a coarse measure.
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-trained"] mystnb={"figure": {"caption": "Differences of exact match between the four, in points, with their 95 % intervals. A filled mark is significant after the correction; a hollow one could be chance.", "alt": "Six pairs of methods and their differences of exact match with the same weights, with their own training and over several seeds, with 95 % intervals"}}
 paired.differences(
@@ -384,9 +402,9 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# Differences are computed first and then cut off to one decimal, downwards, as every number here is: they
-# can be 0.1 off the difference of two printed values, and -0.36 is printed as -0.4. Exact match by seed is,
-# in percent:
+# A difference is computed from unrounded values and then cut off to one decimal, downwards, like every number
+# here. It can be 0.1 off the difference of two printed values, and -0.36 is printed as -0.4. The exact match of
+# each seed, in percent, is:
 
 # %% tags=["hide-input", "stored-trained"]
 pd.DataFrame(
@@ -404,11 +422,11 @@ pd.DataFrame(
 # %% [markdown]
 # ## Which questions?
 #
-# Most questions are *plain*: one passage answers them, and they name what they ask about. An *indirect*
-# question describes it instead and needs a retriever that understands the description. A *confusable* one
-# has a rival, a passage that says the same kind of thing about something else. A *two-passage* one needs a
-# fact from each of two passages: RAG-Sequence and REALM, which take an answer from one passage at a time,
-# cannot combine the two.
+# Most questions are *plain*: they name what they ask about, and one passage answers them. An *indirect* question
+# describes its subject without naming it, and needs a retriever that understands the description. For a
+# *confusable* question there is another passage that says the same kind of thing about something else. A
+# *two-passage* question needs a fact from each of two passages, which RAG-Sequence and REALM cannot combine
+# because they take an answer from one passage at a time.
 
 # %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals. The groups are small, and within each no method's interval is apart from another's.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["hide-input", "stored-predictions"]
 kinds = breakdown.by_kind(predictions, questions)
@@ -432,8 +450,7 @@ figures.grouped(
 # %% tags=["remove-input", "stored-predictions"]
 two = kinds["two-passage"]
 scores = {name: two["em"][name] for name in readers}
-separate = [scores[name]["mean"] for name in ("realm", "rag-sequence")]
-joint = [scores[name]["mean"] for name in ("rag-token", "fid")]
+share = {name: f"{cut_off(scores[name]['mean'])} %" for name in readers}
 below = max(
     scores[name]["ci95"][1] for name in ("realm", "rag-sequence")
 ) < min(scores[name]["ci95"][0] for name in ("rag-token", "fid"))
@@ -441,12 +458,12 @@ hard = all(
     scores[name]["ci95"][1] < plain["em"][name]["ci95"][0] for name in readers
 )
 Markdown(
-    f"Of the {two['n']} two-passage questions REALM and RAG-Sequence answer {between(separate)}, RAG-Token and FiD "
-    f"{between(joint)}. "
+    f"Of the {two['n']} two-passage questions, REALM answers {share['realm']} correctly and RAG-Sequence "
+    f"{share['rag-sequence']}, RAG-Token {share['rag-token']} and FiD {share['fid']}. "
     + (
         "The two that take an answer from one passage are behind, as expected."
         if below
-        else "The expected disadvantage of the first two does not show in so small a group."
+        else "In so small a group, the expected disadvantage of the first two does not show."
     )
     + (
         " All four answer these questions less often than plain ones, with intervals that are apart."
@@ -458,27 +475,27 @@ Markdown(
 # %% [markdown]
 # ## Where did the answer come from?
 #
-# Each method names its evidence in its own way. These are different measures: a number in the column *evidence*
-# can be compared only between methods that have the same one.
+# Each method has its own measure of how much a passage contributed to an answer. Numbers in the column *evidence*
+# can only be compared between methods with the same measure.
 #
-# *Leave one out* is the same for all methods. The passages are read again without one of them, and the evidence is
-# the fall in the answer's log-probability:
+# *Leave one out* is a measure that all methods share. The passages are read again without one of them, and the
+# evidence for that passage is the fall in the answer's log-probability:
 #
 # $$ \log p(y \mid x, z_1, \dots, z_k) - \log p(y \mid x, \text{all but } z_i). $$
 #
-# It needs only a probability, and costs methods that read all passages together k further readings. For that
-# reason it was measured on the first questions only. A passage without which the answer becomes impossible
-# has the highest evidence of all.
+# This works for every method that gives an answer a probability, but a method that reads all passages together
+# needs $k$ further readings, so it was measured on the first test questions only. If the answer is impossible
+# without a passage, that passage has the highest evidence.
 
-# %% tags=["hide-input", "stored-results"]
+# %% tags=["hide-input", "stored-results", "stacks"]
 pd.DataFrame(
     {
         name: {
             "evidence is": EVIDENCE[name],
-            "highest on the gold passage (%)": cut_off(
+            f"highest on the gold passage (%, n = {own['questions']['n']:,})": cut_off(
                 entry["evidence_accuracy"]
             ),
-            f"leave one out highest on it (%, n = {entry['leave_one_out_n']})": cut_off(
+            f"highest by leave one out (%, n = {entry['leave_one_out_n']})": cut_off(
                 entry["leave_one_out_accuracy"]
             ),
         }
@@ -488,10 +505,10 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# If evidence is useful, an answer is more often right when the passage with the highest weight is the gold
-# one. An answer can then be checked by reading that passage.
+# Useful evidence tells right answers from wrong ones: an answer should be right more often when the passage with
+# the highest weight is the gold one. Reading that one passage is then a good check of the answer.
 
-# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence, each method by its own measure: an answer is far more often right if its evidence is on the gold passage. Only the rows can be compared, as the measures differ between the methods.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD where the highest evidence is on the gold passage, where it is on another, and where the gold one was not retrieved"}} tags=["hide-input", "stored-predictions"]
+# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence, each method by its own measure: an answer is far more often right if its evidence is on the gold passage. Compare the three places for one method, not the methods with each other, because their measures differ.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD where the highest evidence is on the gold passage, where it is on another, and where the gold one was not retrieved"}} tags=["hide-input", "stored-predictions"]
 CASES = {
     "gold": "on the gold passage",
     "another": "on another",
@@ -511,9 +528,9 @@ figures.grouped(
 )
 
 # %% [markdown]
-# Leave-one-out is one measure for all, so that methods can be compared too:
+# Leave one out is the same measure for all methods, so the methods can be compared with each other too:
 
-# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence by leave-one-out, on the first test questions. By this measure too an answer is more often right if its evidence is on the gold passage; the intervals are wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD by where leaving a passage out costs the answer most"}} tags=["hide-input", "stored-predictions"]
+# %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence by leave one out, on the first test questions. By this measure too an answer is more often right if its evidence is on the gold passage; the intervals are wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD by where leaving a passage out costs the answer most"}} tags=["hide-input", "stored-predictions"]
 by_leaving_out = breakdown.by_evidence(predictions, leave_one_out=True)
 print("questions in each row:")
 for name in readers:
@@ -545,10 +562,10 @@ figures.grouped(
 # %% [markdown]
 # ## Who agrees with whom?
 #
-# Two methods that are right on the same questions add little to each other. Cohen's $\kappa$ compares the
-# share of questions on which both are right or both wrong, $p_o$, with the share $p_e$ that two independent
-# methods of the same accuracies would reach: $\kappa = (p_o - p_e) / (1 - p_e)$. It is 0 for no agreement
-# beyond chance and 1 if they are right on the same questions.
+# Combining two methods gains little if they are right on the same questions. Cohen's $\kappa$ compares two
+# shares: $p_o$ is the share of questions on which both are right or both are wrong, and $p_e$ is the share that two
+# independent methods of the same accuracies would reach. It is $\kappa = (p_o - p_e) / (1 - p_e)$, which is 0 if
+# the methods agree as often as by chance, and 1 if they are right on exactly the same questions.
 
 # %% mystnb={"figure": {"caption": "Agreement about which questions are answered correctly, corrected for chance, table (b). The four that are trained to read passages agree with each other and agree little with the other three.", "alt": "Heat map of Cohen's kappa between the seven methods"}} tags=["hide-input", "stored-predictions"]
 kappa = breakdown.kappa(predictions, names)
@@ -558,7 +575,7 @@ assert kappa[np.ix_(at, at)].min() > 0.5 > 0.2 > kappa[np.ix_(at, rest)].max()
 figures.heat_map(kappa, names, names, "Cohen's κ of being right")
 
 # %% [markdown]
-# Each method alone gets some questions right:
+# Each of the four answers some questions correctly on which the other three are wrong:
 
 # %% tags=["hide-input", "stored-predictions"]
 together = breakdown.shared(predictions, readers)
@@ -582,14 +599,16 @@ for name in readers:
         print(f"    explorer.html#q={question_id(line['question'])}")
 
 # %% [markdown]
-# An oracle that always chose a correct method would answer every question that `at least one` counts. The
-# difference from the best single method is the room for an ensemble; an exercise below tries a vote.
+# An oracle that always chose a method that is right would answer every question on which at least one method is
+# right. How far the best single method is below this oracle is what an ensemble could gain at most; an exercise
+# below tries a vote.
 #
 # ## Is the probability calibrated?
 #
-# Answers are sorted by the probability that the method gave them and cut into ten groups of equal size. If a
-# method is calibrated, the share of right answers in each group equals the mean probability (the diagonal). The
-# error in each title is the mean distance from it, weighted by the groups' sizes.
+# A method's answers are sorted by the probability that it gave them and divided into ten groups of equal size. If
+# the method is calibrated, the share of right answers in each group equals the group's mean probability, which
+# is the diagonal of the figure. The error in each title is the mean distance from the diagonal, weighted by the
+# groups' sizes.
 
 # %% mystnb={"figure": {"caption": "Calibration of the four that are trained to read passages, ten groups of answers each. Above the diagonal a method is underconfident: part of its probability went to other wordings of the same answer and to other passages. Below it a method is overconfident.", "alt": "Four panels of mean probability against share of right answers with 95 % intervals and the diagonal"}} tags=["hide-input", "stored-predictions"]
 calibrated = {
@@ -601,11 +620,11 @@ calibrated = {
 figures.calibration(calibrated)
 
 # %% [markdown]
-# Calibrated or not, a probability is useful if right answers get more of it than wrong ones. The area under
-# the ROC curve is the probability that a right answer has more than a wrong one: 0.5 is a coin toss. The
-# last column asks the same about questions that MiniWiki does *not* answer although they seem to be about
-# one of its passages: does the answer to an answerable question have more probability than the answer to an
-# unanswerable one?
+# Even an uncalibrated probability is useful if right answers get higher ones than wrong answers. The area under the
+# ROC curve is the probability that a randomly chosen right answer has a higher one than a randomly chosen wrong
+# answer; 0.5 is a coin toss. The last column does the same for unanswerable questions, which seem to be about one
+# of MiniWiki's passages but are *not* answered there: does the answer to an answerable question have a higher
+# probability than the answer to an unanswerable one?
 
 # %% tags=["hide-input", "stored-predictions", "stored-sweep"]
 unanswerable = sweep["unanswerable"]
@@ -631,9 +650,9 @@ pd.DataFrame({name: areas(name) for name in names}).T
 # %% [markdown]
 # ## How good must the retriever be?
 #
-# The methods read five passages from an oracle that always has the gold passage first, the dense retriever
-# of this comparison or BM25. These measurements and those by the number of passages use the methods as
-# trained, on the first dev questions (`python -m book.experiments.side_by_side`).
+# Here the methods read five passages from one of three retrievers: an oracle that always ranks the gold passage
+# first, the dense retriever of this comparison, or BM25. This section and the next use the methods of table (b)
+# on the first dev questions (`python -m book.experiments.side_by_side`).
 
 # %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; questions that are wrong with the oracle are lost in reading. The sample is small and the intervals are wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["hide-input", "stored-sweep"]
 settings = {
@@ -654,8 +673,8 @@ figures.grouped(
 )
 
 # %% [markdown]
-# So few questions can show only large steps. The table tests them in pairs, in points; a star marks a
-# significant difference, adjusted for the table:
+# So few questions can show only large effects. The table has each method's gain from a better retriever, in
+# points; a star marks a significant gain, adjusted for all tests of the table:
 
 
 # %% tags=["hide-input", "stored-sweep"]
@@ -681,9 +700,9 @@ steps(settings, readers, [("bm25", "dense"), ("dense", "oracle")])
 # %% [markdown]
 # ## How many passages?
 #
-# More passages contain the answer more often, and more text that is not the answer. In one prompt every
-# further passage makes the input longer than any that the shared reader was trained on, so in-context
-# retrieval is shown too.
+# The more passages a method reads, the more often one of them contains the answer, and the more text there is that
+# does not. In-context retrieval is shown as well, because its prompt then becomes longer than any input
+# that the shared reader was trained on.
 
 # %% mystnb={"figure": {"caption": "Exact match and recall of the gold passage against the number of passages read. One prompt of many passages is worse for this reader than a prompt of a single passage; the table below tests the steps.", "alt": "Exact match of in-context, REALM, RAG-Sequence, RAG-Token and FiD and recall against k"}} tags=["hide-input", "stored-sweep"]
 ks = sorted(
@@ -717,9 +736,10 @@ steps(by_k, ["in-context", *readers], list(itertools.pairwise(ks)))
 # %% [markdown]
 # ## What does it cost?
 #
-# The figures show accuracy against seconds a question, on the machine that ran `make book`, and against the
-# weights' memory. The dotted line joins the methods that no other beats on both counts: what is more accurate
-# than one of them also costs more. It is a single point if one method is the most accurate and the cheapest.
+# The first figure shows accuracy against seconds a question, on the machine that ran `make book`, the second
+# against the memory of the weights. The dotted line joins the methods that no other method beats on both counts:
+# any method that is more accurate than one of them also costs more. If one method is both the most accurate and
+# the cheapest, the line is a single point.
 
 # %% tags=["hide-input", "nbval-ignore-output", "stored-results"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed book reads nothing, RAG-Sequence scores every candidate under every passage, and REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
 score = {
@@ -763,16 +783,14 @@ cheapest = breakdown.pareto(
     }
 )
 Markdown(
-    "By weights, "
-    + (
-        f"the line is the point of {called(cheapest[0])}: no method has fewer weights, and none is more accurate."
-        if len(cheapest) == 1
-        else f"{listed([called(name) for name in cheapest])} are on the line."
-    )
+    f"By weights, {called(cheapest[0])} alone is on the line: no method has fewer weights, and none is more "
+    "accurate."
+    if len(cheapest) == 1
+    else f"By weights, {listed([called(name) for name in cheapest])} are on the line."
 )
 
 # %% [markdown]
-# The peak memory of a process also includes libraries, index and a batch of 16 questions:
+# The peak memory of a process also includes the libraries, the index and a batch of 16 questions:
 
 # %% tags=["stored-sweep"]
 pd.Series(sweep["memory, MiB"]).round().astype(int).rename(
@@ -782,14 +800,14 @@ pd.Series(sweep["memory, MiB"]).round().astype(int).rename(
 # %% [markdown]
 # ## On real Wikipedia
 #
-# Both tables are repeated on real passages of Wikipedia and real questions of Natural Questions (figures
-# only; the texts are not part of this book). The shared reader was first trained on 1,180 such questions
-# for 300 steps (`ragbook train reader`): these are *the same weights* here. *Own* is each method trained
-# from it by its own objective, as on MiniWiki, with one seed. There are no further questions to choose
-# length penalties on, so they were chosen on the first 160 of the questions that are measured, which
-# slightly favours the methods that generate.
+# Both tables are repeated on passages of the real Wikipedia and questions of Natural Questions (numbers only; the
+# texts are not part of this book). The shared reader was first trained on 1,180 such questions for 300 steps
+# (`ragbook train reader`), which gives *the same weights* of this section. For *own training*, each method was
+# trained from them by its own objective, as on MiniWiki, with one seed. There were no other questions to choose
+# length penalties on, so they were chosen on the first 160 of the questions that are measured, which slightly
+# favours the methods that generate.
 
-# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall, which is almost complete because these passages are about unrelated subjects. The methods differ in reading here.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}} tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
+# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall, which is almost complete because these passages are about unrelated subjects. What the methods lose here is lost in reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}} tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
 print(f"n = {real['questions']['n']}, {real['index']['passages']:,} passages")
 assert min(m["recall_at_k"] for m in real_same["methods"].values()) > 0.99
 own_and_shared(real, real_same)
@@ -801,15 +819,23 @@ Comparison(real_same, [])
 Comparison(real, [])
 
 # %% tags=["remove-input", "stored-nq-same-weights", "stored-nq"]
-Markdown(papers.bullets([f"(a) {order(real_same)}", f"(b) {order(real)}"]))
+Markdown(
+    "By exact match:\n\n"
+    + papers.bullets(
+        [
+            f"**(a)** {order(real_same, named=False)}",
+            f"**(b)** {order(real, named=False)}",
+        ]
+    )
+)
 
 # %% [markdown]
 # ### Is the order the same?
 #
-# The list sorts the six pairs of methods by what the tests say on MiniWiki and on real questions. A smaller
-# sample separates fewer pairs, so a difference found *on MiniWiki only* has not been reversed. What could
-# reverse the order is changed piece by piece in {doc}`chapter 6 <06-fid>`: how
-# many passages, what is beside the gold one, how long they are, and the training.
+# The lists sort the six pairs of methods by where a test is significant: on MiniWiki, on real questions, on both or
+# on neither. A smaller sample separates fewer pairs, so a difference that is significant *on MiniWiki only* has not
+# been reversed. {doc}`Chapter 6 <06-fid>` changes one by one what could reverse the order: the number of passages,
+# which passages are read with the gold one, how long they are, and the training.
 
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-nq-same-weights", "stored-nq"]
@@ -828,7 +854,8 @@ def turned(
     """The pairs of the four methods, by whether two comparisons agree."""
     yield f"**{label}**\n"
     for kind, pairs in papers.turned_over(first, second).items():
-        yield f"* {WHERE[kind]}: {'; '.join(pairs) or 'none'}"
+        if pairs:
+            yield f"* {WHERE[kind]}: {'; '.join(pairs)}"
     yield ""
 
 
@@ -845,11 +872,11 @@ Markdown(
 # ## What the papers claim, and what these tables show
 #
 # The papers used larger readers, far larger indexes and several retrievers
-# ({cite:t}`khandelwal2020knnlm,guu2020realm,lewis2020rag,izacard2021fid`). What can be compared is the
-# order. The right column is made from stored tests: *as claimed* and *the other way round* are significant
-# differences, *open* is one that could be chance.
+# ({cite:t}`khandelwal2020knnlm,guu2020realm,lewis2020rag,izacard2021fid`), so only the order of methods can be
+# compared. The right column is generated from stored tests: *as claimed* and *the other way round* are significant
+# differences, and *open* is a difference that could be chance.
 
-# %% tags=["hide-input", "stored-results", "stored-same-weights", "stored-nq", "stored-nq-same-weights", "stored-sweep", "stored-realm", "stored-language"] mystnb={"markdown_format": "myst"}
+# %% tags=["hide-input", "stacks", "stored-results", "stored-same-weights", "stored-nq", "stored-nq-same-weights", "stored-sweep", "stored-realm", "stored-language"] mystnb={"markdown_format": "myst"}
 Markdown(
     papers.markdown(
         papers.claims(TABLES, by_k, stored("realm"), stored("language"))
@@ -857,23 +884,23 @@ Markdown(
 )
 
 # %% [markdown]
-# No paper compares methods on the same weights. Beside the lines on own training, those on the same weights
-# tell which part of a claim is due to the method and which to its training. One reason why an order may not
-# be reproduced is not tested here: the size of the readers, a fraction of the papers'. {doc}`Chapter 4
-# <04-realm>` has the runs behind REALM's row, {doc}`chapter 6 <06-fid>` FiD with up to 50 passages,
-# {doc}`chapter 3 <03-knn-lm>` the perplexities.
+# No paper compares methods on the same weights. The lines on the same weights, next to those on own training, show
+# how much of a claim is due to the method and how much to its training. One possible reason for another order is
+# not tested here: these readers are a fraction of the size of the papers'. {doc}`Chapter 4 <04-realm>` has the runs
+# behind REALM's row, {doc}`chapter 6 <06-fid>` has FiD with up to 50 passages, and {doc}`chapter 3 <03-knn-lm>` has
+# the perplexities.
 #
 # ## Which method when
 #
-# What each method needs, what it gives, and what to keep in mind:
+# For each method, the table says when to choose it, what it needs and gives, and what to keep in mind:
 #
-# :::{div} prose
+# :::{div} prose stacks
 # | method | choose it when | it needs | evidence for an answer | keep in mind |
 # |---|---|---|---|---|
-# | in-context | a pretrained model takes long prompts and cannot be trained or opened | a model trained on prompts of several passages | none of its own; attention where it can be read | attention grows with the square of the prompt's length; the order of the passages matters ({doc}`chapter 11 <11-one-pretrained-model>`) |
+# | in-context | a pretrained model takes long prompts and cannot be trained or opened | a model trained on prompts of several passages | none of its own; attention, if it can be read | attention grows with the square of the prompt's length; the order of the passages matters ({doc}`chapter 11 <11-one-pretrained-model>`) |
 # | kNN-LM | text is to be continued, and the memory is of the same kind as the text | keys and values for every token | the stored contexts that voted for a token | lowers perplexity; answers to questions improve little ({doc}`chapter 3 <03-knn-lm>`) |
 # | REALM | answers are spans, and each must be traced to a passage | a span reader; no decoder | posterior over passages | cannot say what no passage says ({doc}`chapter 4 <04-realm>`) |
-# | RAG-Sequence | one passage contains the whole answer, and it must be known which | a generator; as many decoder passes as passages | posterior over passages | thorough decoding scores every candidate under every passage ({doc}`chapter 5 <05-rag>`) |
+# | RAG-Sequence | one passage contains the whole answer, and you must know which one | a generator; one decoder pass per passage | posterior over passages | thorough decoding scores every candidate under every passage ({doc}`chapter 5 <05-rag>`) |
 # | RAG-Token | an answer takes its parts from several passages | a generator; one search for all passages | a posterior at every token | passages that do not contain the answer take part at every token ({doc}`chapter 5 <05-rag>`) |
 # | FiD | many passages are to be read, and there are questions to train on | a generator trained on several passages at once | attention, or leaving a passage out | no distribution over passages; what further passages are worth depends on the questions ({doc}`chapter 6 <06-fid>`) |
 # | closed-book | nothing can be retrieved | what is in the weights | none | knowledge cannot be exchanged ({doc}`chapter 8 <08-changed-knowledge>`) |
@@ -881,8 +908,8 @@ Markdown(
 #
 # ## The same questions, live
 #
-# The next cell asks all seven methods as trained the first questions of the split again. The answers should
-# be the stored ones.
+# The next cell asks the seven methods of table (b) the first test questions again. Their answers should be the
+# stored ones.
 
 # %%
 live = compare(
@@ -911,14 +938,13 @@ for now in live.predictions[:3]:
 # %% [markdown]
 # ## What to remember
 #
-# A comparison of methods has to say whose training it compares: with the same weights the tables show how
-# passages are combined, given what those weights were trained for; with each method's own training also what
-# its objective taught. On MiniWiki REALM,
-# the two RAGs and FiD are close to each other, and far ahead of in-context retrieval, kNN-LM and the closed
-# book. What separates the four is mostly which passage they believe. Differences are tested in pairs on the
-# same questions and corrected for the number of pairs; over several training seeds none of those between
-# the four was significant. An order found on one set of questions need not be found on another: most of
-# the pairs that the tests told apart on real questions were not told apart on MiniWiki.
+# A comparison of methods has to say whose training it compares. With the same weights the tables show how
+# passages are combined, given what those weights were trained for; with each method's own training they also show
+# what its objective taught. On MiniWiki REALM, the two RAGs and FiD are close to each other, and far ahead of
+# in-context retrieval, kNN-LM and the closed book. What separates the four is mostly which passage they believe.
+# Differences are tested in pairs on the same questions and corrected for the number of pairs; over several
+# training seeds none of those between the four was significant. An order found on one set of questions need not be
+# found on another: most of the pairs that the tests told apart on real questions were not told apart on MiniWiki.
 #
 # ## Exercises
 #
@@ -931,8 +957,8 @@ for now in live.predictions[:3]:
 # <details>
 # <summary>Solution</summary>
 #
-# The intervals include the spread between questions, which both methods share: hard questions are hard for
-# both. The paired difference does not include it.
+# Each interval includes the variation between questions, and both methods share most of it, because hard questions
+# are hard for both. The paired difference removes this shared part.
 #
 # </details>
 #
@@ -943,10 +969,10 @@ for now in live.predictions[:3]:
 # <details>
 # <summary>Solution</summary>
 #
-# Its objective may suit the way it answers better, while the other's objective spoils what the reader already
-# did well; or its question tower was trained and finds other passages (compare recall in the two tables).
-# Give its trained reader the shared question tower, or the oracle's passages (`--retriever oracle`): then
-# only the reader differs.
+# First, its training objective may fit the way it answers, while the other's objective may spoil what the reader
+# already did well. Second, its question tower was trained too and may find other passages (compare recall in the
+# two tables). Give both trained readers the shared question tower, or the oracle's passages
+# (`--retriever oracle`): then only the readers differ.
 #
 # </details>
 #
@@ -958,7 +984,7 @@ for now in live.predictions[:3]:
 # <summary>Solution</summary>
 #
 # Chance alone gives $0.95^2 + 0.05^2 = 90.5\,\%$, so $\kappa = (0.91 - 0.905) / (1 - 0.905) \approx 0.05$: hardly
-# any. The plain share of agreement flatters methods that are mostly right, or mostly wrong.
+# any. The plain share of agreement is always high for methods that are mostly right, or mostly wrong.
 #
 # </details>
 
@@ -975,13 +1001,14 @@ check.kappa(my_kappa)
 
 # %% [markdown]
 # <!-- exercise: ex-holm -->
-# **Exercise.** Write Holm's correction: p-values in any order in, adjusted p-values in the same order out.
+# **Exercise.** Write Holm's correction: it takes p-values in any order and returns the adjusted p-values in the
+# same order.
 #
 # <details>
 # <summary>Solution</summary>
 #
-# Go through the p-values from the smallest. Multiply the $i$-th of $m$ by $m - i + 1$, never go below the value
-# before, and never above 1.
+# Go through the p-values from the smallest. Multiply each by the number of p-values that are not yet adjusted,
+# itself included; let no result fall below the one before it or rise above 1.
 #
 # </details>
 
@@ -996,15 +1023,15 @@ check.holm(my_holm)
 
 # %% [markdown]
 # <!-- exercise: ex-calibration-error -->
-# **Exercise.** Write the expected calibration error: sort the answers by probability, cut them into `groups` parts of equal size
-# (`np.array_split`), and average the distance between mean probability and share of right answers, weighted by the
-# parts' sizes.
+# **Exercise.** Write the expected calibration error: sort the answers by probability, divide them into `groups` parts
+# of equal size (`np.array_split`), take each part's distance between mean probability and share of right answers, and
+# average these distances, weighted by the parts' sizes.
 #
 # <details>
 # <summary>Solution</summary>
 #
-# A part's distance times its size, summed, and divided by the number of answers. The solution's notebook also
-# raises a method's probabilities to a power and looks at the error again.
+# Multiply each part's distance by its size, add the products, and divide by the number of answers. The solution
+# notebook also raises a method's probabilities to a power and computes the error again.
 #
 # </details>
 
@@ -1025,8 +1052,8 @@ check.calibration_error(my_error)
 # <details>
 # <summary>Solution</summary>
 #
-# Count the normalised answers and take the first text of the most frequent one. The solution's notebook
-# tests the vote against the best method in pairs.
+# Count the normalised answers and return the first text of the most frequent one. The solution notebook compares
+# the vote with the best method by a paired test.
 #
 # </details>
 
@@ -1041,15 +1068,15 @@ check.vote(my_vote)
 
 # %% [markdown]
 # <!-- exercise: ex-temperature -->
-# **Exercise.** Raise every probability of a method to the power $1/T$ and compute the calibration again. Which $T$ brings an
-# underconfident method to the diagonal? Why does the area under the ROC curve not change?
+# **Exercise.** Raise every probability of a method to the power $1/\tau$ and compute the calibration again. Which
+# temperature $\tau$ brings an underconfident method to the diagonal? Why does the area under the ROC curve not change?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# `breakdown.calibration(p ** (1 / T), right["realm"])` for a few $T$: above 1 the groups move to the right,
-# which an underconfident method needs, below 1 to the left. The area compares answers in pairs, and a power
-# keeps every order.
+# Try `breakdown.calibration(p ** (1 / tau), right["realm"])` for a few values. With $\tau$ above 1 the groups move to
+# the right, which an underconfident method needs; with $\tau$ below 1 they move to the left. The area depends only on
+# the order of the probabilities, which a power does not change.
 #
 # </details>
 #
@@ -1060,10 +1087,9 @@ check.vote(my_vote)
 # <details>
 # <summary>Solution</summary>
 #
-# Look at recall at 1 and at 5 of your retriever first. Where a gold passage is lost, so is the answer; but a
-# method that did not find the answer among five passages loses nothing with them, and one that was misled by
-# the other four gains. A method can therefore lose less than the retriever, and in the chapter's figure all
-# do.
+# Look at your retriever's recall at 1 and at 5 first. Where the gold passage is lost, the answer is usually lost too.
+# But a method that could not find the answer in five passages loses nothing, and one that was misled by the other
+# four gains. A method can therefore lose less than the retriever, and in the chapter's figure all do.
 #
 # </details>
 #

@@ -63,13 +63,13 @@ def direction(results: Results, a: str, b: str) -> int:
 
 def ahead(results: Results, a: str, b: str) -> str:
     """A stored test of exact match in a few words: which of the two is ahead and by how much, or
-    that the difference could be chance."""
+    how much it is above the other where the difference could be chance."""
     first, second = (a, b) if _difference(results, a, b)[0] >= 0 else (b, a)
     difference, ci95, p = _difference(results, first, second)
     by = in_points(difference, ci95)
     if p < ALPHA:
         return f"{called(first)} ahead of {called(second)} by {by}"
-    return f"{called(first)} {by} above {called(second)}, which could be chance"
+    return f"{called(first)} {by} above {called(second)}"
 
 
 def held_against(
@@ -89,26 +89,45 @@ def turned_over(
 ) -> dict[str, list[str]]:
     """The pairs of the named methods, by how the tests of two comparisons put them: `alike`, `the
     other way round`, `only in the first`, `only in the second`, `in neither`. A pair is written in
-    the order of the comparison that tells it apart, the first one's where both do."""
-    out: dict[str, list[str]] = {
-        "alike": [],
-        "the other way round": [],
-        "only in the first": [],
-        "only in the second": [],
-        "in neither": [],
-    }
+    the order of the comparison that tells it apart, the first one's where both do; pairs with the
+    same better ones or the same worse ones are written together."""
+    kinds = (
+        "alike",
+        "the other way round",
+        "only in the first",
+        "only in the second",
+    )
+    found: dict[str, list[tuple[str, str]]] = {kind: [] for kind in kinds}
+    alike = []
     for a, b in combinations(names, 2):
         one, other = (direction(results, a, b) for results in (first, second))
         if not one and not other:
-            out["in neither"].append(f"{called(a)} and {called(b)}")
+            alike.append(f"{called(a)} and {called(b)}")
             continue
         pair = (a, b) if (one or other) > 0 else (b, a)
         if one and other:
             kind = "alike" if one == other else "the other way round"
         else:
             kind = "only in the first" if one else "only in the second"
-        out[kind].append(f"{called(pair[0])} ahead of {called(pair[1])}")
-    return out
+        found[kind].append(pair)
+    out = {kind: _written_together(pairs) for kind, pairs in found.items()}
+    return {**out, "in neither": alike}
+
+
+def _written_together(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Pairs as "A and B ahead of C and D", the better ones first."""
+    behind: dict[str, list[str]] = {}
+    for a, b in pairs:
+        behind.setdefault(called(a), []).append(called(b))
+    ahead: dict[tuple[str, ...], list[str]] = {}
+    for a, others in behind.items():
+        ahead.setdefault(tuple(others), []).append(a)
+    return [
+        f"{listed(names)} ahead of {listed(others)}"
+        for others, names in sorted(
+            ahead.items(), key=lambda each: -len(each[0])
+        )
+    ]
 
 
 def gains(
@@ -143,13 +162,13 @@ def gains(
 
 
 def gain_in_words(gain: Mapping[str, Any]) -> str:
-    """A row of `gains` in a few words."""
+    """A row of `gains` in a few words; `open` is a change that could be chance, as in `VERDICTS`."""
     difference, (low, high) = gain["difference"], gain["ci95"]
     change = f"gains {in_points(difference, (low, high))}"
     if difference < 0:
         change = f"loses {in_points(-difference, (-high, -low))}"
-    chance = ", which could be chance" if gain["adjusted_p"] >= ALPHA else ""
-    return f"{called(gain['method'])} {change} from {gain['from']} to {gain['to']} passages{chance}"
+    verdict = " (open)" if gain["adjusted_p"] >= ALPHA else ""
+    return f"{called(gain['method'])} {change} from {gain['from']} to {gain['to']} passages{verdict}"
 
 
 def gaps(order: Mapping[str, Any], name: str) -> dict[str, str]:
@@ -237,7 +256,7 @@ def claims(
             [
                 _perplexity(language["test"]),
                 *(
-                    f"answers, {label}: {ahead(results, 'knn-lm', BASELINE)}"
+                    f"answers, {label}: {_with_verdict(results, 'knn-lm', BASELINE)}"
                     for label, results in tables.items()
                     if {"knn-lm", BASELINE} <= set(results["methods"])
                 ),
@@ -327,6 +346,12 @@ def _perplexity(test: Mapping[str, Mapping[str, Any]]) -> str:
         f"perplexity: {verdict}; {base['perplexity']:.1f} without the memory, "
         f"{knn['perplexity']:.1f} with it, {change} %"
     )
+
+
+def _with_verdict(results: Results, a: str, b: str) -> str:
+    """`ahead`, and that the difference is open where it could be chance."""
+    verdict = "" if direction(results, a, b) else f" ({VERDICTS[0]})"
+    return f"{ahead(results, a, b)}{verdict}"
 
 
 def _all_ahead(results: Results, other: str = BASELINE) -> str:

@@ -73,7 +73,7 @@ def compared_with_each(a: str, tests: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def who(names: Sequence[str], n: int, one: str, many: str) -> str:
-    """Which of `n` things do something, with a verb that agrees: "none of them has", "only *a*
+    """Which of `n` things do something, with a verb that agrees: "none has", "only *a*
     has", "*a* and *b* have", "all five have".
 
     Parameters
@@ -82,7 +82,7 @@ def who(names: Sequence[str], n: int, one: str, many: str) -> str:
     one, many: the verb for one and for several.
     """
     if not names:
-        return f"none of them {one}"
+        return f"none {one}"
     if len(names) == n > 1:
         return f"{'both' if n == 2 else f'all {counted(n)}'} {many}"
     if len(names) == 1:

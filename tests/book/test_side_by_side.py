@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jupytext
 import pytest
-from experiments.sentences import widest_error
+from experiments.sentences import widest_errors
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 CELLS = jupytext.read(BOOK / "07-side-by-side.py").cells
@@ -36,7 +36,8 @@ def spread(values):
 def test_the_wrong_passage_is_what_separates_the_four(table):
     assert "What separates the four is mostly which passage they believe" in said()
     results = stored(table)
-    assert "differs most is *other passage*" in widest_error(results, READS)
+    assert widest_errors(results, READS)["kind"] == "other passage"
+    assert "in all four comparisons: answers from another passage" in said()
     others = [k for k in results["methods"]["fid"]["errors"] if k not in ("exact", "other-passage")]
     widest = max(spread(shares(results, kind)) for kind in others)
     assert spread(shares(results, "other-passage")) > 1.5 * widest
@@ -78,8 +79,9 @@ def test_the_first_screen_has_both_tables_and_the_results_in_words():
     first = CELLS[:3]
     assert [cell.cell_type for cell in first] == ["markdown", "code", "code"]
     assert {"stored-results", "stored-same-weights"} <= set(first[1].metadata["tags"])
+    assert "return order(papers.among(results, readers), named=False)" in first[2].source
     for table in ("same", "own", "papers.of_seeds(trained)", "real"):
-        assert f"order({table})" in first[2].source
+        assert f"four({table})" in first[2].source
 
 
 def test_fid_has_the_highest_mean_nll_of_the_three_that_differ_in_one_thing():
