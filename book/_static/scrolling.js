@@ -34,7 +34,9 @@
 
   function label() {
     for (const table of document.querySelectorAll(`article :is(${STACKED})`)) {
-      const heads = [...table.querySelectorAll("thead th")].map((head) => head.textContent.trim());
+      const columns = table.tHead?.rows[table.tHead.rows.length - 1]; // its corner may be no th
+      if (!columns) continue;
+      const heads = [...columns.cells].map((head) => head.textContent.trim());
       table.classList.add("rb-stacks");
       for (const row of table.tBodies[0].rows) {
         [...row.cells].forEach((cell, at) => { cell.dataset.head = heads[at]; });
