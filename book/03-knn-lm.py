@@ -335,7 +335,9 @@ def perplexity(log_probs):
 
 
 def with_vote(distances, hits, lam=tuned["lam"], tau=tuned["temperature"]):
-    vote = knn_lm.knn_target_log_prob(torch.cat(distances), torch.cat(hits), tau)
+    vote = knn_lm.knn_target_log_prob(
+        torch.cat(distances), torch.cat(hits), tau
+    )
     return knn_lm.interpolate(base, vote, lam)
 
 
