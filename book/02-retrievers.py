@@ -655,10 +655,14 @@ Markdown(
 #
 # ## Exercises
 #
-# <!-- exercise: ex-bm25 -->
-# **Exercise.** Write what one word of the question adds to BM25's score, equations {eq}`idf` and {eq}`bm25`, from its
-# count `f` in the passage, the number `n` of passages that contain it, the number `N` of all passages, and
-# the passage's and the mean length. Take $k_1 = 1.2$ and $b = 0.75$.
+# <!-- exercise: ex-early-stop -->
+# **Exercise.** A search need not score every passage that contains a word of the question. `lists[w]` is the inverted
+# list of the word `w`, a dictionary from a passage's number to what `w` adds to its score. Read the lists of
+# the question's words in the order of their greatest entries, the list with the greatest one first, and add
+# up the scores. Before each list, compare the best score so far with the sum of the greatest entries of this
+# list and those after it. If the sum is not above the best score, no new passage can win: take in no more,
+# but go on adding to those that you have. Return the best passage and the set of those you scored. A word that
+# no passage contains has no list.
 #
 # <!-- end of exercise -->
 
@@ -667,43 +671,51 @@ Markdown(
 from exercises import retrievers as check
 
 
-def my_bm25(f, n, N, length, mean_length):
+def my_best(lists, words):
     raise NotImplementedError
 
 
-check.bm25(my_bm25)
+check.best(my_best)
 
 # %% [markdown]
-# <!-- solution: ex-bm25 -->
+# <!-- solution: ex-early-stop -->
 # <details>
 # <summary>Solution</summary>
 #
-# The idf times the fraction, as in the ten lines above; a word that does not occur adds zero. The code is in
+# Sort the lists by `max(list.values())`, keep a dictionary of sums, and add to an entry if it is there already
+# or if new ones are still taken in. Rare words have the greatest entries, so the long lists of frequent words
+# come last, when few passages are left to update. This is the idea of *MaxScore*, by which search engines
+# score a small part of their passages and still find the same best ones. The code is in
 # `book/solutions/02-retrievers.py`.
 #
 # </details>
 #
-# <!-- exercise: ex-dpr-gradient -->
-# **Exercise.** Write the gradient of DPR's loss with respect to one question's scores [P] of a batch's
-# passages, given the column `g` of the right one, without autograd. All other passages are negatives.
+# <!-- exercise: ex-dpr-pull -->
+# **Exercise.** Where does DPR's loss move a question? Scores are scaled dot products, $\alpha\, e_x^\top e_j$. Write the
+# gradient of the cross-entropy with respect to the question's vector, without autograd: from `x` [d], the
+# batch's `passages` [P, d], the row `g` of the right one and the `scale` $\alpha$, return [d]. All other
+# passages are negatives. Which passage does a step of descent bring the question nearer to, and which negative
+# pushes it most?
 #
 # <!-- end of exercise -->
 
 
 # %%
-def my_gradient(scores, g):
+def my_pull(x, passages, g, scale):
     raise NotImplementedError
 
 
-check.gradient(my_gradient)
+check.pull(my_pull)
 
 # %% [markdown]
-# <!-- solution: ex-dpr-gradient -->
+# <!-- solution: ex-dpr-pull -->
 # <details>
 # <summary>Solution</summary>
 #
-# Softmax minus one-hot: differentiate $-s_g + \log \sum_j e^{s_j}$ with respect to $s_j$. First subtract
-# the largest score, as scaled ones can be large. The code is in `book/solutions/02-retrievers.py`.
+# By the chain rule each passage's vector counts with the derivative of equation {eq}`dpr` by its score:
+# $\alpha\,(\sum_j p_j e_j - e_g)$, where $p$ is the softmax. Descent moves the question towards $e_g$ and away from
+# the mean of all passages weighted by $p$. So the negative that the encoder finds most probable pushes most,
+# which is what hard negatives are for. The code is in `book/solutions/02-retrievers.py`.
 #
 # </details>
 #

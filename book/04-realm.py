@@ -808,10 +808,12 @@ Markdown(
 #
 # ## Exercises
 #
-# <!-- exercise: ex-realm-score-gradient -->
-# **Exercise.** Write the gradient of $\log p(y \mid x)$ with respect to the scaled scores: from `answer_log_probs`, the
-# $\log p(y \mid z, x)$ [B, n], and `doc_log_probs`, the $\log p(z \mid x)$ [B, n], return $r(z)$ [B, n].
-# A passage that does not contain the answer has the log-probability -inf.
+# <!-- exercise: ex-realm-two -->
+# **Exercise.** Two of four passages contain the answer, and the reader reads it equally well from both. Before you
+# compute anything, guess: as the likelihood trains the scores, do the two become equally probable, keep their ratio
+# or move apart? Then write the training. From the scaled `scores` [k] and `given`, the $p(y \mid z, x)$ [k],
+# return $p(z \mid x)$ [k] after so many `steps` of size `rate` up the gradient of $\log p(y \mid x)$, without
+# autograd. Print it after 0, 5 and 200 steps.
 #
 # <!-- end of exercise -->
 
@@ -819,20 +821,21 @@ Markdown(
 from exercises import realm as check
 
 
-def my_gradient(answer_log_probs, doc_log_probs):
+def my_ascent(scores, given, steps, rate):
     raise NotImplementedError
 
 
-check.score_gradient(my_gradient)
+check.ascent(my_ascent)
 
 # %% [markdown]
-# <!-- solution: ex-realm-score-gradient -->
+# <!-- solution: ex-realm-two -->
 # <details>
 # <summary>Solution</summary>
 #
-# Posterior minus prior. The posterior is a softmax over the passages of the sum of both log-probabilities,
-# so no division is needed, and -inf becomes a posterior of 0. It is written out in
-# `book/solutions/04-realm.py`.
+# They move apart. Both rise, but $r(z) = p(z \mid x)\,[p(y \mid z, x) / p(y \mid x) - 1]$, and the bracket is the same
+# for the two: the one that is more probable has the greater gradient. Once they share all of the prior, the
+# gradient is zero however they share it. So the likelihood finds *some* passage that answers and need not find
+# all of them. The code is in `book/solutions/04-realm.py`.
 #
 # </details>
 #
@@ -861,27 +864,33 @@ check.string_probs(my_string_probs)
 #
 # </details>
 #
-# <!-- exercise: ex-realm-joint -->
-# **Exercise.** From the scores of the spans [B, n, S] and of the passages [B, n], compute ORQA's $\log p'(z \mid x)$ [B, n]:
-# the logarithm of a passage's share in one softmax over all spans of all passages.
+# <!-- exercise: ex-realm-misled -->
+# **Exercise.** In pre-training the reader learns too. Find two passages for which a step that raises $p(y \mid x)$
+# *lowers* the posterior of the right passage, although $y$ is more probable with it than with the wrong one. Return
+# three numbers between 0 and 1: the right passage's prior $p(z \mid x)$ (the wrong one has the rest), and
+# $p(y \mid z, x)$ with the right passage and with the wrong one. The check takes one step of size 1 up the gradient
+# of $\log p(y \mid x)$, for the scores and for the reader, which has a logit of $p(y \mid z, x)$ for each passage.
 #
 # <!-- end of exercise -->
 
 
 # %%
-def my_joint_prior(span_scores, doc_scores):
+def my_toy():
+    """p(z | x) of the right passage; p(y | z, x) with it, with the wrong one."""
     raise NotImplementedError
 
 
-check.joint_prior(my_joint_prior)
+check.joint_step(my_toy)
 
 # %% [markdown]
-# <!-- solution: ex-realm-joint -->
+# <!-- solution: ex-realm-misled -->
 # <details>
 # <summary>Solution</summary>
 #
-# A passage's share is $e^{s_z} \sum_s e^{g_s}$, normalised over the passages: a log-softmax of its score plus
-# the log-sum-exp of its spans' scores. It is written out in `book/solutions/04-realm.py`.
+# The gradient of a passage's logit in the reader is $p(z \mid x, y)\,(1 - p(y \mid z, x))$. If the wrong passage has
+# most of the prior, it has most of the posterior, so the reader learns mostly to predict $y$ from it, faster
+# than the scores move away from it. Numbers such as 0.1, 0.3 and 0.2 do this. It is one more reason for a warm start.
+# The step is taken apart in `book/solutions/04-realm.py`.
 #
 # </details>
 #
@@ -903,8 +912,8 @@ check.joint_prior(my_joint_prior)
 # <details>
 # <summary>Solution</summary>
 #
-# Write $s_z$ for the scaled score. With $p(z \mid x) = e^{s_z} / \sum_{z'} e^{s_{z'}}$,
-# $\partial p(z' \mid x) / \partial s_z = p(z' \mid x)(\delta_{zz'} - p(z \mid x))$.
+# Write $a_z$ for the scaled score $\alpha\, s(x, z)$. With $p(z \mid x) = e^{a_z} / \sum_{z'} e^{a_{z'}}$,
+# $\partial p(z' \mid x) / \partial a_z = p(z' \mid x)([z' = z] - p(z \mid x))$.
 # Summed over $z'$ with the weights $p(y \mid z', x)$ and divided by $p(y \mid x)$, this is
 # $p(z \mid x)\, p(y \mid z, x)/p(y \mid x) - p(z \mid x)$; the first term is the posterior by Bayes' rule.
 #

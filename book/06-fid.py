@@ -1131,9 +1131,11 @@ Markdown(
 #
 # </details>
 #
-# <!-- exercise: ex-fid-pack -->
-# **Exercise.** Write the fusion of one question: states `[k, L, d]` and mask `[k, L]` in, the states of the real tokens
-# `[P, d]` and the passage of each `[P]` out, in order.
+# <!-- exercise: ex-fid-padding -->
+# **Exercise.** The ten lines read one question. In a batch, questions differ in their number of real tokens, and some
+# have fewer passages. Write what a decoder position of each reads: `queries` [B, d], `states` [B, k, L, d] and
+# `mask` [B, k, L] in, [B, d] out. Keep the padding in the tensors, without a loop over the questions, and let each
+# question read exactly what it would read alone.
 #
 # <!-- end of exercise -->
 
@@ -1141,45 +1143,49 @@ Markdown(
 from exercises import fid as check
 
 
-def my_pack(states, mask):
-    """[k, L, d] and [k, L] -> [P, d] and int64 [P]."""
+def my_read(queries, states, mask):
+    """[B, d], [B, k, L, d] and [B, k, L] -> [B, d]."""
     raise NotImplementedError
 
 
-check.pack(my_pack)
+check.read(my_read)
 
 # %% [markdown]
-# <!-- solution: ex-fid-pack -->
+# <!-- solution: ex-fid-padding -->
 # <details>
 # <summary>Solution</summary>
 #
-# Flatten the first two dimensions of states and mask and index with the mask; the owners are
-# `arange(k)` repeated L times, indexed in the same way. Written out in `book/solutions/06-fid.py`.
+# Join the passages, compute all scores, set those of padding to $-\infty$, and take the softmax over all $kL$
+# positions. A score of 0 would not do, because $e^0 = 1$; multiplying by the mask after the softmax leaves weights
+# that do not sum to 1. The code is in `book/solutions/06-fid.py`.
 #
 # </details>
 #
-# <!-- exercise: ex-fid-shares -->
-# **Exercise.** What share of a decoder position's attention does each passage get? Given are the scores before the
-# softmax `[P]` and the passage of each token `[P]`.
+# <!-- exercise: ex-fid-struck -->
+# **Exercise.** A passage is struck out. How is the attention of a decoder position divided then, if its query stays the
+# same? Given are the attention before `attention` [P], the passage of each token `owner` [P], and the number of
+# the passage that is left out. The scores are not given. For which layers of a decoder is this exact?
 #
 # <!-- end of exercise -->
 
 
 # %%
-def my_shares(scores, owner, k):
-    """[P], int64 [P] and the number of passages -> [k]."""
+def my_struck(attention, owner, passage):
+    """[P], int64 [P] and the passage left out -> [P]."""
     raise NotImplementedError
 
 
-check.shares(my_shares)
+check.struck(my_struck)
 
 # %% [markdown]
-# <!-- solution: ex-fid-shares -->
+# <!-- solution: ex-fid-struck -->
 # <details>
 # <summary>Solution</summary>
 #
-# One softmax over all P tokens, then a sum for each passage. A softmax for each passage would give
-# every passage the same share. Written out in `book/solutions/06-fid.py`.
+# The softmax loses the terms of that passage, and all other ratios stay: set its tokens to 0 and divide by the sum
+# of the rest. This is exact for the first layer. There the position reads something else than before, so the queries
+# of all further layers differ, and to know what FiD says without a passage one has to run it. The code is in
+# `book/solutions/06-fid.py`.
 #
 # </details>
 #
@@ -1208,28 +1214,32 @@ check.crossover(my_crossover)
 #
 # </details>
 #
-# <!-- exercise: ex-fid-gradient -->
-# **Exercise.** Write the gradient of $\mathrm{KL}(\tilde G \,\|\, \tilde S)$, averaged over a batch, with respect to the scaled
-# scores $\alpha s$ `[B, k]`, without autograd.
+# <!-- exercise: ex-fid-latent -->
+# **Exercise.** REALM's likelihood is distillation with another target. Given the scaled scores $\alpha s$ `[B, k]` and the
+# reader's $\log p(y \mid x, z_i)$ `[B, k]`, write the targets before their softmax, in the place of $G / T$ in equation
+# {eq}`distil`, with which the gradient of the divergence is that of $-\log p(y \mid x)$, equation {eq}`realm`, averaged
+# over the batch.
 #
 # <!-- end of exercise -->
 
 
 # %%
-def my_gradient(scores, targets):
-    """alpha s and G / T, both [B, k] -> [B, k]."""
+def my_targets(scores, answer_log_probs):
+    """alpha s and log p(y | x, z), both [B, k] -> [B, k]."""
     raise NotImplementedError
 
 
-check.gradient(my_gradient)
+check.targets(my_targets)
 
 # %% [markdown]
-# <!-- solution: ex-fid-gradient -->
+# <!-- solution: ex-fid-latent -->
 # <details>
 # <summary>Solution</summary>
 #
-# $(\tilde S - \tilde G) / B$: the entropy of $\tilde G$ does not depend on the scores, and the rest is a
-# cross-entropy. Written out in `book/solutions/06-fid.py`.
+# One gradient is $\tilde S - \tilde G$, the other prior minus posterior (equation {eq}`pull`), and $\tilde S$ is the
+# prior. So $\tilde G$ has to be the posterior: the targets are the sum of both inputs. Such a target moves with the
+# retriever and agrees with it in part from the start; FiD's does not depend on it. The code is in
+# `book/solutions/06-fid.py`.
 #
 # </details>
 #

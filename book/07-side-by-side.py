@@ -948,9 +948,6 @@ for now in live.predictions[:3]:
 #
 # ## Exercises
 #
-# Exercises with code end in a check, which says when you are right; the solutions are in the notebook
-# `book/solutions/07-side-by-side.ipynb`.
-#
 # <!-- exercise: ex-interval -->
 # **Exercise.** The intervals of two methods overlap, and yet their paired test is significant. How can that be?
 #

@@ -17,6 +17,9 @@ that the site numbers the exercises and draws them as before. A solution may be 
 exercise ends with its cell or with `<!-- end of exercise -->`. Where a code cell to start from stands
 between the two, the solution begins with `<!-- solution: ex-label -->`.
 
+The extension also links the two pages: a chapter's section "Exercises" begins with the way to its
+notebook in `solutions`, and that notebook with the way back.
+
 `python book/_tools/exercise_form.py CHAPTER.py ...` rewrites the directives of chapters in this form.
 """
 
@@ -26,6 +29,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+SOLUTIONS = "solutions"
+HEADING = re.compile(r"^## Exercises$", re.M)
 PLAIN = re.compile(
     r"""^<!--\ exercise:\ (?P<label>[\w-]+)\ -->\n
     \*\*Exercise\.\*\*\ (?P<question>.*?)\s*
@@ -99,17 +104,35 @@ def _fence(text: str) -> str:
     return "`" * max(3, 1 + max(map(len, inside), default=0))
 
 
-def convert(_app: Any, _name: str, source: list[str]) -> None:
-    """Give Sphinx the directives of a notebook's exercises."""
-    if (
-        "<!-- exercise: " not in source[0]
-        and "<!-- solution: " not in source[0]
-    ):
+def linked(name: str, markdown: str) -> str:
+    """A Markdown cell with the link between a chapter and its solutions, if it belongs there.
+
+    Args:
+        name: the page, `NN-name` for a chapter and `solutions/NN-name` for its solutions.
+    """
+    folder, _, chapter = name.rpartition("/")
+    if folder == SOLUTIONS:
+        title, _, rest = markdown.partition("\n")
+        if title.startswith("# "):
+            return f"{title}\n\n*Back to {{doc}}`../{chapter}`.*\n{rest}"
+        return markdown
+    line = (
+        "Exercises with code end in a check that says whether you are right; they are solved in "
+        f"{{doc}}`this chapter's solution notebook <{SOLUTIONS}/{name}>`."
+    )
+    return HEADING.sub(lambda found: f"{found[0]}\n\n{line}", markdown)
+
+
+def convert(app: Any, name: str, source: list[str]) -> None:
+    """Give Sphinx the directives of a notebook's exercises and the link to their solutions."""
+    solved = Path(app.srcdir) / SOLUTIONS / f"{Path(name).name}.ipynb"
+    if not source[0].startswith("{"):
         return
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = to_directives("".join(cell["source"]))
+            text = to_directives("".join(cell["source"]))
+            cell["source"] = linked(name, text) if solved.exists() else text
     source[0] = json.dumps(notebook)
 
 

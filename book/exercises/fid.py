@@ -1,4 +1,4 @@
-"""The exercises of chapter 6: fusing, shares of attention, cost, and the gradient of distillation."""
+"""The exercises of chapter 6: a padded batch, a passage struck out, cost, and REALM's targets."""
 
 from __future__ import annotations
 
@@ -7,43 +7,59 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ragbook.methods import fid
+from ragbook.methods import fid, realm
 from ragbook.training import distil
 
 from . import exercise
 
 
 @exercise
-def pack(answer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
-    """Fuses the states of one question's passages, as `ragbook.methods.fid.pack` does."""
-    states = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0))
-    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
-    wanted, _, owner = fid.pack(states[None], mask[None])
-    fused, owners = answer(states, mask)
-    assert fused.shape == (7, 2), (
-        "7 tokens are real, of width 2: the states are to be [7, 2]; leave the padding out"
+def read(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Reads a padded batch as each of its questions is read alone, without padding."""
+    seeded = torch.Generator().manual_seed(0)
+    states = torch.randn(2, 3, 4, 2, generator=seeded)
+    queries = torch.randn(2, 2, generator=seeded)
+    lengths = torch.tensor(
+        [[2, 4, 1], [3, 1, 0]]
+    )  # the second has two passages
+    mask = (torch.arange(4) < lengths[..., None]).long()
+    found = answer(queries, states, mask)
+    assert found.shape == (2, 2), (
+        f"a vector [d] for each question: [2, 2], and not {list(found.shape)}"
     )
-    assert torch.equal(fused, wanted[0]), (
-        "the states are not those of the real tokens, in the order of passages and tokens"
-    )
-    assert owners.tolist() == owner[0].tolist(), (
-        "two tokens are the first passage's (0), four the second's (1), one the third's (2)"
-    )
+    for b in range(2):
+        real = fid.pack(states[b : b + 1], mask[b : b + 1])[0][0]
+        alone = (real @ queries[b]).softmax(0) @ real
+        whole = states[b].flatten(0, 1)
+        assert not torch.allclose(
+            found[b], (whole @ queries[b]).softmax(0) @ whole, atol=1e-4
+        ), "padding gets attention; its scores must not enter the softmax"
+        assert torch.allclose(found[b], alone, atol=1e-5), (
+            f"read alone, without its padding, question {b} reads {_rounded(alone)}; in "
+            f"your batch it reads {_rounded(found[b])}. Whatever padding has in its "
+            "states, its weight is exactly 0 and the others' weights sum to 1"
+        )
 
 
 @exercise
-def shares(answer: Callable[[Tensor, Tensor, int], Tensor]) -> None:
-    """Sums one softmax over all tokens for each passage; the exponentials are 2, 1 and 4."""
-    scores = torch.tensor([2.0, 1, 4]).log()
-    found = answer(scores, torch.tensor([0, 0, 1]), 2)
-    assert found.shape == (2,), "one share for each of the two passages"
-    assert torch.allclose(found.sum(), torch.tensor(1.0)), "the shares sum to 1"
-    assert torch.allclose(found, torch.tensor([3.0, 4]) / 7), (
-        "the exponentials of the scores are 2 and 1 for the first passage and 4 for the second: "
-        "its share is 4/7"
+def struck(answer: Callable[[Tensor, Tensor, int], Tensor]) -> None:
+    """Gives the attention without one passage; the exponentials of the scores are 2, 1, 4 and 1."""
+    scores = torch.tensor([2.0, 1, 4, 1]).log()
+    owner = torch.tensor([0, 0, 1, 2])
+    found = answer(scores.softmax(0), owner, 1)
+    assert found.shape == (4,), (
+        f"a weight for each of the four tokens: [4], and not {list(found.shape)}"
     )
-    none = answer(scores, torch.tensor([0, 0, 2]), 3)
-    assert none[1] == 0, "a passage without tokens gets no attention"
+    assert found[2] == 0, (
+        "the token of the passage that is left out gets nothing"
+    )
+    assert torch.allclose(found.sum(), torch.tensor(1.0)), (
+        f"the weights that are left sum to 1 again; yours sum to {found.sum():.3f}"
+    )
+    assert torch.allclose(found, torch.tensor([2.0, 1, 0, 1]) / 4), (
+        "the scores of the others are the same as before, so a softmax over them keeps "
+        f"the ratios: 2/4, 1/4, 0 and 1/4, and not {_rounded(found)}"
+    )
 
 
 @exercise
@@ -69,20 +85,31 @@ def crossover(answer: Callable[[int, int], int]) -> None:
 
 
 @exercise
-def gradient(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Gives the gradient of the divergence, as autograd finds it."""
+def targets(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Gives targets with which distillation has the gradient of REALM's likelihood."""
     seeded = torch.Generator().manual_seed(0)
     scores = torch.randn(2, 3, generator=seeded, requires_grad=True)
-    targets = torch.randn(2, 3, generator=seeded)
-    (wanted,) = torch.autograd.grad(distil.divergence(scores, targets), scores)
-    found = answer(scores.detach(), targets)
-    assert found.shape == (2, 3), "one number for each score: [2, 3]"
-    assert not torch.allclose(found, -wanted, atol=1e-6), (
-        "the sign is the other one: descent must raise a score whose target is greater"
+    answer_log_probs = -3 * torch.rand(2, 3, generator=seeded)
+    answer_log_probs[1, 2] = -60.0
+    found = answer(scores.detach(), answer_log_probs)
+    assert found.shape == (2, 3), (
+        f"a target for each passage: [2, 3], and not {list(found.shape)}"
     )
-    assert not torch.allclose(found, 2 * wanted, atol=1e-6), (
-        "the divergence is averaged over the questions: divide by B"
+    assert not torch.allclose(
+        found.softmax(-1), answer_log_probs.softmax(-1), atol=1e-5
+    ), (
+        "that target ignores the retriever's own distribution; Atlas distils so, but "
+        "REALM's posterior contains the prior"
     )
-    assert torch.allclose(found, wanted, atol=1e-6), (
-        "autograd finds something else; take the softmax of each row of both"
+    (gradient,) = torch.autograd.grad(distil.divergence(scores, found), scores)
+    wanted = -realm.score_gradient(
+        answer_log_probs, scores.detach().log_softmax(-1)
+    ) / len(scores)
+    assert torch.allclose(gradient, wanted, atol=1e-6), (
+        "distillation's gradient is S - G, that of -log p(y | x) prior minus posterior: "
+        "which G makes them equal? The targets are taken before their softmax"
     )
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 3) for value in values.tolist()]

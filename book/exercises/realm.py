@@ -1,4 +1,4 @@
-"""Checks of chapter 4's exercises: the gradient of a score, strings' probabilities, ORQA's prior."""
+"""Checks of chapter 4's exercises: two passages with the answer, strings, and a joint step."""
 
 from __future__ import annotations
 
@@ -14,32 +14,47 @@ from . import exercise
 
 
 @exercise
-def score_gradient(gradient: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`gradient(answer_log_probs, doc_log_probs)` gives r(z), [B, n]."""
-    prior = torch.tensor([[0.50, 0.25, 0.25]])
-    given = torch.tensor([[0.10, 0.60, 0.20]])
-    found = gradient(given.log(), prior.log())
-    assert found.shape == (1, 3), (
-        f"one number for each passage: [1, 3], and not {list(found.shape)}"
+def ascent(climb: Callable[[Tensor, Tensor, int, float], Tensor]) -> None:
+    """`climb(scores, given, steps, rate)` gives p(z | x) [k] after that many steps."""
+    start = torch.tensor([0.2, 0.1, 0.4, 0.3]).log()
+    given = torch.tensor([0.6, 0.6, 0.01, 0.01])
+    still = climb(start, given, 0, 1.0)
+    assert still.shape == (4,), (
+        f"one probability for each passage: [4], and not {list(still.shape)}"
     )
-    wanted = torch.tensor([[-0.30, 0.35, -0.05]])
-    assert not torch.allclose(found, -wanted, atol=1e-5), (
-        "the sign: a passage that predicts y better than the average rises"
+    assert torch.allclose(still, start.exp(), atol=1e-5), (
+        "before the first step p(z | x) is the softmax of the scores"
     )
-    assert torch.allclose(found, wanted, atol=1e-5), (
-        "the chapter's three passages have the gradients -0.30, 0.35 and -0.05; "
-        f"you returned {_rounded(found)}. Is the posterior normalised over the "
-        "passages, and are both inputs logarithms?"
-    )
-    two = torch.tensor([[0.6, 0.4], [0.5, 0.5]]).log()
-    lost = torch.tensor([[-900.0, -901.0], [math.log(0.2), -math.inf]])
-    found = gradient(lost, two)
-    assert found.isfinite().all(), (
-        "very small probabilities and -inf must not give nan; stay with logarithms"
-    )
-    assert torch.allclose(found, realm.score_gradient(lost, two), atol=1e-5), (
-        "with two questions, each is normalised over its own passages"
-    )
+    for steps in (1, 5, 200):
+        found, wanted = (
+            climb(start, given, steps, 0.5),
+            _climbed(start, given, steps, 0.5),
+        )
+        assert found[2:].sum() < 0.7, (
+            "the passages without the answer gain: the likelihood is to rise, so the "
+            "scores move along the gradient and not against it"
+        )
+        assert steps == 1 or not torch.allclose(
+            found, _climbed(start, given, 1, 0.5 * steps), atol=1e-4
+        ), "p(z | x) changes with every step, and so does the gradient"
+        assert torch.allclose(found, wanted, atol=1e-4), (
+            f"after {steps} steps of size 0.5 the four have {_rounded(wanted)}, and "
+            f"yours {_rounded(found)}; the gradient of log p(y | x) is posterior "
+            "minus prior"
+        )
+
+
+def _climbed(start: Tensor, given: Tensor, steps: int, rate: float) -> Tensor:
+    """The same by autograd."""
+    scores = start.clone()
+    for _ in range(steps):
+        scores.requires_grad_()
+        log_p = realm.marginal_log_prob(
+            given.log()[None], scores.log_softmax(-1)[None]
+        )
+        (gradient,) = torch.autograd.grad(log_p.sum(), scores)
+        scores = (scores + rate * gradient).detach()
+    return scores.softmax(-1)
 
 
 @exercise
@@ -73,30 +88,45 @@ def string_probs(
 
 
 @exercise
-def joint_prior(prior: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`prior(span_scores, doc_scores)` gives ORQA's log p'(z | x), [B, n]."""
-    spans = torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]])
-    documents = torch.tensor([[0.0, 1.0]])
-    found = prior(spans, documents)
-    assert found.shape == (1, 2), (
-        f"one number for each passage: [1, 2], and not {list(found.shape)}"
+def joint_step(toy: Callable[[], tuple[float, float, float]]) -> None:
+    """`toy()` gives p(z | x) of the right passage, and p(y | z, x) with it and with the wrong one."""
+    numbers = tuple(float(one) for one in toy())
+    assert len(numbers) == 3, (
+        "three numbers: a prior and two probabilities of y"
     )
-    assert torch.allclose(found.exp().sum(-1), torch.ones(1), atol=1e-5), (
-        "these are logarithms of probabilities that sum to 1 over the passages"
+    assert all(0 < one < 1 for one in numbers), (
+        f"each is a probability, above 0 and below 1; you chose {numbers}"
     )
-    assert not torch.allclose(found, documents.log_softmax(-1), atol=1e-4), (
-        "that is REALM's prior; ORQA's also depends on the spans' scores"
+    prior, right, wrong = numbers
+    assert right > wrong, (
+        "y is to be more probable with the right passage than with the wrong one, "
+        f"and not {right:g} against {wrong:g}"
     )
-    generator = torch.Generator().manual_seed(0)
-    spans = torch.randn(2, 3, 4, generator=generator)
-    documents = torch.randn(2, 3, generator=generator)
-    spans[0, 1, 2:] = -math.inf
-    wanted = realm.joint(spans, documents)[1]
-    assert torch.allclose(prior(spans, documents), wanted, atol=1e-5), (
-        "all spans of a passage count, not only its best one, and a span with the "
-        "score -inf counts nothing"
+    scores = torch.tensor([prior, 1 - prior], dtype=torch.float64).log()
+    reader = torch.tensor([right, wrong], dtype=torch.float64).logit()
+    scores.requires_grad_()
+    reader.requires_grad_()
+
+    def log_joint() -> Tensor:
+        return scores.log_softmax(-1) + torch.nn.functional.logsigmoid(reader)
+
+    before = log_joint()
+    gradients = torch.autograd.grad(before.logsumexp(-1), (scores, reader))
+    with torch.no_grad():
+        for parameter, gradient in zip(
+            (scores, reader), gradients, strict=True
+        ):
+            parameter += gradient
+        after = log_joint()
+    assert after.logsumexp(-1) > before.logsumexp(-1), (
+        "the step is too long for these numbers: p(y | x) falls"
+    )
+    was, becomes = (each.softmax(-1)[0].item() for each in (before, after))
+    assert becomes < was, (
+        f"the posterior of the right passage rises from {was:.3f} to {becomes:.3f}; "
+        "how much of the reader's gradient does each passage get?"
     )
 
 
-def _rounded(values: Tensor) -> list[list[float]]:
-    return [[round(value, 3) for value in row] for row in values.tolist()]
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 3) for value in values.tolist()]

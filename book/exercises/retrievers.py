@@ -1,70 +1,129 @@
-"""Checks of chapter 2's exercises: BM25, the gradient of DPR's loss, and rank fusion."""
+"""Checks of chapter 2's exercises: a search that stops early, what moves a question, fusion."""
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from . import exercise
 
-
-@exercise
-def bm25(score: Callable[[int, int, int, float, float], float]) -> None:
-    """`score(f, n, N, length, mean_length)` is one word's part of the score."""
-    assert math.isclose(score(0, 1, 3, 4, 3), 0, abs_tol=1e-9), (
-        "a word that does not occur in the passage adds nothing"
-    )
-    found = score(1, 1, 3, 3, 3)
-    assert math.isclose(found, 0.4458, abs_tol=1e-3), (
-        "one occurrence in a passage of mean length: idf = ln(1 + 2.5 / 1.5) = "
-        f"0.981, times 1 / 2.2, is 0.446; you returned {found:.3f}"
-    )
-    assert math.isclose(score(1, 3, 3, 3, 3), 0.0607, abs_tol=1e-3), (
-        "a word that all three passages contain has the idf ln(1 + 0.5 / 3.5), "
-        "which is still above zero"
-    )
-    found = score(2, 2, 3, 4, 3)
-    assert math.isclose(found, 0.2686, abs_tol=1e-3), (
-        "two occurrences in a passage of four words, three on average: 0.470 times "
-        f"2 / (2 + 1.2 * 1.25), which is 0.269; you returned {found:.3f}"
-    )
+Lists = Mapping[str, Mapping[int, float]]
+"""Inverted lists: for each word, what it adds to the scores of the passages that contain it."""
 
 
 @exercise
-def gradient(of_scores: Callable[[np.ndarray, int], np.ndarray]) -> None:
-    """`of_scores(scores, g)` is the gradient [P] of the cross-entropy."""
+def best(
+    search: Callable[[Lists, Sequence[str]], tuple[int, set[int]]],
+) -> None:
+    """`search(lists, words)` is the best passage and the passages that were scored."""
+    lists: Lists = {
+        "deep": {7: 0.5, 3: 0.1, 1: 1.5},
+        "river": {9: 2.0, 3: 0.4, 7: 1.8, 8: 1.2},
+        "congo": {3: 5.0, 7: 4.5},
+        "sea": {8: 9.0},
+    }
+    first, scored = search(lists, ["deep", "river", "congo"])
+    assert first != 8, "sea is in the lists, but it was not asked for"
+    assert first == 7, (
+        "passage 7 has 4.5 + 1.8 + 0.5 = 6.8, and 3 only 5.5: no new passage may "
+        f"be taken in, but those you have still rise; you returned {first}"
+    )
+    assert set(scored) == {3, 7}, (
+        "after congo the best score is 5.0, and river and deep add at most 2.0 + "
+        f"1.5 to a new passage; you scored {sorted(scored)}"
+    )
+    _, scored = search(
+        {"a": {1: 2.0}, "b": {2: 1.5}, "c": {2: 1.4}}, ["a", "b", "c"]
+    )
+    assert set(scored) == {1, 2}, (
+        "each of the words b and c adds less than 2.0, but together they may add "
+        f"2.9: passage 2 must be taken in; you scored {sorted(scored)}"
+    )
+    first, _ = search(lists, ["congo", "atlantis"])
+    assert first == 3, "a word that no passage contains has no list"
+    drawn = random.Random(0)
+    for _ in range(50):
+        words = [f"w{n}" for n in range(5)]
+        some: Lists = {
+            word: {
+                z: drawn.random() * (n + 1)
+                for z in drawn.sample(range(30), drawn.randint(1, 12))
+            }
+            for n, word in enumerate(words)
+        }
+        sums = {
+            z: sum(one.get(z, 0.0) for one in some.values())
+            for z in set().union(*some.values())
+        }
+        first, scored = search(some, words)
+        assert math.isclose(sums[first], max(sums.values()), abs_tol=1e-9), (
+            "on random lists another passage has a higher score than yours"
+        )
+        assert set(scored) == _taken_in(some), (
+            "on random lists you scored other passages than one has to; compare the "
+            "sum of the remaining lists' largest entries with the best score so far"
+        )
+
+
+def _taken_in(lists: Lists) -> set[int]:
+    """The passages that a search for all words of `lists` has to score."""
+    order = sorted(lists.values(), key=lambda own: -max(own.values()))
+    total: dict[int, float] = {}
+    for at, own in enumerate(order):
+        remaining = sum(max(later.values()) for later in order[at:])
+        is_open = remaining > max(total.values(), default=0.0)
+        for z, adds in own.items():
+            if is_open or z in total:
+                total[z] = total.get(z, 0.0) + adds
+    return set(total)
+
+
+@exercise
+def pull(
+    of_question: Callable[[np.ndarray, np.ndarray, int, float], np.ndarray],
+) -> None:
+    """`of_question(x, passages, g, scale)` is the loss's gradient [d] by the question's vector."""
     import torch
 
     from ragbook.training.contrastive import cross_entropy
 
-    for row, g in (([0.5, 2.0, 1.8], 1), ([4.0, 1.0, 0.0], 0)):
-        scores = torch.tensor([row], dtype=torch.float64, requires_grad=True)
-        negatives = torch.ones(1, 3, dtype=torch.bool)
+    drawn = np.random.default_rng(0)
+    for scale, g in ((1.0, 0), (20.0, 2), (500.0, 1)):
+        passages = drawn.normal(size=(4, 3))
+        x = torch.tensor(drawn.normal(size=3), requires_grad=True)
+        scores = scale * (torch.from_numpy(passages) @ x)[None]
+        negatives = torch.ones(1, 4, dtype=torch.bool)
         negatives[0, g] = False
         cross_entropy(scores, torch.tensor([g]), negatives).backward()
-        assert scores.grad is not None
-        expected = scores.grad[0].numpy()
-        found = np.asarray(of_scores(np.array(row), g))
-        assert found.shape == (3,), "the gradient has an entry for each score"
-        assert abs(found.sum()) < 1e-6, (
-            "the gradient sums to zero: what the right passage gains, the others "
-            f"lose; yours sums to {found.sum():.3f}"
+        assert x.grad is not None
+        expected = x.grad.numpy()
+        with np.errstate(all="ignore"):
+            found = np.asarray(
+                of_question(x.detach().numpy(), passages, g, scale)
+            )
+        assert found.shape == (3,), (
+            "the gradient has an entry for each dimension of the question's vector: "
+            f"[3], and not {list(found.shape)}"
         )
-        assert found[g] < 0, (
-            "raising the right passage's score lowers the loss, so that entry is "
-            "below zero"
+        assert np.isfinite(found).all(), (
+            f"with the scale {scale:g} a score's exponential is infinite in floating "
+            "point; subtract the largest score first"
         )
-        assert np.allclose(found, expected, atol=1e-6), (
-            f"for the scores {row} and g = {g} the gradient is "
-            f"{expected.round(3).tolist()}, not {found.round(3).tolist()}"
+        assert not np.allclose(found, -expected, atol=1e-6), (
+            "the sign: descent moves the question against the gradient, and it must "
+            "come nearer to the right passage"
         )
-    with np.errstate(all="ignore"):
-        large = np.asarray(of_scores(np.array([900.0, 899.0]), 1))
-    assert np.allclose(large, [0.7311, -0.7311], atol=1e-3), (
-        "exp(900) is infinite in floating point; subtract the largest score first"
-    )
+        assert scale == 1 or not np.allclose(scale * found, expected), (
+            "the scale is a factor of the scores, so it is one of the gradient too"
+        )
+        assert np.allclose(found, expected, rtol=1e-5, atol=1e-6), (
+            f"for g = {g} and the scale {scale:g} autograd finds "
+            f"{expected.round(3).tolist()}, and you {found.round(3).tolist()}; each "
+            "passage's vector counts with the derivative by its score"
+        )
 
 
 @exercise

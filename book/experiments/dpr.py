@@ -1,7 +1,8 @@
 """The effect of DPR's training on the embedded encoder: similarities, losses, hard negatives.
 
 `python -m book.experiments.dpr book/results/dpr.json` trains every variant into `build/dpr`, two
-minutes each on two cores, and measures recall on MiniWiki's dev and test questions.
+minutes each on two cores, and measures recall on MiniWiki's dev and test questions, and what hard
+negatives and the training itself change.
 `python -m book.experiments.dpr OUT CORPUS TRAIN DEV` does so with your own passages and questions
 and the first variant.
 """
@@ -11,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ragbook.corpus import Corpus, QuestionSet, load_corpus, load_questions
 from ragbook.evaluation.metrics import hits_at_k
-from ragbook.evaluation.statistics import mean_ci
+from ragbook.evaluation.statistics import mean_ci, paired_test
 from ragbook.index import build_index
 from ragbook.models import Encoder, load_encoder
 from ragbook.models.encoder import MANIFEST
@@ -37,6 +38,12 @@ VARIANTS = {
     ),
 }
 """Every question is shown once, so that all variants train for the same few minutes."""
+BASE = "cross-entropy, cosine"
+AGAINST = {
+    "hard negatives": "cross-entropy, cosine, in-batch negatives only",
+    "training": "untrained, cosine",
+}
+"""What the base is tested against, question by question, and what it has more than that."""
 
 
 def recall(
@@ -53,6 +60,37 @@ def recall(
             },
         }
     return out
+
+
+def differences(
+    retriever: Callable[[str], Retriever], splits: Mapping[str, QuestionSet]
+) -> dict[str, Any]:
+    """Recall@k of the base minus that of each of `AGAINST`, as paired tests, for every split.
+
+    Args:
+        retriever: makes that of a section's name.
+    """
+    hits: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for name in (BASE, *AGAINST.values()):
+        found = retriever(name)
+        hits[name] = {}
+        for split, questions in splits.items():
+            results = found.retrieve(questions, max(KS))
+            hits[name][split] = {
+                k: hits_at_k(questions, results, k) for k in KS
+            }
+    return {
+        what: {
+            split: {
+                str(k): asdict(
+                    paired_test(hits[BASE][split][k], hits[name][split][k])
+                )
+                for k in KS
+            }
+            for split in splits
+        }
+        for what, name in AGAINST.items()
+    }
 
 
 def untrained(similarity: str) -> Encoder:
@@ -92,24 +130,27 @@ def main(out: str, *own: str) -> None:
     }
     work = Path("build/dpr")
 
-    def dense(encoder: Callable[[], Encoder]) -> dict[str, Any]:
-        towers = encoder()
+    def dense(name: str) -> Retriever:
+        kind, _, similarity = name.partition(", ")
+        towers = (
+            untrained(similarity)
+            if kind == "untrained"
+            else trained(VARIANTS[name], corpus, training, work)
+        )
         index = build_index(
             corpus, work / "index", towers, progress=False, overwrite=True
         )
-        return recall(DenseRetriever(index, towers), splits)
+        return DenseRetriever(index, towers)
 
+    names = [f"untrained, {similarity}" for similarity in SCALES]
+    names += list(VARIANTS)[: 1 if own else None]
     sections: dict[str, Callable[[], Any]] = {
         "bm25": lambda: recall(BM25Retriever(corpus), splits),
     }
-    for similarity in SCALES:
-        sections[f"untrained, {similarity}"] = partial(
-            dense, partial(untrained, similarity)
-        )
-    for name in list(VARIANTS)[: 1 if own else None]:
-        sections[name] = partial(
-            dense, partial(trained, VARIANTS[name], corpus, training, work)
-        )
+    for name in names:
+        sections[name] = lambda name=name: recall(dense(name), splits)
+    if not own:
+        sections["differences"] = lambda: differences(dense, splits)
     write_sections(Path(out), sections)
 
 

@@ -1,42 +1,50 @@
 # %% [markdown]
-# # Solutions: Fusion-in-Decoder
+# # Fusion-in-Decoder: solutions
 #
-# The exercises of {doc}`../06-fid` that ask for code.
+# Solutions of the exercises of chapter 6 that are code.
 
 # %%
 import torch
 from exercises import fid as check
 
 # %% [markdown]
-# ## The fusion of one question
+# ## A padded batch
 #
-# Indexing with a mask keeps the order and leaves the padding out.
+# The mask acts on the scores, before the softmax. Multiplying the weights by it afterwards leaves the padding's
+# share in the denominator, and a score of 0 is one like any other: its exponential is 1.
 
 
 # %%
-def my_pack(states, mask):
-    """[k, L, d] and [k, L] -> [P, d] and int64 [P]."""
-    real = mask.flatten() == 1
-    owner = torch.arange(len(mask)).repeat_interleave(mask.shape[1])
-    return states.flatten(0, 1)[real], owner[real]
+def my_read(queries, states, mask):
+    """[B, d], [B, k, L, d] and [B, k, L] -> [B, d]."""
+    states, real = states.flatten(1, 2), mask.flatten(1, 2) == 1
+    scores = torch.einsum("bd,bpd->bp", queries, states)
+    attention = scores.masked_fill(~real, -torch.inf).softmax(-1)
+    return torch.einsum("bp,bpd->bd", attention, states)
 
 
-check.pack(my_pack)
+check.read(my_read)
 
 # %% [markdown]
-# ## Shares of attention
+# ## A passage struck out
 #
-# The softmax comes first, over the tokens of all passages. A softmax for each passage would give every passage the
-# same share.
+# Without the passage, the softmax has the same exponentials and fewer terms below the fraction bar. So the weights
+# that are left keep their ratios and are divided by their sum.
 
 
 # %%
-def my_shares(scores, owner, k):
-    """[P], int64 [P] and the number of passages -> [k]."""
-    return torch.zeros(k).index_add(0, owner, scores.softmax(0))
+def my_struck(attention, owner, passage):
+    """[P], int64 [P] and the passage left out -> [P]."""
+    left = attention * (owner != passage)
+    return left / left.sum()
 
 
-check.shares(my_shares)
+check.struck(my_struck)
+
+# %% [markdown]
+# For a whole decoder this is true of its first layer only: what that layer reads changes, and with it the queries of
+# the next. So what FiD answers without a passage cannot be computed from its attention, and leaving one out means
+# reading again.
 
 # %% [markdown]
 # ## Where attention costs more than the matrices
@@ -55,16 +63,22 @@ check.crossover(my_crossover)
 print("L = 150, d = 384: from", my_crossover(150, 384), "passages on")
 
 # %% [markdown]
-# ## The gradient of distillation
+# ## Which target is REALM's?
 #
-# $\mathrm{KL}(\tilde G \,\|\, \tilde S)$ is a cross-entropy minus the entropy of $\tilde G$, which does not depend on
-# the scores. The gradient of a cross-entropy with respect to the logits is the softmax minus the target.
+# Distillation's gradient is $(\tilde S - \tilde G) / B$ and that of $-\log p(y \mid x)$, averaged over the batch, is
+# prior minus posterior over $B$. $\tilde S$ is the prior, so $\tilde G$ has to be the posterior, the softmax of the
+# sum of both logarithms.
 
 
 # %%
-def my_gradient(scores, targets):
-    """alpha s and G / T, both [B, k] -> [B, k]."""
-    return (scores.softmax(-1) - targets.softmax(-1)) / len(scores)
+def my_targets(scores, answer_log_probs):
+    """alpha s and log p(y | x, z), both [B, k] -> [B, k]."""
+    return scores + answer_log_probs
 
 
-check.gradient(my_gradient)
+check.targets(my_targets)
+
+# %% [markdown]
+# FiD's target comes from attention and is fixed while the retriever learns. The posterior moves with the retriever:
+# it adds the reader's log-likelihoods to whatever the retriever believes now. Without the first term the target is
+# the reader's view alone, which Atlas calls perplexity distillation.

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import exercise_form
 import jupytext
@@ -109,11 +110,37 @@ def test_every_exercise_of_a_chapter_survives_both_ways(path):
         assert words(directives) == words(exercise_form.to_directives(cell.source))
 
 
-def test_sphinx_gets_directives():
-    cell = {"cell_type": "markdown", "source": PLAIN.splitlines(keepends=True)}
+def converted(folder, name, markdown):
+    """What Sphinx, reading a page of this folder, gets for its only cell."""
+    cell = {"cell_type": "markdown", "source": markdown.splitlines(keepends=True)}
     source = [json.dumps({"cells": [cell]})]
-    exercise_form.convert(None, "page", source)
-    assert "{solution} ex-one" in json.loads(source[0])["cells"][0]["source"]
+    exercise_form.convert(SimpleNamespace(srcdir=str(folder)), name, source)
+    return json.loads(source[0])["cells"][0]["source"]
+
+
+def test_sphinx_gets_directives(tmp_path):
+    assert words(converted(tmp_path, "01-a", PLAIN)) == words(DIRECTIVES)
+
+
+def test_a_chapter_and_its_solutions_lead_to_each_other(tmp_path):
+    (tmp_path / "solutions").mkdir()
+    (tmp_path / "solutions" / "01-a.ipynb").touch()
+    heading, link, *_ = words(converted(tmp_path, "01-a", PLAIN))
+    assert heading == "## Exercises"
+    assert link.endswith("{doc}`this chapter's solution notebook <solutions/01-a>`.")
+    title, back, text = words(converted(tmp_path, "solutions/01-a", "# A: solutions\n\nText."))
+    assert (title, text) == ("# A: solutions", "Text.")
+    assert "{doc}`../01-a`" in back
+    assert converted(tmp_path, "solutions/01-a", "## One\n\nText.") == "## One\n\nText."
+    assert "{doc}" not in converted(tmp_path, "02-b", PLAIN)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=[path.stem for path in CHAPTERS])
+def test_every_chapter_has_one_heading_for_the_link_to_its_solutions(path):
+    text = "\n\n".join(c.source for c in jupytext.read(path).cells if c.cell_type == "markdown")
+    assert len(exercise_form.HEADING.findall(text)) == 1
+    toc = (path.parent / "_toc.yml").read_text(encoding="utf-8")
+    assert f"- file: solutions/{path.stem}\n" in toc
 
 
 def test_a_chapter_is_rewritten_and_only_its_exercises(tmp_path):

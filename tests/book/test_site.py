@@ -39,13 +39,25 @@ def chapters() -> list[Path]:
     return [p for p in pages() if p.name[:2].isdigit()]
 
 
-def test_every_chapter_is_there():
+def solutions() -> list[Path]:
+    return sorted(SITE.glob("solutions/*.html"))
+
+
+def test_every_chapter_is_there_and_leads_to_its_solutions():
     assert (SITE / "index.html").exists()
     assert len(chapters()) == 12
+    assert [p.name for p in solutions()] == [p.name for p in chapters()]
+    for chapter, solved in zip(chapters(), solutions(), strict=True):
+        exercises = page(chapter).find("section", id="exercises")
+        assert exercises is not None, chapter.name
+        assert exercises.find("a", href=f"solutions/{solved.name}"), chapter.name
+        article = page(solved).find("article")
+        assert article is not None
+        assert article.find("a", href=f"../{chapter.name}"), solved.name
 
 
 def test_nothing_is_fetched_from_elsewhere():
-    for path in pages():
+    for path in pages() + solutions():
         soup = page(path)
         sources = [tag.get("src") for tag in soup.find_all(["script", "img", "iframe", "source"])]
         sources += [tag.get("href") for tag in soup.find_all("link") if "stylesheet" in tag["rel"]]
@@ -55,7 +67,7 @@ def test_nothing_is_fetched_from_elsewhere():
 
 def test_every_internal_link_and_image_is_there():
     broken = []
-    for path in pages():
+    for path in pages() + solutions():
         for tag in page(path).find_all(["a", "img", "script", "link"]):
             link = str(tag.get("href") or tag.get("src") or "")
             if not link or link.startswith(("mailto:", "data:", "javascript:")):
@@ -137,7 +149,7 @@ LOOK = """
 
 
 @needs_browser
-@pytest.mark.parametrize("name", [str(p.relative_to(SITE)) for p in pages()])
+@pytest.mark.parametrize("name", [str(p.relative_to(SITE)) for p in pages() + solutions()[:1]])
 def test_in_a_browser(name, tmp_path):
     """In both themes, on a phone and on a desk: no error on the console, formulas rendered, every
     figure drawn and put into words, nothing wider than the screen."""

@@ -9,65 +9,76 @@ def unwritten(*_):
     raise NotImplementedError
 
 
-def packed(states, mask):
-    real = mask.flatten() == 1
-    owner = torch.arange(len(mask)).repeat_interleave(mask.shape[1])
-    return states.flatten(0, 1)[real], owner[real]
+def padded(queries, states, mask, hide=-torch.inf, after=False, by_passage=False):
+    """The right answer, and by its keywords plausible wrong ones."""
+    states, mask = states.flatten(1, 2), mask.flatten(1, 2)
+    scores = torch.einsum("bd,bpd->bp", queries, states)
+    if not after:
+        scores = scores.masked_fill(mask == 0, hide)
+    weights = scores.softmax(0 if by_passage else -1)
+    if after:
+        weights = weights * mask
+    return torch.einsum("bp,bpd->bd", weights.nan_to_num(), states)
 
 
-def with_padding(states, mask):
-    return states.flatten(0, 1), torch.arange(len(mask)).repeat_interleave(mask.shape[1])
+def with_padding(queries, states, mask):
+    return padded(queries, states, torch.ones_like(mask))
 
 
-def by_token(states, mask):
-    fused, owner = packed(states.transpose(0, 1), mask.T)
-    return fused, owner
+def zero_scores(*given):
+    return padded(*given, hide=0.0)
 
 
-def by_position(states, mask):
-    return packed(states, mask)[0], torch.arange(int(mask.sum()))
+def masked_afterwards(*given):
+    return padded(*given, after=True)
 
 
-def summed(scores, owner, k):
-    return torch.zeros(k).index_add(0, owner, scores.softmax(0))
+def over_the_batch(*given):
+    return padded(*given, by_passage=True)
 
 
-def each_by_itself(scores, owner, k):
-    return torch.ones(k) / k
+def struck(attention, owner, passage):
+    left = attention * (owner != passage)
+    return left / left.sum()
 
 
-def of_scores(scores, owner, k):
-    return torch.zeros(k).index_add(0, owner, scores).softmax(0)
+def not_normalised(attention, owner, passage):
+    return attention * (owner != passage)
 
 
-def averaged(scores, owner, k):
-    counts = torch.bincount(owner, minlength=k)
-    means = summed(scores, owner, k) / counts.clamp_min(1)
-    return means / means.sum()
+def shared_equally(attention, owner, passage):
+    gone = attention[owner == passage].sum()
+    others = owner != passage
+    return (attention + gone / others.sum()) * others
 
 
-def by_hand(scores, targets):
-    return (scores.softmax(-1) - targets.softmax(-1)) / len(scores)
+def softmax_again(attention, owner, passage):
+    return attention.masked_fill(owner == passage, -torch.inf).softmax(0)
+
+
+def left_out(attention, owner, passage):
+    return struck(attention, owner, passage)[owner != passage]
 
 
 RIGHT = {
-    "pack": packed,
-    "shares": summed,
+    "read": padded,
+    "struck": struck,
     "crossover": lambda length, width: 6 * width // length + 1,
-    "gradient": by_hand,
+    "targets": lambda scores, answer: scores + answer,
 }
 WRONG = {
-    "pack": (with_padding, by_token, by_position),
-    "shares": (each_by_itself, of_scores, averaged),
+    "read": (with_padding, zero_scores, masked_afterwards, over_the_batch),
+    "struck": (not_normalised, shared_equally, softmax_again, left_out),
     "crossover": (
         lambda length, width: -(-6 * width // length),  # equal is not greater
         lambda length, width: 12 * width // length + 1,
     ),
-    "gradient": (
-        lambda s, t: -by_hand(s, t),
-        lambda s, t: len(s) * by_hand(s, t),
-        lambda s, t: (s - t) / len(s),
-        lambda s, t: (s.flatten().softmax(0) - t.flatten().softmax(0)).view_as(s) / len(s),
+    "targets": (
+        lambda scores, answer: answer,
+        lambda scores, answer: scores,
+        lambda scores, answer: (scores + answer).softmax(-1),
+        lambda scores, answer: scores - answer,
+        lambda scores, answer: answer - answer.logsumexp(-1, keepdim=True),
     ),
 }
 

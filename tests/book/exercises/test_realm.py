@@ -5,8 +5,6 @@ from collections import defaultdict
 import pytest
 from exercises import realm as check
 
-from ragbook.methods import realm
-
 
 def strings(tokens, probs):
     total = defaultdict(float)
@@ -43,34 +41,63 @@ def width_is_a_length(tokens, probs):
     return total
 
 
+def climb(scores, given, steps, rate):
+    for _ in range(steps):
+        before = scores.softmax(-1)
+        after = (before * given) / (before * given).sum()
+        scores = scores + rate * (after - before)
+    return scores.softmax(-1)
+
+
+def descent(scores, given, steps, rate):
+    return climb(scores, given, steps, -rate)
+
+
+def first_gradient_only(scores, given, steps, rate):
+    return climb(scores, given, 1, steps * rate) if steps else scores.softmax(-1)
+
+
+def of_the_likelihood(scores, given, steps, rate):
+    """p(y | x) in the place of its logarithm."""
+    for _ in range(steps):
+        before = scores.softmax(-1)
+        scores = scores + rate * before * (given - (before * given).sum())
+    return scores.softmax(-1)
+
+
+def expectation_maximization(scores, given, steps, rate):
+    """The posterior becomes the next prior."""
+    for _ in range(steps):
+        scores = (scores.softmax(-1) * given).log()
+    return scores.softmax(-1)
+
+
+def scores_at_the_end(scores, given, steps, rate):
+    return climb(scores, given, steps, rate).log()
+
+
 def unwritten(*_):
     raise NotImplementedError
 
 
 RIGHT = {
-    check.score_gradient: realm.score_gradient,
+    check.ascent: climb,
     check.string_probs: strings,
-    check.joint_prior: lambda spans, scores: realm.joint(spans, scores)[1],
+    check.joint_step: lambda: (0.1, 0.3, 0.2),
 }
 WRONG = [
-    (check.score_gradient, lambda given, prior: -realm.score_gradient(given, prior)),
-    (check.score_gradient, lambda given, prior: (given + prior).softmax(-1)),
-    (check.score_gradient, lambda given, prior: (given + prior).exp() - prior.exp()),
-    (check.score_gradient, lambda given, prior: (given + prior).softmax(0) - prior.exp()),
-    (
-        check.score_gradient,
-        lambda given, prior: (
-            (given + prior).exp() / (given + prior).exp().sum(-1, keepdim=True) - prior.exp()
-        ),
-    ),
-    (check.score_gradient, lambda given, prior: realm.marginal_log_prob(given, prior)),
+    (check.ascent, descent),
+    (check.ascent, first_gradient_only),
+    (check.ascent, of_the_likelihood),
+    (check.ascent, expectation_maximization),
+    (check.ascent, scores_at_the_end),
     (check.string_probs, last_occurrence),
     (check.string_probs, past_the_end),
     (check.string_probs, width_is_a_length),
-    (check.joint_prior, lambda spans, scores: scores.log_softmax(-1)),
-    (check.joint_prior, lambda spans, scores: scores + spans.logsumexp(-1)),
-    (check.joint_prior, lambda spans, scores: (scores + spans.amax(-1)).log_softmax(-1)),
-    (check.joint_prior, lambda spans, scores: realm.joint(spans, scores)[1].exp()),
+    (check.joint_step, lambda: (0.5, 0.9, 0.1)),  # the posterior rises
+    (check.joint_step, lambda: (0.1, 0.2, 0.3)),  # the wrong passage is the better one
+    (check.joint_step, lambda: (0.1, 0.3, 0.0)),
+    (check.joint_step, lambda: (0.1, 1.3, 0.2)),
 ]
 
 
