@@ -15,7 +15,7 @@
 # $$ p(y \mid x) = \sum_z p(y \mid z, x)\, p(z \mid x). $$ (realm)
 #
 # In pre-training, $x$ is a sentence with a hidden span $y$, so the corpus itself supplies training
-# examples. In question answering, $x$ is a question and $y$ is a span of some passage.
+# examples. In question answering, $x$ is a question and $y$ its answer, a span of some passage.
 #
 # REALM combines passages at the level of whole answers: each passage gives the answer a probability, and
 # these are summed. In the diagram only the third passage contains the answer. It has the smallest prior;
@@ -85,10 +85,10 @@ for passage in (corpus.get("uranus-1"), corpus.get("akira-kurosawa-2")):
 #
 # * The passage that the sentence comes from is never a candidate; otherwise the model would only learn to
 #   copy.
-# * A *null document*, an empty passage, is always a candidate. It can take the prior where no passage
-#   helps. A learned number is added to its score.
-# * A span is hidden only if it occurs in another passage, one of the same article or one that contains
-#   another name of the sentence. In Wikipedia many facts are told twice; in a small corpus, few are.
+# * A *null document*, an empty passage, is always a candidate, so that the prior can go there where no passage
+#   helps. Its score has a learned bias.
+# * A span is hidden only if another passage contains it too: a passage of the same article, or one that also
+#   contains another name of the sentence. Wikipedia tells many facts twice; a small corpus tells few.
 
 # %% tags=["hide-input", "stored-realm"]
 start = measured["start"]
@@ -100,14 +100,15 @@ for masks in ("salient", "random"):
 # %% [markdown]
 # ## The mathematics
 #
-# The prior is a softmax over the retrieved candidates, $p(z \mid x) \propto \exp(\alpha\, s(x, z))$, where
-# $s(x, z)$ is the inner product of two embeddings ($f$ in the paper, which has no scale $\alpha$). The
-# derivative of the log-likelihood with respect to a passage's scaled score has a closed form (appendix A):
+# The prior is a softmax over the $k$ retrieved candidates, $p(z \mid x) \propto \exp(\alpha\, s(x, z))$, where
+# the score $s(x, z)$ is the inner product of two embeddings ($f$ in the paper, which has no scale $\alpha$). The
+# derivative of the log-likelihood with respect to a passage's scaled score $\alpha\, s(x, z)$ has a closed form
+# (appendix A), called $r(z)$:
 #
 # $$ \frac{\partial \log p(y \mid x)}{\partial\, \alpha s(x, z)} = r(z) = \left[\frac{p(y \mid z, x)}{p(y \mid x)} - 1\right] p(z \mid x) = p(z \mid x, y) - p(z \mid x). $$ (pull)
 #
-# A passage's score rises if and only if $y$ is more probable with it than on average. The retriever gets no
-# other supervision. Here are three passages with numbers to check by hand:
+# A step up this gradient raises a passage's score if and only if $y$ is more probable with that passage than on
+# average. The retriever gets no other supervision. Here are three passages with numbers to check by hand:
 
 # %%
 prior = torch.tensor([[0.50, 0.25, 0.25]])  # p(z | x), one question: [1, 3]
@@ -144,14 +145,14 @@ assert torch.allclose(closed_form, gradient, atol=1e-6)
 # %% [markdown]
 # ### Whole answers or single tokens
 #
-# The paper's sum over passages has the probability of the *whole* answer inside; the released code sums
-# for each masked token separately. For one token the two agree. They differ if the answer has two tokens,
-# and each of two passages knows one of them:
+# In the paper the sum over passages has the probability of the *whole* answer inside; the released code has
+# one sum for each masked token. For an answer of one token the two agree. They differ most where the answer has
+# two tokens and each of two passages knows one of them:
 
 # %%
 tokens = torch.tensor(
     [[[0.9, 0.1], [0.1, 0.9]]]
-)  # p(y_j | z, x), [1, two passages, two tokens]
+)  # p(y_t | z, x), [1, k = 2 passages, |y| = 2 tokens]
 print(f"whole answer, by hand    {0.5 * 0.9 * 0.1 + 0.5 * 0.1 * 0.9:.3f}")
 print(f"single tokens, by hand   {(0.5 * 0.9 + 0.5 * 0.1) ** 2:.3f}")
 even, both = torch.tensor([[0.5, 0.5]]), torch.ones(1, 2, dtype=torch.bool)
@@ -160,19 +161,19 @@ for form in realm.FORMS:
     print(f"masked_log_prob, {form:<7} {log_p.exp().item():.3f}")
 
 # %% [markdown]
-# In the next chapter, the same choice separates RAG-Sequence from RAG-Token.
+# In the next chapter the same choice separates RAG-Sequence from RAG-Token.
 #
 # ## Latent supervision on this page
 #
 # What the likelihood teaches is easiest to see with a poor retriever. The *damaged* retriever is MiniLM,
-# the embedded encoder, followed by a random map to 64 dimensions, each scaled at random so that a few
-# dominate. Only the map is trained. To keep the run short, two things are simplified: questions with
-# answers replace the masked sentences, and a rule replaces the reader: $p(y \mid z, x)$ is 0.5 if the
-# passage contains the answer and 0.005 if not.
+# the embedded encoder, followed by a random map to 64 dimensions, which are then scaled at random so that a
+# few dominate. Only the map is trained. Two simplifications keep the run short. Questions with answers replace
+# the masked sentences, and a rule replaces the reader: $p(y \mid z, x)$ is 0.5 if the passage contains the
+# answer and 0.005 if not.
 #
-# The embedded encoder's vectors are computed once: `asked` of 200 training questions and `unseen` of 200 dev
-# questions [200, 384], and `passages` [N, 384]. `holds` [200, N] says which passages contain a training
-# question's answer. Gold passages are used only to measure recall.
+# The embedded encoder's vectors are computed once: `asked` [200, 384] for training questions, `unseen`
+# [200, 384] for dev questions, and `passages` [N, 384]. `holds` [200, N] says which passages contain a training
+# question's answer. Gold passages serve only to measure recall.
 
 # %% tags=["hide-input"]
 taught, held_out = list(load_questions("miniwiki", "train"))[:200], dev[:200]
@@ -196,17 +197,17 @@ gold = torch.tensor(
 )
 
 # %%
-K, STEPS, SCALE = 7, 100, 20.0
+k, STEPS, alpha = 7, 100, 20.0
 
 
 def mapped(weight, vectors):
     return torch.nn.functional.normalize(vectors @ weight.T, dim=-1)
 
 
-def best(weight, queries, k):
+def best(weight, queries, count):
     with torch.no_grad():
         scores = mapped(weight, queries) @ mapped(weight, passages).T
-    return scores.topk(k).indices
+    return scores.topk(count).indices
 
 
 def hits(weight):
@@ -217,15 +218,15 @@ def hits(weight):
 def pre_train(refresh):
     weight = damaged_map().requires_grad_()  # [64, 384]
     optimizer = torch.optim.Adam([weight], lr=0.01)
-    found, by_step = best(weight, asked, K), {0: hits(weight)}  # [200, K]
+    found, by_step = best(weight, asked, k), {0: hits(weight)}  # [200, k]
     for step in range(1, STEPS + 1):
         if refresh:
-            found = best(weight, asked, K)
+            found = best(weight, asked, k)
         query, candidates = (
             mapped(weight, asked),
             mapped(weight, passages[found]),
         )
-        scores = SCALE * torch.einsum("bd,bkd->bk", query, candidates)
+        scores = alpha * torch.einsum("bd,bkd->bk", query, candidates)
         reads = torch.where(holds.gather(1, found), 0.5, 0.005)
         loss = -realm.marginal_log_prob(
             reads.log(), scores.log_softmax(-1)
@@ -257,7 +258,7 @@ anew, once = live.values()
 assert all(
     anew[at].mean() > once[at].mean() for at in anew if at
 )  # the caption
-among = holds.gather(1, best(damaged_map(), asked, K))
+among = holds.gather(1, best(damaged_map(), asked, k))
 useful = (among.any(1) & ~among.all(1)).float().mean().item()
 Markdown(
     f"Recall@5 was {cut_off(anew[0].mean())} % before the first step; after {STEPS} steps it is "
@@ -278,13 +279,13 @@ Markdown(
 # ## Latent supervision at full length
 #
 # The rest of the chapter uses masked sentences, a trained reader that fills in the hidden words, and the
-# null document. Two short training runs come first. The map learns the *inverse cloze task*, to find the
-# passage from which a sentence was taken out, and the reader learns to use a passage. The paper needs this
-# warm start: a retriever that finds nothing useful gets no useful gradient (section 3.4).
+# null document. Pre-training has a warm start of two short runs. In one the map learns the *inverse cloze task*,
+# which is to find the passage that a sentence was taken from; in the other the reader learns to use a passage.
+# Without a warm start the retriever finds nothing useful and so gets no useful gradient (section 3.4).
 #
-# Below is a masked sentence with the seven passages retrieved for it before and after pre-training. Of
-# twelve sentences drawn at random, it is the one for which the posterior on passages that contain the
-# hidden span rose furthest. The null document is left out and the prior renormalised. RU is the *retrieval
+# Below is a masked sentence with the seven passages retrieved for it, before and after pre-training. It was
+# chosen from twelve drawn at random because here the posterior on passages that contain the hidden span rose
+# most. The listing leaves out the null document $\varnothing$ and renormalises the prior. RU is the *retrieval
 # utility* (appendix D), $\log p(y \mid z, x) - \log p(y \mid \varnothing, x)$: how many nats a passage
 # adds compared with the null document.
 
@@ -320,8 +321,8 @@ print(
 )
 
 # %% [markdown]
-# The posterior of equation {eq}`pull` takes the place of a label. The likelihood raises the scores of passages
-# with high utility, so the utility of the passage ranked first should grow over training.
+# The posterior of equation {eq}`pull` takes the place of a label. Training raises the scores of passages with a
+# high utility, so the utility of the passage ranked first should grow.
 
 # %% tags=["hide-input", "stored-realm"] mystnb={"figure": {"caption": "Retrieval utility of the passage ranked first, in nats. Each point is the mean of 400 masked sentences, 8 at each of 50 steps. With salient masks and a refreshed index it rises; random masks hide other words, so their curve has another scale.", "alt": "Retrieval utility against steps for the refreshed, the stale and the random run"}}
 RUNS = {
@@ -361,13 +362,13 @@ Markdown(
 # %% [markdown]
 # ## An index that is refreshed
 #
-# The index holds the passages' vectors as they were when it was built, while the retriever goes on
-# learning. REALM re-embeds all passages during training, in a second process, and switches to the new
-# index when it is complete. `ragbook.training.realm.refresh` switches by replacing one pointer file
-# atomically. Where runs must be repeatable, as here, the trainer itself builds the index, every 25 steps.
-# The stale run keeps its first index, but its candidates are scored with the current map. A run takes about
-# twenty minutes on one core, warm start included. `ragbook train realm --background` builds the indexes in
-# a second process.
+# The index contains the passages' vectors as they were when it was built, and the retriever goes on learning.
+# REALM therefore re-embeds all passages during training, in a second process, and switches to the new index
+# when it is complete (`ragbook train realm --background`; `ragbook.training.realm.refresh` switches by replacing
+# one pointer file atomically). When the switch comes then depends on the machine's speed. To be repeatable, the
+# runs shown here build the index in the trainer itself, every 25 steps. The *stale* run keeps its first index,
+# but scores its candidates with the current map. A run takes about twenty minutes on one core, warm start
+# included.
 
 # %% tags=["hide-input", "stored-realm"] mystnb={"figure": {"caption": "Recall@5 on 755 dev questions over pre-training: it rises in all three runs. The stale run has two points, since its index is built again only to be measured, at the end.", "alt": "Recall at 5 against steps for three runs"}}
 recalls = {
@@ -476,9 +477,9 @@ Markdown(
 # %% [markdown]
 # ### The null document's share
 #
-# Where no passage helps, the null document explains the sentence as well as any other candidate. Its
-# learned number is set so that it starts level with the passage ranked first. As the passages get better, they
-# take over its share.
+# Where no passage helps, the null document explains the sentence as well as any other candidate. Its bias is
+# set so that its score starts level with that of the passage ranked first. As the retrieved passages get better,
+# they take over its share.
 
 # %% tags=["hide-input", "stored-realm"] mystnb={"figure": {"caption": "Over the refreshed run, the null document loses its share, and the posterior on passages that contain the hidden span grows.", "alt": "Null prior, null posterior and posterior on passages with the span against steps"}}
 print(
@@ -500,15 +501,15 @@ figures.lines(
 # %% [markdown]
 # ## Questions
 #
-# In open question answering, $p(y \mid z, x)$ adds up the probabilities of all spans of $z$ that read $y$
-# (section 3.2). A passage has few enough spans to enumerate. The bundled reader and its question tower were
+# In open question answering, $p(y \mid z, x)$ is the sum of the probabilities of all spans of $z$ whose text is
+# $y$ (section 3.2). A passage has few enough spans to enumerate. The bundled reader and its question tower were
 # trained with this likelihood, starting from the reader that all methods share ({doc}`07-side-by-side`;
 # `ragbook train methods`).
 #
-# Here, step by step, is the first dev question for which another passage is ranked before the gold passage,
-# and which the reader answers correctly if it sees the gold passage alone. The prior is a softmax over the
-# retriever's scaled scores. Within each passage the reader has a softmax over its spans; the first entry,
-# at [CLS], says "the answer is not here".
+# The next cells go step by step through one question: the first of the dev split for which another passage is
+# ranked above the gold passage and which the reader answers correctly from the gold passage alone. The prior is
+# a softmax over the retriever's scaled scores. Within each passage the reader has a softmax over its spans;
+# the first of them, at [CLS], means "the answer is not here".
 
 # %%
 alone = realm.Realm(reader, OracleRetriever(corpus, retriever))
@@ -533,9 +534,9 @@ for z, passage in enumerate(found.passages):
     )
 
 # %% [markdown]
-# REALM returns the string with the greatest probability summed over the passages. The posterior then says
-# which passage *that* string came from, right or wrong. Training uses the right answer instead, and its
-# gradient moves the prior towards the posterior of the right answer.
+# REALM returns the string with the greatest probability summed over the passages. The posterior given *that*
+# string says which passage it came from, whether it is right or wrong. Training uses the right answer in its
+# place: its gradient moves the prior towards the posterior given the right answer.
 
 # %% mystnb={"figure": {"caption": "Prior of the five retrieved passages, and their posterior given the answer that REALM returns and given the right one.", "alt": "Heat map of the prior and two posteriors of five passages"}}
 answer = method.answer([question], k=5)[0]
@@ -574,16 +575,17 @@ assert abs(log_p - by_hand) < 1e-3
 heaviest = max(weights, key=weights.__getitem__)
 Markdown(
     f"REALM answers {answer.text} with probability {math.exp(answer.log_prob):.2f}, which is {verdict}; "
-    f"{question.answers[0]} has {math.exp(log_p):.2f}. The posterior of its answer is highest on "
-    f"`{heaviest}`, that of the right answer gives `{question.gold_passage}` {right[at]:.2f}. As a training "
-    f"example, this question would give the gold passage's score the gradient {pull[at]:+.2f}."
+    f"{question.answers[0]} has {math.exp(log_p):.2f}. Given the answer that REALM returns, the posterior is "
+    f"highest on `{heaviest}`; given the right answer, the gold passage `{question.gold_passage}` has "
+    f"{right[at]:.2f} of it. As a training example, this question would give the gold passage's score the gradient "
+    f"{pull[at]:+.2f}."
 )
 
 # %% [markdown]
-# The figure has the gradient of equation {eq}`pull` for the first question whose right answer has a
-# probability above 0.01 under at least two of its five passages, one of them the gold one. If the gold
+# The figure shows the gradient of equation {eq}`pull` for another question: the first whose right answer has a
+# probability above 0.01 under at least two of its five passages, one of them the gold passage. As the gold
 # passage's score grows, its prior approaches its posterior and its gradient vanishes. The less the reader
-# knows, the more alike are its probabilities, and the smaller all gradients.
+# knows, the more alike its probabilities are, and the smaller all gradients become.
 
 # %% mystnb={"figure": {"caption": "Prior, likelihood, posterior and the gradient of each passage's score. On the site, the sliders change the gold passage's score and what the reader knows.", "alt": "Prior, likelihood of the right answer, posterior and score gradient of five passages in four columns"}}
 
@@ -608,10 +610,10 @@ interactive.passages_posterior(
 # %% [markdown]
 # ### One softmax or two
 #
-# REALM's fine-tuning is that of ORQA {cite:p}`lee2019orqa`, and ORQA has *one* softmax over passages and
-# spans together. That, too, is the product of a prior and a reader, but its prior also depends on how high
-# the spans of a passage score (`realm.joint`). In the toy, the retriever prefers the second passage, and
-# the spans of the first score higher:
+# REALM is fine-tuned as ORQA is {cite:p}`lee2019orqa`, but ORQA has *one* softmax over the spans of all passages,
+# each with its passage's score added. This, too, can be written as a prior times a reader. Its prior, however,
+# also depends on how high a passage's spans score (`realm.joint`). In the toy the retriever prefers the second
+# passage, and the spans of the first score higher:
 
 # %%
 span_scores, doc_scores = (
@@ -625,9 +627,9 @@ _, weighed = realm.joint(span_scores, doc_scores)
 print("ORQA's, the code ", weighed.exp().numpy().round(2)[0])
 
 # %% [markdown]
-# Fine-tuning does not change the passages' vectors. It trains the question tower and the span scorer on
-# pairs of question and answer. A second term of the loss raises the summed probability, among many more
-# passages, of those with the answer (`ragbook.training.realm.open_qa`). `ragbook train realm` runs
+# Fine-tuning leaves the passages' vectors as they are and trains the question tower and the span scorer on pairs
+# of question and answer. A second term of the loss raises the total prior of the passages that contain the
+# answer, among many more passages than are read (`ragbook.training.realm.open_qa`). `ragbook train realm` runs
 # everything from the warm start to answers, on MiniWiki or on your own passages and questions.
 
 # %% tags=["hide-input", "stored-realm"]
@@ -703,8 +705,7 @@ Markdown(
 #
 # ## What moves it
 #
-# With more passages, the answer is more likely to be among them, and there are more spans that can be
-# mistaken for it.
+# With more passages the answer is more likely to be in one of them, and there are more spans to mistake for it.
 
 # %% mystnb={"figure": {"caption": "Exact match of REALM on 32 dev questions against the number of passages read, with 95 % intervals.", "alt": "Exact match against k"}}
 right = {
@@ -773,7 +774,7 @@ ahead = [
 ]
 risen = [run for run in RUNS if measured[run]["gain"]["5"]["ci95"][0] > 0]
 Markdown(
-    "In the paper, the refreshed run is ahead of both others, and all three of the start. Here it is "
+    "In the paper, the refreshed run is ahead of both others, and all three are ahead of the start. Here it is "
     + (
         "ahead of both others too"
         if len(ahead) == 2
@@ -786,8 +787,8 @@ Markdown(
     + f" {'are' if len(risen) > 1 else 'is'} ahead of the start (paired, 95 % intervals). The paper's "
     f"random masks are {paper['random'] - paper['stale']:.1f} points ahead of its stale index; here the intervals "
     f"of these two {'overlap' if close else 'do not overlap'}. A stale index costs the paper "
-    f"{paper['refreshed'] - paper['stale']:.1f} points of recall@5, and this run {lost}. The distances need not "
-    f"agree: only a linear map to 64 dimensions is trained here, for {measured['refreshed']['recipe']['steps']} "
+    f"{paper['refreshed'] - paper['stale']:.1f} points of recall@5, and this run {lost}. These differences need "
+    f"not have the same size: only a linear map to 64 dimensions is trained here, for {measured['refreshed']['recipe']['steps']} "
     f"steps, and among {start['passages']:,} passages even an old index finds some that help."
 )
 

@@ -38,8 +38,8 @@ Markdown(
     f"{same_weights['k']} passages a question: {words.in_words(same_weights, 'fid', 'rag-sequence')} These are "
     f"the {same_weights['questions']['n']:,} test questions of MiniWiki. On {nq_shared['questions']['n']} real "
     f"questions: {words.in_words(nq_shared, 'fid', 'rag-sequence')} This chapter takes FiD apart to find out "
-    "why the two answers need not agree. The shared reader was trained in part on several passages fused in "
-    "this way, which favours FiD."
+    "why the two results need not agree. (Part of the shared reader's training fused several passages in this "
+    "way, which favours FiD.)"
 )
 
 # %% tags=["hide-input"]
@@ -57,7 +57,7 @@ from experiments.source import source
 from IPython.display import display
 
 from ragbook import load_corpus, load_questions
-from ragbook.corpus import Passage
+from ragbook.corpus import Passage, Question
 from ragbook.evaluation import metrics
 from ragbook.evaluation.errors import LABELS
 from ragbook.evaluation.names import called, capital, listed
@@ -82,18 +82,18 @@ questions = dev[:24]
 # %% [markdown]
 # ## The input
 #
-# For a question and $k$ passages the encoder gets $k$ inputs. The three parts of each are marked by prefixes
-# in plain text (section 3 of the paper), and each input is cut to 250 tokens, at the end of the passage:
+# For a question and $k$ passages the encoder gets $k$ inputs. Prefixes in plain text mark the three parts of each
+# (section 3 of the paper), and an input longer than 250 tokens is cut at the end of the passage:
 #
 # ```
 # question: QUESTION title: TITLE context: TEXT
 # ```
 #
-# The $k$ inputs form a batch. No token of one passage attends to a token of another, and positions are
-# counted from the start of each input. The encoder returns states of shape `[k, L, d]`; the decoder sees
-# them concatenated to `[k * L, d]`, with the mask concatenated in the same way. `FidLayout` writes this
-# format for T5 checkpoints. The bundled reader is a BERT encoder and has a separator token, so that its
-# inputs need no prefixes:
+# The $k$ inputs form a batch, padded to the same number $L$ of tokens. No token of one input attends to a token
+# of another, and positions are counted from the start of each input. The encoder returns states of shape
+# `[k, L, d]`; the decoder sees them concatenated to `[k * L, d]`, with the mask concatenated in the same way.
+# `FidLayout` writes this format for T5 checkpoints. The encoder of the bundled reader is a BERT, which has a
+# separator token, so its inputs need no prefixes:
 
 # %%
 asked_of, passage = "Who built it?", Passage("a", "Tower", "Eiffel built it.")
@@ -103,14 +103,63 @@ for layout in (FidLayout(), pair):
     print(f"{list(ids.shape)}  {reader.tokenizer.decode(ids[0])}")
 
 # %% [markdown]
-# The beginning and end tokens are those of the bundled tokenizer; in T5's vocabulary the input has no
-# beginning token. What follows is the same for both formats: it depends on the states alone.
+# The tokens at the beginning and the end are those of the bundled tokenizer; T5 has none at the beginning. What
+# follows is the same for both formats, because it depends on the states alone.
 #
+# ### Which token attends to which
+#
+# Take two short passages and read them with the bundled reader. The encoder's mask is one block for each input.
+# The decoder's mask, for each token of the answer, has all real tokens of both:
+
+# %% mystnb={"figure": {"caption": "Which token (row) attends to which (column). In the encoder the two inputs are blocks of their own: question and first passage, question and second passage. In the decoder every token of the answer attends to all tokens of both.", "alt": "A square of 23 by 23 tokens with two filled blocks on its diagonal and nothing outside them; below it two full rows for the tokens of the answer"}}
+by_smith = Passage("a", "Tower", "Smith did."), Passage("b", "Bridge", "Jones.")
+who = Question(asked_of, ("Smith",))
+both = reader.read([who], [by_smith])
+joined = both.fused()
+real = both.mask.flatten() == 1  # [k * L]
+blocks = torch.block_diag(*(row[:, None] * row for row in both.mask))
+ids = pair(reader.tokenizer, [asked_of] * 2, by_smith).tensors["input_ids"]
+answer_ids = reader.answer_ids("Smith")
+figures.attention_mask(
+    blocks[real][:, real].numpy(),  # [P, P], P real tokens
+    joined.mask.expand(len(answer_ids), -1).numpy(),  # [|y|, P]
+    reader.tokenizer.convert_ids_to_tokens(ids.flatten()[real].tolist()),
+    ["smith", "(end)"],
+)
+
+# %% [markdown]
+# The model does what the mask says. With another second passage, the states of the first input stay the same, and
+# the decoder's attention is above zero on every token of both:
+
+# %%
+swapped = reader.read([who], [(by_smith[0], passage)])
+own = both.mask[0] == 1
+print(
+    "first input's states the same:",
+    torch.allclose(
+        both.states[0][own], swapped.states[0][: len(own)][own], atol=1e-5
+    ),
+)
+with torch.no_grad():
+    seen = reader.forward(
+        joined.states[:1],
+        joined.mask,
+        reader.teacher_forcing(labels_of(reader, ["Smith"])),
+        past_key_values=joined.cache(),
+        use_cache=True,
+        output_attentions=True,
+    ).cross_attentions
+print(
+    "decoder's smallest attention above zero:",
+    all(bool((layer > 0).all()) for layer in seen),
+)
+
+# %% [markdown]
 # ## The core in ten lines
 #
-# The toy example has two passages of two positions each and states of width 2. The second passage has one
-# real token and one of padding. One decoder position attends to all of them. Its query is chosen so that
-# the exponentials of the scores are small integers.
+# The toy has $k = 2$ passages of $L = 2$ positions each and states of width $d = 2$. The second passage has one
+# real token and one of padding. One decoder position attends to the $P = 3$ real tokens. Its query is chosen so
+# that the exponentials of the scores are small integers.
 
 # %%
 H = torch.tensor([[[1.0, 0], [0, 1]], [[2, 0], [9, 9]]])  # [k, L, d]
@@ -135,7 +184,7 @@ print("shares x 7   ", (7 * shares).round(decimals=3).tolist())
 # $4/7$. There is *one* softmax over all real tokens, so the passages compete for attention. With a softmax
 # for each passage, none could take attention away from another.
 #
-# In the package, for a batch of questions:
+# In the package, for a batch of `B` questions (its `n` is the text's $k$):
 
 # %%
 print(source(fid.fuse))
@@ -159,9 +208,10 @@ print("shares equal:", torch.equal(sums, shares))
 #
 # $$ p(y \mid x, z_1, \dots, z_k) = \prod_t p\left(y_t \mid y_{<t}, [H_1; \dots; H_k]\right). $$ (fid)
 #
-# This equation contains no $p(z \mid x)$: the retriever selects the passages and has no other influence.
-# Passages differ in length, and cross-attention has no positions, so that the padding between them can be
-# left out (`pack`). The next cell shows this for eight questions with five passages each.
+# Here $y_t$ is the answer's token at position $t$, and $L_i$ the number of tokens of input $i$. The equation
+# contains no $p(z \mid x)$: the retriever selects the passages and has no other influence. Inputs differ in
+# length, and as cross-attention has no positions, the padding between them can be left out (`pack`). The next
+# cell does so for eight questions with five passages each.
 
 # %%
 asked = questions[12:20]
@@ -176,9 +226,9 @@ print("with padding:", 5 * apart.states.shape[1])
 # %% [markdown]
 # ## The order does not matter
 #
-# In this reader cross-attention has no positions, and the encoder counts them separately in each passage.
-# So the rank of the passage that has the answer makes no difference. The next cell asks the same eight
-# questions with their five passages in three orders.
+# In this reader cross-attention has no positions, and the encoder counts them anew in each input. So it makes no
+# difference at which rank the passage with the answer comes. The next cell asks the same eight questions with
+# their five passages in three orders.
 
 
 # %%
@@ -218,11 +268,11 @@ print("answers the same:", texts[0] == texts[1] == texts[2])
 # %% [markdown]
 # ## How it is trained
 #
-# FiD is trained to maximise equation {eq}`fid`: the reader is shown k passages *at once* and learns to find
+# FiD is trained to maximise equation {eq}`fid`: the reader is shown $k$ passages *at once* and learns to find
 # the answer among them. All methods of the comparison are trained with one recipe, from one shared reader
-# and on the same questions in the same order (`ragbook train methods`). FiD trains its whole decoder, and
-# the upper layers of the encoder by a low-rank change. The retriever is not part of its objective, so no
-# question tower is trained.
+# and on the same questions in the same order (`ragbook train methods`). For FiD the whole decoder is trained, and
+# the encoder's upper layers by a low-rank change. The retriever is not part of the objective, so no question
+# tower is trained.
 
 # %%
 recipe = Recipe()
@@ -233,9 +283,9 @@ print(
 # %% [markdown]
 # ## How many passages
 #
-# The paper finds that FiD keeps gaining from more passages after other methods have stopped: from 10 to 100
-# passages it gains 3.5 points on Natural Questions and 6 on TriviaQA (section 4). Here are the small reader
-# and RAG-Sequence, each with its own training:
+# The paper finds that FiD still gains from more passages where other methods have stopped: from 10 to 100
+# passages it gains 3.5 points on Natural Questions and 6 on TriviaQA (section 4). Below are this book's FiD, with
+# its small reader, and RAG-Sequence, each with its own training:
 
 # %% tags=["hide-input", "stored-fid", "stored-rag"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence, and recall of the gold passage, against the number of passages read (100 dev questions). In each curve the second passage brings more than half of the gain from one passage to fifty.", "alt": "Recall and exact match of FiD and RAG-Sequence for k from 1 to 50"}}
 part, rag_part = (
@@ -269,8 +319,8 @@ further = round(part["n"] * (em[most] - em[trained]))
 ahead = [k for k in em if em[k] > rag_sequence[k]["mean"]]
 Markdown(
     f"FiD answers {cut_off(em['1'])} % of the {part['n']} questions with one passage, {cut_off(em[trained])} % with "
-    f"{trained}, the number in its training, and {cut_off(em[most])} % with {most}. The last step changes the number "
-    f"of right answers by {further:+d}. FiD's mean is above RAG-Sequence's at "
+    f"{trained}, the number in its training, and {cut_off(em[most])} % with {most}. From {trained} to {most} passages the "
+    f"number of right answers changes by {further:+d}. FiD's mean is above RAG-Sequence's at "
     + (
         "every k"
         if len(ahead) == len(em)
@@ -283,9 +333,9 @@ Markdown(
 )
 
 # %% [markdown]
-# RAG-Sequence uses fast decoding for 50 passages, and thorough decoding below. The next cell has 600
-# questions of the test split, with ten passages and with one, from the dense retriever and from its fusion
-# with BM25 (by reciprocal rank), and with twenty and with five, the number of passages in training:
+# (RAG-Sequence uses fast decoding at 50 passages and thorough decoding with fewer.) The next cell makes three
+# comparisons of FiD with itself on 600 test questions: ten passages against one, from the dense retriever; the
+# same from its fusion with BM25 by reciprocal rank; and twenty passages against five, the number in training.
 
 # %% tags=["hide-input", "stored-fid"]
 sections = {
@@ -310,9 +360,9 @@ for section, name in sections.items():
 
 # %% [markdown]
 # On this sample ten passages of the dense retriever are better than one, and twenty are worse than five. So
-# the last, small rise in the figure above is not the steady gain that the paper reports for large readers
-# trained on a hundred passages. The next cell asks the first dev questions again; they are too few to
-# support an order.
+# the small rise at the end of the figure above is not the steady gain that the paper reports for large readers
+# trained on a hundred passages. The next cell asks the first dev questions here; they are too few to support an
+# order.
 
 # %%
 method = fid.FiD(reader, retriever, verbatim=True)
@@ -324,8 +374,8 @@ for k, answers in given.items():
 # %% [markdown]
 # ## Distractors
 #
-# More passages bring the right one in more often, together with more wrong ones. To isolate the second
-# effect, the gold passage is always shown, together with the best-ranked other passages.
+# Reading more passages has two effects: the right one is among them more often, and so are more wrong ones. To
+# isolate the second effect, the gold passage is always shown here, with the best-ranked other passages beside it.
 
 # %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Exact match of FiD with the gold passage and a growing number of distractors (100 dev questions). The mean never rises with more distractors; the first and last intervals still overlap.", "alt": "Exact match of FiD against the number of distractors beside the gold passage"}}
 part = measured["distractors"]
@@ -348,8 +398,7 @@ figures.lines(
 )
 
 # %% [markdown]
-# The next cell counts for how many of the first dev questions the answer changes when four other passages are
-# added to the gold one.
+# For how many of the first dev questions does the answer change when four other passages join the gold one?
 
 # %%
 with_gold = fid.FiD(reader, OracleRetriever(corpus, retriever), verbatim=True)
@@ -366,10 +415,10 @@ print(f"answers that changed:   {changed} of {len(questions)}")
 # %% [markdown]
 # ## What it costs
 #
-# Counting multiplications, an encoder layer needs $12 k L d^2$ for its matrices on $k$ inputs of $L$ tokens
-# and width $d$, and $2 k L^2 d$ for attention; one encoder over the concatenation would need $2 (kL)^2 d$
-# for attention. A decoder layer computes the keys and values of all states once, $2 k L d^2$, and reads
-# them at each of the $|y|$ tokens that it writes, $2 k L d$. The cost of FiD is linear in $k$:
+# On $k$ inputs of $L$ tokens and width $d$, the matrices of an encoder layer take $12 k L d^2$ multiplications and
+# its attention $2 k L^2 d$. Over the concatenation of all inputs, attention would take $2 (kL)^2 d$. A decoder
+# layer computes the keys and values of all states once, which takes $2 k L d^2$, and attends to them at each of
+# the $|y|$ tokens that it writes, $2 k L d$ each time. The cost of FiD is linear in $k$:
 
 # %%
 d, L, length = 384, 150, 8  # width of the states, tokens of an input, of y
@@ -387,11 +436,11 @@ print("billions of multiplications in one layer")
 frame.round(2)
 
 # %% [markdown]
-# The output below begins with the seconds per question that the bundled reader took on one CPU thread when
-# exact match was measured above, with retrieval and while other work was running.
-# `python benchmarks/fid.py` runs a random T5 of t5-small's shape on passages of natural lengths, and a plain FiD
-# made of `transformers` alone, which pads every passage to 250 tokens as the original code does. The
-# answers are equal.
+# The first line of the output below has the seconds per question that the bundled reader took on one CPU thread
+# when exact match was measured above, retrieval included and with other work running. The rest is from
+# `python benchmarks/fid.py`: a random T5 of t5-small's shape reads passages of natural lengths, once with this
+# package and once with a plain FiD made of `transformers` alone, which pads every passage to 250 tokens as the
+# original code does. Their answers are equal.
 
 # %% tags=["hide-input", "stored-fid", "stored-fid-benchmark"] mystnb={"figure": {"caption": "Seconds for four questions of 16 tokens each against the number of passages, on two CPU threads. Without the padding 100 passages take about half the time.", "alt": "Seconds against passages for a padded FiD, one padded to the longest, and ragbook"}}
 print(
@@ -425,9 +474,9 @@ figures.lines(series, "passages", "seconds", log=True)
 # ## Where the decoder looks
 #
 # FiD has no distribution over passages; the closest thing is the decoder's cross-attention. The question
-# below is the first that FiD answers from its gold passage alone while the retriever ranks another passage
-# higher. The figure shows how the last layer's attention is divided among the passages as each token is
-# written.
+# below is the first that FiD answers correctly from its gold passage alone and for which the retriever ranks
+# another passage higher. The figure shows how the last layer's attention is divided among the passages as each
+# token is written.
 
 # %% mystnb={"figure": {"caption": "Cross-attention of the decoder's last layer by passage and token of the answer, heads averaged. At every token the gold passage gets more than nine tenths of it.", "alt": "Heat map of attention by passage and token"}}
 question = example(retriever, dev, reader.tokenizer, with_gold)
@@ -465,10 +514,12 @@ figures.heat_map(
 )
 
 # %% [markdown]
-# Three quantities can take the place of a posterior: this attention averaged over the answer's tokens,
-# which is the evidence that FiD reports; its scores *before* the softmax at the first token, averaged over
-# heads, layers and the tokens of each passage, which require no answer {cite:p}`izacard2021distilling`; and
-# how much the answer's log-likelihood falls when a passage is left out.
+# Three quantities can take the place of a posterior:
+#
+# * *attention*, as above, averaged over the answer's tokens. It is the evidence that FiD reports.
+# * *the first token's scores*, attention's scores before the softmax at the first token, averaged over heads,
+#   layers and each passage's tokens {cite:p}`izacard2021distilling`. They need no answer.
+# * *leaving out*: how much the answer's log-likelihood falls without the passage.
 
 # %%
 answers = [method.answer([question])[0].text]
@@ -486,9 +537,9 @@ print(answers[0])
 kinds.astype(float).round(2) + 0.0  # no -0.00
 
 # %% [markdown]
-# Leaving out one passage is one of $2^5 - 1$ choices of what FiD reads. The reader was run on each of them
-# for the first dev question whose right answer it writes from each of two passages alone. Strike out the
-# passage with the most attention, and see which one it reads instead.
+# There are $2^5 - 1$ ways to choose which of five passages FiD reads. The reader was run on each of them for the
+# first dev question whose right answer it writes from either of two passages alone. Strike out the passage with
+# the most attention, and see which one it reads instead.
 
 # %% mystnb={"figure": {"caption": "How attention is divided among five passages for the right answer, and the answer's probability without each of them. The passage that the question was written for is marked as gold; attention can be on another one that tells the answer. On the site, any of the passages can be struck out.", "alt": "Attention on five passages, and the probability of the right answer when each is left out"}}
 
@@ -506,19 +557,19 @@ print("gold passage:", followed.gold_passage)
 struck
 
 # %% tags=["remove-input"]
-choices, n = struck.data["choices"], len(several.ids)
+choices, k = struck.data["choices"], len(several.ids)
 tells = [
     f"`{name}`"
     for z, name in enumerate(several.ids)
-    if choices["".join("01"[at == z] for at in range(n))]["text"]
+    if choices["".join("01"[at == z] for at in range(k))]["text"]
     == followed.answers[0]
 ]
-every = choices["1" * n]
-top = max(range(n), key=every["attention"].__getitem__)
-less = choices["1" * top + "0" + "1" * (n - top - 1)]
+every = choices["1" * k]
+top = max(range(k), key=every["attention"].__getitem__)
+less = choices["1" * top + "0" + "1" * (k - top - 1)]
 is_gold = several.ids[top] == followed.gold_passage
 Markdown(
-    f"FiD writes the right answer from {listed(tells)}, each read alone. With all {n} passages it writes "
+    f"FiD writes the right answer from {listed(tells)}, each read alone. With all {k} passages it writes "
     f"*{every['text']}*, and {cut_off(every['attention'][top])} % of its attention for the right answer is on "
     f"`{several.ids[top]}`, which is {'' if is_gold else 'not '}the gold passage"
     + (
@@ -531,8 +582,8 @@ Markdown(
 )
 
 # %% [markdown]
-# How often is each quantity greatest on the gold passage, if that is among the five? In the listing
-# *retriever* is how often the gold passage is ranked first, without any reader.
+# How often is each quantity greatest on the gold passage, if that is among the five? For comparison, *retriever*
+# is how often the gold passage is ranked first.
 
 # %% tags=["hide-input", "stored-fid"]
 part = measured["evidence"]
@@ -554,9 +605,9 @@ Markdown(
 
 # %% [markdown]
 # Each question has one gold passage, so attention on another passage that tells the answer counts as a miss
-# here. Attention comes at no extra cost. Leaving out requires scoring the answer $k$ more times. Only the
-# scores of the first token are available before there is an answer. The next cell counts for the first dev
-# questions how often attention is greatest on the gold passage.
+# here. The three differ in what they need: attention comes at no extra cost, leaving out scores the answer $k$
+# more times, and only the first token's scores are there before the answer is. The next cell counts for the first
+# dev questions how often attention is greatest on the gold passage.
 
 # %%
 hits = []
@@ -590,14 +641,26 @@ apart_from_zero = [
     for name, value in part["nll_difference"].items()
     if value["ci95"][1] < 0 or value["ci95"][0] > 0
 ]
+told_from_fid = (
+    f"{listed(apart_from_zero)} is significant"
+    if apart_from_zero
+    else "either RAG could be chance"
+)
+if len(apart_from_zero) == 1:
+    (unclear,) = (
+        called(name)
+        for name in part["nll_difference"]
+        if called(name) not in apart_from_zero
+    )
+    told_from_fid += f", and that from {unclear} could be chance"
 Markdown(
-    f"The right answers are least probable under {called(least)}; the interval of the difference from FiD excludes "
-    f"zero for {' and '.join(apart_from_zero) or 'neither RAG'}. Yet of the three, with these weights, "
+    f"The right answers are least probable under {called(least)}; its difference from "
+    f"{told_from_fid}. Yet of the three, with these weights, "
     f"{called(most)} has the highest exact match on the {same_weights['questions']['n']:,} test questions, "
     f"{cut_off(right[most])} %."
     if least == most
-    else f"The right answers are least probable under {called(least)}; the interval of the difference from FiD "
-    f"excludes zero for {' and '.join(apart_from_zero) or 'neither RAG'}. With these weights {called(most)} has the "
+    else f"The right answers are least probable under {called(least)}; FiD's difference from "
+    f"{told_from_fid}. With these weights {called(most)} has the "
     f"highest exact match of the three on the {same_weights['questions']['n']:,} test questions, "
     f"{cut_off(right[most])} %."
 )
@@ -619,19 +682,20 @@ for kind in (fid.FiD, RagSequence):
 # %% [markdown]
 # ## The reader teaches the retriever
 #
-# The reader knows which passage it needed, and its first-token scores do not require an answer.
-# {cite:t}`izacard2021distilling` use these scores before the softmax, $G_i$, as targets for the retriever:
+# The reader knows which passage it needs, and its scores at the first token need no answer.
+# {cite:t}`izacard2021distilling` use them, before the softmax, as targets $G_i$ for the retriever:
 #
 # $$ \mathrm{KL}(\tilde G \,\|\, \tilde S), \quad
 #    \tilde G = \mathrm{softmax}(G / T), \quad \tilde S = \mathrm{softmax}(\alpha s), $$ (distil)
 #
-# with $s_i$ the retriever's scores of the same passages, $\alpha$ their scale (equation {eq}`prior`) and
-# $T$ a temperature. The gradient with respect to a scaled score $\alpha s_i$ is $\tilde S_i - \tilde G_i$:
-# a passage with a greater weight in the reader than in the retriever is pulled towards the question, and
-# the others are pushed away.
+# with $s_i$ the retriever's score of passage $i$, $\alpha$ the scale of scores (equation {eq}`prior`) and $T$ a
+# temperature, by which the reader's scores are divided. The gradient with respect to a scaled score $\alpha s_i$
+# is $\tilde S_i - \tilde G_i$: a passage to which the reader gives more weight than the retriever does is pulled
+# towards the question, and the others are pushed away.
 
 # %%
-targets = method.first_token_scores([question]) / 0.5
+T = 0.5
+targets = method.first_token_scores([question]) / T
 scores = torch.tensor(encoder.score_scale * found.scores)[None].requires_grad_()
 loss = distil.divergence(scores, targets)
 (gradient,) = torch.autograd.grad(loss, scores)
@@ -642,14 +706,14 @@ print("autograd ", gradient[0].numpy().round(3))
 print("S - G    ", by_hand[0].detach().numpy().round(3))
 
 # %% [markdown]
-# A round retrieves, lets the reader score what was found, trains the encoder and rebuilds its index; the
-# next starts from better passages (`ragbook train distil`, `ragbook.training.distil`). It uses no answers
-# and no gold passages, although the reader's own training used both. The paper also trains the reader again
-# in every round; here it stays fixed.
+# A round retrieves passages, lets the reader score them, trains the encoder on these scores and rebuilds its
+# index; the next round starts from better passages (`ragbook train distil`, `ragbook.training.distil`). A round
+# uses no answers and no gold passages, although the reader's own training used both. The paper also trains the
+# reader again in every round; here it stays fixed.
 #
-# The paper compares a hundred passages for each question. A CPU can afford ten, and a retriever that learns
-# only the order of ten passages lets the scores of all others drift upwards. So the passages of the batch's
-# other questions are added to the denominator of $\tilde S$, like DPR's in-batch negatives.
+# The paper scores a hundred passages for each question; a CPU can afford ten. But a retriever that learns only
+# how to order ten passages may raise the scores of all others too. So the passages of the batch's other questions
+# are added to the denominator of $\tilde S$, like DPR's in-batch negatives.
 #
 # The embedded encoder has little left to learn, so training starts from a damaged one: the upper three of its
 # six layers are initialised at random. There are three rounds of 640 train questions with ten passages each.
@@ -708,8 +772,7 @@ display(
 )
 
 # %% [markdown]
-# The random layers had been trained on a billion pairs before the damage; here they are trained on 1,920
-# questions.
+# Before the damage these layers had been trained on a billion pairs; here they are trained on 1,920 questions.
 #
 # ### On real passages
 #
@@ -751,15 +814,15 @@ Markdown(
 # %% [markdown]
 # ## Does the order change on real questions?
 #
-# An order of FiD and RAG-Sequence that was found on MiniWiki need not hold for real questions. The results
-# below are for both on MiniWiki's dev questions and on real questions with real passages, with one reader's
-# weights, so that only the use of the passages differs (`python -m book.experiments.order`). There are four
-# possible causes of a difference.
+# Whichever of FiD and RAG-Sequence is ahead on MiniWiki may be behind on real questions. The results below compare
+# them on MiniWiki's dev questions and on real questions with real passages. Both use one reader's weights, so that
+# only the use of the passages differs (`python -m book.experiments.order`). There are four possible causes of a
+# different order.
 #
-# **The number of passages.** There are only about two thousand real passages, on all kinds of subjects, so
-# that the retriever has little to confuse. If the right passage is already ranked first, the following ones
-# can only distract. The figures show exact match and two kinds of FiD's errors by the number of passages
-# read: gold passages that were *not retrieved*, and words of *another* passage, which are errors of fusion.
+# **The number of passages.** There are only about two thousand real passages, on all kinds of subjects, and few
+# of them are easily confused. If the right passage is ranked first already, the following ones can only distract.
+# The figures show exact match and two kinds of FiD's errors by the number of passages read: gold passages that
+# were *not retrieved*, and answers with words of *another* passage, which are errors of fusion.
 
 # %% tags=["hide-input", "stored-order"]
 SETS = {
@@ -840,9 +903,9 @@ figures.lines(
 )
 
 # %% [markdown]
-# **The distractors.** The gold passage is shown alone, or with four others: the nearest ones, or random
-# ones. If the reader is misled by near neighbours, random passages are harmless; if it is misled by fusion
-# itself, they are harmful too.
+# **The distractors.** The gold passage is shown alone, with the four passages nearest to the question, or with
+# four random ones. If near neighbours mislead the reader, random passages do no harm; if fusion itself does, they
+# are harmful too.
 
 # %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with the gold passage alone, and with four other passages: the nearest ones or random ones. On both sets FiD's mean falls more with the nearest ones than with random ones.", "alt": "Exact match of RAG-Sequence and FiD with the gold passage alone and with near or random others, on both sets of questions, with 95 % intervals"}}
 BESIDE = ("gold alone", "nearest", "random")
@@ -945,11 +1008,11 @@ for kind in SETS:
 Markdown(" ".join(said))
 
 # %% [markdown]
-# **The training.** A sum over passages needs only a reader of one passage at a time. A reader that fuses
-# has to learn which of several passages to believe. Does it help to learn this on real passages? Two more
-# comparisons on real questions, with 1,180 for training and 413 for measuring, test this: a shared
-# reader that was trained further on real passages, and each method trained from it with its own objective,
-# FiD on its passages at once.
+# **The training.** A method that sums over passages needs only a reader of one passage at a time. A reader that
+# fuses has to learn which of several passages to believe. Does it help to learn this on real passages? Two more
+# comparisons on real questions, 1,180 for training and 413 for measuring, give an answer. In the first, all
+# methods share a reader that was trained further on real passages; in the second, each is then trained from it
+# with its own objective, FiD on several passages at once.
 
 # %% tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
 assert nq["questions"]["n"] == 413
@@ -972,10 +1035,10 @@ Markdown(
 # %% [markdown]
 # ## Answers in the generator's own words
 #
-# All answers so far were names, dates and short phrases. FiD and RAG are generators: nothing in equation
+# All answers so far were names, dates and short phrases. But FiD and RAG are generators: nothing in equation
 # {eq}`fid` restricts $y$ to a span, and the decoder can write a sentence that no passage contains. In the
-# comparisons of this book an answer must be a run of words of one of the passages (`verbatim=True`);
-# without this rule the decoder chooses freely from its vocabulary:
+# comparisons of this book an answer must be a run of words of one of the passages (`verbatim=True`). Without this
+# rule the decoder chooses freely from its vocabulary:
 
 # %%
 free = fid.FiD(reader, retriever)
@@ -1020,7 +1083,7 @@ for text in (
 # text: abstractive answers of MS-MARCO, scored by overlap with reference sentences (BLEU, ROUGE), and
 # questions in the style of Jeopardy, which people judged for factuality and specificity. Overlap scores
 # reward wording, and judgements are expensive. So the results of this book are about *which* short answer a
-# method finds, and do not tell how well it explains or summarises.
+# method finds, and say nothing about how well it explains or summarises.
 #
 # ## What the papers report
 #
@@ -1077,7 +1140,7 @@ Markdown(
 # finding that a reader can teach a retriever what it needs. The paper's readers were trained with the
 # hundred passages that they read at test time; this one with five.
 #
-# The original code requires a `transformers` of 2020. Its checkpoints, including the wrapped encoder, can
+# The original code needs a version of `transformers` from 2020. Its checkpoints, including the wrapped encoder, can
 # be loaded here (`ragbook.models.load_reader` takes the folder). Their cross-attention adds a position bias
 # that today's T5 no longer has, and `transformers` 5 computes it for the wrong positions of the answer when
 # keys and values come from a cache. The package therefore counts the positions itself, including the padding

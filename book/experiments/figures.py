@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from ragbook.figures import (
@@ -18,6 +19,7 @@ from ragbook.figures import (
     INK,
     MARKERS,
     STYLE,
+    VERMILLION,
     CheckedFigure,
 )
 
@@ -34,6 +36,7 @@ ORDER = (
 
 __all__ = [
     "CheckedFigure",
+    "attention_mask",
     "bars",
     "calibration",
     "curves",
@@ -163,6 +166,52 @@ def heat_map(
         axes.set_yticks(range(len(rows)), labels=list(rows))
         axes.set_title(label)
         axes.tick_params(length=0)
+    return CheckedFigure(figure)
+
+
+def attention_mask(
+    encoder: np.ndarray,
+    decoder: np.ndarray,
+    tokens: Sequence[str],
+    answer: Sequence[str],
+) -> CheckedFigure:
+    """Which token, a row, attends to which, a column: of an encoder above, of a decoder below.
+
+    Args:
+        encoder: [P, P], above 0 where the token of the row attends to that of the column.
+        decoder: [len(answer), P], the same for the tokens of an answer.
+        tokens: the P tokens that are read.
+    """
+    with matplotlib.rc_context(STYLE):
+        size = (1.2 + 0.15 * len(tokens), 1.5 + 0.15 * (len(tokens) + 2))
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(
+            2, 1, sharex=True, height_ratios=(len(tokens), len(answer))
+        )
+        for panel, values, rows, colour, title in zip(
+            panels,
+            (encoder, decoder),
+            (tokens, answer),
+            (BLUE, VERMILLION),
+            ("encoder", "decoder"),
+            strict=True,
+        ):
+            panel.imshow(
+                np.asarray(values) > 0,
+                cmap=ListedColormap(["white", colour]),
+                vmin=0,
+                vmax=1,
+                aspect="auto",
+            )
+            panel.set_yticks(range(len(rows)), labels=list(rows))
+            panel.set_title(title)
+            panel.set_yticks(np.arange(1, len(rows)) - 0.5, minor=True)
+            panel.set_xticks(np.arange(1, len(tokens)) - 0.5, minor=True)
+            panel.grid(which="minor", color="white")
+            panel.tick_params(which="both", length=0, labelsize=7)
+        panels[1].set_xticks(
+            range(len(tokens)), labels=list(tokens), rotation=90
+        )
     return CheckedFigure(figure)
 
 

@@ -60,6 +60,28 @@ def test_own_passages_are_measured_and_the_trained_encoder_is_kept(
     assert json.loads(out.read_text()) == figures
 
 
+def test_differences_are_the_bases_hits_minus_the_others(own_files):
+    corpus, questions = load_corpus(own_files[0]), load_questions(own_files[2], "dev")
+    bm25 = BM25Retriever(corpus)
+
+    class Reversed:
+        def retrieve(self, asked, k):
+            return bm25.retrieve(list(asked)[::-1], k)
+
+    found = dpr.differences(
+        lambda name: bm25 if name == dpr.BASE else Reversed(), {"dev": questions}
+    )
+    assert set(found) == set(dpr.AGAINST)
+    for tests in found.values():
+        right, wrong = (
+            recall_at_k(questions, one.retrieve(questions, 1), 1) for one in (bm25, Reversed())
+        )
+        assert right > wrong
+        assert tests["dev"]["1"]["difference"] == pytest.approx(right - wrong)
+        assert set(tests["dev"]["1"]) == {"difference", "ci95", "p"}
+        assert set(tests["dev"]) == {str(k) for k in dpr.KS}
+
+
 def test_sections_are_measured_once_and_kept_when_a_later_one_fails(tmp_path):
     out = tmp_path / "new" / "figures.json"
     calls = []
