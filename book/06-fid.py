@@ -1176,8 +1176,9 @@ Markdown(
 # <details>
 # <summary>Solution</summary>
 #
-# Next to nothing: the other one still says it, so by leaving one out both appear useless. Attention is
-# divided between them. Neither is a posterior; they answer different questions.
+# Little, if the reader reads the answer as well from the other one: then by leaving one out both appear useless.
+# Attention may be divided between them or be on one alone, as in the figure with passages struck out. Neither is a
+# posterior; they answer different questions.
 #
 # </details>
 #
