@@ -102,3 +102,16 @@ def test_lines_have_the_scales_that_are_asked_for():
         (axes,) = figure.figure.axes
         assert axes.get_xscale() == ("log" if log else "linear")
         assert axes.get_yscale() == ("log" if log_y else "linear")
+
+
+def test_a_mask_shows_the_encoders_tokens_above_and_the_answers_below():
+    blocks = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+    text = repr(figures.attention_mask(blocks, np.ones((1, 3)), ["a", "b", "c"], ["y"]))
+    encoder, decoder = text.split("axes | ")[1:]
+    assert encoder.startswith("encoder")
+    assert "y: {0: a, 1: b, 2: c}" in encoder
+    assert "[1, 1, 0]\n    [1, 1, 0]\n    [0, 0, 1]" in encoder
+    assert decoder.startswith("decoder")
+    assert "x: {0: a, 1: b, 2: c}" in decoder
+    assert "y: {0: y}" in decoder
+    assert "image: 1 x 3\n    [1, 1, 1]" in decoder
