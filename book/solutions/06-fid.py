@@ -28,7 +28,7 @@ check.read(my_read)
 # %% [markdown]
 # ## A passage struck out
 #
-# Without the passage, the softmax has the same exponentials and fewer terms below the fraction bar. So the weights
+# Without the passage, the softmax has the same exponentials and fewer terms in its denominator. So the weights
 # that are left keep their ratios and are divided by their sum.
 
 
