@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from experiments import figures
 from experiments.report import percent, points
-from experiments.sentences import compared
+from experiments.sentences import compared, counted, who
 from experiments.source import source
 from experiments.two_retrievers import plane, two_views
 from IPython.display import Markdown
@@ -669,30 +669,19 @@ figures.grouped(
 
 # %% tags=["remove-input", "stored-dpr"]
 apart = [
-    f"*{name}*"
+    name
     for name, (before, after) in variants.items()
     if five(after)["ci95"][0] > five(before)["ci95"][1]
 ]
 over = [
-    f"*{name}*"
+    name
     for name, (_, after) in variants.items()
     if five(after)["ci95"][0] > five("bm25")["ci95"][1]
 ]
-
-
-def lie(names):
-    """Whose interval lies above another's, as the beginning of a sentence."""
-    if not names:
-        return (
-            f"None of the {len(variants)} fine-tuned encoders has an interval"
-        )
-    if len(names) == 1:
-        return f"Only {names[0]} has an interval"
-    return f"The fine-tuned encoders {listed(names)} have intervals"
-
-
 Markdown(
-    f"{lie(apart)} wholly above that of MiniLM with the same similarity. {lie(over)} wholly above BM25's."
+    f"Of the {counted(len(variants))} fine-tuned encoders, "
+    f"{who(apart, len(variants), 'has', 'have')} an interval wholly above that of MiniLM with the same "
+    f"similarity, and {who(over, len(variants), 'has', 'have')} one wholly above BM25's."
 )
 
 # %% [markdown]

@@ -37,7 +37,7 @@ from experiments import figures, interactive
 from experiments.examples import example, told_twice
 from experiments.realm import damaged_map
 from experiments.report import percent, points
-from experiments.sentences import compared
+from experiments.sentences import compared, compared_with_each
 from experiments.source import source
 from IPython.display import Markdown
 
@@ -414,24 +414,24 @@ named = {
     "stale": "the run with the stale index",
     "random": "the run with random masks",
 }
-said = [
-    compared(difference, "it", named[run])
-    for run, difference in measured["differences"].items()
-]
 early = next(
     row["holder_found"]
     for row in measured["refreshed"]["log"]
     if "holder_found" in row
 )
-gained = compared(
-    measured["refreshed"]["gain"]["5"],
+said = compared_with_each(
     "it",
-    "the retriever that it started from",
+    {
+        "the retriever that it started from": measured["refreshed"]["gain"][
+            "5"
+        ],
+        **{named[run]: test for run, test in measured["differences"].items()},
+    },
 )
 Markdown(
     "The refreshed run has seen only sentences, no question, answer or label, and finds the gold passage among "
     f"five for {cut_off(after)} % of the questions; its start did so for {cut_off(before)} %. "
-    f"{capital('; '.join([gained, *said]))}."
+    f"{capital(said)}."
 )
 
 # %% tags=["remove-input", "stored-realm"]

@@ -52,7 +52,7 @@ from experiments import figures, interactive
 from experiments.examples import example, told_twice
 from experiments.papers import among
 from experiments.report import percent, points
-from experiments.sentences import compared, ranked
+from experiments.sentences import compared, compared_with_each, ranked
 from experiments.source import source
 from IPython.display import display
 
@@ -595,12 +595,19 @@ for name, value in part["heaviest"].items():
     print(f"{name:<14} {percent(value)}")
 heaviest = {name: value["mean"] for name, value in part["heaviest"].items()}
 names = {"first token": "the first token", "leave one out": "leaving out"}
-said = [
-    compared(value, names[name], "attention")
-    for name, value in part["difference"].items()
-]
+said = compared_with_each(
+    "attention",
+    {
+        names[name]: {
+            **test,
+            "difference": -test["difference"],
+            "ci95": [-bound for bound in reversed(test["ci95"])],
+        }
+        for name, test in part["difference"].items()
+    },
+)
 Markdown(
-    f"From the highest to the lowest, the means are {ranked(heaviest)}. {capital('; '.join(said))}."
+    f"From the highest to the lowest, the means are {ranked(heaviest)}. {capital(said)}."
 )
 
 # %% [markdown]
@@ -686,16 +693,16 @@ for kind in (fid.FiD, RagSequence):
 # {cite:t}`izacard2021distilling` use them, before the softmax, as targets $G_i$ for the retriever:
 #
 # $$ \mathrm{KL}(\tilde G \,\|\, \tilde S), \quad
-#    \tilde G = \mathrm{softmax}(G / T), \quad \tilde S = \mathrm{softmax}(\alpha s), $$ (distil)
+#    \tilde G = \mathrm{softmax}(G / \tau), \quad \tilde S = \mathrm{softmax}(\alpha s), $$ (distil)
 #
-# with $s_i$ the retriever's score of passage $i$, $\alpha$ the scale of scores (equation {eq}`prior`) and $T$ a
+# with $s_i$ the retriever's score of passage $i$, $\alpha$ the scale of scores (equation {eq}`prior`) and $\tau$ a
 # temperature, by which the reader's scores are divided. The gradient with respect to a scaled score $\alpha s_i$
 # is $\tilde S_i - \tilde G_i$: a passage to which the reader gives more weight than the retriever does is pulled
 # towards the question, and the others are pushed away.
 
 # %%
-T = 0.5
-targets = method.first_token_scores([question]) / T
+tau = 0.5
+targets = method.first_token_scores([question]) / tau
 scores = torch.tensor(encoder.score_scale * found.scores)[None].requires_grad_()
 loss = distil.divergence(scores, targets)
 (gradient,) = torch.autograd.grad(loss, scores)
@@ -1280,7 +1287,7 @@ check.crossover(my_crossover)
 #
 # <!-- exercise: ex-fid-latent -->
 # **Exercise.** REALM's likelihood is distillation with another target. Given the scaled scores $\alpha s$ `[B, k]` and the
-# reader's $\log p(y \mid x, z_i)$ `[B, k]`, write the targets before their softmax, in the place of $G / T$ in equation
+# reader's $\log p(y \mid x, z_i)$ `[B, k]`, write the targets before their softmax, in the place of $G / \tau$ in equation
 # {eq}`distil`, with which the gradient of the divergence is that of $-\log p(y \mid x)$, equation {eq}`realm`, averaged
 # over the batch.
 #

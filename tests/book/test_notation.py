@@ -33,11 +33,12 @@ def test_every_equation_that_the_notation_names_is_in_the_chapter_it_names():
 
 
 def test_a_symbol_has_one_meaning():
-    """N is the corpus's size and no set; T no length; passages end with z_k; vectors are e."""
+    """N is the corpus's size and no set; T is no length and no temperature; passages end with z_k;
+    vectors are e."""
     for path in BOOK.glob("[0-9]*.py"):
         for pair in formulas(prose(path)):
             formula = " ".join(pair)
-            assert not re.search(r"\\in N\b|z_n\b|z_N\b|H_n\b|t=1\}\^T|q\^\\top", formula), formula
+            assert not re.search(r"\\in N\b|z_n\b|z_N\b|H_n\b|t=1\}\^T|q\^\\top|\bT\b", formula), formula
 
 
 def test_the_glossary_is_in_order_and_every_term_has_a_sentence():
