@@ -15,6 +15,7 @@ import one_question
 import pytest
 import running_time
 import setup_cells
+import unbroken_code
 import yaml
 from bs4 import BeautifulSoup
 
@@ -324,3 +325,15 @@ def test_tables_of_different_questions_are_not_drawn_together(tmp_path):
     with pytest.raises(ValueError, match="different questions"):
         landing.draw(tmp_path)
     assert not (tmp_path / "landing.png").exists()
+
+
+def test_only_short_code_of_the_text_is_kept_on_one_line():
+    option, entity, path = "--reader", "k=&lt;5", "book/experiments/" + 8 * "a"
+    words = [f'<span class="pre">{word}</span>' for word in (option, entity, path)]
+    signature = f'<span class="sig-name"><span class="pre">{option}</span></span>'
+    page = f"<code>{' '.join(words)}</code>, <code>{words[0]}</code>{signature}"
+    short = '<span class="pre short">'
+    assert unbroken_code.with_short(page) == (
+        f"<code>{short}{option}</span> {short}{entity}</span> {words[2]}</code>, "
+        f"<code>{short}{option}</span></code>{signature}"
+    )
