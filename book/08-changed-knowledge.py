@@ -57,8 +57,7 @@ for earlier, current in pairs[:3]:
 # Nothing in the methods' equations changes except the text of one $z$. Retrieval finds it by $p(z \mid x)$
 # as before, and $p(y \mid x, z)$ is evaluated on the new words. The closed book has no $z$, so its answer
 # cannot change. A method *follows* a change if it gives the answer of 2012 with the passages of 2012, and
-# the answer of 2022 with those of 2022. One of the two is not enough, because a model could know either by
-# heart.
+# the answer of 2022 with those of 2022. One right answer is not enough, because a model could have memorised it.
 #
 # ## The core in ten lines
 #
@@ -151,8 +150,9 @@ for at, (earlier, current) in enumerate(sample[:4]):
         print(f"   {name:<14} {then!r} -> {now!r}")
 
 # %% [markdown]
-# A wrong answer can come from the right article: that of 2012 mentions a smaller wheel in Moscow, which the
-# methods that read passages separately name with both indexes. The next cell counts the changes followed:
+# A wrong answer can come from the right article. The article of 2012 mentions a smaller wheel in Moscow, and
+# the methods that read passages separately answer *Moscow* with both indexes. The next cell counts the changes
+# followed:
 
 # %%
 assert {live[e][m][1].text for e in asked for m in readers} == {"Moscow"}
@@ -228,9 +228,8 @@ Markdown(
 # ## What else moves?
 #
 # A change should affect what it is about and nothing else. *Near* questions are about articles that
-# changed, but their answers did not; *far* questions are about other articles. If such an answer moves, it
-# is a side effect: a different passage is among the five, or the reader's attention has shifted to other
-# words.
+# changed, but their answers did not; *far* questions are about other articles. If such an answer moves, this is
+# a side effect: another passage is among the five, or the reader attends to other words.
 
 # %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of unchanged questions whose answer is different after the swap. Answers to far questions hardly move; every method changes its answer to some of the near ones. The closed book, whose answers cannot move, is left out.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for six methods with 95 % intervals"}}
 unchanged = measured["editions"]["unchanged"]
@@ -304,7 +303,7 @@ pd.DataFrame(rows).T.round(3)
 #
 # ## How long does it take?
 #
-# To bring an index up to date, the passages that changed are encoded, at worst all passages again. A model
+# To update an index, only the passages that changed are encoded, at worst all of them. A model
 # that keeps its knowledge in its weights must be trained again. Training the bundled reader took 68 minutes
 # on two CPU cores (its card, `ragbook/models/weights/README.md`), and such a run would also have to learn
 # which old answers to forget.
@@ -377,10 +376,9 @@ figures.grouped(
 )
 
 # %% [markdown]
-# Knowledge cannot be deleted from weights in this way. A method that reads can no longer say what the index
-# no longer contains, except for what its reader has learnt elsewhere; an answer can still be right if
-# another passage also states it. The method still answers, and at best a lower probability suggests that no
-# passage supports it.
+# Knowledge cannot be deleted from weights in this way. After a deletion, a method that reads can be right only
+# if another passage states the answer too, or if its reader learned it in training. It still answers every
+# question; at best, a lower probability suggests that no passage supports the answer.
 #
 # ## What if a passage is false?
 #
@@ -462,16 +460,16 @@ display(
 
 # %% [markdown]
 # Two things favour the true answer: a substituted name may not fit its sentence or the question, and other
-# passages may also contain the truth. But no method can know which of two passages is false; the evidence
-# at best shows both. This is the reverse of following a change: whoever writes into the index can change
-# the answers. An index needs the same care as a training set, and the hashes in its manifest show whether
-# anyone else has changed it.
+# passages may also contain the truth. But no method can know which of two passages is false; at best, its
+# evidence shows both. This is the price of following changes: whoever writes into the index can change the
+# answers. An index needs the same care as a training set, and the hashes in its manifest show whether anyone
+# else has changed it.
 #
 # ## What the paper reports
 #
 # {cite:t}`lewis2020rag` exchange an index of 2016 for one of 2018 and ask about 82 world leaders (section
-# 4.5). With the matching index RAG gives the right answer to 70 % (2016) and 68 % (2018), with the other
-# one to 12 % and 4 %.
+# 4.5). With the matching index, RAG answers 70 % of the questions correctly for 2016 and 68 % for 2018; with
+# the other index, 12 % and 4 %.
 #
 # ## What to remember
 #
@@ -537,9 +535,9 @@ check.moves(my_moves)
 # </details>
 #
 # <!-- exercise: ex-delete -->
-# **Exercise.** A method should be able to say "not here". Which threshold on the probability, chosen before the deletion
-# so that at least nine in ten right answers pass, would silence what share of the answers after it? An
-# answer passes if its probability is at least the threshold.
+# **Exercise.** A method should be able to say "not here". An answer passes if its probability is at least a
+# threshold. Choose the highest threshold that at least nine in ten of the right answers before the deletion
+# pass. What share of the answers after the deletion does it silence?
 #
 # <!-- end of exercise -->
 

@@ -3,11 +3,10 @@
 #
 # ## The problem
 #
-# MiniWiki has some 1,800 passages, DPR's Wikipedia 21,015,324, and next week's dump a few more. The methods
-# of this book always ask the same of an index: the k passages with the highest scores, and scores over which
-# a softmax can be taken. The costs are not the same. This chapter follows the passages from their source to
-# an index that fits into memory, measures what grows and how fast, and estimates what 21 million passages
-# take.
+# MiniWiki has some 1,800 passages, DPR's Wikipedia 21,015,324, and next week's dump a few more. The methods of
+# this book need the same from an index of any size: the k passages with the highest scores, and scores that a
+# softmax can take. What this costs depends on the size. This chapter follows the passages from their source to
+# an index that fits into memory, measures what grows and how fast, and estimates what 21 million passages take.
 #
 # ## The idea in one picture
 
@@ -64,9 +63,9 @@ figures.places(
 #
 # A Wikimedia dump is one compressed XML file of all pages in wikitext. It is parsed while it is
 # decompressed. Redirects, disambiguation pages and pages other than articles are left
-# out. Of an article its running text is kept, without tables, infoboxes, references and sections that
-# only list other works. Templates are not expanded, except the few that represent words in a sentence,
-# which become those words. Here is a dump of three pages:
+# out. Of each article the running text is kept, without tables, infoboxes, references and sections that
+# only list other works. Templates are left out, except the few that represent words of a sentence (a length in
+# kilometres, a foreign name); they are replaced by these words. Here is a dump of three pages:
 
 # %%
 dump = """<mediawiki xml:lang="en"><siteinfo><namespaces>
@@ -109,24 +108,25 @@ print((folder / "wiki.jsonl").read_text().strip())
 # $N d$ multiplications. Approximate search {cite:p}`johnson2021faiss` saves in two ways.
 #
 # *Comparing with fewer vectors.* An **inverted file** (IVF) sorts the vectors into $c$ cells by k-means and
-# searches the $\ell$ (`nprobe`) nearest cells. This takes $c + N \ell / c$ comparisons, fewest at about
-# $c = \sqrt{N \ell}$. A **graph** (HNSW) links every vector to some neighbours, and a search walks along the
-# links to ever better ones.
+# searches the $\ell$ (`nprobe`) cells nearest to the question. It compares the question with $c$ centroids and,
+# if the cells are equally full, with $N \ell / c$ vectors; the sum is smallest at $c = \sqrt{N \ell}$. A
+# **graph** (HNSW) links every vector to some neighbours, and a search walks along the links to ever better
+# ones.
 #
 # *Storing less of each vector.* A **scalar quantizer** (SQ8) stores one byte per number. A **product
 # quantizer** (PQ) cuts the vector into $m$ pieces, learns 256 values for each piece, and stores $m$ bytes.
 # **OPQ** first rotates the vectors so that all pieces matter equally.
 #
 # Compressed vectors give inexact scores, and the methods need exact ones, because $p(z \mid x)$ is a
-# softmax of scores. Therefore an index of codes only *proposes* passages here, ten for each one asked for,
-# and these are ranked again by their uncompressed vectors, which stay on disk. The only remaining loss is a
-# passage that was not proposed:
+# softmax of scores. Therefore an index of codes only *proposes* passages here, ten times as many as asked for,
+# and these are ranked again by their uncompressed vectors, which stay on disk. What can still be lost is a
+# passage that was not proposed. This loss is measured by
 #
 # $$ \mathrm{recall@}k = \frac{|\text{found } k \cap \text{exact } k|}{k}, $$ (recall-of-index)
 #
-# averaged over questions. A build measures it on questions from its own passages (a few consecutive words of
-# one, the inverse cloze task of {cite:t}`lee2019orqa`) and stores it in the manifest with the smallest
-# `nprobe` that reaches 0.95, or the largest tried.
+# averaged over questions. A build measures it on questions made from its own passages (each is a few
+# consecutive words of a passage, as in the inverse cloze task of {cite:t}`lee2019orqa`). It stores the recall
+# in the manifest, with the smallest `nprobe` that reaches 0.95, or the largest tried if none does.
 #
 # ## The core in ten lines
 #
@@ -200,7 +200,8 @@ print("score of the code", asked_four @ values[code].ravel())
 #
 # ## Which index fits
 #
-# The memory that you allow decides. For all of Wikipedia and encoders of 384 (MiniLM) and 768 numbers (DPR):
+# `choose_factory` chooses the index by the memory that you allow. For all of Wikipedia, with encoders of 384
+# (MiniLM) and 768 numbers (DPR), it chooses:
 
 # %% tags=["hide-input"]
 rows = []
@@ -320,11 +321,12 @@ Markdown(
 figures.lines(curves, "cells searched (nprobe)", "recall@10", log=True)
 
 # %% [markdown]
-# Both recalls compare with exact search, and neither is the share of questions that a reader will answer.
+# Recall here compares with exact search. It says neither how often the gold passage is found nor how many
+# questions a reader will answer.
 #
 # Inverted lists are filled one block of vectors at a time, each block into its own file, and are merged on
-# disk; k-means and the codes are trained on a sample. A code of 8 bits needs 39 passages for each of its 256
-# values. If there are too few, the build says so before encoding:
+# disk; k-means and the codes are trained on a sample. A code of 8 bits needs at least 39 passages for each of
+# its 256 values, 9,984 in all. If there are fewer, the build says so before encoding:
 
 # %%
 try:
@@ -339,7 +341,7 @@ except InputError as error:
 #
 # Synthetic passages in growing numbers, with vectors distributed like MiniWiki's, were indexed by
 # `python benchmarks/scale.py FOLDER`. The results are stored, because the largest run takes long. The first
-# line compares the mean cosine to the nearest neighbour in MiniWiki and in the synthetic corpus.
+# line gives the mean cosine of a passage and its nearest neighbour, in MiniWiki and in the synthetic corpus.
 
 # %% tags=["hide-input", "stored-scale"]
 measured = json.loads(Path("results/scale.json").read_text(encoding="utf-8"))
@@ -382,9 +384,9 @@ pd.DataFrame(
 
 # %% [markdown]
 # *q/s* is questions per second, asked one by one or 64 at a time. *× Faiss* is the time of a search through
-# the index divided by that of Faiss alone, at batch 64; for codes, Faiss also ranks the same number of
-# candidates again. Recall is measured on synthetic questions against exact search, with 95 %
-# half-widths. All indexes were opened with their files in the page cache, as after a build.
+# the index divided by that of Faiss alone, at batch 64; for codes, Faiss's time includes ranking as many
+# candidates again. Recall is measured on synthetic questions against exact search, with 95 % half-widths. All
+# indexes were opened with their files in the page cache, as after a build.
 
 # %% tags=["remove-input", "stored-scale"]
 smallest, largest = (
@@ -468,7 +470,7 @@ figures.lines(
 # %% [markdown]
 # ## What 21 million take
 #
-# Bytes grow at most as fast as passages. Build time is extrapolated from the largest run as $N^b$, with $b$
+# The bytes grow at most in proportion to the passages. Build time is extrapolated from the largest run as $N^b$, with $b$
 # fitted to the runs above by least squares on the logarithms, and at least 1, because constant costs such as
 # training dominate small runs and would hide what each passage costs. Encoding time is the number of passages
 # divided by the passages per second, measured alternately with `sentence-transformers`
@@ -545,8 +547,8 @@ Markdown(
 #    ```
 #
 #    Each of the sixteen actors holds the encoder on its own GPU (with `--device cpu`, on its own core). Only
-#    the numbers of shards pass through Ray; an actor writes complete shards itself. An actor that dies is
-#    restarted, and a build that is killed resumes with the same command.
+#    the numbers of shards pass through Ray; each actor writes its shards to the shared folder itself. An actor
+#    that dies is restarted, and a build that is killed resumes with the same command.
 # 3. To search from several machines, with each part of the index held by an actor:
 #
 #    ```python
@@ -592,7 +594,7 @@ print(
 # ## What the paper reports
 #
 # {cite:t}`karpukhin2020dpr` encoded 21 million passages in 8.8 hours on 8 GPUs and built their index in
-# 8.5 hours on one server with 512 GB of memory; it retrieved 100 passages each for 995 questions per second.
+# 8.5 hours on one server with 512 GB of memory; it answered 995 questions per second, with 100 passages for each.
 # The measurements here come from another machine with two CPU cores and from other vectors. The arithmetic
 # carries over; the figures do not.
 #

@@ -132,8 +132,8 @@ print(
 )
 
 # %% [markdown]
-# Counting names is not reading. The table, the paired tests and the explorer accept whatever methods the
-# comparison has. The command line does the same:
+# A count cannot tell which of these names the question asks for. The table, the paired tests and the explorer
+# work with any methods that were compared, and so does the command line:
 #
 # ```
 # ragbook compare --methods closed-book,realm,experiments.names_method:Names --out results

@@ -11,10 +11,10 @@
 #
 # ## The idea
 #
-# All but REALM can, on any decoder-only model. Such a model turns a text into keys and values of its tokens,
-# these into hidden states, and those into a distribution over the next token; an answer is a sequence of such
-# tokens. Passages can be combined at each of these stages, and each method does so at one of them
-# ({doc}`the first page <index>` traces a question through each):
+# All but REALM can, on any decoder-only model. Such a model reads a text, keeps keys and values of its tokens
+# in a cache, computes hidden states from the cache, and from these a distribution over the next token; an
+# answer is a sequence of such tokens. Passages can be combined at each of these stages, and each method
+# combines them at one ({doc}`the first page <index>` traces a question through each):
 
 # %% tags=["hide-input"]
 import gzip
@@ -94,15 +94,15 @@ print(
 # \end{aligned}
 # $$ (five)
 #
-# In the first line, every passage was read after those before it in the prompt, so its keys depend on them. In
+# In the first line, the best passage is last, and every passage was read after those before it, so its keys depend on them. In
 # the second, each passage was read alone and has the same positions; only question and answer attend to all of
 # them. With one passage, all lines except the last are equal.
 #
 # ## The core in ten lines
 #
 # Take a model of one attention layer whose output is directly the distribution over two tokens. Passage 1 has
-# one key and says token 1, passage 2 has one key and says token 2. The query fits passage 1 three times as
-# well as passage 2, and the retriever finds both equally good.
+# one key and says token 1, passage 2 has one key and says token 2. The query gives passage 1 three times the
+# attention weight of passage 2, and the retriever gives both the same score.
 
 # %%
 query = torch.tensor([1.0, 0.0])  # [d]
@@ -145,10 +145,11 @@ print("the package: sequence {:.3f}, token {:.3f}".format(*package))
 # %% [markdown]
 # ## The code
 #
-# We now compute SmolLM2's first token of one answer at three places. `reader.read` returns the passages'
-# states, and `continuation` the distributions of the next token after them. The question is the first of
-# MiniWiki's test questions that in-context retrieval, both RAGs and FiD answer correctly, by the comparison
-# stored below, and whose answer has several tokens.
+# We now compute SmolLM2's distribution over the first token of an answer, without passages and with the
+# passages combined at three places. `reader.read` returns the passages' states, and `continuation` the
+# distributions of the next token after them. The question is the first of MiniWiki's test questions that has an
+# answer of several tokens and that in-context retrieval, both RAGs and FiD answer correctly in the comparison
+# stored below.
 
 # %% tags=["hide-input"]
 with gzip.open(
@@ -261,8 +262,8 @@ print(f"{sum(same)} of {len(same)} answers are the stored ones")
 # %% [markdown]
 # ### What each of them relies on
 #
-# The table shows for one question how much each method relied on each passage, in percent. The measures
-# differ, so compare the passages within a row, but not the sizes between rows with different measures.
+# The table shows for one question how much each method relied on each passage, in percent. The methods measure
+# this differently: compare passages within a row, and compare rows only if they have the same measure.
 
 # %%
 at = [asked.text for asked in questions].index(question.text)
@@ -306,8 +307,8 @@ Markdown(
 #
 # All that follows was measured once and stored. The comparisons use the first 200 test questions of MiniWiki
 # (their order is random), with the dense retriever's five passages or the gold passage alone. kNN-LM has the
-# $\lambda$ and temperature that were tuned for the answers of the bundled language model, the temperature
-# scaled to the size of this model's keys; neither was tuned here. First the model as it is, after four
+# $\lambda$ and the temperature of the bundled language model, tuned for its answers; the temperature is scaled
+# to the size of SmolLM2's keys, and neither was tuned for SmolLM2. First the model as it is, after four
 # answered questions:
 
 
@@ -387,10 +388,11 @@ Markdown(
 # %% [markdown]
 # ### Fused, or one after the other?
 #
-# The two methods that show all passages at once differ in whether a passage is read in view of the others.
-# Fused caches have no order of passages and can be reused in any combination without reading again. But the
-# model was not made for them, because in pretraining every token attends to all tokens before it. Does an
-# adapter that was trained on some fused caches make up for this? The paired tests say:
+# In-context retrieval and FiD both show the model all passages at once. They differ in whether a passage is
+# read in view of those before it. Fused caches have no order of passages and can be reused in any combination
+# without reading again. But the model was not made for them, because in pretraining every token attends to all
+# tokens before it. Does an adapter that was trained on some fused caches make up for this? The paired tests
+# say:
 
 # %% tags=["remove-input", "stored-smollm2-few-shot", "stored-smollm2-reading"]
 recipe = Recipe()
@@ -442,9 +444,9 @@ Markdown(
 # SmolLM2's report gives no figures for these methods; the model is made for small devices and knows little.
 # The papers on these ideas use larger models. Like them, we see that answers gain from passages in the prompt
 # without any training {cite:p}`ram2023incontext`, and from an ensemble of passages at the next token
-# {cite:p}`shi2024replug`. Fused caches that are not trained for fall far behind full attention, as
-# {cite:t}`ma2025block` report; but where their model keeps up after training for them, our adapter of a few
-# hundred steps does not. We did not try to contrast the passages with the closed book, as context-aware
+# {cite:p}`shi2024replug`. A model that was not trained for fused caches falls far behind full attention, as
+# {cite:t}`ma2025block` report. Their model keeps up once it is trained for them; ours, with an adapter of a few
+# hundred steps, does not. We did not try to contrast the passages with the closed book, as context-aware
 # decoding does {cite:p}`shi2024trusting`.
 #
 # ## Where next
@@ -581,8 +583,8 @@ check.layout(my_layout)
 # </details>
 #
 # <!-- exercise: ex-pretrained-two -->
-# **Exercise.** Some questions need *two* passages. At which places of equation {eq}`five` can their evidence meet, and where can
-# it not? Check your answer with the two-passage questions in `Comparison(...)`.
+# **Exercise.** Some questions need *two* passages. At which places of equation {eq}`five` can their evidence
+# meet, and where can it not? Check your answer with the two-passage questions in `Comparison(...)`.
 #
 # <details>
 # <summary>Solution</summary>
