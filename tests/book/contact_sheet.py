@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("pages", nargs="*")
     parser.add_argument("--axe", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     options.out.mkdir(parents=True, exist_ok=True)
     names = options.pages or [str(path.relative_to(SITE)) for path in pages()]
     axe = options.axe.read_text(encoding="utf-8") if options.axe else ""
