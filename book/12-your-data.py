@@ -28,12 +28,12 @@ from contextlib import redirect_stderr, redirect_stdout
 from html import escape
 from pathlib import Path
 from statistics import NormalDist
-from textwrap import shorten
+from textwrap import shorten, wrap
 
 import numpy as np
 import pandas as pd
 from experiments import layouts
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 
 from ragbook import figures, load_corpus, load_questions
 from ragbook.cli import main
@@ -59,7 +59,7 @@ def ragbook(line: str, shown: bool = True) -> None:
     out = io.StringIO()
     with redirect_stdout(out), redirect_stderr(out):
         status = main(shlex.split(line))
-    print(f"$ ragbook {line}")
+    print(" \\\n    ".join(wrap(f"$ ragbook {line}", 74)))
     if shown or status:
         print(out.getvalue().rstrip())
 
@@ -226,19 +226,22 @@ def ahead(a: str, b: str) -> int:
 
 paired = [test for test in results["paired"] if test["metric"] == "em"]
 holm = adjusted(paired, "em")
-pd.DataFrame(
-    {
-        "a": test["a"],
-        "b": test["b"],
-        "only a right": ahead(test["a"], test["b"]),
-        "only b right": ahead(test["b"], test["a"]),
-        "a - b": cut_off(test["difference"], "+"),
-        "95 % interval": " to ".join(cut_off(at, "+") for at in test["ci95"]),
+rows = {}
+for test in paired:
+    a, b, sign = test["a"], test["b"], 1
+    if test["difference"] < 0:  # the better method first
+        a, b, sign = b, a, -1
+    low, high = sorted(100 * sign * bound for bound in test["ci95"])
+    rows[f"{a}, {b}"] = {
+        "only a right": ahead(a, b),
+        "only b right": ahead(b, a),
+        "a - b": f"{100 * sign * test['difference']:.1f}",
+        "95 % interval": f"[{low:.1f}, {high:.1f}]",
         "p": small(test["p"]),
-        "p, Holm": small(holm[frozenset((test["a"], test["b"]))]),
+        "p, Holm": small(holm[frozenset((a, b))]),
     }
-    for test in paired
-)
+print("exact match; a is the first method of a row, b the second")
+pd.DataFrame(rows).T
 
 # %% [markdown]
 # Read it in this order:
@@ -253,16 +256,15 @@ pd.DataFrame(
 # 4. *What is not covered*: other documents, other questions than yours, and training again with another seed.
 #    Choose k, the retriever and the reader on questions that you do not report.
 #
-# The package says the same in words, and the last sentence printed belongs into the table's caption:
+# The package says the same in words. The last paragraph belongs into the table's caption:
 
 # %%
-print(words.order(results))
-print(words.in_words(results, "realm", "fid"))
 resamples = inspect.signature(bootstrap_ci).parameters["resamples"].default
-print(
-    f"Exact match in % (n = {results['questions']['n']}, k = {results['k']}) "
-    f"with 95 % percentile-bootstrap intervals ({resamples:,} resamples of the "
-    "questions);\npaired permutation tests, adjusted for all pairs by Holm's "
+Markdown(
+    f"{words.order(results)}\n\n{words.in_words(results, 'realm', 'fid')}\n\n"
+    f"Exact match in % (n = {results['questions']['n']}, k = {results['k']}) with "
+    f"95 % percentile-bootstrap intervals ({resamples:,} resamples of the "
+    "questions); paired permutation tests, adjusted for all pairs by Holm's "
     "method."
 )
 
@@ -476,7 +478,7 @@ for said, agree in (("agree", True), ("differ", False)):
 #
 # `ragbook retrieve` writes the passages that a retriever finds as run files in TREC's format.
 # `ragbook evaluate` measures run files of any origin, against relevance judgements (qrels) or gold passages
-# of the questions:
+# of the questions. Here every passage of a question's gold document counts as relevant:
 
 # %%
 ragbook(
@@ -487,7 +489,7 @@ ragbook(
 print(Path("runs/bm25.trec").read_text().splitlines()[0])
 print(Path("questions.qrels").read_text().splitlines()[0])
 ragbook(
-    "evaluate runs/dense.trec runs/bm25.trec --qrels questions.qrels --measures RR,nDCG@10,R@1"
+    "evaluate runs/dense.trec runs/bm25.trec --qrels questions.qrels --measures RR,nDCG@10,Success@1"
 )
 
 # %% [markdown]
@@ -502,7 +504,7 @@ ragbook(
 # %%
 ragbook("results results --format squad --out squad")
 ragbook("results results --format tidy-csv --out tidy.csv")
-print(Path("squad/fid.json").read_text())
+print(shorten(Path("squad/fid.json").read_text(), 78, placeholder=" ..."))
 tidy = pd.read_csv("tidy.csv")
 tidy[tidy.metric.isin(["em", "contains"]) & tidy.method.isin(["realm", "fid"])][
     ["method", "metric", "value", "low", "high", "n"]
@@ -526,24 +528,40 @@ supported = [
     for entry in found["methods"]
     if entry["em"]["p_holm"] < ALPHA
 ]
-reached = listed(
-    [
-        "{} to {} points for {}".format(
-            *(cut_off(at, "+") for at in entry["em"]["ci95"]),
-            called(entry["a"]),
-        )
-        for entry in found["methods"]
-    ]
-)
 n = found["questions"]["both"]
+same = [
+    called(entry["a"])
+    for entry in found["methods"]
+    if entry["em"]["ci95"] == [0, 0]
+]
+reached = [
+    "{:+.1f} to {:+.1f} points for {}".format(
+        *(100 * at for at in entry["em"]["ci95"]), called(entry["a"])
+    )
+    for entry in found["methods"]
+    if entry["em"]["ci95"] != [0, 0]
+]
 HTML(
     f"<p>On these {n} questions the tests "
     + (
-        f"support a difference in exact match for {listed(supported)}"
+        f"support a difference in exact match for {listed(supported)}."
         if supported
-        else "support no difference in exact match"
+        else "support no difference in exact match."
     )
-    + f". The 95 % interval of the change is {reached}.</p>"
+    + (
+        f" The 95 % interval of the change is {listed(reached)}."
+        if reached
+        else ""
+    )
+    + (
+        f" With either retriever, {listed(same)} {'is' if len(same) == 1 else 'are'} right on the same questions, "
+        "and the interval has no width. This does not mean that the retriever never matters: if no score changes "
+        f"on n = {n} questions, up to 3/n = {300 / n:.0f} % of such questions may still have another score (the "
+        "<em>rule of three</em>, at the level of 95 %)."
+        if same
+        else ""
+    )
+    + "</p>"
 )
 
 # %% [markdown]

@@ -80,7 +80,7 @@ def look(browser: Chromium, address: str, width: int, dark: bool, axe: str) -> t
     page = browser.page(width, 900, dark)
     try:
         page.open(address)
-        page.until("document.readyState === 'complete'")
+        page.until("document.readyState === 'complete'", 300)
         page.run("document.fonts.ready.then(() => 1)")
         page.run("Promise.resolve(window.MathJax?.startup?.promise).then(() => 1)")
         page.run("new Promise((done) => setTimeout(done, 300))")
