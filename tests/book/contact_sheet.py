@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from tests.book.browser import served
-from tests.book.chromium import Chromium, Page, chromium
+from tests.book.chromium import Page, chromium
 from tests.book.test_site import SITE, pages
 
 TILE = 3000  # pixels of a page's height in a column of a sheet
@@ -75,19 +75,17 @@ def sheets(picture: Image.Image) -> list[Image.Image]:
     return out
 
 
-def look(browser: Chromium, address: str, width: int, dark: bool, axe: str) -> tuple[Any, ...]:
-    """A page's picture, what is cut on it and what axe finds."""
-    page = browser.page(width, 900, dark)
-    try:
-        page.open(address)
-        page.until("document.readyState === 'complete'", 300)
-        page.run("document.fonts.ready.then(() => 1)")
-        page.run("Promise.resolve(window.MathJax?.startup?.promise).then(() => 1)")
-        page.run("new Promise((done) => setTimeout(done, 300))")
-        found = page.run(f"{axe};\n{AXE}") if axe else []
-        return whole(page, width), page.run(CUT), found
-    finally:
-        page.call("Page.close")
+def look(page: Page, width: int, theme: str, axe: str) -> tuple[Any, ...]:
+    """An open page's picture, what is cut on it and what axe finds."""
+    page.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width, height=900, deviceScaleFactor=1, mobile=width < 500,
+    )  # fmt: skip
+    scheme = [{"name": "prefers-color-scheme", "value": theme}]
+    page.call("Emulation.setEmulatedMedia", features=scheme)
+    page.run("new Promise((done) => setTimeout(done, 500))")
+    assert page.run("document.documentElement.dataset.theme") == theme
+    return whole(page, width), page.run(CUT), page.run(f"{axe};\n{AXE}") if axe else []
 
 
 def main() -> None:
@@ -106,19 +104,24 @@ def main() -> None:
         chromium(Path(profile)) as browser,
         served(SITE) as root,
     ):
+        page = browser.page()
         for name in names:
+            page.open(f"{root}/{name}")
+            page.until(
+                f"location.pathname === '/{name}' && document.readyState === 'complete'", 300
+            )
+            page.run("document.fonts.ready.then(() => 1)")
+            page.run("Promise.resolve(window.MathJax?.startup?.promise).then(() => 1)")
             for width in COLUMNS:
                 for theme in ("light", "dark"):
                     where = f"{width}-{theme}-{Path(name).stem}"
-                    picture, cuts, found = look(
-                        browser, f"{root}/{name}", width, theme == "dark", axe
-                    )
+                    picture, cuts, found = look(page, width, theme, axe)
                     for number, sheet in enumerate(sheets(picture), 1):
                         sheet.save(options.out / f"{where}-{number:02}.png")
                     cut += [f"{where}: {one}" for one in cuts]
                     errors += [f"{where}: {one}" for one in found]
-    (options.out / "cut.txt").write_text("\n".join(cut), encoding="utf-8")
-    (options.out / "axe.txt").write_text("\n".join(errors), encoding="utf-8")
+            (options.out / "cut.txt").write_text("\n".join(cut), encoding="utf-8")
+            (options.out / "axe.txt").write_text("\n".join(errors), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ import one_question
 import pytest
 import running_time
 import setup_cells
+import stacked_intervals
 import unbroken_code
 import yaml
 from bs4 import BeautifulSoup
 
 from ragbook.corpus import Corpus, Passage
+from ragbook.evaluation.sheets import Cell, Sheet
 from ragbook.explorer.pages import question_id
 from ragbook.figures import own_and_shared
 
@@ -337,3 +339,23 @@ def test_only_short_code_of_the_text_is_kept_on_one_line():
         f"<code>{short}{option}</span> {short}{entity}</span> {words[2]}</code>, "
         f"<code>{short}{option}</span></code>{signature}"
     )
+
+
+def test_only_what_is_in_brackets_after_a_score_goes_below_it():
+    cells = [
+        Cell("67.4", "[65.1, 69.7]", "†", True),
+        Cell("∞", "(2.27 on 56)"),
+        Cell("94.5"),
+        Cell("fid [large]"),
+    ]
+    table = Sheet(["EM", "NLL", "recall", "method"], [cells], "n = 4 [of 5]").html()
+    assert "<td><b>67.4</b> [65.1, 69.7] †</td>" in table
+    found = stacked_intervals.stacked(f"{table}<table><tr><td>1 [2]</td></tr></table>")
+    assert [str(cell) for cell in BeautifulSoup(found, "html.parser").find_all("td")] == [
+        "<td><b>67.4</b><br/>[65.1, 69.7] †</td>",
+        "<td>∞<br/>(2.27 on 56)</td>",
+        "<td>94.5</td>",
+        "<td>fid [large]</td>",
+        "<td>1 [2]</td>",
+    ]
+    assert "n = 4 [of 5]" in found
