@@ -11,6 +11,7 @@ from typing import Any
 import jupytext
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from ragbook.evaluation.statistics import ALPHA, bootstrap_ci, paired_tests
 
@@ -39,13 +40,32 @@ def test_the_numbers_of_the_formula_are_the_percentiles_that_are_named():
     assert [round(NormalDist().inv_cdf(p), 2) for p in (0.975, 0.8)] == [1.96, 0.84]
 
 
+def exact_power(u, delta, n):
+    """How often the signs of the questions on which one method is right give p < 0.05."""
+    m = np.arange(n + 1)  # such questions
+    most = binom.ppf(ALPHA / 2, m, 0.5)
+    most = np.where(2 * binom.cdf(most, m, 0.5) < ALPHA, most, most - 1)  # right, if few
+    chance = (u + delta) / (2 * u)
+    found = binom.cdf(most, m, chance) + binom.cdf(most, m, 1 - chance)
+    return float(np.sum(binom.pmf(m, n, u) * found))
+
+
+def test_the_test_finds_fewer_differences_if_few_questions_differ(chapter):
+    assert "finds fewer than the formula says, for $u = 10$ % in 76 % of samples" in TEXT
+    exact = [exact_power(u, 0.05, chapter["enough"](u, 0.05)) for u in (0.1, 0.2, 0.3)]
+    assert round(100 * exact[0]) == 76
+    assert exact == sorted(exact)
+    assert exact[-1] < 0.8
+
+
 @pytest.mark.parametrize("u", [0.1, 0.3])
 def test_the_formulas_describe_the_packages_interval_and_test(chapter, u):
     n = chapter["enough"](u, 0.05)
     assert chapter["power"](u, 0.05, n - 1) < 0.8 <= chapter["power"](u, 0.05, n)
     drawn = sample(u, 0.05, n, 300)
     found = np.mean([test.p < ALPHA for test in paired_tests(drawn, resamples=500)])
-    assert found == pytest.approx(0.8, abs=0.07)  # three standard errors of 300 comparisons
+    # Three standard errors of 300 comparisons.
+    assert found == pytest.approx(exact_power(u, 0.05, n), abs=0.075)
     low, high = bootstrap_ci(drawn[:, 0], resamples=2000)
     expected = chapter["half_width"](drawn[:, 0].var(), n)
     assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
