@@ -8,12 +8,20 @@ import re
 from typing import Any
 
 TABLE = re.compile(r"<table>\s*<caption>.*?</table>", re.S)
-CELL = re.compile(r"(<td>(?:<b>)?[\d.∞]+(?:</b>)?) (?=[\[(])")
+CELL = re.compile(
+    r"(<td>(?:<b>)?[\d.∞]+(?:</b>)?) ([\[(][^<\])]*[\])])((?: [^<]*)?</td>)"
+)
 
 
 def stacked(body: str) -> str:
-    """The page with each score of a table with a caption above what is in brackets after it."""
-    return TABLE.sub(lambda table: CELL.sub(r"\1<br>", table[0]), body)
+    """The page with what is in brackets after a score below it, in tables with a caption."""
+    return TABLE.sub(lambda table: CELL.sub(_stack_cell, table[0]), body)
+
+
+def _stack_cell(cell: re.Match[str]) -> str:
+    """The score and its marks, and below them the interval."""
+    marks = cell[3].removesuffix("</td>")
+    return f"{cell[1]}{marks}<br>{cell[2]}</td>"
 
 
 def stack(

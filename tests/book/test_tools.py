@@ -352,7 +352,7 @@ def test_only_what_is_in_brackets_after_a_score_goes_below_it():
     assert "<td><b>67.4</b> [65.1, 69.7] †</td>" in table
     found = stacked_intervals.stacked(f"{table}<table><tr><td>1 [2]</td></tr></table>")
     assert [str(cell) for cell in BeautifulSoup(found, "html.parser").find_all("td")] == [
-        "<td><b>67.4</b><br/>[65.1, 69.7] †</td>",
+        "<td><b>67.4</b> †<br/>[65.1, 69.7]</td>",
         "<td>∞<br/>(2.27 on 56)</td>",
         "<td>94.5</td>",
         "<td>fid [large]</td>",
