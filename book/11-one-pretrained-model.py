@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 from experiments import figures, papers
+from experiments.reading_adapter import PARTS
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
@@ -38,7 +39,7 @@ from ragbook.methods import rag
 from ragbook.methods.base import doc_log_probs
 from ragbook.models import load_encoder, load_reader
 from ragbook.retrieval import DenseRetriever
-from ragbook.training.lora import APART, Recipe
+from ragbook.training.lora import APART
 
 encoder, corpus = load_encoder(), load_corpus("miniwiki")
 index = build_index(corpus, Path("../build/index"), encoder, progress=False)
@@ -224,9 +225,9 @@ for name, value in by_hand.items():
 #
 # Without training, a model of this size tends to continue the text where it should answer. Answered questions
 # at the beginning of the prompt help (`--prompt few-shot`). What helps more is a low-rank *reading adapter*
-# {cite:p}`hu2022lora`, trained once for all methods on MiniWiki's train questions: half of the time with one
-# passage, otherwise with several, one after the other or apart (`ragbook train lora`). With it, all methods
-# answer eight test questions, here and now:
+# {cite:p}`hu2022lora`, trained once for all methods on MiniWiki's train questions, with one passage or with
+# several, one after the other or apart (`ragbook train lora`). With it, all methods answer eight test questions,
+# here and now:
 
 # %%
 names = [
@@ -395,10 +396,14 @@ Markdown(
 # say:
 
 # %% tags=["remove-input", "stored-smollm2-few-shot", "stored-smollm2-reading"]
-recipe = Recipe()
+steps = sum(part.steps for part in PARTS.values())
+fused = sum(
+    part.steps * part.layouts.count(APART) / len(part.layouts)
+    for part in PARTS.values()
+)
 Markdown(
-    f"Each of the adapter's {recipe.steps} training steps used fused caches with a probability of "
-    f"{100 * recipe.layouts.count(APART) / len(recipe.layouts):.0f} %.\n\n"
+    f"Of the adapter's {steps} training steps, {fused:.0f} were expected to use fused caches (how passages are shown is "
+    "drawn at every step).\n\n"
     + papers.bullets(
         [
             f"*{what}.* {in_words(found, 'in-context', 'fid')}"
