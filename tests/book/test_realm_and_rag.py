@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jupytext
 import pytest
-from experiments.causes import effects
+from experiments.causes import DECODING, WEIGHTS, effects
 
 BOOK = Path(__file__).parents[2] / "book"
 
@@ -93,6 +93,23 @@ def test_no_effect_on_early_stops_is_claimed_by_hand():
         assert not re.search(r"\b(fewer|significantly|overlap|ahead)\b", text), text
 
 
+def test_changes_of_decoding_start_from_the_packages_own_except_that_of_the_comparison():
+    assert "Changes of decoding start from the package's own, except that of *the comparison*" in (
+        said(5)
+    )
+    for weights in WEIGHTS:
+        for cause, way in DECODING.items():
+            start = "held, one rule" if cause == "the comparison" else "held"
+            for part in stored("stops")[weights].values():
+                assert part[way]["against"]["way"] == start
+
+
+def test_the_two_models_with_the_same_weights_differ_in_their_length_penalty_too():
+    assert "only in where the sum is and in the length penalty of decoding" in said(5)
+    methods = stored("same-weights")["methods"]
+    assert methods["rag-sequence"]["length_penalty"] != methods["rag-token"]["length_penalty"]
+
+
 def test_passages_without_the_answer_end_it_early():
     assert "and it often gives the end a high probability." in said(5)
     for kind in ("same weights", "own training"):
@@ -105,6 +122,7 @@ def test_with_more_passages_recall_rises_and_exact_match_soon_stays():
     text = said(5)
     assert "both models on 100 dev questions against the number of passages" in text
     assert "Recall rises up to 20 passages; exact match rises from one passage to two" in text
+    assert "The passage with the answer is then missing more often" in text
     assert "and then changes by at most two points" in text
     dev = stored("rag")["dev"]
     assert dev["n"] == 100
