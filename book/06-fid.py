@@ -50,7 +50,7 @@ import pandas as pd
 import torch
 from experiments import figures, interactive
 from experiments.examples import example, told_twice
-from experiments.papers import among
+from experiments.papers import among, direction
 from experiments.report import percent, points
 from experiments.sentences import compared, compared_with_each, ranked
 from experiments.source import source
@@ -61,7 +61,7 @@ from ragbook.corpus import Passage, Question
 from ragbook.evaluation import metrics
 from ragbook.evaluation.errors import LABELS
 from ragbook.evaluation.names import called, capital, listed
-from ragbook.evaluation.statistics import cut_off
+from ragbook.evaluation.statistics import ALPHA, cut_off
 from ragbook.index import build_index
 from ragbook.methods import fid
 from ragbook.methods.rag import RagSequence
@@ -568,6 +568,14 @@ every = choices["1" * k]
 top = max(range(k), key=every["attention"].__getitem__)
 less = choices["1" * top + "0" + "1" * (k - top - 1)]
 is_gold = several.ids[top] == followed.gold_passage
+assert less["text"] != every["text"]  # as the last sentence says
+assert len(tells) == 2
+(other,) = (
+    share
+    for name, share in zip(several.ids, every["attention"], strict=True)
+    if f"`{name}`" in tells and name != several.ids[top]
+)
+assert other < 0.01
 Markdown(
     f"FiD writes the right answer from {listed(tells)}, each read alone. With all {k} passages it writes "
     f"*{every['text']}*, and {cut_off(every['attention'][top])} % of its attention for the right answer is on "
@@ -577,8 +585,8 @@ Markdown(
         if f"`{several.ids[top]}`" in tells and not is_gold
         else ""
     )
-    + f". Without it the right answer's probability changes from {every['p']:.3f} to {less['p']:.3f}. Where "
-    "several passages tell the answer, attention is on the one that is read and says nothing of the others."
+    + f". Without it the right answer's probability changes from {every['p']:.3f} to {less['p']:.3f}. Here "
+    "attention is on the passage that is read, and says nothing of the other one that tells the answer."
 )
 
 # %% [markdown]
@@ -595,6 +603,7 @@ for name, value in part["heaviest"].items():
     print(f"{name:<14} {percent(value)}")
 heaviest = {name: value["mean"] for name, value in part["heaviest"].items()}
 names = {"first token": "the first token", "leave one out": "leaving out"}
+assert part["difference"].keys() == names.keys()  # the retriever is not tested
 said = compared_with_each(
     "attention",
     {
@@ -607,7 +616,9 @@ said = compared_with_each(
     },
 )
 Markdown(
-    f"From the highest to the lowest, the means are {ranked(heaviest)}. {capital(said)}."
+    f"The means, from the highest: {ranked(heaviest)}. {capital(said)}. (A difference counts only if its permutation "
+    f"test gives p < {ALPHA:g} after Holm's correction; a bootstrap interval can then still exclude zero. The "
+    "retriever was not tested.)"
 )
 
 # %% [markdown]
@@ -769,11 +780,11 @@ display(
         f"{percent(after)} %: {tested}. {'Each recall rises' if rises else 'Not every recall rises'} in every "
         f"round. The undamaged encoder of the comparison finds {cut_off(same_weights['methods']['fid']['recall_at_k'])} %. "
         + (
-            f"The reader learns from ten passages a question, and before {few} of the {len(ten) - 1} rounds the gold "
-            "passage is among the ten for fewer than half of the test questions."
+            f"The retriever learns from the reader's scores of ten passages a question, and before {few} of the "
+            f"{len(ten) - 1} rounds the gold passage is among the ten for fewer than half of the test questions."
             if few
-            else "The reader learns from ten passages a question, and before every round the gold passage is among "
-            "the ten for at least half of the test questions."
+            else "The retriever learns from the reader's scores of ten passages a question, and before every round "
+            "the gold passage is among the ten for at least half of the test questions."
         )
     )
 )
@@ -1017,7 +1028,7 @@ Markdown(" ".join(said))
 # %% [markdown]
 # **The training.** A method that sums over passages needs only a reader of one passage at a time. A reader that
 # fuses has to learn which of several passages to believe. Does it help to learn this on real passages? Two more
-# comparisons on real questions, 1,180 for training and 413 for measuring, give an answer. In the first, all
+# comparisons on real questions, 1,180 for training and 413 for measuring, look for an answer. In the first, all
 # methods share a reader that was trained further on real passages; in the second, each is then trained from it
 # with its own objective, FiD on several passages at once.
 
@@ -1034,9 +1045,12 @@ for kind, results in (("same weights", nq_shared), ("own training", nq)):
         }
 print(f"n = {nq['questions']['n']} real questions, k = {nq['k']}; %")
 display(pd.DataFrame(rows).T)
+for results in (nq_shared, nq):  # as the last sentence says
+    assert direction(results, "fid", "rag-sequence") <= 0
 Markdown(
     f"With the same weights: {words.in_words(nq_shared, 'fid', 'rag-sequence')} "
-    f"With each method's own training: {words.in_words(nq, 'fid', 'rag-sequence')}"
+    f"With each method's own training: {words.in_words(nq, 'fid', 'rag-sequence')} "
+    "Neither shows FiD ahead, and no test compares the two trainings, so the question stays open."
 )
 
 # %% [markdown]
@@ -1166,13 +1180,16 @@ Markdown(
 #
 # ## Exercises
 #
-# <!-- exercise: ex-fid-one -->
-# **Exercise.** What are FiD, RAG-Sequence and RAG-Token when there is one passage?
+# <!-- exercise: ex-fid-twice -->
+# **Exercise.** Passage A is retrieved twice, beside passage B. How does the weight of A change in FiD's
+# cross-attention, and how in RAG's prior?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# The same plain reader: there is nothing to fuse and nothing to sum over.
+# In the same way, since A's term occurs twice in both softmaxes. In a head of a decoder layer, A gets
+# $2a / (2a + b)$ instead of $a / (a + b)$, with $a$ and $b$ the sums of $e^{\text{score}}$ over the tokens of A and
+# B. The prior has the same form, with $e^{\alpha s}$ in place of $a$ and $b$.
 #
 # </details>
 #
