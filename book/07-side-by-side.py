@@ -242,8 +242,13 @@ Comparison(same, [])
 # generates leaves such an answer some probability.
 
 # %% tags=["remove-input", "stored-same-weights"]
+penalties = {
+    same["methods"][name]["length_penalty"] for name in papers.READ_ALIKE
+}
+assert len(penalties) > 1  # as the first sentence says
 Markdown(
-    "Only the four methods that share the whole reader differ in nothing but the rule of combination. "
+    "Only the four methods that share the whole reader differ in nothing but the rule of combination and the length "
+    "penalty of its decoding, which was chosen for each on dev questions. "
     f"{order(papers.among(same, papers.READ_ALIKE))} Sharing weights does not make the comparison neutral, "
     "though: this reader was trained on passages fused as in FiD, but neither on sums over passages nor on long "
     "prompts. FiD's rule and that training cannot be separated in this table. Table (b) trains each method by its "
