@@ -150,6 +150,16 @@ def test_claims_have_the_same_answers_under_both_models():
             assert f"{values['rag-sequence']:.3f}" == f"{values['rag-token']:.3f}"
 
 
+def test_rag_token_leads_in_the_clues_of_a_reader_trained_by_its_likelihood():
+    assert "the table cannot say how much of its lead is due to where the sum is" in said(5)
+    trips = {
+        row["model"]: row["value"]
+        for row in stored("tasks")
+        if (row["task"], row["metric"], row["k"]) == ("clues", "round trip", 5)
+    }
+    assert trips["rag-token"] > trips["rag-sequence"]
+
+
 def test_the_papers_gains_and_greatest_difference():
     """From the two rows of the table in the chapter."""
     text = said(5)
