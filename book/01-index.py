@@ -4,7 +4,7 @@
 # Ask the index of this chapter *Which bridge was opened in 1883?*, and the passage that says so, on Brooklyn
 # Bridge, comes fifth. Tower Bridge, which was opened eleven years later, comes first. Nothing is broken: every
 # passage was compared with the question, exactly, in a few lines of code that this chapter writes out. The
-# chapter also shows why the right passage is only fifth, how often the first one is wrong, and why a method
+# chapter also says why the right passage may be only fifth, how often the first one is wrong, and why a method
 # should read several.
 #
 # Every method in this book searches this index: about 1,800 short passages, each encoded as a vector and
@@ -204,7 +204,7 @@ bridges = sum("bridge" in text.lower() for text in texts)
 Markdown(
     f"The passage that states the year 1883 is number {place} of the list. The encoder compares "
     f"meanings, and {bridges} of the five passages mention a bridge. The year is one token of many whose "
-    "states are averaged into the vector, and changes it little."
+    "states are averaged into the vector, which may be why it counts for little (this was not tested)."
 )
 
 # %% [markdown]

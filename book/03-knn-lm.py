@@ -313,7 +313,7 @@ for feature, weight in settings["weights"].items():
 Markdown(
     f"{perplexity_changed('The memory', test['knn-lm']['difference'], test['knn-lm']['ci95'])}. "
     f"{perplexity_changed('A separate weight for each context', difference, interval, further=True)}: "
-    "for one model and one kind of text, one weight fits nearly everywhere. "
+    "either one weight fits nearly everywhere, or these features do not say where it does not. "
     f"{perplexity_changed('A passage in the prompt', test['in-context']['difference'], test['in-context']['ci95'])}. "
     "This small model saw some passages after a neighbour in training, and its few hundred steps "
     "did not teach it to use them. The memory needs no such skill, only that similar contexts have similar keys."
