@@ -803,9 +803,9 @@ Markdown(
 # REALM treats the passage as a latent variable and sums over it, so that the likelihood of a hidden
 # span, or of an answer, trains the retriever without a label. The gradient of a passage's score is its
 # posterior minus its prior: a score rises if and only if the passage predicts the answer better than
-# passages do on average. Pre-training on sentences alone raises the damaged retriever's recall by far. In the
-# paper, hiding salient spans and refreshing the index often decide by how much. An answer must be a span of
-# a retrieved passage; any other has probability zero.
+# passages do on average. Pre-training on sentences alone raises the damaged retriever's recall a good
+# deal. Salient spans and a refreshed index each add to it, here by a few points and in the paper by many. An
+# answer must be a span of a retrieved passage; any other has probability zero.
 #
 # ## Exercises
 #
@@ -896,13 +896,14 @@ check.joint_step(my_toy)
 # </details>
 #
 # <!-- exercise: ex-realm-zero -->
-# **Exercise.** The comparison's table gives REALM no mean negative log-likelihood over all questions. Why?
+# **Exercise.** Chapter 7's table gives REALM the mean negative log-likelihood (NLL) of the questions for which it
+# is finite. Why may this number not be compared with RAG's mean over all questions?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# An answer that occurs in none of the k passages has no span, so its probability is zero and its
-# negative log-likelihood infinite. One such question makes the mean infinite.
+# It leaves out the questions whose answer is in no retrieved passage, and these are hard for RAG too. RAG's mean
+# has to be taken over the same questions.
 #
 # </details>
 #
