@@ -218,7 +218,7 @@ Markdown(
     f"{changed['n']} questions correctly with either index, and give the other edition's answer to {between(other)}. "
     f"They follow {between([entries[n]['follows']['mean'] for n in readers])} of the changes"
     + (", with intervals that overlap. " if overlap else ". ")
-    + f"Ranked by their means, all methods are {ranked(follows)}."
+    + f"The share of changes that each method follows, the greatest first: {ranked(follows)}."
 )
 
 # %% [markdown]
@@ -453,8 +453,8 @@ display(
 )
 display(
     Markdown(
-        f"Ranked by how often they give the false answer, the methods are {ranked(lies)}; by how often they give "
-        f"the true one, {ranked(truths)}. These orders were not tested."
+        f"The methods give the false answer to {between(list(lies.values()))} of the questions and the true one to "
+        f"{between(list(truths.values()))}; which of them does so more often was not tested."
     )
 )
 
@@ -572,7 +572,7 @@ check.silenced(my_silenced)
 #
 # RAG and REALM sum the probability of an answer over the passages that give it, so two passages that
 # agree add up; FiD can learn to count, as it reads them together. A method that answers from the best
-# passage alone cannot.
+# passage alone cannot (none of this book's does).
 #
 # </details>
 #

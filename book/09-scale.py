@@ -109,9 +109,9 @@ print((folder / "wiki.jsonl").read_text().strip())
 #
 # *Comparing with fewer vectors.* An **inverted file** (IVF) sorts the vectors into $c$ cells by k-means and
 # searches the $\ell$ (`nprobe`) cells nearest to the question. It compares the question with $c$ centroids and,
-# if the cells are equally full, with $N \ell / c$ vectors; the sum is smallest at $c = \sqrt{N \ell}$. A
-# **graph** (HNSW) links every vector to some neighbours, and a search walks along the links to ever better
-# ones.
+# if the cells are equally full, with $N \ell / c$ vectors; more cells make the first part greater and the second
+# smaller (an exercise asks for the best number). A **graph** (HNSW) links every vector to some neighbours, and a
+# search walks along the links to ever better ones.
 #
 # *Storing less of each vector.* A **scalar quantizer** (SQ8) stores one byte per number. A **product
 # quantizer** (PQ) cuts the vector into $m$ pieces, learns 256 values for each piece, and stores $m$ bytes.
@@ -608,14 +608,15 @@ print(
 # ## Exercises
 #
 # <!-- exercise: ex-scale -->
-# **Exercise.** An index of codes proposes ten passages for each one asked for. How would RAG's $p(z \mid x)$ change if the
-# scores of the codes themselves were used?
+# **Exercise.** Every score of a code is too high by the same 0.2. What does this change in the proposals and in
+# $p(z \mid x)$? Which errors of codes can do harm here, and is any of that harm repaired by ranking again?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# Each score would have an error of the code, different for each passage. The softmax multiplies it by the
-# scale, 20 for MiniLM: an error of 0.05 changes the ratio of two passages' weights by a factor of $e$.
+# Nothing: neither a ranking nor a softmax changes if a constant is added. Harm comes from errors that *differ*
+# between passages. Among the proposals they are repaired, because these get their exact scores. A passage that
+# such errors push out of the proposals is lost, and the prior is shared among the others.
 #
 # </details>
 #

@@ -95,9 +95,9 @@ print(
 # \end{aligned}
 # $$ (five)
 #
-# In the first line, the best passage is last, and every passage was read after those before it, so its keys depend on them. In
-# the second, each passage was read alone and has the same positions; only question and answer attend to all of
-# them. With one passage, all lines except the last are equal.
+# In the first line, the best passage is last, and every passage was read after those before it, so its keys
+# depend on them. In the second, each passage was read alone and has the same positions; only question and answer
+# attend to all of them.
 #
 # ## The core in ten lines
 #
@@ -402,8 +402,8 @@ fused = sum(
     for part in PARTS.values()
 )
 Markdown(
-    f"Of the adapter's {steps} training steps, {fused:.0f} were expected to use fused caches (how passages are shown is "
-    "drawn at every step).\n\n"
+    f"Of the adapter's {steps} training steps, about {fused:.0f} used fused caches (the layout is drawn at random at "
+    "every step).\n\n"
     + papers.bullets(
         [
             f"*{what}.* {in_words(found, 'in-context', 'fid')}"
@@ -453,34 +453,6 @@ Markdown(
 # {cite:t}`ma2025block` report. Their model keeps up once it is trained for them; ours, with an adapter of a few
 # hundred steps, does not. We did not try to contrast the passages with the closed book, as context-aware
 # decoding does {cite:p}`shi2024trusting`.
-#
-# ## Where next
-#
-# Each of these goes further at one of the places above, or in a part of the pipeline that this book keeps
-# fixed.
-#
-# * *The layers in between.* RETRO {cite:p}`borgeaud2022retro` retrieves for every chunk of the text, from a
-#   database of two trillion tokens, and some of the decoder's layers attend to the neighbours through
-#   cross-attention.
-# * *The states.* Atlas {cite:p}`izacard2023atlas` trains FiD and its retriever jointly, before any task,
-#   and compares objectives by which a reader can train a retriever, perplexity distillation among them.
-# * *The next token.* REPLUG {cite:p}`shi2024replug` mixes the distributions of a language model that can only
-#   be called, with one call per passage as in RAG-Token, and trains the retriever with its probabilities.
-# * *The input.* In-Context RALM {cite:p}`ram2023incontext` puts retrieved text before the prompt of a
-#   frozen model, and studies how often to retrieve and how to rerank.
-# * *The cache.* Parallel context windows {cite:p}`ratner2023parallel` give several windows the same
-#   positions, without training; Block-Attention {cite:p}`ma2025block` trains a model to read passages
-#   independently, so that their keys and values can be reused.
-# * *Whether to retrieve.* Self-RAG {cite:p}`asai2024selfrag` trains a model to write tokens that say when
-#   to retrieve, and whether a passage is relevant and supports what was written.
-# * *The retriever.* ColBERT {cite:p}`khattab2020colbert` keeps a vector for every token and compares
-#   question and passage token by token; a reranker {cite:p}`nogueira2019passage` reads question and
-#   passage together, which is more accurate than comparing two vectors but too slow for a whole corpus,
-#   and therefore reorders what a retriever has found.
-# * *Long context.* A model with a long context can be given whole documents: {cite:t}`xu2024retrieval`
-#   find that retrieval helps models of either kind and that a short context with retrieval can match a
-#   longer one without, while {cite:t}`liu2024lost` show that models make least use of the middle of a
-#   long prompt.
 #
 # ## What to remember
 #
@@ -560,16 +532,17 @@ check.layout(my_layout)
 #
 # </details>
 #
-# <!-- exercise: ex-pretrained-order -->
-# **Exercise.** Reverse the order of the passages before `read_together` and before `fused`. Which of the two distributions over
-# the first token changes, and why?
+# <!-- exercise: ex-pretrained-twice -->
+# **Exercise.** Give the *same* passage twice, first to RAG-Token and then to `fused`. Does the distribution over
+# the first token differ from that with one copy? How is it in chapter 6's FiD?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# Only that of `read_together`. There the keys of a passage depend on the passages before it and on its position.
-# In fused caches every passage was read alone and has the same positions, and attention is a sum over
-# tokens, in which the order does not matter (up to rounding).
+# RAG-Token's does not: it is a mean of two equal distributions. The fused cache's does: question and answer attend
+# to the prompt's beginning, to themselves and to the passages in one softmax, in which two copies weigh twice as
+# much as one. In chapter 6, cross-attention sees the encoder's states alone, so two equal copies share the same
+# weight and nothing changes.
 #
 # </details>
 #
@@ -600,3 +573,32 @@ check.layout(my_layout)
 # passages into one distribution, but each neighbour was stored after a context of its own passage alone.
 #
 # </details>
+
+# %% [markdown]
+# ## Where next
+#
+# Each of these goes further at one of the places above, or in a part of the pipeline that this book keeps
+# fixed.
+#
+# * *The layers in between.* RETRO {cite:p}`borgeaud2022retro` retrieves for every chunk of the text, from a
+#   database of two trillion tokens, and some of the decoder's layers attend to the neighbours through
+#   cross-attention.
+# * *The states.* Atlas {cite:p}`izacard2023atlas` trains FiD and its retriever jointly, before any task,
+#   and compares objectives by which a reader can train a retriever, perplexity distillation among them.
+# * *The next token.* REPLUG {cite:p}`shi2024replug` mixes the distributions of a language model that can only
+#   be called, with one call per passage as in RAG-Token, and trains the retriever with its probabilities.
+# * *The input.* In-Context RALM {cite:p}`ram2023incontext` puts retrieved text before the prompt of a
+#   frozen model, and studies how often to retrieve and how to rerank.
+# * *The cache.* Parallel context windows {cite:p}`ratner2023parallel` give several windows the same
+#   positions, without training; Block-Attention {cite:p}`ma2025block` trains a model to read passages
+#   independently, so that their keys and values can be reused.
+# * *Whether to retrieve.* Self-RAG {cite:p}`asai2024selfrag` trains a model to write tokens that say when
+#   to retrieve, and whether a passage is relevant and supports what was written.
+# * *The retriever.* ColBERT {cite:p}`khattab2020colbert` keeps a vector for every token and compares
+#   question and passage token by token; a reranker {cite:p}`nogueira2019passage` reads question and
+#   passage together, which is more accurate than comparing two vectors but too slow for a whole corpus,
+#   and therefore reorders what a retriever has found.
+# * *Long context.* A model with a long context can be given whole documents: {cite:t}`xu2024retrieval`
+#   find that retrieval helps models of either kind and that a short context with retrieval can match a
+#   longer one without, while {cite:t}`liu2024lost` show that models make least use of the middle of a
+#   long prompt.
