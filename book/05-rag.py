@@ -579,7 +579,7 @@ print("by shares of what is allowed:", best())
 # verdict says for which methods. Changes of decoding start from the package's own, except that of
 # *the comparison*: there all passages have one rule both before and after the change.
 
-# %% tags=["hide-input", "stored-stops"]
+# %% tags=["hide-input", "stacks", "stored-stops"]
 every = causes.effects(stops)
 causes.table(every)
 

@@ -31,7 +31,7 @@ CUT = """
   const root = document.documentElement;
   const out = root.scrollWidth > innerWidth ? [`the page ${innerWidth} < ${root.scrollWidth}`] : [];
   for (const e of document.querySelectorAll('article *')) {
-    if (e.closest('svg, mjx-container')) continue;
+    if (e.closest("svg, mjx-container, .math")) continue;
     const style = getComputedStyle(e);
     const inline = style.display === 'inline' || style.clipPath !== 'none';
     if (!inline && style.overflowX !== 'visible' && e.scrollWidth > e.clientWidth + 1)
