@@ -1,7 +1,8 @@
 """A Sphinx extension that puts the interval of a score below the score in a comparison's table.
 
 With both on one line the table of all methods and metrics is wider than a page beside its two
-sidebars.
+sidebars. In other tables, whose cells may break where the page is too narrow, an interval stays in
+one piece.
 """
 
 import re
@@ -11,11 +12,15 @@ TABLE = re.compile(r"<table>\s*<caption>.*?</table>", re.S)
 CELL = re.compile(
     r"(<td>(?:<b>)?[\d.∞]+(?:</b>)?) ([\[(][^<\])]*[\])])((?: [^<]*)?</td>)"
 )
+DATA = re.compile(r"<t[dh]>[^<]*</t[dh]>")
+INTERVAL = re.compile(r"\[([+-]?[\d.]+), ([+-]?[\d.]+)\]")
 
 
 def stacked(body: str) -> str:
-    """The page with what is in brackets after a score below it, in tables with a caption."""
-    return TABLE.sub(lambda table: CELL.sub(_stack_cell, table[0]), body)
+    """The page with what is in brackets after a score below it, in tables with a caption, and all
+    intervals in one piece."""
+    body = TABLE.sub(lambda table: CELL.sub(_stack_cell, table[0]), body)
+    return DATA.sub(lambda cell: INTERVAL.sub("[\\1,\u00a0\\2]", cell[0]), body)
 
 
 def _stack_cell(cell: re.Match[str]) -> str:

@@ -359,3 +359,11 @@ def test_only_what_is_in_brackets_after_a_score_goes_below_it():
         "<td>1 [2]</td>",
     ]
     assert "n = 4 [of 5]" in found
+
+
+def test_an_interval_stays_in_one_piece_where_a_cell_breaks():
+    row = "<tr><th>recall [1, 2]</th><td>+1.6 [-0.3, +4.0] *</td><td>[a, b]</td></tr>"
+    page = f"<p>1.6 [-0.3, 4.0]</p><table>{row}</table>"
+    assert stacked_intervals.stacked(page) == page.replace("-0.3, +", "-0.3,\u00a0+").replace(
+        "[1, 2]", "[1,\u00a02]"
+    )
