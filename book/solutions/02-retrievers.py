@@ -28,7 +28,7 @@ def my_best(lists, words):
         for passage, adds in one.items():
             if takes_new or passage in total:
                 total[passage] = total.get(passage, 0) + adds
-    return max(total, key=total.get), set(total)
+    return max(total, key=lambda z: total[z]), set(total)
 
 
 check.best(my_best)

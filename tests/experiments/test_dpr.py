@@ -65,8 +65,10 @@ def test_differences_are_the_bases_hits_minus_the_others(own_files):
     bm25 = BM25Retriever(corpus)
 
     class Reversed:
-        def retrieve(self, asked, k):
-            return bm25.retrieve(list(asked)[::-1], k)
+        name, score_scale = "reversed", 1.0
+
+        def retrieve(self, questions, k):
+            return bm25.retrieve(list(questions)[::-1], k)
 
     found = dpr.differences(
         lambda name: bm25 if name == dpr.BASE else Reversed(), {"dev": questions}

@@ -17,7 +17,7 @@ def search(lists, words, *, by=lambda own: -max(own.values()), bound=sum, stops=
         for z, adds in own.items():
             if takes_new or z in total:
                 total[z] = total.get(z, 0) + adds
-    return max(total, key=total.get), set(total)
+    return max(total, key=lambda z: total[z]), set(total)
 
 
 def every_passage(lists, words):
