@@ -118,7 +118,7 @@ class CheckedFigure:
 
 
 def few_colours(png: bytes, colours: int = 256) -> bytes:
-    """A picture in its most useful colours. 256 are a third of the bytes, with no difference to see;
+    """A picture in its most useful colours. 256 are a third of the bytes, and nobody sees it;
     for bars and text on a plain ground 64 are enough."""
     from PIL import Image
 
