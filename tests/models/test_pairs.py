@@ -123,6 +123,27 @@ def test_the_least_recently_used_states_leave_first(base, monkeypatch, room):
         assert bool(read) == (4 * 384 * lengths[2] > below.budget)
 
 
+def test_states_that_were_used_again_stay_longer(base, monkeypatch):
+    """There is room for the first input and one of the others; the first is used before the third
+    comes, so the second leaves."""
+    inputs = base.layout(base.tokenizer, QUESTIONS, PASSAGES).tensors
+    one = [{name: value[[at]] for name, value in inputs.items()} for at in range(3)]
+    first, *others = inputs["attention_mask"].sum(1).tolist()
+    below = pairs.Below(base.encoder, 2, budget=4 * 384 * (first + max(others)))
+    read = []
+    monkeypatch.setattr(
+        pairs, "lower_states", lambda *given: read.append(given[1]) or lower_states(*given)
+    )
+    with torch.no_grad():
+        for at in (0, 1, 0, 2):
+            below(one[at])
+        assert len(read) == 3
+        below(one[0])
+        assert len(read) == 3
+        below(one[1])
+        assert len(read) == 4
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_the_clock_charges_the_layers_below_whether_they_were_kept_or_not(base, monkeypatch, known):
     now = 0.0
