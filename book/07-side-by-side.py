@@ -4,8 +4,8 @@
 # Five papers report five tables that cannot be compared, because they use different passages, retrievers,
 # model sizes and questions. This chapter keeps all of these fixed and compares the methods twice. In **(a)**
 # all methods have *the same weights*, and those that share the whole reader differ only in how they combine
-# passages. In **(b)** each method starts from these weights and is *trained as its paper trains it*, on the
-# same questions and for the same number of steps.
+# passages and in the length penalty of their decoding. In **(b)** each method starts from these weights and is
+# *trained as its paper trains it*, on the same questions and for the same number of steps.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights"]
 import gzip
