@@ -117,13 +117,13 @@ class CheckedFigure:
         return few_colours(buffer.getvalue()) if kind == "png" else buffer.getvalue()
 
 
-def few_colours(png: bytes, colours: int = 256) -> bytes:
-    """A picture in its most useful colours. 256 are a third of the bytes, and nobody sees it;
-    for bars and text on a plain ground 64 are enough."""
+def few_colours(png: bytes) -> bytes:
+    """A picture in its 64 most useful colours: enough for a chart on a plain ground, in a quarter
+    of the bytes."""
     from PIL import Image
 
     picture, out = Image.open(io.BytesIO(png)), io.BytesIO()
-    few = picture.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=colours)
+    few = picture.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
     few.save(out, "PNG", optimize=True, dpi=picture.info["dpi"])
     return out.getvalue()
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ragbook.figures import CheckedFigure, few_colours, own_and_shared
+from ragbook.figures import own_and_shared
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 NARROW = 4.2
@@ -34,15 +34,8 @@ def draw(results: Path = RESULTS) -> Path:
             "results.json and same-weights.json compare different questions or numbers of "
             "passages; make the older one anew"
         )
-    _save(own_and_shared(own, shared, NARROW), results / "landing-narrow.png")
-    return _save(own_and_shared(own, shared), results / "landing.png")
-
-
-def _save(figure: CheckedFigure, path: Path) -> Path:
-    """Write a picture of few colours, which the first page loads sooner."""
-    figure.save(path)
-    path.write_bytes(few_colours(path.read_bytes(), 64))
-    return path
+    own_and_shared(own, shared, NARROW).save(results / "landing-narrow.png")
+    return own_and_shared(own, shared).save(results / "landing.png")
 
 
 def _asked(results: dict[str, Any]) -> list[Any]:
