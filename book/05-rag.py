@@ -523,7 +523,7 @@ penalties = [
     for name in causes.METHODS
 ]
 Markdown(
-    f"As each is trained, {causes.counted(cut)}. With the same weights, decoding has the length penalty that was "
+    f"As each is trained, {causes.cut_short(cut)}. With the same weights, decoding has the length penalty that was "
     f"best on dev questions: {listed(penalties)}."
 )
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ragbook.evaluation.names import called, capital, listed
-from ragbook.evaluation.statistics import ALPHA, holm, paired_test
+from ragbook.evaluation.statistics import ALPHA, cut_off, holm, paired_test
 
 from .report import relative
 
@@ -133,13 +133,8 @@ def table(every: Sequence[Effect]) -> pd.DataFrame:
 
 def _cell(effect: Effect) -> str:
     if effect.ci95 is None:
-        return _tenths(effect.difference, "+")
+        return cut_off(effect.difference, "+")
     return relative(effect.difference, effect.ci95) + " *" * effect.significant
-
-
-def _tenths(share: float, sign: str = "") -> str:
-    """A share in percent or points, cut off towards zero."""
-    return f"{math.trunc(round(1000 * share, 6)) / 10:{sign}.1f}"
 
 
 def of_cause(every: Sequence[Effect], cause: str) -> list[Effect]:
@@ -230,10 +225,10 @@ def _by(effect: Effect) -> str:
     if not effect.difference:
         return where
     sign = math.copysign(1, effect.difference)
-    by = f" by {_tenths(abs(effect.difference))} points"
+    by = f" by {cut_off(abs(effect.difference))} points"
     if effect.ci95 is not None:
         low, high = sorted(sign * bound for bound in effect.ci95)
-        by += f" [{_tenths(low)}, {_tenths(high)}]"
+        by += f" [{cut_off(low)}, {cut_off(high)}]"
     return by + where
 
 
@@ -260,7 +255,7 @@ def others(one: Sequence[Effect], method: str) -> str:
     if not good:
         return ""
     each = [
-        f"{called(e.method)}'s {WITH[e.setting]} ({_tenths(e.difference, '+')} points)"
+        f"{called(e.method)}'s {WITH[e.setting]} ({cut_off(e.difference, '+')} points)"
         for e in good
     ]
     verb = "is" if len(good) == 1 else "are"
@@ -274,10 +269,10 @@ def room(every: Sequence[Effect], method: str) -> str:
     "changes from -3.0 to +8.6 points"."""
     own = [e.ci95 for e in every if e.method == method and e.ci95]
     low, high = min(low for low, _ in own), max(high for _, high in own)
-    return f"changes from {_tenths(low, '+')} to {_tenths(high, '+')} points"
+    return f"changes from {cut_off(low, '+')} to {cut_off(high, '+')} points"
 
 
-def counted(cut: Mapping[str, Sequence[float]]) -> str:
+def cut_short(cut: Mapping[str, Sequence[float]]) -> str:
     """How many answers two methods cut short and what the paired test says, the greater number
     first. No full stop at its end.
 
@@ -287,10 +282,10 @@ def counted(cut: Mapping[str, Sequence[float]]) -> str:
     """
     more, fewer = sorted(cut, key=lambda name: -sum(cut[name]))
     test = paired_test(cut[more], cut[fewer])
-    low, high = (_tenths(bound) for bound in test.ci95)
+    low, high = (cut_off(bound) for bound in test.ci95)
     could = "is significant" if test.p < ALPHA else "could be chance"
     return (
         f"{called(more)} cuts {sum(cut[more]):.0f} of {len(cut[more])} answers short and "
-        f"{called(fewer)} {sum(cut[fewer]):.0f}; the difference of {_tenths(test.difference)} "
+        f"{called(fewer)} {sum(cut[fewer]):.0f}; the difference of {cut_off(test.difference)} "
         f"points [{low}, {high}] {could}"
     )

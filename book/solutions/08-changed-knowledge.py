@@ -1,7 +1,7 @@
 # %% [markdown]
-# # Solutions: Knowledge that changes
+# # Knowledge that changes: solutions
 #
-# The exercises of {doc}`../08-changed-knowledge` that ask for code.
+# Solutions of the exercises of chapter 8 that are code.
 
 # %%
 import math

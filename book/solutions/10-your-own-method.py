@@ -1,7 +1,7 @@
 # %% [markdown]
-# # Solutions: Your own method
+# # Your own method: solutions
 #
-# The exercises of {doc}`../10-your-own-method` that ask for code.
+# Solutions of the exercises of chapter 10 that are code.
 
 # %%
 import time

@@ -1,7 +1,7 @@
 # %% [markdown]
-# # Solutions: Your data
+# # Your data: solutions
 #
-# The exercises of {doc}`../12-your-data` that ask for code.
+# Solutions of the exercises of chapter 12 that are code.
 
 # %%
 import csv

@@ -106,7 +106,7 @@ def test_opposite_directions_are_said_and_which_of_them_is_significant(stops):
     stops["same weights"]["rag-token"][way] = compared(-0.0167, (-0.04, 0.0066), 0.2)
     stops["own training"]["rag-token"][way] = compared(0.0333, (0.013, 0.06), 0.0001)
     assert said(stops, "the comparison") == (
-        "The share of cut answers falls by 1.6 points [-0.6, 4.0] with the same weights, but "
+        "The share of cut answers falls by 1.6 points [-0.7, 4.0] with the same weights, but "
         "rises by 3.3 points [1.3, 6.0] with its own training; only the difference with its own "
         "training is significant."
     )
@@ -173,9 +173,9 @@ def test_the_room_is_that_of_one_methods_widest_intervals(stops):
 
 def test_two_methods_are_counted_on_the_same_questions():
     cut = {"rag-sequence": [1.0] + [0.0] * 99, "rag-token": [1.0] * 21 + [0.0] * 79}
-    text = causes.counted(cut)
+    text = causes.cut_short(cut)
     assert text.startswith("RAG-Token cuts 21 of 100 answers short and RAG-Sequence 1; ")
     assert "the difference of 20.0 points [" in text
     assert text.endswith("] is significant")
     cut["rag-token"] = [0.0, 1.0, 1.0] + [0.0] * 97
-    assert causes.counted(cut).endswith("] could be chance")
+    assert causes.cut_short(cut).endswith("] could be chance")
