@@ -75,7 +75,7 @@ for split in ("train", "dev", "test"):
 #
 # Passages of one family lie close together, which makes them easy to confuse.
 
-# %% mystnb={"figure": {"caption": "Inner products between the first passages of nine articles. The dark blocks are families: kings, board games and canals. What makes a corpus hard to search is its near neighbours.", "alt": "Heat map of inner products between nine passages; passages of the same family score higher with each other"}}
+# %% mystnb={"figure": {"caption": "Inner products between the first passages of nine articles. The blocks along the diagonal, where the products are high, are families: kings, board games and canals. What makes a corpus hard to search is its near neighbours.", "alt": "Heat map of inner products between nine passages; passages of the same family score higher with each other"}}
 encoder = load_encoder()
 families = {
     "kings": ["Louis XIV", "Louis XVI", "Henry VIII"],

@@ -136,7 +136,7 @@ grid = knn_lm.grid(
     temperatures=(1.0, 10.0),
     ks=(1, 3),
 )
-print("[k, tau, lambda] =", tuple(grid.shape))
+print("[k, τ, λ] =", tuple(grid.shape))
 print(grid.exp().numpy().round(4))
 
 # %% [markdown]
@@ -193,10 +193,10 @@ for lam in (0.0, tuned["lam"], 0.9):
         unfinished, length=8
     )
     written[lam] = continued.text
-    print(f"lambda = {lam:.1f}: ... Black {continued.text}")
+    print(f"λ = {lam:.1f}: ... Black {continued.text}")
     if lam:
         (best, *_) = continued.evidence
-        print(f"              from {best.passage_id} {best.weight:.2f}")
+        print(f"         from {best.passage_id} {best.weight:.2f}")
 
 # %% tags=["remove-input"]
 share = {
@@ -280,7 +280,7 @@ print(
     f"memory of {settings['pairs']:,} pairs, {settings['bytes'] / 1e6:.0f} MB"
 )
 print(
-    f"tuned on {settings['dev_articles']} others: lambda {settings['lam']}, ",
+    f"tuned on {settings['dev_articles']} others: λ = {settings['lam']}, ",
     end="",
 )
 print(f"τ = {settings['temperature']:g}")
@@ -356,13 +356,13 @@ for name, log_probs in ways.items():
 # **Weight and temperature.** If $\tau$ is too small, only the nearest neighbour has a vote; if it is too
 # large, all votes are equal. With $\lambda = 0$ only the model counts, near 1 almost only the memory.
 
-# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles used for tuning, by temperature and by weights of the memory up to 0.7. From a weight of 0.1 on, τ = 10 is the best temperature, whatever the weight.", "alt": "Heat map of log-perplexity over lambda and temperature with a valley"}}
+# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles used for tuning, by temperature and by weights of the memory up to 0.7. From a weight of 0.1 on, τ = 10 is the best temperature, whatever the weight.", "alt": "Heat map of log-perplexity over the weight λ and the temperature τ, with a valley"}}
 surface = measured["surface"]
 shown = [lam for lam in surface["lams"] if lam <= 0.7]
 figures.heat_map(
     np.log(surface["perplexity"])[:, : len(shown)],
     rows=[f"τ = {t:g}" for t in surface["temperatures"]],
-    columns=[f"lambda {lam:g}" for lam in shown],
+    columns=[f"λ = {lam:g}" for lam in shown],
     label="nats a token",
 )
 
@@ -378,7 +378,7 @@ small = knn_lm.grid(base, distances, hits, lams, temperatures, ks=(1, 16, 1024))
 pd.DataFrame(
     torch.exp(-small[-1]).numpy().round(1),
     index=[f"τ = {t:g}" for t in temperatures],
-    columns=[f"lambda {lam:g}" for lam in lams],
+    columns=[f"λ = {lam:g}" for lam in lams],
 )
 
 # %% tags=["remove-input", "stored-language"]
@@ -416,7 +416,7 @@ for k, of_k in zip((1, 16, 1024), small, strict=True):
 grown = measured["growth"]
 for row in grown:
     print(
-        f"{row['pairs']:>8,} pairs, lambda {row['lam']:<5} {row['perplexity']:.1f}, "
+        f"{row['pairs']:>8,} pairs, λ = {row['lam']:<5} {row['perplexity']:.1f}, "
         f"{relative(row['difference'], row['ci95'])} %"
     )
 curves = {
@@ -557,7 +557,7 @@ pd.DataFrame(
         {
             "text": text,
             "memory": memory_text,
-            "lambda": each["settings"]["lam"],
+            "λ": each["settings"]["lam"],
             "perplexity": f"{each['test']['knn-lm']['perplexity']:.1f}",
             "relative to the base (%)": relative(
                 each["test"]["knn-lm"]["difference"],
@@ -598,7 +598,7 @@ for name, model, lam, temperature in (
     ways[name] = method = knn_lm.KnnLM(model, retriever, lam, temperature)
     nats[name] = -method.log_prob(questions, answers, k=5).double()
     print(
-        f"{name}, lambda = {lam:.2f}: {nats[name].mean():.1f} nats for the right answer"
+        f"{name}, λ = {lam:.2f}: {nats[name].mean():.1f} nats for the right answer"
     )
 
 # %% tags=["remove-input"]

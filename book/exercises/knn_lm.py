@@ -74,7 +74,7 @@ def vote(
     )
     assert np.allclose(p, expected(near, 8.0), atol=1e-5), (
         "the distances are squared and divided by the temperature: with tau = 8 the "
-        "weights are 1, 0.607 and 0.607 before they are normalized; you gave "
+        "weights are 1, 0.607 and 0.607 before they are normalised; you gave "
         f"{p.round(3).tolist()}"
     )
     far = np.array([100, 0], dtype=np.float32)
