@@ -803,26 +803,30 @@ check.fusion(my_fusion)
 #
 # </details>
 #
-# <!-- exercise: ex-hard -->
-# **Exercise.** A hard negative states the answer in other words, so the check for answer strings keeps it. By
-# equation {eq}`dpr`, what does a step of descent do to its score, and why more than to that of an in-batch negative?
+# <!-- exercise: ex-scale -->
+# **Exercise.** In the toy of equation {eq}`dpr`, let $\alpha$ double, and with it every scaled score. What becomes
+# of the derivative by the right passage's scaled score, for the first and for the second question? Which
+# questions still train the encoder if $\alpha$ is large?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# The derivative is its softmax, so the score falls. As the passage resembles the question, its softmax is large,
-# while that of a passage on another subject is almost 0. A false negative is thus pushed away hardest.
+# The first one's goes from -0.06 to -0.003: softmax of (8, 2, 0). The second one's goes from -0.51 to -0.42:
+# softmax of (1, 4, 3.6). (By the similarity itself, each has the factor $\alpha$ besides, which has doubled.) With a
+# large scale, easy questions have no gradient; only those train whose right passage barely leads or is behind.
 #
 # </details>
 #
-# <!-- exercise: ex-lengths -->
-# **Exercise.** An encoder was trained for the dot product, and its index is searched by cosine. Which passages lose?
+# <!-- exercise: ex-disagree -->
+# **Exercise.** Find a question and three passages in two dimensions such that dot, cosine and L2 each rank
+# another passage first.
 #
 # <details>
 # <summary>Solution</summary>
 #
-# Those with long vectors. Training for the dot product can use a vector's length to record how often its
-# passage is right regardless of the question; the cosine divides the length out.
+# For $e_x = (1, 0)$ and the passages $(3, 4)$, $(0.1, 0)$ and $(0.9, 0.1)$: the dot products are 3, 0.1 and 0.9,
+# the cosines 0.6, 1 and 0.99, and the squared distances 20, 0.81 and 0.02. The dot product chooses the longest
+# vector, the cosine the one in the question's direction, and L2 the one nearby.
 #
 # </details>
 

@@ -778,28 +778,30 @@ check.vote(my_vote)
 #
 # </details>
 #
-# <!-- exercise: ex-knn-mix -->
-# **Exercise.** Write equation {eq}`interpolation` in logarithms: from $\log p_{\text{LM}}$ and $\log p_{\text{kNN}}$, which
-# may be $-\infty$, and $\lambda$ strictly between 0 and 1, return $\log p$. A token with
-# $\log p_{\text{LM}} = -2000$ that no neighbour has must not get $-\infty$.
+# <!-- exercise: ex-knn-weight -->
+# **Exercise.** Tune $\lambda$. From $\log p_{\text{LM}}$ and $\log p_{\text{kNN}}$ of the right token at each
+# position, both [T], of which the second may be $-\infty$ and the first as low as -2000, return the one of `lams`
+# with the lowest perplexity. Which $\lambda$ can never win if the memory's probability is zero at some position?
 #
 # <!-- end of exercise -->
 
 
 # %%
-def my_mix(lm_log_probs, knn_log_probs, lam):
+def my_weight(lm_log_probs, knn_log_probs, lams):
     raise NotImplementedError
 
 
-check.mix(my_mix)
+check.weight(my_weight)
 
 # %% [markdown]
-# <!-- solution: ex-knn-mix -->
+# <!-- solution: ex-knn-weight -->
 # <details>
 # <summary>Solution</summary>
 #
-# `np.logaddexp` of the two logarithms with $\log(1 - \lambda)$ and $\log \lambda$ added. It never leaves the
-# logarithms, so nothing underflows. The code is in `book/solutions/03-knn-lm.py`.
+# Probabilities are mixed, their logarithms averaged. `np.logaddexp` of the two logarithms, with
+# $\log(1 - \lambda)$ and $\log \lambda$ added, never leaves the logarithms, so nothing underflows. With
+# $\lambda = 1$ a token that no neighbour has gets probability zero, and the perplexity is infinite. The code is in
+# `book/solutions/03-knn-lm.py`.
 #
 # </details>
 #
@@ -815,25 +817,26 @@ check.mix(my_mix)
 # </details>
 #
 # <!-- exercise: ex-knn-temperature -->
-# **Exercise.** Let $\tau$ grow without bound. What does $p_{\text{kNN}}$ become, and what is it for $\tau \to 0$?
+# **Exercise.** Two neighbours at the squared distances 1 and 3 have different tokens. At which $\tau$ does the
+# nearer one get three quarters of the vote? What happens to that share if all representations are multiplied by 10?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# For large $\tau$ every neighbour has the weight $1 / k$, so a token's probability is the share of the k
-# neighbours that have it. For $\tau \to 0$ the nearest neighbour's token has probability one.
+# $e^{2 / \tau} = 3$, so $\tau = 2 / \ln 3 = 1.82$. The squared distances become a hundred times as large, and the
+# share $1 / (1 + e^{-110})$, which is 1 in floating point: a temperature belongs to the scale of the keys.
 #
 # </details>
 #
-# <!-- exercise: ex-knn-delete -->
-# **Exercise.** A passage turns out to be false. What has to be done so that kNN-LM forgets it, and what if a model
-# had been trained on it instead?
+# <!-- exercise: ex-knn-replace -->
+# **Exercise.** Suppose that the datastore had been built by reading whole articles. What would have to be computed
+# again if one passage of an article were replaced, and why not here?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# Remove its rows from the datastore; every row knows its passage. A trained model would have to be trained
-# again without it.
+# Besides its own rows, the keys of all later tokens with some of the passage in their window. Here each passage
+# is read by itself, so only its own rows change.
 #
 # </details>
 

@@ -917,17 +917,18 @@ check.joint_step(my_toy)
 #
 # </details>
 #
-# <!-- exercise: ex-realm-reader -->
-# **Exercise.** Suppose the reader knows nothing: $p(y \mid z, x)$ is the same for all $z$. What does pre-training do to
-# the retriever?
+# <!-- exercise: ex-realm-ratio -->
+# **Exercise.** Exactly one of k passages contains the answer. The reader gives the answer $p$ with it and
+# $\varepsilon$ with every other one, and the prior is uniform. Write the gradient of the passage's scaled score. For
+# which $p / \varepsilon$ is it half of the largest that is possible?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# Nothing: posterior and prior are equal, and every gradient is zero. If the reader's probabilities
-# differ by chance, the gradient is noise, and the retriever drifts. So the reader must be able to
-# use a passage before it can teach which one to retrieve. On this page, replace 0.5 and 0.005 by two
-# equal numbers to see it.
+# $r = p / (p + (k - 1)\,\varepsilon) - 1 / k$, and at most $1 - 1 / k$, for $\varepsilon \to 0$. Half of it needs a
+# posterior of $(1 + 1 / k) / 2$, so $p / \varepsilon = k + 1$. For seven passages that is 8; this page's
+# $0.5 / 0.005 = 100$ gives 93 % of the largest gradient. A reader need not be good to teach a retriever, but with
+# $p = \varepsilon$ it teaches nothing.
 #
 # </details>
 

@@ -1067,15 +1067,18 @@ check.elbo(my_elbo)
 #
 # </details>
 #
-# <!-- exercise: ex-rag-order -->
-# **Exercise.** Which of the two models can give an answer a higher probability than its best passage
-# does? Which cannot?
+# <!-- exercise: ex-rag-bound -->
+# **Exercise.** Prove that RAG-Sequence never gives an answer more than its best passage does. Then take two
+# passages with a prior of 1/2 each, an answer of two tokens, and token probabilities of at least $\varepsilon$: by
+# which factor can RAG-Token exceed the best passage?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# RAG-Token can, as the toy shows. RAG-Sequence is an average over passages of the answer's
-# probability, and an average is never above its largest term.
+# RAG-Sequence is a weighted mean over passages, and a mean is never above its largest term. RAG-Token gains most
+# if each passage is certain of one token and gives the other $\varepsilon$: then it has $((1 + \varepsilon) / 2)^2$ and
+# either passage $\varepsilon$, a factor of $(1 + \varepsilon)^2 / (4 \varepsilon)$, which has no bound as
+# $\varepsilon \to 0$.
 #
 # </details>
 #
@@ -1093,14 +1096,15 @@ check.elbo(my_elbo)
 #
 # </details>
 #
-# <!-- exercise: ex-rag-length -->
-# **Exercise.** Why does thorough decoding score every candidate under *every* passage?
+# <!-- exercise: ex-rag-cost -->
+# **Exercise.** Each of k passages has a beam search that ends with b answers. How many pairs of a passage and an
+# answer does thorough decoding have to score after that, at most, and how many fast decoding? When is it fewer?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# A candidate that one passage's beam did not propose may still have some probability under this passage, and
-# the sum over passages includes it. Leaving it out is the fast approximation.
+# At most $k b$ different answers with $k$ passages each make $k^2 b$ pairs, of which $k b$ are known from the beams:
+# $k (k - 1)\, b$ remain. They are fewer if several beams propose the same answer. Fast decoding scores none.
 #
 # </details>
 #
