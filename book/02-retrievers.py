@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from experiments import figures
 from experiments.report import percent, points
-from experiments.sentences import compared, counted, who
+from experiments.sentences import compared, who
 from experiments.source import source
 from experiments.two_retrievers import plane, two_views
 from IPython.display import Markdown
@@ -126,6 +126,7 @@ hits = {
     for k in (1, 20)
 }
 tests = {k: paired_test(hits["dense", k], hits["bm25", k]) for k in (1, 20)}
+ps = holm([test.p for test in tests.values()])
 by_dense, by_bm25 = hits["dense", 1] > 0, hits["bm25", 1] > 0
 other = int(np.flatnonzero(by_bm25 & ~by_dense)[0])
 gold_at = corpus.position(str(questions[other].gold_passage))
@@ -140,15 +141,15 @@ Markdown(
         "For k = {}, {}.".format(
             k,
             compared(
-                {"difference": test.difference, "ci95": test.ci95},
+                {"difference": test.difference, "ci95": test.ci95, "p": p},
                 "dense retrieval",
                 "BM25",
             ),
         )
-        for k, test in tests.items()
+        for (k, test), p in zip(tests.items(), ps, strict=True)
     )
-    + " (A difference is *significant* if the 95 % interval of the paired test, in brackets, excludes zero; "
-    "otherwise it *could be chance*.) "
+    + " (A difference is *significant* if its paired test gives p < 0.05, after Holm's correction where several "
+    "tests are made together; otherwise it *could be chance*. In brackets is the 95 % interval, not corrected.) "
     f"Both rank the gold passage first for {int((by_dense & by_bm25).sum()):,} of these questions, dense "
     f"retrieval alone for {int((by_dense & ~by_bm25).sum())} and BM25 alone for "
     f"{int((by_bm25 & ~by_dense).sum())}. The first on which BM25 alone is right is *"
@@ -658,8 +659,8 @@ higher = [
     if five(after)["mean"] > five(before)["mean"]
 ]
 Markdown(
-    f"Of the {counted(len(variants))} fine-tuned encoders, {who(higher, len(variants), 'has', 'have')} a higher "
-    "recall than MiniLM with the same similarity. Whether two intervals overlap does not decide whether a "
+    f"Of the fine-tuned encoders, {who(higher, len(variants), 'has', 'have')} a higher recall@5 here than MiniLM "
+    "with the same similarity. Whether two intervals overlap does not decide whether a "
     "difference is significant, because all encoders answer the same questions; the table above has the paired "
     "tests for the cosine."
 )

@@ -659,7 +659,7 @@ print(f"n = {part['n']} dev questions; exact match with its 95 % interval:")
 for name in ("rag-sequence", "rag-token"):
     for k, value in part[name].items():
         print(f"{name:<13} k = {k:<3} {percent(value)}")
-figures.curves(curves, "k, passages read", "questions", log=True)
+figures.curves(curves, "k, passages read", "share of questions", log=True)
 
 # %% tags=["remove-input", "stored-rag", "stored-sweep"]
 sweep = json.loads(Path("results/sweep.json").read_text())
