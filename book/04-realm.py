@@ -651,7 +651,7 @@ print(
 pd.DataFrame(rows).T
 
 # %% tags=["remove-input", "stored-realm"]
-trained, orqa, whole = (measured[run] for run in ("realm", "orqa", "embedded"))
+trained, whole = (measured[run] for run in ("realm", "embedded"))
 gained = [
     cut_off(
         part["recall"]["5"]["mean"] - part["recall_before"]["5"]["mean"], "+"
@@ -685,8 +685,8 @@ print(f"recall@5 {percent(own['recall']['5'])} %")
 # %% tags=["remove-input", "stored-realm"]
 Markdown(
     "That line is for the bundled encoder and an earlier version of the reader on 2,180 Wikipedia passages; the "
-    "reader, and then this fine-tuning, were trained on 1,180 questions. Of the passages, 1,561 are gold passages of these questions and the rest are "
-    "from sixty other articles, so little competes with a gold passage, and "
+    "reader, and then this fine-tuning, were trained on 1,180 questions. Of the passages, 1,561 are gold passages "
+    "of these questions and the rest are from sixty other articles, so little competes with a gold passage, and "
     + (
         "for every question the gold passage is among the first five"
         if own["recall"]["5"]["mean"] == 1

@@ -10,14 +10,13 @@ from collections.abc import Iterable
 from string import ascii_lowercase
 from typing import Any
 
-from pybtex.database import Entry
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.alpha import Style
 from pybtex.style.labels.alpha import LabelStyle
 
 
-def letter(entries: Iterable[Entry]) -> None:
-    """Put a letter behind the year of each entry that is not the only one of its citation.
+def letter(entries: Iterable[Any]) -> None:
+    """Put a letter behind the year of each of pybtex's entries that is not alone with its citation.
 
     Years that have one stay as they are, so that entries may be given again.
     """
@@ -36,7 +35,7 @@ def letter(entries: Iterable[Entry]) -> None:
 class LetteredLabels(LabelStyle):
     """The labels of the list of references: initials, two digits of the year and its letter."""
 
-    def format_label(self, entry: Entry) -> str:
+    def format_label(self, entry: Any) -> str:
         initials = self.format_lab_names(entry.persons["author"])
         return f"{initials}{entry.fields['year'][2:]}"
 

@@ -61,9 +61,7 @@ def blocks(cut: Callable[[str, int], list[str]]) -> None:
 
 @exercise
 def search(
-    nearest: Callable[
-        [np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]
-    ],
+    nearest: Callable[[np.ndarray, Any, int], tuple[np.ndarray, np.ndarray]],
 ) -> None:
     """`nearest(queries, vectors, k)` gives scores and positions, both [B, k]."""
     vectors = np.array([[1, 0], [0.8, 0.6], [0, 1]], dtype=np.float32)
