@@ -137,9 +137,7 @@ def sentences(found: Sequence[Row]) -> str:
             parts.append(f"**In {n} of {len(found)} comparisons {lead}:**")
             parts.append("\n".join(_item(row, kind) for row in kinds[kind]))
         elif kind == SLOWER:
-            parts.append(
-                f"In none of {len(found)} comparisons is ragbook shown to be slower."
-            )
+            parts.append("In no comparison is ragbook shown to be slower.")
     return "\n\n".join(parts)
 
 
@@ -233,7 +231,9 @@ def figure(found: Iterable[Row]) -> CheckedFigure:
                 elinewidth=1.2,
                 label=label,
             )
+        ends = [1.0, *(end for row in drawn for end in row.ratio)]
         axes.set_xscale("log")
+        axes.set_xlim(min(ends) / 1.2, max(ends) * 1.2)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.minorticks_off()
