@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ragbook.errors import InputError
-from ragbook.files import write_json
+from ragbook.files import write_text
 from ragbook.version import __version__
 
 ROUNDS = 6
@@ -207,10 +207,11 @@ def options() -> tuple[Path | None, list[str]]:
 
 def keep(path: Path | None, name: str, measured: Record) -> None:
     """Store a record as the section `name` of a JSON file, in the place of an earlier one; the
-    others stay. Does nothing without a path."""
+    others stay. A section is a line. Does nothing without a path."""
     if path is None:
         return
     sections = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     sections[name] = measured
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, dict(sorted(sections.items())), indent=1)
+    lines = [f"{json.dumps(key)}: {json.dumps(sections[key])}" for key in sorted(sections)]
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")

@@ -97,7 +97,9 @@ def test_a_section_written_again_replaces_itself_and_no_other(tmp_path):
     keep(path, "one", first)
     keep(path, "another", first)
     keep(path, "one", second)
-    assert json.loads(path.read_text()) == {"another": first, "one": second}
+    text = path.read_text()
+    assert json.loads(text) == {"another": first, "one": second}
+    assert len(text.splitlines()) == 2 + 2  # one for each section and the brackets
     assert [file.name for file in path.parent.iterdir()] == ["benchmarks.json"]
     keep(None, "one", first)  # without --store
 
