@@ -140,7 +140,8 @@ def evaluation(
         results["own"] = datastore.search(queries.numpy(), K)[0]
 
     def distances_apart() -> Difference:
-        gap = np.abs(results["own"] / np.maximum(results["peer"], 1) - 1).max()
+        exact, own = results["peer"], results["own"]
+        gap = (np.abs(own - exact) / np.maximum(exact, 1)).max()
         return "greatest relative difference of the distances", gap, 1e-3
 
     what = f"{len(base):,} tokens, {len(datastore):,} pairs, k = {K:,}"
