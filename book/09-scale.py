@@ -370,11 +370,11 @@ pd.DataFrame(
         "index": run["factory"],
         "passages": f"{run['passages']:,}",
         "build, s": f"{run['build_seconds']:.1f}",
-        "bytes": f"{run['index_bytes_per_passage']:.0f}",
+        "bytes a passage": f"{run['index_bytes_per_passage']:,.0f}",
         "recall@10": f"{run['recall_at_10']:.3f}",
-        "q/s, 1": f"{run['qps_batch_1']:.0f}",
-        "q/s, 64": f"{run['qps_batch_64']:.0f}",
-        "RAM, MB": f"{run['resident_mb_searched']:.0f}",
+        "q/s, 1": f"{run['qps_batch_1']:,.0f}",
+        "q/s, 64": f"{run['qps_batch_64']:,.0f}",
+        "RAM, MB": f"{run['resident_mb_searched']:,.0f}",
     }
     for run in runs
 ).set_index("index").rename_axis(None)
@@ -382,10 +382,11 @@ pd.DataFrame(
 
 # %% tags=["remove-input", "stored-scale"]
 times_faiss = [run["times_bare_faiss_batch_64"] for run in runs]
+widest = math.ceil(1000 * max(run["recall_half_width"] for run in runs)) / 1000
 Markdown(
     "*q/s* is questions per second, asked one by one or 64 at a time, with the files in the page cache, as after a "
     "build. Recall is measured on synthetic questions against exact search, with 95 % half-widths of at most "
-    f"{max(run['recall_half_width'] for run in runs):.3f}. A search through the index takes {min(times_faiss):.2f} to "
+    f"{widest:.3f}. A search through the index takes {min(times_faiss):.2f} to "
     f"{max(times_faiss):.2f} times as long as one with Faiss alone, at batch 64; for codes, Faiss's time includes "
     "ranking as many candidates again."
 )
