@@ -232,12 +232,12 @@ for test in paired:
     a, b, sign = test["a"], test["b"], 1
     if test["difference"] < 0:  # the better method first
         a, b, sign = b, a, -1
-    low, high = sorted(100 * sign * bound for bound in test["ci95"])
+    low, high = sorted(sign * bound for bound in test["ci95"])
     rows[f"{a}, {b}"] = {
         "only a right": ahead(a, b),
         "only b right": ahead(b, a),
-        "a - b": f"{100 * sign * test['difference']:.1f}",
-        "95 % interval": f"[{low:.1f}, {high:.1f}]",
+        "a - b": cut_off(sign * test["difference"]),
+        "95 % interval": f"[{cut_off(low)}, {cut_off(high)}]",
         "p": small(test["p"]),
         "p, Holm": small(holm[frozenset((a, b))]),
     }
