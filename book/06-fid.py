@@ -431,7 +431,7 @@ for k in (1, 5, 25, 100):
         "cross-attention": length * 2 * k * L * d,
     }
 frame = pd.DataFrame(rows).T / 1e9
-frame.index.name = "k"
+frame.columns.name = "k"
 print("billions of multiplications in one layer")
 frame.round(2)
 

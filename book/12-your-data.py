@@ -318,7 +318,7 @@ for n in (60, 100, 200, 400, 800, 1600):
         )
 for u in shares:
     print(f"5 points, u = {100 * u:.0f} %: n = {enough(u, delta)} for 80 %")
-pd.DataFrame(rows).T.rename_axis("n")
+pd.DataFrame(rows).T.rename_axis("n", axis="columns")
 
 # %% [markdown]
 # Do the formulas describe the package's own intervals and tests? Here is the comparison above, and a simulation
