@@ -287,7 +287,7 @@ print(
 # passages it gains 3.5 points on Natural Questions and 6 on TriviaQA (section 4). Below are this book's FiD, with
 # its small reader, and RAG-Sequence, each with its own training:
 
-# %% tags=["hide-input", "stored-fid", "stored-rag"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence, and recall of the gold passage, against the number of passages read (100 dev questions). In each curve the second passage brings more than half of the gain from one passage to fifty.", "alt": "Recall and exact match of FiD and RAG-Sequence for k from 1 to 50"}}
+# %% tags=["hide-input", "stored-fid", "stored-rag"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence, and recall of the gold passage, against the number of passages read, with 95 % intervals (100 dev questions). In each curve the second passage brings more than half of the gain from one passage to fifty.", "alt": "Recall and exact match of FiD and RAG-Sequence for k from 1 to 50, with 95 % intervals"}}
 part, rag_part = (
     measured["passages"],
     json.loads(Path("results/rag.json").read_text())["dev"],
@@ -299,18 +299,23 @@ by_name = {
     "fid": part["fid"],
     "rag-sequence": rag_sequence,
 }
-curves = {
-    name: {float(k): 100 * value["mean"] for k, value in values.items()}
-    for name, values in by_name.items()
-}
-for curve in curves.values():  # as the caption says
-    assert curve[2.0] - curve[1.0] > (curve[50.0] - curve[1.0]) / 2
+for values in by_name.values():  # as the caption says
+    first_one, second, fifty = (values[k]["mean"] for k in ("1", "2", "50"))
+    assert second - first_one > (fifty - first_one) / 2
 print(f"n = {part['n']} dev questions; exact match with its 95 % interval:")
 for k in part["fid"]:
     print(
         f"k = {k:<3} FiD {percent(part['fid'][k])}   RAG-Sequence {percent(rag_sequence[k])}"
     )
-figures.lines(curves, "k, passages read", "% of questions", log=True)
+figures.curves(
+    {
+        name: {float(k): value for k, value in values.items()}
+        for name, values in by_name.items()
+    },
+    "k, passages read",
+    "questions",
+    log=True,
+)
 
 # %% tags=["hide-input", "stored-fid", "stored-rag"]
 trained, most = str(recipe.n), max(part["fid"], key=int)
@@ -377,23 +382,18 @@ for k, answers in given.items():
 # Reading more passages has two effects: the right one is among them more often, and so are more wrong ones. To
 # isolate the second effect, the gold passage is always shown here, with the best-ranked other passages beside it.
 
-# %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Exact match of FiD with the gold passage and a growing number of distractors (100 dev questions). The mean never rises with more distractors; the first and last intervals still overlap.", "alt": "Exact match of FiD against the number of distractors beside the gold passage"}}
+# %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Exact match of FiD with the gold passage and a growing number of distractors, with 95 % intervals (100 dev questions). The mean never rises with more distractors; the fall was not tested.", "alt": "Exact match of FiD against the number of distractors beside the gold passage, with 95 % intervals"}}
 part = measured["distractors"]
-rows = list(part["em"].values())
 assert part["n"] == 100
-means = [value["mean"] for value in rows]
-assert means == sorted(means, reverse=True)
-assert rows[-1]["ci95"][1] > rows[0]["ci95"][0]  # as the caption says
+means = [value["mean"] for value in part["em"].values()]
+assert means == sorted(means, reverse=True)  # as the caption says
 print(f"n = {part['n']} dev questions")
 for count, value in part["em"].items():
     print(f"gold passage and {count:>2} others: EM {percent(value)}")
-curve = {
-    1.0 + int(count): 100 * value["mean"] for count, value in part["em"].items()
-}
-figures.lines(
-    {"fid": curve},
+figures.curves(
+    {"fid": {1.0 + int(count): value for count, value in part["em"].items()}},
     "passages, the gold one among them",
-    "exact match (%)",
+    "exact match",
     log=True,
 )
 
@@ -431,7 +431,7 @@ for k in (1, 5, 25, 100):
         "cross-attention": length * 2 * k * L * d,
     }
 frame = pd.DataFrame(rows).T / 1e9
-frame.index.name = "k"
+frame.columns.name = "k"
 print("billions of multiplications in one layer")
 frame.round(2)
 
@@ -576,6 +576,14 @@ assert len(tells) == 2
     if f"`{name}`" in tells and name != several.ids[top]
 )
 assert other < 0.01
+restored = [
+    several.ids[z]
+    for z in range(k)
+    if z != top
+    and choices["".join("10"[at in (z, top)] for at in range(k))]["text"]
+    == followed.answers[0]
+]  # as the solution of an exercise says
+assert restored == [followed.gold_passage]
 Markdown(
     f"FiD writes the right answer from {listed(tells)}, each read alone. With all {k} passages it writes "
     f"*{every['text']}*, and {cut_off(every['attention'][top])} % of its attention for the right answer is on "
@@ -1194,15 +1202,17 @@ Markdown(
 # </details>
 #
 # <!-- exercise: ex-fid-posterior -->
-# **Exercise.** Two of the passages say the same. What does leaving either one out cost the answer, and what does
-# attention say about them?
+# **Exercise.** Strike out the passage with the most attention, in the figure on the site. Another passage tells the
+# answer, and FiD writes a wrong one. Which of the four that are left misleads it? Predict it, then strike out one
+# more. Why does leaving out one passage at a time not show this?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# Little, if the reader reads the answer as well from the other one: then by leaving one out both appear useless.
-# Attention may be divided between them or be on one alone, as in the figure with passages struck out. Neither is a
-# posterior; they answer different questions.
+# The gold passage: it names the king beside his minister, and FiD writes the king. Without both, it writes the
+# right answer from the other passage that tells it. Leaving out measures each passage in the company of all others,
+# where the one with the most attention decides alone, and the probability hardly changes without the gold passage.
+# What passages do to each other shows only when several are left out.
 #
 # </details>
 #
@@ -1333,10 +1343,10 @@ check.targets(my_targets)
 #
 # ## Where next
 #
-# * Read sections 3 and 4 of {cite:t}`izacard2021fid`, and section 3 of
-#   {cite:t}`izacard2021distilling` for the retriever that learns from attention.
-# * {doc}`Chapter 7 <07-side-by-side>` puts FiD beside the methods that sum, with the same weights and with
-#   each method's own training; {doc}`chapter 11 <11-one-pretrained-model>` joins cached states in a
+# * *In the paper:* sections 3 and 4 of the FiD paper {cite:p}`izacard2021fid`, and section 3 of *Distilling Knowledge
+#   from Reader to Retriever* {cite:p}`izacard2021distilling` for the retriever that learns from attention.
+# * *In this book:* {doc}`chapter 7 <07-side-by-side>` puts FiD beside the methods that sum, with the same weights and
+#   with each method's own training; {doc}`chapter 11 <11-one-pretrained-model>` joins cached states in a
 #   decoder-only model.
-# * Atlas {cite:p}`izacard2023atlas` trains FiD and its retriever together before any task, and compares ways
-#   in which the reader can teach the retriever.
+# * *Later work:* Atlas {cite:p}`izacard2023atlas` trains FiD and its retriever together before any task, and compares
+#   ways in which the reader can teach the retriever.

@@ -38,7 +38,7 @@ from ragbook.models import Encoder, load_encoder
 folder = Path(tempfile.mkdtemp())
 WIKIPEDIA = 21_015_324  # passages of DPR's split
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "From a text to the k best passages: what each stage makes, and what limits it.", "alt": "Four stages from left to right: the source gives passages, encoding gives vectors, the index gives Faiss files, and serving gives the k best passages"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "From a text to the k best passages: what each stage makes, and what limits it.", "alt": "Four stages from left to right: the source gives passages, with one pass over the text and constant memory; encoding gives vectors and takes nearly all the time; the index gives Faiss files and takes memory, or recall if there is too little; serving gives the k best passages and takes the lists or vectors that a search reads"}}
 figures.places(
     [
         ("passages", "one pass over the text,\nconstant memory", "source"),
@@ -49,12 +49,12 @@ figures.places(
 )
 
 # %% [markdown]
-# | stage | in | out | what it takes | the command |
-# |---|---|---|---|---|
-# | source | a dump, an address, a data set, a file | passages of at most 100 words | one pass over the text, constant memory | `ragbook corpus build` |
-# | encoding | passages | vectors, in shards | nearly all the time | `ragbook index build --workers N`, `--engine ray` |
-# | index | vectors | Faiss files | memory, or recall if there is too little of it | `--factory`, `--budget 8GB` |
-# | serving | Faiss files, in parts | the k best | the lists or vectors that a search reads | `PassageIndex.open`, `serve_index` |
+# | stage | in | out | the command |
+# |---|---|---|---|
+# | source | a dump, an address, a data set, a file | passages of at most 100 words | `ragbook corpus build` |
+# | encoding | passages | vectors, in shards | `ragbook index build --workers N`, `--engine ray` |
+# | index | vectors | Faiss files | `--factory`, `--budget 8GB` |
+# | serving | Faiss files, in parts | the k best | `PassageIndex.open`, `serve_index` |
 #
 # Every stage writes its output under a temporary name until it is complete. If a run is killed, the same
 # command resumes after its last complete part and ends with the same bytes.
@@ -130,7 +130,7 @@ print((folder / "wiki.jsonl").read_text().strip())
 #
 # ## The core in ten lines
 #
-# Six passages of two numbers lie in two cells. The question's nearest cell holds the passages 0, 1 and 2;
+# Six two-dimensional passages lie in two cells. The question's nearest cell holds the passages 0, 1 and 2;
 # the second best passage, number 3, is just across the border.
 
 # %%
@@ -201,7 +201,7 @@ print("score of the code", asked_four @ values[code].ravel())
 # ## Which index fits
 #
 # `choose_factory` chooses the index by the memory that you allow. For all of Wikipedia, with encoders of 384
-# (MiniLM) and 768 numbers (DPR), it chooses:
+# (MiniLM) and 768 dimensions (DPR), it chooses:
 
 # %% tags=["hide-input"]
 rows = []
@@ -210,7 +210,7 @@ for dimension in (384, 768):
         choice = choose_factory(WIKIPEDIA, dimension, budget * 10**9)
         rows.append(
             {
-                "numbers": dimension,
+                "dimensions": dimension,
                 "allowed, GB": budget,
                 "index": choice.factory,
                 "bytes a passage": f"{choice.memory / WIKIPEDIA:,.0f}",
@@ -370,23 +370,26 @@ pd.DataFrame(
         "index": run["factory"],
         "passages": f"{run['passages']:,}",
         "build, s": f"{run['build_seconds']:.1f}",
-        "bytes": f"{run['index_bytes_per_passage']:.0f}",
-        "recall@10": f"{run['recall_at_10']:.3f} ± {run['recall_half_width']:.3f}",
-        "q/s, 1": f"{run['qps_batch_1']:.0f}",
-        "q/s, 64": f"{run['qps_batch_64']:.0f}",
-        "× Faiss": f"{run['times_bare_faiss_batch_64']:.2f}",
-        "open, ms": f"{1000 * run['open_seconds']:.1f}",
-        "RAM, MB": f"{run['resident_mb_searched']:.0f}",
+        "bytes a passage": f"{run['index_bytes_per_passage']:,.0f}",
+        "recall@10": f"{run['recall_at_10']:.3f}",
+        "q/s, 1": f"{run['qps_batch_1']:,.0f}",
+        "q/s, 64": f"{run['qps_batch_64']:,.0f}",
+        "RAM, MB": f"{run['resident_mb_searched']:,.0f}",
     }
     for run in runs
 ).set_index("index").rename_axis(None)
 
 
-# %% [markdown]
-# *q/s* is questions per second, asked one by one or 64 at a time. *× Faiss* is the time of a search through
-# the index divided by that of Faiss alone, at batch 64; for codes, Faiss's time includes ranking as many
-# candidates again. Recall is measured on synthetic questions against exact search, with 95 % half-widths. All
-# indexes were opened with their files in the page cache, as after a build.
+# %% tags=["remove-input", "stored-scale"]
+times_faiss = [run["times_bare_faiss_batch_64"] for run in runs]
+widest = math.ceil(1000 * max(run["recall_half_width"] for run in runs)) / 1000
+Markdown(
+    "*q/s* is questions per second, asked one by one or 64 at a time, with the files in the page cache, as after a "
+    "build. Recall is measured on synthetic questions against exact search, with 95 % half-widths of at most "
+    f"{widest:.3f}. A search through the index takes {min(times_faiss):.2f} to "
+    f"{max(times_faiss):.2f} times as long as one with Faiss alone, at batch 64; for codes, Faiss's time includes "
+    "ranking as many candidates again."
+)
 
 # %% tags=["remove-input", "stored-scale"]
 smallest, largest = (
@@ -458,7 +461,7 @@ figures.lines(
     log_y=True,
 )
 
-# %% tags=["hide-input", "stored-scale"] mystnb={"figure": {"caption": "Questions per second at batch 64; both axes are logarithmic. Exact search slows down at least in proportion to the passages, and the graph about ninefold from 10,000 to a million. The codes stay within a factor of 1.5.", "alt": "Questions per second against size, three kinds of index"}}
+# %% tags=["hide-input", "stored-scale"] mystnb={"figure": {"caption": "Questions per second at batch 64; both axes are logarithmic. Exact search becomes ten times slower from 10,000 to 30,000 passages, and from there on slows down about in proportion to their number. The graph becomes about nine times slower from 10,000 to a million; the codes stay within a factor of 1.5.", "alt": "Questions per second against size, three kinds of index"}}
 figures.lines(
     by_size(lambda run: round(run["qps_batch_64"])),
     "passages",
@@ -575,7 +578,7 @@ parts = build_index(
 same = (parts.search(asked, 10)[1] == whole.search(asked, 10)[1]).all()
 print(
     sorted(path.name for path in (folder / "parts").iterdir()),
-    "the same findings:",
+    "the same results:",
     same,
 )
 
@@ -708,9 +711,9 @@ check.merge(my_merge)
 # %% [markdown]
 # ## Where next
 #
-# * In the papers: {cite:t}`johnson2021faiss` describe inverted lists and product codes on GPUs, and
+# * *In the papers:* {cite:t}`johnson2021faiss` describe inverted lists and product codes on GPUs, and
 #   {cite:t}`douze2024faiss` how to choose between Faiss's indexes.
-# * In this book: {doc}`chapter 12 <12-your-data>` builds an index of your own documents, and
+# * *In this book:* {doc}`chapter 12 <12-your-data>` builds an index of your own documents, and
 #   {doc}`chapter 2 <02-retrievers>` says what the vectors in it mean.
-# * Later work: {cite:t}`borgeaud2022retro` retrieve from a database of two trillion
+# * *Later work:* {cite:t}`borgeaud2022retro` retrieve from a database of two trillion
 #   tokens.

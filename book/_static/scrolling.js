@@ -2,7 +2,9 @@
    are marked: `rb-scrolls` on what scrolls, `rb-more` while something follows on the right.
 
    Tables of comparisons, and those in a cell or block of the class `stacks`, become a block for each
-   row on a phone (`rb-stacks`); for this every cell gets its column's heading. */
+   row on a phone (`rb-stacks`); for this every cell gets its column's heading.
+
+   A tap on a figure makes it larger there, and another one as wide as the screen again (`rb-large`). */
 
 "use strict";
 (() => {
@@ -58,5 +60,11 @@
     }
   }
 
+  function enlarge(tap) {
+    const picture = tap.target.closest("article .cell_output figure img");
+    picture?.closest("figure").classList.toggle("rb-large");
+  }
+
   addEventListener("DOMContentLoaded", watch);
+  addEventListener("click", enlarge);
 })();

@@ -1,7 +1,9 @@
-"""The exercises of chapter 8: following, collateral damage, silence after a deletion, and votes."""
+"""The exercises of chapter 8: following, collateral damage, silence after a deletion, and what a
+false passage needs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,34 +16,40 @@ Accepted = Sequence[Sequence[str]]
 
 
 @exercise
-def follows(
-    answer: Callable[[Texts, Texts, Accepted, Accepted], float],
+def outcomes(
+    answer: Callable[
+        [Texts, Texts, Accepted, Accepted], tuple[int, int, int, int]
+    ],
 ) -> None:
-    """Counts the questions answered correctly with both editions: 1 of 5."""
-    then = ["Benedict XVI", "the rand", "one", "Oslo", "Ghent"]
-    now = ["francis.", "Oslo", "no spacecraft", "Oslo", "Lyon"]
+    """Counts the questions followed, stale, ahead and the rest: 1, 1, 1 and 3 of 6."""
+    then = ["Benedict XVI", "the rand", "none", "Oslo", "Ghent", "Rome"]
+    now = ["francis.", "Rand", "No spacecraft", "Bergen", "Kyiv", "Rome"]
     earlier = [
         ["Benedict XVI", "Benedict"],
         ["rand"],
-        ["two"],
+        ["one"],
         ["Bergen"],
-        ["Lyon"],
+        ["Ghent"],
+        ["Turin"],
     ]
     current = [
         ["Francis"],
         ["euro"],
         ["none", "no spacecraft"],
-        ["Bergen"],
-        ["Rome"],
+        ["Oslo"],
+        ["Lyon"],
+        ["Milan"],
     ]
-    found = answer(then, now, earlier, current)
-    assert abs(found - 0.4 * 0.4) > 1e-9, (
-        "the product of two means counts questions that are right with only one of the indexes; "
-        "both must be right for the same question"
+    found = tuple(answer(then, now, earlier, current))
+    assert sum(found) == 6, "every question is counted once: the sum is 6"
+    assert found[0] == 1, (
+        "only the first question is followed: right in 2012's edition with the index of 2012, and "
+        "in 2022's with that of 2022; the fourth has them the other way round"
     )
-    assert abs(found - 1 / 5) < 1e-9, (
-        "of the five questions only the first is right with both: use exact match, which ignores "
-        "case, punctuation and articles, with every accepted answer"
+    assert found == (1, 1, 1, 3), (
+        "the second question is stale and the third ahead; compare with every accepted answer by "
+        "exact match, which ignores case, punctuation and articles, and not the two answers with "
+        "each other"
     )
 
 
@@ -82,23 +90,27 @@ def silenced(
 
 
 @exercise
-def votes(answer: Callable[[Tensor, Tensor], tuple[int, int]]) -> None:
-    """Tells the answer of a sum over passages from that of the best passage."""
-    prior = torch.tensor([0.4, 0.3, 0.3])
-    two_agree = torch.tensor([[0.1, 0.8], [0.7, 0.1], [0.7, 0.1]])
-    found = tuple(int(at) for at in answer(prior, two_agree))
-    assert found == (0, 1), (
-        "the sums are 0.46 for the first answer and 0.38 for the second, while the passage with "
-        "the greatest prior gives the second: (0, 1)"
+def share(answer: Callable[[Tensor, Tensor, Tensor], float]) -> None:
+    """Finds the prior with which a false passage makes both answers equally probable."""
+    prior = torch.tensor([0.5, 0.5])
+    likelihood = torch.tensor([[0.6, 0.2], [0.4, 0.0]])  # the true answer leads
+    found = float(answer(prior, likelihood, torch.tensor([0.1, 0.7])))
+    assert not math.isclose(found, 0.4 / 0.6, abs_tol=1e-5), (
+        "the other passages keep only 1 - q of the prior: (1 - q) 0.4 = q 0.6"
     )
-    sure = torch.tensor([0.8, 0.1, 0.1])
-    outvoted = torch.tensor([[0.1, 0.6], [0.9, 0.0], [0.9, 0.0]])
-    found = tuple(int(at) for at in answer(sure, outvoted))
-    assert found == (1, 1), (
-        "weight each passage by its prior: 0.48 for the second answer and 0.26 for the first"
+    assert math.isclose(found, 0.4, abs_tol=1e-5), (
+        "the true answer leads by 0.4 in the others and the false one by 0.6 in the false passage, "
+        f"so q = 0.4 / (0.4 + 0.6); you returned {found:g}"
     )
-    unused = torch.tensor([[0.3, 0.2], [0.0, 0.9], [0.0, 0.0]])
-    found = tuple(int(at) for at in answer(prior, unused))
-    assert found == (1, 0), (
-        "the best passage is the one with the greatest prior, not the greatest likelihood"
+    unequal = torch.tensor([0.9, 0.1])
+    found = float(answer(unequal, likelihood, torch.tensor([0.0, 0.4])))
+    assert math.isclose(found, 0.5, abs_tol=1e-5), (
+        "weight each passage by its prior, 0.9 and 0.1: the true answer leads by 0.4, and q is 0.5; "
+        f"you returned {found:g}"
+    )
+    one_knows = torch.tensor([[0.8, 0.0], [0.0, 0.0]])
+    found = float(answer(unequal, one_knows, torch.tensor([0.0, 0.8])))
+    assert math.isclose(found, 0.72 / 1.52, abs_tol=1e-5), (
+        "where only the first of the two knows the answer, it leads by 0.9 * 0.8 = 0.72; "
+        f"you returned {found:g}"
     )

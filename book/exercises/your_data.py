@@ -1,4 +1,4 @@
-"""The exercises of chapter 12: what agreement says, and questions in a file."""
+"""The exercises of chapter 12: what agreement says, a vote, and questions in a file."""
 
 from __future__ import annotations
 
@@ -34,17 +34,27 @@ def bound(answer: Callable[[float], float]) -> None:
 
 
 @exercise
-def agreement(answer: Callable[[Sequence[str], Sequence[str]], float]) -> None:
-    """Counts equal answers after normalisation: 2 of 4."""
-    found = answer(
-        ["The Elbe", "23 metres", "Rome", "Oslo"],
-        ["elbe.", "23 m", "Oslo", "Oslo"],
+def majority(
+    answer: Callable[[Sequence[Sequence[str]]], Sequence[str | None]],
+) -> None:
+    """Finds the answers that more than half of the methods give, after normalisation."""
+    given = [
+        ["The Elbe", "Rhine", "elbe."],
+        ["23 metres", "23 m", "23", "24"],
+        ["Oslo", "Bergen", "Oslo", "Bergen"],
+        ["Rome", "Paris", "Paris", "paris", "Rome"],
+    ]
+    found = list(answer(given))
+    assert len(found) == 4, "there is an answer, or None, for each question"
+    assert found[0] is not None, (
+        'the first and the last method agree: normalise, and "The Elbe" and "elbe." are the same'
     )
-    assert found != 1 / 4, (
-        '"The Elbe" and "elbe." are the same answer: normalise both first'
+    assert found[2] is None, (
+        "two of four methods are not more than half of them"
     )
-    assert found == 2 / 4, (
-        "the first and the last answers are equal, question by question: 2 of 4"
+    assert found == ["The Elbe", None, None, "Paris"], (
+        "the first question has a majority for the first wording, The Elbe, and the last one for "
+        f"Paris; the others have none; you returned {found}"
     )
 
 

@@ -252,7 +252,7 @@ def grouped(
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"{xlabel} (%, 95 % intervals)")
-        figure.legend(loc="outside upper center", ncols=3)
+        _legend_above(figure, names)
     return CheckedFigure(figure)
 
 
@@ -300,7 +300,7 @@ def curves(
         axes.set_ylim(bottom=0)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(f"{ylabel} (%, 95 % intervals)")
-        figure.legend(loc="outside upper center", ncols=3)
+        _legend_above(figure, series)
     return CheckedFigure(figure)
 
 
@@ -454,6 +454,12 @@ def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
         )
         for name, at in zip(names, places, strict=True)
     }
+
+
+def _legend_above(figure: Figure, names: Iterable[str]) -> None:
+    """A legend above the axes that is no wider than the figure: three columns, or two of long names."""
+    columns = 3 if max(map(len, names), default=0) < 20 else 2
+    figure.legend(loc="outside upper center", ncols=columns)
 
 
 def _intervals(

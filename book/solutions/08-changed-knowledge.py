@@ -13,24 +13,28 @@ from ragbook.evaluation import normalize_answer
 from ragbook.evaluation.metrics import exact_match
 
 # %% [markdown]
-# ## The share of questions followed
+# ## Followed, stale, ahead
 #
-# Both answers must be right for the same question, so the two exact matches are multiplied before the mean is taken.
+# Each of the two answers is compared with both editions. The closed book, whose two answers are the same, cannot follow.
 
 
 # %%
-def my_follows(then, now, earlier, current):
-    """Texts, texts, accepted answers, accepted answers -> a share."""
-    both = [
-        exact_match(a, right_then) and exact_match(b, right_now)
-        for a, b, right_then, right_now in zip(
-            then, now, earlier, current, strict=True
-        )
-    ]
-    return sum(both) / len(both)
+def my_outcomes(then, now, earlier, current):
+    """Texts, texts, accepted answers, accepted answers ->
+    (followed, stale, ahead, rest)."""
+    kinds = {(True, False, False, True): 0, (True, False, True, False): 1}
+    kinds[False, True, False, True] = 2
+    counts = [0, 0, 0, 0]
+    for a, b, old, new in zip(then, now, earlier, current, strict=True):
+        right = (
+            exact_match(a, old), exact_match(a, new),
+            exact_match(b, old), exact_match(b, new),
+        )  # fmt: skip
+        counts[kinds.get(right, 3)] += 1
+    return tuple(counts)
 
 
-check.follows(my_follows)
+check.outcomes(my_outcomes)
 
 # %% [markdown]
 # ## Answers that moved
@@ -74,18 +78,25 @@ def my_silenced(before, right, after):
 check.silenced(my_silenced)
 
 # %% [markdown]
-# ## The sum and the best passage
+# ## What a false passage needs
 #
-# Two passages of lower prior outvote the best one in the sum, and never in a method that reads the best one alone.
+# Both leads are differences of likelihoods, and $(1 - q) d = q f$ gives $q = d / (d + f)$. A second true passage does
+# not raise $d$ if it is as sure as the first, since the two share the prior. It does so in place of a passage that
+# does not know the answer.
 
 
 # %%
-def my_votes(prior, likelihood):
-    """[n] and [n, answers] -> (of the sum, of the best passage), two numbers."""
-    return (prior @ likelihood).argmax(), likelihood[prior.argmax()].argmax()
+def my_share(prior, likelihood, false):
+    """[n], [n, 2] and [2] -> the q at which both answers are equal."""
+    true_lead = prior @ (likelihood[:, 0] - likelihood[:, 1])
+    false_lead = false[1] - false[0]
+    return true_lead / (true_lead + false_lead)
 
 
-check.votes(my_votes)
-prior = torch.tensor([0.4, 0.3, 0.3])
-agree = torch.tensor([[0.1, 0.8], [0.7, 0.1], [0.7, 0.1]])
-print("the sum, the best passage:", *(int(at) for at in my_votes(prior, agree)))
+check.share(my_share)
+prior, false = torch.tensor([0.5, 0.5]), torch.tensor([0.0, 0.8])
+for knowing in (1, 2):
+    likelihood = torch.zeros(2, 2)
+    likelihood[:knowing, 0] = 0.8
+    needed = float(my_share(prior, likelihood, false))
+    print(f"{knowing} of 2 passages know the answer: q = {needed:.3f}")

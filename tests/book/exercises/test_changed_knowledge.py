@@ -1,6 +1,7 @@
 """Chapter 8's checks: what is right passes, and plausible mistakes and what is missing do not."""
 
 import pytest
+import torch
 from exercises import changed_knowledge as check
 
 from ragbook.evaluation import normalize_answer
@@ -15,22 +16,40 @@ def marks(texts, accepted):
     return [exact_match(*pair) for pair in zip(texts, accepted, strict=True)]
 
 
-def followed(then, now, earlier, current):
-    both = zip(marks(then, earlier), marks(now, current), strict=True)
-    return sum(a and b for a, b in both) / len(then)
-
-
-def product_of_means(then, now, earlier, current):
-    return sum(marks(then, earlier)) * sum(marks(now, current)) / len(then) ** 2
-
-
-def only_now(then, now, earlier, current):
-    return sum(marks(now, current)) / len(now)
+def sorted_out(then, now, earlier, current, right=exact_match):
+    counts = [0, 0, 0, 0]
+    for a, b, old, new in zip(then, now, earlier, current, strict=True):
+        if right(a, old) and right(b, new):
+            counts[0] += 1
+        elif right(a, old) and right(b, old):
+            counts[1] += 1
+        elif right(a, new) and right(b, new):
+            counts[2] += 1
+        else:
+            counts[3] += 1
+    return tuple(counts)
 
 
 def as_written(then, now, earlier, current):
-    rows = zip(then, now, earlier, current, strict=True)
-    return sum(a in x and b in y for a, b, x, y in rows) / len(then)
+    return sorted_out(then, now, earlier, current, lambda text, known: text in known)
+
+
+def either_way(then, now, earlier, current):
+    turned = sorted_out(now, then, earlier, current)[0]
+    followed, stale, ahead, rest = sorted_out(then, now, earlier, current)
+    return followed + turned, stale, ahead, rest - turned
+
+
+def by_the_answers(then, now, earlier, current):
+    """Stale is what stays the same, right or wrong."""
+    followed, _, ahead, _ = sorted_out(then, now, earlier, current)
+    same = sum(normalize_answer(a) == normalize_answer(b) for a, b in zip(then, now, strict=True))
+    return followed, same, ahead, len(then) - followed - same - ahead
+
+
+def twice(then, now, earlier, current):
+    old, new = sum(marks(then, earlier)), sum(marks(now, current))
+    return 1, old - 1, new - 1, len(then) - 1
 
 
 def moved(before, after, accepted, same=normalize_answer):
@@ -50,13 +69,18 @@ def silent(before, right, after, spared=0.1, count_all=False):
     return sum(p < threshold for p in after) / len(after)
 
 
-def voted(prior, likelihood):
-    return (prior @ likelihood).argmax(), likelihood[prior.argmax()].argmax()
+def lead(likelihood):
+    return likelihood[..., 0] - likelihood[..., 1]
 
 
-RIGHT = {"follows": followed, "moves": moved, "silenced": silent, "votes": voted}
+def needed(prior, likelihood, false):
+    true = prior @ lead(likelihood)
+    return true / (true - lead(false))
+
+
+RIGHT = {"outcomes": sorted_out, "moves": moved, "silenced": silent, "share": needed}
 WRONG = {
-    "follows": (product_of_means, only_now, as_written),
+    "outcomes": (as_written, either_way, by_the_answers, twice),
     "moves": (
         lambda before, after, accepted: moved(before, after, accepted, str),
         only_what_counts,
@@ -67,13 +91,11 @@ WRONG = {
         lambda before, right, after: silent(before, right, after, count_all=True),
         lambda before, right, after: silent(before, right, after, spared=0.9),
     ),
-    "votes": (
-        lambda prior, likelihood: (likelihood.sum(0).argmax(), likelihood[prior.argmax()].argmax()),
-        lambda prior, likelihood: (
-            (prior @ likelihood).argmax(),
-            likelihood[likelihood.max(1).values.argmax()].argmax(),
-        ),
-        lambda prior, likelihood: voted(prior, likelihood)[::-1],
+    "share": (
+        lambda prior, likelihood, false: -(prior @ lead(likelihood)) / lead(false),
+        lambda prior, likelihood, false: needed(torch.ones_like(prior) / 2, likelihood, false),
+        lambda prior, likelihood, false: needed(prior, likelihood[:1].expand(2, 2), false),
+        lambda prior, likelihood, false: 1 - needed(prior, likelihood, false),
     ),
 }
 

@@ -13,14 +13,17 @@ def unwritten(*_):
     raise NotImplementedError
 
 
-def agreed(first, second, same=normalize_answer):
-    pairs = zip(first, second, strict=True)
-    return sum(same(a) == same(b) for a, b in pairs) / len(first)
+def voted(answers, same=normalize_answer, enough=0.5):
+    out = []
+    for texts in answers:
+        counts = [sum(same(a) == same(b) for b in texts) for a in texts]
+        most = max(counts)
+        out.append(texts[counts.index(most)] if most > enough * len(texts) else None)
+    return out
 
 
-def as_sets(first, second):
-    common = set(map(normalize_answer, first)) & set(map(normalize_answer, second))
-    return len(common) / (len(set(first) | set(second)))
+def last_wording(answers):
+    return voted([texts[::-1] for texts in answers])
 
 
 def written(path, rows, form=json.dumps, columns=("question", "answer", "gold")):
@@ -35,10 +38,16 @@ def without_quoting(path, rows):
     path.write_text("\n".join(["question,answer,gold", *lines]), encoding="utf-8")
 
 
-RIGHT = {"bound": lambda share: 1 + share, "agreement": agreed, "csv": written}
+RIGHT = {"bound": lambda share: 1 + share, "majority": voted, "csv": written}
 WRONG = {
     "bound": (lambda share: 2 * share, lambda share: 2.0, lambda share: share),
-    "agreement": (lambda a, b: agreed(a, b, str), as_sets, lambda a, b: 1 - agreed(a, b) / 2),
+    "majority": (
+        lambda answers: voted(answers, str),
+        lambda answers: voted(answers, enough=0.49),
+        lambda answers: voted(answers, enough=0.6),
+        last_wording,
+        lambda answers: [text and normalize_answer(text) for text in voted(answers)],
+    ),
     "csv": (
         without_quoting,
         lambda path, rows: written(path, rows, form=", ".join),
