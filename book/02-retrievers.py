@@ -17,7 +17,6 @@
 
 # %% tags=["hide-input"]
 import json
-import math
 import re
 import tempfile
 from pathlib import Path
@@ -534,9 +533,8 @@ def five(name):
 
 
 def difference(one, other):
-    """In points, cut off towards zero."""
-    apart = 1000 * (five(one)["mean"] - five(other)["mean"])
-    return math.trunc(round(apart, 6)) / 10
+    """In points, with one decimal; further digits are dropped."""
+    return float(cut_off(five(one)["mean"] - five(other)["mean"]))
 
 
 gains = {
@@ -564,15 +562,15 @@ Markdown(
     + ("lower" if hinge_gap < 0 else "higher")
     + " than with the cross-entropy, both for the cosine; their intervals "
     + ("overlap" if max(lows) < min(highs) else "do not overlap")
-    + ". (Differences are taken first and cut off to one digit afterwards.)"
+    + "."
 )
 
 # %% [markdown]
 # **Is one hard negative per question worth anything?** In the paper it is worth several points of top-5
 # accuracy (table 3). A single measure on one split can mislead, so here are three measures on both splits: the
 # encoder trained with hard negatives minus the one trained with in-batch negatives alone. The same is done for
-# the training as a whole, the fine-tuned encoder minus MiniLM. All of these compare by the cosine. Differences
-# are rounded down to one digit.
+# the training as a whole, the fine-tuned encoder minus MiniLM. All of these compare by the cosine. A
+# difference is computed from unrounded values; digits after the first are then dropped.
 
 # %% tags=["hide-input", "stored-dpr"]
 EFFECTS = ("hard negatives", "training")
@@ -621,7 +619,7 @@ Markdown(
     " ".join(said)
     + " (The tests are paired by question and not corrected for their number.) For hard negatives, a gain as large "
     "as the paper's is unlikely here: the interval of recall@5 on the test questions leaves room for "
-    f"{math.ceil(1000 * room) / 10:.1f} points at most. One possible reason is the corpus: "
+    f"less than {float(cut_off(room)) + 0.1:.1f} points. One possible reason is the corpus: "
     f"among {len(corpus):,} passages, many of them on related subjects, a batch of 32 questions may already contain "
     "negatives that are hard enough. Another is that recall is high without them. Each variant was trained once, and "
     "no interval includes the variation between training runs."

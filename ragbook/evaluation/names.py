@@ -18,7 +18,7 @@ CALLED = {
 EVIDENCE = {
     "realm": "the posterior p(z|x,y)",
     "rag-sequence": "the posterior p(z|x,y)",
-    "rag-token": "the mean over the answer's tokens of p(z_t|x,y_1:t)",
+    "rag-token": "the mean over the answer's tokens of p(z_t|x,y<=t)",
     "fid": "attention",
     "in-context": "attention",
     "knn-lm": "the share of p_kNN",
