@@ -114,12 +114,12 @@ def caption(results: Results, timing: bool = True) -> str:
     questions, scored = results["questions"], scored_number(results)
     if not scored:
         return _caption_without_scores(results, timing)
-    marks = [f"{FROM_BEST} differs from the best of its column"]
+    marks = f"{FROM_BEST} differs from the best of its column"
     if BASELINE in results["methods"]:
-        marks.insert(0, f"{FROM_BASELINE} differs from {BASELINE}")
+        marks = f"{FROM_BASELINE} differs from {BASELINE}, {marks.replace(' differs', '')}"
     columns = []
     if _has(results, "contains"):
-        columns.append("contains: a gold answer is in the answer, as whole words")
+        columns.append("contains: a gold answer is in it as whole words")
     columns.append(_evidence_meaning(results))
     if _has(results, "leave_one_out_accuracy"):
         columns.append(_left_out_meaning(results))
@@ -143,7 +143,7 @@ def caption(results: Results, timing: bool = True) -> str:
         )
     if results["paired"]:
         sentences.append(
-            f"{', '.join(marks)} (p < 0.05, paired permutation test, Holm-adjusted for all pairs)."
+            f"{marks} (p < 0.05, paired permutation test, Holm-adjusted for all pairs)."
         )
     return " ".join(sentences)
 
@@ -152,10 +152,7 @@ def _left_out_meaning(results: Results) -> str:
     """What leaving one out measures, and on how many questions where these are not all."""
     numbers = _left_out_numbers(results)
     first = f" (the first {numbers.pop()} questions)" if len(numbers) == 1 else ""
-    return (
-        f"{LEAVE_ONE_OUT}{first}: how often it is the gold passage without which the answer loses "
-        "most probability"
-    )
+    return f"{LEAVE_ONE_OUT}{first}: how often removing the gold passage costs the answer most"
 
 
 def _left_out_heading(results: Results) -> str:
@@ -199,8 +196,8 @@ def _evidence_meaning(results: Results) -> str:
     # What was stored before answers were sorted by their errors has another RAG-Token's evidence.
     which = ""
     if read and _has(results, "errors"):
-        which = f" ({measures(read)}; unlike measures do not compare)"
-    return f"evidence: how often the gold passage has most of it{which}"
+        which = f" ({measures(read)})"
+    return f"evidence: how often the gold passage has most{which}"
 
 
 def _of_answers(results: Results) -> list[str]:

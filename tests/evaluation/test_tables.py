@@ -91,7 +91,7 @@ def test_markdown():
     ]
     assert lines[5] == ""
     assert "300 questions, k = 3" in lines[6]
-    assert "† differs from closed-book, ‡ differs from the best" in lines[6]
+    assert "† differs from closed-book, ‡ from the best" in lines[6]
 
 
 def test_latex():
@@ -236,11 +236,11 @@ def test_the_caption_says_what_every_column_is():
     assert caption(results) == (
         "nq_dev (all), 300 questions, k = 3, seed 0. "
         "Scores in %, rounded down, 95% bootstrap intervals in brackets, the best in bold; "
-        "contains: a gold answer is in the answer, as whole words; evidence: how often the gold "
-        "passage has most of it; NLL: nats an answer (∞: some have probability 0; mean and number "
-        "of the others); seconds a question. "
+        "contains: a gold answer is in it as whole words; evidence: how often the gold passage has "
+        "most; NLL: nats an answer (∞: some have probability 0; mean and number of the others); "
+        "seconds a question. "
         "Generated answers are runs of words of the passages. "
-        "† differs from closed-book, ‡ differs from the best of its column (p < 0.05, paired "
+        "† differs from closed-book, ‡ from the best of its column (p < 0.05, paired "
         "permutation test, Holm-adjusted for all pairs)."
     )
     finite = {"fid": results["methods"]["fid"]}
@@ -310,7 +310,7 @@ def test_leaving_one_out_has_a_column_where_it_was_measured():
     at = [cell.strip() for cell in table[0]].index("leave one out")
     assert table[0][at - 1].strip() == "evidence"
     assert [row[at].strip() for row in table[2:]] == ["–", "25.0", "50.0"]
-    assert "leave one out: how often it is the gold passage without" in caption(results)
+    assert "leave one out: how often removing the gold passage" in caption(results)
     console = Console(file=io.StringIO(), width=85)
     console.print(comparison.table())
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -381,19 +381,18 @@ def test_the_caption_says_what_each_methods_evidence_is():
     }  # fmt: skip
     results["paired"] = []
     note = (
-        "evidence: how often the gold passage has most of it (the share of p_kNN for knn-lm; the "
-        "posterior p(z|x,y) for realm and rag-sequence; the mean over the answer's tokens of "
-        "p(z_t|x,y<=t) for rag-token; attention for fid and in-context; its own measure for my; "
-        "unlike measures do not compare)"
+        "evidence: how often the gold passage has most (share of p_kNN for knn-lm; posterior "
+        "p(z|x,y) for realm and rag-sequence; mean over tokens of p(z_t|x,y<=t) for rag-token; "
+        "attention for fid and in-context; its own measure for my)"
     )
     comparison = Comparison(results, [])
     assert note in comparison.markdown()
     assert escape(note) in comparison._repr_html_()
     text = comparison.latex()
-    assert r"the share of p\_kNN for knn-lm; the posterior p(z$|$x,y) for realm" in text
+    assert r"share of p\_kNN for knn-lm; posterior p(z$|$x,y) for realm" in text
     for scores in results["methods"].values():  # stored before RAG-Token's was its own
         del scores["errors"]
-    assert "measures" not in comparison.markdown()
+    assert "posterior" not in comparison.markdown()
 
 
 ERRORS = {
