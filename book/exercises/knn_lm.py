@@ -74,7 +74,7 @@ def vote(
     )
     assert np.allclose(p, expected(near, 8.0), atol=1e-5), (
         "the distances are squared and divided by the temperature: with tau = 8 the "
-        "weights are 1, 0.607 and 0.607 before they are normalized; you gave "
+        "weights are 1, 0.607 and 0.607 before they are normalised; you gave "
         f"{p.round(3).tolist()}"
     )
     far = np.array([100, 0], dtype=np.float32)
@@ -96,7 +96,7 @@ def mix(
         assert found.shape == (4,), "log p has an entry for each token"
         assert np.isclose(np.exp(found).sum(), 1), (
             "what is mixed are probabilities; a mixture of logarithms is not "
-            f"normalized, yours sums to {np.exp(found).sum():.3f}"
+            f"normalised, yours sums to {np.exp(found).sum():.3f}"
         )
         assert np.allclose(np.exp(found), [0.2, 0.15, 0.35, 0.3]), (
             "lambda is the weight of the memory and 1 - lambda that of the model"

@@ -24,7 +24,7 @@ check.pairs(my_pairs)
 # %% [markdown]
 # ## The vote
 #
-# With the smallest distance subtracted, the nearest neighbour has the weight 1 before the normalization,
+# With the smallest distance subtracted, the nearest neighbour has the weight 1 before the normalisation,
 # however far away it is. `np.add.at` adds the weights of neighbours with the same token.
 
 
