@@ -96,7 +96,7 @@ def mix(
         assert found.shape == (4,), "log p has an entry for each token"
         assert np.isclose(np.exp(found).sum(), 1), (
             "what is mixed are probabilities; a mixture of logarithms is not "
-            f"normalised, yours sums to {np.exp(found).sum():.3f}"
+            f"normalized, yours sums to {np.exp(found).sum():.3f}"
         )
         assert np.allclose(np.exp(found), [0.2, 0.15, 0.35, 0.3]), (
             "lambda is the weight of the memory and 1 - lambda that of the model"
