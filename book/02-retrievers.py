@@ -17,7 +17,6 @@
 
 # %% tags=["hide-input"]
 import json
-import math
 import re
 import tempfile
 import textwrap
@@ -541,9 +540,8 @@ def five(name):
 
 
 def difference(one, other):
-    """In points, cut off towards zero."""
-    apart = 1000 * (five(one)["mean"] - five(other)["mean"])
-    return math.trunc(round(apart, 6)) / 10
+    """In points, with one decimal; further digits are dropped."""
+    return float(cut_off(five(one)["mean"] - five(other)["mean"]))
 
 
 gains = {
@@ -566,16 +564,15 @@ Markdown(
     )
     + f". With the hinge loss recall@5 is {abs(hinge_gap):.1f} points "
     + ("lower" if hinge_gap < 0 else "higher")
-    + " than with the cross-entropy, both for the cosine; this difference was not tested"
-    + ". (Differences are taken first and cut off to one digit afterwards.)"
+    + " than with the cross-entropy, both for the cosine; this difference was not tested."
 )
 
 # %% [markdown]
 # **Is one hard negative per question worth anything?** In the paper it is worth several points of top-5
 # accuracy (table 3). A single measure on one split can mislead, so here are three measures on both splits: the
 # encoder trained with hard negatives minus the one trained with in-batch negatives alone. The same is done for
-# the training as a whole, the fine-tuned encoder minus MiniLM. All of these compare by the cosine. Differences
-# are rounded down to one digit.
+# the training as a whole, the fine-tuned encoder minus MiniLM. All of these compare by the cosine. A
+# difference is computed from unrounded values; digits after the first are then dropped.
 
 # %% tags=["hide-input", "stored-dpr"]
 EFFECTS = ("hard negatives", "training")
@@ -629,7 +626,7 @@ Markdown(
     + f" (The tests are paired by question, and their p-values are adjusted for all {len(keys)} by Holm's method; "
     "the intervals in the table are not.) For hard negatives, a gain as large "
     "as the paper's is unlikely here: the interval of recall@5 on the test questions leaves room for "
-    f"{math.ceil(1000 * room) / 10:.1f} points at most. One possible reason is the corpus: "
+    f"less than {float(cut_off(room)) + 0.1:.1f} points. One possible reason is the corpus: "
     f"among {len(corpus):,} passages, many of them on related subjects, a batch of 32 questions may already contain "
     "negatives that are hard enough. Another is that recall is high without them. Each variant was trained once, and "
     "no interval includes the variation between training runs."

@@ -27,13 +27,15 @@
 # a name or date in a passage $z$ equal probability, except those in the question:
 #
 # $$
-# p(y \mid x) = \sum_z p(z \mid x)\, p(y \mid x, z), \qquad
-# p(y \mid x, z) = \frac{\#\{\text{names of } z \text{ equal to } y\}}{\#\{\text{names of } z\}}.
-# $$
+# \begin{aligned}
+# p(y \mid x) &= \sum_z p(z \mid x)\, p(y \mid x, z), \\
+# p(y \mid x, z) &= \frac{\#\{\text{names of } z \text{ equal to } y\}}{\#\{\text{names of } z\}}.
+# \end{aligned}
+# $$ (names-method)
 #
-# The posterior $p(z \mid x, y)$ is the share of each passage in that sum, and it is the evidence. Nothing is
-# trained: all its right answers come from retrieval and counting. It is thus a baseline for methods that
-# read.
+# The posterior $p(z \mid x, y)$ is the share of each passage in the sum of {eq}`names-method`, and it is the evidence.
+# Nothing is trained: all its right answers come from retrieval and counting. It is thus a baseline for methods
+# that read.
 #
 # ## The core in ten lines
 #
@@ -53,7 +55,8 @@ from experiments.source import source
 
 from ragbook import explorer, figures, load_corpus, load_questions, methods
 from ragbook.evaluation import compare, words
-from ragbook.evaluation.statistics import adjusted
+from ragbook.evaluation.names import called
+from ragbook.evaluation.statistics import adjusted, cut_off
 from ragbook.index import build_index
 from ragbook.models import load_encoder
 from ragbook.retrieval import DenseRetriever
@@ -75,14 +78,21 @@ for y in ("Dresden", "Hamburg", "Basel"):
 # ## The code
 #
 # The method is one module, `book/experiments/names_method.py`. The mathematics is a pure function; the class
-# retrieves, calls this function and implements the interface. The prior and the posterior are the package's own.
+# retrieves, calls this function and implements the interface. What counts as a name decides everything:
+# `SalientSpans` finds names and dates in a text, and those of the question are left out.
 
 # %%
+print(source(names.names))
+print()
 print(source(names.name_log_probs))
 for y in ("Dresden", "Hamburg", "Basel"):
     given = names.name_log_probs(counted, y).exp()
     by_hand = torch.tensor([c[y] / c.total() for c in counted])
     print(y, "equal:", torch.allclose(given, by_hand))
+
+# %% [markdown]
+# The class uses the package's prior and posterior: `check`, `doc_log_probs`, `evidence` and `posterior` are in
+# `ragbook.methods.base`.
 
 # %%
 print(inspect.getsource(names.Names))
@@ -150,10 +160,12 @@ paired = [p for p in comparison.results["paired"] if p["metric"] == "em"]
 holm = adjusted(paired, "em")
 pd.DataFrame(
     {
-        "a": test["a"],
-        "b": test["b"],
-        "a - b, exact match": f"{test['difference']:+.2f}",
-        "95 % interval": "{:+.2f} to {:+.2f}".format(*test["ci95"]),
+        "a": called(test["a"]),
+        "b": called(test["b"]),
+        "a - b, points": cut_off(test["difference"], "+"),
+        "95 % interval": "[{}, {}]".format(
+            *(cut_off(bound, "+") for bound in test["ci95"])
+        ),
         "p": small(test["p"]),
         "p, Holm": small(holm[frozenset((test["a"], test["b"]))]),
     }
@@ -161,8 +173,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The last column is adjusted for all three pairs by Holm's method; the tables and sentences of the package use
-# it. In words:
+# The differences are of exact match. The last column is adjusted for all three pairs by Holm's method; the tables
+# and sentences of the package use it. In words:
 
 # %%
 print(words.order(comparison.results))

@@ -28,6 +28,7 @@ from ragbook.methods.base import Answer, Evidence
 from ragbook.models import load_language_model
 from ragbook.models.bundled import write_manifest
 from ragbook.models.devices import choose_device, choose_precision, name_of
+from ragbook.models.limits import Cut
 from ragbook.training import Run
 from tests.fakes import HashEncoder
 
@@ -565,6 +566,33 @@ def test_compare_warns_of_answers_cut_short(capsys, encoders, rivers, questions,
     write_lines(questions, QUESTIONS)
     assert run(*command, "--json") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_compare_warns_of_passages_that_did_not_fit(
+    capsys, encoders, rivers, questions, monkeypatch
+):
+    class Reader:
+        cut = Cut()
+
+    class Crowded(FakeMethod):
+        reader = Reader()
+
+        def answer(self, questions, k=5):
+            self.reader.cut.note_unread(questions[0].text, 1)
+            return super().answer(questions, k)
+
+    def load(names, retriever, *args, **how):
+        return [Crowded(name, retriever) for name in names]
+
+    monkeypatch.setattr("ragbook.methods.load", load)
+    command = ["compare", "--corpus", rivers, "--questions", questions, "--methods", "in-context"]
+    assert run(*command) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith(
+        "ragbook: in-context: on 1 of 2 questions not all passages fit into its prompt"
+    )
+    assert captured.err.count("\n") == 1
+    assert "on how many questions: 1 on 1." in " ".join(captured.out.split())
 
 
 def test_compare_says_what_gold_passages_are_missing(capsys, encoders, rivers, tmp_path):

@@ -1,7 +1,7 @@
 """Six possible causes of answers that stop too early, and what the stored paired tests say of each.
 
 `experiments.early_stops` changes one thing at a time and tests the change on the same questions. The
-p-values are adjusted by Holm's method for all tests of one metric. Points are cut off towards zero, so
+p-values are adjusted by Holm's method for all tests of one metric. Digits after the first are dropped, so
 that no difference looks greater than it is.
 """
 

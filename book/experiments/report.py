@@ -6,7 +6,6 @@ Measurements that take minutes are stored in a JSON file, section by section.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ def answered(
 
 
 def percent(value: Mapping[str, Any]) -> str:
-    """A share as `mean_ci` returns it, in percent with its interval, cut off, never rounded up."""
+    """A share as `mean_ci` returns it, in percent with its interval; see `cut_off`."""
     mean, low, high = (
         cut_off(share) for share in (value["mean"], *value["ci95"])
     )
@@ -43,7 +42,7 @@ def percent(value: Mapping[str, Any]) -> str:
 
 
 def points(value: Mapping[str, Any]) -> str:
-    """A `paired_test`'s difference of shares, in percentage points with its interval, cut off."""
+    """A `paired_test`'s difference of shares, in percentage points with its interval."""
     mean, low, high = (
         cut_off(share, "+") for share in (value["difference"], *value["ci95"])
     )
@@ -58,12 +57,9 @@ def in_points(difference: float, ci95: Sequence[float]) -> str:
 
 
 def relative(difference: float, ci95: Sequence[float]) -> str:
-    """A relative difference in percent with its interval, cut off towards zero, so that no gain or
-    loss looks greater than it is."""
-    mean, low, high = (
-        math.trunc(round(1000 * v, 6)) / 10 for v in (difference, *ci95)
-    )
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    """A relative difference in percent with its interval."""
+    mean, low, high = (cut_off(v, "+") for v in (difference, *ci95))
+    return f"{mean} [{low}, {high}]"
 
 
 def write_sections(

@@ -1,12 +1,11 @@
 """Stored differences and curves as sentences, so that a new measurement brings new words.
 
 `ragbook.evaluation.words` does so for a comparison's paired tests. This is for what the chapters
-measure beside it. Shares are cut off and never rounded up.
+measure beside it. Shares and differences are printed by `cut_off`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -183,9 +182,7 @@ def perplexity_changed(
         )
     verb = "lowers" if high < 0 else "raises"
     shares = (abs(difference), *sorted((abs(low), abs(high))))
-    mean, least, most = (
-        f"{math.trunc(round(1000 * share, 6)) / 10:.1f}" for share in shares
-    )
+    mean, least, most = map(cut_off, shares)
     by = "by a further" if further else "by"
     return f"{what} {verb} the perplexity {by} {mean} % [{least}, {most}]"
 

@@ -57,6 +57,20 @@ def cut_sentence(passages: int, words: int, which: str) -> str:
     )
 
 
+def unread(results: Mapping[str, Any]) -> list[str]:
+    """One sentence for each method whose prompts have no room for all passages."""
+    told = []
+    for name, scores in results["methods"].items():
+        if left := scores.get("unread"):
+            told.append(
+                f"{name}: on {sum(left.values()):,} of {results['questions']['n']:,} questions not "
+                f"all passages fit into its prompt, and it leaves out up to {max(map(int, left))} "
+                "of the lowest ranked; it reads all with a smaller --k, shorter passages (`ragbook "
+                "corpus build`) or a --reader that takes longer inputs."
+            )
+    return told
+
+
 def answers_cut(results: Mapping[str, Any]) -> list[str]:
     """One sentence for each method whose model has no places for the whole of some gold answers."""
     return [

@@ -58,7 +58,7 @@ from ragbook.printable import printable
 
 def compare(arguments: argparse.Namespace) -> int:
     """`ragbook compare`: ask all methods the same questions; print the table, store the results."""
-    from ragbook.cli.advice import advice, answers_cut, cut_sentence
+    from ragbook.cli.advice import advice, answers_cut, cut_sentence, unread
     from ragbook.corpus.gold import by_answer, missing_sentence, placed
     from ragbook.evaluation.lines import scored_number
 
@@ -94,7 +94,7 @@ def compare(arguments: argparse.Namespace) -> int:
     results = comparison.results
     if results["cut_passages"]:
         say(cut_sentence(results["cut_passages"], results["cut_words"], "passages"))
-    for sentence in answers_cut(results):
+    for sentence in [*unread(results), *answers_cut(results)]:
         say(sentence)
     for sentence in advice(results, arguments.max_length, arguments.length_penalty):
         say(sentence)

@@ -1,6 +1,7 @@
 """The controlled comparison: the same questions through every method, scored the same way."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,9 @@ def compare(
     ``cut_passages`` is the number of passages that were longer than what an encoder or a reader
     sees: all of the index, if that knows, and those that were retrieved; ``cut_words`` the most
     words at the end of one that were left out. Where a gold answer is longer than a model's places,
-    its beginning is scored, and ``answers_cut`` counts such answers.
+    its beginning is scored, and ``answers_cut`` counts such answers. Where a question's passages do
+    not all fit into one prompt (in-context retrieval), ``unread`` says on how many questions how
+    many passages were left out: ``{"1": 12, "2": 3}``.
 
     With `kept` (:func:`ragbook.evaluation.kept.keeping`) answers are written as they are made, and
     those that are there already are not made again.
@@ -142,6 +145,7 @@ def compare(
                 "recall_at_k": _recall(_column(records, method.name, "hit")),
                 **_answer_nll(method.name, _column(records, method.name, "log_prob")),
                 **_answers_cut(records, method.name),
+                **_unread(records, method.name),
                 "evidence_accuracy": _evidence_accuracy(
                     questions, [line["methods"][method.name]["evidence"] for line in predictions]
                 ),
@@ -208,6 +212,13 @@ def _answers_cut(records: Sequence[Record], name: str) -> dict[str, int]:
     """How many gold answers were longer than a model's places, if there are any."""
     cut = sum(_column(records, name, "answers_cut"))
     return {"answers_cut": cut} if cut else {}
+
+
+def _unread(records: Sequence[Record], name: str) -> dict[str, dict[str, int]]:
+    """On how many questions how many passages did not fit into a method's prompt, if there are
+    any."""
+    counts = Counter(filter(None, _column(records, name, "unread")))
+    return {"unread": {str(left): counts[left] for left in sorted(counts)}} if counts else {}
 
 
 def _cut(records: Sequence[Record], index: "PassageIndex | None") -> Cut:

@@ -239,7 +239,7 @@ def score_sheet(found: Mapping[str, Any]) -> Sheet | None:
         ["method", "A", "B", "B - A", "p"],
         rows,
         f"Scores in % of the {found['questions']['scored']} questions that both asked and scored, "
-        "cut off and never rounded up; the difference with its 95% bootstrap interval; p of a "
+        "rounded down; the difference with its 95% bootstrap interval; p of a "
         f"paired permutation test, Holm-adjusted for the methods; {DIFFERS} p < {ALPHA}. "
         f"{_verdict(found)}",
     )

@@ -16,12 +16,12 @@ CALLED = {
 """A method's name within a sentence; see `called`."""
 
 EVIDENCE = {
-    "realm": "the posterior p(z|x,y)",
-    "rag-sequence": "the posterior p(z|x,y)",
-    "rag-token": "the mean over the answer's tokens of p(z_t|x,y_1:t)",
+    "realm": "posterior p(z|x,y)",
+    "rag-sequence": "posterior p(z|x,y)",
+    "rag-token": "mean over tokens of p(z_t|x,y<=t)",
     "fid": "attention",
     "in-context": "attention",
-    "knn-lm": "the share of p_kNN",
+    "knn-lm": "share of p_kNN",
 }
 """What a method's evidence measures. These are different things, so they have no common scale."""
 

@@ -259,14 +259,14 @@ class Measured:
         for a, b in dict.fromkeys((a, b) for a, b, _ in tests):
             for name in self.values:
                 test = tests[a, b, name]
-                low, high = (100 * bound for bound in test["ci95"])
+                low, high = (cut_off(bound, "+") for bound in test["ci95"])
                 p = test["p_holm"]
                 rows.append(
                     [
                         Cell(f"{a} − {b}"),
                         Cell(name),
-                        Cell(f"{100 * test['difference']:+.1f}", best=p < ALPHA),
-                        Cell(f"{low:+.1f} to {high:+.1f}"),
+                        Cell(cut_off(test["difference"], "+"), best=p < ALPHA),
+                        Cell(f"{low} to {high}"),
                         Cell("< 0.001" if p < 0.001 else f"{p:.3f}", best=p < ALPHA),
                     ]
                 )
@@ -290,7 +290,7 @@ class Measured:
             told += f" Queries that a run lacks count 0: {', '.join(lacking)}."
         if any(map(is_hit_measure, names)):
             told += " hit@k: one of the first k passages holds an answer in its text."
-        told += " Scores in %, cut off and never rounded up, 95% bootstrap intervals below."
+        told += " Scores in %, rounded down, 95% bootstrap intervals below."
         if self.paired:
             told += (
                 f" The best in bold; {DIFFERING} differs from the best (p < 0.05 in a paired "

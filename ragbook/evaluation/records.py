@@ -46,8 +46,11 @@ def batch_records(
     ]
     for method in methods:
         bar.set_description(method.name)
-        given = method.answer(batch, k)
         notes = notes_of(method)
+        if notes is not None:
+            notes.take_unread()
+        given = method.answer(batch, k)
+        unread = {} if notes is None else notes.take_unread()
         if notes is not None:
             notes.take_answers()
         log_probs = _log_probs(method, batch, answered, k)
@@ -68,6 +71,7 @@ def batch_records(
                 "truncated": answer.truncated,
                 "fall": own,
                 "answers_cut": cut if i == 0 else 0,
+                "unread": unread.get(question.text, 0),
             }
     shown = {p.id: p for rows in found.values() for one in rows for p in one.passages}
     records[0]["cut"] = {

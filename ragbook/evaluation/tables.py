@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragbook.evaluation.errors import LABELS, MEANINGS
 from ragbook.evaluation.lines import scored_number
-from ragbook.evaluation.names import capital, measures
+from ragbook.evaluation.names import capital, listed, measures
 from ragbook.evaluation.sheets import Cell, Sheet
 from ragbook.evaluation.statistics import ALPHA, adjusted, cut_off
 
@@ -103,7 +103,7 @@ def agreement(results: Results, numbered: bool = False) -> Sheet | None:
         ["method", *heads],
         rows,
         f"Agreement: the share of the {results['questions']['n']} questions to which two methods "
-        "give the same answer, in %, cut off and never rounded up; answers are compared without "
+        "give the same answer, in %, rounded down; answers are compared without "
         "case, punctuation and articles, and two empty ones are the same. 95% bootstrap intervals "
         f"{where}.",
     )
@@ -114,25 +114,28 @@ def caption(results: Results, timing: bool = True) -> str:
     questions, scored = results["questions"], scored_number(results)
     if not scored:
         return _caption_without_scores(results, timing)
-    marks = [f"{FROM_BEST} differs from the best of its column"]
+    marks = f"{FROM_BEST} differs from the best of its column"
     if BASELINE in results["methods"]:
-        marks.insert(0, f"{FROM_BASELINE} differs from {BASELINE}")
+        marks = f"{FROM_BASELINE} differs from {BASELINE}, {marks.replace(' differs', '')}"
+    columns = []
+    if _has(results, "contains"):
+        columns.append("contains: a gold answer is in it as whole words")
+    columns.append(_evidence_meaning(results))
+    if _has(results, "leave_one_out_accuracy"):
+        columns.append(_left_out_meaning(results))
     infinite = ""
     if any("answer_nll_finite" in scores for scores in results["methods"].values()):
-        infinite = " (∞ where some answers have probability 0, then the mean and number of others)"
-    lenient = left_out = ""
-    if _has(results, "leave_one_out_accuracy"):
-        left_out = f"{_left_out_meaning(results)}; "
-    if _has(results, "contains"):
-        lenient = "contains: the answer contains a gold answer as whole words; "
+        infinite = " (∞: some have probability 0; mean and number of the others)"
+    columns.append(f"NLL: nats an answer{infinite}")
+    if timing:
+        columns.append("seconds a question")
     sentences = [
         f"{questions['name']} ({questions['split']}), {questions['n']} questions"
         f"{_scored_part(results)}, k = {results['k']}, seed {results['seed']}.",
-        "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
-        f"in bold; {lenient}evidence: how often the passage relied on most is the gold passage; "
-        f"{left_out}NLL in nats an answer{infinite}{'; seconds a question' if timing else ''}.",
+        "Scores in %, rounded down, 95% bootstrap intervals in brackets, the best in bold; "
+        f"{'; '.join(columns)}.",
+        *_of_answers(results),
     ]
-    sentences += _of_evidence_and_words(results)
     if lost := results.get("gold_missing"):
         sentences.append(
             f"The gold passages of {lost} questions are not among the passages; for these, neither "
@@ -140,8 +143,7 @@ def caption(results: Results, timing: bool = True) -> str:
         )
     if results["paired"]:
         sentences.append(
-            f"{', '.join(marks)} (p < 0.05 in a paired permutation test, Holm-adjusted for all "
-            "pairs of methods)."
+            f"{marks} (p < 0.05, paired permutation test, Holm-adjusted for all pairs)."
         )
     return " ".join(sentences)
 
@@ -149,12 +151,8 @@ def caption(results: Results, timing: bool = True) -> str:
 def _left_out_meaning(results: Results) -> str:
     """What leaving one out measures, and on how many questions where these are not all."""
     numbers = _left_out_numbers(results)
-    n = numbers.pop() if len(numbers) == 1 else None
-    first = f" and measured on the first {n} questions" if n else ""
-    return (
-        f"{LEAVE_ONE_OUT}, the same for all methods{first}: how often the passage without which "
-        "the answer loses most probability is the gold passage"
-    )
+    first = f" (the first {numbers.pop()} questions)" if len(numbers) == 1 else ""
+    return f"{LEAVE_ONE_OUT}{first}: how often removing the gold passage costs the answer most"
 
 
 def _left_out_heading(results: Results) -> str:
@@ -192,16 +190,26 @@ def _scored_part(results: Results) -> str:
     return "" if scored == n else f", of which {scored} have known answers and are scored"
 
 
-def _of_evidence_and_words(results: Results) -> list[str]:
-    """What each method's evidence measures, and whose words answers are."""
-    sentences = []
+def _evidence_meaning(results: Results) -> str:
+    """What evidence is, and what it measures for each method."""
     read = [n for n, s in results["methods"].items() if s["evidence_accuracy"] is not None]
     # What was stored before answers were sorted by their errors has another RAG-Token's evidence.
+    which = ""
     if read and _has(results, "errors"):
-        sentences.append(
-            "Evidence is a measure of each method's own, and can be compared between methods with "
-            f"the same: {measures(read)}."
-        )
+        which = f" ({measures(read)})"
+    return f"evidence: how often the gold passage has most{which}"
+
+
+def _of_answers(results: Results) -> list[str]:
+    """Which passages were not read, and whose words answers are."""
+    sentences = []
+    for name, scores in results["methods"].items():
+        if left := scores.get("unread"):
+            times = listed([f"{number} on {n:,}" for number, n in left.items()])
+            sentences.append(
+                f"Passages that {name} left out, as its prompt had no room, and on how many "
+                f"questions: {times}."
+            )
     held = {scores.get("verbatim") for scores in results["methods"].values()} - {None}
     if len(held) == 1:
         words = "runs of words of the passages" if held.pop() else "written freely"
@@ -216,7 +224,7 @@ def _caption_without_scores(results: Results, timing: bool) -> str:
     if _some(results, "recall_at_k"):
         units.append(f"recall@{results['k']} in %: how often a gold passage is retrieved")
     if _some(results, "evidence_accuracy"):
-        units.append("evidence in %: how often the passage relied on most is the gold passage")
+        units.append(f"{_evidence_meaning(results)}, in %")
     if _some(results, "leave_one_out_accuracy"):
         units.append(f"{_left_out_meaning(results)}, in %")
     if timing:
@@ -226,7 +234,7 @@ def _caption_without_scores(results: Results, timing: bool) -> str:
         f"answers, so that nothing is scored, k = {results['k']}, seed {results['seed']}.",
         f"{capital('; '.join(units))}.",
     ]
-    return " ".join([*sentences, *_of_evidence_and_words(results)])
+    return " ".join([*sentences, *_of_answers(results)])
 
 
 def _sheet(results: Results, timing: bool) -> Sheet:

@@ -1,7 +1,7 @@
 """Stored paired tests as sentences, so that what is written says what was measured.
 
 All p-values are adjusted by Holm's method for all pairs of methods on one metric, and a difference
-is claimed below 0.05, as in the tables. Numbers are cut off and never rounded up.
+is claimed below 0.05, as in the tables. Further digits of a number are dropped.
 """
 
 from __future__ import annotations

@@ -387,7 +387,7 @@ class RagToken(_Rag):
     _marginal = staticmethod(token_log_prob)
 
     def _weights(self, log_prior: Tensor, one: Candidate) -> tuple[Tensor, Tensor]:
-        """The mean of p(z_t | x, y_<=t) over the tokens, and that of every token."""
+        """The mean of p(z_t|x,y<=t) over the tokens, and that of every token."""
         assert one.token_given is not None
         each = token_posterior(one.token_given[None], log_prior[None])[0]
         return each.mean(-1), each

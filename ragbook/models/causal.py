@@ -364,7 +364,7 @@ class CausalReader(LanguageModel):
         asked = [self.prompt.question(question.text) for question in questions]
         room = self.places - len(self.beginning.ids) - max(map(len, asked)) - ANSWER
         rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-        for found in passages:
+        for question, found in zip(questions, passages, strict=True):
             ids: tuple[int, ...] = ()
             owner: tuple[int, ...] = ()
             for z, passage in enumerate(found):
@@ -373,6 +373,7 @@ class CausalReader(LanguageModel):
                     break
                 ids, owner = (*own, *ids), (*((z,) * len(own)), *owner)
             rows.append((ids, owner))
+            self.cut.note_unread(question.text, len(found) - len(set(owner)))
         states = self._pieces([ids for ids, _ in rows])
         shown = [[Shown(states[ids], owner)] for ids, owner in rows]
         n = max(len(found) for found in passages)

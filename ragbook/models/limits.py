@@ -20,17 +20,20 @@ _WORD = re.compile(r"\w")
 
 
 class Cut:
-    """What a model has left out since `take_passages` and `take_answers` were last called.
+    """What a model has left out since it was last taken from here.
 
     Attributes
     ----------
     passages: for each passage that was cut, by its id, how many words at its end were not read.
     answers: the tokens of each answer of which only the beginning was scored.
+    unread: for each question whose passages do not all fit into one prompt, by its text, how many
+        of them were left out.
     """
 
     def __init__(self) -> None:
         self.passages: dict[str, int] = {}
         self.answers: set[tuple[int, ...]] = set()
+        self.unread: dict[str, int] = {}
 
     def note(self, passage_id: str, rest: str) -> None:
         """Note that `rest`, the end of a passage, was not read. Marks without a word do not count:
@@ -46,6 +49,11 @@ class Cut:
         for passage, end, text in zip(passages, ends.tolist(), inputs.texts, strict=True):
             if passage is not None and end < len(text):
                 self.note(passage.id, text[end:])
+
+    def note_unread(self, question: str, passages: int) -> None:
+        """Note that so many of a question's passages, none perhaps, did not fit into its prompt."""
+        if passages:
+            self.unread[question] = passages
 
     def fitting(self, labels: Tensor, places: int | Tensor | None) -> Tensor:
         """Labels, int64 [N, T], with -100 in place of the tokens after the first `places`, one
@@ -68,6 +76,11 @@ class Cut:
     def take_answers(self) -> int:
         """How many answers were noted; they are then forgotten."""
         found, self.answers = len(self.answers), set()
+        return found
+
+    def take_unread(self) -> dict[str, int]:
+        """The noted questions, which are then forgotten."""
+        found, self.unread = self.unread, {}
         return found
 
 

@@ -156,6 +156,8 @@ class SeqReader:
         """Encode each question with all of its passages as one; see `Generator.read_together`."""
         room = self.places - MAX_QUESTION - BETWEEN
         shown = [together(self.tokenizer, found, room) for found in passages]
+        for question, found, one in zip(questions, passages, shown, strict=True):
+            self.cut.note_unread(question.text, len(found) - len(one.numbers))
         inputs, states = self.wide([q.text for q in questions], [one.passage for one in shown])
         n = max(len(found) for found in passages)
         owner = torch.stack([one.owner(inputs, row) for row, one in enumerate(shown)])

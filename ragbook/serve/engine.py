@@ -148,6 +148,7 @@ class Engine:
         for method in methods:  # notes of answers that were cut would pile up
             if (notes := notes_of(method)) is not None:
                 notes.take_answers()
+                notes.take_unread()
         cut = read_short(methods) | found_by_part(self.retrievers.values(), told.passages)
         shown = {passage.id for passage in told.passages}
         cut = {passage_id: words for passage_id, words in cut.items() if passage_id in shown}

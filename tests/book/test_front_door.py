@@ -45,11 +45,25 @@ def test_the_first_result_is_the_stored_one():
     low, high = cut_off(min(scores)), cut_off(max(scores))
     assert f"REALM, the two RAGs and FiD answer {low} to {high} % of the questions" in README
     assert f"without passages answers {em(own, 'closed-book')} %" in README
-    assert f"in one prompt it answers only {em(own, 'in-context')} %, because" in README
-    assert f"that is not made for questions, answers {em(own, 'knn-lm')} %." in README
+    assert f"the passages in one prompt it answers only {em(own, 'in-context')} %: it was" in README
+    assert f"not built to answer questions, answers {em(own, 'knn-lm')} %." in README
     for name in FOUR:
         check_claim(own, f"{name} > closed-book")
         check_claim(own, f"{name} > knn-lm")
+
+
+def test_the_prompt_of_in_context_retrieval_has_no_room_for_all_passages():
+    """A passage that was not read has no attention at all."""
+    with gzip.open(RESULTS / "predictions.jsonl.gz", "rt", encoding="utf-8") as file:
+        read = [
+            sum(one["weight"] > 0 for one in json.loads(line)["methods"]["in-context"]["evidence"])
+            for line in file
+        ]
+    assert f"all five passages fit into its prompt for only {read.count(5)} of the" in README
+    first_page = " ".join(text_of("book/index.md").split())
+    assert "one or two of the five passages do not fit into its prompt for most" in first_page
+    assert set(read) == {3, 4, 5}
+    assert 2 * read.count(5) < len(read)
 
 
 def test_the_second_result_is_what_the_tests_say():

@@ -11,6 +11,7 @@ from ragbook.evaluation import bootstrap_ci, holm, paired_test
 from ragbook.evaluation.statistics import (
     adjusted,
     bootstrap_intervals,
+    cut_off,
     over_seeds,
     paired_tests,
 )
@@ -222,3 +223,11 @@ def test_over_seeds_says_what_is_there():
     assert one.ci95 == pytest.approx(bootstrap_ci([0.3, 0.5, 0.1, 0.7], 20_000), abs=0.02)
     with pytest.raises(ValueError, match="at least one question"):
         over_seeds(np.empty((2, 0)))
+
+
+@given(st.floats(-1, 1))
+def test_a_printed_difference_is_the_same_in_either_order_and_no_greater_than_it_is(difference):
+    printed, turned = cut_off(difference, "+"), cut_off(-difference, "+")
+    assert float(printed) == -float(turned)
+    assert not printed.startswith("-0.0")
+    assert -1e-6 < 100 * abs(difference) - abs(float(printed)) < 0.1

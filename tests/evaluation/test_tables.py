@@ -3,6 +3,7 @@
 import copy
 import io
 import re
+from html import escape
 from html.parser import HTMLParser
 
 import pytest
@@ -90,7 +91,7 @@ def test_markdown():
     ]
     assert lines[5] == ""
     assert "300 questions, k = 3" in lines[6]
-    assert "† differs from closed-book, ‡ differs from the best" in lines[6]
+    assert "† differs from closed-book, ‡ from the best" in lines[6]
 
 
 def test_latex():
@@ -234,17 +235,26 @@ def test_the_caption_says_what_every_column_is():
     results["methods"]["fid"]["verbatim"] = True
     assert caption(results) == (
         "nq_dev (all), 300 questions, k = 3, seed 0. "
-        "Scores in %, cut off and never rounded up, 95% bootstrap intervals in brackets, the best "
-        "in bold; contains: the answer contains a gold answer as whole words; evidence: how often "
-        "the passage relied on most is the gold passage; NLL in nats an answer (∞ where "
-        "some answers have probability 0, then the mean and number of others); "
+        "Scores in %, rounded down, 95% bootstrap intervals in brackets, the best in bold; "
+        "contains: a gold answer is in it as whole words; evidence: how often the gold passage has "
+        "most; NLL: nats an answer (∞: some have probability 0; mean and number of the others); "
         "seconds a question. "
         "Generated answers are runs of words of the passages. "
-        "† differs from closed-book, ‡ differs from the best of its column (p < 0.05 in a paired "
-        "permutation test, Holm-adjusted for all pairs of methods)."
+        "† differs from closed-book, ‡ from the best of its column (p < 0.05, paired "
+        "permutation test, Holm-adjusted for all pairs)."
     )
     finite = {"fid": results["methods"]["fid"]}
-    assert "NLL in nats an answer." in caption(results | {"methods": finite}, timing=False)
+    assert "NLL: nats an answer." in caption(results | {"methods": finite}, timing=False)
+
+
+def test_the_caption_says_which_passages_did_not_fit_into_a_prompt():
+    results = copy.deepcopy(RESULTS)
+    assert "left out" not in caption(results)
+    results["methods"]["fid"]["unread"] = {"1": 1022, "2": 213}
+    assert (
+        "Passages that fid left out, as its prompt had no room, and on how many questions: 1 on "
+        "1,022 and 2 on 213." in caption(results)
+    )
 
 
 def test_a_table_without_closed_book_explains_only_the_mark_it_has():
@@ -300,7 +310,7 @@ def test_leaving_one_out_has_a_column_where_it_was_measured():
     at = [cell.strip() for cell in table[0]].index("leave one out")
     assert table[0][at - 1].strip() == "evidence"
     assert [row[at].strip() for row in table[2:]] == ["–", "25.0", "50.0"]
-    assert "leave one out, the same for all methods: how often" in caption(results)
+    assert "leave one out: how often removing the gold passage" in caption(results)
     console = Console(file=io.StringIO(), width=85)
     console.print(comparison.table())
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -324,11 +334,11 @@ def test_a_column_measured_on_fewer_questions_says_so_in_its_heading(form):
     some = left_out({"closed-book": 160, "realm": 160, "fid": 160})
     text = getattr(Comparison(some, []), form)()
     assert "leave one out (n = 160)" in text
-    assert "measured on the first 160 questions" in text
+    assert "leave one out (the first 160 questions): how often" in text
     every = left_out({"closed-book": 300, "realm": 300, "fid": 300})
     text = getattr(Comparison(every, []), form)()
     assert "leave one out" in text
-    assert not re.search(r"n = \d|on the first", text)
+    assert not re.search(r"n = \d|the first", text)
 
 
 def test_the_terminal_has_that_heading_too_and_still_fits():
@@ -347,10 +357,10 @@ def test_methods_measured_on_different_numbers_each_have_theirs():
     assert "| 25.0 (n = 160) |" in lines[3]
     assert "| 50.0 (n = 300) |" in lines[4]
     assert "n = 20" not in lines[2]  # a closed book has nothing to leave out
-    assert "on the first" not in caption(mixed)
+    assert "the first" not in caption(mixed)
 
 
-def test_a_note_says_what_each_methods_evidence_is():
+def test_the_caption_says_what_each_methods_evidence_is():
     """Methods with one measure are named together, and those without evidence not at all."""
     results = copy.deepcopy(RESULTS)
     names = [
@@ -371,19 +381,18 @@ def test_a_note_says_what_each_methods_evidence_is():
     }  # fmt: skip
     results["paired"] = []
     note = (
-        "Evidence is a measure of each method's own, and can be compared between methods with the "
-        "same: the share of p_kNN for knn-lm; the posterior p(z|x,y) for realm and rag-sequence; "
-        "the mean over the answer's tokens of p(z_t|x,y_1:t) for rag-token; attention for fid and "
-        "in-context; its own measure for my."
+        "evidence: how often the gold passage has most (share of p_kNN for knn-lm; posterior "
+        "p(z|x,y) for realm and rag-sequence; mean over tokens of p(z_t|x,y<=t) for rag-token; "
+        "attention for fid and in-context; its own measure for my)"
     )
     comparison = Comparison(results, [])
     assert note in comparison.markdown()
-    assert note.replace("'", "&#x27;") in comparison._repr_html_()
+    assert escape(note) in comparison._repr_html_()
     text = comparison.latex()
-    assert r"the share of p\_kNN for knn-lm; the posterior p(z$|$x,y) for realm" in text
+    assert r"share of p\_kNN for knn-lm; posterior p(z$|$x,y) for realm" in text
     for scores in results["methods"].values():  # stored before RAG-Token's was its own
         del scores["errors"]
-    assert "measure of each" not in comparison.markdown()
+    assert "posterior" not in comparison.markdown()
 
 
 ERRORS = {

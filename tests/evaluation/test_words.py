@@ -56,7 +56,7 @@ def test_an_interval_is_turned_with_the_difference():
 def test_a_difference_that_could_be_chance():
     assert in_words(FOUR, "realm", "fid") == (
         "FiD answers 54.8 % of the questions correctly and REALM 54.4 %; the difference of 0.4 "
-        "points [-0.6, 2.4] could be chance (p = 0.61 after Holm's correction)."
+        "points [-0.5, 2.4] could be chance (p = 0.61 after Holm's correction)."
     )
 
 

@@ -153,12 +153,12 @@ def test_gaps_are_starred_where_intervals_are_apart():
     }
     assert list(papers.gaps(order, "nq").values()) == [
         "+20.0 *",
-        "-6.3",
-        "-6.3",
+        "-6.2",
+        "-6.2",
         "+20.0 *",
-        "-6.3",
+        "-6.2",
         "+20.0 *",
-        "-6.3",
+        "-6.2",
     ]
 
 

@@ -4,7 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from experiments.report import answered, percent, points, relative, write_sections
+from experiments.report import (
+    answered,
+    in_points,
+    percent,
+    points,
+    relative,
+    write_sections,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +46,12 @@ def test_shares_are_cut_off_and_never_rounded_up():
     assert percent({"mean": 0.51999, "ci95": [0.49999, 0.5425]}) == "51.9 [49.9, 54.2]"
     # 0.29 is 0.28999... as a float: what a figure is, not how it is stored, is cut off.
     assert percent({"mean": 0.29, "ci95": [0.0, 1.0]}) == "29.0 [0.0, 100.0]"
-    assert points({"difference": -0.0031, "ci95": [-0.0119, 0.0059]}) == "-0.4 [-1.2, +0.5]"
+
+
+def test_a_difference_is_the_same_in_either_order():
+    assert points({"difference": -0.0031, "ci95": [-0.0119, 0.0059]}) == "-0.3 [-1.1, +0.5]"
+    assert points({"difference": 0.0031, "ci95": [-0.0059, 0.0119]}) == "+0.3 [-0.5, +1.1]"
+    assert in_points(-0.0009, (-0.0119, 0.0)) == "0.0 points [-1.1, 0.0]"
 
 
 def test_relative_differences_are_cut_off_towards_zero():

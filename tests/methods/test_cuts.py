@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ragbook.cli.advice import unread
 from ragbook.corpus import Corpus, Passage, Question, QuestionSet
 from ragbook.corpus.building import split_passages
 from ragbook.errors import InputError
@@ -98,6 +99,44 @@ def test_a_comparison_counts_them_and_cut_passages_count_for_their_documents(
     assert stored is None
     assert (found["cut_passages"], found["cut_words"], found["gold_missing"]) == (0, 0, 0)
     assert found["methods"]["fid"]["recall_at_k"] == 1.0
+
+
+def test_a_comparison_counts_the_passages_that_do_not_fit_into_one_prompt(bart):
+    """256 tokens hold a question and two of these passages. All but the first of the three
+    questions have three passages and not four."""
+    shown = [Passage(str(i), "River", "water " * 70) for i in range(4)]
+    retriever = FixedRetriever()
+    retriever.passages = tuple(shown)
+    methods = [FiD(bart, retriever, max_length=2), InContext(bart, retriever, max_length=2)]
+    asked = QuestionSet("rivers", "dev", list(ASKED)[:1] + list(QUESTIONS))
+    found = compare(methods, asked, k=4, leave_one_out=True, progress=False)
+    assert "unread" not in found.results["methods"]["fid"]
+    assert found.results["methods"]["in-context"]["unread"] == {"1": 2, "2": 1}
+    read = [
+        sum(one["weight"] > 0 for one in line["methods"]["in-context"]["evidence"])
+        for line in found.predictions
+    ]
+    assert read == [2, 2, 2]  # of four, three and three
+    (told,) = unread(found.results)
+    assert told.startswith(
+        "in-context: on 3 of 3 questions not all passages fit into its prompt, and it leaves out "
+        "up to 2 of the lowest ranked"
+    )
+    fits = compare(methods, asked, k=2, progress=False).results
+    assert "unread" not in fits["methods"]["in-context"]
+    assert unread(fits) == []
+
+
+def test_a_causal_model_notes_the_passages_that_do_not_fit_into_one_prompt():
+    from ragbook.models import CausalReader
+    from tests.checkpoints import random_model, tokenizer_of
+
+    reader = CausalReader(random_model("gpt2"), tokenizer_of("gpt2"), "gpt2")
+    memory = reader.read_together(QUESTIONS, [[LONG[0]] * 12, PASSAGES])
+    left = 12 - len(set(memory.shown[0][0].owner))
+    assert 0 < left < 12
+    assert reader.cut.take_unread() == {QUESTIONS[0].text: left}
+    assert reader.cut.take_unread() == {}
 
 
 @pytest.mark.parametrize("kind", [ClosedBook, InContext, RagSequence, RagToken, FiD])

@@ -83,7 +83,7 @@ def test_a_token_posterior_of_one_token_is_the_posterior():
 
 
 def token_weights(reader, passages, scores, tokens):
-    """p(z_t | x, y_<=t) from the model's own logits, by Bayes' rule in float64: [T][n]."""
+    """p(z_t|x,y<=t) from the model's own logits, by Bayes' rule in float64: [T][n]."""
     states, mask = reader.encode_documents(QUESTIONS[:1], [passages])
     target = [*tokens, reader.end]
     with torch.no_grad():
