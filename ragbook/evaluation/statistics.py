@@ -148,9 +148,10 @@ def adjusted(paired: Sequence[Mapping[str, Any]], metric: str) -> dict[frozenset
 
 
 def cut_off(share: float, sign: str = "") -> str:
-    """A share in percent with one decimal, cut off and never rounded up; `sign="+"` shows both
+    """A share in percent, or a difference in points, with one decimal; further digits are dropped,
+    so that nothing is rounded up and a difference is the same in either order. `sign="+"` shows both
     signs."""
-    return f"{math.floor(round(1000 * share, 6)) / 10:{sign}.1f}"
+    return f"{math.trunc(round(1000 * share, 6)) / 10 + 0.0:{sign}.1f}"
 
 
 def _rows(values: np.ndarray) -> int:
