@@ -125,13 +125,25 @@ class CausalMemory:
         self.reader, self.asked, self.shown, self.n = reader, asked, shown, n
         self.beginning = beginning
 
-    def fused(self) -> FusedMemory:
-        """The n passages of each question, every one with the question after it, end to end."""
-        return FusedMemory(self)
+    def fused(self) -> CausalMemory:
+        """The n passages of each question end to end in one row."""
+        every = [
+            [piece for row in self.shown[at : at + self.n] for piece in row]
+            for at in range(0, len(self.shown), self.n)
+        ]
+        numbered = [
+            [Shown(one.states, (z,) * len(one.owner)) for z, one in enumerate(row)] for row in every
+        ]
+        return CausalMemory(self.reader, self.asked, numbered, self.n, self.beginning)
 
-    def masked(self, hidden: Tensor) -> FusedMemory:
-        """Of a fused memory only; see `FusedMemory.masked`."""
-        return self.fused().masked(hidden)
+    def masked(self, hidden: Tensor) -> CausalMemory:
+        """The same fused memory without the passages where `hidden` [B, n] is true; the questions
+        are read again."""
+        kept = [
+            [piece for piece in row if not one[piece.owner[0]]]
+            for row, one in zip(self.shown, hidden.tolist(), strict=True)
+        ]
+        return CausalMemory(self.reader, self.asked, kept, self.n, self.beginning)
 
     def attention(self, labels: Tensor) -> Tensor:
         """The share of each passage in the last layer's attention, float32 [B, n]; see
@@ -208,62 +220,6 @@ class CausalMemory:
                     k[part, :, before:] = new_k[:, :, -longest:]
                     v[part, :, before:] = new_v[:, :, -longest:]
         return rows
-
-
-class FusedMemory(CausalMemory):
-    """The rows of a question's passages end to end in one row.
-
-    What was read of a passage and of the question after it is taken as it is, so that all rows
-    begin at the same position. The last token before the answer comes after the longest of them,
-    and it is the first that attends to all.
-
-    Parameters
-    ----------
-    apart: the memory of B * n rows.
-    hidden: bool [B, n], true where a passage is left out.
-    """
-
-    def __init__(self, apart: CausalMemory, hidden: Tensor | None = None) -> None:
-        super().__init__(apart.reader, apart.asked, apart.shown, apart.n, apart.beginning)
-        self.apart, self.hidden = apart, hidden
-
-    def masked(self, hidden: Tensor) -> FusedMemory:
-        """The same memory without the passages where `hidden` [B, n] is true; nothing is read
-        again."""
-        return FusedMemory(self.apart, hidden)
-
-    @cached_property
-    def rows(self) -> Rows:
-        """The keys and values of every row, without padding between the passages."""
-        apart, n, first = self.apart.rows, self.n, len(self.beginning.ids)
-        there = torch.tensor([bool(row) for row in self.shown]).reshape(-1, n)
-        there[~there.any(1), 0] = True  # without passages the question is alone
-        if self.hidden is not None:
-            there &= ~self.hidden
-        taken = []
-        for question, kept in enumerate(there):
-            real = apart.real[question * n : (question + 1) * n] & kept[:, None]
-            real[int(kept.int().argmax()) + 1 :, :first] = False  # the beginning once
-            z, column = real.nonzero(as_tuple=True)
-            taken.append((question * n + z, column, z.masked_fill(column < first, -1)))
-        L = max(len(column) for _, column, _ in taken)
-        positions = torch.zeros(len(taken), L, dtype=torch.long)
-        real, owner = positions.bool(), torch.full_like(positions, -1)
-        layers = [
-            (
-                k.new_zeros(len(taken), k.shape[1], L, k.shape[3]),
-                v.new_zeros(len(taken), v.shape[1], L, v.shape[3]),
-            )
-            for k, v in apart.layers
-        ]
-        for b, (row, column, z) in enumerate(taken):
-            own = slice(len(column))
-            positions[b, own], owner[b, own], real[b, own] = apart.positions[row, column], z, True
-            for new, old in zip(layers, apart.layers, strict=True):
-                for part, whole in zip(new, old, strict=True):
-                    part[b, :, own] = whole[row, :, column].transpose(0, 1)
-        after = apart.after.reshape(-1, n).masked_fill(~there, 0).amax(1)
-        return Rows(layers, positions, real, owner, after)
 
 
 class CausalContinuation:

@@ -119,12 +119,7 @@ def lay_out(
     for example, nothing in zip(asked, empty, strict=True):
         pieces = [list(prompt.passage(passage)) for passage in example.passages]
         answer = [prompt.end] if nothing else prompt.answer(example.question.answers[0])
-        words = prompt.question(example.question.text)
-        tail = [prompt.start, *answer[:-1]]
-        if layout == APART:
-            pieces = [[*piece, *words] for piece in pieces]
-        else:
-            tail = [*words, *tail]
+        tail = [*prompt.question(example.question.text), prompt.start, *answer[:-1]]
         if layout == TOGETHER:
             pieces = [[token for piece in reversed(pieces) for token in piece]]
         for shown in [[piece] for piece in pieces] if layout == EACH else [pieces]:

@@ -107,21 +107,18 @@ def test_in_context_is_one_prompt_with_the_best_passage_last(reader):
 
 @torch.no_grad()
 def blocked(reader, question, passages, answer):
-    """Fused passages, each with the question, in one forward pass, with an explicit mask of blocks
-    and explicit places."""
-    beginning, asked = list(reader.beginning.ids), reader.prompt.question(question.text)
-    pieces = [[*reader.prompt.passage(p), *asked] for p in passages]
+    """Fused passages in one forward pass, with an explicit mask of blocks and explicit places."""
+    beginning, pieces = list(reader.beginning.ids), [reader.prompt.passage(p) for p in passages]
     first = len(beginning)
     after = first + max(len(piece) for piece in pieces)
-    written = [reader.start, *answer[:-1]]
-    ids = [*beginning, *(t for piece in pieces for t in piece), *written]
+    asked = [*reader.prompt.question(question.text), reader.start, *answer[:-1]]
+    ids = [*beginning, *(t for piece in pieces for t in piece), *asked]
     places = [
         *range(first),
         *(first + t for piece in pieces for t in range(len(piece))),
-        *range(after, after + len(written)),
+        *range(after, after + len(asked)),
     ]
-    block = [-1] * first + [z for z, piece in enumerate(pieces) for _ in piece]
-    block += [-2] * len(written)
+    block = [-1] * first + [z for z, piece in enumerate(pieces) for _ in piece] + [-2] * len(asked)
     N, window = len(ids), reader._window
     masks = {}
     for kind, reach in (("full_attention", None), ("sliding_attention", window)):
