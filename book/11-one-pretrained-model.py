@@ -99,8 +99,11 @@ print(
 # $$ (five)
 #
 # In the first line, the best passage is last, and every passage was read after those before it, so its keys
-# depend on them. In the second, each passage was read alone, with the question after it, and all begin at the same
-# position; the answer is the first to attend to all of them. This is FiD's encoder and decoder in one model.
+# depend on them. In the second, each passage was read alone, with the question after it, and the answer is the
+# first to attend to all of them: FiD's encoder and decoder in one model. A decoder-only model also has to know
+# where each passage is. SmolLM2's positions are rotary {cite:p}`su2024roformer`: a key that was computed at one
+# position becomes that of another if each pair of its numbers is turned by an angle. So the keys are moved, and the
+# passages are one after the other as in the prompt, the best last.
 #
 # ## The core in ten lines
 #
@@ -394,9 +397,9 @@ Markdown(
 # ### Fused, or one after the other?
 #
 # In-context retrieval and FiD both show the model all passages at once. They differ in whether a passage is
-# read in view of those before it. Fused caches have no order of passages and can be reused in any combination
-# without reading again. But the model was not made for them, because in pretraining every token attends to all
-# tokens before it. Does an adapter that was trained on some fused caches make up for this? The paired tests
+# read in view of those before it. What was read of a passage alone can be used with any others, and only its keys
+# are moved to where it is placed. But the model was not made for this, because in pretraining every token attends
+# to all tokens before it. Does an adapter that was trained on some fused caches make up for it? The paired tests
 # say:
 
 # %% tags=["remove-input", "stored-smollm2-few-shot", "stored-smollm2-reading"]
@@ -499,8 +502,8 @@ check.fused(my_fused)
 #
 # <!-- exercise: ex-pretrained-layout -->
 # **Exercise.** Two layouts of passages in a causal model differ in mask and positions. Given the lengths of the passages,
-# return for "together" (one after the other) and "apart" (fused caches) which token may attend to which, a boolean
-# array [T, T] with a row per attending token, and the tokens' positions [T].
+# return for "together" (one prompt) and "apart" (each read alone, before any key is moved) which token may attend to
+# which, a boolean array [T, T] with a row per attending token, and the tokens' positions [T].
 #
 # <!-- end of exercise -->
 
