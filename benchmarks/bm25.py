@@ -5,24 +5,24 @@ many as are asked for, of which those beyond MiniWiki's are its sentences in ano
 MiniWiki's test questions. bm25s tokenises the questions and retrieves (its own `retrieve`, without
 passages or threads); `BM25Retriever` does the same and also gives the passages. Then it compares
 what a process does before its first question: build the lists, or read those that are kept.
+`--store FILE` keeps the comparisons with bm25s as sections `bm25-PASSAGES`.
 """
 
 from __future__ import annotations
 
 import random
-import sys
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from rounds import heading, in_turn, show
+from rounds import Difference, compare, keep, options
 
 from ragbook.corpus import Corpus, Passage, miniwiki
 from ragbook.retrieval import BM25Retriever
 from ragbook.retrieval.inverted import build, kept, terms
 
-QUESTIONS, K, ROUNDS = 200, 5, 7
+QUESTIONS, K = 200, 5
 
 
 def corpus_of(count: int) -> Corpus:
@@ -36,8 +36,10 @@ def corpus_of(count: int) -> Corpus:
     return Corpus(f"{count}", passages)
 
 
-def main(counts: list[int]) -> None:
-    """Print the comparisons."""
+def main() -> None:
+    """Print the comparisons, and store them if asked."""
+    store, arguments = options()
+    counts = [*map(int, arguments)] or [1806, 30_000]
     questions = list(miniwiki.questions("test").head(QUESTIONS))
     for count in counts:
         corpus = corpus_of(count)
@@ -53,18 +55,19 @@ def main(counts: list[int]) -> None:
             def ours(retriever=retriever, found=found) -> None:
                 found["ragbook"] = [one.scores for one in retriever.retrieve(questions, K)]
 
-            alone(), ours()  # once before the time is measured
-            heading(f"{len(questions)} questions, {len(corpus):,} passages, k = {K}", "bm25s")
-            show(in_turn({"bm25s": alone, "ragbook": ours}, ROUNDS), "bm25s", 1000, "ms")
-            apart = np.abs(np.array(found["ragbook"]) - found["bm25s"]).max()
-            print(f"  scores at most {apart:.1e} apart")
+            def apart(found=found) -> Difference:
+                gap = np.abs(np.array(found["ragbook"]) - found["bm25s"]).max()
+                return "greatest difference of the scores", gap, 1e-4
+
+            what = f"{len(questions)} questions, {len(corpus):,} passages, k = {K}"
+            sides = {"bm25s": alone, "ragbook": ours}
+            keep(store, f"bm25-{count}", compare(what, sides, ["bm25s"], apart))
             begin = {
                 "lists built": partial(build, corpus),
                 "lists read": partial(kept, corpus, path),
             }
-            heading(f"before the first question, {len(corpus):,} passages", "lists built")
-            show(in_turn(begin, ROUNDS if count < 100_000 else 5), "lists built")
+            compare(f"before the first question, {len(corpus):,} passages", begin)
 
 
 if __name__ == "__main__":
-    main([*map(int, sys.argv[1:])] or [1806, 30_000])
+    main()

@@ -11,7 +11,8 @@ peak memory. The script prints whether answers and their log-probabilities are e
 `python benchmarks/fid.py OUT.json` also writes them into a file, which chapter 6 plots.
 
 `python benchmarks/fid.py --rounds` compares ragbook with the peer that pads to the longest on few
-passages, where there is little padding to save: both in one process, in turn, ROUNDS times.
+passages, where there is little padding to save: both in one process, in turn. With `--store FILE`
+it keeps the comparisons as sections `fid-PASSAGES`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rounds import heading, in_turn, show
+from rounds import Difference, compare, keep, options
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
@@ -33,7 +34,7 @@ from transformers.utils import logging
 
 QUESTIONS, BATCH, MAX_NEW, MAX_INPUT = 4, 2, 16, 250
 COUNTS = (1, 5, 20, 50, 100)
-FEW, ROUNDS = (1, 5), 7
+FEW = (1, 5)
 SIDES = ("padded to 250", "to the longest", "ragbook")
 PAD, START, END = 0, 101, 102  # ids of the embedded tokenizer
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -168,7 +169,7 @@ def side(name: str, count: int) -> None:
     print(json.dumps(results))
 
 
-def compare(out: Path | None) -> None:
+def compare_padding(out: Path | None) -> None:
     """Run all sides with every number of passages; print the results side by side, write them."""
     rows = []
     print(
@@ -217,7 +218,7 @@ def compare(out: Path | None) -> None:
         partial.replace(out)
 
 
-def few_passages() -> None:
+def few_passages(store: Path | None) -> None:
     """Print the times on few passages, and whether the answers are the same."""
     logging.set_verbosity_error()
     t5 = model()
@@ -236,17 +237,22 @@ def few_passages() -> None:
         def peer(written=written, questions=questions, found=found) -> None:
             written["peer"] = theirs(questions, found, "longest", t5)["answers"]
 
-        own(), peer()  # once before the time is measured
-        heading(f"{QUESTIONS} questions of {count} passages, {BATCH} at a time", SIDES[1])
-        show(in_turn({SIDES[1]: peer, "ragbook": own}, ROUNDS), SIDES[1])
-        same = sum(a == b for a, b in zip(written["peer"], written["ragbook"], strict=True))
-        print(f"  {same} of {QUESTIONS} answers are the same")
+        def apart(written=written) -> Difference:
+            pairs = zip(written["peer"], written["ragbook"], strict=True)
+            return "answers that differ", sum(a != b for a, b in pairs), 0
+
+        what = f"{QUESTIONS} questions, passages of each: {count}, {MAX_NEW} tokens"
+        sides = {"transformers": peer, "ragbook": own}
+        keep(store, f"fid-{count}", compare(what, sides, ["transformers"], apart))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--rounds"]:
-        few_passages()
-    elif len(sys.argv) == 3:
-        side(sys.argv[1], int(sys.argv[2]))
+    kept, arguments = options()
+    if arguments == ["--rounds"]:
+        few_passages(kept)
+    elif kept:
+        sys.exit("--store keeps what --rounds measures: give both.")
+    elif len(arguments) == 2:
+        side(arguments[0], int(arguments[1]))
     else:
-        compare(Path(sys.argv[1]) if sys.argv[1:] else None)
+        compare_padding(Path(arguments[0]) if arguments else None)

@@ -2,12 +2,12 @@
 
 `python benchmarks/knn_lm.py` makes three comparisons on MiniWiki with the bundled language model:
 
-* the build of a datastore, in tokens a second, with the model's bare forward pass over the same
-  batches, also without the output layer;
+* the build of a datastore, with the model's bare forward pass over the same batches, also without
+  the output layer;
 * the perplexity of held-out articles with the datastore of all passages, k = 1,024. The
   straightforward implementation takes the tokens in batches: it searches each batch in Faiss's
   exact index, scatters the neighbours' weights over the whole vocabulary, and interpolates there.
-  Both sides are given the model's distributions;
+  Both sides are given the model's distributions. The search is also measured alone;
 * a grid of 10 lambdas and 10 temperatures on a few of the tokens, where the straightforward
   implementation searches again for each cell, or keeps the neighbours.
 
@@ -15,12 +15,14 @@
 on the disk, k = 1,024: the exact search, the approximate one, and the latter with its distances
 computed again from the keys; how long the approximate index takes to make, and Faiss alone on
 keys that are float32 already; and the distances computed again as numpy alone would.
+
+`--store FILE` keeps the comparisons with other implementations as sections `knn-lm-...`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -31,7 +33,7 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from rounds import heading, in_turn, show
+from rounds import Difference, compare, keep, options
 from torch import Tensor
 
 from ragbook.corpus import Corpus, miniwiki
@@ -46,7 +48,8 @@ from ragbook.models import LanguageModel, load_language_model
 K, LAM, TEMPERATURE = 1024, 0.3, 10.0
 ARTICLES, BATCH, CELL_TOKENS, BUILD_PASSAGES = 20, 256, 128, 600
 KS = (1, 8, 64, K)
-SEARCHED, DIMENSION, CODE, ROUNDS = 64, 384, 64, 5
+LIBRARIES = ("faiss-cpu", "torch")  # of the straightforward implementation
+SEARCHED, DIMENSION, CODE = 64, 384, 64
 LAMS = tuple(np.linspace(0.05, 0.95, 10).tolist())
 TEMPERATURES = tuple(np.geomspace(1, 1000, 10).tolist())
 
@@ -104,99 +107,113 @@ def perplexity(log_probs: Tensor) -> float:
     return math.exp(-float(log_probs.double().mean()))
 
 
-def evaluation(datastore: Datastore, contexts: list[Contexts], dense: Tensor) -> None:
+def evaluation(
+    datastore: Datastore, contexts: list[Contexts], dense: Tensor, store: Path | None
+) -> None:
     """Compare the evaluation with one lambda and temperature; the time includes the search and not
     the model's forward pass."""
     queries, targets, base = (
         torch.cat([getattr(one, name) for one in contexts])
         for name in ("queries", "targets", "base")
     )
-    peer = Straightforward(datastore)
+    peer, results = Straightforward(datastore), {}
 
-    def theirs() -> Tensor:
+    def theirs() -> None:
         parts = zip(queries.split(BATCH), dense.split(BATCH), targets.split(BATCH), strict=True)
-        return torch.cat([peer.log_probs(q, p, y, LAM, TEMPERATURE) for q, p, y in parts])
+        mixed = torch.cat([peer.log_probs(q, p, y, LAM, TEMPERATURE) for q, p, y in parts])
+        results["peer"] = perplexity(mixed)
 
-    def ours() -> Tensor:
+    def ours() -> None:
         parts = look_up(contexts, datastore, K)
         knn = torch.cat([knn_target_log_prob(d, h, TEMPERATURE) for d, h, _ in parts])
-        return interpolate(base, knn, LAM)
+        results["own"] = perplexity(interpolate(base, knn, LAM))
 
-    peer.search(queries[:BATCH])  # one run before the time is measured
-    datastore.search(queries[:BATCH].numpy(), K)
-    seconds, mixed = timed(ours)
-    search = timed(lambda: datastore.search(queries.numpy(), K))[0]
-    peer_seconds, peer_mixed = timed(theirs)
-    peer_search = timed(lambda: [peer.search(part) for part in queries.split(BATCH)])[0]
-    a, b = perplexity(peer_mixed), perplexity(mixed)
-    print(f"evaluation of {len(base):,} tokens, {len(datastore):,} pairs, k = {K:,}")
-    print(f"  straightforward  {peer_seconds:7.2f} s, {peer_search:.2f} s of it search")
-    print(f"  ragbook          {seconds:7.2f} s, {search:.2f} s of it search")
-    print(f"  {peer_seconds / seconds:.1f} times as fast; perplexity {b:.6f}, {abs(a - b):.1e} off")
-    the_grid(datastore, peer, contexts, dense)
+    def apart() -> Difference:
+        gap = abs(results["own"] / results["peer"] - 1)
+        return "relative difference of the perplexities", gap, 1e-4
+
+    def their_search() -> None:
+        found = [peer.search(part)[0] for part in queries.split(BATCH)]
+        results["peer"] = torch.cat(found).numpy()
+
+    def our_search() -> None:
+        results["own"] = datastore.search(queries.numpy(), K)[0]
+
+    def distances_apart() -> Difference:
+        exact, own = results["peer"], results["own"]
+        gap = (np.abs(own - exact) / np.maximum(exact, 1)).max()
+        return "greatest relative difference of the distances", gap, 1e-3
+
+    what = f"{len(base):,} tokens, {len(datastore):,} pairs, k = {K:,}"
+    for name, said, their_side, our_side, difference in (
+        ("evaluation", f"perplexity of {what}", theirs, ours, apart),
+        ("search", f"search for {what}", their_search, our_search, distances_apart),
+    ):
+        sides = {"straightforward code": their_side, "ragbook": our_side}
+        keep(store, f"knn-lm-{name}", compare(said, sides, LIBRARIES, difference))
+    the_grid(datastore, peer, contexts, dense, store)
 
 
 def the_grid(
-    datastore: Datastore, peer: Straightforward, contexts: list[Contexts], dense: Tensor
+    datastore: Datastore,
+    peer: Straightforward,
+    contexts: list[Contexts],
+    dense: Tensor,
+    store: Path | None,
 ) -> None:
     """Compare the grid of all lambdas and temperatures, on a few tokens and then on all."""
     whole = contexts[0]
     cut = {field.name: getattr(whole, field.name)[:CELL_TOKENS] for field in fields(whole)}
     few = [Contexts(**cut)]
     queries, targets, base = few[0].queries, few[0].targets, few[0].base
-    log_probs = dense[: len(base)]
+    log_probs, results = dense[: len(base)], {}
 
-    def theirs(kept: tuple[Tensor, Tensor] | None) -> Tensor:
+    def theirs(kept: tuple[Tensor, Tensor] | None) -> None:
         cells = [
             peer.mix(*(kept or peer.search(queries)), log_probs, lam, temperature)
             .gather(1, targets[:, None]).double().mean()
             for temperature in TEMPERATURES
             for lam in LAMS
         ]  # fmt: skip
-        return torch.stack(cells).reshape(len(TEMPERATURES), len(LAMS))
+        results["peer"] = torch.stack(cells).reshape(len(TEMPERATURES), len(LAMS))
 
-    def ours(contexts: list[Contexts]) -> Tensor:
-        parts = look_up(contexts, datastore, K)
-        return cached(contexts, parts)
+    def ours(kept: list[tuple[Tensor, Tensor, Tensor]] | None) -> None:
+        distances, hits, _ = zip(*(kept or look_up(few, datastore, K)), strict=True)
+        results["own"] = grid(base, distances, hits, LAMS, TEMPERATURES, (K,))[0]
 
-    def cached(contexts: list[Contexts], parts: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-        base = torch.cat([one.base for one in contexts])
-        distances, hits, _ = zip(*parts, strict=True)
-        return grid(base, distances, hits, LAMS, TEMPERATURES, (K,))[0]
+    def apart() -> Difference:
+        gap = (results["own"] - results["peer"]).expm1().abs().max().item()
+        return "greatest relative difference of the perplexities", gap, 1e-4
 
-    seconds, means = timed(lambda: ours(few))
-    peer_seconds, peer_means = timed(lambda: theirs(None))
-    kept = peer.search(queries)
-    parts = look_up(few, datastore, K)
-    kept_seconds = timed(lambda: cached(few, parts))[0]
-    peer_kept_seconds = timed(lambda: theirs(kept))[0]
-    apart = (means - peer_means).expm1().abs().max()
-    print(f"{len(LAMS)} x {len(TEMPERATURES)} grid of {len(base)} tokens")
-    print(
-        f"  straightforward  {peer_seconds:7.2f} s, or {peer_kept_seconds:.2f} s on kept neighbours"
-    )
-    print(f"  ragbook          {seconds:7.2f} s, of which on kept neighbours {kept_seconds:.3f} s")
-    print(
-        f"  {peer_seconds / seconds:.0f} times as fast, "
-        f"{peer_kept_seconds / kept_seconds:.0f} times on kept neighbours; "
-        f"perplexities at most {apart:.1e} of each other apart"
-    )
+    their_kept, our_kept = peer.search(queries), look_up(few, datastore, K)
+    what = f"{len(LAMS)} x {len(TEMPERATURES)} grid of {len(base)} tokens"
+    for name, said, their_side, our_side in (
+        ("grid", what, lambda: theirs(None), lambda: ours(None)),
+        (
+            "kept-grid",
+            f"{what} on kept neighbours",
+            lambda: theirs(their_kept),
+            lambda: ours(our_kept),
+        ),
+    ):
+        sides = {"straightforward code": their_side, "ragbook": our_side}
+        keep(store, f"knn-lm-{name}", compare(said, sides, LIBRARIES, apart))
     parts = look_up(contexts, datastore, K)
     base = torch.cat([one.base for one in contexts])
     distances, hits, _ = zip(*parts, strict=True)
     every = timed(lambda: grid(base, distances, hits, LAMS, TEMPERATURES, KS))[0]
-    print(f"  {every:.2f} s on all {len(base):,} tokens, for each of {len(KS)} k as well")
+    print(f"the grid on all {len(base):,} tokens, for each of {len(KS)} k: {every:.2f} s")
 
 
-def building(lm: LanguageModel, corpus: Corpus, folder: Path) -> None:
-    """Compare the tokens a second of a whole build, from tokenizer to hashes, and of the model."""
+def building(lm: LanguageModel, corpus: Corpus, folder: Path, store: Path | None) -> None:
+    """Compare a whole build, from tokenizer to hashes, with the model alone."""
     some = Corpus("some", corpus[:BUILD_PASSAGES])
     texts = [ids[:-1] for ids in lm.texts(some)]
     tokens, batches = sum(map(len, texts)), []
     hook = lm.model.base_model.register_forward_pre_hook(
         lambda _m, _a, named: batches.append(named["input_ids"]), with_kwargs=True
     )
-    lm.keys(texts)  # one run before the time is measured, to record the batches
+    lm.keys(texts)  # records the batches
     hook.remove()
 
     def bare() -> None:
@@ -204,15 +221,13 @@ def building(lm: LanguageModel, corpus: Corpus, folder: Path) -> None:
             for ids in batches:
                 lm.model.base_model(input_ids=ids, use_cache=False)
 
-    rates: dict[str, list[float]] = {"bare forward pass": [], "build": []}
-    for turn in range(3):
-        rates["bare forward pass"].append(tokens / timed(bare)[0])
-        out = folder / str(turn)
-        rates["build"].append(tokens / timed(lambda o=out: build_datastore(some, o, lm, False))[0])
-    print(f"datastore of {len(some)} passages, {tokens:,} tokens, best of 3")
-    for name, found in rates.items():
-        print(f"  {name:<18} {max(found):8,.0f} tokens/s")
-    print(f"  {max(rates['build']) / max(rates['bare forward pass']):.0%} of the bare forward pass")
+    number = itertools.count()
+    sides = {
+        "the bare forward pass": bare,
+        "ragbook": lambda: build_datastore(some, folder / str(next(number)), lm, False),
+    }
+    what = f"datastore of {len(some)} passages, {tokens:,} tokens"
+    keep(store, "knn-lm-build", compare(what, sides, ["transformers"]))
 
 
 def drawn(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -239,7 +254,7 @@ def by_numpy(keys: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> np.ndar
     return np.sort(distances, axis=1)
 
 
-def searching(count: int, folder: Path) -> None:
+def searching(count: int, folder: Path, store: Path | None) -> None:
     """Compare the searches among `count` keys, and the making of their index."""
     keys, queries = drawn(folder / "keys.npy", count)
     floats = np.asarray(keys, dtype=np.float32)
@@ -265,36 +280,40 @@ def searching(count: int, folder: Path) -> None:
         "approximate": lambda: approximately(False),
         "approximate, computed again": lambda: approximately(True),
     }
-    heading(f"{SEARCHED} queries among {count:,} keys, k = {K:,}", "exact")
-    show(in_turn(sides, ROUNDS), "exact", 1000 / SEARCHED, "ms a query")
+    what = f"{SEARCHED} queries among {count:,} keys, k = {K:,}"
+    compare(what, sides)
     print(f"  {neighbours.recall(found, exact):.1%} of the neighbours found")
-    assert np.array_equal(
-        by_numpy(keys, queries, found), neighbours.recomputed(keys, queries, found)[0]
-    )
+
+    def apart() -> Difference:
+        by_us = neighbours.recomputed(keys, queries, found)[0]
+        gap = np.abs(by_numpy(keys, queries, found) - by_us).max()
+        return "greatest difference of the distances", gap, 0
+
     again = {
         "numpy alone": lambda: by_numpy(keys, queries, found),
         "ragbook": lambda: neighbours.recomputed(keys, queries, found),
     }
-    heading("distances computed again", "numpy alone")
-    show(in_turn(again, ROUNDS), "numpy alone", 1000 / SEARCHED, "ms a query")
+    what = f"distances computed again for {what}"
+    keep(store, "knn-lm-distances", compare(what, again, ["numpy"], apart))
 
 
-def main() -> None:
+def main(store: Path | None) -> None:
     """Print the three comparisons."""
     lm, corpus = load_language_model(), miniwiki.corpus()
     articles = miniwiki.heldout("test")[:ARTICLES]
     documents = ["\n".join(p.text for p in article.passages) for article in articles]
     with TemporaryDirectory() as folder:
-        building(lm, corpus, Path(folder))
+        building(lm, corpus, Path(folder), store)
         datastore = build_datastore(corpus, Path(folder) / "whole", lm, progress=False)
         seconds, contexts = timed(lambda: contexts_of(documents, lm, progress=False))
         print(f"the model's own pass over the {ARTICLES} articles: {seconds:.2f} s")
-        evaluation(datastore, contexts, distributions(lm, documents))
+        evaluation(datastore, contexts, distributions(lm, documents), store)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
+    kept, arguments = options()
+    if arguments:
         with TemporaryDirectory() as place:
-            searching(int(sys.argv[1]), Path(place))
+            searching(int(arguments[0]), Path(place), kept)
     else:
-        main()
+        main(kept)

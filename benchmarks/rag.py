@@ -10,10 +10,10 @@ The inputs are cut to one length, about 100 words and the question, because the 
 attends to padding when it generates, so that its answers are right only without padding. With the
 argument `padded` the peer gets inputs as its own retriever makes them, padded to 300 tokens.
 
-`python benchmarks/rag.py --rounds` compares both in one process, in turn, ROUNDS times, with a
-smaller generator (SMALL) and fewer questions: decoding, the loss, and the loss with its gradients
-by the generator's parameters and the scores. A name after it (`sequence`, `token`, `loss`) selects
-what is compared.
+`python benchmarks/rag.py --rounds` compares both in one process, in turn, with a smaller generator
+(SMALL) and fewer questions: decoding, the loss, and the loss with its gradients by the generator's
+parameters and the scores. A name after it (`sequence`, `token`, `loss`) selects what is compared.
+With `--store FILE` it keeps the comparisons as sections `rag-...`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rounds import heading, in_turn, show
+from rounds import Difference, compare, keep, options
 from torch.nn import functional
 from transformers import BartConfig, DPRConfig, RagConfig, RagSequenceForGeneration
 from transformers import RagTokenForGeneration as HFRagToken
@@ -42,7 +42,7 @@ PAD, START, END = 1, 101, 102  # ids of the embedded tokenizer, except PAD: with
 SIDES = ("transformers", "ragbook")
 BASE = {"width": 768, "words": 50265}
 SMALL = {"width": 384, "words": 30522}  # both of about half BART-base's size
-FEW, ROUNDS = 2, 5
+FEW = 2
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -207,7 +207,7 @@ def theirs(folder: Path, width: int) -> dict[str, Any]:
     return results
 
 
-def rounds(folder: Path, wanted: str) -> None:
+def rounds(folder: Path, wanted: str, store: Path | None) -> None:
     """Both sides in turn, with their results compared."""
     from ragbook.training.rag import marginal_log_likelihood
 
@@ -259,23 +259,25 @@ def rounds(folder: Path, wanted: str) -> None:
             (-found.sum()).backward()
             results["own"] = [prior.grad, *gradients(reader.model)]
 
-        for what, key, peer, own in (
-            (f"RAG-{name} decoding", name, peer_decoding, own_decoding),
-            (f"RAG-{name} loss", "loss", peer_loss, own_loss),
-            (f"RAG-{name} loss and gradients", "loss", peer_gradient, own_gradient),
+        def other_answers(results=results) -> Difference:
+            pairs = zip(results["peer"], results["own"], strict=True)
+            return "answers that differ", sum(a != b for a, b in pairs), 0
+
+        def apart(results=results) -> Difference:
+            one, other = (torch.cat([*map(torch.flatten, r)]) for r in results.values())
+            return "relative difference", ((one - other).norm() / one.norm()).item(), 1e-4
+
+        for what, key, peer, own, difference in (
+            ("decoding", name, peer_decoding, own_decoding, other_answers),
+            ("loss", "loss", peer_loss, own_loss, apart),
+            ("gradients", "loss", peer_gradient, own_gradient, apart),
         ):
             if wanted not in ("", key):
                 continue
-            peer(), own()  # once before the time is measured
-            heading(f"{what}, {FEW} questions, {N_DOCS} documents of {CUT} tokens", SIDES[0])
-            show(in_turn({SIDES[0]: peer, SIDES[1]: own}, ROUNDS), SIDES[0])
-            if peer is peer_decoding:
-                same = sum(a == b for a, b in zip(results["peer"], results["own"], strict=True))
-                print(f"  {same} of {FEW} answers are the same", flush=True)
-            else:
-                one, other = (torch.cat([*map(torch.flatten, r)]) for r in results.values())
-                gap = ((one - other).norm() / one.norm()).item()
-                print(f"  relative difference: {gap:.1e}", flush=True)
+            of = f"{FEW} questions, {N_DOCS} documents of {CUT} tokens"
+            sides = {SIDES[0]: peer, SIDES[1]: own}
+            measured = compare(f"RAG-{name} {what}, {of}", sides, ["transformers"], difference)
+            keep(store, f"rag-{name}-{what}", measured)
 
 
 def gradients(model: Any) -> list[torch.Tensor]:
@@ -295,14 +297,17 @@ def side(name: str, folder: Path, width: int) -> None:
 
 def main() -> None:
     """Run both sides on one checkpoint and print the results side by side."""
-    if sys.argv[1:2] == ["--rounds"]:
+    store, arguments = options()
+    if arguments[:1] == ["--rounds"]:
         with tempfile.TemporaryDirectory() as folder:
-            rounds(Path(folder), "".join(sys.argv[2:]))
+            rounds(Path(folder), "".join(arguments[1:]), store)
         return
-    if len(sys.argv) == 4:
-        side(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    if store:
+        sys.exit("--store keeps what --rounds measures: give both.")
+    if len(arguments) == 3:
+        side(arguments[0], Path(arguments[1]), int(arguments[2]))
         return
-    width = PADDED if sys.argv[1:] == ["padded"] else CUT
+    width = PADDED if arguments == ["padded"] else CUT
     measured: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint(Path(folder), **BASE)

@@ -10,7 +10,8 @@ prediction for DPR's Wikipedia, with its arithmetic.
 
 `python benchmarks/scale.py --encode FOLDER [PASSAGES]` measures passages a second of the embedded
 encoder, in float32 and bfloat16, and of `sentence-transformers`' own `encode` with its defaults, in
-turns in one run, and stores the figures in FOLDER/encoding.json.
+turn in one run, and stores the figures in FOLDER/encoding.json; with `--store FILE` it also keeps
+the comparison as the section `encoding`.
 
 The vectors are distributed like MiniWiki's: each is the vector of a MiniWiki passage plus a random
 step with the covariance of the steps from MiniWiki's passages to their nearest neighbours; a
@@ -36,6 +37,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from rounds import compare, keep, options
 
 from ragbook.corpus import Passage, miniwiki
 from ragbook.errors import InputError
@@ -52,7 +54,7 @@ WIKIPEDIA = 21_015_324  # passages in DPR's split
 QUESTIONS, K, BATCH, SEED = 512, 10, 64, 0
 BLOCK = 1_000  # passages whose vectors are drawn together
 WORK_PASSAGES = 600  # passages whose encoding is measured
-ROUNDS, ENCODING_ROUNDS = 8, 3
+ROUNDS = 8
 
 
 def kind_of(name: str, passages: int, dimension: int) -> str:
@@ -343,8 +345,8 @@ def predict(results: dict[str, Any], passages: int = WIKIPEDIA) -> list[str]:
     return lines
 
 
-def measure_encoding(folder: Path, count: int) -> dict[str, Any]:
-    """Passages a second of each way to encode the same MiniWiki passages, measured in turns."""
+def measure_encoding(folder: Path, count: int, store: Path | None) -> dict[str, Any]:
+    """Passages a second of each way to encode the same MiniWiki passages, measured in turn."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -363,13 +365,18 @@ def measure_encoding(folder: Path, count: int) -> dict[str, Any]:
         "ragbook float32": lambda: ours.encode_passages(some),
         "ragbook bfloat16": lambda: rounded.encode_passages(some),
     }
-    vectors = {name: way() for name, way in ways.items()}  # the first run is slower, so not timed
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ENCODING_ROUNDS):
-        for name, way in ways.items():
-            seconds[name].append(_seconds(way))
-    speed = {name: count / statistics.median(each) for name, each in seconds.items()}
+    vectors = {name: way() for name, way in ways.items()}
     exact = vectors["ragbook float32"]
+    cosines = {name: float((each * exact).sum(1).min()) for name, each in vectors.items()}
+    measured = compare(
+        f"encoding of {count} passages",
+        ways,
+        ["sentence-transformers"],
+        lambda: ("1 - the least cosine of two vectors", 1 - min(cosines.values()), 1e-3),
+    )
+    keep(store, "encoding", measured)
+    seconds = {name: side["wall_seconds"]["median"] for name, side in measured["sides"].items()}
+    speed = {name: count / each for name, each in seconds.items()}
     report = {
         "passages": count,
         "words": sum(len(text.split()) for text in texts),
@@ -378,9 +385,7 @@ def measure_encoding(folder: Path, count: int) -> dict[str, Any]:
         "times_sentence_transformers": {
             name: each / speed["sentence-transformers"] for name, each in speed.items()
         },
-        "least_cosine": {
-            name: float((each * exact).sum(1).min()) for name, each in vectors.items()
-        },
+        "least_cosine": cosines,
         "hours_for_wikipedia": {n: WIKIPEDIA / s / 3600 for n, s in speed.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -388,19 +393,22 @@ def measure_encoding(folder: Path, count: int) -> dict[str, Any]:
     return report
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """See the module."""
+    store, arguments = options()
+    if store and arguments[:1] != ["--encode"]:
+        sys.exit("--store keeps what --encode measures: give both.")
     if arguments[:1] == ["--build"]:
         print(json.dumps(measure_build(Path(arguments[1]), arguments[2], int(arguments[3]))))
     elif arguments[:1] == ["--search"]:
         print(json.dumps(measure_search(Path(arguments[1]), arguments[2], int(arguments[3]))))
     elif arguments[:1] == ["--encode"]:
         count = int(arguments[2]) if len(arguments) > 2 else WORK_PASSAGES
-        print(json.dumps(measure_encoding(Path(arguments[1]), count), indent=1))
+        print(json.dumps(measure_encoding(Path(arguments[1]), count, store), indent=1))
     else:
         sizes = tuple(map(int, arguments[1].split(","))) if len(arguments) > 1 else SIZES
         print("\n".join(predict(measure_all(Path(arguments[0]), sizes))))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,17 +1,19 @@
 """How long a command takes to begin, compared with a bare script that loads the same weights.
 
-`python benchmarks/startup.py [ROUNDS]` runs `import ragbook`, `ragbook --help` and `ragbook ask` to
-its answer, over MiniWiki's index in `build/index` (which it builds if it is not there), each in
+`python benchmarks/startup.py` runs `import ragbook`, `ragbook --help` and `ragbook ask` to its
+answer, over MiniWiki's index in `build/index` (which it builds if it is not there), each in
 processes that take turns with bare ones: Python alone for the first two, and for `ask` a script
-that imports torch and reads the tensors that it needs from the same safetensors.
+that imports torch and reads the tensors that it needs from the same safetensors. `--store FILE`
+keeps the comparisons as sections `start-...`.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
-from rounds import heading, processes_in_turn, show
+from rounds import compare, keep, options
 
 INDEX = Path("build/index")
 QUESTION = "Who painted the Mona Lisa?"
@@ -26,8 +28,8 @@ for path in sys.argv[1:]:
 """
 
 
-def main(rounds: int = 5) -> None:
-    """Print the comparisons."""
+def main() -> None:
+    """Print the comparisons, and store them if asked."""
     from ragbook.models.bundled import WEIGHTS
     from ragbook.models.embedded import minilm_path
 
@@ -38,25 +40,27 @@ def main(rounds: int = 5) -> None:
         build_index(miniwiki.corpus(), INDEX, progress=False)
     python, embedded = sys.executable, str(minilm_path() / "model.safetensors")
     ours = [python, "-m", "ragbook"]
-    bare = {"python": [python, "-c", "pass"]}
+    store, _ = options()
     small = {
-        "import ragbook": [python, "-c", "import ragbook"],
-        "ragbook --help": [*ours, "--help"],
+        "import": ("import ragbook", [python, "-c", "import ragbook"]),
+        "help": ("ragbook --help", [*ours, "--help"]),
     }
-    heading("what begins without a model", "python")
-    show(processes_in_turn(bare | small, rounds), "python")
+    for name, (what, command) in small.items():
+        sides = {"Python alone": [python, "-c", "pass"], "ragbook": command}
+        keep(store, f"start-{name}", compare(what, sides))
     asked = [*ours, "ask", QUESTION, "--index", str(INDEX)]
     files = {
-        "ask, RAG-Token": [f"{name}.safetensors" for name in ONE],
-        "ask, all methods": sorted(path.name for path in WEIGHTS.glob("*.safetensors")),
+        "one-method": [f"{name}.safetensors" for name in ONE],
+        "all-methods": sorted(path.name for path in WEIGHTS.glob("*.safetensors")),
     }
     for name, own in files.items():
         paths = [embedded, *(str(WEIGHTS / file) for file in own)]
-        method = ["--method", "rag-token"] if name.endswith("RAG-Token") else []
-        sides = {"torch and the weights": [python, "-c", LOAD, *paths], name: [*asked, *method]}
-        heading(name, "torch and the weights")
-        show(processes_in_turn(sides, rounds), "torch and the weights")
+        method = ["--method", "rag-token"] if name == "one-method" else []
+        bare = [python, "-c", LOAD, *paths]
+        what = shlex.join(["ragbook", "ask", QUESTION, *method])
+        sides = {"a script that loads the weights": bare, "ragbook": [*asked, *method]}
+        keep(store, f"start-{name}", compare(what, sides))
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    main()

@@ -75,7 +75,7 @@ for split in ("train", "dev", "test"):
 #
 # Passages of one family lie close together, which makes them easy to confuse.
 
-# %% mystnb={"figure": {"caption": "Inner products between the first passages of nine articles. The dark blocks are families: kings, board games and canals. What makes a corpus hard to search is its near neighbours.", "alt": "Heat map of inner products between nine passages; passages of the same family score higher with each other"}}
+# %% mystnb={"figure": {"caption": "Inner products between the first passages of nine articles. The blocks along the diagonal, where the products are high, are families: kings, board games and canals. What makes a corpus hard to search is its near neighbours.", "alt": "Heat map of inner products between nine passages; passages of the same family score higher with each other"}}
 encoder = load_encoder()
 families = {
     "kings": ["Louis XIV", "Louis XVI", "Henry VIII"],
@@ -304,9 +304,11 @@ check.blocks(my_blocks)
 # </details>
 #
 # <!-- exercise: ex-search -->
-# **Exercise.** Write exact search: given the vectors of the questions [B, d] and of the passages [N, d], return the
-# scores [B, k] and the positions [B, k] of the k passages with the largest inner product, the largest
-# first. Of passages with equal scores, the first in the corpus comes first.
+# **Exercise.** Faiss never holds all scores in memory. Write exact search in blocks: given the vectors of the
+# questions [B, d] and of the passages [N, d], of which at most 64 may be read at a time, return the scores [B, k]
+# and the positions [B, k] of the k passages with the largest inner product, the largest first. Hold no more than
+# [B, k + 64] scores. Of passages with equal scores, the first in the corpus comes first. Why does the order in
+# which you join a block to the best so far matter for this?
 #
 # <!-- end of exercise -->
 
@@ -323,31 +325,35 @@ check.search(my_search)
 # <details>
 # <summary>Solution</summary>
 #
-# A matrix product, a *stable* `argsort` of the negative scores and `np.take_along_axis`. Reversing an
-# ascending sort would put the last of equal passages first. It is written out in
+# Read `vectors[first : first + 64]`, put its scores *behind* the best so far, and keep the first k of a *stable*
+# `argsort` of the negative scores. The best so far come earlier in the corpus, so they have to be in front: a
+# stable sort leaves equal scores in the order in which they were joined. It is written out in
 # `book/solutions/01-index.py`.
 #
 # </details>
 #
-# <!-- exercise: ex-cosine -->
-# **Exercise.** The vectors have length 1. Which two other similarity functions would give exactly the same
-# ranking, and why?
+# <!-- exercise: ex-distance -->
+# **Exercise.** The vectors have length 1, and a passage's inner product with a question is 0.8. What is their
+# squared L2 distance, and which inner product has a passage at the distance 1? Why may the index use either
+# measure?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# Cosine similarity, which equals the inner product at length 1, and negative squared L2 distance, since
-# $\lVert a - b \rVert^2 = 2 - 2 a^\top b$.
+# $\lVert a - b \rVert^2 = 2 - 2 a^\top b$, so the squared distance is 0.4, and the inner product is 0.5. The
+# distance falls as the inner product rises, so the ranking is the same.
 #
 # </details>
 #
-# <!-- exercise: ex-bytes -->
-# **Exercise.** How many bytes do the vectors of 21,015,324 passages take with 384 dimensions in float32?
+# <!-- exercise: ex-bits -->
+# **Exercise.** How many bits per number are left if the vectors of 21,015,324 passages, with 384 dimensions, have
+# to fit into 8 GB?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# $21{,}015{,}324 \times 384 \times 4 = 32{,}279{,}537{,}664$, about 32 GB.
+# $8 \cdot 10^9 \cdot 8 / (21{,}015{,}324 \cdot 384) = 7.93$, not quite one byte per number in place of four.
+# {doc}`09-scale` needs far less than that.
 #
 # </details>
 

@@ -136,7 +136,7 @@ grid = knn_lm.grid(
     temperatures=(1.0, 10.0),
     ks=(1, 3),
 )
-print("[k, tau, lambda] =", tuple(grid.shape))
+print("[k, τ, λ] =", tuple(grid.shape))
 print(grid.exp().numpy().round(4))
 
 # %% [markdown]
@@ -193,10 +193,10 @@ for lam in (0.0, tuned["lam"], 0.9):
         unfinished, length=8
     )
     written[lam] = continued.text
-    print(f"lambda = {lam:.1f}: ... Black {continued.text}")
+    print(f"λ = {lam:.1f}: ... Black {continued.text}")
     if lam:
         (best, *_) = continued.evidence
-        print(f"              from {best.passage_id} {best.weight:.2f}")
+        print(f"         from {best.passage_id} {best.weight:.2f}")
 
 # %% tags=["remove-input"]
 share = {
@@ -280,7 +280,7 @@ print(
     f"memory of {settings['pairs']:,} pairs, {settings['bytes'] / 1e6:.0f} MB"
 )
 print(
-    f"tuned on {settings['dev_articles']} others: lambda {settings['lam']}, ",
+    f"tuned on {settings['dev_articles']} others: λ = {settings['lam']}, ",
     end="",
 )
 print(f"τ = {settings['temperature']:g}")
@@ -356,13 +356,13 @@ for name, log_probs in ways.items():
 # **Weight and temperature.** If $\tau$ is too small, only the nearest neighbour has a vote; if it is too
 # large, all votes are equal. With $\lambda = 0$ only the model counts, near 1 almost only the memory.
 
-# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles used for tuning, by temperature and by weights of the memory up to 0.7. From a weight of 0.1 on, τ = 10 is the best temperature, whatever the weight.", "alt": "Heat map of log-perplexity over lambda and temperature with a valley"}}
+# %% tags=["hide-input", "stored-language"] mystnb={"figure": {"caption": "The logarithm of the perplexity on the articles used for tuning, by temperature and by weights of the memory up to 0.7. From a weight of 0.1 on, τ = 10 is the best temperature, whatever the weight.", "alt": "Heat map of log-perplexity over the weight λ and the temperature τ, with a valley"}}
 surface = measured["surface"]
 shown = [lam for lam in surface["lams"] if lam <= 0.7]
 figures.heat_map(
     np.log(surface["perplexity"])[:, : len(shown)],
     rows=[f"τ = {t:g}" for t in surface["temperatures"]],
-    columns=[f"lambda {lam:g}" for lam in shown],
+    columns=[f"λ = {lam:g}" for lam in shown],
     label="nats a token",
 )
 
@@ -378,7 +378,7 @@ small = knn_lm.grid(base, distances, hits, lams, temperatures, ks=(1, 16, 1024))
 pd.DataFrame(
     torch.exp(-small[-1]).numpy().round(1),
     index=[f"τ = {t:g}" for t in temperatures],
-    columns=[f"lambda {lam:g}" for lam in lams],
+    columns=[f"λ = {lam:g}" for lam in lams],
 )
 
 # %% tags=["remove-input", "stored-language"]
@@ -416,7 +416,7 @@ for k, of_k in zip((1, 16, 1024), small, strict=True):
 grown = measured["growth"]
 for row in grown:
     print(
-        f"{row['pairs']:>8,} pairs, lambda {row['lam']:<5} {row['perplexity']:.1f}, "
+        f"{row['pairs']:>8,} pairs, λ = {row['lam']:<5} {row['perplexity']:.1f}, "
         f"{relative(row['difference'], row['ci95'])} %"
     )
 curves = {
@@ -557,7 +557,7 @@ pd.DataFrame(
         {
             "text": text,
             "memory": memory_text,
-            "lambda": each["settings"]["lam"],
+            "λ": each["settings"]["lam"],
             "perplexity": f"{each['test']['knn-lm']['perplexity']:.1f}",
             "relative to the base (%)": relative(
                 each["test"]["knn-lm"]["difference"],
@@ -598,7 +598,7 @@ for name, model, lam, temperature in (
     ways[name] = method = knn_lm.KnnLM(model, retriever, lam, temperature)
     nats[name] = -method.log_prob(questions, answers, k=5).double()
     print(
-        f"{name}, lambda = {lam:.2f}: {nats[name].mean():.1f} nats for the right answer"
+        f"{name}, λ = {lam:.2f}: {nats[name].mean():.1f} nats for the right answer"
     )
 
 # %% tags=["remove-input"]
@@ -778,28 +778,30 @@ check.vote(my_vote)
 #
 # </details>
 #
-# <!-- exercise: ex-knn-mix -->
-# **Exercise.** Write equation {eq}`interpolation` in logarithms: from $\log p_{\text{LM}}$ and $\log p_{\text{kNN}}$, which
-# may be $-\infty$, and $\lambda$ strictly between 0 and 1, return $\log p$. A token with
-# $\log p_{\text{LM}} = -2000$ that no neighbour has must not get $-\infty$.
+# <!-- exercise: ex-knn-weight -->
+# **Exercise.** Tune $\lambda$. From $\log p_{\text{LM}}$ and $\log p_{\text{kNN}}$ of the right token at each
+# position, both [T], of which the second may be $-\infty$ and the first as low as -2000, return the one of `lams`
+# with the lowest perplexity. Which $\lambda$ can never win if the memory's probability is zero at some position?
 #
 # <!-- end of exercise -->
 
 
 # %%
-def my_mix(lm_log_probs, knn_log_probs, lam):
+def my_weight(lm_log_probs, knn_log_probs, lams):
     raise NotImplementedError
 
 
-check.mix(my_mix)
+check.weight(my_weight)
 
 # %% [markdown]
-# <!-- solution: ex-knn-mix -->
+# <!-- solution: ex-knn-weight -->
 # <details>
 # <summary>Solution</summary>
 #
-# `np.logaddexp` of the two logarithms with $\log(1 - \lambda)$ and $\log \lambda$ added. It never leaves the
-# logarithms, so nothing underflows. The code is in `book/solutions/03-knn-lm.py`.
+# Probabilities are mixed, their logarithms averaged. `np.logaddexp` of the two logarithms, with
+# $\log(1 - \lambda)$ and $\log \lambda$ added, never leaves the logarithms, so nothing underflows. With
+# $\lambda = 1$ a token that no neighbour has gets probability zero, and the perplexity is infinite. The code is in
+# `book/solutions/03-knn-lm.py`.
 #
 # </details>
 #
@@ -815,25 +817,26 @@ check.mix(my_mix)
 # </details>
 #
 # <!-- exercise: ex-knn-temperature -->
-# **Exercise.** Let $\tau$ grow without bound. What does $p_{\text{kNN}}$ become, and what is it for $\tau \to 0$?
+# **Exercise.** Two neighbours at the squared distances 1 and 3 have different tokens. At which $\tau$ does the
+# nearer one get three quarters of the vote? What happens to that share if all representations are multiplied by 10?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# For large $\tau$ every neighbour has the weight $1 / k$, so a token's probability is the share of the k
-# neighbours that have it. For $\tau \to 0$ the nearest neighbour's token has probability one.
+# $e^{2 / \tau} = 3$, so $\tau = 2 / \ln 3 = 1.82$. The squared distances become a hundred times as large, and the
+# share $1 / (1 + e^{-110})$, which is 1 in floating point: a temperature belongs to the scale of the keys.
 #
 # </details>
 #
-# <!-- exercise: ex-knn-delete -->
-# **Exercise.** A passage turns out to be false. What has to be done so that kNN-LM forgets it, and what if a model
-# had been trained on it instead?
+# <!-- exercise: ex-knn-replace -->
+# **Exercise.** Suppose that the datastore had been built by reading whole articles. What would have to be computed
+# again if one passage of an article were replaced, and why not here?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# Remove its rows from the datastore; every row knows its passage. A trained model would have to be trained
-# again without it.
+# Besides its own rows, the keys of all later tokens with some of the passage in their window. Here each passage
+# is read by itself, so only its own rows change.
 #
 # </details>
 

@@ -393,7 +393,7 @@ print(f"n = {measured['test']['n']} test questions")
 pd.DataFrame(rows).T
 
 # %% tags=["remove-input", "stored-rag"]
-pair = "the trained question tower", "the embedded one"
+pair = "the trained question tower", "the bundled one"
 same, said = [], []
 for what, name in (
     ("recall", f"recall@{measured['test']['k']}"),
@@ -412,7 +412,7 @@ wide = {
 n = measured["test"]["n"]
 moved = abs(round(n * (wide["trained"] - wide["frozen"])))
 said.append(
-    f"Recall@20 is {cut_off(wide['frozen'])} % for the embedded tower and {cut_off(wide['trained'])} % for the "
+    f"Recall@20 is {cut_off(wide['frozen'])} % for the bundled tower and {cut_off(wide['trained'])} % for the "
     f"trained one, a difference of {'one question' if moved == 1 else f'{moved} questions'} in {n}."
     if moved
     else f"Recall@20 is {cut_off(wide['frozen'])} % for both."
@@ -420,7 +420,7 @@ said.append(
 if same == ["recall@5", "exact match"] and moved < 0.01 * n:
     said.append(
         f"{recipe.steps} steps at a peak rate of {recipe.query_rate:.5f} have no measurable effect here, where the "
-        f"embedded encoder's recall@5 is already {cut_off(joint['frozen']['recall']['5']['mean'])} %."
+        f"bundled encoder's recall@5 is already {cut_off(joint['frozen']['recall']['5']['mean'])} %."
     )
 Markdown(" ".join(said))
 
@@ -542,8 +542,8 @@ Markdown(
 # * *The length.* The change is a penalty, a division of the score by a power of the length; elsewhere in the
 #   table there is none.
 # * *The training.* The likelihood among all words mostly rewards giving little to words that are wrong anyway.
-#   Under the rule, by which the methods are trained, little is left to decide but whether the answer ends or goes
-#   on. Each is compared with the shared reader.
+#   Under the rule, by which the methods are trained, little is left to decide except whether the answer ends or
+#   goes on. Each is compared with the shared reader.
 #
 # In a toy of the comparison, the short answer is one token with $p = 0.3$, after which it ends; the long one has
 # tokens with 0.4 and 0.5, and ends with 0.5. By probability the short one wins, as 0.3 is more than
@@ -649,17 +649,17 @@ Markdown(" ".join(said))
 # paper finds that RAG-Sequence gains from every further passage up to 50, whereas RAG-Token is best with
 # ten (section 4.5).
 
-# %% tags=["hide-input", "stored-rag"] mystnb={"figure": {"caption": "Recall of the gold passage and exact match of both models on 100 dev questions against the number of passages read. Recall rises up to 20 passages; exact match rises from one passage to two, and then changes by at most two points.", "alt": "Recall and exact match of RAG-Sequence and RAG-Token for k from 1 to 20"}}
+# %% tags=["hide-input", "stored-rag"] mystnb={"figure": {"caption": "Recall of the gold passage and exact match of both models on 100 dev questions against the number of passages read, with 95 % intervals. Recall rises up to 20 passages; exact match rises from one passage to two, and then changes by at most two points.", "alt": "Recall and exact match of RAG-Sequence and RAG-Token for k from 1 to 20"}}
 part = measured["dev"]
 curves = {
-    name: {float(k): 100 * value["mean"] for k, value in part[name].items()}
+    name: {float(k): value for k, value in part[name].items()}
     for name in ("recall", "rag-sequence", "rag-token")
 }
 print(f"n = {part['n']} dev questions; exact match with its 95 % interval:")
 for name in ("rag-sequence", "rag-token"):
     for k, value in part[name].items():
         print(f"{name:<13} k = {k:<3} {percent(value)}")
-figures.lines(curves, "k, passages read", "% of questions", log=True)
+figures.curves(curves, "k, passages read", "share of questions", log=True)
 
 # %% tags=["remove-input", "stored-rag", "stored-sweep"]
 sweep = json.loads(Path("results/sweep.json").read_text())
@@ -856,7 +856,7 @@ Markdown(
     + (
         ", and the intervals do not overlap."
         if apart
-        else "; the intervals overlap, and the difference could be chance."
+        else "; the intervals overlap (no paired test is stored)."
     )
 )
 
@@ -924,7 +924,7 @@ Markdown(
 # fraction of the size. The difference between the two models can: in the paper it is 2.2 points at most,
 # and its sign changes from one data set to the next. The question tower is another matter. The paper's was
 # a DPR encoder of two data sets, and training it gained 2.8 and 5.7 points (RAG-Sequence, RAG-Token); the
-# embedded encoder has seen a billion text pairs, and the table in "How both are trained" tests what a few
+# bundled encoder has seen a billion text pairs, and the table in "How both are trained" tests what a few
 # more steps add to it.
 #
 # The well-known implementation in `transformers` agrees with the definition on the main path, and tests
@@ -1067,15 +1067,18 @@ check.elbo(my_elbo)
 #
 # </details>
 #
-# <!-- exercise: ex-rag-order -->
-# **Exercise.** Which of the two models can give an answer a higher probability than its best passage
-# does? Which cannot?
+# <!-- exercise: ex-rag-bound -->
+# **Exercise.** Prove that RAG-Sequence never gives an answer more than its best passage does. Then take two
+# passages with a prior of 1/2 each, an answer of two tokens, and token probabilities of at least $\varepsilon$: by
+# which factor can RAG-Token exceed the best passage?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# RAG-Token can, as the toy shows. RAG-Sequence is an average over passages of the answer's
-# probability, and an average is never above its largest term.
+# RAG-Sequence is a weighted mean over passages, and a mean is never above its largest term. RAG-Token gains most
+# if each passage is certain of one token and gives the other $\varepsilon$: then it has $((1 + \varepsilon) / 2)^2$ and
+# either passage $\varepsilon$, a factor of $(1 + \varepsilon)^2 / (4 \varepsilon)$, which has no bound as
+# $\varepsilon \to 0$.
 #
 # </details>
 #
@@ -1093,14 +1096,15 @@ check.elbo(my_elbo)
 #
 # </details>
 #
-# <!-- exercise: ex-rag-length -->
-# **Exercise.** Why does thorough decoding score every candidate under *every* passage?
+# <!-- exercise: ex-rag-cost -->
+# **Exercise.** Each of k passages has a beam search that ends with b answers. How many pairs of a passage and an
+# answer does thorough decoding have to score after that, at most, and how many fast decoding? When is it fewer?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# A candidate that one passage's beam did not propose may still have some probability under this passage, and
-# the sum over passages includes it. Leaving it out is the fast approximation.
+# At most $k b$ different answers with $k$ passages each make $k^2 b$ pairs, of which $k b$ are known from the beams:
+# $k (k - 1)\, b$ remain. They are fewer if several beams propose the same answer. Fast decoding scores none.
 #
 # </details>
 #
@@ -1118,9 +1122,9 @@ check.elbo(my_elbo)
 #
 # ## Where next
 #
-# * Read section 2 of {cite:t}`lewis2020rag` for both models and their decoding, and section 4.5 for what
-#   retrieval, training and the number of passages contribute.
-# * {doc}`Chapter 6 <06-fid>` lets one decoder read all passages at once, without any sum over them, and
-#   {doc}`chapter 7 <07-side-by-side>` compares all three.
-# * REPLUG {cite:p}`shi2024replug` keeps RAG-Token's sum with a language model that can only be called, and
-#   trains the retriever with that model's probabilities.
+# * *In the paper:* section 2 of {cite:t}`lewis2020rag` on both models and their decoding, and section 4.5 on
+#   what retrieval, training and the number of passages contribute.
+# * *In this book:* {doc}`chapter 6 <06-fid>` lets one decoder read all passages at once, without any sum over
+#   them, and {doc}`chapter 7 <07-side-by-side>` compares all three.
+# * *Later work:* REPLUG {cite:p}`shi2024replug` keeps RAG-Token's sum with a language model that can only be
+#   called, and trains the retriever with that model's probabilities.

@@ -733,7 +733,7 @@ print("S - G    ", by_hand[0].detach().numpy().round(3))
 # how to order ten passages may raise the scores of all others too. So the passages of the batch's other questions
 # are added to the denominator of $\tilde S$, like DPR's in-batch negatives.
 #
-# The embedded encoder has little left to learn, so training starts from a damaged one: the upper three of its
+# The bundled encoder has little left to learn, so training starts from a damaged one: the upper three of its
 # six layers are initialised at random. There are three rounds of 640 train questions with ten passages each.
 
 # %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Recall of the gold passage on the test questions, before and after each round of distillation.", "alt": "Recall at 1, 5, 10 and 20 by round"}}

@@ -218,7 +218,7 @@ pd.DataFrame(
 # the highest of the three.
 #
 # The closed book has the same reader and no passages. REALM shares the reader's encoder and has a span scorer
-# in place of the decoder. kNN-LM needs a left-to-right model, which starts from the same embedded encoder.
+# in place of the decoder. kNN-LM needs a left-to-right model, which starts from the same bundled encoder.
 #
 # The shared reader was trained on one passage at a time, or on several fused as in FiD, but never on a prompt
 # with several passages in it. Table (a) therefore says little about in-context retrieval as a method: it shows

@@ -98,7 +98,8 @@ def test_the_straightforward_knn_lm_is_the_formula(monkeypatch):
     torch.testing.assert_close(fast, mixed.gather(1, targets[:, None])[:, 0])
 
 
-def test_growth_and_what_it_predicts():
+def test_growth_and_what_it_predicts(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     scale = runpy.run_path(str(BENCHMARKS / "scale.py"))
     sizes = [10, 100, 1_000]
     runs = {
@@ -120,7 +121,8 @@ def test_growth_and_what_it_predicts():
     assert "hnsw: index: 1,000,000 x 7.0 bytes = 0.0 GB" in lines
 
 
-def test_synthetic_vectors_do_not_depend_on_how_they_are_asked_for(tmp_path):
+def test_synthetic_vectors_do_not_depend_on_how_they_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     scale = runpy.run_path(str(BENCHMARKS / "scale.py"))
     rng = np.random.default_rng(0)
     step = scale["_root"](rng.normal(size=(50, 6)) * [3, 2, 1, 0.1, 0, 0])

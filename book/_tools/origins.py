@@ -9,7 +9,7 @@ code, hidden cells and exercises that are not written yet have no such line.
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,19 +134,28 @@ def line(cell: Mapping[str, Any], made: Mapping[str, Record]) -> str:
         or only_source(source)
     ):
         return ""
-    each = list(dict.fromkeys(made[name] for name in stored(tags)))
-    if len(each) > 1:
-        first, last = min(r.day for r in each), max(r.day for r in each)
-        when = f"on {_dated(first)}"
-        if first != last:
-            when = f"from {_dated(first)} to {_dated(last)}"
-        listed = "\n".join(f"* {record}" for record in each)
-        return (
-            '<details class="origin">\n'
-            f"<summary>Stored: made by {len(each)} commands {when}</summary>\n\n"
-            f"{listed}\n\n</details>"
-        )
-    text = f"Stored: made by {each[0]}." if each else "Computed on this page."
+    each = [made[name] for name in stored(tags)]
+    return told(each) if each else _block("Computed on this page.")
+
+
+def told(each: Iterable[Record]) -> str:
+    """How the stored files or parts of one that something shows were made, as a Markdown block."""
+    records = list(dict.fromkeys(each))
+    if len(records) == 1:
+        return _block(f"Stored: made by {records[0]}.")
+    first, last = min(r.day for r in records), max(r.day for r in records)
+    when = f"on {_dated(first)}"
+    if first != last:
+        when = f"from {_dated(first)} to {_dated(last)}"
+    listed = "\n".join(f"* {record}" for record in records)
+    return (
+        '<details class="origin">\n'
+        f"<summary>Stored: made by {len(records)} commands {when}</summary>\n\n"
+        f"{listed}\n\n</details>"
+    )
+
+
+def _block(text: str) -> str:
     return f":::{{div}} origin\n{text}\n:::"
 
 

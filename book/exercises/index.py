@@ -1,12 +1,46 @@
-"""Checks of chapter 1's exercises: cutting a text into blocks, and exact search."""
+"""Checks of chapter 1's exercises: cutting a text into blocks, and exact search in blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 import numpy as np
 
 from . import exercise
+
+BLOCK = 64
+"""The most vectors of passages that may be read at a time."""
+
+
+class InBlocks:
+    """Vectors [N, d] of which at most 64 can be read at a time."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = vectors
+        self.shape = vectors.shape
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        found = self.vectors[rows]
+        if found.ndim == 2 and len(found) > BLOCK:
+            self._refuse()
+        return found
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        self._refuse()
+
+    @property
+    def T(self) -> NoReturn:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise AssertionError(
+            f"at most {BLOCK} of the {len(self)} vectors may be read at a time: "
+            f"read vectors[first : first + {BLOCK}]"
+        )
 
 
 @exercise
@@ -27,9 +61,7 @@ def blocks(cut: Callable[[str, int], list[str]]) -> None:
 
 @exercise
 def search(
-    nearest: Callable[
-        [np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]
-    ],
+    nearest: Callable[[np.ndarray, Any, int], tuple[np.ndarray, np.ndarray]],
 ) -> None:
     """`nearest(queries, vectors, k)` gives scores and positions, both [B, k]."""
     vectors = np.array([[1, 0], [0.8, 0.6], [0, 1]], dtype=np.float32)
@@ -49,4 +81,25 @@ def search(
     _, positions = nearest(queries[1:], twins, 2)
     assert np.array_equal(positions, [[0, 2]]), (
         "of passages with equal scores, the first in the corpus comes first"
+    )
+    drawn = np.random.default_rng(0)
+    many = drawn.integers(-2, 3, size=(200, 3)).astype(np.float32)
+    many[198] = [
+        3,
+        3,
+        0,
+    ]  # in the last block, and the best for the first question
+    queries = np.array([[1, 2, 0], [0, -1, 1]], dtype=np.float32)
+    scores, positions = nearest(queries, InBlocks(many), 9)
+    wanted = np.argsort(-(queries @ many.T), axis=1, kind="stable")[:, :9]
+    assert np.array_equal(
+        scores, np.take_along_axis(queries @ many.T, wanted, axis=1)
+    ), (
+        f"among 200 passages, read in blocks of {BLOCK}, others have larger inner "
+        "products than yours; keep the best so far, and read the last, shorter block"
+    )
+    assert np.array_equal(positions, wanted), (
+        "the scores are right, and other passages have the same ones: positions count "
+        "from the first passage of the corpus, and of equal scores the first comes "
+        "first, so the best so far go in front of the new block"
     )

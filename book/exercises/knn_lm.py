@@ -1,9 +1,8 @@
-"""Checks of chapter 3's exercises: the pairs of a text, the vote and the interpolation."""
+"""Checks of chapter 3's exercises: the pairs of a text, the vote and the weight."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -74,7 +73,7 @@ def vote(
     )
     assert np.allclose(p, expected(near, 8.0), atol=1e-5), (
         "the distances are squared and divided by the temperature: with tau = 8 the "
-        "weights are 1, 0.607 and 0.607 before they are normalized; you gave "
+        "weights are 1, 0.607 and 0.607 before they are normalised; you gave "
         f"{p.round(3).tolist()}"
     )
     far = np.array([100, 0], dtype=np.float32)
@@ -86,25 +85,39 @@ def vote(
 
 
 @exercise
-def mix(
-    interpolate: Callable[[np.ndarray, np.ndarray, float], Any],
+def weight(
+    best: Callable[[np.ndarray, np.ndarray, Sequence[float]], float],
 ) -> None:
-    """`interpolate(lm_log_probs, knn_log_probs, lam)` is log p, in logarithms."""
+    """`best(lm_log_probs, knn_log_probs, lams)` is the lambda with the lowest perplexity."""
+    lams = [0.0, 0.1, 0.3, 0.5, 0.7, 1.0]
     with np.errstate(all="ignore"):
-        lm, knn = np.log([0.1, 0.2, 0.3, 0.4]), np.log([0.5, 0, 0.5, 0])
-        found = np.asarray(interpolate(lm, knn, 0.25))
-        assert found.shape == (4,), "log p has an entry for each token"
-        assert np.isclose(np.exp(found).sum(), 1), (
-            "what is mixed are probabilities; a mixture of logarithms is not "
-            f"normalized, yours sums to {np.exp(found).sum():.3f}"
+        lm, knn = np.log([0.01, 0.02, 0.3, 0.1]), np.log([0.5, 0, 0.6, 0])
+        found = best(lm, knn, lams)
+        assert found in lams, f"one of {lams} is to be chosen, and not {found}"
+        assert found != 1, (
+            "with lambda = 1 the second and the fourth token have probability zero, "
+            "so the perplexity is infinite; average logarithms, not probabilities"
         )
-        assert np.allclose(np.exp(found), [0.2, 0.15, 0.35, 0.3]), (
-            "lambda is the weight of the memory and 1 - lambda that of the model"
+        wanted = _tuned(lm, knn, lams)
+        assert found == wanted, (
+            f"perplexity is lowest with {wanted:g}, and you chose {found:g}: mix the "
+            "probabilities, lambda for the memory and 1 - lambda for the model, and "
+            "then take the logarithm"
         )
-        rare = np.asarray(
-            interpolate(np.array([-2000.0]), np.array([-np.inf]), 0.25)
+        rare = np.array([-2000.0, -3.0, -2.0])
+        knn = np.array([-np.inf, -0.5, -0.4])
+        found, wanted = best(rare, knn, lams), _tuned(rare, knn, lams)
+        assert found == wanted, (
+            "exp(-2000) is zero in floating point, and then every lambda seems to have "
+            f"an infinite perplexity; stay in logarithms: {wanted:g} is best, and you "
+            f"chose {found:g}"
         )
-        assert np.allclose(rare, -2000 + np.log(0.75)), (
-            "exp(-2000) is zero in floating point, so stay in logarithms: "
-            f"-2000.29 is right here, and you gave {rare}"
-        )
+
+
+def _tuned(lm: np.ndarray, knn: np.ndarray, lams: Sequence[float]) -> float:
+    """The same, by the mean log-probability of the mixture."""
+    means = [
+        np.logaddexp(np.log1p(-lam) + lm, np.log(lam) + knn).mean()
+        for lam in lams
+    ]
+    return lams[int(np.argmax(means))]

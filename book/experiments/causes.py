@@ -147,7 +147,7 @@ def verdict(one: Sequence[Effect]) -> str:
     with the change, if for any."""
     if all(effect.p is None for effect in one):
         apart = _directions([e for e in one if e.apart])
-        return f"{apart} (intervals apart)" if apart else "intervals overlap"
+        return f"{apart} (intervals apart)" if apart else "not tested"
     return _directions([e for e in one if e.significant]) or "not significant"
 
 
@@ -239,7 +239,7 @@ def _which(own: Sequence[Effect]) -> str:
         if all(apart):
             return "the intervals do not overlap that of the shared reader"
         if not any(apart):
-            return "the intervals overlap, so it could be chance"
+            return "this was not tested in pairs, and the intervals overlap"
         return f"only the interval {WITH[own[apart.index(True)].setting]} is clear of the shared reader's"
     good = [e for e in own if e.significant]
     if len(good) == len(own):

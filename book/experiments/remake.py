@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 0.002
 OF_THE_MACHINE = re.compile(
     r"seconds|_per_second|^qps_|peak_|^resident_|^times_|^hours_|MiB$"
-    r"|^(machine|device|threads|command|ragbook)$"
+    r"|^(machine|device|threads|command|ragbook|versions)$"
 )
 """Fields that another machine, another path or another version fills otherwise."""
 SHOWN = 20

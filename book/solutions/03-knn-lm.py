@@ -24,7 +24,7 @@ check.pairs(my_pairs)
 # %% [markdown]
 # ## The vote
 #
-# With the smallest distance subtracted, the nearest neighbour has the weight 1 before the normalization,
+# With the smallest distance subtracted, the nearest neighbour has the weight 1 before the normalisation,
 # however far away it is. `np.add.at` adds the weights of neighbours with the same token.
 
 
@@ -40,17 +40,22 @@ def my_vote(keys, values, query, vocab_size, temperature):
 check.vote(my_vote)
 
 # %% [markdown]
-# ## The interpolation
+# ## The weight of the memory
 #
-# A product of probabilities is a sum of logarithms, and `np.logaddexp` adds two probabilities without
-# leaving the logarithms.
+# The lowest perplexity is the highest mean of $\log p$. A product of probabilities is a sum of logarithms, and
+# `np.logaddexp` adds two probabilities without leaving the logarithms. With $\lambda = 1$ the mean is $-\infty$ as
+# soon as the memory lacks one of the tokens, so that weight can never win then.
 
 
 # %%
-def my_mix(lm_log_probs, knn_log_probs, lam):
-    return np.logaddexp(
-        np.log1p(-lam) + lm_log_probs, np.log(lam) + knn_log_probs
-    )
+def my_weight(lm_log_probs, knn_log_probs, lams):
+    def mean_log_prob(lam):
+        return np.logaddexp(
+            np.log1p(-lam) + lm_log_probs, np.log(lam) + knn_log_probs
+        ).mean()
+
+    with np.errstate(divide="ignore"):  # log 0 is -inf, as it should be
+        return max(lams, key=mean_log_prob)
 
 
-check.mix(my_mix)
+check.weight(my_weight)

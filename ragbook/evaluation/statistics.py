@@ -148,9 +148,11 @@ def adjusted(paired: Sequence[Mapping[str, Any]], metric: str) -> dict[frozenset
 
 
 def cut_off(share: float, sign: str = "") -> str:
-    """A share in percent, or a difference in points, with one decimal; further digits are dropped,
-    so that nothing is rounded up and a difference is the same in either order. `sign="+"` shows both
-    signs."""
+    """A share in percent, or a difference in points, with one decimal; further digits are dropped.
+
+    Nothing is rounded up, and a difference is the same in either order. `sign="+"` shows both
+    signs.
+    """
     return f"{math.trunc(round(1000 * share, 6)) / 10 + 0.0:{sign}.1f}"
 
 

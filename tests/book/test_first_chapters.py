@@ -88,6 +88,15 @@ def test_the_second_chapter_opens_with_a_question_that_words_alone_cannot_decide
     assert bm25[0] != question.gold_passage
 
 
+def test_the_short_run_does_not_lower_the_loss():
+    assert "here they do not lower the loss" in prose(2)
+    before, after = (
+        float(re.search(rf"^{name} +loss (\d\.\d+)$", outputs(2), re.M)[1])
+        for name in ("MiniLM", "trained")
+    )
+    assert after >= before
+
+
 def test_a_passage_in_two_dimensions_is_where_its_score_says():
     """In the plane, the first coordinate is the inner product, and no other direction of the
     passages has more variance than the second."""

@@ -68,9 +68,9 @@ def test_names_choose_and_unknown_ones_are_told():
 
 
 def test_a_listing_has_dates_steps_and_needs():
-    text = made.listing(made.chosen(MAKINGS, ["realm", "wikitext"]))
+    text = made.listing(made.chosen(MAKINGS, ["realm", "fid-nq", "wikitext"]))
     assert "python -m book.experiments.realm book/results/realm.json" in text
-    assert "Natural Questions" in text
+    assert "questions of Natural Questions on these passages, to train on" in text
     assert "ARTICLES: " in text
     assert re.search(r"^realm\.json  \d{4}-\d\d-\d\d$", text, re.M)
 

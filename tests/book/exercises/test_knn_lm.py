@@ -61,16 +61,34 @@ def mix(lm_log_probs, knn_log_probs, lam):
     return np.logaddexp(np.log1p(-lam) + lm_log_probs, np.log(lam) + knn_log_probs)
 
 
-def of_logarithms(lm_log_probs, knn_log_probs, lam):
-    return (1 - lam) * lm_log_probs + lam * knn_log_probs
+def weight(lm, knn, lams, mixed=mix, pick=max):
+    return pick(lams, key=lambda lam: np.nan_to_num(mixed(lm, knn, lam).mean(), nan=-np.inf))
 
 
-def weights_exchanged(lm_log_probs, knn_log_probs, lam):
-    return mix(lm_log_probs, knn_log_probs, 1 - lam)
+def of_logarithms(lm, knn, lams):
+    return weight(lm, knn, lams, lambda lm, knn, lam: (1 - lam) * lm + lam * knn)
 
 
-def of_probabilities(lm_log_probs, knn_log_probs, lam):
-    return np.log((1 - lam) * np.exp(lm_log_probs) + lam * np.exp(knn_log_probs))
+def weights_exchanged(lm, knn, lams):
+    return weight(lm, knn, lams, lambda lm, knn, lam: mix(lm, knn, 1 - lam))
+
+
+def mean_of_probabilities(lm, knn, lams):
+    return weight(lm, knn, lams, lambda lm, knn, lam: np.exp(mix(lm, knn, lam)))
+
+
+def of_probabilities(lm, knn, lams):
+    return weight(
+        lm, knn, lams, lambda lm, knn, lam: np.log((1 - lam) * np.exp(lm) + lam * np.exp(knn))
+    )
+
+
+def highest_perplexity(lm, knn, lams):
+    return weight(lm, knn, lams, pick=min)
+
+
+def its_place(lm, knn, lams):
+    return lams.index(weight(lm, knn, lams))
 
 
 def unwritten(*_):
@@ -78,7 +96,7 @@ def unwritten(*_):
 
 
 @pytest.mark.parametrize(
-    ("verdict", "answer"), [(check.pairs, pairs), (check.vote, vote), (check.mix, mix)]
+    ("verdict", "answer"), [(check.pairs, pairs), (check.vote, vote), (check.weight, weight)]
 )
 def test_what_is_right_passes(verdict, answer, capsys):
     verdict(answer)
@@ -96,9 +114,12 @@ def test_what_is_right_passes(verdict, answer, capsys):
         (check.vote, without_adding),
         (check.vote, without_temperature),
         (check.vote, not_normalized),
-        (check.mix, of_logarithms),
-        (check.mix, weights_exchanged),
-        (check.mix, of_probabilities),
+        (check.weight, of_logarithms),
+        (check.weight, weights_exchanged),
+        (check.weight, mean_of_probabilities),
+        (check.weight, of_probabilities),
+        (check.weight, highest_perplexity),
+        (check.weight, its_place),
     ],
 )
 def test_a_mistake_is_refused_with_a_hint(verdict, answer, capsys):
@@ -106,7 +127,7 @@ def test_a_mistake_is_refused_with_a_hint(verdict, answer, capsys):
     assert capsys.readouterr().out.startswith("Not right yet: ")
 
 
-@pytest.mark.parametrize("verdict", [check.pairs, check.vote, check.mix])
+@pytest.mark.parametrize("verdict", [check.pairs, check.vote, check.weight])
 def test_the_unwritten_one_is_not_right(verdict, capsys):
     verdict(unwritten)
     assert capsys.readouterr().out == "Not written yet.\n"

@@ -88,6 +88,19 @@ def test_what_is_not_written_is_told_apart(one, capsys):
     assert capsys.readouterr().out == "Not written yet.\n"
 
 
+def test_rag_token_exceeds_the_best_passage_by_the_solutions_factor_at_most():
+    """Two passages and two tokens, no probability below e: (1 + e)^2 / (4 e)."""
+    e = 0.05
+    p = e + (1 - e) * torch.rand(2000, 2, 2, generator=torch.Generator().manual_seed(0))
+    p[0] = torch.tensor([[1.0, e], [e, 1.0]])
+    given = p.log(), torch.full((2000, 2), 0.5).log(), torch.ones(2000, 2)
+    best = p.prod(-1).amax(-1)
+    assert (rag.sequence_log_prob(*given).exp() <= best + 1e-6).all()
+    ratio = rag.token_log_prob(*given).exp() / best
+    assert ratio[0] == pytest.approx((1 + e) ** 2 / (4 * e))
+    assert ratio.max() <= ratio[0]
+
+
 def test_no_toy_of_three_tokens_gives_rag_sequence_four_times_as_much():
     """As the solution says; the ratio nears its bound where one passage knows everything."""
     p = torch.rand(2000, 2, 3, generator=torch.Generator().manual_seed(0)) ** 8

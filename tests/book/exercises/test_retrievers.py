@@ -141,3 +141,24 @@ def test_a_mistake_is_refused_with_a_hint(verdict, answer, capsys):
 def test_the_unwritten_one_is_not_right(verdict, capsys):
     verdict(unwritten)
     assert capsys.readouterr().out == "Not written yet.\n"
+
+
+def test_three_similarities_choose_three_passages():
+    """The solution's example."""
+    question = np.array([1, 0])
+    passages = np.array([[3, 4], [0.1, 0], [0.9, 0.1]])
+    dot = passages @ question
+    cosine = dot / np.linalg.norm(passages, axis=1)
+    nearness = -((passages - question) ** 2).sum(axis=1)
+    assert [each.argmax() for each in (dot, cosine, nearness)] == [0, 1, 2]
+    np.testing.assert_allclose(cosine, [0.6, 1, 0.99], atol=5e-3)
+    np.testing.assert_allclose(nearness, [-20, -0.81, -0.02])
+
+
+def test_a_double_scale_leaves_the_easy_question_without_a_gradient():
+    """The derivatives by the right passage's scaled score, before and after, in the solution."""
+    scores = np.array([[4.0, 1.0, 0.0], [0.5, 2.0, 1.8]])
+    for scale, wanted in ((1, [-0.06, -0.51]), (2, [-0.003, -0.42])):
+        weights = np.exp(scale * scores)
+        weights /= weights.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(weights[[0, 1], [0, 1]] - 1, wanted, rtol=0.07)
