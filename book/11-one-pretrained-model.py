@@ -69,8 +69,9 @@ figures.places(
 #
 # The model here is SmolLM2-135M-Instruct {cite:p}`allal2025smollm2`, which a Python package ships with 4-bit
 # weights. Every passage is read once, directly after the beginning of the prompt, so that its keys and values
-# depend neither on the question nor on the other passages; RAG, FiD and kNN-LM use the same ones. In-context
-# retrieval cannot: in one prompt, a passage's keys depend on the passages before it and are computed anew.
+# depend neither on the question nor on the other passages; RAG, FiD and kNN-LM use the same ones. The question is
+# read once after each of its passages, for RAG and FiD alike. In-context retrieval cannot use these states: in one
+# prompt, a passage's keys depend on the passages before it and are computed anew.
 
 # %%
 shape = reader.model.config
@@ -81,9 +82,11 @@ print(
 # %% [markdown]
 # ## The mathematics
 #
-# Let $K_z, V_z$ be the keys and values of passage $z$, and $p_\theta(\cdot \mid C)$ the model's distribution of
-# the next token after a cache $C$, the question and the answer so far, $y_{<t}$. (Each $K$ below implies its
-# $V$.) With $p(z \mid x)$ the softmax of the retriever's scaled scores over the $k$ passages,
+# Let $K_z, V_z$ be the keys and values of passage $z$ and of the question read after it, $K_{z_k \dots z_1}$ those
+# of all passages in one prompt with the question at its end, and $K_\emptyset$ those of the question alone. Let
+# $p_\theta(\cdot \mid K)$ be the model's distribution of the next token after this cache and the answer so far,
+# $y_{<t}$. (Each $K$ implies its $V$.) With $p(z \mid x)$ the softmax of the retriever's scaled scores over the
+# $k$ passages,
 #
 # $$
 # \begin{aligned}
@@ -91,13 +94,16 @@ print(
 # \text{FiD:} &\quad \textstyle\prod_t p_\theta(y_t \mid K_{z_1} \cup \dots \cup K_{z_k}), \\
 # \text{RAG-Token:} &\quad \textstyle\prod_t \sum_z p(z \mid x)\, p_\theta(y_t \mid K_z), \\
 # \text{RAG-Sequence:} &\quad \textstyle\sum_z p(z \mid x) \prod_t p_\theta(y_t \mid K_z), \\
-# \text{kNN-LM:} &\quad \textstyle\prod_t \left[(1 - \lambda)\, p_\theta(y_t \mid \emptyset) + \lambda\, p_{\text{kNN}}(y_t)\right].
+# \text{kNN-LM:} &\quad \textstyle\prod_t \left[(1 - \lambda)\, p_\theta(y_t \mid K_\emptyset) + \lambda\, p_{\text{kNN}}(y_t)\right].
 # \end{aligned}
 # $$ (five)
 #
 # In the first line, the best passage is last, and every passage was read after those before it, so its keys
-# depend on them. In the second, each passage was read alone and has the same positions; only question and answer
-# attend to all of them.
+# depend on them. In the second, each passage was read alone, with the question after it, and the answer is the
+# first to attend to all of them: FiD's encoder and decoder in one model. A decoder-only model also has to know
+# where each passage is. SmolLM2's positions are rotary {cite:p}`su2024roformer`: a key that was computed at one
+# position becomes that of another if each pair of its numbers is turned by an angle. So the keys are moved, and the
+# passages are one after the other as in the prompt, the best last.
 #
 # ## The core in ten lines
 #
@@ -119,8 +125,9 @@ def attend(keys, values):
 
 fused = attend(keys.flatten(0, 1), values.flatten(0, 1))
 each_passage = torch.stack([attend(keys[z], values[z]) for z in (0, 1)])
-print("fused caches:   ", fused.numpy().round(3), list(fused.shape))
-print("sum over passages:", (prior @ each_passage).numpy().round(3))
+summed = prior @ each_passage
+print("fused caches:     ", fused.numpy().round(3), list(fused.shape))
+print("sum over passages:", summed.numpy().round(3), list(summed.shape))
 
 # %% [markdown]
 # In the fused cache the model's own attention weights the passages, 3 to 1; in the sum the retriever's prior
@@ -390,9 +397,9 @@ Markdown(
 # ### Fused, or one after the other?
 #
 # In-context retrieval and FiD both show the model all passages at once. They differ in whether a passage is
-# read in view of those before it. Fused caches have no order of passages and can be reused in any combination
-# without reading again. But the model was not made for them, because in pretraining every token attends to all
-# tokens before it. Does an adapter that was trained on some fused caches make up for this? The paired tests
+# read in view of those before it. What was read of a passage alone can be used with any others, and only its keys
+# are moved to where it is placed. But the model was not made for this, because in pretraining every token attends
+# to all tokens before it. Does an adapter that was trained on some fused caches make up for it? The paired tests
 # say:
 
 # %% tags=["remove-input", "stored-smollm2-few-shot", "stored-smollm2-reading"]
@@ -495,8 +502,8 @@ check.fused(my_fused)
 #
 # <!-- exercise: ex-pretrained-layout -->
 # **Exercise.** Two layouts of passages in a causal model differ in mask and positions. Given the lengths of the passages,
-# return for "together" (one after the other) and "apart" (fused caches) which token may attend to which, a boolean
-# array [T, T] with a row per attending token, and the tokens' positions [T].
+# return for "together" (one prompt) and "apart" (each read alone, before any key is moved) which token may attend to
+# which, a boolean array [T, T] with a row per attending token, and the tokens' positions [T].
 #
 # <!-- end of exercise -->
 
@@ -520,15 +527,15 @@ check.layout(my_layout)
 # </details>
 #
 # <!-- exercise: ex-pretrained-one -->
-# **Exercise.** Set `k = 1` in `methods.load(...)[i].answer(questions, 1)`. Which methods now give the same answers with the
-# same probability? Derive it from equation {eq}`five` first.
+# **Exercise.** With `k = 1`, four methods give every answer the same probability (equation {eq}`five`). Why may
+# RAG-Sequence still return another answer than RAG-Token?
 #
 # <details>
 # <summary>Solution</summary>
 #
-# In-context retrieval, FiD, RAG-Token and RAG-Sequence: there is one cache, and its prior is 1. Beam search may
-# still find different answers, because RAG-Sequence scores complete candidates. kNN-LM still interpolates with
-# its memory, and the closed book still has no passage.
+# They search differently. A beam search over tokens keeps a few prefixes and returns the best it has completed.
+# RAG-Sequence collects complete candidates and scores each again, so it may keep one that the other search has
+# dropped, or choose another when scores are normalised by length.
 #
 # </details>
 #
@@ -539,9 +546,8 @@ check.layout(my_layout)
 # <details>
 # <summary>Solution</summary>
 #
-# RAG-Token's does not: it is a mean of two equal distributions. The fused cache's does: question and answer attend
-# to the prompt's beginning, to themselves and to the passages in one softmax, in which two copies weigh twice as
-# much as one. In chapter 6, cross-attention sees the encoder's states alone, so two equal copies share the same
+# RAG-Token's does not: it is a mean of two equal distributions. The fused cache's does: the answer attends to the
+# prompt's beginning, to itself and to the passages in one softmax, in which two copies weigh twice as much as one. In chapter 6, cross-attention sees the encoder's states alone, so two equal copies share the same
 # weight and nothing changes.
 #
 # </details>

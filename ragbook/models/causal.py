@@ -6,10 +6,12 @@ beginning, so its keys and values depend on neither the question nor the other p
 computed once for each passage, and kept for other questions and methods. They are used in three
 ways:
 
-* each passage by itself gives the rows of RAG-Sequence and RAG-Token;
-* laid end to end, they give Fusion-in-Decoder without a cross-attention: question and answer attend
-  to all passages, and no passage attends to another (parallel context windows). The question's
-  positions come after those of the longest passage, so the order of the passages does not matter;
+* each passage by itself, with the question after it, gives the rows of RAG-Sequence and RAG-Token;
+* the same rows laid end to end give Fusion-in-Decoder without a cross-attention: the answer attends
+  to all passages, and no passage attends to another. Where positions are rotary, the keys are moved
+  so that the passages are one after the other, the best last (Block-Attention, Ma et al. 2025);
+  otherwise all keep their positions, and the order of the passages does not matter (parallel
+  context windows, Ratner et al. 2023);
 * the states that kNN-LM stores come from the same forward pass.
 """
 
@@ -30,6 +32,7 @@ from ragbook.errors import InputError
 from ragbook.models.answers import detokenize
 from ragbook.models.cached import check_steps
 from ragbook.models.causal_memory import (
+    ANSWER,
     BATCH_TOKENS,
     CausalContinuation,
     CausalMemory,
@@ -41,15 +44,15 @@ from ragbook.models.causal_memory import (
 )
 from ragbook.models.causal_prompt import CausalPrompt
 from ragbook.models.lm import LanguageModel
+from ragbook.models.rotary import Rotation, rotation_of
 from ragbook.models.split_attention import Read, can_split, reading
 from ragbook.models.templates import TEMPLATES, Demonstration, Template
 
 BUDGET = 2**30
 """The default for the bytes of passages' keys and values that are kept between calls."""
 
-MAX_CONTEXT, ANSWER = 4096, 64
-"""The most tokens of a prompt with several passages, and how many of them are left for the answer.
-"""
+MAX_CONTEXT = 4096
+"""The most tokens of a prompt in which passages see each other."""
 
 _SLIDING = "sliding_attention"
 
@@ -153,6 +156,11 @@ class CausalReader(LanguageModel):
     def device(self) -> torch.device:
         """The device that the model is on."""
         return next(self.model.parameters()).device
+
+    @cached_property
+    def rotation(self) -> Rotation | None:
+        """How the model's keys are moved to other positions; None where they cannot be."""
+        return rotation_of(self.model)
 
     @property
     def places(self) -> int:

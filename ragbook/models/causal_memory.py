@@ -16,10 +16,14 @@ from transformers import DynamicCache
 
 from ragbook.errors import InputError
 from ragbook.models.fusion import passage_sums
+from ragbook.models.rotary import Rotation
 from ragbook.models.split_attention import Read
 
 BATCH_TOKENS = 4096
 """The most tokens in one forward pass, padding included."""
+
+ANSWER = 64
+"""How many tokens are left for the answer to a prompt with several passages."""
 
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, [..., heads, L, d]."""
@@ -79,6 +83,16 @@ class Reads(Protocol):
     end: int
 
     @property
+    def positions(self) -> int | None:
+        """How many positions it has; None without a limit."""
+        ...
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """How its keys are moved to other positions; None where they cannot be."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """The device that the model is on."""
         ...
@@ -125,25 +139,13 @@ class CausalMemory:
         self.reader, self.asked, self.shown, self.n = reader, asked, shown, n
         self.beginning = beginning
 
-    def fused(self) -> CausalMemory:
-        """The n passages of each question end to end in one row."""
-        every = [
-            [piece for row in self.shown[at : at + self.n] for piece in row]
-            for at in range(0, len(self.shown), self.n)
-        ]
-        numbered = [
-            [Shown(one.states, (z,) * len(one.owner)) for z, one in enumerate(row)] for row in every
-        ]
-        return CausalMemory(self.reader, self.asked, numbered, self.n, self.beginning)
+    def fused(self) -> FusedMemory:
+        """The n passages of each question, every one with the question after it, in one row."""
+        return FusedMemory(self)
 
-    def masked(self, hidden: Tensor) -> CausalMemory:
-        """The same fused memory without the passages where `hidden` [B, n] is true; the questions
-        are read again."""
-        kept = [
-            [piece for piece in row if not one[piece.owner[0]]]
-            for row, one in zip(self.shown, hidden.tolist(), strict=True)
-        ]
-        return CausalMemory(self.reader, self.asked, kept, self.n, self.beginning)
+    def masked(self, hidden: Tensor) -> FusedMemory:
+        """Fused, without some of the passages; see `FusedMemory.masked`."""
+        return self.fused().masked(hidden)
 
     def attention(self, labels: Tensor) -> Tensor:
         """The share of each passage in the last layer's attention, float32 [B, n]; see
@@ -220,6 +222,73 @@ class CausalMemory:
                     k[part, :, before:] = new_k[:, :, -longest:]
                     v[part, :, before:] = new_v[:, :, -longest:]
         return rows
+
+
+class FusedMemory(CausalMemory):
+    """The rows of a question's passages end to end in one row, the best passage last.
+
+    What was read of a passage and of the question after it is taken as it is, with the beginning
+    once; the last token before the answer is the first that attends to all. Where the model's keys
+    can be moved, and if there is room, the positions are those of one text; otherwise all passages
+    keep theirs, and what follows comes after the longest.
+
+    Parameters
+    ----------
+    apart: the memory of B * n rows.
+    hidden: bool [B, n], true where a passage is left out.
+    """
+
+    def __init__(self, apart: CausalMemory, hidden: Tensor | None = None) -> None:
+        super().__init__(apart.reader, apart.asked, apart.shown, apart.n, apart.beginning)
+        self.apart, self.hidden = apart, hidden
+
+    def masked(self, hidden: Tensor) -> FusedMemory:
+        """The same memory without the passages where `hidden` [B, n] is true; nothing is read
+        again."""
+        return FusedMemory(self.apart, hidden)
+
+    def _kept(self) -> list[list[int]]:
+        """Each question's rows in the memory of single passages, the best last."""
+        there = torch.tensor([bool(row) for row in self.shown]).reshape(-1, self.n)
+        there[~there.any(1), 0] = True  # without passages the question is alone
+        if self.hidden is not None:
+            there &= ~self.hidden
+        return [
+            [question * self.n + z for z in reversed(row.nonzero()[:, 0].tolist())]
+            for question, row in enumerate(there)
+        ]
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The keys and values of every row, without padding between the passages."""
+        apart, first, kept = self.apart.rows, len(self.beginning.ids), self._kept()
+        own = apart.real.sum(1) - first  # tokens after the beginning
+        lengths = [first + sum(int(own[row]) for row in rows) for rows in kept]
+        B, L = len(kept), max(lengths)
+        positions, owner = torch.zeros(B, L, dtype=torch.long), torch.full((B, L), -1)
+        real, after = torch.arange(L) < torch.tensor(lengths)[:, None], torch.zeros(B).long()
+        layers = [
+            (k.new_zeros(B, k.shape[1], L, k.shape[3]), v.new_zeros(B, v.shape[1], L, v.shape[3]))
+            for k, v in apart.layers
+        ]
+        rotation, most = self.reader.rotation, self.reader.positions
+        for b, rows in enumerate(kept):
+            moves = rotation is not None and (most is None or lengths[b] + ANSWER <= most)
+            at = by = 0
+            for row in rows:
+                columns = apart.real[row].nonzero()[:, 0]
+                columns = columns[columns >= first] if at else columns
+                here = slice(at, at + len(columns))
+                for (new_k, new_v), (k, v) in zip(layers, apart.layers, strict=True):
+                    keys = k[row][:, columns]
+                    new_k[b, :, here] = rotation.moved(keys, by) if rotation and by else keys
+                    new_v[b, :, here] = v[row][:, columns]
+                positions[b, here] = apart.positions[row, columns] + by
+                owner[b, here] = torch.where(columns < first, -1, row % self.n)
+                after[b] = max(int(after[b]), int(apart.after[row]) + by)
+                at = here.stop
+                by += int(own[row]) if moves else 0
+        return Rows(layers, positions, real, owner, after)
 
 
 class CausalContinuation:

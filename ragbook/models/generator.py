@@ -29,7 +29,9 @@ class Memory(Protocol):
 
     def fused(self: M) -> M:
         """The memory with all passages of a question in one row, so that every token of an answer
-        can attend to all of them (Fusion-in-Decoder). The order of the passages does not matter."""
+        can attend to all of them (Fusion-in-Decoder). The order of the passages does not matter to
+        an encoder-decoder; a decoder-only model may place them one after the other, the best last.
+        """
         ...
 
     def masked(self: M, hidden: Tensor) -> M:

@@ -7,8 +7,8 @@ passage, it goes on writing instead of answering. A few hundred steps on \(W + s
 * `reading` is the one that all methods share: half of the steps show one passage, and half several,
   either one after the other or apart from each other, as below;
 * `in-context` \(\log p(y \mid z_1 \dots z_n, x)\), every passage seeing those before it;
-* `fid` the same of passages that do not see each other and have the same places: the fused caches
-  of `ragbook.models.causal`. To train for this is what Block-Attention does (Ma et al. 2025);
+* `fid` the same of passages that do not see each other: the fused caches of
+  `ragbook.models.causal`. To train for this is what Block-Attention does (Ma et al. 2025);
 * `rag-sequence` and `rag-token` the marginal over the passages (Lewis et al. 2020), whose prior is
   the retriever's, which stays as it is.
 
@@ -46,6 +46,7 @@ from ragbook.models.adapters import (
 from ragbook.models.causal_prompt import CausalPrompt
 from ragbook.models.devices import place
 from ragbook.models.inspection import CAUSAL, GeneratorFiles, inspect_generator, loaded
+from ragbook.models.rotary import rotation_of
 from ragbook.models.smollm2 import SMOLLM2
 from ragbook.models.templates import INSTRUCTION, Template
 from ragbook.training.loop import MasterAdamW, train, write_tensors
@@ -58,6 +59,7 @@ METHODS = (READING, "in-context", "rag-sequence", "rag-token", "fid")
 TOGETHER, APART, EACH = "together", "apart", "each"
 """How passages are laid out: one after the other, each seeing those before it; in one row and not
 seeing each other; or in a row of its own."""
+_TAIL, _PADDING = -1, -2  # parts of a row: passages are numbered, the answer is the tail
 _LAYOUTS = {"in-context": TOGETHER, "fid": APART, "rag-sequence": EACH, "rag-token": EACH}
 
 
@@ -105,46 +107,63 @@ class Batch:
 
 
 def lay_out(
-    prompt: CausalPrompt, asked: Sequence[Example], layout: str, empty: Sequence[bool]
+    prompt: CausalPrompt,
+    asked: Sequence[Example],
+    layout: str,
+    empty: Sequence[bool],
+    moves: bool = False,
 ) -> Batch:
     """Prompts and answers in tokens, exactly as `ragbook.models.causal.CausalReader` reads them.
+
+    The question follows every passage that is read alone. Passages that do not see each other have
+    a copy of the beginning each, at the distance at which they are read, and the answer sees the
+    first copy alone.
 
     Parameters
     ----------
     asked: questions with passages, the best first; their first answer is the target.
     layout: `TOGETHER`, `APART` or `EACH`.
     empty: for each question, whether the empty answer is the right one.
+    moves: whether the model's keys can be moved, so that passages apart are one after the other.
     """
     beginning, rows = prompt.beginning(True), []
+    first = len(beginning)
     for example, nothing in zip(asked, empty, strict=True):
         pieces = [list(prompt.passage(passage)) for passage in example.passages]
         answer = [prompt.end] if nothing else prompt.answer(example.question.answers[0])
-        tail = [*prompt.question(example.question.text), prompt.start, *answer[:-1]]
+        words, tail = prompt.question(example.question.text), [prompt.start, *answer[:-1]]
+        if layout != EACH:
+            pieces.reverse()
         if layout == TOGETHER:
-            pieces = [[token for piece in reversed(pieces) for token in piece]]
+            pieces = [[token for piece in pieces for token in piece]]
+        pieces = [[*piece, *words] for piece in pieces] or [words]
         for shown in [[piece] for piece in pieces] if layout == EACH else [pieces]:
-            rows.append((shown, tail, answer))
-    first = len(beginning)
-    lengths = [first + sum(map(len, pieces)) + len(tail) for pieces, tail, _ in rows]
-    L, T = max(lengths), max(len(answer) for _, _, answer in rows)
+            parts, begins = [], first
+            for z, piece in enumerate(shown):
+                parts.append((begins - first, [*beginning, *piece], z))
+                begins += len(piece) if moves else 0
+            after = max(at + len(ids) for at, ids, _ in parts)
+            rows.append(([*parts, (after, tail, _TAIL)], answer))
+    lengths = [sum(len(ids) for _, ids, _ in parts) for parts, _ in rows]
+    L, T = max(lengths), max(len(answer) for _, answer in rows)
     ids = torch.full((len(rows), L), prompt.end)
     positions = torch.zeros(len(rows), L, dtype=torch.long)
-    piece_of = torch.full((len(rows), L), -2)  # -2 is padding; -1 beginning, question and answer
+    part_of, copy = torch.full((len(rows), L), _PADDING), torch.zeros(len(rows), L).bool()
     labels = torch.full((len(rows), T), -100)
-    for r, (pieces, tail, answer) in enumerate(rows):
+    for r, (parts, answer) in enumerate(rows):
         at = L - lengths[r]
-        parts = [(beginning, 0, -1), *((p, first, number) for number, p in enumerate(pieces))]
-        parts.append((tail, first + max(map(len, pieces), default=0), -1))
-        for tokens, begins, number in parts:
+        for begins, tokens, number in parts:
             end = at + len(tokens)
             ids[r, at:end] = torch.tensor(tokens, dtype=torch.long)
             positions[r, at:end] = begins + torch.arange(len(tokens))
-            piece_of[r, at:end] = number
+            part_of[r, at:end] = number
+            copy[r, at : at + first] = number > 0
             at = end
         labels[r, T - len(answer) :] = torch.tensor(answer)
-    from_, to = piece_of[:, :, None], piece_of[:, None, :]
+    from_, to = part_of[:, :, None], part_of[:, None, :]
     order = torch.arange(L)
-    allowed = (order <= order[:, None]) & (to != -2) & ((from_ < 0) | (to < 0) | (from_ == to))
+    allowed = (from_ == to) | ((from_ == _TAIL) & ~copy[:, None, :])
+    allowed &= (order <= order[:, None]) & (to != _PADDING)
     return Batch(ids, positions, allowed | (order == order[:, None]), labels)
 
 
@@ -233,9 +252,9 @@ class Shown:
 
 
 def objective(
-    method: str, model: Any, prompt: CausalPrompt, shown: Shown, step: int
+    method: str, model: Any, prompt: CausalPrompt, shown: Shown, step: int, moves: bool = False
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a step, nats an answer, and figures to log."""
+    """The loss of a step, nats an answer, and figures to log; for `moves` see `lay_out`."""
     examples, layout = shown(step)
     n = len(examples[0].passages)
     if method in ("rag-sequence", "rag-token"):
@@ -248,7 +267,7 @@ def objective(
         held = torch.tensor([e.gold is not None for e in examples], device=given.device)
         loss = -(marginal(given, prior, own) * held).sum() / held.sum().clamp_min(1)
     else:
-        batch = lay_out(prompt, examples, layout, [e.gold is None for e in examples])
+        batch = lay_out(prompt, examples, layout, [e.gold is None for e in examples], moves)
         loss = -answer_log_probs(model, batch).sum(-1).mean()
     return loss, {layout: loss.item()} if method == READING else {"nll": loss.item()}
 
@@ -288,10 +307,11 @@ def train_adapter(run: Run, method: str, reader: str, settings: Recipe) -> None:
     source = GoldExamples(corpus, questions, str(run.where))
     shown = Shown(method, source, settings, run.seed)
     length = run.cut(settings.steps)
+    moves = rotation_of(model) is not None
     optimizer = MasterAdamW([(parameters, settings.rate)], weight_decay=0.0)
     train(
         method,
-        lambda step: objective(method, model, prompt, shown, step),
+        lambda step: objective(method, model, prompt, shown, step, moves),
         optimizer,
         length,
         run.work,

@@ -12,6 +12,7 @@ from ragbook.methods.in_context import InContext
 from ragbook.methods.knn_lm import KnnLM
 from ragbook.methods.rag import RagSequence, RagToken, sequence_log_prob, token_log_prob
 from ragbook.models.causal import CausalReader
+from ragbook.models.causal_memory import ANSWER
 from ragbook.models.generator import labels_of
 from ragbook.models.templates import Demonstration, Template
 from ragbook.retrieval import Retrieved
@@ -107,23 +108,32 @@ def test_in_context_is_one_prompt_with_the_best_passage_last(reader):
 
 @torch.no_grad()
 def blocked(reader, question, passages, answer):
-    """Fused passages in one forward pass, with an explicit mask of blocks and explicit places."""
-    beginning, pieces = list(reader.beginning.ids), [reader.prompt.passage(p) for p in passages]
-    first = len(beginning)
-    after = first + max(len(piece) for piece in pieces)
-    asked = [*reader.prompt.question(question.text), reader.start, *answer[:-1]]
-    ids = [*beginning, *(t for piece in pieces for t in piece), *asked]
-    places = [
-        *range(first),
-        *(first + t for piece in pieces for t in range(len(piece))),
-        *range(after, after + len(asked)),
-    ]
-    block = [-1] * first + [z for z, piece in enumerate(pieces) for _ in piece] + [-2] * len(asked)
+    """Fused passages in one forward pass, with an explicit mask of blocks and explicit places.
+
+    Every block is the beginning, a passage and the question; the answer sees one beginning. With
+    rotary positions the blocks are one after the other, the best last.
+    """
+    first, asked = len(reader.beginning.ids), reader.prompt.question(question.text)
+    rotary = reader.rotation is not None
+    ids, places, block, unseen, after = [], [], [], [], first
+    for z, passage in enumerate(passages[::-1] if rotary else passages):
+        own = [*reader.prompt.passage(passage), *asked]
+        begins = after if rotary else first
+        ids += [*reader.beginning.ids, *own]
+        places += range(begins - first, begins + len(own))
+        block += [z] * (first + len(own))
+        unseen += [z > 0] * first + [False] * len(own)
+        after = max(after, begins + len(own))
+    written = [reader.start, *answer[:-1]]
+    ids += written
+    places += range(after, after + len(written))
+    block += [-2] * len(written)
+    unseen += [False] * len(written)
     N, window = len(ids), reader._window
     masks = {}
     for kind, reach in (("full_attention", None), ("sliding_attention", window)):
         own, at = torch.tensor(block), torch.tensor(places)
-        allowed = (own == -1) | (own == -2)[:, None] | (own == own[:, None])
+        allowed = (own == own[:, None]) | ((own == -2)[:, None] & ~torch.tensor(unseen))
         allowed &= torch.ones(N, N, dtype=torch.bool).tril()
         if reach is not None:
             allowed &= at[:, None] - at < reach
@@ -148,13 +158,28 @@ def test_fused_passages_are_blocks_of_one_forward_pass(reader):
     close(FiD(reader, Fixed()).log_prob(QUESTIONS, ANSWERS, 3), torch.stack(wanted))
 
 
-def test_the_order_of_fused_passages_changes_nothing(reader):
+def test_the_order_of_fused_passages_matters_to_rotary_positions_alone(reader):
     one, other = FiD(reader, Fixed()), FiD(reader, Fixed((2, 0, 1)))
-    close(one.log_prob(QUESTIONS, ANSWERS, 3), other.log_prob(QUESTIONS, ANSWERS, 3))
+    mine, others = (m.log_prob(QUESTIONS, ANSWERS, 3) for m in (one, other))
+    if reader.rotation is not None:
+        assert (mine - others).abs().max() > 1e-4
+        return
+    close(mine, others)
     mine, others = (m.attention(QUESTIONS, ANSWERS, 3) for m in (one, other))
     close(mine[:, [2, 0, 1]], others)
     losses, moved = (m.leave_one_out(QUESTIONS, ANSWERS, 3) for m in (one, other))
     close(losses[:, [2, 0, 1]], moved, 1e-4)
+
+
+def test_without_room_for_one_after_the_other_passages_keep_their_positions(llama, monkeypatch):
+    kept = CausalReader(llama.model, llama.tokenizer, "kept")
+    kept.rotation = None
+    wanted = FiD(kept, Fixed()).log_prob(QUESTIONS, ANSWERS, 3)
+    apart = FiD(llama, Fixed()).log_prob(QUESTIONS, ANSWERS, 3)
+    assert (apart - wanted).abs().max() > 1e-4
+    fits = max(len(prompt(llama, q, p)) for q in QUESTIONS for p in PASSAGES)
+    monkeypatch.setattr(CausalReader, "positions", property(lambda _: fits + ANSWER))
+    close(FiD(llama, Fixed()).log_prob(QUESTIONS, ANSWERS, 3), wanted)
 
 
 def test_leaving_one_out_is_reading_the_others(reader):

@@ -82,7 +82,8 @@ def test_the_loss_is_what_the_method_answers_with(reader, source, method):
     """The mean of -log p(answer), which the method computes piece by piece from its caches."""
     shown = lora.Shown(method, source, lora.Recipe(negative=0.0), seed=3)
     prompt = CausalPrompt(reader.tokenizer, Template(INSTRUCTION), [SHOWN], reader.end)
-    loss, figures = lora.objective(method, reader.model, prompt, shown, step=1)
+    moves = reader.rotation is not None
+    loss, figures = lora.objective(method, reader.model, prompt, shown, 1, moves)
     examples, _ = shown(1)
     retriever = Given(examples, shown.log_prior(examples))
     k = len(examples[0].passages)
