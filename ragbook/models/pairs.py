@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ from ragbook.models.prompts import Inputs, Layout, pair
 
 BUDGET = 256 * 2**20
 """Bytes of states that a `Below` keeps: some 1,100 pairs of 150 tokens at the bundled width."""
+
+TOKENS = 1024
+"""The most tokens, padding included, that a CPU computes at a time. Tensors of more tokens do
+not stay in its caches, and the largest get new memory from the operating system every time."""
 
 
 class PairEncoder:
@@ -167,11 +172,12 @@ def states_at(encoder: Any, tensors: dict[str, Tensor], chunk: int = 32) -> Tens
     Parameters
     ----------
     tensors: those of `Inputs`, int64 [N, L] each.
-    chunk: inputs computed at a time.
+    chunk: the most inputs computed at a time; on a CPU they also have at most `TOKENS` tokens,
+        unless a single input has more.
     """
     mask = tensors["attention_mask"]
     states = torch.zeros(*mask.shape, encoder.config.hidden_size, device=encoder.device)
-    for rows, longest in _chunks(mask, chunk):
+    for rows, longest in _chunks(mask, chunk, encoder.device):
         piece = {n: value[rows, :longest].to(encoder.device) for n, value in tensors.items()}
         real = mask[rows, :longest, None].to(encoder.device)
         states[rows, :longest] = encoder(**piece).last_hidden_state.float() * real
@@ -183,7 +189,7 @@ def lower_states(encoder: Any, tensors: dict[str, Tensor], layer: int, chunk: in
     `states_at`."""
     mask = tensors["attention_mask"]
     states = torch.zeros(*mask.shape, encoder.config.hidden_size, device=encoder.device)
-    for rows, longest in _chunks(mask, chunk):
+    for rows, longest in _chunks(mask, chunk, encoder.device):
         piece = {n: value[rows, :longest].to(encoder.device) for n, value in tensors.items()}
         real = piece.pop("attention_mask")
         hidden = _through(encoder, encoder.embeddings(**piece), real, slice(layer))
@@ -199,10 +205,10 @@ def upper_states(encoder: Any, below: Tensor, mask: Tensor, first: int, chunk: i
     below: as `lower_states` returns them.
     mask: int64 [N, L], 1 on real tokens.
     first: the layer that they enter, counted from 0.
-    chunk: inputs computed at a time.
+    chunk: as in `states_at`.
     """
     states = torch.zeros_like(below)
-    for rows, longest in _chunks(mask, chunk):
+    for rows, longest in _chunks(mask, chunk, encoder.device):
         real = mask[rows, :longest].to(encoder.device)
         hidden = below[rows, :longest].to(encoder.dtype)
         hidden = _through(encoder, hidden, real, slice(first, None))
@@ -220,8 +226,14 @@ def _through(encoder: Any, hidden: Tensor, real: Tensor, layers: slice) -> Tenso
     return hidden
 
 
-def _chunks(mask: Tensor, chunk: int) -> list[tuple[Tensor, int]]:
-    """Rows of similar length, shortest first, with the longest of each chunk."""
-    lengths = mask.sum(1)
-    order = torch.argsort(lengths, stable=True)
-    return [(rows, int(lengths[rows].max())) for rows in order.split(chunk)]
+def _chunks(mask: Tensor, chunk: int, device: torch.device) -> list[tuple[Tensor, int]]:
+    """Rows of similar length, shortest first, with the longest of each chunk; see `states_at`."""
+    lengths, order = mask.sum(1).sort(stable=True)
+    longest = lengths.tolist()
+    sizes = [1]
+    for length in longest[1:]:
+        if sizes[-1] == chunk or (device.type == "cpu" and (sizes[-1] + 1) * length > TOKENS):
+            sizes.append(0)
+        sizes[-1] += 1
+    ends = [end - 1 for end in accumulate(sizes)]
+    return [(rows, longest[end]) for rows, end in zip(order.split(sizes), ends, strict=True)]

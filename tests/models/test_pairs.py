@@ -179,3 +179,27 @@ def test_states_do_not_depend_on_the_chunks(base):
     torch.testing.assert_close(*below, rtol=1e-4, atol=1e-4)
     assert not whole[inputs.mask == 0].any()
     assert not below[1][inputs.mask == 0].any()
+
+
+def test_a_cpu_computes_few_tokens_at_a_time(base, monkeypatch):
+    """As many inputs of similar length as have so many tokens, or one that has more by itself."""
+    passages = [Passage(str(n), "", "word " * n) for n in (3, 40, 4, 5, 6)]
+    inputs = base.layout(base.tokenizer, ["Which word?"] * 5, passages)
+    lengths = sorted(inputs.mask.sum(1).tolist())
+    one_by_one = [(1, length) for length in lengths]
+    with torch.no_grad():
+        expected = states_at(base.encoder, inputs.tensors)
+        for most, shapes in (
+            (2 * lengths[1], [(2, lengths[1]), *one_by_one[2:]]),
+            (lengths[0] - 1, one_by_one),
+        ):
+            monkeypatch.setattr(pairs, "TOKENS", most)
+            read = []
+            hook = base.encoder.register_forward_pre_hook(
+                lambda _m, _a, given, read=read: read.append(tuple(given["input_ids"].shape)),
+                with_kwargs=True,
+            )
+            found = states_at(base.encoder, inputs.tensors)
+            hook.remove()
+            assert read == shapes
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
