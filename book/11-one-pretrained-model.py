@@ -526,6 +526,32 @@ check.layout(my_layout)
 #
 # </details>
 #
+# <!-- exercise: ex-pretrained-move -->
+# **Exercise.** At position $p$, rotary positions turn the pair $(k_i, k_{i + d/2})$ of a key by the angle
+# $p\,\omega_i$. Write the move that fused caches need: given keys [T, d], a distance and the frequencies
+# $\omega$ [d/2], return the keys at positions greater by that distance.
+#
+# <!-- end of exercise -->
+
+
+# %%
+def my_move(keys, by, frequencies):
+    raise NotImplementedError
+
+
+check.move(my_move)
+
+# %% [markdown]
+# <!-- solution: ex-pretrained-move -->
+# <details>
+# <summary>Solution</summary>
+#
+# Turning by $p\,\omega_i$ and then by $s\,\omega_i$ is turning by $(p + s)\,\omega_i$, so $p$ need not be known: the
+# pair $(a, b)$ becomes $(a \cos s\omega_i - b \sin s\omega_i,\; b \cos s\omega_i + a \sin s\omega_i)$. It is written
+# out in `book/solutions/11-one-pretrained-model.py`.
+#
+# </details>
+#
 # <!-- exercise: ex-pretrained-one -->
 # **Exercise.** With `k = 1`, four methods give every answer the same probability (equation {eq}`five`). Why may
 # RAG-Sequence still return another answer than RAG-Token?

@@ -1,4 +1,4 @@
-"""Checks of chapter 11's exercises: fused caches, and the layouts of passages in a causal model."""
+"""Checks of chapter 11's exercises: fused caches, the layouts of passages, and moved keys."""
 
 from __future__ import annotations
 
@@ -82,3 +82,29 @@ def layout(
             f"{name}, the positions are {right}; you returned "
             f"{positions.tolist()}"
         )
+
+
+@exercise
+def move(moved: Callable[[Tensor, int, Tensor], Tensor]) -> None:
+    """`moved(keys, by, frequencies)` are the keys [T, d], `by` positions later."""
+    generator = torch.Generator().manual_seed(0)
+    pairs = torch.complex(*torch.randn(2, 3, 2, generator=generator))
+    frequencies = torch.tensor([1.0, 0.1])
+
+    def at(position: int, sign: int = 1) -> Tensor:
+        turned = pairs * torch.exp(sign * 1j * position * frequencies)
+        return torch.cat([turned.real, turned.imag], 1)
+
+    found = torch.as_tensor(moved(at(3), 5, frequencies))
+    assert found.shape == (3, 4), (
+        f"three keys of four numbers stay so, not {tuple(found.shape)}"
+    )
+    backwards = torch.allclose(found, at(-2), atol=1e-5)
+    assert not backwards, "the pairs were turned in the other direction"
+    assert torch.allclose(found, at(8), atol=1e-5), (
+        "the first and the third number of a key are one pair, the second and the "
+        "fourth another; each is turned by `by` times its own frequency"
+    )
+    assert torch.allclose(
+        torch.as_tensor(moved(at(3), -3, frequencies)), at(0), atol=1e-5
+    ), "a negative distance turns them back"

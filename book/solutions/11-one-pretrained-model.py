@@ -45,3 +45,22 @@ def my_layout(lengths, apart):
 
 
 check.layout(my_layout)
+
+# %% [markdown]
+# ## Moved keys
+#
+# Turning by $p\,\omega_i$ and then by $s\,\omega_i$ is turning by $(p + s)\,\omega_i$, so the position at which a
+# key was computed need not be known.
+
+
+# %%
+def my_move(keys, by, frequencies):
+    half = keys.shape[1] // 2
+    first, second = keys[:, :half], keys[:, half:]
+    cos, sin = torch.cos(by * frequencies), torch.sin(by * frequencies)
+    return torch.cat(
+        [first * cos - second * sin, second * cos + first * sin], dim=1
+    )
+
+
+check.move(my_move)

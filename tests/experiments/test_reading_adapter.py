@@ -20,9 +20,10 @@ def test_each_part_starts_from_the_one_before(tmp_path, monkeypatch):
     assert trained == [
         (tmp_path / "first", 0, False, "reading", "smollm2", PARTS["first"]),
         (tmp_path / "second", 1, True, "reading", str(tmp_path / "first"), PARTS["second"]),
+        (tmp_path / "third", 2, False, "reading", str(tmp_path / "second"), PARTS["third"]),
     ]
 
 
-def test_the_second_part_has_more_fused_caches():
+def test_the_later_parts_have_more_fused_caches():
     share = [part.layouts.count(APART) / len(part.layouts) for part in PARTS.values()]
-    assert share == [0.25, 0.5]
+    assert share == [0.25, 0.5, 0.5]

@@ -65,11 +65,41 @@ def not_to_itself(lengths, apart):
     return mask.tril(-1), positions
 
 
+def move(keys, by, frequencies):
+    half = keys.shape[1] // 2
+    first, second = keys[:, :half], keys[:, half:]
+    cos, sin = torch.cos(by * frequencies), torch.sin(by * frequencies)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], 1)
+
+
+def other_direction(keys, by, frequencies):
+    return move(keys, -by, frequencies)
+
+
+def neighbours_as_pairs(keys, by, frequencies):
+    order = [0, 2, 1, 3]
+    return move(keys[:, order], by, frequencies)[:, order]
+
+
+def one_frequency(keys, by, frequencies):
+    return move(keys, by, frequencies[:1])
+
+
+def forwards_alone(keys, by, frequencies):
+    return move(keys, abs(by), frequencies)
+
+
+def in_one_row(keys, by, frequencies):
+    return move(keys, by, frequencies).flatten()
+
+
 def unwritten(*_):
     raise NotImplementedError
 
 
-@pytest.mark.parametrize(("checked", "answer"), [(check.fused, attend), (check.layout, layout)])
+@pytest.mark.parametrize(
+    ("checked", "answer"), [(check.fused, attend), (check.layout, layout), (check.move, move)]
+)
 def test_right(checked, answer, capsys):
     checked(answer)
     assert capsys.readouterr().out == "Right.\n"
@@ -88,6 +118,11 @@ def test_right(checked, answer, capsys):
         (check.layout, always_apart, "first passage, too"),
         (check.layout, positions_go_on, "[0, 1, 0, 0, 1]"),
         (check.layout, not_to_itself, "attends to itself"),
+        (check.move, other_direction, "other direction"),
+        (check.move, neighbours_as_pairs, "one pair"),
+        (check.move, one_frequency, "own frequency"),
+        (check.move, forwards_alone, "turns them back"),
+        (check.move, in_one_row, "stay so"),
     ],
 )
 def test_wrong(checked, answer, hint, capsys):
@@ -97,7 +132,7 @@ def test_wrong(checked, answer, hint, capsys):
     assert hint in said
 
 
-@pytest.mark.parametrize("checked", [check.fused, check.layout])
+@pytest.mark.parametrize("checked", [check.fused, check.layout, check.move])
 def test_unwritten(checked, capsys):
     checked(unwritten)
     assert capsys.readouterr().out == "Not written yet.\n"
