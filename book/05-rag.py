@@ -812,7 +812,7 @@ Markdown(
     )
     + f", and {cut_off(blind_share)} % of the labels are right without passages."
     + (
-        f" The figures here and in the next section were measured on {older}."
+        f" The next section was measured on {older}."
         if older
         else ""
     )
