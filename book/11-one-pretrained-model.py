@@ -467,9 +467,9 @@ Markdown(
 #
 # On one decoder-only model, in-context retrieval, FiD, RAG-Token, RAG-Sequence and kNN-LM share the weights and
 # differ only in where passages are combined: input, cache, next token, answer, or a memory beside the output.
-# A small pretrained model needs passages, and gains from a little training to read them. Passages that were read
-# apart can be attended to as well as one prompt once their keys are moved: no difference between the two was
-# significant. With the adapter, both RAGs, which sum probabilities instead, answer more questions than either.
+# A small pretrained model needs passages, and gains from a little training to read them. Between one prompt and
+# passages that were read apart and whose keys were moved, no difference was significant. With the adapter, both
+# RAGs, which sum probabilities instead, answer more questions than either.
 #
 # ## Exercises
 #
