@@ -811,11 +811,7 @@ Markdown(
         else "the same accuracy and the same evidence"
     )
     + f", and {cut_off(blind_share)} % of the labels are right without passages."
-    + (
-        f" The next section was measured on {older}."
-        if older
-        else ""
-    )
+    + (f" The next section was measured on {older}." if older else "")
 )
 
 # %% [markdown]
