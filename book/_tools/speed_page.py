@@ -34,7 +34,6 @@ from ragbook.figures import (
     STYLE,
     VERMILLION,
     CheckedFigure,
-    few_colours,
 )
 
 SLOWER, FASTER, ALIKE, UNEQUAL = "slower", "faster", "no difference", "unequal"
@@ -248,7 +247,7 @@ def figure(found: Iterable[Row]) -> CheckedFigure:
 
 def picture(found: Sequence[Row]) -> str:
     """The figure as HTML that holds its picture."""
-    png = few_colours(figure(found)._repr_png_(), 64)
+    png = figure(found)._repr_png_()
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     said = "; ".join(f"{row.label}: {interval(row.ratio)}" for row in found)
     alt = escape(f"Ratios with intervals. {said}".replace("`", ""), quote=True)

@@ -95,6 +95,7 @@ class CausalReader(LanguageModel):
         self._reused = 0.0
         self.splits = can_split(model)
         self._check()
+        self.rotation: Rotation | None = rotation_of(model)
 
     def _own_end(self) -> int | None:
         """The end token of the tokenizer, or of the model's configuration."""
@@ -156,11 +157,6 @@ class CausalReader(LanguageModel):
     def device(self) -> torch.device:
         """The device that the model is on."""
         return next(self.model.parameters()).device
-
-    @cached_property
-    def rotation(self) -> Rotation | None:
-        """How the model's keys are moved to other positions; None where they cannot be."""
-        return rotation_of(self.model)
 
     @property
     def places(self) -> int:

@@ -81,15 +81,11 @@ class Reads(Protocol):
 
     name: str
     end: int
+    rotation: Rotation | None  # how its keys are moved; None where they cannot be
 
     @property
     def positions(self) -> int | None:
         """How many positions it has; None without a limit."""
-        ...
-
-    @property
-    def rotation(self) -> Rotation | None:
-        """How its keys are moved to other positions; None where they cannot be."""
         ...
 
     @property

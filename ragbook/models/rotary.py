@@ -2,9 +2,9 @@ r"""Keys moved to other positions, in models whose positions are rotary (Su et a
 
 Such a model turns the pair of numbers \((k_i, k_{i + d/2})\) of a key at position p by the angle
 \(p \omega_i\) before it is compared with a query, and nothing else depends on positions. A key that
-was computed at p becomes that of p + s if it is turned by another \(s \omega_i\). Passages that were
-read at one position can thus stand one after the other without being read again, which is what
-Block-Attention does (Ma et al. 2025, section 2.3).
+was computed at p becomes that of p + s if it is turned by another \(s \omega_i\). Passages that
+were read at one position can thus follow one another without being read again, as in
+Block-Attention (Ma et al. 2025).
 """
 
 from __future__ import annotations
