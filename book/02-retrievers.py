@@ -801,7 +801,7 @@ check.fusion(my_fusion)
 #
 # </details>
 #
-# <!-- exercise: ex-scale -->
+# <!-- exercise: ex-alpha -->
 # **Exercise.** In the toy of equation {eq}`dpr`, let $\alpha$ double, and with it every scaled score. What becomes
 # of the derivative by the right passage's scaled score, for the first and for the second question? Which
 # questions still train the encoder if $\alpha$ is large?

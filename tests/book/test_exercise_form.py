@@ -1,6 +1,7 @@
 """Exercises as any notebook shows them, and as the site does."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,6 +117,17 @@ def converted(folder, name, markdown):
     source = [json.dumps({"cells": [cell]})]
     exercise_form.convert(SimpleNamespace(srcdir=str(folder)), name, source)
     return json.loads(source[0])["cells"][0]["source"]
+
+
+def test_no_two_exercises_have_one_label():
+    """Or Sphinx refuses the second, in another chapter."""
+    labels = [
+        label
+        for path in CHAPTERS
+        for label in re.findall(r"<!-- exercise: (\S+) -->", path.read_text(encoding="utf-8"))
+    ]
+    assert len(labels) > 50
+    assert [label for label in set(labels) if labels.count(label) > 1] == []
 
 
 def test_sphinx_gets_directives(tmp_path):
