@@ -156,8 +156,8 @@ print("the package: sequence {:.3f}, token {:.3f}".format(*package))
 # We now compute SmolLM2's distribution over the first token of an answer, without passages and with the
 # passages combined at three places. `reader.read` returns the passages' states, and `continuation` the
 # distributions of the next token after them. The question is the first of MiniWiki's test questions that has an
-# answer of several tokens and that in-context retrieval, both RAGs and FiD answer correctly in the comparison
-# stored below.
+# answer of several tokens, of which the first is a word, and that in-context retrieval, both RAGs and FiD answer
+# correctly in the comparison stored below.
 
 # %% tags=["hide-input"]
 with gzip.open(
@@ -169,7 +169,8 @@ all_right = next(
     line["question"]
     for line in before
     if all(line["methods"][name]["em"] for name in ways)
-    and len(reader.answer_ids(line["answers"][0])) > 2  # with the end's
+    and len(ids := reader.answer_ids(line["answers"][0])) > 2  # with the end's
+    and reader.decode(ids[:1]).isalpha()
 )
 test_questions = list(load_questions("miniwiki", "test"))
 question = next(q for q in test_questions if q.text == all_right)
@@ -200,7 +201,7 @@ print(question.text, "|", question.answers[0], "|", list(found[0].ids))
 for name, log_p in first.items():
     best = log_p.exp().topk(3)
     said = ", ".join(
-        f"{reader.decode([token]) or '(end)'} {p:.2f}"
+        f"{'(end)' if token == reader.end else reader.decode([token]) or '(space)'} {p:.2f}"
         for p, token in zip(
             best.values.tolist(), best.indices.tolist(), strict=True
         )
