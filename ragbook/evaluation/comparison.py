@@ -27,6 +27,7 @@ _NO_METRICS = (
     "device",
     "precision",
     "errors",
+    "unread",
     "leave_one_out_n",
     "length_penalty",
     "answer_nll_finite_n",

@@ -189,10 +189,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(base, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         real = lora.objective
 
-        def dies(method, model, prompt, shown, step):
+        def dies(method, model, prompt, shown, step, moves):
             if step == 27:
                 raise Killed
-            return real(method, model, prompt, shown, step)
+            return real(method, model, prompt, shown, step, moves)
 
         patch.setattr(lora, "objective", dies)
         with pytest.raises(Killed):
