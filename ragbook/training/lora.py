@@ -111,7 +111,7 @@ def lay_out(
     asked: Sequence[Example],
     layout: str,
     empty: Sequence[bool],
-    moves: bool = False,
+    moves: bool,
 ) -> Batch:
     """Prompts and answers in tokens, exactly as `ragbook.models.causal.CausalReader` reads them.
 
@@ -252,13 +252,13 @@ class Shown:
 
 
 def objective(
-    method: str, model: Any, prompt: CausalPrompt, shown: Shown, step: int, moves: bool = False
+    method: str, model: Any, prompt: CausalPrompt, shown: Shown, step: int, moves: bool
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of a step, nats an answer, and figures to log; for `moves` see `lay_out`."""
     examples, layout = shown(step)
     n = len(examples[0].passages)
     if method in ("rag-sequence", "rag-token"):
-        batch = lay_out(prompt, examples, layout, [False] * len(examples))
+        batch = lay_out(prompt, examples, layout, [False] * len(examples), moves)
         own = (batch.labels[::n] != -100).to(model.device)
         given = answer_log_probs(model, batch).reshape(len(examples), n, -1)
         prior = shown.log_prior(examples).to(given)

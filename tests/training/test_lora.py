@@ -114,7 +114,8 @@ def test_reading_shows_one_passage_half_of_the_time_and_teaches_silence(source):
 def test_the_empty_answer_is_the_end_token(reader):
     example = Example(QUESTIONS[0], PASSAGES[1:2], None)
     prompt = CausalPrompt(reader.tokenizer, Template(INSTRUCTION), (), reader.end)
-    batch = lora.lay_out(prompt, [example, replace(example, gold=0)], lora.EACH, [True, False])
+    asked, moves = [example, replace(example, gold=0)], reader.rotation is not None
+    batch = lora.lay_out(prompt, asked, lora.EACH, [True, False], moves)
     said = [row[row != -100].tolist() for row in batch.labels]
     assert said == [[prompt.end], prompt.answer("Vel0")]
 
@@ -151,7 +152,8 @@ def test_it_learns_and_only_its_factors_do(base, tmp_path):
     rng, source = random.Random(0), GoldExamples(*OWN)
     examples = [source.example(rng, 2, 0.0) for _ in range(8)]
     prompt = CausalPrompt(reader.tokenizer, Template(INSTRUCTION), (), reader.end)
-    batch = lora.lay_out(prompt, examples, lora.APART, [False] * 8)
+    moves = reader.rotation is not None
+    batch = lora.lay_out(prompt, examples, lora.APART, [False] * 8, moves)
     with torch.no_grad():
         now, then = (
             float(lora.answer_log_probs(r.model, batch).sum(-1).mean()) for r in (reader, before)
@@ -190,6 +192,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(base, tmp_path):
         real = lora.objective
 
         def dies(method, model, prompt, shown, step, moves):
+            assert moves  # Llama's positions are rotary
             if step == 27:
                 raise Killed
             return real(method, model, prompt, shown, step, moves)
