@@ -511,7 +511,8 @@ for name, towers in (("MiniLM", encoder), ("trained", trained)):
     print(f"{name:<8} loss {loss.item():.3f}")
 
 # %% [markdown]
-# Fifteen steps show how training is called; here they do not lower the loss. Results of whole runs follow. The run wrote an encoder like any other, with two towers.
+# Fifteen steps show how training is called; here they do not lower the loss. Results of whole runs follow. The
+# run wrote an encoder like any other, with two towers.
 # `ragbook index build --encoder DIR` makes its index, and `ragbook compare --encoder DIR` compares the
 # methods on it.
 #

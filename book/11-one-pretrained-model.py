@@ -460,8 +460,8 @@ Markdown(
 # The papers on these ideas use larger models. Like them, we see that answers gain from passages in the prompt
 # without any training {cite:p}`ram2023incontext`, and from an ensemble of passages at the next token
 # {cite:p}`shi2024replug`. For fused caches, {cite:t}`ma2025block` report that Llama 3 falls far behind full
-# attention without training for them, and keeps up with it; the section on them has our
-# paired tests. We did not try to contrast the passages with the closed book, as context-aware decoding does
+# attention without training for them, and keeps up once it is trained; the section on them has our paired tests. We
+# did not try to contrast the passages with the closed book, as context-aware decoding does
 # {cite:p}`shi2024trusting`.
 #
 # ## What to remember
@@ -576,7 +576,8 @@ check.move(my_move)
 # <summary>Solution</summary>
 #
 # RAG-Token's does not: it is a mean of two equal distributions. The fused cache's does: the answer attends to the
-# prompt's beginning, to itself and to the passages in one softmax, in which two copies weigh twice as much as one. In chapter 6, cross-attention sees the encoder's states alone, so two equal copies share the same
+# prompt's beginning, to itself and to the passages in one softmax, in which two copies weigh twice as much as one.
+# In chapter 6, cross-attention sees the encoder's states alone, so two equal copies share the same
 # weight and nothing changes.
 #
 # </details>
