@@ -20,6 +20,7 @@
 import gzip
 import inspect
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison
-from ragbook.evaluation.names import EVIDENCE, called, listed
+from ragbook.evaluation.names import EVIDENCE, called, capital, listed
 from ragbook.evaluation.statistics import cut_off
 from ragbook.evaluation.words import in_words, order
 from ragbook.index import build_index
@@ -314,7 +315,7 @@ Markdown(
 # %% [markdown]
 # ## What is in the weights, and what in the passages
 #
-# All that follows was measured once and stored. The comparisons use the first 200 test questions of MiniWiki
+# All that follows was measured once and stored. The comparisons use the first test questions of MiniWiki
 # (their order is random), with the dense retriever's five passages or the gold passage alone. kNN-LM has the
 # $\lambda$ and the temperature of the bundled language model, tuned for its answers; the temperature is scaled
 # to the size of SmolLM2's keys, and neither was tuned for SmolLM2. First the model as it is, after four
@@ -361,13 +362,14 @@ Markdown(
 # The figure shows both:
 
 
-# %% tags=["hide-input", "stored-smollm2-few-shot", "stored-smollm2-reading"] mystnb={"figure": {"caption": "Exact match of the six methods on SmolLM2 with 95 % intervals (n = 200), out of the box after four answered questions and with the reading adapter. The adapter improves the four methods that read passages, and neither kNN-LM nor the closed book.", "alt": "Exact match of closed-book, in-context, kNN-LM, RAG-Sequence, RAG-Token and FiD on SmolLM2, frozen and with an adapter"}}
+# %% tags=["hide-input", "stored-smollm2-few-shot", "stored-smollm2-reading"] mystnb={"figure": {"caption": "Exact match of the six methods on SmolLM2 with 95 % intervals, out of the box after four answered questions (n = 200) and with the reading adapter (n = 600). The adapter improves the four methods that read passages, and neither kNN-LM nor the closed book.", "alt": "Exact match of closed-book, in-context, kNN-LM, RAG-Sequence, RAG-Token and FiD on SmolLM2, frozen and with an adapter"}}
 def em(results: dict, name: str) -> dict:
     """A method's exact match with its interval, as the figures take it."""
     entry = results["methods"][name]
     return {"mean": entry["em"], "ci95": entry["ci95"]["em"]}
 
 
+assert [each["questions"]["n"] for each in (few_shot, reading_ones)] == [200, 600]
 figures.grouped(
     {
         called(name): {
@@ -385,8 +387,8 @@ bound = {
     for kind, found in gold.items()
 }
 Markdown(
-    f"With the gold passage alone, the best method answers {cut_off(bound['few-shot'])} % of the questions out of "
-    f"the box and {cut_off(bound['reading'])} % with the adapter. The gap between a method and this bound is lost "
+    f"With the gold passage alone, the best method answers {cut_off(bound['few-shot'])} % of the first "
+    f"{gold['reading']['questions']['n']} questions out of the box and {cut_off(bound['reading'])} % with the adapter. The gap between a method and this bound is lost "
     "in retrieval and in telling the gold passage from the others; the rest is lost in reading. The closed book "
     f"answers {cut_off(few_shot['methods']['closed-book']['em'])} % out of the box: the weights contain little of "
     f"what MiniWiki asks. kNN-LM answers {cut_off(few_shot['methods']['knn-lm']['em'])} and "
@@ -423,6 +425,62 @@ Markdown(
             )
         ]
     )
+)
+
+# %% [markdown]
+# ### How many passages?
+#
+# With more passages, more questions have the gold passage among them, and the model has to tell it from more
+# others. RAG weights each passage by the retriever's score; a prompt and the fused caches leave it to the model's
+# attention. The adapter was trained on up to five passages.
+
+# %% tags=["hide-input", "stored-smollm2-passages"] mystnb={"figure": {"caption": "Exact match of the four methods that read passages, and recall of the gold passage, against the number of passages, with 95 % intervals.", "alt": "Exact match of in-context, RAG-Sequence, RAG-Token and FiD on SmolLM2 and recall against k"}}
+by_k = {int(k): part for k, part in stored("passages").items()}
+print(f"n = {next(iter(by_k.values()))['n']} test questions")
+figures.curves(
+    {
+        "recall": {k: part["recall"] for k, part in by_k.items()},
+        **{
+            name: {k: part["methods"][name]["em"] for k, part in by_k.items()}
+            for name in ways
+        },
+    },
+    "k, passages read",
+    "questions",
+    log=True,
+)
+
+# %% [markdown]
+# The paired tests, adjusted for all of them (*open*: the difference could be chance):
+
+# %% tags=["remove-input", "stored-smollm2-passages"]
+Markdown(
+    papers.bullets(
+        [
+            capital(papers.gain_in_words(gain))
+            for gain in papers.gains(by_k, ways, list(pairwise(by_k)))
+        ]
+    )
+)
+
+# %% [markdown]
+# ### On real questions
+#
+# MiniWiki was written for this book, and no pretrained model can know its wording. What does SmolLM2 know of
+# Natural Questions, and what does it read in passages of Wikipedia? The adapter was trained further on 1,180 of
+# these questions (`ragbook train lora --corpus PASSAGES --questions TRAIN --reader smollm2-reading --steps 150`);
+# the comparison is on other questions, with the dense retriever's five of 2,180 passages.
+
+# %% tags=["hide-input", "stored-smollm2-nq"]
+natural = stored("nq")
+print(natural["questions"]["n"], "questions, k =", natural["k"])
+Comparison(natural, [])
+
+# %% tags=["remove-input", "stored-smollm2-nq"]
+unread = natural["methods"]["closed-book"]
+Markdown(
+    f"{order(natural)} The closed book's answers are exact for {cut_off(unread['em'])} % of the questions and contain "
+    f"a gold answer for {cut_off(unread['contains'])} %: a model of this size has to read."
 )
 
 # %% [markdown]

@@ -1,7 +1,8 @@
 """How answers change when the passages change and the weights do not.
 
 `python -m book.experiments.changed_knowledge book/results/change.json` measures what chapter 8
-plots, on MiniWiki's two editions with the bundled readers, in about ten minutes on two cores.
+plots, on MiniWiki's two editions with the bundled readers, in about ten minutes on two cores; and,
+for chapter 11, some of it with SmolLM2 in as many again.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from ragbook.index import build_index
 from ragbook.methods import NAMES, load
 from ragbook.methods.base import Answer
 from ragbook.models import Encoder, load_encoder
+from ragbook.models.bundled import BUNDLED
+from ragbook.models.smollm2 import READING
 from ragbook.retrieval import DenseRetriever
 
 from .report import answered, write_sections
@@ -39,6 +42,11 @@ and about others."""
 
 FALSE = 150
 """How many test questions get a false passage."""
+
+PRETRAINED = 60
+"""How many questions with different answers in the two editions SmolLM2 is asked."""
+
+GENERATIVE = [name for name in NAMES if name != "realm"]
 
 Answers = dict[str, list[Answer]]
 
@@ -118,13 +126,15 @@ def answered_over(
     encoder: Encoder,
     questions: Sequence[Question],
     names: Sequence[str] = NAMES,
+    reader: str = BUNDLED,
 ) -> Answers:
     """Each method's answers with an index of the corpus, which is built for this only."""
     with tempfile.TemporaryDirectory() as folder:
         index = build_index(
             corpus, Path(folder) / "index", encoder, progress=False
         )
-        methods = load(names, DenseRetriever(index, encoder), verbatim=True)
+        retriever = DenseRetriever(index, encoder)
+        methods = load(names, retriever, verbatim=True, reader=reader)
         return answered(
             {method.name: method for method in methods}, questions, K
         )
@@ -309,6 +319,16 @@ def main(out: str, limit: int | None = None) -> None:
             "deleted": deleted(after["changed"], less, now),
         }
 
+    def pretrained() -> dict[str, Any]:
+        few = {name: asked[:PRETRAINED] for name, asked in changed.items()}
+        answers = {
+            name: answered_over(
+                corpora[name], encoder, asked, GENERATIVE, READING
+            )
+            for name, asked in few.items()
+        }
+        return followed(answers, few)
+
     def false_passages() -> dict[str, Any]:
         test = list(miniwiki.questions("test"))
         random.Random(0).shuffle(test)
@@ -339,7 +359,12 @@ def main(out: str, limit: int | None = None) -> None:
 
     write_sections(
         Path(out),
-        {"seconds": seconds, "editions": editions, "false": false_passages},
+        {
+            "seconds": seconds,
+            "editions": editions,
+            "false": false_passages,
+            "pretrained": pretrained,
+        },
     )
 
 
