@@ -28,6 +28,7 @@ import pandas as pd
 import torch
 from experiments import figures, papers
 from experiments.reading_adapter import PARTS
+from experiments.report import percent
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
@@ -369,7 +370,10 @@ def em(results: dict, name: str) -> dict:
     return {"mean": entry["em"], "ci95": entry["ci95"]["em"]}
 
 
-assert [each["questions"]["n"] for each in (few_shot, reading_ones)] == [200, 600]
+assert [each["questions"]["n"] for each in (few_shot, reading_ones)] == [
+    200,
+    600,
+]
 figures.grouped(
     {
         called(name): {
@@ -461,6 +465,40 @@ Markdown(
             for gain in papers.gains(by_k, ways, list(pairwise(by_k)))
         ]
     )
+)
+
+# %% [markdown]
+# ### When the passages change
+#
+# Some questions have different answers in MiniWiki's two editions ({doc}`chapter 8 <08-changed-knowledge>`). The same
+# model answers them once with an index of each. *Follows* is the share of questions that are answered correctly with
+# both; *outdated* the share that get the earlier edition's answer although the index holds the current one.
+
+# %% tags=["hide-input", "stored-change"]
+change = json.loads(Path("results/change.json").read_text(encoding="utf-8"))
+asked_twice = change["pretrained"]
+then, now = next(iter(asked_twice["methods"].values()))["right"]
+print(asked_twice["n"], "questions, k = 5, %")
+pd.DataFrame(
+    {
+        called(name): {
+            "follows": percent(entry["follows"]),
+            "outdated": percent(entry["right"][now][then]),
+            "right, earlier index": percent(entry["right"][then][then]),
+            "right, current index": percent(entry["right"][now][now]),
+        }
+        for name, entry in asked_twice["methods"].items()
+    }
+).T
+
+# %% tags=["remove-input", "stored-change"]
+stale = {
+    name: entry["right"][now][then]["mean"]
+    for name, entry in asked_twice["methods"].items()
+}
+Markdown(
+    f"With the current index, {cut_off(min(stale.values()))} to {cut_off(max(stale.values()))} % of a method's answers "
+    "are the earlier edition's."
 )
 
 # %% [markdown]

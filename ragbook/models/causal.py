@@ -33,12 +33,12 @@ from ragbook.models.answers import detokenize
 from ragbook.models.cached import check_steps
 from ragbook.models.causal_memory import (
     ANSWER,
-    BATCH_TOKENS,
     CausalContinuation,
     CausalMemory,
     PassageStates,
     Rows,
     Shown,
+    batches,
     cache_of,
     layers_of,
 )
@@ -323,10 +323,9 @@ class CausalReader(LanguageModel):
                 self._kept.move_to_end(ids)
                 found[ids] = self._kept[ids]
                 self._reused += found[ids].seconds
-        new = sorted((ids for ids in dict.fromkeys(wanted) if ids not in found), key=len)
-        while new:
-            size = max(1, BATCH_TOKENS // len(new[-1]))
-            batch, new = new[-size:], new[:-size]
+        new = [ids for ids in dict.fromkeys(wanted) if ids not in found]
+        for rows in batches(new, self.device):
+            batch = [new[row] for row in rows]
             with torch.no_grad():
                 read = self._states(batch, self.beginning)
             found.update(zip(batch, read, strict=True))

@@ -19,8 +19,8 @@ from ragbook.models.fusion import passage_sums
 from ragbook.models.rotary import Rotation
 from ragbook.models.split_attention import Read
 
-BATCH_TOKENS = 4096
-"""The most tokens in one forward pass, padding included."""
+BATCH_TOKENS, CPU_TOKENS = 4096, 1024
+"""The most tokens in one forward pass, padding included; fewer on a CPU, to stay in its caches."""
 
 ANSWER = 64
 """How many tokens are left for the answer to a prompt with several passages."""
@@ -61,6 +61,18 @@ class Rows:
     real: Tensor  # bool [S, L]
     owner: Tensor  # int64 [S, L], the passage of each token; -1 for other tokens
     after: Tensor  # int64 [S], the position of the next token
+
+
+def batches(ids: Sequence[Sequence[int]], device: torch.device) -> list[list[int]]:
+    """Which rows are read in one forward pass: those of similar length, the shortest first, with at
+    most BATCH_TOKENS or CPU_TOKENS tokens together, padding included, or a longer row alone."""
+    most = CPU_TOKENS if device.type == "cpu" else BATCH_TOKENS
+    out: list[list[int]] = []
+    for row in sorted(range(len(ids)), key=lambda row: len(ids[row])):
+        if not out or (len(out[-1]) + 1) * len(ids[row]) > most:
+            out.append([])
+        out[-1].append(row)
+    return out
 
 
 def layers_of(cache: Any) -> Layers:
@@ -208,15 +220,16 @@ class CausalMemory:
             after[s] += len(tokens)
         rows = Rows(layers, positions, real, owner, after)
         if longest:
-            size = max(1, BATCH_TOKENS // longest)
             so_far = [(k[:, :, :before], v[:, :, :before]) for k, v in layers]
-            for part in torch.arange(S).split(size):
+            for each in batches(asked, reader.device):
+                part, t = torch.tensor(each), max(1, len(asked[each[-1]]))
+                end = before + t
                 cache = reader.run_after(
-                    Read(so_far, part), ids[part], positions[part], real[part], logits=0
+                    Read(so_far, part), ids[part, :t], positions[part, :end], real[part, :end], 0
                 )[1]
                 for (k, v), (new_k, new_v) in zip(layers, layers_of(cache), strict=True):
-                    k[part, :, before:] = new_k[:, :, -longest:]
-                    v[part, :, before:] = new_v[:, :, -longest:]
+                    k[part, :, before:end] = new_k[:, :, -t:]
+                    v[part, :, before:end] = new_v[:, :, -t:]
         return rows
 
 

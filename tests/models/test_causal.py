@@ -1,5 +1,7 @@
 """Decoder-only generators, against plain forward passes without caches, padding or rows."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from ragbook.methods.in_context import InContext
 from ragbook.methods.knn_lm import KnnLM
 from ragbook.methods.rag import RagSequence, RagToken, sequence_log_prob, token_log_prob
 from ragbook.models.causal import CausalReader
-from ragbook.models.causal_memory import ANSWER
+from ragbook.models.causal_memory import ANSWER, batches
 from ragbook.models.generator import labels_of
 from ragbook.models.templates import Demonstration, Template
 from ragbook.retrieval import Retrieved
@@ -348,3 +350,17 @@ def test_a_model_without_positions_of_its_own_is_refused():
 def test_a_retriever_cannot_be_distilled_from_it(llama):
     with pytest.raises(InputError, match="encoder-decoder"):
         FiD(llama, Fixed()).first_token_scores(QUESTIONS, 2)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_hold_every_row_once_and_no_more_than_fits(device):
+    lengths = [5, 0, 700, 300, 2000, 5, 600, 1024, 4097]
+    found = batches([[7] * length for length in lengths], torch.device(device))
+    assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
+    sizes = [[lengths[row] for row in batch] for batch in found]
+    assert [length for batch in sizes for length in batch] == sorted(lengths)
+    most = {"cpu": 1024, "cuda": 4096}[device]
+    assert all(len(batch) == 1 or len(batch) * max(batch) <= most for batch in sizes)
+    # No row was left for the next batch that would have fitted.
+    for batch, (first, *_) in itertools.pairwise(sizes):
+        assert (len(batch) + 1) * first > most
