@@ -18,7 +18,6 @@ ways:
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -31,18 +30,16 @@ from ragbook.corpus import Passage, Question
 from ragbook.errors import InputError
 from ragbook.models.answers import detokenize
 from ragbook.models.cached import check_steps
-from ragbook.models.causal_memory import (
-    ANSWER,
-    CausalContinuation,
-    CausalMemory,
+from ragbook.models.causal_memory import ANSWER, CausalContinuation, CausalMemory, Rows, Shown
+from ragbook.models.causal_prompt import CausalPrompt
+from ragbook.models.causal_states import (
+    KeptStates,
     PassageStates,
-    Rows,
-    Shown,
-    batches,
+    Piece,
+    cache_after,
     cache_of,
     layers_of,
 )
-from ragbook.models.causal_prompt import CausalPrompt
 from ragbook.models.lm import LanguageModel
 from ragbook.models.rotary import Rotation, rotation_of
 from ragbook.models.split_attention import Read, can_split, reading
@@ -90,9 +87,8 @@ class CausalReader(LanguageModel):
         chat = bool(getattr(tokenizer, "chat_template", None))
         template = template or TEMPLATES["chat" if chat else "base"]
         self.prompt = CausalPrompt(tokenizer, template, demonstrations, self._own_end())
-        self.start, self.end, self.budget = self.prompt.start, self.prompt.end, budget
-        self._kept: OrderedDict[tuple[int, ...], PassageStates] = OrderedDict()
-        self._reused = 0.0
+        self.start, self.end = self.prompt.start, self.prompt.end
+        self.kept = KeptStates(self, budget)
         self.splits = can_split(model)
         self._check()
         self.rotation: Rotation | None = rotation_of(model)
@@ -187,7 +183,7 @@ class CausalReader(LanguageModel):
     def _read_beginning(self, passages: bool) -> PassageStates:
         ids = self.prompt.beginning(passages)
         if ids:
-            return self._states([ids], None)[0]
+            return self._states([tuple(ids)], [[]])[0]
         config = self.model.config  # a model without a start token, in a prompt without words
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None)
@@ -196,31 +192,32 @@ class CausalReader(LanguageModel):
         layers = [(nothing, nothing)] * config.num_hidden_layers
         return PassageStates((), layers, torch.zeros(0, self.dimension), 0.0)
 
-    def _states(
-        self, pieces: Sequence[Sequence[int]], beginning: PassageStates | None
+    @torch.no_grad()
+    def states(
+        self, pieces: Sequence[Piece], before: Sequence[Sequence[PassageStates]]
     ) -> list[PassageStates]:
-        """Read pieces of prompts in one batch, each by itself after the beginning."""
+        """Read pieces of prompts in one batch, each after the beginning and those given for it."""
+        return self._states(pieces, [[self.beginning, *row] for row in before])
+
+    def _states(
+        self, pieces: Sequence[Piece], before: Sequence[Sequence[PassageStates]]
+    ) -> list[PassageStates]:
         began = time.perf_counter()
-        first = len(beginning.ids) if beginning else 0
         rows = [torch.tensor(ids, dtype=torch.long) for ids in pieces]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.end)
-        N, length = ids.shape
-        cache = DynamicCache()
-        if beginning and first:
-            cache = cache_of(
-                [(k.expand(N, *k.shape), v.expand(N, *v.shape)) for k, v in beginning.layers]
-            )
-        positions = torch.arange(first + length).expand(N, -1)
+        cache, seen = cache_after(before)
+        P, new = int(seen.max()), torch.arange(ids.shape[1])
+        positions = torch.cat([torch.arange(P).expand(len(ids), -1), seen[:, None] + new], 1)
         lengths = torch.tensor([len(one) for one in pieces])
-        real = torch.arange(first + length) < first + lengths[:, None]
+        real = torch.cat([torch.arange(P) < seen[:, None], new < lengths[:, None]], 1)
         self.run(ids, cache, positions, real, logits=0)
         keys = self._seen(ids)
-        seconds = (time.perf_counter() - began) / N
+        seconds = (time.perf_counter() - began) / len(ids)
         out = []
         for at, piece in enumerate(pieces):
-            own = slice(first, first + len(piece))
+            own = slice(P, P + len(piece))
             layers = [(k[at, :, own].clone(), v[at, :, own].clone()) for k, v in layers_of(cache)]
-            out.append(PassageStates(tuple(piece), layers, keys[at, : len(piece)].clone(), seconds))
+            out.append(PassageStates(piece, layers, keys[at, : len(piece)].clone(), seconds))
         return out
 
     def run(
@@ -315,26 +312,6 @@ class CausalReader(LanguageModel):
             return config.sliding_window if _SLIDING in kinds else None
         return getattr(config, "sliding_window", None)
 
-    def _pieces(self, wanted: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], PassageStates]:
-        """The states of pieces of prompts, read now or kept from before."""
-        found: dict[tuple[int, ...], PassageStates] = {}
-        for ids in wanted:
-            if ids in self._kept and ids not in found:
-                self._kept.move_to_end(ids)
-                found[ids] = self._kept[ids]
-                self._reused += found[ids].seconds
-        new = [ids for ids in dict.fromkeys(wanted) if ids not in found]
-        for rows in batches(new, self.device):
-            batch = [new[row] for row in rows]
-            with torch.no_grad():
-                read = self._states(batch, self.beginning)
-            found.update(zip(batch, read, strict=True))
-            self._kept.update(zip(batch, read, strict=True))
-        total = sum(states.nbytes for states in self._kept.values())
-        while self._kept and total > self.budget:
-            total -= self._kept.popitem(last=False)[1].nbytes
-        return found
-
     def read(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]] | None = None
     ) -> CausalMemory:
@@ -344,7 +321,7 @@ class CausalReader(LanguageModel):
             return CausalMemory(self, asked, [[] for _ in questions], 1, self.bare_beginning)
         n = max(len(found) for found in passages)
         ids = [[self._passage(passage) for passage in found] for found in passages]
-        states = self._pieces([one for row in ids for one in row])
+        states = self.kept.alone([one for row in ids for one in row])
         shown = [
             [Shown(states[row[z]], (0,) * len(row[z]))] if z < len(row) else []
             for row in ids
@@ -352,7 +329,7 @@ class CausalReader(LanguageModel):
         ]
         return CausalMemory(self, asked, shown, n, self.beginning)
 
-    def _passage(self, passage: Passage) -> tuple[int, ...]:
+    def _passage(self, passage: Passage) -> Piece:
         """A passage's tokens in a prompt; if it is too long for one, this is noted."""
         ids, rest = self.prompt.passage_and_rest(passage)
         if rest:
@@ -366,19 +343,21 @@ class CausalReader(LanguageModel):
         `ragbook.models.generator.Generator.read_together`."""
         asked = [self.prompt.question(question.text) for question in questions]
         room = self.places - len(self.beginning.ids) - max(map(len, asked)) - ANSWER
-        rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        texts: list[list[Piece]] = []
+        owners: list[tuple[int, ...]] = []
         for question, found in zip(questions, passages, strict=True):
-            ids: tuple[int, ...] = ()
+            text: list[Piece] = []
             owner: tuple[int, ...] = ()
             for z, passage in enumerate(found):
                 own = self._passage(passage)
-                if ids and len(ids) + len(own) > room:
+                if text and len(owner) + len(own) > room:
                     break
-                ids, owner = (*own, *ids), (*((z,) * len(own)), *owner)
-            rows.append((ids, owner))
-            self.cut.note_unread(question.text, len(found) - len(set(owner)))
-        states = self._pieces([ids for ids, _ in rows])
-        shown = [[Shown(states[ids], owner)] for ids, owner in rows]
+                text, owner = [own, *text], ((z,) * len(own) + owner)
+            texts.append(text)
+            owners.append(owner)
+            self.cut.note_unread(question.text, len(found) - len(text))
+        read = iter(self.kept.together([text for text in texts if text]))
+        shown = [[Shown(next(read), owner)] if owner else [] for owner in owners]
         n = max(len(found) for found in passages)
         return CausalMemory(self, asked, shown, n, self.beginning)
 
@@ -466,12 +445,12 @@ class CausalReader(LanguageModel):
 
     def forget(self) -> None:
         """Drop the kept passages, so that the next call reads all that it is given."""
-        self._kept.clear()
+        self.kept.forget()
 
     def clock(self) -> float:
         """A time in seconds, which counts the time to read a passage again when its states are
         reused, so that methods' times stay comparable; only differences have a meaning."""
-        return time.perf_counter() + self._reused
+        return time.perf_counter() + self.kept.reused
 
     # What kNN-LM asks of a language model.
 
@@ -484,7 +463,7 @@ class CausalReader(LanguageModel):
         forward pass that all methods share; a key's context is the beginning and its own passage.
         """
         ids = [self._passage(passage) for passage in passages]
-        states = self._pieces(ids)
+        states = self.kept.alone(ids)
         return [(states[one].keys[:-1], torch.tensor(one[1:], dtype=torch.long)) for one in ids]
 
 

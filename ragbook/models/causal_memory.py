@@ -8,40 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from ragbook.errors import InputError
+from ragbook.models.causal_states import Layers, PassageStates, batches, layers_of
 from ragbook.models.fusion import passage_sums
 from ragbook.models.rotary import Rotation
 from ragbook.models.split_attention import Read
 
-BATCH_TOKENS, CPU_TOKENS = 4096, 1024
-"""The most tokens in one forward pass, padding included; fewer on a CPU, to stay in its caches."""
-
 ANSWER = 64
 """How many tokens are left for the answer to a prompt with several passages."""
-
-Layers = list[tuple[Tensor, Tensor]]
-"""Keys and values of each layer, [..., heads, L, d]."""
-
-
-@dataclass(frozen=True)
-class PassageStates:
-    """What the model computes for one piece of a prompt, L tokens that follow the beginning."""
-
-    ids: tuple[int, ...]
-    layers: Layers  # [heads, L, d] each
-    keys: Tensor  # float32 [L, d]: what kNN-LM stores; see `ragbook.models.lm.key_module`
-    seconds: float  # the time it took to read the piece
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors."""
-        return self.keys.nbytes + sum(k.nbytes + v.nbytes for k, v in self.layers)
 
 
 @dataclass(frozen=True)
@@ -61,31 +41,6 @@ class Rows:
     real: Tensor  # bool [S, L]
     owner: Tensor  # int64 [S, L], the passage of each token; -1 for other tokens
     after: Tensor  # int64 [S], the position of the next token
-
-
-def batches(ids: Sequence[Sequence[int]], device: torch.device) -> list[list[int]]:
-    """Which rows are read in one forward pass: those of similar length, the shortest first, with at
-    most BATCH_TOKENS or CPU_TOKENS tokens together, padding included, or a longer row alone."""
-    most = CPU_TOKENS if device.type == "cpu" else BATCH_TOKENS
-    out: list[list[int]] = []
-    for row in sorted(range(len(ids)), key=lambda row: len(ids[row])):
-        if not out or (len(out[-1]) + 1) * len(ids[row]) > most:
-            out.append([])
-        out[-1].append(row)
-    return out
-
-
-def layers_of(cache: Any) -> Layers:
-    """The keys and values that a cache holds, [R, heads, L, d] a layer."""
-    return [(layer.keys, layer.values) for layer in cache.layers]
-
-
-def cache_of(layers: Layers) -> DynamicCache:
-    """A cache with these keys and values, [R, heads, L, d] for each layer."""
-    cache = DynamicCache()
-    for number, (keys, values) in enumerate(layers):
-        cache.update(keys, values, number)
-    return cache
 
 
 class Reads(Protocol):

@@ -14,7 +14,8 @@ from ragbook.methods.in_context import InContext
 from ragbook.methods.knn_lm import KnnLM
 from ragbook.methods.rag import RagSequence, RagToken, sequence_log_prob, token_log_prob
 from ragbook.models.causal import CausalReader
-from ragbook.models.causal_memory import ANSWER, batches
+from ragbook.models.causal_memory import ANSWER
+from ragbook.models.causal_states import batches
 from ragbook.models.generator import labels_of
 from ragbook.models.templates import Demonstration, Template
 from ragbook.retrieval import Retrieved
@@ -232,29 +233,49 @@ def test_attention_is_the_last_layers_over_each_passages_tokens(llama):
     close(weights[:before], rows.mean(0)[:before])
 
 
-def test_passages_are_read_once_and_the_oldest_are_forgotten(llama):
-    read = []
-    states = llama._states
+def counting(llama):
+    """A reader with the model of another, and the list of all pieces that it will have read."""
+    reader, read = CausalReader(llama.model, llama.tokenizer, "counted"), []
+    states = reader.states
 
-    def counted(pieces, beginning):
+    def counted(pieces, before):
         read.extend(pieces)
-        return states(pieces, beginning)
+        return states(pieces, before)
 
-    reader = CausalReader(llama.model, llama.tokenizer, "counted")
-    reader._states = counted
+    reader.states = counted
+    return reader, read
+
+
+def test_passages_are_read_once_and_the_oldest_are_forgotten(llama):
+    reader, read = counting(llama)
     fresh = RagSequence(reader, Fixed()).log_prob(QUESTIONS, ANSWERS, 3)
+    read.clear()  # the three passages
     FiD(reader, Fixed()).answer(QUESTIONS, 2)
     KnnLM(reader, Fixed(), 0.3, 10.0).log_prob(QUESTIONS, ANSWERS, 3)
-    assert len(read) == 3  # three passages, whoever asks and however often
-    one = next(iter(reader._kept.values()))
-    reader.budget = 2 * max(states.nbytes for states in reader._kept.values())
+    assert not read  # whoever asks and however often
+    kept = reader.kept
+    kept.budget = 2 * max(states.nbytes for states in kept._kept.values())
     reader.read(QUESTIONS[:1], [[PASSAGES[1]]])
-    assert sum(kept.nbytes for kept in reader._kept.values()) <= reader.budget
-    assert reader.prompt.passage(PASSAGES[1]) in reader._kept
-    reader.budget = 0  # what is asked for is read all the same
+    assert 0 < sum(states.nbytes for states in kept._kept.values()) <= kept.budget
+    assert reader.prompt.passage(PASSAGES[1]) in kept._kept
+    kept.budget = 0  # what is asked for is read all the same
     close(RagSequence(reader, Fixed()).log_prob(QUESTIONS, ANSWERS, 3), fresh)
-    assert not reader._kept
-    assert one.nbytes > 0
+    assert not kept._kept
+
+
+def test_a_prompt_shares_its_first_passage_with_the_other_methods(llama):
+    """The passage directly after the beginning sees no other, so its states are those that it has
+    alone. What is read after it is not kept, as no other prompt has the same passages before."""
+    reader, read = counting(llama)
+    whole = InContext(reader, Fixed()).log_prob(QUESTIONS, ANSWERS, 3)
+    close(whole, InContext(llama, Fixed()).log_prob(QUESTIONS, ANSWERS, 3))
+    best, middle, worst = map(reader.prompt.passage, PASSAGES)
+    assert read[-3:] == [worst, middle + best, middle + best]
+    assert list(reader.kept._kept) == [worst]
+    before = reader.clock()
+    reader.read(QUESTIONS[:1], [PASSAGES])
+    assert read[-2:] in ([middle, best], [best, middle])
+    assert reader.clock() - before > reader.kept.reused > 0  # as long as if it were read again
 
 
 def test_knn_lm_stores_the_states_of_the_shared_reading(llama):
