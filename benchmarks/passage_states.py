@@ -1,31 +1,29 @@
-"""What it saves that a causal reader keeps passages' keys and values: `python
-benchmarks/passage_states.py [MODEL]`.
+"""What it saves that methods share passages' states: `python benchmarks/passage_states.py [MODEL]`.
 
-The same questions, several of which share passages, are scored and answered by RAG-Sequence,
-RAG-Token and FiD in one process, twice: with states kept between questions and methods, and with a
-budget of 0, so that every passage is read whenever it is shown. Answers must be the same. MODEL is
-a causal model's folder or hub name; without it, a random Llama of SmolLM2-135M's shape is made (30
-layers, width 576).
+All six methods that a causal model can have answer the same questions, several of which share
+passages: once together, and once each for itself, so that a passage is read for every method that
+shows it. Answers must be the same. MODEL is a reader's name or folder; without it, a random Llama
+of SmolLM2-135M's shape is made (30 layers, width 576). With `--store FILE` the record is kept for
+the book.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
+from rounds import compare, keep, options
 
 from ragbook import methods
 from ragbook.corpus import miniwiki
+from ragbook.methods.remembering import remembering
 from ragbook.models import CausalReader, load_reader
 from ragbook.retrieval import BM25Retriever
 
-NAMES = ("rag-sequence", "rag-token", "fid")
-QUESTIONS, K, MAX_LENGTH = 8, 5, 8
+NAMES = ("closed-book", "in-context", "knn-lm", "rag-sequence", "rag-token", "fid")
+QUESTIONS, K, MAX_LENGTH = 4, 5, 8
+MEMORY = 4 * 2**30
 
 
 def random_llama(folder: Path) -> str:
@@ -48,56 +46,47 @@ def random_llama(folder: Path) -> str:
     return str(folder)
 
 
-def run(name: str, budget: int, questions: list[Any], retriever: Any) -> dict[str, Any]:
-    """Seconds to score the first gold answers and to answer, one question after the other by all
-    methods, and what was found."""
-    reader = load_reader(name, memory=budget)
-    assert isinstance(reader, CausalReader)
-    every = methods.load(NAMES, retriever, reader=reader, max_length=MAX_LENGTH)
-    reader.forget()
-    began, scores, said = time.perf_counter(), [], []
-    for question in questions:
-        for method in every:
-            scores += method.log_prob([question], [question.answers[0]], K).tolist()
-    scored = time.perf_counter()
-    reader.forget()
-    for question in questions:
-        for method in every:
-            said += [one.text for one in method.answer([question], K)]
-    answered = time.perf_counter()
-    return {"score": scored - began, "answer": answered - scored, "scores": scores, "said": said}
-
-
-def main(name: str) -> None:
-    """Print the seconds a question with and without kept states, and their ratios."""
-    corpus = miniwiki.corpus()
-    retriever = BM25Retriever(corpus)
+def main(name: str, shown: str, store: Path | None) -> None:
+    """Measure both ways and print the record."""
+    retriever = BM25Retriever(miniwiki.corpus())
     # Of one topic after the other, so that questions share passages as a conversation's do.
-    questions = sorted(miniwiki.questions("test"), key=lambda q: q.gold_passage or "")[:QUESTIONS]
-    shown = [p for found in retriever.retrieve(questions, K) for p in found.ids]
-    run(name, 0, questions[:1], retriever)  # warm
-    fresh, kept = (run(name, budget, questions, retriever) for budget in (0, 2**34))
-    n = len(questions)
-    found = {
-        "questions": n,
-        "k": K,
-        "passages shown": len(shown) * len(NAMES),
-        "passages different": len(set(shown)),
-        "answers equal": fresh["said"] == kept["said"],
-        "largest difference of scores": max(
-            abs(a - b) for a, b in zip(fresh["scores"], kept["scores"], strict=True)
+    every = sorted(miniwiki.questions("test"), key=lambda q: q.gold_passage or "")
+    questions = every[:QUESTIONS]
+    reader = load_reader(name, memory=MEMORY)
+    assert isinstance(reader, CausalReader)
+    six = methods.load(NAMES, retriever, reader=reader, max_length=MAX_LENGTH)
+    said: dict[str, list[str]] = {}
+
+    def together() -> None:
+        reader.forget()
+        with remembering(six):
+            answers = [method.answer(questions, K) for method in six]
+        said["together"] = [one.text for each in answers for one in each]
+
+    def apart() -> None:
+        answers = []
+        for method in six:
+            reader.forget()
+            with remembering([method]):
+                answers += method.answer(questions, K)
+        said["apart"] = [one.text for one in answers]
+
+    measured = compare(
+        f"{shown}: {len(six)} methods answer {QUESTIONS} questions, k = {K}",
+        {"every method for itself": apart, "ragbook": together},
+        difference=lambda: (
+            "answers that differ",
+            float(sum(a != b for a, b in zip(said["apart"], said["together"], strict=True))),
+            0.0,
         ),
-    }
-    for what in ("score", "answer"):
-        found[f"seconds a question, {what}, read each time"] = fresh[what] / n
-        found[f"seconds a question, {what}, kept"] = kept[what] / n
-        found[f"ratio, {what}"] = fresh[what] / kept[what]
-    print(json.dumps(found, indent=1))
+    )
+    keep(store, "shared-states", measured)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(sys.argv[1])
+    kept, others = options()
+    if others:
+        main(others[0], others[0], kept)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            main(random_llama(Path(folder)))
+            main(random_llama(Path(folder)), "a random model", kept)

@@ -31,13 +31,13 @@ class AllAtOnce(GenerativeMethod, ABC):
     @one_at_a_time
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The best answer of a beam search, with its attention as evidence."""
-        began = self.reader.clock()
+        began = self._clock()
         if not questions:
             return []
         retrieved, memory = self._read(questions, k)
         best = [hypotheses[0] for hypotheses in self._search(retrieved, memory)]
         weights = memory.attention(pad_labels([[*h.tokens, self.reader.end] for h in best]))
-        seconds = (self.reader.clock() - began) / len(questions)
+        seconds = (self._clock() - began) / len(questions)
         return [
             written_answer(q, h, r, w, self.reader.tokenizer, seconds)
             for q, h, r, w in zip(questions, best, retrieved, weights, strict=True)
@@ -58,15 +58,9 @@ class AllAtOnce(GenerativeMethod, ABC):
         return [hypotheses[:num_return_sequences] for hypotheses in found]
 
     @abstractmethod
-    def _memory(self, questions: Sequence[Question], retrieved: Sequence[Retrieved]) -> Memory:
-        """The generator's memory of B rows, one for each question with its passages."""
-
     def _read(self, questions: Sequence[Question], k: int) -> tuple[list[Retrieved], Memory]:
-        def anew() -> tuple[list[Retrieved], Memory]:
-            retrieved = self._retrieve(questions, k)
-            return retrieved, self._memory(questions, retrieved)
-
-        return self._once(questions, k, anew)
+        """What was retrieved, and the generator's memory of B rows, one for each question with its
+        passages."""
 
     def _log_prob(self, memory: Memory, labels: Tensor) -> Tensor:
         return self.reader.token_log_probs(memory, labels).sum(-1)

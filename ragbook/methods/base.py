@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from ragbook.methods.decoding import Hypothesis, Verbatim
 from ragbook.methods.remembering import Remembers
 from ragbook.models import LanguageModel
 from ragbook.models.answers import detokenize
-from ragbook.models.generator import Generator
+from ragbook.models.generator import Generator, Memory
 from ragbook.retrieval import Retrieved, Retriever
 
 
@@ -158,6 +158,27 @@ class GenerativeMethod(Remembers):
         retrieved = self.retriever.retrieve(questions, k)
         _check_found(retrieved)
         return retrieved
+
+    def _read_apart(
+        self,
+        questions: Sequence[Question],
+        k: int,
+        later: Callable[[Memory], float] = lambda _: 0.0,
+    ) -> tuple[list[Retrieved], Memory]:
+        """What was retrieved, and a memory in which each passage was read by itself: the same for
+        all methods with one retriever and one reader. `later` gives the seconds of work on it that
+        the method needs as well and another may have done."""
+
+        def anew() -> tuple[list[Retrieved], Memory]:
+            retrieved = self._retrieve(questions, k)
+            return retrieved, self.reader.read(questions, [r.passages for r in retrieved])
+
+        what = ("apart", id(self.reader), id(self.retriever))
+        return self._once(what, questions, k, anew, lambda read: later(read[1]))
+
+    def _clock(self) -> float:
+        """The same by the reader's clock; see `ragbook.models.generator.Generator.clock`."""
+        return self.reader.clock() + self._saved
 
 
 def check_length(model: Any, max_length: int) -> None:

@@ -110,5 +110,11 @@ class FiD(AllAtOnce):
             losses[shown, i] = (whole - self._log_prob(memory.masked(hidden), labels))[shown]
         return losses
 
-    def _memory(self, questions: Sequence[Question], retrieved: Sequence[Retrieved]) -> Memory:
-        return self.reader.read(questions, [r.passages for r in retrieved]).fused()
+    def _read(self, questions: Sequence[Question], k: int) -> tuple[list[Retrieved], Memory]:
+        def anew() -> tuple[list[Retrieved], Memory]:
+            retrieved, apart = self._read_apart(questions, k)
+            fused = apart.fused()
+            self._saved += fused.seconds
+            return retrieved, fused
+
+        return self._once(id(self), questions, k, anew, builds_on_last=True)

@@ -77,6 +77,13 @@ class InContext(AllAtOnce):
             fall[rows, i] = whole[rows] - self._log_prob(memory, labels[rows])
         return fall
 
+    def _read(self, questions: Sequence[Question], k: int) -> tuple[list[Retrieved], Memory]:
+        def anew() -> tuple[list[Retrieved], Memory]:
+            retrieved = self._retrieve(questions, k)
+            return retrieved, self._memory(questions, retrieved)
+
+        return self._once(id(self), questions, k, anew)
+
     def _memory(self, questions: Sequence[Question], retrieved: Sequence[Retrieved]) -> Memory:
         return self.reader.read_together(questions, [r.passages for r in retrieved])
 

@@ -217,13 +217,13 @@ class _Rag(GenerativeMethod, ABC):
     def answer(self, questions: Sequence[Question], k: int = 5) -> list[Answer]:
         """The most probable candidate, with the model's posterior over the passages as its
         evidence."""
-        began = self.reader.clock()
+        began = self._clock()
         if not questions:
             return []
         read = self._read(questions, k)
         best = [candidates[0] for candidates in self._candidates(read, 1)]
         weighed = [self._weights(*each) for each in zip(read.log_prior, best, strict=True)]
-        seconds = (self.reader.clock() - began) / len(questions)
+        seconds = (self._clock() - began) / len(questions)
         answers = []
         for q, one, r, (whole, each) in zip(questions, best, read.retrieved, weighed, strict=True):
             found = Hypothesis(one.tokens, one.log_prob, one.log_prob, one.truncated)
@@ -250,12 +250,8 @@ class _Rag(GenerativeMethod, ABC):
         return self._candidates(self._read(questions, k), num_return_sequences)
 
     def _read(self, questions: Sequence[Question], k: int) -> _PerPassage:
-        return self._once(questions, k, lambda: self._read_anew(questions, k))
-
-    def _read_anew(self, questions: Sequence[Question], k: int) -> _PerPassage:
-        retrieved = self._retrieve(questions, k)
+        retrieved, memory = self._read_apart(questions, k, lambda read: read.seconds)
         log_prior = doc_log_probs(retrieved, self.retriever.score_scale)
-        memory = self.reader.read(questions, [r.passages for r in retrieved])
         return _PerPassage(retrieved, log_prior, memory)
 
     @abstractmethod

@@ -5,6 +5,7 @@ See `ragbook.models.causal`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,6 +102,7 @@ class CausalMemory:
     ) -> None:
         self.reader, self.asked, self.shown, self.n = reader, asked, shown, n
         self.beginning = beginning
+        self.seconds = 0.0
 
     def fused(self) -> FusedMemory:
         """The n passages of each question, every one with the question after it, in one row."""
@@ -137,6 +139,7 @@ class CausalMemory:
     @torch.no_grad()
     def rows(self) -> Rows:
         """The keys and values of every row, with those of its question."""
+        began = time.perf_counter()
         reader, S = self.reader, len(self.shown)
         start = self.beginning
         first = len(start.ids)
@@ -185,6 +188,7 @@ class CausalMemory:
                 for (k, v), (new_k, new_v) in zip(layers, layers_of(cache), strict=True):
                     k[part, :, before:end] = new_k[:, :, -t:]
                     v[part, :, before:end] = new_v[:, :, -t:]
+        self.seconds += time.perf_counter() - began
         return rows
 
 
@@ -204,7 +208,7 @@ class FusedMemory(CausalMemory):
 
     def __init__(self, apart: CausalMemory, hidden: Tensor | None = None) -> None:
         super().__init__(apart.reader, apart.asked, apart.shown, apart.n, apart.beginning)
-        self.apart, self.hidden = apart, hidden
+        self.apart, self.hidden, self.seconds = apart, hidden, apart.seconds
 
     def masked(self, hidden: Tensor) -> FusedMemory:
         """The same memory without the passages where `hidden` [B, n] is true; nothing is read

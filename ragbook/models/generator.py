@@ -23,9 +23,14 @@ see `ragbook.methods.decoding.beam_search`."""
 
 class Memory(Protocol):
     """What a generator has read, for B questions with at most n passages each: one row for each
-    (question, passage), question by question, or after `fused` one row for each question."""
+    (question, passage), question by question, or after `fused` one row for each question.
+
+    `seconds` is the time of the work that reading put off and that was done since: for a memory of
+    single passages, what all who use it share; for a fused one, what it took over when it was made.
+    """
 
     n: int
+    seconds: float
 
     def fused(self: M) -> M:
         """The memory with all passages of a question in one row, so that every token of an answer

@@ -5,6 +5,7 @@ See `ragbook.models.seq2seq`.
 
 from __future__ import annotations
 
+import time
 from copy import copy
 from functools import cached_property
 from typing import Any, Protocol
@@ -67,6 +68,7 @@ class SeqMemory:
     ) -> None:
         self.reader, self.states, self.mask, self.n, self.owner = reader, states, mask, n, owner
         self.packed = packed
+        self.seconds = 0.0
 
     @cached_property
     @torch.no_grad()
@@ -96,12 +98,14 @@ class SeqMemory:
         return out, cache
 
     def _begin(self, inputs: Tensor) -> tuple[Any, EncoderDecoderCache]:
+        began = time.perf_counter()
         cache = EncoderDecoderCache(
             DynamicCache(), PackedCache(self.owner if self.packed else None)
         )
         out = self.reader.forward(
             self.states, self.mask, inputs, past_key_values=cache, use_cache=True
         )
+        self.seconds += time.perf_counter() - began
         return out, cache
 
     def fused(self) -> SeqMemory:

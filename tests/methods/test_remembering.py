@@ -91,3 +91,35 @@ def test_one_result_is_kept_at_a_time(reader):
         first.log_prob(QUESTIONS, ANSWERS, 3)
         assert counted.calls == 2
     assert first._last is None
+
+
+def test_methods_with_one_reader_and_one_retriever_read_once(reader, monkeypatch):
+    """No bit differs, and each counts the time that the first of them took for all."""
+    counted, read = Counted(), []
+    three = [kind(reader, counted) for kind in (RagSequence, RagToken, FiD)]
+    expected = [everything(method) for method in three]
+    plainly = reader.read
+    monkeypatch.setattr(reader, "read", lambda *given: read.append(given) or plainly(*given))
+    counted.calls = 0
+    with remembering(three):
+        found = [everything(three[0])]
+        (shared,) = three[0]._last
+        taken = shared.seconds, shared.value[1].seconds
+        found += [everything(method) for method in three[1:]]
+    assert found == expected
+    assert (counted.calls, len(read)) == (1, 1)
+    assert min(taken) > 0
+    first, second, third = (method._saved for method in three)
+    assert first == 0
+    assert second == pytest.approx(sum(taken))
+    assert third == pytest.approx(taken[0])  # its own decoder's keys and values are of its one row
+
+
+def test_another_reader_or_retriever_reads_anew(reader):
+    one, other = Counted(), Counted()
+    methods = [RagSequence(reader, one), RagToken(reader, other)]
+    with remembering(methods):
+        for method in methods:
+            method.answer(QUESTIONS, 3)
+    assert (one.calls, other.calls) == (1, 1)
+    assert [method._saved for method in methods] == [0, 0]

@@ -1,6 +1,7 @@
 """Decoder-only generators, against plain forward passes without caches, padding or rows."""
 
 import itertools
+from functools import cached_property
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from ragbook.methods.fid import FiD
 from ragbook.methods.in_context import InContext
 from ragbook.methods.knn_lm import KnnLM
 from ragbook.methods.rag import RagSequence, RagToken, sequence_log_prob, token_log_prob
+from ragbook.methods.remembering import remembering
 from ragbook.models.causal import CausalReader
-from ragbook.models.causal_memory import ANSWER
+from ragbook.models.causal_memory import ANSWER, CausalMemory
 from ragbook.models.causal_states import batches
 from ragbook.models.generator import labels_of
 from ragbook.models.templates import Demonstration, Template
@@ -276,6 +278,23 @@ def test_a_prompt_shares_its_first_passage_with_the_other_methods(llama):
     reader.read(QUESTIONS[:1], [PASSAGES])
     assert read[-2:] in ([middle, best], [best, middle])
     assert reader.clock() - before > reader.kept.reused > 0  # as long as if it were read again
+
+
+def test_a_question_is_read_once_after_each_passage_for_all_methods(llama, monkeypatch):
+    """RAG's rows are those that fused caches are made of."""
+    one = Fixed()
+    three = [kind(llama, one) for kind in (RagSequence, RagToken, FiD)]
+    plain = [[answer.text for answer in method.answer(QUESTIONS, 2)] for method in three]
+    rows = []
+    make = CausalMemory.rows.func
+    counted = cached_property(lambda memory: rows.append(memory) or make(memory))
+    counted.__set_name__(CausalMemory, "rows")
+    monkeypatch.setattr(CausalMemory, "rows", counted)
+    with remembering(three):
+        shared = [[answer.text for answer in method.answer(QUESTIONS, 2)] for method in three]
+    assert shared == plain
+    assert len(rows) == 1
+    assert three[2]._saved >= rows[0].seconds > 0
 
 
 def test_knn_lm_stores_the_states_of_the_shared_reading(llama):

@@ -266,7 +266,7 @@ class KnnLM(Remembers):
         self._kept, self._bytes = kept, 0
 
     def _retrieve(self, questions: Sequence[Question], k: int) -> list[Retrieved]:
-        return self._once(questions, k, lambda: self.retriever.retrieve(questions, k))
+        return self._once(id(self), questions, k, lambda: self.retriever.retrieve(questions, k))
 
     def datastore(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
         """The M pairs of the passages: (keys float32 [M, d], values int64 [M], which passage each
