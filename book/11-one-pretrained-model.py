@@ -403,11 +403,12 @@ Markdown(
 # %% [markdown]
 # ### Fused, or one after the other?
 #
-# In-context retrieval and FiD both show the model all passages at once. They differ in whether a passage is
-# read in view of those before it. What was read of a passage alone can be used with any others, and only its keys
-# are moved to where it is placed. But the model was not made for this, because in pretraining every token attends
-# to all tokens before it. Does an adapter that was trained on some fused caches make up for it? The paired tests
-# say:
+# In-context retrieval and FiD both show the model all passages at once. They differ in two things: whether a passage
+# is read in view of those before it, and whether the question is. The fused caches contain $k$ copies of the question,
+# each of which has seen one passage; parallel context windows and Block-Attention let one question attend to all
+# passages, but here, as in FiD's encoder, it does not. What was read of a passage alone can be used with any others,
+# and only its keys are moved. The model was not made for this: in pretraining every token attends to all tokens
+# before it. Does an adapter that was trained on some fused caches make up for it? The paired tests say:
 
 # %% tags=["remove-input", "stored-smollm2-few-shot", "stored-smollm2-reading"]
 steps = sum(part.steps for part in PARTS.values())
@@ -432,11 +433,14 @@ Markdown(
 )
 
 # %% [markdown]
+# Both RAGs answer more questions than either, although large models usually gain from having all passages in one
+# prompt. A reason may be that the sum keeps the retriever's scores, which neither a prompt nor a fused cache shows to
+# the model, and that a model of 135 million parameters chooses badly among five passages. This was not tested.
+#
 # ### How many passages?
 #
 # With more passages, more questions have the gold passage among them, and the model has to tell it from more
-# others. RAG weights each passage by the retriever's score; a prompt and the fused caches leave it to the model's
-# attention. The adapter was trained on up to five passages.
+# others. The adapter was trained on up to five passages.
 
 # %% tags=["hide-input", "stored-smollm2-passages"] mystnb={"figure": {"caption": "Exact match of the four methods that read passages, and recall of the gold passage, against the number of passages, with 95 % intervals.", "alt": "Exact match of in-context, RAG-Sequence, RAG-Token and FiD on SmolLM2 and recall against k"}}
 by_k = {int(k): part for k, part in stored("passages").items()}
