@@ -35,7 +35,7 @@ from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison
 from ragbook.evaluation.names import EVIDENCE, called, capital, listed
 from ragbook.evaluation.statistics import cut_off
-from ragbook.evaluation.words import in_words, order
+from ragbook.evaluation.words import check_claim, in_words, order
 from ragbook.index import build_index
 from ragbook.methods import rag
 from ragbook.methods.base import doc_log_probs
@@ -411,6 +411,9 @@ Markdown(
 # before it. Does an adapter that was trained on some fused caches make up for it? The paired tests say:
 
 # %% tags=["remove-input", "stored-smollm2-few-shot", "stored-smollm2-reading"]
+for both in ("rag-sequence", "rag-token"):  # as the text below says
+    for one_text in ("in-context", "fid"):
+        check_claim(reading_ones, f"{both} > {one_text}")
 steps = sum(part.steps for part in PARTS.values())
 by_part = {
     name: part.steps * part.layouts.count(APART) / len(part.layouts)

@@ -568,9 +568,9 @@ def test_compare_warns_of_answers_cut_short(capsys, encoders, rivers, questions,
     assert capsys.readouterr().err == ""
 
 
-def test_compare_warns_of_passages_that_did_not_fit(
-    capsys, encoders, rivers, questions, monkeypatch
-):
+def crowded(names, left, retriever=None):
+    """Methods whose prompts have no room for some passages of the first question."""
+
     class Reader:
         cut = Cut()
 
@@ -578,11 +578,17 @@ def test_compare_warns_of_passages_that_did_not_fit(
         reader = Reader()
 
         def answer(self, questions, k=5):
-            self.reader.cut.note_unread(questions[0].text, 1)
+            self.reader.cut.note_unread(questions[0].text, left)
             return super().answer(questions, k)
 
+    return [Crowded(name, retriever) for name in names]
+
+
+def test_compare_warns_of_passages_that_did_not_fit(
+    capsys, encoders, rivers, questions, monkeypatch
+):
     def load(names, retriever, *args, **how):
-        return [Crowded(name, retriever) for name in names]
+        return crowded(names, 1, retriever)
 
     monkeypatch.setattr("ragbook.methods.load", load)
     command = ["compare", "--corpus", rivers, "--questions", questions, "--methods", "in-context"]
@@ -749,6 +755,23 @@ def test_ask_one_method_in_words(capsys, index):
     assert lines[0].split() == ["fid", "Tagus", "(log", "p", "=", "-1.50)"]
     assert lines[1].split()[:3] == ["0.333", "Tagus", "(t-1):"]
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize(("left", "said"), [(1, "passage does"), (2, "2 passages do")])
+def test_ask_says_that_a_prompt_has_no_room_for_all_passages(
+    capsys, index, monkeypatch, left, said
+):
+    def load(names, retriever, *args, **how):
+        return crowded(names, left, retriever)
+
+    monkeypatch.setattr("ragbook.methods.load", load)
+    question = "Which ocean meets the Tagus?"
+    assert run("ask", question, "--index", index, "--method", "in-context") == 0
+    captured = capsys.readouterr()
+    start = f"ragbook: in-context: the lowest ranked {said} not fit into its prompt; it reads all "
+    assert captured.err.startswith(start)
+    assert captured.err.count("\n") == 1
+    assert "Tagus" in captured.out
 
 
 def test_ask_ten_thousand_words(capsys, index):

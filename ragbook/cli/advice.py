@@ -57,6 +57,12 @@ def cut_sentence(passages: int, words: int, which: str) -> str:
     )
 
 
+_READ_ALL = (
+    "it reads all with a smaller --k, shorter passages (`ragbook corpus build`) or a --reader that "
+    "takes longer inputs."
+)
+
+
 def unread(results: Mapping[str, Any]) -> list[str]:
     """One sentence for each method whose prompts have no room for all passages."""
     told = []
@@ -65,10 +71,15 @@ def unread(results: Mapping[str, Any]) -> list[str]:
             told.append(
                 f"{name}: on {sum(left.values()):,} of {results['questions']['n']:,} questions not "
                 f"all passages fit into its prompt, and it leaves out up to {max(map(int, left))} "
-                "of the lowest ranked; it reads all with a smaller --k, shorter passages (`ragbook "
-                "corpus build`) or a --reader that takes longer inputs."
+                f"of the lowest ranked; {_READ_ALL}"
             )
     return told
+
+
+def unread_by(method: str, left: int) -> str:
+    """So many of a question's passages were left out of a method's prompt, and what to do."""
+    passages = "passage does" if left == 1 else f"{left} passages do"
+    return f"{method}: the lowest ranked {passages} not fit into its prompt; {_READ_ALL}"
 
 
 def answers_cut(results: Mapping[str, Any]) -> list[str]:

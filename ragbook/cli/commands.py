@@ -116,8 +116,8 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def ask(arguments: argparse.Namespace) -> int:
     """`ragbook ask`: each method's answer to one question, and the passages that it relied on."""
-    from ragbook.cli.advice import cut_sentence
-    from ragbook.methods.cuts import found_by_part, read_short
+    from ragbook.cli.advice import cut_sentence, unread_by
+    from ragbook.methods.cuts import found_by_part, notes_of, read_short
 
     names = method_names(arguments.method, arguments.reader)
     check_reading(arguments, names, given_options(arguments))
@@ -126,7 +126,12 @@ def ask(arguments: argparse.Namespace) -> int:
     retriever, _ = make_retriever(arguments, corpus, index)
     check_served(retriever, question)
     methods = load_methods(arguments, names, retriever, corpus, [question])
-    answers = {method.name: method.answer([question], arguments.k)[0] for method in methods}
+    answers = {}
+    for method in methods:
+        answers[method.name] = method.answer([question], arguments.k)[0]
+        notes = notes_of(method)
+        if notes is not None and (left := notes.take_unread().get(question.text)):
+            say(unread_by(method.name, left))
     (found,) = retriever.retrieve([question], arguments.k)
     cut = found_by_part([retriever], found.passages) | read_short(methods)
     if cut:
