@@ -26,7 +26,7 @@ from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison, breakdown, compare
-from ragbook.evaluation.names import EVIDENCE, called, listed
+from ragbook.evaluation.names import EVIDENCE, called, listed, row_name
 from ragbook.evaluation.statistics import ALPHA, cut_off, holm, paired_test
 from ragbook.evaluation.words import order
 from ragbook.explorer.pages import question_id
@@ -62,8 +62,8 @@ print(
 )
 pd.DataFrame(
     {
-        "(a) same": {called(name): em(same, name) for name in names},
-        "(b) own": {called(name): em(own, name) for name in names},
+        "(a) same": {row_name(name): em(same, name) for name in names},
+        "(b) own": {row_name(name): em(own, name) for name in names},
     }
 )
 
@@ -204,7 +204,7 @@ assert median["fid"] < median["rag-sequence"] < median["rag-token"]
 pd.DataFrame(
     {
         f"median NLL, k = {k}": {
-            called(name): round(float(values.median()), 2)
+            row_name(name): round(float(values.median()), 2)
             for name, values in nll[k].items()
         }
         for k in nll
@@ -386,7 +386,7 @@ Markdown(
 pd.DataFrame(
     {
         f"{table} answers cut short (%)": {
-            called(name): cut_off(
+            row_name(name): cut_off(
                 entry["errors"]["cut"] / results["questions"]["n"]
             )
             for name, entry in results["methods"].items()
@@ -457,7 +457,7 @@ pd.DataFrame(
 # %% tags=["hide-input", "stored-trained"]
 pd.DataFrame(
     {
-        called(name): {
+        row_name(name): {
             "EM [over seeds and questions]": percent(scores["em"]),
             "by seed": ", ".join(
                 cut_off(value) for value in scores["em"]["by_seed"]
@@ -538,7 +538,7 @@ Markdown(
 # %% tags=["hide-input", "stored-results", "stacks"]
 pd.DataFrame(
     {
-        called(name): {
+        row_name(name): {
             "evidence is": EVIDENCE[name],
             f"highest on the gold passage (%, n = {own['questions']['n']:,})": cut_off(
                 entry["evidence_accuracy"]
@@ -719,7 +719,7 @@ def areas(name: str) -> dict[str, str]:
 
 
 separated = {name: areas(name) for name in names}
-pd.DataFrame({called(name): each for name, each in separated.items()}).T
+pd.DataFrame({row_name(name): each for name, each in separated.items()}).T
 
 # %% tags=["remove-input", "stored-predictions", "stored-sweep"]
 of_answers, of_questions = (
@@ -782,7 +782,7 @@ def steps(
     return pd.DataFrame(
         {
             f"from {few} to {many}": {
-                called(gain["method"]): points(gain)
+                row_name(gain["method"]): points(gain)
                 + (" *" if gain["adjusted_p"] < ALPHA else "")
                 for gain in papers.gains(parts, who, pairs)
                 if (gain["from"], gain["to"]) == (few, many)
@@ -888,7 +888,7 @@ Markdown(
 # The peak memory of a process also includes the libraries, the index and a batch of 16 questions:
 
 # %% tags=["stored-sweep"]
-pd.Series(sweep["memory, MiB"]).round().astype(int).rename(called).to_frame(
+pd.Series(sweep["memory, MiB"]).round().astype(int).rename(row_name).to_frame(
     "peak memory, MiB"
 )
 

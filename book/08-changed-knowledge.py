@@ -31,7 +31,7 @@ from IPython.display import Markdown, display
 from ragbook import load_corpus, methods
 from ragbook.corpus import Corpus, Question, miniwiki
 from ragbook.evaluation.metrics import exact_match
-from ragbook.evaluation.names import called, capital, listed
+from ragbook.evaluation.names import called, capital, listed, row_name
 from ragbook.evaluation.statistics import ALPHA, cut_off, holm
 from ragbook.methods import rag
 from ragbook.methods.base import Answer
@@ -282,7 +282,7 @@ display(
     )
 )
 rows = {
-    (kind, called(name)): {
+    (kind, row_name(name)): {
         "before, %": cut_off(e["before"]["mean"]),
         "after, %": cut_off(e["after"]["mean"]),
         "difference, points": points(
@@ -349,7 +349,7 @@ assert measured["editions"]["deleted"]["n"] == 115
 (
     pd.DataFrame(
         {
-            called(n): {
+            row_name(n): {
                 when: cut_off(gone[n][when]["em"]["mean"])
                 for when in ("before", "after")
             }
@@ -438,7 +438,7 @@ truths = [false["methods"][n]["true"]["mean"] for n in readers]
 display(
     pd.DataFrame(
         {
-            called(n): {
+            row_name(n): {
                 text: cut_off(false["methods"][n][key]["mean"])
                 for key, text in (*labels.items(), ("neither", "gives neither"))
             }

@@ -54,7 +54,7 @@ from experiments.source import source
 
 from ragbook import explorer, figures, load_corpus, load_questions, methods
 from ragbook.evaluation import compare, words
-from ragbook.evaluation.names import called
+from ragbook.evaluation.names import row_name
 from ragbook.evaluation.statistics import adjusted, cut_off
 from ragbook.index import build_index
 from ragbook.models import load_encoder
@@ -159,8 +159,8 @@ paired = [p for p in comparison.results["paired"] if p["metric"] == "em"]
 holm = adjusted(paired, "em")
 pd.DataFrame(
     {
-        "a": called(test["a"]),
-        "b": called(test["b"]),
+        "a": row_name(test["a"]),
+        "b": row_name(test["b"]),
         "a - b, points": cut_off(test["difference"], "+"),
         "95 % interval": "[{}, {}]".format(
             *(cut_off(bound, "+") for bound in test["ci95"])
@@ -225,10 +225,11 @@ package = rag.sequence_log_prob(
 torch.testing.assert_close(summed, package)
 print("log p(y | x), sum over passages:", summed.numpy().round(3))
 print("log p(y | x), best passage only:", best.numpy().round(3))
+assert (summed - best).abs().max() < 0.01  # as the text says
 
 # %% [markdown]
-# The two differ only where several passages support the same answer. To search for an answer instead of scoring a
-# given one, pass `reader.continuation(memory)` to the beam search in `ragbook.methods.decoding`, as `rag.py` does.
+# Here the two agree, because a single passage supports each of these answers; they differ where several passages do.
+# To search for an answer instead of scoring a given one, pass `reader.continuation(memory)` to the beam search in `ragbook.methods.decoding`, as `rag.py` does.
 #
 # ## One module, one notebook, one test file
 #
