@@ -3,9 +3,9 @@
 #
 # Five papers report five tables that cannot be compared, because they use different passages, retrievers,
 # model sizes and questions. This chapter keeps all of these fixed and compares the methods twice. In **(a)**,
-# *the same weights*, no method is trained for itself: the generators share one reader, REALM has its encoder
-# with a span scorer, and kNN-LM a language model from the same start. In **(b)** each method starts from these
-# weights and is trained *by its own objective*, on the same questions and for the same number of steps.
+# *the same weights*, no method is trained for itself: the generators share one reader, REALM has that reader's
+# encoder with a span scorer, and kNN-LM a language model from the same start. In **(b)** each method starts from these
+# weights and is trained *by its own objective*, if it has one, on the same questions and for the same number of steps.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights"]
 import gzip
