@@ -3,8 +3,8 @@
 #
 # Ask the index of this chapter *Which bridge was opened in 1883?*, and the passage that says so, on Brooklyn
 # Bridge, comes fifth. Tower Bridge, which was opened eleven years later, comes first. Nothing is broken: every
-# passage was compared with the question, exactly, in a few lines of code that this chapter writes out. The
-# chapter also says why the right passage may be only fifth, how often the first one is wrong, and why a method
+# passage was compared with the question exactly, in a few lines of code that this chapter writes out. The
+# chapter also discusses why the right passage may be only fifth, how often the first one is wrong, and why a method
 # should read several.
 #
 # Every method in this book searches this index: about 1,800 short passages, each encoded as a vector and
@@ -16,7 +16,7 @@
 # What a language model knows is spread over its weights, where it cannot be read, dated or corrected. A
 # *non-parametric* memory keeps the knowledge as text and lets the model look it up. The unit of look-up
 # is a design choice. {cite:t}`karpukhin2020dpr` cut Wikipedia into disjoint blocks of 100 words, and most
-# later work does the same: a block is long enough to contain a fact with its context, and short enough
+# later work does the same: a block is long enough to contain a fact with its context and short enough
 # for one vector to represent it.
 
 # %%
@@ -58,12 +58,12 @@ for split in ("train", "dev", "test"):
 #
 # The methods make a few demands on a corpus. A passage has to make sense by itself, because it is read
 # without its neighbours; this is why every reader sees the title in front of the text. It has to fit into
-# a reader's input. It needs a permanent id, or evidence could not be traced and passages could not be
+# a reader's input. It needs a permanent id: without one, evidence could not be traced, nor passages
 # replaced ({doc}`08-changed-knowledge`). To be found as an answer, a fact has to be stated in the words of
 # at least one passage: a fact that appears only in a table is lost, and questions that need two passages
-# are answered much less often ({doc}`07-side-by-side`). For REALM's pre-training a fact has to occur
-# *twice*, since a hidden word can be found only in a passage other than its own ({doc}`04-realm`). And
-# kNN-LM's memory helps most if it is the same kind of text as the one to be predicted
+# are answered much less often ({doc}`07-side-by-side`). For REALM's pre-training, a fact has to occur
+# *twice*, since a hidden word can be found only in a passage other than its own ({doc}`04-realm`).
+# kNN-LM's memory helps most if it contains the same kind of text as the text to be predicted
 # ({doc}`03-knn-lm`).
 #
 # ## The idea in one picture
@@ -131,8 +131,8 @@ for found in flat.search(toy_question, 2):
 # ## Building it
 #
 # The encoder is `all-MiniLM-L6-v2` {cite:p}`reimers2019sbert`: a small BERT whose final states are
-# averaged over the text and scaled to length 1, so that the inner product of two vectors is their cosine. Its
-# file could be incomplete or altered, so its SHA-256 is checked before use and recorded in the index's
+# averaged over the text and scaled to length 1, so that the inner product of two vectors is their cosine. The file
+# of its weights could be incomplete or altered, so its SHA-256 is checked before use and recorded in the index's
 # manifest.
 
 # %%
@@ -172,7 +172,7 @@ print("restored:       ", verify(folder))
 # ## Searching it
 #
 # The search in the bundled corpus is *exact*: every passage is compared with the question. Approximate
-# indexes trade recall for speed, which pays off with millions of passages. With 1,800 they would only add
+# indexes trade recall for speed, which pays off with millions of passages. With 1,800, they would only add
 # noise to the comparison of methods. Faiss returns what the ten lines above return:
 
 # %%
@@ -208,8 +208,8 @@ Markdown(
 )
 
 # %% [markdown]
-# An index can be searched only with the encoder that built it, as vectors of different encoders are not
-# comparable. An index refuses another encoder and names both:
+# An index can be searched only with the encoder that built it, because vectors of different encoders are not
+# comparable. It refuses another encoder and names both:
 
 # %%
 from ragbook.errors import InputError
@@ -261,8 +261,8 @@ Markdown(
 # %% [markdown]
 # ## What the papers report
 #
-# {cite:t}`karpukhin2020dpr` index 21,015,324 passages of 100 words. Among the 20 best they find an answer
-# to four of five questions of Natural Questions. With one vector of 768 float32 numbers per passage, the
+# {cite:t}`karpukhin2020dpr` index 21,015,324 passages of 100 words. For four of five questions of Natural Questions,
+# the 20 best passages contain an answer. With one vector of 768 float32 numbers per passage, the
 # index takes 64 GB before any compression. Ours takes three megabytes, and the questions were written from
 # its passages: use the numbers here to compare *methods*, not retrievers across corpora.
 #
@@ -271,7 +271,7 @@ Markdown(
 # The corpus is cut into passages of at most about 100 words, each with a permanent id and its title.
 # An encoder turns each passage into one vector, once; a question is encoded when it is asked, and the
 # passages with the largest inner products are returned. An index belongs to one encoder, which its manifest
-# names. The gold passage's competitors are mostly passages of the same article, which is one reason to read
+# names. The passages that rank above the gold one are mostly from the same article, which is one reason to read
 # several passages.
 #
 # ## Exercises
@@ -334,8 +334,7 @@ check.search(my_search)
 #
 # <!-- exercise: ex-distance -->
 # **Exercise.** The vectors have length 1, and a passage's inner product with a question is 0.8. What is their
-# squared L2 distance, and which inner product has a passage at the distance 1? Why may the index use either
-# measure?
+# squared L2 distance? What is the inner product of a passage at distance 1? Why may the index use either measure?
 #
 # <details>
 # <summary>Solution</summary>
@@ -352,7 +351,7 @@ check.search(my_search)
 # <details>
 # <summary>Solution</summary>
 #
-# $8 \cdot 10^9 \cdot 8 / (21{,}015{,}324 \cdot 384) = 7.93$, not quite one byte per number in place of four.
+# $8 \cdot 10^9 \cdot 8 / (21{,}015{,}324 \cdot 384) = 7.93$, not quite one byte per number instead of four.
 # {doc}`09-scale` needs far less than that.
 #
 # </details>
@@ -364,3 +363,4 @@ check.search(my_search)
 # * *In this book:* {doc}`02-retrievers` sets BM25 beside this encoder and trains the encoder;
 #   {doc}`09-scale` compresses the vectors and searches only some of them.
 # * *Later work:* {cite:t}`douze2024faiss` describe Faiss's indexes and how to choose one.
+#   KILT {cite:p}`petroni2021kilt` gives many tasks one common index of Wikipedia, as this book does with its methods.

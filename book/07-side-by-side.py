@@ -2,10 +2,10 @@
 # # Side by side
 #
 # Five papers report five tables that cannot be compared, because they use different passages, retrievers,
-# model sizes and questions. This chapter keeps all of these fixed and compares the methods twice. In **(a)**
-# all methods have *the same weights*, and those that share the whole reader differ only in how they combine
-# passages and in the length penalty of their decoding. In **(b)** each method starts from these weights and is
-# *trained as its paper trains it*, on the same questions and for the same number of steps.
+# model sizes and questions. This chapter keeps all of these fixed and compares the methods twice. In **(a)**,
+# *the same weights*, no method is trained for itself: the generators share one reader, REALM has that reader's
+# encoder with a span scorer, and kNN-LM a language model from the same start. In **(b)** each method starts from these
+# weights and is trained *by its own objective*, if it has one, on the same questions and for the same number of steps.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights"]
 import gzip
@@ -21,12 +21,12 @@ import pandas as pd
 import torch
 from experiments import figures, paired, papers
 from experiments.report import percent, points
-from experiments.sentences import widest_errors
+from experiments.sentences import between, counted, widest_errors
 from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison, breakdown, compare
-from ragbook.evaluation.names import EVIDENCE, called, listed
+from ragbook.evaluation.names import EVIDENCE, called, listed, row_name
 from ragbook.evaluation.statistics import ALPHA, cut_off, holm, paired_test
 from ragbook.evaluation.words import order
 from ragbook.explorer.pages import question_id
@@ -62,8 +62,8 @@ print(
 )
 pd.DataFrame(
     {
-        "(a) same": {called(name): em(same, name) for name in names},
-        "(b) own": {called(name): em(own, name) for name in names},
+        "(a) same": {row_name(name): em(same, name) for name in names},
+        "(b) own": {row_name(name): em(own, name) for name in names},
     }
 )
 
@@ -83,17 +83,17 @@ def four(results: dict[str, Any]) -> str:
 
 
 Markdown(
-    "In both tables REALM, FiD and the two RAGs are far ahead of in-context retrieval, kNN-LM and the closed "
-    "book, and every one of these differences is significant. Which of the four is best depends on the training "
-    "and on the questions. By exact match:\n\n"
+    "In both tables REALM, FiD and the two RAGs are significantly and far ahead of in-context retrieval, kNN-LM "
+    "and the closed-book reader. Which of the four is best depends on the training and on the questions. By exact "
+    "match:\n\n"
     + papers.bullets(
         [
-            f"**(a), the same weights:** {four(same)} These weights may favour FiD, because a part of their "
-            "training fused several passages as FiD does.",
-            f"**(b), each method's own training:** {four(own)}",
+            f"**(a), the same weights:** {four(same)} These weights may favour FiD, because some of "
+            "their training fused several passages as FiD does.",
+            f"**(b), each by its own objective:** {four(own)}",
             f"**(b) with {trained['seeds']} training seeds** (n = {trained['n']}): "
             f"{four(papers.of_seeds(trained))}",
-            f"**Real questions,** own training (Natural Questions, n = {real['questions']['n']}, one seed): "
+            f"**Real questions,** own objectives (Natural Questions, n = {real['questions']['n']}, one seed): "
             f"{four(real)}",
         ]
     )
@@ -103,11 +103,11 @@ Markdown(
 )
 
 # %% [markdown]
-# The rest of the chapter asks why: where each method combines its passages, what its wrong answers are, which
-# differences are real, when each method is strong or weak, and what it costs. {doc}`The explorer <explorer>`
-# shows every method's answer to every question.
+# The rest of the chapter asks why. It shows where each method combines its passages, what goes wrong in its
+# answers, which differences are real, and what each method costs. {doc}`The explorer <explorer>` has every
+# method's answer to every question.
 
-# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals: after each method's own training, and with the same weights for all. The dotted line is the share of questions whose gold passage is among the five that the shared retriever found. The distance between a method and the line is lost in reading, the distance between the line and 100 % in retrieval.", "alt": "Exact match of in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each as its paper trains it and all with the same weights"}} tags=["hide-input", "stored-results", "stored-same-weights"]
+# %% mystnb={"figure": {"caption": "Exact match with 95 % bootstrap intervals, each method trained by its own objective and with the same weights for all. The dotted line is the share of questions whose gold passage is among the five that the shared retriever found. Most of what a method lacks below the line is lost in reading, most of what lies above it in retrieval.", "alt": "Exact match of in-context, kNN-LM, REALM, RAG-Sequence, RAG-Token and FiD with 95 % intervals, each by its own objective and all with the same weights"}} tags=["hide-input", "stored-results", "stored-same-weights"]
 own_and_shared(papers.among(own, names[1:]), same)
 
 # %% [markdown]
@@ -149,9 +149,9 @@ for name, p in by_hand.items():
 
 # %% [markdown]
 # RAG-Token gives this answer about twice the probability that RAG-Sequence gives it, because it may change
-# passages between tokens. That helps if the two halves belong together, and does harm if the answer is a
-# false combination of two passages. kNN-LM's memory distribution comes from stored tokens and not from passages
-# read for the question; here it is set to RAG-Token's mixture, with $\lambda = 0.25$. FiD and in-context
+# passages between tokens. That helps if the two halves belong together and hurts if they do not. kNN-LM's memory
+# distribution comes from stored tokens, not from passages read for the question; here it is set to RAG-Token's
+# mixture, with $\lambda = 0.25$. FiD and in-context
 # retrieval have no such formula: one network reads all passages and returns
 # $p(y_t \mid x, z_1, \dots, z_k, y_{<t})$. The package's functions give the same four numbers:
 
@@ -178,10 +178,10 @@ for name, log_p in ours.items():
 print("equal for", ", ".join(ours))
 
 # %% [markdown]
-# On the index, RAG-Sequence, RAG-Token, FiD and in-context retrieval share one seq2seq reader, and with the same
-# weights they differ in one thing, how they combine the passages. With *one* passage they are therefore the same
-# model. The next cell checks this on some test questions and then gives them five passages. NLL is
-# $-\log p(y \mid x)$ in nats, here of the first reference answer.
+# On the index, RAG-Sequence, RAG-Token, FiD and in-context retrieval share one seq2seq reader. With the same
+# weights they differ in one thing, how they combine the passages, as the length penalty is 0 here. With *one* passage
+# they are therefore the same model. The next cell checks this on some test questions and then gives them five
+# passages. NLL is $-\log p(y \mid x)$ in nats, here of the first reference answer.
 
 # %%
 corpus, encoder = load_corpus("miniwiki"), load_encoder()
@@ -204,7 +204,7 @@ assert median["fid"] < median["rag-sequence"] < median["rag-token"]
 pd.DataFrame(
     {
         f"median NLL, k = {k}": {
-            called(name): round(float(values.median()), 2)
+            row_name(name): round(float(values.median()), 2)
             for name, values in nll[k].items()
         }
         for k in nll
@@ -217,12 +217,12 @@ pd.DataFrame(
 # such passages. Its median NLL is the lowest here, although its mean over all test questions, in table (a), is
 # the highest of the three.
 #
-# The closed book has the same reader and no passages. REALM shares the reader's encoder and has a span scorer
+# {doc}`Chapter 5 <05-rag>` describes the reader. The closed-book reader is the same one without passages. REALM shares its encoder and has a span scorer
 # in place of the decoder. kNN-LM needs a left-to-right model, which starts from the same bundled encoder.
 #
-# The shared reader was trained on one passage at a time, or on several fused as in FiD, but never on a prompt
-# with several passages in it. Table (a) therefore says little about in-context retrieval as a method: it shows
-# what such a prompt does to a reader that has never seen one.
+# The shared reader was trained on one passage at a time and on several fused as in FiD, but never on a prompt
+# of several passages. Table (a) therefore says little about in-context retrieval as a method: it shows what such
+# a prompt does to a reader that has never seen one.
 
 # %% tags=["remove-input", "stored-predictions"]
 read = [
@@ -231,29 +231,29 @@ read = [
 ]
 assert set(read) == {3, 4, 5}  # as the sentences say
 Markdown(
-    "The prompt is also limited: passages that do not fit into the reader's input are left out, the lowest ranked "
-    f"first. All five were read for {read.count(5):,} of the {len(read):,} questions, four for {read.count(4):,} and "
+    "The prompt also has a limited length: passages that do not fit are left out, the lowest ranked first. "
+    f"All five were read for {read.count(5):,} of the {len(read):,} questions, four for {read.count(4):,} and "
     f"three for {read.count(3):,}."
 )
 
 # %% [markdown]
-# Large decoder-only models are trained on long texts, and `ragbook compare --reader` runs all methods except
-# REALM on one of them ({doc}`chapter 11 <11-one-pretrained-model>`).
+# Large decoder-only models are trained on long texts. `ragbook compare --reader` runs all methods except REALM
+# on such a model ({doc}`chapter 11 <11-one-pretrained-model>`).
 #
 # ## (a) The same weights
 #
-# REALM can only answer with a span of a passage. In this comparison, the methods that generate answers may only
-# generate such spans too (`ragbook compare --free` lifts this restriction). Otherwise a generator that drops a piece
-# of a name would look like a worse way to combine passages. An answer can still end too early, because the first
-# half of a name is a span as well.
+# REALM can only answer with a span of a passage. In this comparison the methods that generate are restricted to
+# such spans too (`ragbook compare --free` lifts the restriction); otherwise a generator that drops part of a name
+# would look like a worse way to combine passages. An answer can still end too early, because the first half of a
+# name is a span as well.
 
 # %% tags=["stored-same-weights"]
 Comparison(same, [])
 
 # %% [markdown]
-# A span reader gives probability zero to an answer that no retrieved passage contains. REALM's mean NLL is
-# therefore infinite, and the table adds the mean over the other questions and their number. A reader that
-# generates leaves such an answer some probability.
+# A span reader gives probability zero to an answer that no retrieved passage contains, so REALM's mean NLL is
+# infinite; the table adds the mean over the other questions and their number. A reader that generates gives such
+# an answer a small probability.
 
 # %% tags=["remove-input", "stored-same-weights"]
 penalties = {
@@ -261,29 +261,28 @@ penalties = {
 }
 assert len(penalties) > 1  # as the first sentence says
 Markdown(
-    "Only the four methods that share the whole reader differ in nothing but the rule of combination and the length "
-    "penalty of its decoding, which was chosen for each on dev questions. "
-    f"{order(papers.among(same, papers.READ_ALIKE))} Sharing weights does not make the comparison neutral, "
-    "though: this reader was trained on passages fused as in FiD, but neither on sums over passages nor on long "
-    "prompts. FiD's rule and that training cannot be separated in this table. Table (b) trains each method by its "
-    "own rule."
+    "The four methods that share the whole reader differ only in how they combine the passages and in a length "
+    "penalty, which was chosen for each on dev questions. "
+    f"{order(papers.among(same, papers.READ_ALIKE))} The shared weights are not neutral, though: the reader was "
+    "trained on passages fused as in FiD, but neither on sums over passages nor on long prompts. This table cannot "
+    "separate FiD's rule from that training. Table (b) trains each method by its own rule."
 )
 
 # %% [markdown]
-# ## (b) Each as its paper trains it
+# ## (b) Each by its own objective
 #
-# REALM and RAG each maximise their own marginal likelihood, and train the reader and the question tower
-# together. FiD maximises the likelihood of the answer given all its passages. The decoder, or REALM's span
-# scorer, is trained in full; the upper layers of the encoder and of the question tower are trained by low-rank
-# updates. The passages' vectors are frozen, so that all methods search the same index. As in the search, a
-# likelihood is that of answers made of the passages' words. Two tasks of the shared reader's training continue
-# at the same time so that they are not forgotten (`ragbook.training.reader.objectives`).
+# The objectives are the papers'; the training is much smaller. REALM and RAG each maximise their own marginal
+# likelihood and train the reader and the question tower together. FiD maximises the likelihood of the answer given
+# all its passages. The decoder, or REALM's span scorer, is trained in full; the upper layers of the encoder and of
+# the question tower get low-rank updates. The passages' vectors are frozen, so that all methods search the same
+# index. The likelihood, like the search, covers only answers made of the passages' words. Two tasks of the shared
+# reader's training continue, so that the reader does not forget them (`ragbook.training.reader.objectives`).
 #
-# The kNN-LM paper trains nothing for the memory. To give kNN-LM as many steps as the others, its language model
-# is adapted to the same questions through the interpolated distribution, keys included, as
-# {cite:t}`zhong2022trime` do (`ragbook.training.reader.memory`). The closed book and in-context retrieval have no
-# training of their own and keep the shared weights. In both tables the length penalty of every beam search, and
-# kNN-LM's $\lambda$ and temperature, were chosen on dev questions, from the same values for all methods.
+# The kNN-LM paper trains nothing for the memory. To give kNN-LM as many steps as the others, its language model,
+# keys included, is trained on the same questions through the interpolated distribution, as
+# {cite:t}`zhong2022trime` do (`ragbook.training.reader.memory`). The closed-book reader and in-context retrieval
+# have no objective of their own and keep the shared weights. In both tables the length penalty of every beam
+# search, and kNN-LM's $\lambda$ and temperature, were chosen on dev questions, from the same values for all methods.
 
 # %% tags=["stored-results"]
 recipe = Recipe()
@@ -292,19 +291,49 @@ print(
 )
 Comparison(own, predictions)
 
+# %% tags=["remove-input", "stored-same-weights", "stored-results"]
+change = {
+    name: own["methods"][name]["em"] - same["methods"][name]["em"]
+    for name in names
+}
+retuned = [
+    "{} from {:g} to {:g}".format(
+        called(name),
+        *(
+            results["methods"][name]["length_penalty"]
+            for results in (same, own)
+        ),
+    )
+    for name in papers.READ_ALIKE
+    if same["methods"][name]["length_penalty"]
+    != own["methods"][name]["length_penalty"]
+]
+gained, lost = (
+    {n: cut_off(abs(d)) for n, d in change.items() if sign * d > 0}
+    for sign in (1, -1)
+)
+assert retuned  # as the sentences say
+assert list(lost) == ["fid"]
+Markdown(
+    "From (a) to (b) the weights change, and with them the length penalty that was best on dev questions "
+    f"({listed(retuned)}). In points of exact match, the gains are "
+    f"{listed([f'{by} ({called(n)})' for n, by in gained.items()])}, and FiD loses {lost['fid']}. None of these "
+    "changes was tested. FiD may have had the least to learn, because the shared reader had already been trained on "
+    "fused passages."
+)
+
 # %% [markdown]
-# The difference between the two tables is what a method's own training is worth for a reader as small as this
-# one. It was not tested. These readers are far smaller than the papers',
-# so the scores themselves say little about the papers; what counts are the *differences on the same questions*.
+# The readers are far smaller than the papers', so the scores say little about the papers; what counts are the
+# *differences on the same questions*.
 #
 # ## What went wrong?
 #
-# Each answer is counted under the first kind that fits (`ragbook.evaluation.errors`). An answer that is *cut*
-# or *long* contains part of a gold answer or more than it. An answer from *another passage* is an error in
-# weighing passages, a wrong answer from the gold passage (*same passage*) is an error in reading, and where the
-# gold passage was *not retrieved*, the error is the retriever's.
+# Each answer is counted under the first kind that fits (`ragbook.evaluation.errors`). A *cut* answer contains only
+# part of a gold answer, a *long* one contains more. An answer from *another passage* is an error in weighing
+# passages, and a wrong answer from the gold passage (*same passage*) is an error in reading. If the gold passage
+# was *not retrieved*, the error is the retriever's.
 
-# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. The difference is in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["hide-input", "stored-results"]
+# %% mystnb={"figure": {"caption": "What each method's answers are, table (b). The four that are trained to read passages miss the gold passage equally often and read it about equally well. They differ in how often they answer from another passage.", "alt": "Bars of the seven methods, divided into exact, empty, cut, long, not retrieved, same passage, other passage and not in passages"}} tags=["hide-input", "stored-results"]
 errors(own)
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-nq-same-weights", "stored-nq"]
@@ -325,9 +354,9 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# Among REALM, the two RAGs and FiD, the share of one kind of error differs most, in all four comparisons: answers
-# from another passage. What separates the four is *which passage is believed*, and each rule of combination
-# decides this in its own way. The next table has all counts of table (b):
+# Among REALM, the two RAGs and FiD, one kind of error varies most in all four comparisons: answers from another
+# passage. What separates the four is *which passage is believed* (these shares were not tested, and REALM also has
+# its own span scorer). The next table has all counts of table (b):
 
 # %% tags=["stored-results"]
 Comparison(own, predictions).errors()
@@ -336,7 +365,7 @@ Comparison(own, predictions).errors()
 # The column *contains* of the tables is a lenient score: an answer counts if it contains a gold answer as
 # consecutive whole words, both in lower case and without punctuation and articles ({cite:t}`mallen2023when`,
 # section 3; the best-subspan accuracy of {cite:t}`liu2024lost`, section 2.1). It accepts an answer that says
-# too much, and never one that says too little. By this score:
+# too much, but not one that says too little. By this score:
 
 # %% tags=["remove-input", "stored-same-weights", "stored-results"]
 Markdown(
@@ -350,14 +379,14 @@ Markdown(
 
 # %% [markdown]
 # A mixture over passages can also end an answer too early: once an answer has begun, the passages that do not
-# contain it favour the end token ({doc}`chapter 5 <05-rag>`). On the test questions this is rare, and about as
-# rare with FiD, which has no mixture:
+# contain it favour the end token ({doc}`chapter 5 <05-rag>`). On the test questions this is rare, and it is about
+# as rare for FiD, which has no mixture:
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results"]
 pd.DataFrame(
     {
         f"{table} answers cut short (%)": {
-            called(name): cut_off(
+            row_name(name): cut_off(
                 entry["errors"]["cut"] / results["questions"]["n"]
             )
             for name, entry in results["methods"].items()
@@ -370,9 +399,9 @@ pd.DataFrame(
 # ## Is a difference real?
 #
 # All methods answer the same questions, so each pair of methods is compared question by question. If the two are
-# equally good, chance alone decides which of them gave which answer, and the sign of any difference could as
-# well be the opposite. The p-value is the share of all combinations of signs whose sum is at least as far from
-# zero as the observed sum. Ten lines do it for eight questions:
+# equally good, chance alone decides which of them gave which answer, and any difference could as well have the
+# opposite sign. The p-value is the share of all combinations of signs whose sum is at least as far from zero as
+# the observed sum. Ten lines compute it for eight questions:
 
 # %%
 a = np.array([1, 1, 0, 1, 1, 1, 0, 1])  # 1: answered correctly, [n]
@@ -395,10 +424,10 @@ print("three tests after Holm's correction:", holm([0.01, 0.04, 0.03]))
 # so on, and no adjusted value may fall below the one before it. The interval of a difference comes from a
 # bootstrap over questions and is not adjusted. A star marks an adjusted p below 0.05.
 #
-# These tests say what other questions would give. They cannot say what another training seed would give, which
-# changes the order of the training examples and therefore the reader. The training of table (b) was repeated
-# with other seeds (`ragbook train methods --seed S`), and the last column of the table below resamples seeds
-# *and* questions, independently ({cite:t}`owen2007pigeonhole`). With few seeds this is a coarse measure.
+# These tests account for the choice of questions, but not for the training seed, which determines the order of the
+# training examples and therefore the reader. The training of table (b) was repeated with other seeds
+# (`ragbook train methods --seed S`), and the last column of the table below resamples seeds *and* questions,
+# independently ({cite:t}`owen2007pigeonhole`). With so few seeds this is a coarse measure.
 
 # %% tags=["hide-input", "stored-same-weights", "stored-results", "stored-trained"] mystnb={"figure": {"caption": "Differences of exact match between the four, in points, with their 95 % intervals. A filled mark is significant after the correction; a hollow one could be chance.", "alt": "Six pairs of methods and their differences of exact match with the same weights, with their own training and over several seeds, with 95 % intervals"}}
 paired.differences(
@@ -423,13 +452,12 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# A difference is computed from unrounded values, and further digits are then dropped as in every number here, so
-# it can be 0.1 off the difference of two printed values. The exact match of each seed, in percent, is:
+# The exact match of each seed, in percent:
 
 # %% tags=["hide-input", "stored-trained"]
 pd.DataFrame(
     {
-        called(name): {
+        row_name(name): {
             "EM [over seeds and questions]": percent(scores["em"]),
             "by seed": ", ".join(
                 cut_off(value) for value in scores["em"]["by_seed"]
@@ -443,12 +471,12 @@ pd.DataFrame(
 # ## Which questions?
 #
 # Most questions are *plain*: they name what they ask about, and one passage answers them. An *indirect* question
-# describes its subject without naming it, and needs a retriever that understands the description. For a
-# *confusable* question there is another passage that says the same kind of thing about something else. A
-# *two-passage* question needs a fact from each of two passages, which RAG-Sequence and REALM cannot combine
-# because they take an answer from one passage at a time.
+# describes its subject without naming it, so the retriever has to understand the description. A *confusable*
+# question has a rival passage that says the same kind of thing about something else. A *two-passage* question
+# needs a fact from each of two passages, which RAG-Sequence and REALM cannot combine, because they take an answer
+# from one passage at a time.
 
-# %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals. The groups are small, and the intervals wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["hide-input", "stored-predictions"]
+# %% mystnb={"figure": {"caption": "Exact match on the kinds of question that are not plain, table (b), with 95 % intervals, which are wide because the groups are small.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD on confusable, indirect and two-passage questions, with 95 % intervals"}} tags=["hide-input", "stored-predictions"]
 kinds = breakdown.by_kind(predictions, questions)
 plain = kinds["plain"]
 print(
@@ -483,10 +511,10 @@ hard = all(
 Markdown(
     f"Of the {two['n']} two-passage questions, REALM answers {share['realm']} correctly and RAG-Sequence "
     f"{share['rag-sequence']}, RAG-Token {share['rag-token']} and FiD {share['fid']}. "
-    "In so small a group, no difference between one of the first two and one of the last two is significant "
-    "(paired tests, corrected for all four)."
+    "None of the differences between one of the first two and one of the last two is significant in so small a "
+    "group (paired tests, corrected for all four)."
     + (
-        " All four answer these questions less often than plain ones, with intervals that are apart."
+        " All four answer fewer of these questions than of the plain ones, and the intervals do not overlap."
         if hard
         else ""
     )
@@ -495,22 +523,22 @@ Markdown(
 # %% [markdown]
 # ## Where did the answer come from?
 #
-# Each method has its own measure of how much a passage contributed to an answer. Numbers in the column *evidence*
-# can only be compared between methods with the same measure.
+# Each method has its own measure of how much a passage contributed to an answer. Two methods can be compared by
+# their evidence only if they use the same measure.
 #
 # *Leave one out* is a measure that all methods share. The passages are read again without one of them, and the
-# evidence for that passage is the fall in the answer's log-probability:
+# evidence for that passage is how far the answer's log-probability falls:
 #
 # $$ \log p(y \mid x, z_1, \dots, z_k) - \log p(y \mid x, \text{all but } z_i). $$
 #
-# This works for every method that gives an answer a probability, but a method that reads all passages together
-# needs $k$ further readings, so it was measured on the first test questions only. If the answer is impossible
-# without a passage, that passage has the highest evidence.
+# This works for every method that gives an answer a probability. A method that reads all passages together has to
+# read $k$ more times, so it was measured on the first test questions only. If the answer is impossible without a
+# passage, that passage has the highest evidence.
 
 # %% tags=["hide-input", "stored-results", "stacks"]
 pd.DataFrame(
     {
-        called(name): {
+        row_name(name): {
             "evidence is": EVIDENCE[name],
             f"highest on the gold passage (%, n = {own['questions']['n']:,})": cut_off(
                 entry["evidence_accuracy"]
@@ -525,7 +553,7 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# Useful evidence tells right answers from wrong ones: an answer should be right more often when the passage with
+# Useful evidence separates right answers from wrong ones: an answer should be right more often if the passage with
 # the highest weight is the gold one. Reading that one passage is then a good check of the answer.
 
 # %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence, each method by its own measure: an answer is far more often right if its evidence is on the gold passage. Compare the three places for one method, not the methods with each other, because their measures differ.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD where the highest evidence is on the gold passage, where it is on another, and where the gold one was not retrieved"}} tags=["hide-input", "stored-predictions"]
@@ -548,7 +576,7 @@ figures.grouped(
 )
 
 # %% [markdown]
-# Leave one out is the same measure for all methods, so the methods can be compared with each other too:
+# Leave one out is the same measure for all methods, so that they can also be compared with each other:
 
 # %% mystnb={"figure": {"caption": "Exact match by the place of the highest evidence by leave one out, on the first test questions. By this measure too an answer is more often right if its evidence is on the gold passage; the intervals are wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD by where leaving a passage out costs the answer most"}} tags=["hide-input", "stored-predictions"]
 by_leaving_out = breakdown.by_evidence(predictions, leave_one_out=True)
@@ -582,10 +610,10 @@ figures.grouped(
 # %% [markdown]
 # ## Who agrees with whom?
 #
-# Combining two methods gains little if they are right on the same questions. Cohen's $\kappa$ compares two
-# shares: $p_o$ is the share of questions on which both are right or both are wrong, and $p_e$ is the share that two
-# independent methods of the same accuracies would reach. It is $\kappa = (p_o - p_e) / (1 - p_e)$, which is 0 if
-# the methods agree as often as by chance, and 1 if they are right on exactly the same questions.
+# Combining two methods gains little if they are right on the same questions. Let $p_o$ be the share of questions
+# on which both are right or both are wrong, and $p_e$ the share to be expected of two independent methods of the
+# same accuracies. Cohen's $\kappa = (p_o - p_e) / (1 - p_e)$ is 0 if the methods agree as often as by chance, and
+# 1 if they are right on exactly the same questions.
 
 # %% mystnb={"figure": {"caption": "Agreement about which questions are answered correctly, corrected for chance, table (b). The four that are trained to read passages agree with each other and agree little with the other three.", "alt": "Heat map of Cohen's kappa between the seven methods"}} tags=["hide-input", "stored-predictions"]
 kappa = breakdown.kappa(predictions, names)
@@ -617,17 +645,20 @@ for name in readers:
         )
         print(f"    explorer.html#q={question_id(line['question'])}")
 
+# %% tags=["remove-input", "stored-predictions"]
+best = max(readers, key=lambda name: right[name].mean())
+Markdown(
+    f"Choosing the right method for each question would give {together['any']:,} right answers, "
+    f"{cut_off(together['any'] / together['n'])} %, against {called(best)}'s {cut_off(right[best].mean())} %: that is "
+    "the most that choosing among these four could gain. An exercise below tries a vote."
+)
+
 # %% [markdown]
-# An oracle that always chose a method that is right would answer every question on which at least one method is
-# right. How far the best single method is below this oracle is what an ensemble could gain at most; an exercise
-# below tries a vote.
-#
 # ## Is the probability calibrated?
 #
-# A method's answers are sorted by the probability that it gave them and divided into ten groups of equal size. If
-# the method is calibrated, the share of right answers in each group equals the group's mean probability, which
-# is the diagonal of the figure. The error in each title is the mean distance from the diagonal, weighted by the
-# groups' sizes.
+# A method's answers are sorted by the probability that it gave them and divided into ten groups of equal size. For
+# a calibrated method, the share of right answers in each group equals the group's mean probability: the diagonal
+# of the figure. The error in each title is the mean distance from the diagonal, weighted by the groups' sizes.
 
 # %% mystnb={"figure": {"caption": "Calibration of the four that are trained to read passages, ten groups of answers each. Above the diagonal a method is underconfident: part of its probability went to other wordings of the same answer and to other passages. Below it a method is overconfident.", "alt": "Four panels of mean probability against share of right answers with 95 % intervals and the diagonal"}} tags=["hide-input", "stored-predictions"]
 calibrated = {
@@ -638,12 +669,35 @@ calibrated = {
 }
 figures.calibration(calibrated)
 
+# %% tags=["remove-input", "stored-predictions"]
+over = {
+    name: [group["probability"] > group["mean"] for group in found["groups"]]
+    for name, found in calibrated.items()
+}
+exceptions = [
+    f"the {counted(sum(above))} highest of {called(name)}"
+    for name, above in over.items()
+    if any(above)
+]
+for above in over.values():  # as the sentence says: the highest
+    assert above == sorted(above)
+groups = sum(len(above) for above in over.values())
+under = groups - sum(sum(above) for above in over.values())
+assert under > 0.8 * groups
+mean_p = [breakdown.probabilities(predictions, n).mean() for n in readers]
+Markdown(
+    f"None of the four is calibrated. In {under} of the {groups} groups the method is underconfident"
+    + (f"; the exceptions are {listed(exceptions)}" if exceptions else "")
+    + f". The methods give their answers a mean probability of {between(mean_p)}, and "
+    f"{between([right[n].mean() for n in readers])} of the answers are right."
+)
+
 # %% [markdown]
-# Even an uncalibrated probability is useful if right answers get higher ones than wrong answers. The area under the
-# ROC curve is the probability that a randomly chosen right answer has a higher one than a randomly chosen wrong
-# answer; 0.5 is a coin toss. The last column does the same for unanswerable questions, which seem to be about one
-# of MiniWiki's passages but are *not* answered there: does the answer to an answerable question have a higher
-# probability than the answer to an unanswerable one?
+# Even an uncalibrated probability is useful if right answers tend to get higher ones than wrong answers. The area
+# under the ROC curve is the probability that a randomly chosen right answer has a higher one than a randomly chosen
+# wrong answer; 0.5 is a coin toss. The last column compares answerable with unanswerable questions, which seem to be
+# about one of MiniWiki's passages but are *not* answered there: does the answer to an answerable question have the
+# higher probability?
 
 # %% tags=["hide-input", "stored-predictions", "stored-sweep"]
 unanswerable = sweep["unanswerable"]
@@ -664,16 +718,40 @@ def areas(name: str) -> dict[str, str]:
     }
 
 
-pd.DataFrame({called(name): areas(name) for name in names}).T
+separated = {name: areas(name) for name in names}
+pd.DataFrame({row_name(name): each for name, each in separated.items()}).T
+
+# %% tags=["remove-input", "stored-predictions", "stored-sweep"]
+of_answers, of_questions = (
+    {
+        name: float(value)
+        for name, each in separated.items()
+        for label, value in each.items()
+        if label.startswith(start)
+    }
+    for start in ("area, right", "area, answerable")
+)
+assert min(of_answers.values()) > 0.5  # as the sentences say
+assert all(of_questions[name] < of_answers[name] for name in names)
+low, high = (pick(readers, key=of_questions.__getitem__) for pick in (min, max))
+Markdown(
+    "All seven give right answers a higher probability than wrong ones more often than a coin toss would "
+    f"({min(of_answers.values()):.3f} to {max(of_answers.values()):.3f}; the closed-book reader has only "
+    f"{int(right['closed-book'].sum())} right answers). Unanswerable questions are harder to recognise: the area is "
+    f"{of_questions[low]:.3f} ({called(low)}) to {of_questions[high]:.3f} ({called(high)}) for the four that are "
+    f"trained to read passages, and {of_questions['in-context']:.3f} for in-context retrieval "
+    f"(n = {unanswerable['n']}; no intervals were computed)."
+)
 
 # %% [markdown]
 # ## How good must the retriever be?
 #
-# Here the methods read five passages from one of three retrievers: an oracle that always ranks the gold passage
-# first, the dense retriever of this comparison, or BM25. This section and the next use the methods of table (b)
-# on the first dev questions (`python -m book.experiments.side_by_side`).
+# Here the methods read five passages from one of three retrievers: an oracle, the dense retriever of this
+# comparison, or BM25. The oracle ranks the gold passage first. It also gives this passage the highest score, and with
+# it the largest prior, so a method can gain more than recall does. This section and the next use the methods of
+# table (b) on the first dev questions (`python -m book.experiments.side_by_side`).
 
-# %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; questions that are wrong with the oracle are lost in reading. The sample is small and the intervals are wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["hide-input", "stored-sweep"]
+# %% mystnb={"figure": {"caption": "Exact match by retriever. The oracle shows what better retrieval could still give; a question that is answered wrongly even with the oracle is lost in reading. The sample is small and the intervals are wide.", "alt": "Exact match of REALM, RAG-Sequence, RAG-Token and FiD with oracle, dense and BM25 passages, with 95 % intervals"}} tags=["hide-input", "stored-sweep"]
 settings = {
     name: sweep[f"{name}, k = 5"] for name in ("oracle", "dense", "bm25")
 }
@@ -692,7 +770,7 @@ figures.grouped(
 )
 
 # %% [markdown]
-# So few questions can show only large effects. The table has each method's gain from a better retriever, in
+# So few questions can reveal only large effects. The table shows what each method gains from a better retriever, in
 # points; a star marks a significant gain, adjusted for all tests of the table:
 
 
@@ -704,7 +782,7 @@ def steps(
     return pd.DataFrame(
         {
             f"from {few} to {many}": {
-                called(gain["method"]): points(gain)
+                row_name(gain["method"]): points(gain)
                 + (" *" if gain["adjusted_p"] < ALPHA else "")
                 for gain in papers.gains(parts, who, pairs)
                 if (gain["from"], gain["to"]) == (few, many)
@@ -719,10 +797,9 @@ steps(settings, readers, [("bm25", "dense"), ("dense", "oracle")])
 # %% [markdown]
 # ## How many passages?
 #
-# The more passages a method reads, the more often one of them contains the answer, and the more text there is that
-# does not. In-context retrieval is shown as well, because its prompt then becomes longer than any input
-# that the shared reader was trained on. Beyond five passages its score stays the same, because hardly any prompt
-# has room for a sixth.
+# With more passages it is likelier that one of them contains the answer, but more of the text is irrelevant.
+# In-context retrieval is shown too, because its prompt grows longer than any input that the shared reader was
+# trained on. Beyond five passages its score stays the same, because hardly any prompt has room for a sixth.
 
 # %% mystnb={"figure": {"caption": "Exact match and recall of the gold passage against the number of passages read, with 95 % intervals. One prompt of many passages is worse for this reader than a prompt of a single passage; the table below tests the steps.", "alt": "Exact match of in-context, REALM, RAG-Sequence, RAG-Token and FiD and recall against k"}} tags=["hide-input", "stored-sweep"]
 ks = sorted(
@@ -754,12 +831,12 @@ steps(by_k, ["in-context", *readers], list(itertools.pairwise(ks)))
 # %% [markdown]
 # ## What does it cost?
 #
-# The first figure shows accuracy against seconds a question, on the machine that ran `make book`, the second
-# against the memory of the weights. The dotted line joins the methods that no other method beats on both counts:
-# any method that is more accurate than one of them also costs more. If one method is both the most accurate and
-# the cheapest, the line is a single point.
+# The first figure plots accuracy against seconds per question, on the machine that ran `make book`; the second
+# plots it against the memory of the weights. The dotted line joins the methods that no other method beats on both
+# counts: any method that is more accurate than one of them also costs more. If one method is both the most accurate
+# and the cheapest, the line is a single point.
 
-# %% tags=["hide-input", "nbval-ignore-output", "stored-results"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed book reads nothing, RAG-Sequence scores every candidate under every passage, and REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
+# %% tags=["hide-input", "nbval-ignore-output", "stored-results"] mystnb={"figure": {"caption": "Exact match against time on a CPU. The closed-book reader reads no passages, RAG-Sequence scores every candidate under every passage, and REALM has no decoder to run.", "alt": "Exact match against seconds a question for seven methods, with the line of those that no other beats"}}
 score = {
     name: {"mean": entry["em"], "ci95": entry["ci95"]["em"]}
     for name, entry in own["methods"].items()
@@ -811,7 +888,7 @@ Markdown(
 # The peak memory of a process also includes the libraries, the index and a batch of 16 questions:
 
 # %% tags=["stored-sweep"]
-pd.Series(sweep["memory, MiB"]).round().astype(int).rename(called).to_frame(
+pd.Series(sweep["memory, MiB"]).round().astype(int).rename(row_name).to_frame(
     "peak memory, MiB"
 )
 
@@ -820,12 +897,12 @@ pd.Series(sweep["memory, MiB"]).round().astype(int).rename(called).to_frame(
 #
 # Both tables are repeated on passages of the real Wikipedia and questions of Natural Questions (numbers only; the
 # texts are not part of this book). The shared reader was first trained on 1,180 such questions for 300 steps
-# (`ragbook train reader`), which gives *the same weights* of this section. For *own training*, each method was
-# trained from them by its own objective, as on MiniWiki, with one seed. There were no other questions to choose
-# length penalties on, so they were chosen on the first 160 of the questions that are measured, which slightly
-# favours the methods that generate.
+# (`ragbook train reader`); *the same weights* of this section are the result. From these, each method was trained
+# by its own objective, as on MiniWiki, with one seed. No other questions were left for choosing length penalties,
+# so they were chosen on the first 160 of the questions that are measured, which may favour the methods that
+# generate.
 
-# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each as its paper trains it and with the same weights for all. The dotted line is recall, which is almost complete because these passages are about unrelated subjects. What the methods lose here is lost in reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}} tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
+# %% mystnb={"figure": {"caption": "Exact match on real questions with 95 % intervals, each method trained by its own objective and with the same weights for all. The dotted line is recall, which is almost complete because these passages are about unrelated subjects. What the methods lose here is lost in reading.", "alt": "Exact match of the methods on real questions, twice, with 95 % intervals and recall"}} tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
 print(f"n = {real['questions']['n']}, {real['index']['passages']:,} passages")
 assert min(m["recall_at_k"] for m in real_same["methods"].values()) > 0.99
 own_and_shared(real, real_same)
@@ -852,7 +929,7 @@ Markdown(
 #
 # The lists sort the six pairs of methods by where a test is significant: on MiniWiki, on real questions, on both or
 # on neither. A smaller sample separates fewer pairs, so a difference that is significant *on MiniWiki only* has not
-# been reversed. {doc}`Chapter 6 <06-fid>` changes one by one what could reverse the order: the number of passages,
+# been reversed. {doc}`Chapter 6 <06-fid>` varies what could reverse the order, one at a time: the number of passages,
 # which passages are read with the gold one, how long they are, and the training.
 
 
@@ -902,9 +979,9 @@ Markdown(
 )
 
 # %% [markdown]
-# No paper compares methods on the same weights. The lines on the same weights, next to those on own training, show
-# how much of a claim is due to the method and how much to its training. One possible reason for another order is
-# not tested here: these readers are a fraction of the size of the papers'. {doc}`Chapter 4 <04-realm>` has the runs
+# No paper compares methods on the same weights. If the lines for the same weights and for own training disagree, the
+# claim depends on the training. One possible reason for another order is not tested here: these readers are a
+# fraction of the size of the papers'. {doc}`Chapter 4 <04-realm>` has the runs
 # behind REALM's row, {doc}`chapter 6 <06-fid>` has FiD with up to 50 passages, and {doc}`chapter 3 <03-knn-lm>` has
 # the perplexities.
 #
@@ -926,8 +1003,8 @@ Markdown(
 #
 # ## The same questions, live
 #
-# The next cell asks the seven methods of table (b) the first test questions again. Their answers should be the
-# stored ones.
+# The next cell asks the seven methods of table (b) the first test questions again. They should give the stored
+# answers.
 
 # %%
 live = compare(
@@ -956,13 +1033,13 @@ for now in live.predictions[:3]:
 # %% [markdown]
 # ## What to remember
 #
-# A comparison of methods has to say whose training it compares. With the same weights the tables show how
-# passages are combined, given what those weights were trained for; with each method's own training they also show
-# what its objective taught. On MiniWiki REALM, the two RAGs and FiD are close to each other, and far ahead of
-# in-context retrieval, kNN-LM and the closed book. What separates the four is mostly which passage they believe.
-# Differences are tested in pairs on the same questions and corrected for the number of pairs; over several
-# training seeds none of those between the four was significant. An order found on one set of questions need not be
-# found on another: most of the pairs that the tests told apart on real questions were not told apart on MiniWiki.
+# A comparison of methods has to say what each was trained for. Table (a) compares ways to combine passages, given
+# what the shared weights were trained for; table (b) also compares objectives. On MiniWiki, REALM, the two RAGs and
+# FiD are close to each other, and far ahead of in-context retrieval, kNN-LM and the closed-book reader; what separates
+# the four is mostly which passage they believe. Differences are tested in pairs on the same questions and corrected
+# for the number of pairs; over several training seeds none of those between the four was significant. The order on
+# one set of questions need not be the order on another: most of the pairs that the tests told apart on real questions
+# were not told apart on MiniWiki.
 #
 # ## Exercises
 #
@@ -987,7 +1064,7 @@ for now in live.predictions[:3]:
 # First, its training objective may fit the way it answers, while the other's objective may spoil what the reader
 # already did well. Second, its question tower was trained too and may find other passages (compare recall in the
 # two tables). Give both trained readers the shared question tower, or the oracle's passages
-# (`--retriever oracle`): then only the readers differ.
+# (`--retriever oracle`): then only the readers and their length penalties differ.
 #
 # </details>
 #
@@ -1127,5 +1204,7 @@ check.vote(my_vote)
 # * *In this book:* {doc}`chapter 8 <08-changed-knowledge>` changes the passages under the same weights;
 #   {doc}`chapter 10 <10-your-own-method>` adds a method to this comparison, and
 #   {doc}`chapter 11 <11-one-pretrained-model>` repeats it with a pretrained language model.
-# * *Later work:* {cite:t}`mallen2023when` measure for which questions retrieval helps a large model, and for which its own
-#   memory is enough.
+# * *Later work:* KILT {cite:p}`petroni2021kilt` puts eleven data sets on one snapshot of Wikipedia and also scores
+#   whether the right pages were found. {cite:t}`mallen2023when` measure for which questions retrieval helps a large
+#   model, and for which its own memory is enough. {cite:t}`gao2023survey` survey how retrieval, generation and
+#   augmentation have been varied since.

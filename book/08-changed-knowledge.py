@@ -5,8 +5,8 @@
 #
 # Prime ministers change, records are broken, countries take new names. A model that keeps its knowledge in
 # its weights must be trained again; a model that reads can be given a new page. This chapter changes the
-# pages, leaves every weight as it is, and measures which methods follow, what else changes, what remains
-# after a page is deleted, and how often a false one deceives.
+# pages and leaves every weight as it is. It measures which methods follow, what else changes, what remains
+# after a page is deleted, and how often a false page deceives.
 #
 # ## The idea
 #
@@ -31,7 +31,7 @@ from IPython.display import Markdown, display
 from ragbook import load_corpus, methods
 from ragbook.corpus import Corpus, Question, miniwiki
 from ragbook.evaluation.metrics import exact_match
-from ragbook.evaluation.names import called, capital, listed
+from ragbook.evaluation.names import called, capital, listed, row_name
 from ragbook.evaluation.statistics import ALPHA, cut_off, holm
 from ragbook.methods import rag
 from ragbook.methods.base import Answer
@@ -50,20 +50,20 @@ for earlier, current in pairs[:3]:
     )
 
 # %% [markdown]
-# None of these questions, and no question about another passage of the same articles, was seen in training:
-# articles that exist in two editions belong to dev and test only.
+# Neither these questions nor any other question about the same articles was seen in training: articles that exist
+# in two editions belong to dev and test only.
 #
 # ## The mathematics
 #
-# Nothing in the methods' equations changes except the text of one $z$. Retrieval finds it by $p(z \mid x)$
-# as before, and $p(y \mid x, z)$ is evaluated on the new words. The closed book has no $z$, so its answer
+# Only the text of one $z$ changes, and with it its vector, so $s(x, z)$, the prior $p(z \mid x)$ and
+# $p(y \mid x, z)$ are computed anew; the equations are the same. The closed-book reader has no $z$, so its answer
 # cannot change. A method *follows* a change if it gives the answer of 2012 with the passages of 2012, and
 # the answer of 2022 with those of 2022. One right answer is not enough, because a model could have memorised it.
 #
 # ## The core in ten lines
 #
 # The toy example has three passages and two possible answers. The first passage is exchanged, and with it
-# one row of $p(y \mid x, z)$. The prior and the two other rows stay the same.
+# one row of $p(y \mid x, z)$. For simplicity, the prior is kept.
 
 # %%
 y = ["Benedict XVI", "Francis"]
@@ -93,8 +93,8 @@ for year, rows in likelihood.items():
     print(year, "equal:", torch.allclose(given.exp(), prior @ rows))
 
 # %% [markdown]
-# `change.followed` counts, over questions, how often a method is right with both editions. The next cell
-# has two questions, of which one is followed.
+# `change.followed` counts the questions on which a method is right with both editions. In the next cell there are
+# two questions, and the toy method follows one of them.
 
 # %%
 texts = {2012: ["Benedict XVI", "one"], 2022: ["Francis", "one"]}
@@ -121,9 +121,8 @@ print("same answer with both", toy["same"]["mean"])
 # %% [markdown]
 # ## A dozen questions
 #
-# Twelve dev questions are asked on two small indexes that contain every article that changed and a
-# hundred passages that did not. `change.answered_over` builds an index of the passages it is given and
-# asks every method.
+# Twelve dev questions are asked on two small indexes. Each contains every article that changed and a hundred
+# passages that did not. `change.answered_over` builds an index of the given passages and asks every method.
 
 # %%
 changing = {
@@ -152,8 +151,8 @@ for at, (earlier, current) in enumerate(sample[:4]):
 
 # %% [markdown]
 # A wrong answer can come from the right article. The article of 2012 mentions a smaller wheel in Moscow, and
-# the methods that read passages separately answer *Moscow* with both indexes. The next cell counts the changes
-# followed:
+# the four that are trained to read passages answer *Moscow* with both indexes. The next cell counts on how many
+# questions each method follows:
 
 # %%
 assert {live[e][m][1].text for e in asked for m in readers} == {"Moscow"}
@@ -166,10 +165,10 @@ for name, entry in followed["methods"].items():
 # %% [markdown]
 # ## The methods on the index
 #
-# The same was measured over whole editions and the test split
+# The same was measured on whole editions and the test split
 # (`python -m book.experiments.changed_knowledge`). Each answer is compared with the right answers of 2012 and
-# with those of 2022. A method says what its index says if the first and the last column are
-# high and the two in the middle are low.
+# with those of 2022. For a method that says what its index says, the first and the last column are high and the two
+# in the middle are low.
 
 # %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of answers that are right in each edition, by the index that was searched. The two middle columns, answers that are right in the other edition only, stay below 5 % for every method.", "alt": "Heat map of right answers by method, edition of the index and edition of the answer"}}
 changed = measured["editions"]["changed"]
@@ -185,7 +184,7 @@ figures.heat_map(
     np.array(table), names, columns, f"share of {changed['n']} answers"
 )
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of questions on which a method follows the change, and share that get the same answer with both indexes. Every method follows fewer than half of the changes. The closed book, which always gives the same answer, is left out.", "alt": "For six methods, the share of changed questions followed and the share answered the same with both indexes, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of questions on which a method follows the change, and share that get the same answer with both indexes. Every method follows fewer than half of the changes. The closed-book reader, which always gives the same answer, is left out.", "alt": "For six methods, the share of changed questions followed and the share answered the same with both indexes, with 95 % intervals"}}
 entries = changed["methods"]
 follows = {called(n): entries[n]["follows"]["mean"] for n in names}
 assert entries["closed-book"]["same"]["mean"] == 1
@@ -211,8 +210,8 @@ other = [
     if i != a
 ]
 Markdown(
-    f"The four methods that read passages separately answer {between(right)} of the "
-    f"{changed['n']} questions correctly with either index, and give the other edition's answer to {between(other)}. "
+    f"With either index, the four that are trained to read passages answer {between(right)} of the "
+    f"{changed['n']} questions correctly, and {between(other)} with the other edition's answer. "
     f"They follow {between([entries[n]['follows']['mean'] for n in readers])} of the changes. "
     f"The share of changes that each method follows, the greatest first: {ranked(follows)}. (These shares were not "
     "compared in tests.)"
@@ -224,11 +223,12 @@ Markdown(
 #
 # ## What else moves?
 #
-# A change should affect what it is about and nothing else. *Near* questions are about articles that
-# changed, but their answers did not; *far* questions are about other articles. If such an answer moves, this is
-# a side effect: another passage is among the five, or the reader attends to other words.
+# A change should affect what it is about and nothing else. *Near* questions are about articles that changed,
+# but their right answers did not change; *far* questions are about other articles. If a method gives another answer
+# to such a question, this is a side effect: a different passage is among the five, or the reader attends to
+# different words.
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of unchanged questions whose answer is different after the swap. Answers to far questions hardly move; every method changes its answer to some of the near ones. The closed book, whose answers cannot move, is left out.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for six methods with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Share of unchanged questions whose answer is different after the swap. Answers to far questions hardly move; every method changes its answer to some of the near ones. The closed-book reader, whose answers cannot move, is left out.", "alt": "Share of unchanged questions whose answer moved, near and far from the change, for six methods with 95 % intervals"}}
 unchanged = measured["editions"]["unchanged"]
 reads = [n for n in names if n != "closed-book"]
 for kind, few in (("near", False), ("far", True)):  # as the caption says
@@ -271,8 +271,9 @@ clear = [
 ]
 display(
     Markdown(
-        f"After the swap, {moved} {near} get a different answer from the methods that read passages separately, "
-        f"{prompted} from in-context retrieval and {remembered} from kNN-LM. {capital(far)} it is {listed(still)}. "
+        f"After the swap, {moved} {near} get a different answer from the four that are trained to read passages, "
+        f"{prompted} from in-context retrieval and {remembered} from kNN-LM. {capital(far)}, these shares are "
+        f"{listed(still)}. "
         + (
             f"Of the changes in exact match, only {listed(clear)} {'is' if len(clear) == 1 else 'are'} significant."
             if clear
@@ -281,7 +282,7 @@ display(
     )
 )
 rows = {
-    (kind, called(name)): {
+    (kind, row_name(name)): {
         "before, %": cut_off(e["before"]["mean"]),
         "after, %": cut_off(e["after"]["mean"]),
         "difference, points": points(
@@ -302,14 +303,13 @@ print(
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# If as many answers become right as become wrong, exact match stays the same, and
-# only a comparison of the answers themselves shows that something moved.
+# If as many answers become right as become wrong, exact match stays the same. Only a comparison of the answers
+# themselves then shows that something moved.
 #
 # ## How long does it take?
 #
-# To update an index, only the passages that changed are encoded, at worst all of them. A model
-# that keeps its knowledge in its weights must be trained again, and such a run would also have to learn
-# which old answers to forget.
+# To update an index, only the passages that changed are encoded, at worst all of them. A model that keeps its
+# knowledge in its weights must be trained again, and has to unlearn the old answers too.
 
 # %% tags=["remove-input", "stored-change"]
 seconds = measured["seconds"]
@@ -323,8 +323,8 @@ Markdown(
 #
 # ## What if a passage is deleted?
 #
-# Now the index of 2022 loses every passage that answers one of the questions. The next cell does this for
-# the twelve questions on the small index.
+# Now every passage that answers one of the questions is deleted from the index of 2022. The next cell does this
+# for the twelve questions on the small index.
 
 # %%
 gold = {q.gold_passage for q in asked["miniwiki"] if q.gold_passage}
@@ -349,7 +349,7 @@ assert measured["editions"]["deleted"]["n"] == 115
 (
     pd.DataFrame(
         {
-            called(n): {
+            row_name(n): {
                 when: cut_off(gone[n][when]["em"]["mean"])
                 for when in ("before", "after")
             }
@@ -360,7 +360,7 @@ assert measured["editions"]["deleted"]["n"] == 115
     .T
 )
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Mean probability that a method gives to its answer, before and after the passages that answer the 115 test questions are deleted. For the four methods that read passages separately it falls, but not to zero.", "alt": "Mean probability of the answers before and after deletion for six methods, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Mean probability that a method gives to its answer, before and after the passages that answer the 115 test questions are deleted. For the four that are trained to read passages it falls, but not to zero.", "alt": "Mean probability of the answers before and after deletion for six methods, with 95 % intervals"}}
 for n in readers:  # as the caption says
     low = gone[n]["before"]["probability"]["ci95"][0]
     assert low > gone[n]["after"]["probability"]["ci95"][1] > 0
@@ -373,14 +373,14 @@ figures.grouped(
 )
 
 # %% [markdown]
-# Knowledge cannot be deleted from weights in this way. After a deletion, a method that reads can be right only
-# if another passage states the answer too, or if its reader learned it in training. It still answers every
+# Knowledge cannot be deleted from weights in this way. After a deletion, a method that reads can be right only if
+# another passage states the answer too, if its reader learned it in training, or by luck. It still answers every
 # question; at best, a lower probability suggests that no passage supports the answer.
 #
 # ## What if a passage is false?
 #
-# A false passage is now added beside the true one for each question: the same words, with the answer of
-# another question in place of the right one. Nothing else distinguishes the two. The next cell does this
+# For each question, a false passage is now added beside the true one: the same words, with the answer of
+# another question in place of the right one. Nothing else in the text is changed. The next cell does this
 # for twelve changed questions of the test split on a small index, and shows the first of them in detail.
 
 # %%
@@ -412,7 +412,7 @@ for name, entry in deceived.items():
 # %% [markdown]
 # The same was measured for 150 questions drawn from the whole test split, on the whole index.
 
-# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Answers with a false passage beside the true one in the index: the share of true and of false answers, and the weight of the false passage in the evidence, for the four methods that read passages separately. Each method's mean is higher for the true answer, and about a quarter of the answers are false.", "alt": "Share of true and false answers and weight of the false passage for four methods, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-change"] mystnb={"figure": {"caption": "Answers with a false passage beside the true one in the index: the share of true and of false answers, and the weight of the false passage in the evidence, for the four that are trained to read passages. Each method's mean is higher for the true answer, and about a quarter of the answers are false.", "alt": "Share of true and false answers and weight of the false passage for four methods, with 95 % intervals"}}
 false = measured["false"]
 labels = {
     "true": "gives the true answer",
@@ -438,7 +438,7 @@ truths = [false["methods"][n]["true"]["mean"] for n in readers]
 display(
     pd.DataFrame(
         {
-            called(n): {
+            row_name(n): {
                 text: cut_off(false["methods"][n][key]["mean"])
                 for key, text in (*labels.items(), ("neither", "gives neither"))
             }
@@ -450,17 +450,17 @@ display(
 )
 display(
     Markdown(
-        f"The four methods that read passages separately give the false answer to {between(lies)} of the questions and "
-        f"the true one to {between(truths)}; which of them does so more often was not tested."
+        f"The four that are trained to read passages give the false answer to {between(lies)} of the questions and "
+        f"the true one to {between(truths)}. Differences between the methods were not tested."
     )
 )
 
 # %% [markdown]
 # Two things favour the true answer: a substituted name may not fit its sentence or the question, and other
-# passages may also contain the truth. But no method can know which of two passages is false; at best, its
+# passages may also state the truth. But no method can know which of two passages is false; at best, its
 # evidence shows both. This is the price of following changes: whoever can write to the index can change the
-# answers. An index needs the same care as a training set, and the hashes in its manifest show whether anyone
-# else has changed it.
+# answers. An index needs as much care as a training set; the hashes in its manifest show whether anyone has
+# changed it.
 #
 # ## What the paper reports
 #
@@ -470,12 +470,12 @@ display(
 #
 # ## What to remember
 #
-# Exchanging passages changes what a method that reads says, without touching a weight; a method that
-# answers from its weights cannot follow. To follow a change is to be right with both editions, and fewer
-# than half of the changed questions are followed even by the best method. Questions about other articles
-# keep their answers, while some about the same articles move. After a deletion the methods still answer. A
-# false passage is repeated, even beside the true one, for about a quarter of the questions by each of the
-# methods that read passages separately: whoever can write to the index can change the answers.
+# If passages are exchanged, a method that reads changes its answers, without a change to any weight; a method that
+# answers from its weights cannot follow. To follow a change is to be right with both editions, and even the best
+# method follows fewer than half of the changes. Questions about other articles keep their answers, while some
+# about the same articles get new ones. After a deletion the methods still answer. Each of the four that are trained
+# to read passages repeats a false passage, even beside the true one, for about a quarter of the questions: whoever
+# can write to the index can change the answers.
 #
 # ## Exercises
 #
@@ -483,7 +483,7 @@ display(
 # **Exercise.** A method that does not follow can still be right. Count the questions on which it follows, those on
 # which it gives the earlier edition's answer with both indexes (*stale*), those on which it gives the current one's with
 # both (*ahead*), and the rest. Given are its answers with each index (two lists of texts) and the accepted answers of
-# each edition (two lists of lists). Which of the four can the closed book be?
+# each edition (two lists of lists). Which of the four are possible for the closed-book reader?
 #
 # <!-- end of exercise -->
 
@@ -504,8 +504,8 @@ check.outcomes(my_outcomes)
 # <details>
 # <summary>Solution</summary>
 #
-# Both answers of a question are compared with both editions; right answers that are the other way round belong to the
-# rest. The closed book gives one answer, so it is stale, ahead or the rest. Written out in
+# Both answers of a question are compared with both editions; two right answers the wrong way round belong to the
+# rest. The closed-book reader gives the same answer twice, so it can be stale, ahead or the rest. It is written out in
 # `book/solutions/08-changed-knowledge.py`.
 #
 # </details>
@@ -531,14 +531,14 @@ check.moves(my_moves)
 # <summary>Solution</summary>
 #
 # Compare normalised texts, so that "The Elbe" and "Elbe" are the same answer. An answer can move and stay
-# wrong. Written out in `book/solutions/08-changed-knowledge.py`.
+# wrong. It is written out in `book/solutions/08-changed-knowledge.py`.
 #
 # </details>
 #
 # <!-- exercise: ex-delete -->
-# **Exercise.** A method should be able to say "not here". An answer passes if its probability is at least a
-# threshold. Choose the highest threshold that at least nine in ten of the right answers before the deletion
-# pass. What share of the answers after the deletion does it silence?
+# **Exercise.** A method should be able to say "not here": an answer passes if its probability is at least a
+# threshold. Choose the highest threshold that at least nine in ten of the right answers from before the deletion
+# pass. What share of the answers after the deletion does it reject?
 #
 # <!-- end of exercise -->
 
@@ -558,9 +558,9 @@ check.silenced(my_silenced)
 # <summary>Solution</summary>
 #
 # Sort the probabilities of the right answers; the threshold is the one below which at most a tenth of them
-# lie. For real data take the answers of `change.answered_over` with the whole corpus and with
+# lie. For real data, take the answers of `change.answered_over` with the whole corpus and with
 # `change.edited(corpus, gold, (), "less")`. How well this can work at all is measured by the area under the
-# ROC curve in {doc}`chapter 7 <07-side-by-side>`. Written out in `book/solutions/08-changed-knowledge.py`.
+# ROC curve in {doc}`chapter 7 <07-side-by-side>`. It is written out in `book/solutions/08-changed-knowledge.py`.
 #
 # </details>
 #
@@ -572,8 +572,8 @@ check.silenced(my_silenced)
 # <summary>Solution</summary>
 #
 # RAG and REALM sum the probability of an answer over the passages that give it, so two passages that
-# agree add up; FiD can learn to count, as it reads them together. A method that answers from the best
-# passage alone cannot (none of this book's does).
+# agree add up; FiD can learn to count, because its decoder reads them together. A method that answers from the best
+# passage alone cannot follow a majority (none of this book's methods does so).
 #
 # </details>
 #
@@ -600,7 +600,7 @@ check.share(my_share)
 #
 # With $d$ the lead of the true answer in the sum over the other passages, and $f$ the lead of the false answer in the
 # false passage, $(1 - q) d = q f$, so $q = d / (d + f)$. Two true passages that are equally sure have the lead of
-# one, because they share the prior. Written out in `book/solutions/08-changed-knowledge.py`.
+# one, because they share the prior. It is written out in `book/solutions/08-changed-knowledge.py`.
 #
 # </details>
 #
@@ -609,5 +609,8 @@ check.share(my_share)
 # * *In the paper:* section 4.5 of {cite:t}`lewis2020rag`, the paragraph on index hot-swapping.
 # * *In this book:* {doc}`chapter 9 <09-scale>` measures how long an index takes to build and to search as it grows, and
 #   {doc}`chapter 12 <12-your-data>` has the commands for pages of your own.
-# * *Later work:* {cite:t}`shi2024trusting` weigh the passages against what the weights know while decoding, so that a
-#   model trusts the passage where the two disagree.
+# * *Later work:* {cite:t}`longpre2021conflicts` replace the answer in a passage by another name and count how often a
+#   reader still says what it learned in training. {cite:t}`shi2024trusting` contrast the output with and without the
+#   passage while decoding, so that a model trusts the passage where the two disagree. {cite:t}`meng2022rome` change
+#   the weights instead: they find the layers that store a fact and replace that fact by an update of rank one.
+#   {cite:t}`vu2024freshllms` collect questions whose answers change over time, and put search results into the prompt.

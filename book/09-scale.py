@@ -3,10 +3,10 @@
 #
 # ## The problem
 #
-# MiniWiki has some 1,800 passages, DPR's Wikipedia 21,015,324, and next week's dump a few more. The methods of
-# this book need the same from an index of any size: the k passages with the highest scores, and scores that a
-# softmax can take. What this costs depends on the size. This chapter follows the passages from their source to
-# an index that fits into memory, measures what grows and how fast, and estimates what 21 million passages take.
+# MiniWiki has some 1,800 passages, DPR's Wikipedia 21,015,324, and next week's dump a few more. From an index of
+# any size, the methods of this book need the k passages with the highest scores, and exact scores for a softmax.
+# The cost depends on the size. This chapter follows the passages from their source to an index that fits into
+# memory, measures what grows and how fast, and estimates what 21 million passages take.
 #
 # ## The idea in one picture
 
@@ -57,15 +57,15 @@ figures.places(
 # | serving | Faiss files, in parts | the k best | `PassageIndex.open`, `serve_index` |
 #
 # Every stage writes its output under a temporary name until it is complete. If a run is killed, the same
-# command resumes after its last complete part and ends with the same bytes.
+# command resumes after the last complete part and produces the same bytes.
 #
 # ## Sources
 #
-# A Wikimedia dump is one compressed XML file of all pages in wikitext. It is parsed while it is
-# decompressed. Redirects, disambiguation pages and pages other than articles are left
-# out. Of each article the running text is kept, without tables, infoboxes, references and sections that
-# only list other works. Templates are left out, except the few that represent words of a sentence (a length in
-# kilometres, a foreign name); they are replaced by these words. Here is a dump of three pages:
+# A Wikimedia dump is one compressed XML file of all pages in wikitext, which is parsed while it is decompressed.
+# Redirects, disambiguation pages and pages other than articles are skipped. The running text of each article is
+# kept, without tables, infoboxes, references and sections that only list other works. Templates are removed, except
+# the few that represent words of a sentence (a length in kilometres, a foreign name), which are replaced by these
+# words. Here is a dump of three pages:
 
 # %%
 dump = """<mediawiki xml:lang="en"><siteinfo><namespaces>
@@ -109,29 +109,29 @@ print((folder / "wiki.jsonl").read_text().strip())
 #
 # *Comparing with fewer vectors.* An **inverted file** (IVF) sorts the vectors into $c$ cells by k-means and
 # searches the $\ell$ (`nprobe`) cells nearest to the question. It compares the question with $c$ centroids and,
-# if the cells are equally full, with $N \ell / c$ vectors; more cells make the first part greater and the second
-# smaller (an exercise asks for the best number). A **graph** (HNSW) links every vector to some neighbours, and a
-# search walks along the links to ever better ones.
+# if the cells are equally full, with $N \ell / c$ vectors; more cells mean more of the first comparisons and fewer of
+# the second (an exercise asks for the best number). A **graph** (HNSW) links every vector to some neighbours, and a
+# search follows the links to better and better ones.
 #
 # *Storing less of each vector.* A **scalar quantizer** (SQ8) stores one byte per number. A **product
 # quantizer** (PQ) cuts the vector into $m$ pieces, learns 256 values for each piece, and stores $m$ bytes.
 # **OPQ** first rotates the vectors so that all pieces matter equally.
 #
 # Compressed vectors give inexact scores, and the methods need exact ones, because $p(z \mid x)$ is a
-# softmax of scores. Therefore an index of codes only *proposes* passages here, ten times as many as asked for,
-# and these are ranked again by their uncompressed vectors, which stay on disk. What can still be lost is a
-# passage that was not proposed. This loss is measured by
+# softmax of scores. An index of codes therefore only *proposes* passages here, ten times as many as asked for,
+# and these are ranked again by their uncompressed vectors, which stay on disk. A passage that was not proposed is
+# still lost. This loss is measured by
 #
 # $$ \mathrm{recall@}k = \frac{|\text{found } k \cap \text{exact } k|}{k}, $$ (recall-of-index)
 #
 # averaged over questions. A build measures it on questions made from its own passages (each is a few
-# consecutive words of a passage, as in the inverse cloze task of {cite:t}`lee2019orqa`). It stores the recall
-# in the manifest, with the smallest `nprobe` that reaches 0.95, or the largest tried if none does.
+# consecutive words of a passage, as in the inverse cloze task of {cite:t}`lee2019orqa`). The manifest stores this
+# recall with the smallest `nprobe` that reaches 0.95, or the largest tried if none does.
 #
 # ## The core in ten lines
 #
 # Six two-dimensional passages lie in two cells. The question's nearest cell holds the passages 0, 1 and 2;
-# the second best passage, number 3, is just across the border.
+# the second-best passage, number 3, is just across the border.
 
 # %%
 passages = np.array(
@@ -180,7 +180,7 @@ for toy.nprobe in (1, 2):
     )
 
 # %% [markdown]
-# This product quantizer has two values per piece in place of 256. It cuts the vector (0.9, 0.1, 0.2, 0.8)
+# The next product quantizer has two values per piece instead of 256. It cuts the vector (0.9, 0.1, 0.2, 0.8)
 # into two pieces and replaces each by the number of the nearest value.
 
 # %%
@@ -195,12 +195,12 @@ print("exact score", asked_four @ vector)
 print("score of the code", asked_four @ values[code].ravel())
 
 # %% [markdown]
-# The score of the code is 0.2 too high. In a softmax with MiniLM's scale of 20 that would be a factor of
-# $e^4$, which is why the proposals are ranked again.
+# The score of the code is 0.2 too high. With MiniLM's scale of 20, this would be a factor of $e^4$ in a softmax,
+# which is why the proposals are ranked again.
 #
 # ## Which index fits
 #
-# `choose_factory` chooses the index by the memory that you allow. For all of Wikipedia, with encoders of 384
+# `choose_factory` chooses the index that fits the memory you allow. For all of Wikipedia, with encoders of 384
 # (MiniLM) and 768 dimensions (DPR), it chooses:
 
 # %% tags=["hide-input"]
@@ -222,15 +222,14 @@ pd.DataFrame(rows).set_index("index").rename_axis(None)
 # %% [markdown]
 # These are Faiss's *factory strings*, read from left to right. `HNSW32` is a graph with 32 links per vector.
 # `IVF16384,SQ8` is an inverted file of 16,384 cells with one byte per number. `OPQ48,IVF16384,PQ48np` rotates
-# the vectors for 48 pieces, sorts them into 16,384 cells and stores 48 bytes of each; `np` leaves out a
+# the vectors for 48 pieces, sorts them into 16,384 cells and stores 48 bytes of each; `np` skips a
 # sorting of the codes that only Faiss's search by Hamming distance needs. `PQ48x4` below has 4 bits per piece in
 # place of 8.
 #
 # ## A small real run
 #
-# MiniWiki's passages go into five indexes. The vectors are read from chapter 1's index, so nothing is encoded
-# again: `build_index` accepts any object with an encoder's few attributes, here one that remembers the
-# vectors.
+# MiniWiki's passages go into five indexes. The vectors are read from chapter 1's index, so that nothing is encoded
+# again: `build_index` accepts any object with an encoder's few attributes, here one that remembers the vectors.
 
 # %%
 faiss.omp_set_num_threads(1)  # a graph depends on how many threads made it
@@ -308,7 +307,7 @@ missed = [factory for factory, reached in targets.items() if not reached]
 Markdown(
     "*Effort* is the number of candidates that a graph keeps while it searches, or the number of cells that an "
     "inverted file searches. The build doubles it until questions of its own reach a recall of 0.95; the columns "
-    "1 to 32 show the recall of these questions. "
+    "1 to 32 show the recall on these questions. "
     + (
         f"{listed([f'`{each}`' for each in missed])} {'does' if len(missed) == 1 else 'do'} not reach it: more cells cannot bring back what "
         "the codes did not propose."
@@ -317,16 +316,16 @@ Markdown(
     )
 )
 
-# %% mystnb={"figure": {"caption": "Recall@10 compared with exact search on MiniWiki's dev questions. Searching more cells recovers what the inverted file lost. What then remains is lost by the codes: passages that they did not propose.", "alt": "Recall against the number of cells searched, for three kinds of codes"}}
+# %% mystnb={"figure": {"caption": "Recall@10 compared with exact search on MiniWiki's dev questions. Searching more cells recovers what the inverted file lost. The loss that remains is due to the codes, which did not propose some passages.", "alt": "Recall against the number of cells searched, for three kinds of codes"}}
 figures.lines(curves, "cells searched (nprobe)", "recall@10", log=True)
 
 # %% [markdown]
-# Recall here compares with exact search. It says neither how often the gold passage is found nor how many
+# This recall compares an index with exact search. It says neither how often the gold passage is found nor how many
 # questions a reader will answer.
 #
-# Inverted lists are filled one block of vectors at a time, each block into its own file, and are merged on
+# Inverted lists are filled one block of vectors at a time, each block in its own file, and are merged on
 # disk; k-means and the codes are trained on a sample. A code of 8 bits needs at least 39 passages for each of
-# its 256 values, 9,984 in all. If there are fewer, the build says so before encoding:
+# its 256 values, 9,984 in all. If there are fewer, the build stops before encoding and says so:
 
 # %%
 try:
@@ -339,9 +338,9 @@ except InputError as error:
 # %% [markdown]
 # ## As it grows
 #
-# Synthetic passages in growing numbers, with vectors distributed like MiniWiki's, were indexed by
-# `python benchmarks/scale.py FOLDER`. The results are stored, because the largest run takes long. The first
-# line gives the mean cosine of a passage and its nearest neighbour, in MiniWiki and in the synthetic corpus.
+# `python benchmarks/scale.py FOLDER` indexed growing numbers of synthetic passages, whose vectors are distributed
+# like MiniWiki's. The results are stored, because the largest run takes a long time. The first line gives the mean
+# cosine of a passage and its nearest neighbour, in MiniWiki and in the synthetic corpus.
 
 # %% tags=["hide-input", "stored-scale"]
 measured = json.loads(Path("results/scale.json").read_text(encoding="utf-8"))
@@ -386,9 +385,9 @@ widest = math.ceil(1000 * max(run["recall_half_width"] for run in runs)) / 1000
 Markdown(
     "*q/s* is questions per second, asked one by one or 64 at a time, with the files in the page cache, as after a "
     "build. Recall is measured on synthetic questions against exact search, with 95 % half-widths of at most "
-    f"{widest:.3f}. A search through the index takes {min(times_faiss):.2f} to "
-    f"{max(times_faiss):.2f} times as long as one with Faiss alone, at batch 64; for codes, Faiss's time includes "
-    "ranking as many candidates again."
+    f"{widest:.3f}. At batch 64, a search through the index takes {min(times_faiss):.2f} to "
+    f"{max(times_faiss):.2f} times as long as a search with Faiss alone; for codes, Faiss's time includes ranking the "
+    "same number of candidates again."
 )
 
 # %% tags=["remove-input", "stored-scale"]
@@ -437,15 +436,15 @@ Markdown(
     f"{slower('flat')} slower at batch 64, the graph {slower('hnsw')} and the codes {slower('ivf-pq')}. "
     f"The graph answers the most questions per second up to {fastest:,} passages, but it has to visit more "
     f"vectors as it grows: at {graph['passages']:,} the build chooses an effort of "
-    f"{graph['parameters']['effort']} candidates. The codes search {codes['parameters']['effort']} lists "
-    "there. A build takes the smallest effort that reaches a recall of 0.95 on its own 200 questions, and other "
-    "questions may stay below that"
+    f"{graph['parameters']['effort']} candidates for the graph and of {codes['parameters']['effort']} lists for the "
+    "codes. A build takes the smallest effort that reaches a recall of 0.95 on its own 200 questions; on other "
+    "questions recall may be lower"
     + (f" ({'; '.join(below)})" if below else "")
-    + ". The exact index has about "
-    f"{ratio(flat['index_bytes_per_passage'], codes['index_bytes_per_passage'])} as many bytes as theirs, "
-    f"but only about {ratio(flat['resident_mb_searched'], codes['resident_mb_searched'])} as much memory is in use "
-    f"after the searches ({flat['resident_mb_searched']:,.0f} and {codes['resident_mb_searched']:,.0f} MB), "
-    "because whole vectors are read from disk to rank what the codes propose. "
+    + ". The exact index is about "
+    f"{ratio(flat['index_bytes_per_passage'], codes['index_bytes_per_passage'])} as large as that of codes, but uses "
+    f"only about {ratio(flat['resident_mb_searched'], codes['resident_mb_searched'])} as much memory after the searches "
+    f"({flat['resident_mb_searched']:,.0f} and {codes['resident_mb_searched']:,.0f} MB), because whole vectors are read "
+    "from disk to rank what the codes propose. "
     f"Coded indexes of {' and '.join(waiting)} passages are slow when questions come one by "
     "one: two threads wait for each other longer than the search takes. `OMP_NUM_THREADS=1` avoids this."
 )
@@ -473,13 +472,13 @@ figures.lines(
 # %% [markdown]
 # ## What 21 million take
 #
-# The bytes grow at most in proportion to the passages. Build time is extrapolated from the largest run as $N^b$, with $b$
-# fitted to the runs above by least squares on the logarithms, and at least 1, because constant costs such as
-# training dominate small runs and would hide what each passage costs. Encoding time is the number of passages
-# divided by the passages per second, measured alternately with `sentence-transformers`
+# The number of bytes grows at most in proportion to the passages. Build time is extrapolated from the largest run as
+# $N^b$. The exponent $b$ is fitted to the runs above by least squares on the logarithms; it is at least 1, because
+# constant costs such as training dominate small runs and would hide what each passage costs. Encoding time is the
+# number of passages divided by the passages per second, measured in alternation with `sentence-transformers`
 # (`python benchmarks/scale.py --encode FOLDER`). The further an estimate is from the measured sizes, the less
-# it is worth. The size of the codes is not extrapolated, but computed for the cells that `choose_factory` takes.
-# No GPU was measured; encoding, which takes longest, is where a GPU would help most.
+# it is worth. The size of the codes is not extrapolated but computed for the number of cells that `choose_factory`
+# takes. No GPU was measured; encoding, which takes longest, is where a GPU would help most.
 
 # %% tags=["hide-input", "stored-encoding", "stored-scale"]
 encoding = json.loads(Path("results/encoding.json").read_text(encoding="utf-8"))
@@ -537,7 +536,7 @@ Markdown(
 # %% [markdown]
 # ## On several machines, step by step
 #
-# You need a folder that all machines see under the same path (NFS or similar), and on each machine the same
+# You need a folder that all machines see under the same path (NFS or similar) and, on each machine, the same
 # environment with this package and its extra for Ray: `pip install 'ragbook[ray]'`.
 #
 # 1. On the first machine run `ray start --head`, on each other one `ray start --address FIRST:6379`.
@@ -562,7 +561,7 @@ Markdown(
 #    retriever = DenseRetriever(serve_index("/shared/wiki"), load_encoder())
 #    ```
 #
-#    It works like every chapter's retriever, reads the same files, and finds what a single index would.
+#    It works like the retriever of any chapter, reads the same files, and finds what a single index would find.
 #
 # The results of the parts are merged by score, the highest first, with ties in the corpus's order. Here
 # are four parts on one machine:
@@ -583,8 +582,8 @@ print(
 )
 
 # %% [markdown]
-# If you already run Milvus, one of its collections can be a retriever too
-# (`pip install 'ragbook[milvus]'`). It holds passages and vectors and can filter by title:
+# If you already run Milvus, one of its collections can serve as a retriever
+# (`pip install 'ragbook[milvus]'`). It stores passages and vectors and can filter by title:
 #
 # ```python
 # from ragbook.retrieval.milvus import MilvusRetriever, fill_collection
@@ -598,15 +597,15 @@ print(
 #
 # {cite:t}`karpukhin2020dpr` encoded 21 million passages in 8.8 hours on 8 GPUs and built their index in
 # 8.5 hours on one server with 512 GB of memory; it answered 995 questions per second, with 100 passages for each.
-# The measurements here come from another machine with two CPU cores and from other vectors. The arithmetic
-# carries over; the figures do not.
+# The measurements here are of other vectors, on a machine with two CPU cores. The arithmetic carries over; the
+# figures do not.
 #
 # ## What to remember
 #
-# Encoding takes most of the time, and the index most of the memory. Exact search costs in proportion to the
-# passages; inverted files and graphs compare with fewer vectors, and codes store less of each. What an
+# Encoding takes most of the time, and the index most of the memory. The cost of exact search is proportional to the
+# number of passages; inverted files and graphs compare with fewer vectors, and codes store less of each. What an
 # approximate index loses is measured as recall against exact search when it is built. Scores that enter a
-# softmax have to be exact, which is why codes only propose passages and whole vectors rank them.
+# softmax have to be exact, so codes only propose passages, and whole vectors rank them.
 #
 # ## Exercises
 #
@@ -617,9 +616,9 @@ print(
 # <details>
 # <summary>Solution</summary>
 #
-# Nothing: neither a ranking nor a softmax changes if a constant is added. Harm comes from errors that *differ*
-# between passages. Among the proposals they are repaired, because these get their exact scores. A passage that
-# such errors push out of the proposals is lost, and the prior is shared among the others.
+# Nothing: neither a ranking nor a softmax changes if a constant is added. Only errors that *differ* between
+# passages do harm. Among the proposals they are repaired, because these get their exact scores. A passage that
+# such errors keep out of the proposals is lost, and its share of the prior goes to the others.
 #
 # </details>
 #
@@ -703,8 +702,8 @@ check.merge(my_merge)
 # <summary>Solution</summary>
 #
 # Concatenate along the columns and sort by negative score, then position (`np.lexsort`). With inner products,
-# keeping the lowest would keep each part's worst; with one part there is nothing to choose from, and the k
-# best come out whole. It is written out in `book/solutions/09-scale.py`.
+# keeping the lowest would keep the worst of all parts; with one part there is nothing to choose from, and the k
+# best are returned as they are. It is written out in `book/solutions/09-scale.py`.
 #
 # </details>
 
@@ -715,5 +714,7 @@ check.merge(my_merge)
 #   {cite:t}`douze2024faiss` how to choose between Faiss's indexes.
 # * *In this book:* {doc}`chapter 12 <12-your-data>` builds an index of your own documents, and
 #   {doc}`chapter 2 <02-retrievers>` says what the vectors in it mean.
-# * *Later work:* {cite:t}`borgeaud2022retro` retrieve from a database of two trillion
-#   tokens.
+# * *Later work:* DiskANN {cite:p}`subramanya2019diskann` keeps the graph on a solid-state disk, so that one machine
+#   with 64 GB of memory searches a billion vectors. ScaNN {cite:p}`guo2020scann` learns its codes with a loss
+#   that penalises errors parallel to a vector most, because these do most harm to high inner products.
+#   {cite:t}`borgeaud2022retro` retrieve from a database of two trillion tokens.

@@ -3,9 +3,8 @@
 #
 # ## The problem
 #
-# You have an idea of how retrieved passages should be used, and you want to know how well it works compared
-# with the methods of this book: on the same passages, with the same retriever, on the same questions, with
-# intervals.
+# You have an idea of how to use retrieved passages, and you want to compare it with the methods of this book: on the
+# same passages and questions, with the same retriever, and with intervals.
 #
 # ## The idea
 #
@@ -23,8 +22,8 @@
 #
 # ## The mathematics
 #
-# The worked example of this chapter is RAG with the simplest possible generator. It gives every occurrence of
-# a name or date in a passage $z$ equal probability, except those in the question:
+# The worked example of this chapter is RAG with the simplest possible generator. Every occurrence of a name or date
+# in a passage $z$ has the same probability, unless the name is also in the question:
 #
 # $$
 # \begin{aligned}
@@ -33,9 +32,9 @@
 # \end{aligned}
 # $$ (names-method)
 #
-# The posterior $p(z \mid x, y)$ is the share of each passage in the sum of {eq}`names-method`, and it is the evidence.
-# Nothing is trained: all its right answers come from retrieval and counting. It is thus a baseline for methods
-# that read.
+# The evidence is the posterior $p(z \mid x, y)$, the share of each passage in the sum of {eq}`names-method`. Nothing is
+# trained: all right answers come from retrieval and counting, which makes the method a baseline for methods that
+# read.
 #
 # ## The core in ten lines
 #
@@ -55,7 +54,7 @@ from experiments.source import source
 
 from ragbook import explorer, figures, load_corpus, load_questions, methods
 from ragbook.evaluation import compare, words
-from ragbook.evaluation.names import called
+from ragbook.evaluation.names import row_name
 from ragbook.evaluation.statistics import adjusted, cut_off
 from ragbook.index import build_index
 from ragbook.models import load_encoder
@@ -73,13 +72,13 @@ for y in ("Dresden", "Hamburg", "Basel"):
 
 # %% [markdown]
 # By hand, the sum for Dresden is $0.6 \cdot \frac13 + 0.4 \cdot \frac12 = 0.2 + 0.2$. The three probabilities
-# sum to 1. Hamburg has the same probability as Dresden, all of it from one passage.
+# sum to 1. Hamburg has the same probability as Dresden, but all of it comes from one passage.
 #
 # ## The code
 #
 # The method is one module, `book/experiments/names_method.py`. The mathematics is a pure function; the class
-# retrieves, calls this function and implements the interface. What counts as a name decides everything:
-# `SalientSpans` finds names and dates in a text, and those of the question are left out.
+# retrieves, calls this function and implements the interface. Everything depends on what counts as a name:
+# `SalientSpans` finds names and dates in a text, and those of the question are removed.
 
 # %%
 print(source(names.names))
@@ -100,8 +99,8 @@ print(inspect.getsource(names.Names))
 # %% [markdown]
 # ## The method on the index
 #
-# A method is named by its module and class, `module:Class`, and need not be registered anywhere. `load` calls
-# the class with the retriever.
+# A method is named by its module and class, `module:Class`, and does not have to be registered. `load` calls the
+# class with the retriever.
 
 # %%
 encoder = load_encoder()
@@ -118,7 +117,7 @@ chosen = methods.load(
 comparison = compare(chosen, questions, k=5, progress=False)
 comparison
 
-# %% mystnb={"figure": {"caption": "The new method beside two of the book's, on a hundred dev questions, with 95 % intervals. It answers some questions that closed book does not, and far fewer than REALM.", "alt": "Exact match and F1 of closed-book, REALM and the names method with 95 % intervals"}}
+# %% mystnb={"figure": {"caption": "The new method beside two of the book's, on a hundred dev questions, with 95 % intervals. It answers some questions that the closed-book reader does not, and far fewer than REALM.", "alt": "Exact match and F1 of closed-book, REALM and the names method with 95 % intervals"}}
 em = {
     name: scores["ci95"]["em"]
     for name, scores in comparison.results["methods"].items()
@@ -142,8 +141,8 @@ print(
 )
 
 # %% [markdown]
-# A count cannot tell which of these names the question asks for. The table, the paired tests and the explorer
-# work with any methods that were compared, and so does the command line:
+# A count cannot tell which of these names the question asks for. The table, the paired tests, the explorer and the
+# command line work with any methods:
 #
 # ```
 # ragbook compare --methods closed-book,realm,experiments.names_method:Names --out results
@@ -160,8 +159,8 @@ paired = [p for p in comparison.results["paired"] if p["metric"] == "em"]
 holm = adjusted(paired, "em")
 pd.DataFrame(
     {
-        "a": called(test["a"]),
-        "b": called(test["b"]),
+        "a": row_name(test["a"]),
+        "b": row_name(test["b"]),
         "a - b, points": cut_off(test["difference"], "+"),
         "95 % interval": "[{}, {}]".format(
             *(cut_off(bound, "+") for bound in test["ci95"])
@@ -173,8 +172,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The differences are of exact match. The last column is adjusted for all three pairs by Holm's method; the tables
-# and sentences of the package use it. In words:
+# The differences are in exact match. The last column is adjusted for all three pairs by Holm's method; the package's
+# tables and sentences use it. In words:
 
 # %%
 print(words.order(comparison.results))
@@ -199,13 +198,45 @@ for line in comparison.predictions:
         )
 
 # %% [markdown]
+# ## A method that reads
+#
+# The names method has no model. A method that uses the bundled reader can start from `ragbook/methods/rag.py`:
+# `read` encodes each question with each of its passages, and `token_log_probs` gives the log-probability of each
+# token of an answer. RAG-Sequence sums the joint probabilities over the passages; with `max` in place of `logsumexp`,
+# a new method believes a single passage:
+
+# %%
+from ragbook.methods import rag
+from ragbook.methods.base import doc_log_probs
+from ragbook.models.generator import labels_of
+
+reader, few, k = chosen[0].reader, list(questions)[:4], 5
+retrieved = retriever.retrieve(few, k)
+prior = doc_log_probs(retrieved, retriever.score_scale)  # log p(z|x), [B, k]
+memory = reader.read(few, [each.passages for each in retrieved])  # B * k rows
+labels = labels_of(reader, [q.answers[0] for q in few])  # [B, T]
+each = reader.token_log_probs(memory, labels.repeat_interleave(k, 0))
+print("log-probabilities of tokens [B * k, T]:", tuple(each.shape))
+joint = prior + each.sum(1).reshape(-1, k)  # log p(y, z | x), [B, k]
+summed, best = joint.logsumexp(1), joint.max(1).values  # log p(y | x), [B]
+package = rag.sequence_log_prob(
+    each.reshape(len(few), k, -1), prior, labels != -100
+)
+torch.testing.assert_close(summed, package)
+print("log p(y | x), sum over passages:", summed.numpy().round(3))
+print("log p(y | x), best passage only:", best.numpy().round(3))
+assert (summed - best).abs().max() < 0.01  # as the text says
+
+# %% [markdown]
+# Here the two agree, because a single passage supports each of these answers; they differ where several passages do.
+# To search for an answer instead of scoring a given one, pass `reader.continuation(memory)` to the beam search in `ragbook.methods.decoding`, as `rag.py` does.
+#
 # ## One module, one notebook, one test file
 #
 # To add a method to the book itself:
 #
-# 1. **The module**, `ragbook/methods/NAME.py`. The docstring has the paper's equations in the paper's
-#    symbols, and the code below uses the same names. The mathematics is in pure functions on
-#    tensors.
+# 1. **The module**, `ragbook/methods/NAME.py`. The docstring has the equations in the paper's symbols, and the code
+#    uses the same names. The mathematics is in pure functions on tensors.
 # 2. **The test file**, `tests/methods/test_NAME.py`. It checks the mathematics against something
 #    independent: a sum over all answers that must be 1, a case worked out by hand, another
 #    implementation. Tiny random models are in `tests/methods/conftest.py`. The example's test is
@@ -213,25 +244,25 @@ for line in comparison.predictions:
 # 3. **The notebook**, `book/NN-name.py`. Follow the structure of a chapter: the problem, the idea, the
 #    mathematics, the core in ten lines, the method on the index, ablations, the paper's results, exercises.
 #    `python book/_tools/execute.py book/NN-name.py` runs it and writes the `.ipynb` beside it; add a
-#    line to `book/_toc.yml`. Take figures from `ragbook.figures`, so that what they show is checked.
+#    line to `book/_toc.yml`. Use the figures of `ragbook.figures`, so that what they show is checked.
 # 4. **The list of methods**. To compare the method by default, add its name to `NAMES` and a line to `load`,
-#    both in `ragbook/methods/__init__.py`. No other code refers to methods by name.
+#    both in `ragbook/methods/__init__.py`.
 #
 # `make test` then lints and type-checks the code, runs the tests and executes every notebook again.
 #
 # ## What to remember
 #
 # A method is any object with `name` and `parameters`, `retriever`, `answer` and `log_prob`; the tables, the paired
-# tests, the explorer and the command line accept it without a change elsewhere. Write its mathematics as a pure
-# function and test this against something independent, such as probabilities that must sum to 1. A baseline
+# tests, the explorer and the command line accept it without any other change. Write its mathematics as a pure
+# function and test it against something independent, such as probabilities that must sum to 1. A baseline
 # without weights shows how much of a score comes from retrieval and counting alone.
 #
 # ## Exercises
 #
 # <!-- exercise: ex-own-titles -->
-# **Exercise.** Write a whole method: RAG whose generator says a passage's title and nothing else, so that $p(y \mid x)$
-# is the sum of $p(z \mid x)$ over the passages with the title $y$. Its answer is the most probable title,
-# its evidence the posterior. Implement the whole interface.
+# **Exercise.** Write a whole method: RAG whose generator returns the passage's title and nothing else, so that
+# $p(y \mid x)$ is the sum of $p(z \mid x)$ over the passages with the title $y$. Its answer is the most probable title,
+# and its evidence the posterior. Implement the whole interface.
 #
 # <!-- end of exercise -->
 
@@ -240,7 +271,7 @@ from exercises import your_own_method as check
 
 
 class MyTitles:
-    """Answers with the likeliest title."""
+    """Answers with the most probable title."""
 
     name = "titles"
     parameters = 0
@@ -273,8 +304,8 @@ check.titles(MyTitles)
 #
 # <!-- exercise: ex-names-kind -->
 # **Exercise.** A question that begins with "When" asks for a date, and one that begins with "Who" for a
-# person. Give the likelihood a factor for this. What must then be normalised again, the sum over passages or
-# the shares within one? Return $p(y \mid x, z)$ of all names of a passage.
+# person. Multiply the likelihood by a factor for this. What must then be normalised again, the sum over passages or
+# the shares within a passage? Return $p(y \mid x, z)$ of all names of a passage.
 #
 # <!-- end of exercise -->
 
@@ -305,16 +336,17 @@ check.weighted(my_shares)
 # <details>
 # <summary>Solution</summary>
 #
-# None: `compare` only looks for the heaviest passage. The explorer would show bars
-# that cannot be compared between methods. For this reason the example's own test checks the weights
-# themselves.
+# None: `compare` only looks for the passage with the greatest weight, and the explorer would show bars that cannot be
+# compared between methods. This is why the example's own test checks the weights themselves.
 #
 # </details>
 
 # %% [markdown]
 # ## Where next
 #
-# * In this book: {doc}`chapter 7 <07-side-by-side>` says how to read the comparison that your method now takes
+# * *In this book:* {doc}`chapter 7 <07-side-by-side>` says how to read the comparison that your method now takes
 #   part in, and {doc}`chapter 11 <11-one-pretrained-model>` where else passages can be combined.
-# * Later work to implement next: {cite:t}`shi2024replug` sum over passages with a model that stays as it is, and
-#   {cite:t}`asai2024selfrag` let the model say which passage it needs and whether that supports its answer.
+# * *Later work* that you could implement: {cite:t}`shi2024replug` sum over passages with a model that stays as it is.
+#   {cite:t}`asai2024selfrag` let the model say whether it needs a passage and whether that supports its answer.
+#   {cite:t}`jiang2023flare` retrieve again whenever the next sentence contains tokens of low probability, and
+#   {cite:t}`trivedi2023ircot` use each step of a chain of thought as the next query.

@@ -12,9 +12,9 @@
 # open results/explorer/explorer.html         # on Linux: xdg-open
 # ```
 #
-# This chapter runs such commands in a temporary folder, says how to read and report their results, and shows
-# the file layouts that they read and write. Every line that begins with `$` can be copied to a terminal, without
-# the `$`.
+# This chapter runs such commands in a temporary folder, explains how to read and report their results, and shows
+# the file layouts that they read and write. To try a line that begins with `$`, copy what follows the `$` to a
+# terminal.
 
 # %% tags=["hide-input"]
 import inspect
@@ -117,11 +117,11 @@ pd.DataFrame(
 
 # %% [markdown]
 # A passage's id names its file and the place where it begins: a line (`#L5`), a block of a web page (`#P1`)
-# or a page of a PDF (`#page=3`). Menus and footers of web pages and the markup of Markdown are left out.
+# or a page of a PDF (`#page=3`). Menus and footers of web pages and the markup of Markdown are removed.
 #
 # The length of a passage determines what a retriever can find and how much a reader must read. DPR splits
 # Wikipedia every hundred words, which is also the default here. `--split sentences` keeps sentences whole,
-# `--split headings` cuts at headings, and `--overlap` repeats the end of the preceding passage:
+# `--split headings` splits at headings, and `--overlap` repeats the end of the preceding passage:
 
 # %%
 ragbook("corpus build sample --split headings --out sample.jsonl")
@@ -131,8 +131,9 @@ for passage in load_corpus("sample.jsonl"):
 # %% [markdown]
 # ## Questions
 #
-# A spreadsheet is enough. It has a column `question`, a column `answer` (in brackets if several are right)
-# and, if you know it, a column `gold` with the document or passage that contains the answer.
+# A spreadsheet is enough. It has a column `question`, a column `answer` (a JSON list, such as
+# `["220 metres", "more than 220 metres"]`, if several are right) and, if you know it, a column `gold` with the
+# document or passage that contains the answer.
 #
 # Three files and a handful of questions would show nothing. From here on, the folder `notes` contains articles
 # of MiniWiki, one Markdown file each, and `questions.csv` has 60 questions about them. All belong to MiniWiki's
@@ -161,9 +162,11 @@ pd.DataFrame(
     }
     for question in about_them[:60]
 ).to_csv("questions.csv", index=False)
-print(len(articles), "files in the folder notes; questions.csv begins with")
-for line in Path("questions.csv").read_text().splitlines()[:4]:
-    print(shorten(line, 78, placeholder=" ..."))
+print(len(articles), "files in the folder notes")
+print("the first row of questions.csv, and the shortest three:")
+header, *lines = Path("questions.csv").read_text().splitlines()
+for line in (header, *sorted(lines, key=len)[:3]):
+    print(line)
 
 # %% [markdown]
 # ## The comparison
@@ -182,7 +185,7 @@ ragbook(
 comparison = Comparison.load("results")
 comparison
 
-# %% mystnb={"figure": {"caption": "Four methods on 60 questions, with 95 % intervals. The intervals of exact match of REALM and FiD are more than 20 points wide and lie above those of the other two. Which of the two is better they cannot say; the paired tests below compare methods.", "alt": "Exact match and F1 of closed-book, in-context, REALM and FiD on 60 questions, each with an interval"}}
+# %% mystnb={"figure": {"caption": "Four methods on 60 questions, with 95 % intervals. For exact match, the intervals of REALM and FiD are more than 20 points wide and lie above those of the other two. They do not show which of REALM and FiD is better; the paired tests below compare methods.", "alt": "Exact match and F1 of closed-book, in-context, REALM and FiD on 60 questions, each with an interval"}}
 results = comparison.results
 em = {name: scores["ci95"]["em"] for name, scores in results["methods"].items()}
 assert results["questions"]["n"] == 60  # as the caption says
@@ -193,7 +196,7 @@ figures.side_by_side(results)
 
 # %% [markdown]
 # The folder `results` contains every prediction with its evidence, the table as Markdown and LaTeX, the
-# figures, and the explorer, in which a piece of evidence opens the document at the right place.
+# figures, and the explorer, where each piece of evidence opens its document at the right place.
 
 # %%
 line = comparison.predictions[1]
@@ -209,8 +212,8 @@ print(len(pages), "documents in the explorer, such as", pages[0].name)
 # %% [markdown]
 # ## A table to publish
 #
-# `results/table.tex` is the table above, with n, k, the seed, intervals and the marks of the tests. These
-# paired tests are behind its marks:
+# `results/table.tex` is the table above, with n, k, the seed, intervals and the marks of the tests. The marks come
+# from these paired tests:
 
 
 # %%
@@ -247,14 +250,14 @@ pd.DataFrame(rows).T
 # %% [markdown]
 # Read it in this order:
 #
-# 1. *The interval of one score* says what other questions of the same kind would give. Do not compare two
-#    methods by whether their intervals overlap: both methods answered the same questions.
-# 2. *The interval of the difference* (a - b, in points) does compare them. Questions that both answer correctly,
-#    or neither, contribute nothing to it. If it contains 0, any difference inside it is possible, including none.
+# 1. *The interval of one score* says how the score would vary with other questions of the same kind. Do not compare
+#    two methods by whether their intervals overlap: both methods answered the same questions.
+# 2. *The interval of the difference* (a - b, in points) does compare them. Questions that both or neither answer
+#    correctly contribute nothing to it. If it contains 0, any difference inside it is possible, including none.
 #    Report the interval, and do not call the methods equal.
-# 3. *p, Holm* is p adjusted for all pairs of methods. Without it, one pair in twenty would be below 0.05 by
-#    chance if no methods differed.
-# 4. *What is not covered*: other documents, other questions than yours, and training again with another seed.
+# 3. *p, Holm* is p adjusted for all pairs of methods. Without the adjustment, one pair in twenty would be below 0.05
+#    by chance if no methods differed.
+# 4. *Not covered* are other documents, other kinds of question, and training again with another seed.
 #    Choose k, the retriever and the reader on questions that you do not report.
 #
 # The package says the same in words. The last paragraph belongs in the table's caption:
@@ -284,7 +287,7 @@ Markdown(
 # $$ n = (1.96 + 0.84)^2\, \frac{u - \delta^2}{\delta^2}. $$ (enough)
 #
 # The numbers 1.96 and 0.84 are the 97.5th and the 80th percentile of the normal distribution. A single score of
-# 65 % has the variance $0.65 \cdot 0.35$. The table has the half-width in points for such a score and for a
+# 65 % has the variance $0.65 \cdot 0.35$. The table shows the half-width in points for such a score and for a
 # difference of 5 points with three values of $u$, and how often the test finds this difference:
 
 # %%
@@ -321,8 +324,8 @@ for u in shares:
 pd.DataFrame(rows).T.rename_axis("n", axis="columns")
 
 # %% [markdown]
-# Do the formulas describe the package's own intervals and tests? Here is the comparison above, and a simulation
-# of 200 comparisons:
+# Do the formulas describe the package's own intervals and tests? The next cell checks the comparison above and
+# simulates 200 comparisons:
 
 # %%
 unequal = ahead("realm", "fid") + ahead("fid", "realm")
@@ -345,17 +348,17 @@ print(
 )
 
 # %% [markdown]
-# If few questions differ, the test finds fewer than the formula says, for $u = 10$ % in 76 % of samples, because
-# counts of few questions are coarse. Methods that read the same passages agree on most questions, which makes
-# $u$ small and the comparison cheap. For a first estimate of $u$, compare on some fifty questions, and then write
+# If the methods differ on few questions, the test finds fewer than the formula says, for $u = 10$ % in 76 % of samples,
+# because counts of few questions are coarse. Methods that read the same passages agree on most questions, so $u$ is
+# small and fewer questions are needed. For a first estimate of $u$, compare on some fifty questions, and then write
 # as many as {eq}`enough` asks for. Tests of several pairs need more, because Holm's correction lowers the level of
-# each.
+# each test.
 #
 # ## Layouts of passages
 #
 # Files written by other programs can be read too. The format of a file is recognised from its content, not
-# from its name. Files may be compressed with gzip, bzip2, xz or zstandard, or come from standard input as
-# `-`. The tables below have a layout and who defines it, the name of an example file, and how it begins. Each
+# from its name. Files may be compressed with gzip, bzip2, xz or zstandard, and `-` stands for standard input.
+# The tables below name each layout and who defines it, an example file, and how that file begins. Each
 # example is written, read and compared with its expected content whenever this page is executed.
 
 # %% tags=["hide-input"]
@@ -420,12 +423,11 @@ table(layouts.PASSAGES, passages)
 
 # %% [markdown]
 # If your columns have other names, map them with `--columns id=nr,title=river,text=note`. If a file can be
-# read in two ways, choose one with `--format`. A row without an id gets its number as id. `hf:NAME` reads a
+# read in two ways, choose one with `--format`. A row without an id gets its row number as id. `hf:NAME` reads a
 # data set of the Hugging Face hub (`pip install 'ragbook[datasets]'`).
 #
-# These passages are split only if you ask for it with `--split`, except KILT's, whose entries are whole
-# articles and are split like documents. `compare` reports passages that are longer than the encoder or a
-# reader can take.
+# These passages are split only if you ask for it with `--split`. KILT's entries are an exception: they are whole
+# articles and are split like documents. `compare` reports passages that are too long for the encoder or a reader.
 #
 # ## Layouts of questions
 
@@ -433,9 +435,9 @@ table(layouts.PASSAGES, passages)
 table(layouts.QUESTIONS, questions)
 
 # %% [markdown]
-# A gold id may name a passage, a document (every passage of it then counts) or an article by its title. Ids
-# that are not in the corpus are reported, and are not used for recall and evidence. `--gold answer` instead
-# counts any passage that contains an answer, which is how DPR measures its retrieval accuracy.
+# A gold id may name a passage, a document (each of its passages then counts) or an article by its title. Ids
+# that are not in the corpus are reported and ignored for recall and evidence. With `--gold answer`, any passage
+# that contains an answer counts instead, which is how DPR measures retrieval accuracy.
 #
 # ## Questions without answers
 #
@@ -455,8 +457,8 @@ assert sheet is not None
 HTML(sheet.html())
 
 # %% [markdown]
-# What is agreement worth? On MiniWiki's test questions, whose answers are known, this is how often FiD is
-# right if REALM gives the same answer, and if it gives a different one:
+# What does agreement tell you? On MiniWiki's test questions, whose answers are known, this is how often FiD is
+# right if REALM gives the same answer, and if REALM gives a different one:
 
 # %% tags=["stored-results"]
 known = Comparison.load(BOOK / "results")
@@ -479,9 +481,9 @@ for said, agree in (("agree", True), ("differ", False)):
 # %% [markdown]
 # ## Retrieval by itself
 #
-# `ragbook retrieve` writes the passages that a retriever finds as run files in TREC's format.
-# `ragbook evaluate` measures run files of any origin, against relevance judgements (qrels) or gold passages
-# of the questions. Here every passage of a question's gold document counts as relevant:
+# `ragbook retrieve` writes the passages that a retriever finds to run files in TREC's format.
+# `ragbook evaluate` scores run files of any origin against relevance judgements (qrels) or the questions' gold
+# passages. Here every passage of a question's gold document counts as relevant:
 
 # %%
 ragbook(
@@ -496,13 +498,13 @@ ragbook(
 )
 
 # %% [markdown]
-# Conversely, `--run FILE` makes `compare` use a ranking of any origin as its retriever (for example from
-# ColBERT, SPLADE or Pyserini), and `--reranker NAME` adds a cross-encoder after any retriever.
+# Conversely, with `--run FILE` the retriever of `compare` is a ranking of any origin (for example from ColBERT, SPLADE
+# or Pyserini), and `--reranker NAME` adds a cross-encoder after any retriever.
 #
 # ## Output formats
 #
-# `ragbook results` writes the predictions in the formats of SQuAD's and KILT's own evaluation scripts or as
-# CSV, and the scores as a tidy table with one row for each method and metric:
+# `ragbook results` writes the predictions in the formats of SQuAD's and KILT's evaluation scripts or as CSV, and the
+# scores as a tidy table with one row for each method and metric:
 
 # %%
 ragbook("results results --format squad --out squad")
@@ -577,22 +579,22 @@ HTML(
 #    (`--encoder BAAI/bge-small-en-v1.5`), a cross-encoder on top (`--reranker NAME`) or shorter passages
 #    (`--split sentences:3`). With some hundred questions of your own, `ragbook train dpr` adapts the encoder.
 # 2. **Is it read whole?** `cut_passages` in the results counts passages that are longer than the reader's input;
-#    `--split words:100` makes them fit.
+#    with `--split words:100` they fit.
 # 3. **What is wrong with the answers?** `errors.png` and `errors.md` sort them ({doc}`chapter 7 <07-side-by-side>`).
-#    Many answers that are *cut short* or *too long* are about wording, and `contains` is then the fairer score.
-#    Many names from another passage mean that the reader is at its limit.
-# 4. **Is the reader at its limit?** Give the methods the gold passage alone (`--retriever oracle --k 1`); better
-#    retrieval will hardly bring more than they answer then. Try a larger reader (`--reader smollm2-reading`, or any model
+#    Many answers that are *cut short* or *too long* differ from the right ones only in wording; `contains` is then the
+#    fairer score. Many names from another passage mean that the reader is at its limit.
+# 4. **Is the reader at its limit?** Give the methods the gold passage alone (`--retriever oracle --k 1`); with better
+#    retrieval they will hardly answer more questions than that. Try a larger reader (`--reader smollm2-reading`, or any model
 #    by its name), or train the bundled one on your own questions (`ragbook train reader --corpus ... --questions ...`).
-#    It was trained on texts like MiniWiki's, and on other texts it is often wrong about simple questions.
+#    It was trained on texts like MiniWiki's; on other texts it often answers simple questions wrongly.
 
 # %% [markdown]
 # ## What to remember
 #
 # A folder of documents and a spreadsheet of questions are enough for a comparison. Passages should be short enough
 # for the reader. A few questions decide nothing, whatever the means are: report the interval of the difference
-# and an adjusted p, and ask several hundred questions to find 5 points. Without known answers you can still count how often methods agree; where REALM and FiD agree, FiD is
-# right far more often than where they differ.
+# and an adjusted p, and ask several hundred questions to find a difference of 5 points. Without known answers you can
+# still count how often methods agree; where REALM and FiD agree, FiD is right far more often than where they differ.
 #
 # ## Exercises
 #
@@ -603,7 +605,7 @@ HTML(
 # <details>
 # <summary>Solution</summary>
 #
-# A section can be easier to find than a window that begins in the middle of another one. But such passages
+# A whole section can be easier to find than a block of words that begins in the middle of one. But such passages
 # are longer than the reader's input, and the answer may be cut off; `compare` reports how many passages are
 # too long. Split by `headings:100`, which starts a passage at each heading and splits long sections further.
 #
@@ -632,15 +634,15 @@ check.bound(my_bound)
 # <details>
 # <summary>Solution</summary>
 #
-# If two methods give different answers, at most one of them is right. With $a = 0.8$ the sum is thus at most
-# $2 \cdot 0.8 + 0.2 = 1.8$, that is 180 %. There is no lower bound, because both can give the same wrong
+# If two methods give different answers, at most one of them is right. With $a = 0.8$, the sum is therefore at most
+# $2 \cdot 0.8 + 0.2 = 1.8$, or 180 %. The lower bound is 0, because both can give the same wrong
 # answer: they share the retriever, and often the reader. It is written out in `book/solutions/12-your-data.py`.
 #
 # </details>
 #
 # <!-- exercise: ex-data-agreement -->
 # **Exercise.** Let several methods vote. Given the answers that they give to each question, return the answer that more
-# than half of them give, in the first wording that one of them used, and None where no answer has more than half.
+# than half of them give, in the wording of the first that gives it, and None if no answer has more than half.
 # Which questions would you send to a person first, and why may a majority of these methods still be wrong?
 #
 # <!-- end of exercise -->
@@ -660,7 +662,7 @@ check.majority(my_majority)
 # <summary>Solution</summary>
 #
 # Count the answers after `ragbook.evaluation.normalize_answer`, which ignores case, punctuation and articles. Send
-# those without a majority first. The methods share the retriever and often the reader, and with them their errors.
+# those without a majority first. The methods share the retriever and often the reader, and therefore many errors.
 # `book/solutions/12-your-data.py` also counts how often the majority is right on MiniWiki.
 #
 # </details>
@@ -696,4 +698,7 @@ check.csv(my_csv)
 # * *In this book:* {doc}`chapter 10 <10-your-own-method>` adds a method of your own to the comparison, and
 #   {doc}`chapter 9 <09-scale>` says what millions of passages need.
 # * *Later work:* {cite:t}`khattab2020colbert` compare question and passage token by token, and
-#   {cite:t}`nogueira2019passage` rerank what was found; both matter most where recall is low.
+#   {cite:t}`nogueira2019passage` rerank what was found; both matter most where recall is low. RAGAs
+#   {cite:p}`es2024ragas` scores answers without reference answers: a large model judges whether the passages support
+#   each statement. ARES {cite:p}`saadfalcon2024ares` trains its judges on synthetic data, and corrects their scores
+#   with a few hundred labelled examples, which also gives intervals.

@@ -15,7 +15,7 @@ from ragbook.evaluation.metrics import exact_match
 # %% [markdown]
 # ## Followed, stale, ahead
 #
-# Each of the two answers is compared with both editions. The closed book, whose two answers are the same, cannot follow.
+# Each of the two answers is compared with both editions. The closed-book reader, whose two answers are the same, cannot follow.
 
 
 # %%

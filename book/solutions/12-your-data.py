@@ -50,7 +50,7 @@ def my_majority(answers):
 check.majority(my_majority)
 
 # %% [markdown]
-# On MiniWiki's test questions, with the four methods that read passages separately, each trained with its own
+# On MiniWiki's test questions, with the four that are trained to read passages, each trained by its own
 # objective:
 
 # %%

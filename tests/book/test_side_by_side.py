@@ -34,7 +34,7 @@ def spread(values):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_wrong_passage_is_what_separates_the_four(table):
-    assert "What separates the four is mostly which passage they believe" in said()
+    assert "what separates the four is mostly which passage they believe" in said()
     results = stored(table)
     assert widest_errors(results, READS)["kind"] == "other passage"
     assert "in all four comparisons: answers from another passage" in said()

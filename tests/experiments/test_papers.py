@@ -1,6 +1,9 @@
 """Claims held against stored tests, with made-up results of which every verdict is known."""
 
+import json
+import re
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from experiments import papers
@@ -175,23 +178,35 @@ def test_the_claims_table_follows_the_tests():
     language = {
         "test": {
             "base": {"perplexity": 400.0},
-            "knn-lm": {"perplexity": 300.0, "difference": -0.28768, "ci95": [-0.3, -0.25]},
+            "knn-lm": {"perplexity": 300.0, "difference": -0.25, "ci95": [-0.3, -0.2]},
         }
     }
     rows = papers.claims({"here": HERE, "there": THERE}, by_k, realm, language)
     said = {claim.split(" (")[0]: here for claim, _, here in rows}
     assert said["FiD is ahead of RAG"][0].startswith("here: as claimed; FiD ahead")
     assert said["FiD is ahead of RAG"][1].startswith("there: the other way round; RAG-Sequence")
-    gained = next(here for claim, here in said.items() if claim.startswith("FiD goes on"))
+    gained = next(here for claim, here in said.items() if claim.startswith("FiD still gains"))
     assert gained[0].startswith("FiD gains 50.0 points")
     assert gained[1] == ("FiD gains 0.0 points [0.0, 0.0] from 5 to 20 passages (open)")
     joint = next(here for claim, here in said.items() if claim.startswith("A retriever"))
     assert [line.split(": ")[1].split(";")[0] for line in joint] == ["as claimed", "open"]
     knn = next(here for claim, here in said.items() if claim.startswith("kNN-LM"))
     assert knn == ["perplexity: as claimed; 400.0 without the memory, 300.0 with it, "
-                   "-24.9 [-25.9, -22.1] %"]  # fmt: skip
+                   "-25.0 [-30.0, -20.0] %"]  # fmt: skip
     closed = next(here for claim, here in said.items() if claim.startswith("Methods with"))
     assert closed == ["here: as claimed for REALM, RAG-Sequence, RAG-Token and FiD"]
     lines = papers.markdown(rows).split("\n")
     assert len(lines) == 2 + len(rows)
     assert {line.count("|") for line in lines} == {4}
+
+
+def test_the_change_of_perplexity_is_that_of_the_two_perplexities_beside_it():
+    """With the stored measurement: 100 * (with / without - 1), cut off towards zero."""
+    path = Path(__file__).parents[2] / "book" / "results" / "language.json"
+    test = json.loads(path.read_text(encoding="utf-8"))["test"]
+    ratio = test["knn-lm"]["perplexity"] / test["base"]["perplexity"]
+    assert 1 + test["knn-lm"]["difference"] == pytest.approx(ratio, abs=1e-6)
+    said = papers._perplexity(test)
+    without, with_it = (float(x) for x in re.findall(r"(\d+\.\d) with", said))
+    (change,) = re.findall(r"(-\d+\.\d) \[", said)
+    assert float(change) == pytest.approx(100 * (with_it / without - 1), abs=0.15)
