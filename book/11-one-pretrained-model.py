@@ -20,7 +20,6 @@
 import gzip
 import inspect
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison
-from ragbook.evaluation.names import EVIDENCE, called, capital, listed
+from ragbook.evaluation.names import EVIDENCE, called, listed
 from ragbook.evaluation.statistics import cut_off
 from ragbook.evaluation.words import check_claim, in_words, order
 from ragbook.index import build_index
@@ -436,45 +435,10 @@ Markdown(
 )
 
 # %% [markdown]
-# Both RAGs answer more questions than either, although large models usually gain from having all passages in one
+# With the adapter, both RAGs answer more questions than either, although large models usually gain from having all passages in one
 # prompt. A reason may be that the sum keeps the retriever's scores, which neither a prompt nor a fused cache shows to
 # the model, and that a model of 135 million parameters chooses badly among five passages. This was not tested.
 #
-# ### How many passages?
-#
-# With more passages, more questions have the gold passage among them, and the model has to tell it from more
-# others. The adapter was trained on up to five passages.
-
-# %% tags=["hide-input", "stored-smollm2-passages"] mystnb={"figure": {"caption": "Exact match of the four methods that read passages, and recall of the gold passage, against the number of passages, with 95 % intervals.", "alt": "Exact match of in-context, RAG-Sequence, RAG-Token and FiD on SmolLM2 and recall against k"}}
-by_k = {int(k): part for k, part in stored("passages").items()}
-print(f"n = {next(iter(by_k.values()))['n']} test questions")
-figures.curves(
-    {
-        "recall": {k: part["recall"] for k, part in by_k.items()},
-        **{
-            name: {k: part["methods"][name]["em"] for k, part in by_k.items()}
-            for name in ways
-        },
-    },
-    "k, passages read",
-    "questions",
-    log=True,
-)
-
-# %% [markdown]
-# The paired tests, adjusted for all of them (*open*: the difference could be chance):
-
-# %% tags=["remove-input", "stored-smollm2-passages"]
-Markdown(
-    papers.bullets(
-        [
-            capital(papers.gain_in_words(gain))
-            for gain in papers.gains(by_k, ways, list(pairwise(by_k)))
-        ]
-    )
-)
-
-# %% [markdown]
 # ### When the passages change
 #
 # Some questions have different answers in MiniWiki's two editions ({doc}`chapter 8 <08-changed-knowledge>`). The same
@@ -506,26 +470,6 @@ stale = {
 Markdown(
     f"With the current index, {cut_off(min(stale.values()))} to {cut_off(max(stale.values()))} % of a method's answers "
     "are the earlier edition's."
-)
-
-# %% [markdown]
-# ### On real questions
-#
-# MiniWiki was written for this book, and no pretrained model can know its wording. What does SmolLM2 know of
-# Natural Questions, and what does it read in passages of Wikipedia? The adapter was trained further on 1,180 of
-# these questions (`ragbook train lora --corpus PASSAGES --questions TRAIN --reader smollm2-reading --steps 150`);
-# the comparison is on other questions, with the dense retriever's five of 2,180 passages.
-
-# %% tags=["hide-input", "stored-smollm2-nq"]
-natural = stored("nq")
-print(natural["questions"]["n"], "questions, k =", natural["k"])
-Comparison(natural, [])
-
-# %% tags=["remove-input", "stored-smollm2-nq"]
-unread = natural["methods"]["closed-book"]
-Markdown(
-    f"{order(natural)} The closed book's answers are exact for {cut_off(unread['em'])} % of the questions and contain "
-    f"a gold answer for {cut_off(unread['contains'])} %: a model of this size has to read."
 )
 
 # %% [markdown]

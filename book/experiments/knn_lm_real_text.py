@@ -7,7 +7,6 @@ temperature and the adaptive weight are tuned with a memory and a training that 
 Measured on the test text are
 
 * the bundled model, without and with a memory of the file's articles,
-* SmolLM2, a pretrained model, in the same way,
 * the same model trained on those articles, without and with the memory, and in context,
 * each of the two texts with the other's memory: the domain changes and nothing is trained.
 
@@ -27,7 +26,6 @@ from ragbook.errors import InputError
 from ragbook.evaluation.perplexity import contexts_of, look_up, prompted
 from ragbook.index.datastore import Datastore, build_datastore
 from ragbook.models import LanguageModel, load_language_model
-from ragbook.models.smollm2 import SMOLLM2
 from ragbook.training.lm import adapt_lm
 from ragbook.training.run import Run
 
@@ -71,10 +69,10 @@ class Articles:
         self.earlier = Corpus("own-text-without-dev", articles[: -tests - devs])
 
 
-def remembering(
+def bundled(
     articles: Articles, lm: LanguageModel, datastore: Datastore
 ) -> dict[str, Any]:
-    """A model with the articles as its memory, and the settings tuned on dev."""
+    """The bundled model with the articles as its memory, and the settings tuned on dev."""
     without_dev = first_pairs(datastore, len(articles.earlier))
     dev, test = (
         contexts_of(texts, lm) for texts in (articles.dev, articles.test)
@@ -88,15 +86,6 @@ def remembering(
         "settings": settings.described(),
         "test": measured,
     }
-
-
-def pretrained(articles: Articles, stores: Path) -> dict[str, Any]:
-    """SmolLM2 with the articles as its memory; see `remembering`. `words` are those of the test
-    text, for perplexities by word: its tokens are not the bundled model's."""
-    lm = load_language_model(SMOLLM2)
-    store = build_datastore(articles.known, stores / "pretrained", lm)
-    words = sum(len(text.split()) for text in articles.test)
-    return {"words": words, **remembering(articles, lm, store)}
 
 
 def adapted(articles: Articles, work: Path, stores: Path) -> dict[str, Any]:
@@ -162,8 +151,7 @@ def main(path: str, out: str, work: str = "build/own-text") -> None:
             "articles": lambda: {
                 name: len(part) for name, part in parts.items()
             },
-            "bundled": lambda: remembering(articles, lm, own),
-            "pretrained": lambda: pretrained(articles, Path(work)),
+            "bundled": lambda: bundled(articles, lm, own),
             "adapted": lambda: adapted(articles, Path(work), Path(work)),
             "miniwiki, own memory": lambda: crossed(held_out, lm, wiki),
             "miniwiki, the file's memory": lambda: crossed(held_out, lm, own),
