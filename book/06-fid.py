@@ -60,7 +60,7 @@ from ragbook import load_corpus, load_questions
 from ragbook.corpus import Passage, Question
 from ragbook.evaluation import metrics
 from ragbook.evaluation.errors import LABELS
-from ragbook.evaluation.names import called, capital, listed
+from ragbook.evaluation.names import called, capital, listed, row_name
 from ragbook.evaluation.statistics import ALPHA, cut_off
 from ragbook.index import build_index
 from ragbook.methods import fid
@@ -1140,7 +1140,7 @@ tables = {
 }
 rows = {
     where: {
-        called(name): percent(
+        row_name(name): percent(
             {
                 "mean": results["methods"][name]["em"],
                 "ci95": results["methods"][name]["ci95"]["em"],

@@ -1,4 +1,4 @@
-"""The closed book: the reader answers from its weights alone, without any passage.
+"""Closed-book: the reader answers from its weights alone, without any passage.
 
     python examples/closed_book.py
 

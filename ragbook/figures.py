@@ -315,8 +315,8 @@ def side_by_side(results: Mapping[str, Any]) -> CheckedFigure:
 def own_and_shared(
     own: Mapping[str, Any], shared: Mapping[str, Any], width: float = 7.0
 ) -> CheckedFigure:
-    """Exact match of every method with its 95 % interval, twice: after its own training, and with
-    the weights that all methods share. A dotted line shows recall@k of the shared retriever.
+    """Exact match of every method with its 95 % interval, twice: trained by its own objective, and
+    with the weights that all methods share. A dotted line shows recall@k of the shared retriever.
 
     Args:
         own, shared: ``results.json`` of the two comparisons, of the same questions and methods.
@@ -325,7 +325,7 @@ def own_and_shared(
     series = [
         (label, head, {name: _interval(each["methods"][name], "em") for name in own["methods"]})
         for label, head, each in (
-            ("as its paper trains it", "own", own),
+            ("own objective", "own", own),
             ("the same weights for all", "same", shared),
         )
     ]

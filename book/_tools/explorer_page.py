@@ -1,9 +1,13 @@
-"""A Sphinx extension that writes the explorer's files beside the book's page of that name."""
+"""A Sphinx extension that writes the explorer's files beside the book's page of that name.
+
+It opens with the question of the first page."""
 
 import gzip
 import json
 from pathlib import Path
 from typing import Any
+
+import one_question
 
 from ragbook import explorer
 from ragbook.corpus import load_corpus, load_questions
@@ -21,11 +25,13 @@ def write(app: Any, error: Exception | None) -> None:
     asked = json.loads((results / "results.json").read_text(encoding="utf-8"))[
         "questions"
     ]
+    typical = one_question.chosen(predictions)
     explorer.write(
         Path(app.outdir) / "explorer",
         predictions,
         load_corpus(asked["name"]),
         load_questions(asked["name"], asked["split"]),
+        first=typical and typical[0]["question"],
     )
 
 

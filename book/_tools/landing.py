@@ -1,7 +1,7 @@
 """Draw the first page's figure: `python book/_tools/landing.py [RESULTS]`, after `make compare`.
 
 RESULTS is a folder (default: book/results) with the two comparisons of the same questions:
-`results.json`, each method as its paper trains it, and `same-weights.json`, the same weights for
+`results.json`, each method trained by its own objective, and `same-weights.json`, the same weights for
 all. The figure is `landing.png` beside them, and `landing-narrow.png` the same for a phone, which the
 site shows there (`narrow_figures.py`).
 """

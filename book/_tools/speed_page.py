@@ -7,8 +7,8 @@ fid-1: FiD with one passage
 
 Each line names a section of `results/benchmarks.json` and what the page calls it. The directive says
 in sentences where ragbook is slower, where it is faster, and where no difference is shown, draws all
-ratios with their intervals, and has a table. Sections that are not in the file are listed as not
-measured.
+ratios with their intervals, and has a table. Sections that are not in the file are listed first, as not
+measured yet.
 """
 
 import base64
@@ -149,8 +149,8 @@ def _item(row: Row, kind: str) -> str:
     )
 
 
-def setups(found: Sequence[Row], names: Iterable[str]) -> str:
-    """On what was measured, and what was not, as Markdown."""
+def setups(found: Sequence[Row]) -> str:
+    """On what was measured, as Markdown."""
     by_setup: dict[str, list[str]] = {}
     for row in found:
         own = row.section["machine"]
@@ -167,11 +167,14 @@ def setups(found: Sequence[Row], names: Iterable[str]) -> str:
     if len(by_setup) == 1:
         (setup,) = by_setup
         said = [f"All of this was measured {setup}."]
-    measured = {row.name for row in found}
-    if missing := [name for name in names if name not in measured]:
-        there = " on this processor" if len(by_setup) == 1 else ""
-        said.append(f"Not measured{there}: {listed(missing)}.")
     return " ".join(said)
+
+
+def missing(found: Sequence[Row], names: Iterable[str]) -> str:
+    """Which comparisons of the page are not stored, as Markdown; empty if all are."""
+    measured = {row.name for row in found}
+    without = [name for name in names if name not in measured]
+    return f"**Not measured yet:** {listed(without)}." if without else ""
 
 
 def table(found: Iterable[Row]) -> str:
@@ -287,7 +290,10 @@ class Benchmarks(SphinxDirective):
             found = rows(stored, names)
         except ValueError as error:
             raise self.error(str(error)) from None
-        first = f"{sentences(found)}\n\n{setups(found, names.values())}"
+        first = (
+            f"{missing(found, names.values())}\n\n{sentences(found)}"
+            f"\n\n{setups(found)}"
+        )
         if not found:
             return self._parsed(first)
         drawn = nodes.raw("", picture(found), format="html")

@@ -119,7 +119,7 @@ def log_likelihood(
 ) -> Tensor:
     """log p(first answer | question) under `objective`, nats, float32 [B], with gradients.
 
-    All questions have the same number of passages. The closed book does not read them, so there is
+    All questions have the same number of passages. The closed-book reader does not read them, so there is
     no sum over passages.
     """
     questions = [question for question, _ in shown]

@@ -4,7 +4,7 @@
 
 The question is chosen by a rule from the stored comparison (`chosen`): the first test question
 that all six answer correctly although another passage is ranked before its gold passage. Each then
-reads its three best passages with the weights of that comparison, each as its paper trains it, and
+reads its three best passages with the weights of that comparison, each trained by its own objective, and
 what it computes on the way to the answer is kept.
 """
 

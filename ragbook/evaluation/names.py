@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 CALLED = {
-    "closed-book": "the closed book",
+    "closed-book": "the closed-book reader",
     "in-context": "in-context retrieval",
     "knn-lm": "kNN-LM",
     "realm": "REALM",
@@ -14,6 +14,9 @@ CALLED = {
     "fid": "FiD",
 }
 """A method's name within a sentence; see `called`."""
+
+ROWS = CALLED | {"closed-book": "closed-book"}
+"""A method's name where it begins a row or heads a column; see `row_name`."""
 
 EVIDENCE = {
     "realm": "posterior p(z|x,y)",
@@ -32,6 +35,11 @@ OWN_EVIDENCE = "its own measure"
 def called(name: str) -> str:
     """A method's name within a sentence; that of a method of your own is as it is."""
     return CALLED.get(name, name)
+
+
+def row_name(name: str) -> str:
+    """A method's name in a table or a figure, without the words that only a sentence needs."""
+    return ROWS.get(name, name)
 
 
 def listed(words: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
    answers.js draws.
 
    Its state is the part of the address after #, so that what is seen can be linked to:
-   q=ID is the question, find=WORDS, type=KIND, answers=agree|differ, gold=found|missed, and for a
+   q=ID is the question (without it, one that matches is open), find=WORDS, type=KIND, answers=agree|differ, gold=found|missed, and for a
    method METHOD=right|wrong or a kind of error. Texts are put in as texts, never as markup. */
 
 "use strict";
@@ -37,6 +37,7 @@
 
   let questions = [];
   let matching = [];
+  let opened; // the question that is shown when the address names none
   let shown = SHOWN;
   const fields = {}; // the filters' controls by their name in the address
   let count, list, panel;
@@ -109,7 +110,10 @@
     history.replaceState(null, "", address(changes));
     shown = SHOWN;
     match();
+    show();
   }
+
+  const chosen = () => state().get("q") ?? opened;
 
   function match() {
     const { methods, reading } = data.questions;
@@ -138,12 +142,10 @@
         methods.every((name, at) => !value(name) || is(one, at, value(name)))
       );
     });
-    show();
   }
 
   function show() {
     const { methods } = data.questions;
-    const chosen = state().get("q");
     const rows = matching.slice(0, shown).map((one) => {
       const marks = [...one.right].map((bit) =>
         bit === "-" ? make("span", {}, "·")
@@ -156,7 +158,7 @@
         "a",
         {
           href: address({ q: one.id }), "data-id": one.id, tabindex: "-1",
-          "aria-current": one.id === chosen && "true",
+          "aria-current": one.id === chosen() && "true",
         },
         make("span", {}, one.text),
         make("span", { class: "explorer-marks", role: "img", "aria-label": `right: ${right}`,
@@ -164,7 +166,7 @@
       ));
     });
     const links = rows.map((row) => row.firstChild);
-    const tabbed = links.find((link) => link.dataset.id === chosen) ?? links[0];
+    const tabbed = links.find((link) => link.dataset.id === chosen()) ?? links[0];
     if (tabbed) tabbed.tabIndex = 0; // one stop for the tab key, arrows for the rest
     list.replaceChildren(...rows);
     if (matching.length > shown) {
@@ -177,8 +179,7 @@
       list.append(make("li", {}, make("button", { type: "button", onclick: more },
         `show ${Math.min(SHOWN, matching.length - shown)} more`)));
     }
-    count.textContent = `${matching.length} of ${questions.length} questions; marks: ` +
-      `${methods.join(", ")}`;
+    count.textContent = `${matching.length} of ${questions.length} questions`;
   }
 
   /** Arrow keys in the list. */
@@ -195,12 +196,12 @@
   // --- the chosen question --------------------------------------------------------------------
 
   async function open() {
-    const id = state().get("q");
+    const id = chosen();
     const at = questions.findIndex((one) => one.id === id);
     if (at < 0) {
       panel.replaceChildren(make("p", {}, id
         ? "The address names a question that is not here; choose one from the list."
-        : "Choose a question to see the answers beside each other."));
+        : "No question matches the filters."));
       return;
     }
     const { part } = data.questions;
@@ -212,7 +213,7 @@
         panel.replaceChildren(make("p", { role: "alert" }, `${error.message}.`));
         return;
       }
-      if (state().get("q") !== id) return; // another was chosen meanwhile
+      if (chosen() !== id) return; // another was chosen meanwhile
     }
     draw(questions[at], data.answers[number][at % part]);
   }
@@ -252,6 +253,9 @@
       document.getElementById("explorer-who").open = true;
     }
     match();
+    const first = matching.find((one) => one.id === data.questions.first) ?? matching[0];
+    opened = first?.id;
+    show();
     return open();
   }
 
@@ -269,11 +273,15 @@
     }
     count = make("p", { class: "explorer-count", role: "status" });
     list = make("ul", { class: "explorer-list", onkeydown: step, "aria-label": "Questions" });
+    // The names of the columns of marks; a row says who is right by its own label.
+    const heads = make("div", { class: "explorer-heads", "aria-hidden": "true" },
+      make("span", { class: "explorer-marks" },
+        ...data.questions.methods.map((name) => make("span", { title: name }, name))));
     panel = make("section", { "aria-live": "off" });
     const { fields: names, rows } = data.questions;
     questions = rows.map((row) => Object.fromEntries(names.map((name, at) => [name, row[at]])));
     for (const one of questions) one.searched = `${one.text} ${one.answers}`.toLowerCase();
-    root.replaceChildren(controls(), count, list, panel);
+    root.replaceChildren(controls(), count, heads, list, panel);
     addEventListener("hashchange", async () => {
       await follow();
       const heading = document.getElementById("explorer-question");

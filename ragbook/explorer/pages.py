@@ -40,6 +40,7 @@ def write(
     predictions: Sequence[Prediction],
     corpus: Corpus,
     questions: Sequence[Question] = (),
+    first: str | None = None,
 ) -> list[Path]:
     """Write the explorer into the folder `out`, which is created if it does not exist.
 
@@ -49,6 +50,8 @@ def write(
     corpus: holds every passage that an answer relied on. Where the passages are pieces of documents
         that are still as they were, they are linked to them.
     questions: the questions of the comparison; they tell which are confusable or need two passages.
+    first: the text of the question that is open when the address names none; otherwise, or if it is
+        not among the predictions, the first one is.
 
     Returns
     -------
@@ -61,7 +64,8 @@ def write(
     known = {question.text: question for question in questions}
     parts = [predictions[at : at + PART] for at in range(0, len(predictions), PART)]
     texts = {name: _asset(name) for name in ASSETS}
-    texts["questions.js"] = _script("questions", index(predictions, known))
+    opened = None if first is None else question_id(first)
+    texts["questions.js"] = _script("questions", index(predictions, known) | {"first": opened})
     details = [
         [detail(line, corpus, known.get(line["question"])) for line in part] for part in parts
     ]

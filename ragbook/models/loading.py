@@ -97,7 +97,7 @@ def load_reader(
     precision: str = "float32",
     memory: int = BUDGET,
 ) -> Any:
-    """A generator, a `SeqReader` or a `CausalReader`: the reader of the closed book, in-context
+    """A generator, a `SeqReader` or a `CausalReader`: the reader without passages, in-context
     retrieval, RAG and FiD.
 
     Calls with the same arguments return the same object, which is loaded once.

@@ -270,6 +270,50 @@ def test_an_address_brings_back_what_was_seen(folder, tmp_path):
     assert found["lost"]
 
 
+def test_a_question_is_open_before_one_is_chosen(folder, tmp_path):
+    """The first; the one that was asked for, if the filters of the address let it through."""
+    script = """
+        const current = links().filter((link) => link.getAttribute('aria-current'));
+        return {text: document.getElementById('explorer-question')?.textContent,
+                said: root.lastChild.textContent, hash: location.hash,
+                current: current.map((link) => link.firstChild.textContent)};
+        """
+    first = use(folder, tmp_path, script)
+    assert (first["text"], first["hash"]) == (LINES[0]["question"], "")
+    assert first["current"] == [LINES[0]["question"]]
+    wanted = next(line for line in LINES[60:] if line["methods"]["fid"]["em"])["question"]
+    wrong = next(line for line in LINES if not line["methods"]["fid"]["em"])["question"]
+    for name, text in (("asked", wanted), ("unknown", "Is this one of them?")):
+        explorer.write(tmp_path / name, LINES, load_corpus("miniwiki"), QUESTIONS, first=text)
+    for name, address, text in (
+        ("asked", "", wanted),
+        ("asked", "#fid=wrong", wrong),
+        ("unknown", "", LINES[0]["question"]),
+    ):
+        found = use(tmp_path / name, tmp_path / f"{name}{address[1:]}-profile", script, address)
+        assert found["text"] == text
+    none = use(folder, tmp_path, script, "#find=no-question-has-this")
+    assert none["said"] == "No question matches the filters."
+
+
+@pytest.mark.parametrize("width", [500, 1280])
+def test_a_method_is_named_above_its_marks(folder, tmp_path, width):
+    found = use(
+        folder,
+        tmp_path,
+        """
+        const left = (row) => [...row.querySelectorAll('.explorer-marks span')].map(
+          (each) => Math.round(each.getBoundingClientRect().left));
+        const heads = root.querySelector('.explorer-heads');
+        return {heads: left(heads), marks: left(links()[3]),
+                names: [...heads.querySelectorAll('[title]')].map((each) => each.textContent)};
+        """,
+        width=width,
+    )
+    assert found["names"] == list(LINES[0]["methods"])
+    assert found["heads"] == found["marks"]
+
+
 def test_keys_are_enough(folder, tmp_path):
     """From the search field down the list and up again; one stop of the tab key for all of it."""
     found = use(
@@ -287,8 +331,9 @@ def test_keys_are_enough(folder, tmp_path):
         press('Home'); press('ArrowUp');
         const back = document.activeElement === field;
         const stops = links().filter((link) => link.tabIndex === 0).length;
+        const third_text = links()[2].firstChild.textContent;
         links()[2].click(); // what Enter does on a link
-        const heading = await until(() => document.getElementById('explorer-question'));
+        const heading = await chosen(third_text);
         await until(() => document.activeElement === heading);
         const buttons = [...root.querySelectorAll('.explorer-steps button')];
         const text = heading.textContent;
@@ -318,8 +363,9 @@ def test_nothing_is_wider_than_the_screen(folder, tmp_path, width):
         folder,
         tmp_path,
         """
+        const sixth = links()[5].firstChild.textContent;
         links()[5].click();
-        await until(() => document.getElementById('explorer-question'));
+        await chosen(sixth);
         const shown = {page: wide(), window: innerWidth};
         const narrow = document.getElementById('explorer');
         narrow.style.width = '340px';

@@ -118,23 +118,28 @@ def test_unequal_results_are_not_compared():
 
 def test_no_section_is_needed():
     assert told() == "No comparison is stored yet."
-    said = speed_page.setups([], NAMES.values())
-    assert said == "Not measured: one task, another, a third and `a fourth`."
+    said = speed_page.missing([], NAMES.values())
+    assert said == "**Not measured yet:** one task, another, a third and `a fourth`."
+    assert speed_page.setups([]) == ""
 
 
-def test_what_was_not_measured_on_the_processor_is_listed():
+def test_what_was_measured_on_which_processor_and_what_was_not_is_listed():
     stored = {"slow": section({"ragbook": SLOW}), "even": section({"ragbook": EVEN})}
-    said = speed_page.setups(speed_page.rows(stored, NAMES), NAMES.values())
-    assert said == (
+    found = speed_page.rows(stored, NAMES)
+    assert speed_page.missing(found, NAMES.values()) == (
+        "**Not measured yet:** another and `a fourth`."
+    )
+    assert speed_page.setups(found) == (
         "All of this was measured on Zeta with 1 thread, Python 3.11, PyTorch 2.9 and ragbook "
-        "0.1.0. Not measured on this processor: another and `a fourth`."
+        "0.1.0."
     )
     stored["even"] = section({"ragbook": EVEN}, processor="Eta", threads=2)
     stored |= {name: section({"ragbook": FAST}) for name in ("fast", "more")}
-    said = speed_page.setups(speed_page.rows(stored, NAMES), NAMES.values())
+    found = speed_page.rows(stored, NAMES)
+    said = speed_page.setups(found)
     assert "Measured on Eta with 2 threads, " in said
     assert "ragbook 0.1.0: one task, another and `a fourth`." in said
-    assert "Not measured" not in said
+    assert speed_page.missing(found, NAMES.values()) == ""
 
 
 def test_every_side_is_a_row_of_the_figure_and_the_table():

@@ -109,7 +109,7 @@ def test_other_scores_have_sentences_of_their_own():
 def test_names_with_a_small_letter_keep_it():
     found = results({"closed-book": 0.3, "knn-lm": 0.5, "own": 0.1})
     assert in_words(found, "knn-lm", "closed-book").startswith("kNN-LM answers 50.0 %")
-    assert in_words(found, "closed-book", "own").startswith("The closed book answers 30.0 %")
+    assert in_words(found, "closed-book", "own").startswith("The closed-book reader answers 30.0 %")
 
 
 def test_what_was_not_tested_is_not_said():
@@ -125,8 +125,8 @@ def test_what_was_not_tested_is_not_said():
 
 def test_the_order_is_claimed_where_the_tests_support_it():
     assert order(FOUR) == (
-        "By exact match, FiD and REALM come first, RAG-Token second and the closed book last. "
-        "Every difference is significant except between FiD and REALM."
+        "By exact match, FiD and REALM come first, RAG-Token second and the closed-book reader "
+        "last. Every difference is significant except between FiD and REALM."
     )
 
 
