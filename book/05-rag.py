@@ -798,7 +798,7 @@ found = {
 }
 NUMBER = {1: "one passage", 5: "five passages"}
 differ = [
-    f"evidence with {NUMBER[k]} ({cut_off(value)} and {cut_off(other)} %)"
+    f"evidence with {NUMBER[k]} ({cut_off(value)} % for RAG-Sequence, {cut_off(other)} % for RAG-Token)"
     for (model, k, metric), value in found.items()
     if model == "rag-sequence" and metric == "evidence on the gold passage"
     for other in [found["rag-token", k, metric]]
