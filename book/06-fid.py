@@ -1059,7 +1059,7 @@ for results in (nq_shared, nq):  # as the last sentence says
 Markdown(
     f"With the same weights: {words.in_words(nq_shared, 'fid', 'rag-sequence')} "
     f"With each method's own training: {words.in_words(nq, 'fid', 'rag-sequence')} "
-    "FiD is ahead in neither, and no test compares the two trainings, so the question remains open."
+    "FiD is significantly ahead in neither, and no test compares the two trainings, so the question remains open."
 )
 
 # %% [markdown]
