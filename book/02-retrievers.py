@@ -297,9 +297,9 @@ Markdown(
 #
 # $$ s(x, z) = \mathrm{sim}\bigl(E_Q(x), E_P(z)\bigr). $$ (dual)
 #
-# MiniLM, the encoder used throughout this book, has one tower for both. DPR {cite:p}`karpukhin2020dpr` has
-# two, each a BERT whose state at `[CLS]` is the vector. Once its checkpoints are downloaded,
-# `load_encoder("facebook/dpr-ctx_encoder-single-nq-base")` loads both.
+# MiniLM {cite:p}`wang2020minilm`, the encoder used throughout this book, has one tower for both. DPR
+# {cite:p}`karpukhin2020dpr` has two, each a BERT whose state at `[CLS]` is the vector. Once its checkpoints are
+# downloaded, `load_encoder("facebook/dpr-ctx_encoder-single-nq-base")` loads both.
 
 # %%
 print("one tower:", encoder.passage_model is encoder.query_model)
@@ -707,12 +707,12 @@ Markdown(
 # ## What the paper reports
 #
 # {cite:t}`karpukhin2020dpr` count a question as found if one of the first 20 of 21 million passages contains
-# an answer. On the test questions of Natural Questions, BM25 finds 59.1 %, DPR trained on this data set 78.4 %,
-# and DPR trained on several data sets 79.4 % (table 2). The checkpoints released later with the code are better:
-# its page states 79.97 % and, with negatives that the retriever itself ranked high, 81.33 %. BM25 is ahead of DPR
-# on one data set of five, SQuAD, with 68.8 % against 63.2 %. SQuAD's annotators saw the passage when they wrote
-# the question. MiniWiki's questions were written in the same way, which helps to explain why BM25 does so well
-# here.
+# an answer. On the test questions of Natural Questions {cite:p}`kwiatkowski2019nq`, BM25 finds 59.1 %, DPR trained
+# on this data set 78.4 %, and DPR trained on several data sets 79.4 % (table 2). The checkpoints released later
+# with the code are better: its page states 79.97 % and, with negatives that the retriever itself ranked high,
+# 81.33 %. BM25 is ahead of DPR on one data set of five, SQuAD {cite:p}`rajpurkar2016squad`, with 68.8 % against
+# 63.2 %. SQuAD's annotators saw the passage when they wrote the question. MiniWiki's questions were written in the
+# same way, which helps to explain why BM25 does so well here.
 #
 # ## What to remember
 #

@@ -207,7 +207,7 @@ which = (
     else f"{nearly} of the right answer's {len(share)} tokens"
 )
 Markdown(
-    f"{called(right[0])} answers correctly, {called(*(set(said) - set(right)))} does not. The gold passage's prior is "
+    f"{called(right[0])} answers correctly; {called(*(set(said) - set(right)))} does not. The gold passage's prior is "
     f"{log_prior[0, gold].exp():.2f}, and RAG-Sequence multiplies by it once. RAG-Token multiplies by a prior at "
     f"every token, and for {which} (end included) nearly all of its probability comes from this passage. Which "
     "model is right varies from question to question; the table at the end of the chapter compares them on all "
