@@ -268,8 +268,8 @@ Markdown(
 # $\lambda(c_t)$ for each context, given by a logistic regression on what is known before the token comes
 # (how near the neighbours are, whether they agree, how certain the model is); and *in context*, with a
 # passage in the prompt, found by BM25 for each window {cite:p}`ram2023incontext`. Every setting was fitted
-# to other articles; in their column, the adaptive weight is cross-fitted by article. Intervals are over
-# articles.
+# to the tuning articles, which are others; the last column has the perplexity on these (for *adaptive*,
+# cross-fitted by article). Intervals are over articles.
 
 # %% tags=["hide-input", "stored-language"]
 settings, test = measured["settings"], measured["test"]
@@ -292,7 +292,7 @@ pd.DataFrame(
             "relative to the base (%)": relative(
                 row["difference"], row["ci95"]
             ),
-            "on the other articles": f"{settings['dev'][name]:.1f}"
+            "on the tuning articles": f"{settings['dev'][name]:.1f}"
             if name in settings["dev"]
             else "",
         }
@@ -861,4 +861,7 @@ check.weight(my_weight)
 # * *In this book:* {doc}`04-realm` reads passages instead of looking up tokens;
 #   {doc}`08-changed-knowledge` removes and replaces what is stored.
 # * *Later work:* RETRO {cite:p}`borgeaud2022retro` retrieves whole chunks and trains layers that attend to
-#   them; {cite:t}`zhong2022trime` train the keys.
+#   them; {cite:t}`zhong2022trime` train the keys. {cite:t}`he2021efficient` make the search faster by skipping
+#   it where it helps little and by storing fewer and shorter vectors. {cite:t}`xu2023why` ask why the memory
+#   helps even if it holds only text that the model was trained on. {cite:t}`wang2023knnlm` find that a lower
+#   perplexity does not make the generated text better.

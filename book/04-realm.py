@@ -3,9 +3,9 @@
 #
 # ## The problem
 #
-# If a passage is needed to predict a word, the model has to learn which one, and no data set labels it.
-# {cite:t}`guu2020realm` treat the passage as a latent variable: the likelihood of the prediction trains the
-# retriever, before the first question is asked.
+# If a passage is needed to predict a word, the model has to learn which one, and no data set says so.
+# {cite:t}`guu2020realm` treat the passage as a latent variable, so that the likelihood of the prediction trains
+# the retriever before the first question is asked.
 #
 # ## The idea
 #
@@ -15,11 +15,11 @@
 # $$ p(y \mid x) = \sum_z p(y \mid z, x)\, p(z \mid x). $$ (realm)
 #
 # In pre-training, $x$ is a sentence with a hidden span $y$, so the corpus itself supplies training
-# examples. In question answering, $x$ is a question and $y$ its answer, a span of some passage.
+# examples. In question answering, $x$ is a question and $y$ is its answer, a span of some passage.
 #
 # REALM combines passages at the level of whole answers: each passage gives the answer a probability, and
-# these are summed. In the diagram only the third passage contains the answer. It has the smallest prior;
-# the posterior, which is prior times likelihood, normalised, is almost entirely on it.
+# these are summed. In the diagram only the third passage contains the answer. It has the smallest prior but
+# almost all of the posterior, which is prior times likelihood, normalised.
 #
 # ![REALM: each of three passages gives the answer a probability as a span, and these are summed with the prior as weights](diagrams/realm.svg)
 
@@ -68,9 +68,9 @@ measured = json.loads(Path("results/realm.json").read_text())
 # %% [markdown]
 # ## What is hidden
 #
-# What can be learnt depends on which span is hidden. Grammar alone predicts "of", but not a year. Names
-# and dates, the *salient* spans, are what a passage is needed for (section 3.4). The paper finds them with
-# a tagger and a regular expression; here rules do both (`ragbook.corpus.salient`):
+# What can be learnt depends on which span is hidden. Grammar alone predicts "of", but not a year. A passage is
+# needed for names and dates, the *salient* spans (section 3.4). The paper finds them with a tagger and a regular
+# expression; here rules do both (`ragbook.corpus.salient`):
 
 # %%
 tagger = SalientSpans(passage.text for passage in corpus)
@@ -87,8 +87,8 @@ for passage in (corpus.get("uranus-1"), corpus.get("akira-kurosawa-2")):
 #   copy.
 # * A *null document*, an empty passage, is always a candidate, so that the prior can go there where no passage
 #   helps. Its score has a learned bias.
-# * A span is hidden only if another passage contains it too: a passage of the same article, or one that also
-#   contains another name of the sentence. Wikipedia tells many facts twice; a small corpus tells few.
+# * A span is hidden only if it also occurs in another passage of the same article, or in one that contains
+#   another name of the sentence. Wikipedia tells many facts twice, a small corpus only a few.
 
 # %% tags=["hide-input", "stored-realm"]
 start = measured["start"]
@@ -108,7 +108,8 @@ for masks in ("salient", "random"):
 # $$ \frac{\partial \log p(y \mid x)}{\partial\, \alpha s(x, z)} = r(z) = \left[\frac{p(y \mid z, x)}{p(y \mid x)} - 1\right] p(z \mid x) = p(z \mid x, y) - p(z \mid x). $$ (pull)
 #
 # A step up this gradient raises a passage's score if and only if $y$ is more probable with that passage than on
-# average. The retriever gets no other supervision. Here are three passages with numbers to check by hand:
+# average. The retriever gets no other supervision. The next cell has three passages, with numbers to check by
+# hand:
 
 # %%
 prior = torch.tensor([[0.50, 0.25, 0.25]])  # p(z | x), one question: [1, 3]
@@ -145,9 +146,9 @@ assert torch.allclose(closed_form, gradient, atol=1e-6)
 # %% [markdown]
 # ### Whole answers or single tokens
 #
-# In the paper the sum over passages has the probability of the *whole* answer inside; the released code has
-# one sum for each masked token. For an answer of one token the two agree. They differ most where the answer has
-# two tokens and each of two passages knows one of them:
+# The paper sums the probabilities of the *whole* answer over the passages; the released code has one sum for each
+# masked token. For an answer of one token the two agree. The difference is clear if the answer has two tokens and
+# each of two passages knows one of them:
 
 # %%
 tokens = torch.tensor(
@@ -167,13 +168,13 @@ for form in realm.FORMS:
 #
 # What the likelihood teaches is easiest to see with a poor retriever. The *damaged* retriever is MiniLM,
 # the bundled encoder, followed by a random map to 64 dimensions, which are then scaled at random so that a
-# few dominate. Only the map is trained. Two simplifications keep the run short. Questions with answers replace
-# the masked sentences, and a rule replaces the reader: $p(y \mid z, x)$ is 0.5 if the passage contains the
+# few dominate. Only the map is trained. Two simplifications keep the run short: questions with answers replace
+# the masked sentences, and a rule replaces the reader, with $p(y \mid z, x) = 0.5$ if the passage contains the
 # answer and 0.005 if not.
 #
 # The bundled encoder's vectors are computed once: `asked` [200, 384] for training questions, `unseen`
 # [200, 384] for dev questions, and `passages` [N, 384]. `holds` [200, N] says which passages contain a training
-# question's answer. Gold passages serve only to measure recall.
+# question's answer. Gold passages are used only to measure recall.
 
 # %% tags=["hide-input"]
 taught, held_out = list(load_questions("miniwiki", "train"))[:200], dev[:200]
@@ -262,32 +263,32 @@ among = holds.gather(1, best(damaged_map(), asked, k))
 useful = (among.any(1) & ~among.all(1)).float().mean().item()
 Markdown(
     f"Recall@5 was {cut_off(anew[0].mean())} % before the first step; after {STEPS} steps it is "
-    f"{cut_off(anew[STEPS].mean())} % with candidates searched anew and {cut_off(once[STEPS].mean())} % with "
-    "those found once. On these questions, "
+    f"{cut_off(anew[STEPS].mean())} % if the candidates are searched anew and {cut_off(once[STEPS].mean())} % if "
+    "they were searched once. On these questions, "
     + compared(
         asdict(paired_test(anew[STEPS], once[STEPS])),
         "searching anew",
         "searching once",
     )
-    + ". No question said which passage is its gold passage. A question teaches something only if some of its "
+    + ". The training was never told a gold passage. A question teaches something only if some of its "
     "seven candidates contain the answer and others do not; otherwise all likelihoods are equal and the gradient "
     f"is zero. With the damaged map, {cut_off(useful)} % of the training questions teach something, and only a new "
-    "search can change which they are."
+    "search can add others."
 )
 
 # %% [markdown]
 # ## Latent supervision at full length
 #
 # The rest of the chapter uses masked sentences, a trained reader that fills in the hidden words, and the
-# null document. Pre-training has a warm start of two short runs. In one the map learns the *inverse cloze task*,
-# which is to find the passage that a sentence was taken from; in the other the reader learns to use a passage.
-# Without a warm start the retriever finds nothing useful and so gets no useful gradient (section 3.4).
+# null document. Pre-training starts from two short runs. In one the map learns the *inverse cloze task*,
+# to find the passage that a sentence was taken from; in the other the reader learns to use a passage.
+# Without this warm start the retriever finds nothing useful and gets no useful gradient (section 3.4).
 #
-# Below is a masked sentence with the seven passages retrieved for it, before and after pre-training. It was
-# chosen from twelve drawn at random because here the posterior on passages that contain the hidden span rose
-# most. The listing leaves out the null document $\varnothing$ and renormalises the prior. RU is the *retrieval
-# utility* (appendix D), $\log p(y \mid z, x) - \log p(y \mid \varnothing, x)$: how many nats a passage
-# adds compared with the null document.
+# The listing shows a masked sentence with the seven passages retrieved for it, before and after pre-training.
+# Of twelve sentences drawn at random, it is the one for which the posterior on passages that contain the hidden
+# span rose most. The listing leaves out the null document $\varnothing$ and renormalises the prior. RU is the
+# *retrieval utility* (appendix D), $\log p(y \mid z, x) - \log p(y \mid \varnothing, x)$: how many nats a
+# passage adds compared with the null document.
 
 
 # %% tags=["hide-input", "stored-realm"]
@@ -321,8 +322,8 @@ print(
 )
 
 # %% [markdown]
-# The posterior of equation {eq}`pull` takes the place of a label. Training raises the scores of passages with a
-# high utility, so the utility of the passage ranked first should grow.
+# The posterior in equation {eq}`pull` serves as the label. Training raises the scores of passages with a high
+# utility, so the utility of the passage ranked first should grow.
 
 # %% tags=["hide-input", "stored-realm"] mystnb={"figure": {"caption": "Retrieval utility of the passage ranked first, in nats. Each point is the mean of 400 masked sentences, 8 at each of 50 steps. With salient masks and a refreshed index it rises; random masks hide other words, so their curve has another scale.", "alt": "Retrieval utility against steps for the refreshed, the stale and the random run"}}
 RUNS = {
@@ -362,13 +363,13 @@ Markdown(
 # %% [markdown]
 # ## An index that is refreshed
 #
-# The index contains the passages' vectors as they were when it was built, and the retriever goes on learning.
+# The index contains the passages' vectors as they were when it was built, while the retriever goes on learning.
 # REALM therefore re-embeds all passages during training, in a second process, and switches to the new index
 # when it is complete (`ragbook train realm --background`; `ragbook.training.realm.refresh` switches by replacing
-# one pointer file atomically). When the switch comes then depends on the machine's speed. To be repeatable, the
-# runs shown here build the index in the trainer itself, every 25 steps. The *stale* run keeps its first index,
-# but scores its candidates with the current map. A run takes about twenty minutes on one core, warm start
-# included.
+# one pointer file atomically). The step at which it switches depends on the machine's speed. So that the runs
+# shown here can be repeated, they build the index in the trainer itself, every 25 steps. The *stale* run keeps its
+# first index but scores its candidates with the current map. A run takes about twenty minutes on one core, warm
+# start included.
 
 # %% tags=["hide-input", "stored-realm"] mystnb={"figure": {"caption": "Recall@5 on 755 dev questions over pre-training: it rises in all three runs. The stale run has two points, since its index is built again only to be measured, at the end.", "alt": "Recall at 5 against steps for three runs"}}
 recalls = {
@@ -429,8 +430,8 @@ said = compared_with_each(
     },
 )
 Markdown(
-    "The refreshed run has seen only sentences, no question, answer or label, and finds the gold passage among "
-    f"five for {cut_off(after)} % of the questions; its start did so for {cut_off(before)} %. "
+    "The refreshed run was trained on sentences alone, without any question, answer or label. It finds the gold "
+    f"passage among five for {cut_off(after)} % of the questions, up from {cut_off(before)} % at its start. "
     f"{capital(said)}."
 )
 
@@ -442,16 +443,16 @@ Markdown(
         if learns
         else "In the stale run only"
     )
-    + " the *search* is stale: the candidates that it returns are scored with the current map. But they are "
-    "those that the retriever could find at step 0. In the first 50 steps of the refreshed run, the candidates "
-    f"include a passage that contains the hidden span for {cut_off(early)} % of the sentences, in the last 50 "
-    f"for {cut_off(ends('refreshed', 'holder_found'))} %; in the last 50 steps of the stale run, for "
+    + " the *search* is stale: its candidates are those that the retriever could find at step 0, but they are "
+    "scored with the current map. The candidates include a passage that contains the hidden span for "
+    f"{cut_off(early)} % of the sentences in the first 50 steps of the refreshed run and for "
+    f"{cut_off(ends('refreshed', 'holder_found'))} % in its last 50; in the last 50 steps of the stale run, for "
     f"{cut_off(ends('stale', 'holder_found'))} %."
 )
 
 # %% [markdown]
-# How much does a new index change what is retrieved? The figure shows, for 200 masked sentences, the share
-# of the seven best passages that the previous index had also found.
+# How much does a new index change what is retrieved? The figure shows what share of the seven best passages the
+# previous index had also found, for 200 masked sentences.
 
 # %% tags=["hide-input", "stored-realm"] mystnb={"figure": {"caption": "Overlap of the seven best passages before and after each refresh. The last refreshes change almost nothing.", "alt": "Overlap against steps"}}
 overlaps = {
@@ -478,7 +479,7 @@ Markdown(
 # ### The null document's share
 #
 # Where no passage helps, the null document explains the sentence as well as any other candidate. Its bias is
-# set so that its score starts level with that of the passage ranked first. As the retrieved passages get better,
+# set so that its score starts equal to that of the passage ranked first. As the retrieved passages get better,
 # they take over its share.
 
 # %% tags=["hide-input", "stored-realm"] mystnb={"figure": {"caption": "Over the refreshed run, the null document loses its share, and the posterior on passages that contain the hidden span grows.", "alt": "Null prior, null posterior and posterior on passages with the span against steps"}}
@@ -506,10 +507,10 @@ figures.lines(
 # trained with this likelihood, starting from the reader that all methods share ({doc}`07-side-by-side`;
 # `ragbook train methods`).
 #
-# The next cells go step by step through one question: the first of the dev split for which another passage is
-# ranked above the gold passage and which the reader answers correctly from the gold passage alone. The prior is
-# a softmax over the retriever's scaled scores. Within each passage the reader has a softmax over its spans;
-# the first of them, at [CLS], means "the answer is not here".
+# The next cells follow one question: the first of the dev split that the reader answers correctly from the gold
+# passage alone although another passage is ranked above it. The prior is a softmax over the retriever's scaled
+# scores. Within each passage the reader has a softmax over its spans; the first of them, at [CLS], means "the
+# answer is not here".
 
 # %%
 alone = realm.Realm(reader, OracleRetriever(corpus, retriever))
@@ -535,8 +536,8 @@ for z, passage in enumerate(found.passages):
 
 # %% [markdown]
 # REALM returns the string with the greatest probability summed over the passages. The posterior given *that*
-# string says which passage it came from, whether it is right or wrong. Training uses the right answer in its
-# place: its gradient moves the prior towards the posterior given the right answer.
+# string says which passage it came from, whether it is right or wrong. Training uses the right answer instead:
+# the gradient moves the prior towards the posterior given the right answer.
 
 # %% mystnb={"figure": {"caption": "Prior of the five retrieved passages, and their posterior given the answer that REALM returns and given the right one.", "alt": "Heat map of the prior and two posteriors of five passages"}}
 answer = method.answer([question], k=5)[0]
@@ -577,7 +578,7 @@ Markdown(
     f"REALM answers {answer.text} with probability {math.exp(answer.log_prob):.2f}, which is {verdict}; "
     f"{question.answers[0]} has {math.exp(log_p):.2f}. Given the answer that REALM returns, the posterior is "
     f"highest on `{heaviest}`; given the right answer, the gold passage `{question.gold_passage}` has "
-    f"{right[at]:.2f} of it. As a training example, this question would give the gold passage's score the gradient "
+    f"{right[at]:.2f} of it. In training, this question would give the gold passage's score a gradient of "
     f"{pull[at]:+.2f}."
 )
 
@@ -585,7 +586,7 @@ Markdown(
 # The figure shows the gradient of equation {eq}`pull` for another question: the first whose right answer has a
 # probability above 0.01 under at least two of its five passages, one of them the gold passage. As the gold
 # passage's score grows, its prior approaches its posterior and its gradient vanishes. The less the reader
-# knows, the more alike its probabilities are, and the smaller all gradients become.
+# knows, the more similar its probabilities and the smaller all gradients.
 
 # %% mystnb={"figure": {"caption": "Prior, likelihood, posterior and the gradient of each passage's score. On the site, the sliders change the gold passage's score and what the reader knows.", "alt": "Prior, likelihood of the right answer, posterior and score gradient of five passages in four columns"}}
 
@@ -611,9 +612,9 @@ interactive.passages_posterior(
 # ### One softmax or two
 #
 # REALM is fine-tuned as ORQA is {cite:p}`lee2019orqa`, but ORQA has *one* softmax over the spans of all passages,
-# each with its passage's score added. This, too, can be written as a prior times a reader. Its prior, however,
-# also depends on how high a passage's spans score (`realm.joint`). In the toy the retriever prefers the second
-# passage, and the spans of the first score higher:
+# each with its passage's score added. This can also be written as a prior times a reader, but the prior then
+# depends on how high a passage's spans score (`realm.joint`). In the toy the retriever prefers the second
+# passage, while the spans of the first score higher:
 
 # %%
 span_scores, doc_scores = (
@@ -666,8 +667,8 @@ Markdown(
     f"The same span scorer answers {cut_off(trained['em']['mean'])} % of the "
     "questions correctly with the retriever that learnt from sentences, and "
     f"{cut_off(whole['em']['mean'])} % with the bundled encoder. Fine-tuning the question tower changes "
-    f"recall@5 by {gained[0]} points for the former and {gained[1]} for the latter (differences of the exact "
-    "shares, further digits dropped). Whether one softmax or two is better was not tested in pairs."
+    f"recall@5 by {gained[0]} points for the former and {gained[1]} for the latter. "
+    "Whether one softmax or two is better was not tested in pairs."
     + (
         f" (Before fine-tuning, the pre-trained retriever has a recall@5 of {loaded} % here and of {ended} % "
         "above: during pre-training the encoder below the map computes in bfloat16, and when it is loaded "
@@ -675,6 +676,8 @@ Markdown(
         if ended != loaded
         else ""
     )
+    + " The first two rows start from the damaged map, the last from the undamaged encoder; "
+    f"{measured['refreshed']['recipe']['steps']} steps on sentences repair only part of the damage."
 )
 
 # %% tags=["hide-input", "stored-realm"]
@@ -684,24 +687,22 @@ print(f"recall@5 {percent(own['recall']['5'])} %")
 
 # %% tags=["remove-input", "stored-realm"]
 Markdown(
-    "That line is for the bundled encoder and an earlier version of the reader on 2,180 Wikipedia passages; the "
-    "reader, and then this fine-tuning, were trained on 1,180 questions. Of the passages, 1,561 are gold passages "
-    "of these questions and the rest are from sixty other articles, so little competes with a gold passage, and "
+    "This result is for the bundled encoder and an earlier version of the reader on 2,180 Wikipedia passages; the "
+    "reader was trained, and then fine-tuned as here, on 1,180 questions. Of the passages, 1,561 are gold "
+    "passages and the rest are from sixty other articles, so little competes with a gold passage, and "
     + (
         "for every question the gold passage is among the first five"
         if own["recall"]["5"]["mean"] == 1
         else f"for {cut_off(own['recall']['5']['mean'])} % of the questions the gold passage is among the first five"
     )
-    + ". It is a reading test, not a search of Wikipedia. The book includes only the results."
+    + ". It is a test of reading, not of searching Wikipedia. The book includes only the results."
 )
 
 # %% [markdown]
-# The bundled encoder was trained on a billion pairs of texts, and the sentences of a small corpus do not
-# make up for that.
-#
 # ## What affects it
 #
-# With more passages the answer is more likely to be in one of them, and there are more spans to mistake for it.
+# With more passages the answer is more likely to be in one of them, but there are also more spans to mistake for
+# it.
 
 # %% mystnb={"figure": {"caption": "Exact match of REALM on 32 dev questions against the number of passages read, with 95 % intervals.", "alt": "Exact match against k"}}
 right = {
@@ -733,9 +734,8 @@ Markdown(
 # ## What the paper reports
 #
 # REALM reports 40.4 on NQ-open (39.2 if it is pre-trained on Wikipedia and not on news), against 33.3 for ORQA
-# with the same retriever architecture.
-# {cite:t}`guu2020realm` measure each part on Natural Questions' dev set (table 2; last column: this
-# chapter's runs):
+# with the same retriever architecture. {cite:t}`guu2020realm` measure each part on Natural Questions' dev set
+# (table 2; the last column names this chapter's runs):
 #
 # | | paper: EM | paper: recall@5 before fine-tuning | here |
 # |---|---|---|---|
@@ -780,19 +780,20 @@ Markdown(
     )
     + ", and "
     + ("none", "one of the three", "two of the three", "all three")[len(risen)]
-    + f" {'are' if len(risen) > 1 else 'is'} ahead of the start (paired, 95 % intervals). The paper's "
-    f"random masks are {paper['random'] - paper['stale']:.1f} points ahead of its stale index; here the intervals "
-    f"of these two {'overlap' if close else 'do not overlap'}. A stale index costs the paper "
-    f"{paper['refreshed'] - paper['stale']:.1f} points of recall@5, and this run {lost}. These differences need "
-    f"not have the same size: only a linear map to 64 dimensions is trained here, for {measured['refreshed']['recipe']['steps']} "
-    f"steps, and among {start['passages']:,} passages even an old index finds some that help."
+    + f" {'are' if len(risen) > 1 else 'is'} ahead of the start (paired, 95 % intervals). In the paper, random "
+    f"masks are {paper['random'] - paper['stale']:.1f} points ahead of the stale index; here the intervals "
+    f"of these two {'overlap' if close else 'do not overlap'}. A stale index costs "
+    f"{paper['refreshed'] - paper['stale']:.1f} points of recall@5 in the paper and {lost} here. One reason for the "
+    "difference may be that only a linear map to 64 dimensions is trained here, for "
+    f"{measured['refreshed']['recipe']['steps']} steps, and that even an old index finds some helpful passages among "
+    f"{start['passages']:,}."
 )
 
 # %% [markdown]
 # The original checkpoints, which `transformers` can no longer load, run here
-# (`ragbook.models.checkpoints.realm`). `python benchmarks/realm.py OLD_PYTHON` has an old
-# `transformers` create random ones in the originals' layout and compares: vectors, hidden words and
-# spans agree to within 0.00002, and all 32 answers are the same.
+# (`ragbook.models.checkpoints.realm`). `python benchmarks/realm.py OLD_PYTHON` lets an old `transformers`
+# create random checkpoints in the original layout and compares the two: vectors, hidden words and spans agree to
+# within 0.00002, and all 32 answers are the same.
 #
 # ## What to remember
 #
@@ -939,5 +940,9 @@ check.joint_step(my_toy)
 #   a half, and section 4.5 with the ablations of the table above.
 # * *In this book:* {doc}`05-rag` replaces spans by a generator and asks the same question, whole answers or
 #   single tokens, again.
-# * *Later work:* Atlas {cite:p}`izacard2023atlas` trains FiD and its retriever together, refreshes the
-#   index as REALM does, and compares the ways in which a reader can teach a retriever.
+# * *Later work:* Spider {cite:p}`ram2022spider` trains a retriever on spans that recur in the passages of one
+#   article, by DPR's loss and without a reader. Contriever {cite:p}`izacard2022contriever` replaces the inverse
+#   cloze task by random crops of one text and a very large number of negatives. EMDR²
+#   {cite:p}`sachan2021emdr` keeps REALM's likelihood of single passages to train the retriever, while FiD's reader
+#   learns from all of them at once. Atlas {cite:p}`izacard2023atlas` trains FiD and its retriever together,
+#   refreshes the index as REALM does, and compares the ways in which a reader can teach a retriever.

@@ -3,22 +3,22 @@
 #
 # ## The problem
 #
-# A generator can give answers that are no span of any passage. Given the wrong passage, it answers all the
-# same. {cite:t}`lewis2020rag` weight what the generator writes by the probability that each passage is the
+# A generator can give answers that are not a span of any passage, and it gives one even if the passage is
+# wrong. {cite:t}`lewis2020rag` weight what the generator writes by the probability that each passage is the
 # right one, and train retriever and generator together through the weighted sum.
 #
 # ## The idea
 #
 # The retriever gives a prior $p(z \mid x)$ over k passages, a softmax of their scaled scores
-# $\alpha\, s(x, z)$, and the generator gives $p(y_t \mid x, z, y_{<t})$ for each of them. There are two places for the sum over $z$ (section 2.1):
+# $\alpha\, s(x, z)$, and the generator gives $p(y_t \mid x, z, y_{<t})$ for each of them. The sum over $z$ can be in one of two places (section 2.1):
 #
 # $$ p_{\text{Sequence}}(y \mid x) = \sum_z p(z \mid x) \prod_t p(y_t \mid x, z, y_{<t}), $$ (sequence)
 #
 # $$ p_{\text{Token}}(y \mid x) = \prod_t \sum_z p(z \mid x)\, p(y_t \mid x, z, y_{<t}). $$ (token)
 #
-# RAG-Sequence has one passage for the whole answer; RAG-Token may take another for every token.
-# Both are computed in logarithms. There the log-sum-exp over passages is outside the sum over tokens for
-# RAG-Sequence, and inside it for RAG-Token.
+# RAG-Sequence uses one passage for the whole answer; RAG-Token can use a different one for every token.
+# Both are computed in logarithms: in RAG-Sequence the log-sum-exp over passages is outside the sum over
+# tokens, in RAG-Token inside it.
 #
 # ![RAG-Sequence: each of three passages gives the whole answer a probability, and these are summed once](diagrams/rag-sequence.svg)
 # ![RAG-Token: the probabilities under the three passages are summed at every token, and the sums are multiplied](diagrams/rag-token.svg)
@@ -28,9 +28,9 @@
 # each column first, so the passage's small prior enters once. RAG-Token sums along each row first,
 # so the small prior enters at every token of the name.
 #
-# The two models differ in nothing else, and it is easy to make the difference look larger than it is. This
-# chapter first gives the mathematics, with one reader for both. It then examines why answers are cut short,
-# and finally compares the two as the paper trains them.
+# The two models differ in nothing else, and it is easy to overstate the difference. This chapter gives the
+# mathematics with one reader for both, examines why answers are cut short, and compares the two after each
+# was trained by its own objective.
 
 # %% tags=["hide-input"]
 import gzip
@@ -81,8 +81,9 @@ measured, stops, own_training, same_weights = (
 # ## Where is the sum?
 #
 # Take two equally likely passages and an answer of two tokens. The first passage makes the first token
-# likely, the second passage the second token. In the shapes, B is the number of questions, n_docs that of the
-# passages of each (the formulas' $k$), and T that of the answer's tokens ($\lvert y \rvert$):
+# likely, the second passage the second token. In the shapes, B is the number of questions, n_docs the number
+# of passages per question ($k$ in the formulas), and T the number of tokens in the answer
+# ($\lvert y \rvert$):
 
 # %%
 p = torch.tensor(
@@ -103,8 +104,7 @@ for name, value in (
 
 # %% [markdown]
 # No passage alone supports the answer, so RAG-Sequence gives it 0.09; RAG-Token combines the two and gives
-# it 0.25. The package's functions do this with logarithms, and for answers of different lengths, whose
-# padding a mask leaves out:
+# it 0.25. The package's functions work with logarithms, and a mask leaves out the padding of shorter answers:
 
 # %%
 for core in (
@@ -139,11 +139,17 @@ for given in (one_passage, one_token):
 # %% [markdown]
 # ## On the index
 #
-# The example is the first dev question whose gold passage is retrieved but not ranked first, whose answer
-# has at least three tokens, which the reader answers correctly from the gold passage alone, and which
-# exactly one of the two models answers correctly with this reader, each finding its own answer more
-# probable than the other's. The listing has its passages, their prior, the right answer's log-probability
-# under each, and by Bayes' rule the posterior $p(z \mid x, y)$, which is RAG-Sequence's evidence:
+# The *bundled reader* has 27 million parameters: MiniLM's six-layer encoder, its upper four layers tuned to
+# read question and passage together, and a two-layer decoder that shares its word embeddings. It was
+# trained on invented passages and on MiniWiki's train questions, with the gold passage, without it, or with
+# five or ten passages.
+#
+# The example is the first dev question that meets these conditions: its gold passage is retrieved but not
+# first; its answer has three tokens or more; the reader answers it from the gold passage alone; and just one
+# of the two models answers it, while each finds its own answer the more probable one. Listed are the
+# passages, their prior, the right answer's log-probability under each, and the posterior
+# $p(z \mid x, y)$, RAG-Sequence's evidence. `verbatim=True` is a rule of this book's comparisons: an answer
+# must be a run of words of one of the passages.
 
 # %%
 alone = rag.RagSequence(
@@ -178,7 +184,7 @@ for name, core in (
     print(f"log p_{name}(y | x) = {core(per_token, log_prior, own).item():.2f}")
 
 # %% [markdown]
-# Reader and passages are the same for both models, and yet their answers differ:
+# Both models have the same reader and the same passages, yet they give different answers:
 
 # %%
 said = {model.name: model.answer([question])[0].text for model in alike}
@@ -201,18 +207,18 @@ which = (
     else f"{nearly} of the right answer's {len(share)} tokens"
 )
 Markdown(
-    f"{called(right[0])} answers correctly, {called(*(set(said) - set(right)))} does not. The gold passage's prior is "
-    f"{log_prior[0, gold].exp():.2f}. It is a factor of RAG-Sequence's probability once. For "
-    f"{which}, end included, nearly all of RAG-Token's probability comes from this passage, and the prior is a factor "
-    "each time. Which model is right differs from "
-    "question to question; the table at the end of the chapter has both on all test questions."
+    f"{called(right[0])} answers correctly; {called(*(set(said) - set(right)))} does not. The gold passage's prior is "
+    f"{log_prior[0, gold].exp():.2f}, and RAG-Sequence multiplies by it once. RAG-Token multiplies by a prior at "
+    f"every token, and for {which} (end included) nearly all of its probability comes from this passage. Which "
+    "model is right varies from question to question; the table at the end of the chapter compares them on all "
+    "test questions."
 )
 
 # %% [markdown]
-# The figure has the same numbers as probabilities, in the diagrams' layout: a column for each passage, a row
-# for each token. RAG-Sequence multiplies down each column and sums the whole answers once, with the prior
-# as weights; RAG-Token sums along each row with these weights and multiplies the sums. With all of the
-# prior on one passage the two are the same.
+# The figure shows the same numbers as probabilities, in the diagrams' layout: a column for each passage, a
+# row for each token. RAG-Sequence multiplies down each column and then sums once, with the prior as weights;
+# RAG-Token sums along each row with these weights and then multiplies the sums. If one passage has all of
+# the prior, the two models agree.
 
 # %% mystnb={"figure": {"caption": "The probability of each token of the answer under each passage, and where the two methods sum. The prior of the passage that contains the answer enters RAG-Sequence's sum once, and RAG-Token's at every token. On the site, the sliders change the prior.", "alt": "Prior and token probabilities of five passages, with RAG-Token's sum of every token's column and RAG-Sequence's sum of the whole answers"}}
 pieces = [
@@ -237,8 +243,8 @@ interactive.where_the_sum_is(
 #
 # and since the $z_t$ are drawn independently of each other, no later token changes it. RAG-Token's evidence
 # for an answer is the mean of these posteriors over the answer's tokens. Under RAG-Sequence a passage has to
-# explain the whole answer; under RAG-Token it gets a share of every token that it makes likely, including
-# the tokens that all passages make likely.
+# explain the whole answer; under RAG-Token it gets credit for every token that it makes likely, even for
+# those that all passages make likely.
 
 # %% mystnb={"figure": {"caption": "RAG-Token: the posterior over passages for each token of the right answer. The tokens of the name come from the passage that contains it; the last row is the end of the answer.", "alt": "Heat map of the posteriors over passages, a row for each token of the answer"}}
 by_token = rag.token_posterior(per_token, log_prior)[0]
@@ -271,7 +277,7 @@ figures.heat_map(
 # token, even those under which the beginning was improbable. Such a passage does not say how the answer
 # continues, and it often gives the end a high probability.
 #
-# The listing takes the same answer, prefix by prefix. *weight* is the weight of the passages that contain the
+# The listing goes through the same answer prefix by prefix. *weight* is that of the passages that contain the
 # whole answer, and *p(end)* the probability that the answer ends there, too early.
 
 # %%
@@ -332,7 +338,7 @@ figures.lines(curves, "share of the posterior in q", "nats")
 # RAG is never told which passage is right. As in {doc}`REALM <04-realm>`, the gradient of RAG-Sequence's
 # log-likelihood with respect to a passage's scaled score is the posterior minus the prior; RAG-Token's is the
 # sum of such differences over the tokens. Passages that explain the answer better than expected pull the
-# question's vector towards them, the others push it away.
+# question's vector towards them; the others push it away.
 
 # %%
 scores = log_prior.detach().clone().requires_grad_()
@@ -367,16 +373,14 @@ pd.Series(asdict(recipe), dtype=object)
 # * *What is trained.* All of the decoder except the word embeddings and the output layer's bias, which could
 #   memorise answers. The upper two layers of the encoder and of the question tower get a low-rank change
 #   {cite:p}`hu2022lora`, so each model ships as a small file of changes.
-# * *The likelihood.* It is the one under the rule of decoding, by which an answer is a run of the passages'
-#   words.
-# * *Two more losses*, which the shared reader was trained with: a passage without the answer should produce
-#   an empty answer (*silence*), and the last decoder layer should attend to the token that comes next
+# * *The likelihood* is that of verbatim decoding: only runs of the passages' words count as answers.
+# * *Two more losses*, as in the shared reader's training: a passage without the answer should produce an
+#   empty answer (*silence*), and the last decoder layer should attend to the token that comes next
 #   (*pointer*).
-# * *Other answers.* In every third question the answer is replaced, in passages and target, by another of
-#   its form, so that it has to be read.
+# * *Exchanged answers.* In every third question another answer of the same form replaces the right one, in
+#   passages and target, so that the reader has to read it and cannot recall it.
 #
-# `ragbook train rag` trains the question tower and the generator, on 20 passages a question, for another
-# corpus.
+# `ragbook train rag` trains both parts for another corpus, with 20 passages per question.
 #
 # The table tests the trained question tower; both rows have RAG-Sequence's trained generator:
 
@@ -465,8 +469,8 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# For the example, now with each model's own training, the candidates' log-probabilities show that fast
-# decoding leaves out next to nothing. RAG-Token's come last:
+# For the example question, now with each model's own training, the candidates' log-probabilities show that
+# fast decoding leaves out almost nothing. RAG-Token's are listed last:
 
 # %%
 for name, way in (
@@ -486,14 +490,14 @@ for name, way in (
 left_out = {c.tokens: c.log_prob for c in part}
 lost = [c.log_prob - left_out[c.tokens] for c in whole if c.tokens in left_out]
 print(f"thorough - fast: {max(lost):.5f} nats at most")
-assert max(lost) < 0.01  # next to nothing, as the text says
+assert max(lost) < 0.01  # almost nothing, as the text says
 
 # %% [markdown]
 # ## Answers that stop too early
 #
-# Ending an answer multiplies its probability by one more factor below 1, continuing it by several, so whatever
-# compares hypotheses of different lengths can favour the short one. An answer is *cut short* if it is only a part
-# of a gold answer, as `Francesco` is of Francesco Maria del Monte. On all test questions:
+# Ending an answer multiplies its probability by one more factor below 1; continuing it multiplies by several.
+# Any comparison of hypotheses of different lengths can therefore favour the short one. An answer is *cut short*
+# if it is only a part of a gold answer, as `Francesco` is of Francesco Maria del Monte. On all test questions:
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights"]
 both = {"same weights": same_weights, "own training": own_training}
@@ -523,32 +527,34 @@ penalties = [
     for name in causes.METHODS
 ]
 Markdown(
-    f"As each is trained, {causes.cut_short(cut)}. With the same weights, decoding has the length penalty that was "
-    f"best on dev questions: {listed(penalties)}."
+    f"After each model's own training, {causes.cut_short(cut)}. With the same weights, each is decoded with the "
+    f"length penalty that was best on dev questions: {listed(penalties)}."
 )
 
 # %% [markdown]
-# ### Six possible causes
+# ### What keeps answers whole
 #
-# * *The comparison.* By the model's own probabilities, a long answer loses at every token what the model gave to
-#   words that the rule forbids. The package compares *shares* of what is allowed; the change is to compare
+# RAG-Token's share is small because its decoding already guards against early ends. The table takes one guard
+# away at a time, or adds one, and shows what happens.
+#
+# * *The comparison.* At every token, a long answer loses the probability that the model gives to words that the
+#   rule forbids. The package therefore compares *shares* of what is allowed. The change is to compare
 #   probabilities.
-# * *The passages.* Each passage of RAG-Token's mixture is restricted to its own words, so that only those that
+# * *The passages.* Each passage of RAG-Token's mixture is restricted to its own words, so that only passages that
 #   contain the beginning of the answer continue it. The change is one rule for all of them.
 # * *The rule.* The change is to allow all words.
 # * *The mixture.* With one passage there is nothing to mix or to fuse, and with the same weights the three
 #   methods are one model. (The passage with the answer is then missing more often, so this does not change the
 #   mixture alone.)
-# * *The length.* The change is a penalty, a division of the score by a power of the length; elsewhere in the
-#   table there is none.
-# * *The training.* The likelihood among all words mostly rewards giving little to words that are wrong anyway.
-#   Under the rule, by which the methods are trained, little is left to decide except whether the answer ends or
-#   goes on. Each is compared with the shared reader.
+# * *The length.* The change is a penalty, which divides the score by a power of the length. No other row has one.
+# * *The training.* The likelihood is taken under the rule, which leaves little to decide except whether the answer
+#   ends or goes on; a likelihood over all words mostly rewards small probabilities for words that are wrong
+#   anyway. Both trainings are compared with the shared reader.
 #
 # In a toy of the comparison, the short answer is one token with $p = 0.3$, after which it ends; the long one has
 # tokens with 0.4 and 0.5, and ends with 0.5. By probability the short one wins, as 0.3 is more than
-# $0.4 \cdot 0.5 \cdot 0.5 = 0.1$. Of what is allowed, it has $0.3 / 0.7 = 0.43$ and the long one
-# $0.4 / 0.7 = 0.57$, since each of its further tokens is the only one allowed.
+# $0.4 \cdot 0.5 \cdot 0.5 = 0.1$. Among what is allowed, its share is $0.3 / 0.7 = 0.43$ and that of the long
+# one $0.4 / 0.7 = 0.57$, since each further token is the only one allowed.
 
 # %%
 start, end, short, a, b, forbidden = range(6)
@@ -574,9 +580,9 @@ with without_shares():
 print("by shares of what is allowed:", best())
 
 # %% [markdown]
-# The table has the change of the share of cut answers, in points, on the same dev questions. A star marks a change
-# that is significant after Holm's correction for all tests of the table (the intervals are not corrected), and the
-# verdict says for which methods. Changes of decoding start from the package's own, except that of
+# The table shows how each change affects the share of cut answers, in points, on the same dev questions. A star
+# marks a change that is significant after Holm's correction for all tests of the table (the intervals are not
+# corrected); the verdict names the methods. Each change of decoding starts from the package's decoding, except
 # *the comparison*: there all passages have one rule both before and after the change.
 
 # %% tags=["hide-input", "stacks", "stored-stops"]
@@ -601,11 +607,11 @@ Markdown(
 # %% [markdown]
 # ### What belongs to RAG-Token
 #
-# How much of this is in the model, independent of decoding? Take every right answer of several tokens, and
-# every place in it at which it could end too early, without any rule. The retrieved passages are of two kinds,
-# those that contain the answer and others. *prior* is the weight that RAG-Token's mixture gives a kind of
-# passage, the same at every token; *end* the probability that the answer ends there; *next* that it continues
-# correctly. The table has means over the places at which there is such a passage:
+# How much of this is in the model itself, whatever the decoding? Take every right answer of several tokens, and
+# every place at which it could end too early, with all words allowed. The retrieved passages are of two kinds:
+# those that contain the answer, and the others. *prior* is the weight that RAG-Token's mixture gives a kind of
+# passage, the same at every token; *end* is the probability that the answer ends there, *next* that it continues
+# correctly. The table shows means over the places at which there is such a passage:
 
 # %% tags=["hide-input", "stored-stops"]
 rows = {
@@ -638,9 +644,9 @@ Markdown(" ".join(said))
 # Equation {eq}`next-word` says why this matters for one model only. Under RAG-Sequence, a passage that made
 # the beginning of the answer improbable has little weight when the answer may end. Under RAG-Token it has
 # its full prior again at every token, and the probability that it gives to the end enters the mixture. This
-# tendency to end early is in the model; whether it becomes a stop also depends on decoding and training, as far
-# as the tests above could measure. A mixture at every token is right where passages agree on the continuation,
-# or know different parts of the answer. It is costly where only one knows the whole.
+# tendency to end early is in the model; the tests above show how far decoding and training decide whether it
+# becomes a stop. Mixing at every token is right where passages agree on the continuation or know different parts
+# of the answer. It is costly where only one knows the whole.
 #
 # ## How many passages
 #
@@ -682,9 +688,9 @@ said = [
     )
 ]
 Markdown(
-    f"By exact match, {said[0]}. {said[1]}. Chapter 7 tests the steps between these numbers of passages, up to "
-    f"{max(by_k)}, in pairs on the same {part['n']} questions: after Holm's correction none is significant for either "
-    "model, not even the first."
+    f"By exact match, {said[0]}. {said[1]}. Chapter 7 has paired tests of the steps up to {max(by_k)} passages, on "
+    f"the same {part['n']} questions: after Holm's correction none is significant for either model, not even the "
+    "first."
 )
 
 # %% [markdown]
@@ -692,8 +698,8 @@ Markdown(
 #
 # $p(z \mid x)$ is a softmax of $\alpha\, s(x, z)$; the scale $\alpha$ is the one that the encoder was trained with.
 # It sets the weight of retrieval against generation. At 0 all k passages count alike, and only the generator
-# distinguishes them; the larger the scale, the more the passage ranked first counts alone. The figure
-# multiplies the scale by a factor and shows how probable the right answers of a sample are:
+# distinguishes them; with a very large scale only the passage ranked first counts. The figure multiplies the
+# scale by a factor and shows how probable the right answers of a sample are:
 
 # %% mystnb={"figure": {"caption": "Mean negative log-likelihood of the right answers to 24 dev questions, with one reader for both models, against the factor on the retriever's scale. The encoder's own scale is 1.", "alt": "Negative log-likelihood against the factor on the scale for RAG-Sequence and RAG-Token"}}
 factors = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -737,16 +743,16 @@ Markdown(
 )
 
 # %% [markdown]
-# The encoder's scale was chosen without this reader, so only such a curve can say whether it suits both. For
-# another retriever it is one number to choose on dev questions, the encoder's `score_scale`.
+# The encoder's scale was chosen without this reader, and such a curve shows whether it suits both. For another
+# retriever, choose this one number, the encoder's `score_scale`, on dev questions.
 #
 # ## Checking claims
 #
 # A target of one token is a class, and for one token RAG-Sequence and RAG-Token are the same model. The
-# paper checks claims of FEVER in this way. Here claims are made from MiniWiki's own questions: a sentence
-# around an answer is true; the same with another answer of its kind in its place is false. A hundred
-# kilobytes of biases and layer norms, trained by the same marginal likelihood, turn the reader
-# into a checker (`experiments.claims_and_clues_training`):
+# paper checks claims of FEVER in this way. Here claims are made from MiniWiki's questions: a sentence with the
+# right answer is true, and the same sentence with another answer of its kind is false. A hundred kilobytes of
+# biases and layer norms, trained by the same marginal likelihood, turn the reader into a checker
+# (`experiments.claims_and_clues_training`):
 
 # %%
 from experiments import claims_and_clues_data as tasks
@@ -767,7 +773,7 @@ for name, said in (("with passages", given_labels), ("without", blind_labels)):
     print(f"{name:<14} {right} of {len(claims)} right")
 
 # %% [markdown]
-# The table has the whole test split, with intervals. *Evidence* is how often the passage with the greatest
+# The table is for the whole test split, with intervals. *Evidence* is how often the passage with the greatest
 # weight is the one that the claim was made from.
 
 # %% tags=["hide-input", "stored-tasks"]
@@ -782,8 +788,7 @@ pd.DataFrame(table(task_rows, "claims")).T.fillna("")
 
 # %% [markdown]
 # A label is one token, whose end is never in doubt, so the two models give the same answers. Their evidence
-# could differ, since RAG-Token counts the end as a token. The row without passages checks the data: if it
-# were far from one half, the words of a claim alone would give its label away.
+# can differ, since RAG-Token counts the end as a token.
 
 # %% tags=["remove-input", "stored-tasks"]
 found = {
@@ -791,26 +796,35 @@ found = {
     for row in task_rows
     if row["task"] == "claims"
 }
+NUMBER = {1: "one passage", 5: "five passages"}
 differ = [
-    key
-    for key, value in found.items()
-    if key[0] == "rag-sequence"
-    and f"{value:.3f}" != f"{found['rag-token', *key[1:]]:.3f}"
+    f"evidence with {NUMBER[k]} ({cut_off(value)} % for RAG-Sequence, {cut_off(other)} % for RAG-Token)"
+    for (model, k, metric), value in found.items()
+    if model == "rag-sequence" and metric == "evidence on the gold passage"
+    for other in [found["rag-token", k, metric]]
+    if f"{value:.3f}" != f"{other:.3f}"
 ]
-blind_share = next(
-    value
-    for (model, _, metric), value in found.items()
-    if (model, metric) == ("closed-book", "accuracy")
+blind_share, blind_true, blind_false = (
+    next(
+        value
+        for (model, _, metric), value in found.items()
+        if (model, metric) == ("closed-book", f"accuracy{part}")
+    )
+    for part in ("", ", true claims", ", false claims")
 )
+one_label = abs(blind_true - blind_false) > 0.5
 (older,) = (each.measured_on for each in makings() if each.name == "tasks")
 Markdown(
-    "In the table, the two models have "
+    "The two models have the same accuracy and "
+    + (f"different {listed(differ)}. " if differ else "the same evidence. ")
     + (
-        f"different figures for {listed(sorted({key[2] for key in differ}))}"
-        if differ
-        else "the same accuracy and the same evidence"
+        f"Without passages the checker answers *{'false' if blind_true < blind_false else 'true'}* to nearly every "
+        f"claim (it is right on {cut_off(blind_true)} % of the true and {cut_off(blind_false)} % of the false ones), "
+        f"so its {cut_off(blind_share)} % does not say whether the words of a claim give its label away."
+        if one_label
+        else f"Without passages the checker is right on {cut_off(blind_true)} % of the true and "
+        f"{cut_off(blind_false)} % of the false claims."
     )
-    + f", and {cut_off(blind_share)} % of the labels are right without passages."
     + (f" The next section was measured on {older}." if older else "")
 )
 
@@ -819,9 +833,9 @@ Markdown(
 #
 # The paper's Jeopardy task reverses question answering: given a name, write the clue that asks for
 # it. The output is a sentence, and the two models differ. Here the input is a name from MiniWiki, BM25
-# finds its passages (a sentence encoder knows little of a bare name), and the target is the question of the
-# training set whose answer is the name. What is written is judged by the *round trip*: RAG-Sequence is asked
-# the written question, which counts if its answer is the name and the question does not contain it.
+# finds its passages (a sentence encoder knows little about a bare name), and the target is the question of the
+# training set whose answer is the name. A written question is judged by the *round trip*: it counts if it does
+# not contain the name and RAG-Sequence, asked this question, answers with the name.
 
 # %% tags=["hide-input", "stored-tasks"]
 print(
@@ -832,7 +846,7 @@ print(
 pd.DataFrame(table(task_rows, "clues")).T.fillna("")
 
 # %% [markdown]
-# *reference* is the round trip of MiniWiki's own questions, which measures the reader that judges.
+# *reference* is the round trip of MiniWiki's own questions. It shows how good the judging reader is.
 
 # %% tags=["remove-input", "stored-tasks"]
 trips = {
@@ -857,15 +871,14 @@ Markdown(
 )
 
 # %% [markdown]
-# In the paper RAG-Token writes the better Jeopardy questions (section 4.3). The reason may be the property
-# that ends its answers early: the parts of a clue may come from several passages, and a model that may change the
-# passage at every token needs none that supports the whole clue. Without passages the writer knows only the
-# name (*tells the name* is how often it writes it).
+# In the paper RAG-Token writes the better Jeopardy questions (section 4.3). A reason may be that it can change
+# the passage at every token: the parts of a clue can come from several passages, and no passage has to support
+# the whole clue. Without passages the writer knows only the name (*tells the name* is how often it writes it).
 #
-# One reader of clues serves both models, and it was trained by RAG-Token's likelihood
+# Both models use one reader of clues, which was trained by RAG-Token's likelihood
 # (`python -m book.experiments.claims_and_clues_training clues DIR rag-token layers`). This favours RAG-Token, so
 # the table cannot say how much of its lead is due to where the sum is. The reader is as large as the shared one
-# and not shipped.
+# and is not shipped.
 #
 # ## What the paper reports
 #
@@ -877,8 +890,9 @@ Markdown(
 # | RAG-Token | 44.1 | 55.2 | 45.5 | 50.0 | 29.7 | 37.8 | 43.5 |
 # | RAG-Sequence | 44.5 | 56.8 | 45.2 | 52.2 | 31.8 | 41.2 | 44.0 |
 #
-# Below are both models on MiniWiki's test questions, twice: with the weights that all methods share, so that
-# they differ only in where the sum is and in the length penalty of decoding, and with each model's own training.
+# The next table compares both models on MiniWiki's test questions twice: with the weights that all methods
+# share, so that they differ only in where the sum is and in the length penalty of decoding, and with each model's
+# own training.
 # *contains* is the lenient score, a gold answer within the answer; *evidence* is how often the passage with the
 # greatest weight is the gold one, by each model's own measure; *left out* is how often leaving out the gold
 # passage costs the answer most, the same measure for both, on the first of the questions.
@@ -911,20 +925,20 @@ pd.DataFrame(rows).T
 pair = "rag-sequence", "rag-token"
 Markdown(
     f"With the same weights: {in_words(same_weights, *pair)} "
-    f"As each is trained: {in_words(own_training, *pair)}"
+    f"With each model's own training: {in_words(own_training, *pair)}"
 )
 
 # %% [markdown]
 # These are results of one training seed; {doc}`chapter 7 <07-side-by-side>` has several. The absolute
 # figures cannot be compared with the paper's, since questions and index differ and the generator is a
 # fraction of the size. The difference between the two models can: in the paper it is 2.2 points at most,
-# and its sign changes from one data set to the next. The question tower is another matter. The paper's was
-# a DPR encoder of two data sets, and training it gained 2.8 and 5.7 points (RAG-Sequence, RAG-Token); the
-# bundled encoder has seen a billion text pairs, and the table in "How both are trained" tests what a few
-# more steps add to it.
+# and its sign changes from one data set to the next. The gain from training the question tower cannot be
+# compared either. The paper's tower was a DPR encoder trained on two data sets, and training it further gained
+# 2.8 and 5.7 points (RAG-Sequence, RAG-Token); the bundled encoder has seen a billion text pairs, and the table
+# in "How both are trained" shows what a few more steps add.
 #
-# The well-known implementation in `transformers` agrees with the definition on the main path, and tests
-# check that this one gives the same losses, answers and order there. In some edge cases it differs. Its
+# The well-known implementation in `transformers` agrees with the definition in the usual case, and tests
+# check that this one gives the same losses, answers and order there. It differs in some edge cases: its
 # RAG-Sequence drops the prior for targets of one token, attends to padding during generation, and runs the
 # encoder again for every candidate; its number of passages cannot be changed at generation.
 # `python benchmarks/rag.py` runs both on one random checkpoint of BART-base's shape.
@@ -936,7 +950,7 @@ Markdown(
 #
 # *The reader.* REALM's $p(y \mid x, z)$ is a distribution over the spans of $z$, RAG's over all strings.
 # An answer that no passage contains has probability zero in REALM ({doc}`07-side-by-side` counts such
-# questions) and a positive one in RAG, which may also write what no passage says.
+# questions) and a positive one in RAG. In return, RAG may write what no passage says.
 #
 # *What is trained, and when.* {doc}`REALM <04-realm>` learns from the corpus before any question is asked.
 # It also changes the passages' vectors, so it has to rebuild its index during training. RAG starts from a
@@ -1123,4 +1137,11 @@ check.elbo(my_elbo)
 # * *In this book:* {doc}`chapter 6 <06-fid>` lets one decoder read all passages at once, without any sum over
 #   them, and {doc}`chapter 7 <07-side-by-side>` compares all three.
 # * *Later work:* REPLUG {cite:p}`shi2024replug` keeps RAG-Token's sum with a language model that can only be
-#   called, and trains the retriever with that model's probabilities.
+#   called, and trains the retriever with that model's probabilities. Re2G {cite:p}`glass2022re2g` puts a
+#   reranker between retriever and generator, so that passages of BM25 and of a dense retriever can be merged.
+#   Stochastic RAG {cite:p}`zamani2024stochastic` samples sets of passages and maximises the expected quality of
+#   the output, where RAG sums over single passages. Self-RAG {cite:p}`asai2024selfrag` lets
+#   the generator decide when to retrieve and judge what it has read. KILT {cite:p}`petroni2021kilt` is the
+#   benchmark for such methods: eleven data sets on one snapshot of Wikipedia, which also score the passages
+#   that an answer is based on. {cite:t}`gao2023survey` survey what retrieval-augmented generation has become
+#   with large language models.

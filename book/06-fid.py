@@ -5,9 +5,9 @@
 #
 # REALM and RAG-Sequence need a single passage that supports the whole answer, and RAG-Token combines
 # passages only by averaging their distributions of the next token. Evidence is often spread over several
-# passages, or repeated in different words, and a reader that sees all of them at once could use that. But
-# concatenating 100 passages into one encoder input is too expensive, because the cost of self-attention
-# grows with the square of the length.
+# passages, or repeated in different words, and a reader that sees all of them at once could use it. But one
+# encoder input of 100 concatenated passages is too expensive, because the cost of self-attention grows with the
+# square of the length.
 #
 # ## The idea
 #
@@ -34,12 +34,12 @@ measured, own_training, same_weights, nq, nq_shared, causes = (
     )
 )  # fmt: skip
 Markdown(
-    "Is it better to fuse the states than to sum over the passages? With one reader's weights and the same "
-    f"{same_weights['k']} passages a question: {words.in_words(same_weights, 'fid', 'rag-sequence')} These are "
-    f"the {same_weights['questions']['n']:,} test questions of MiniWiki. On {nq_shared['questions']['n']} real "
-    f"questions: {words.in_words(nq_shared, 'fid', 'rag-sequence')} This chapter takes FiD apart to find out "
-    "why the two results need not agree. (Part of the shared reader's training fused several passages in this "
-    "way, which favours FiD.)"
+    "Is it better to fuse the states than to sum over the passages? Both methods were compared with one reader's "
+    f"weights and the same {same_weights['k']} passages per question. On the {same_weights['questions']['n']:,} test "
+    f"questions of MiniWiki: {words.in_words(same_weights, 'fid', 'rag-sequence')} On "
+    f"{nq_shared['questions']['n']} real questions: {words.in_words(nq_shared, 'fid', 'rag-sequence')} This chapter "
+    "takes FiD apart and tests four reasons why the two results might differ. (Part of the shared reader's training "
+    "fused several passages in this way, which may favour FiD.)"
 )
 
 # %% tags=["hide-input"]
@@ -82,8 +82,8 @@ questions = dev[:24]
 # %% [markdown]
 # ## The input
 #
-# For a question and $k$ passages the encoder gets $k$ inputs. Prefixes in plain text mark the three parts of each
-# (section 3 of the paper), and an input longer than 250 tokens is cut at the end of the passage:
+# For a question and $k$ passages the encoder gets $k$ inputs. Plain-text prefixes mark the three parts of each
+# (section 3 of the paper), and an input longer than 250 tokens loses the end of its passage:
 #
 # ```
 # question: QUESTION title: TITLE context: TEXT
@@ -103,13 +103,13 @@ for layout in (FidLayout(), pair):
     print(f"{list(ids.shape)}  {reader.tokenizer.decode(ids[0])}")
 
 # %% [markdown]
-# The tokens at the beginning and the end are those of the bundled tokenizer; T5 has none at the beginning. What
-# follows is the same for both formats, because it depends on the states alone.
+# The tokens at the beginning and the end are those of the bundled tokenizer; T5 has none at the beginning.
+# Everything below is the same for both formats, because it depends on the states alone.
 #
 # ### Which token attends to which
 #
-# Take two short passages and read them with the bundled reader. The encoder's mask is one block for each input.
-# The decoder's mask, for each token of the answer, has all real tokens of both:
+# The bundled reader is given two short passages. The encoder's mask has one block for each input. The decoder's
+# mask lets every token of the answer attend to all real tokens of both:
 
 # %% mystnb={"figure": {"caption": "Which token (row) attends to which (column). In the encoder the two inputs are blocks of their own: question and first passage, question and second passage. In the decoder every token of the answer attends to all tokens of both.", "alt": "A square of 23 by 23 tokens with two filled blocks on its diagonal and nothing outside them; below it two full rows for the tokens of the answer"}}
 two = Passage("a", "Tower", "Smith did."), Passage("b", "Bridge", "Jones.")
@@ -128,7 +128,7 @@ figures.attention_mask(
 )
 
 # %% [markdown]
-# The model does what the mask says. With another second passage, the states of the first input stay the same, and
+# The model follows the mask. If the second passage is replaced, the states of the first input stay the same, and
 # the decoder's attention is above zero on every token of both:
 
 # %%
@@ -181,8 +181,8 @@ print("shares x 7   ", (7 * shares).round(decimals=3).tolist())
 
 # %% [markdown]
 # The exponentials are 2, 1 and 4 and sum to 7. The first passage gets $3/7$ of the attention and the second
-# $4/7$. There is *one* softmax over all real tokens, so the passages compete for attention. With a softmax
-# for each passage, none could take attention away from another.
+# $4/7$. There is *one* softmax over all real tokens, so the passages compete for attention. If each passage had
+# its own softmax, none could take attention away from another.
 #
 # In the package, for a batch of `B` questions (its `n` is the text's $k$):
 
@@ -208,10 +208,10 @@ print("shares equal:", torch.equal(sums, shares))
 #
 # $$ p(y \mid x, z_1, \dots, z_k) = \prod_t p\left(y_t \mid y_{<t}, [H_1; \dots; H_k]\right). $$ (fid)
 #
-# Here $y_t$ is the answer's token at position $t$, and $L_i$ the number of tokens of input $i$. The equation
+# Here $y_t$ is the answer's token at position $t$, and $L_i$ is the number of tokens of input $i$. The equation
 # contains no $p(z \mid x)$: the retriever selects the passages and has no other influence. Inputs differ in
-# length, and as cross-attention has no positions, the padding between them can be left out (`pack`). The next
-# cell does so for eight questions with five passages each.
+# length, and the padding between them can be left out, because cross-attention has no positions (`pack`). The
+# next cell does so for eight questions with five passages each.
 
 # %%
 asked = questions[12:20]
@@ -226,9 +226,9 @@ print("with padding:", 5 * apart.states.shape[1])
 # %% [markdown]
 # ## The order does not matter
 #
-# In this reader cross-attention has no positions, and the encoder counts them anew in each input. So it makes no
-# difference at which rank the passage with the answer comes. The next cell asks the same eight questions with
-# their five passages in three orders.
+# In this reader cross-attention has no positions, and the encoder counts them anew in each input. The rank of the
+# passage with the answer therefore makes no difference. The next cell asks the same eight questions with their
+# five passages in three orders.
 
 
 # %%
@@ -270,9 +270,9 @@ print("answers the same:", texts[0] == texts[1] == texts[2])
 #
 # FiD is trained to maximise equation {eq}`fid`: the reader is shown $k$ passages *at once* and learns to find
 # the answer among them. All methods of the comparison are trained with one recipe, from one shared reader
-# and on the same questions in the same order (`ragbook train methods`). For FiD the whole decoder is trained, and
-# the encoder's upper layers by a low-rank change. The retriever is not part of the objective, so no question
-# tower is trained.
+# and on the same questions in the same order (`ragbook train methods`). For FiD this trains the whole decoder and
+# a low-rank change of the encoder's upper layers. The retriever is not part of the objective, so the question
+# tower is not trained.
 
 # %%
 recipe = Recipe()
@@ -283,9 +283,9 @@ print(
 # %% [markdown]
 # ## How many passages
 #
-# The paper finds that FiD still gains from more passages where other methods have stopped: from 10 to 100
-# passages it gains 3.5 points on Natural Questions and 6 on TriviaQA (section 4). Below are this book's FiD, with
-# its small reader, and RAG-Sequence, each with its own training:
+# The paper finds that FiD still gains from more passages where other methods no longer do: from 10 to 100
+# passages it gains 3.5 points on Natural Questions and 6 on TriviaQA (section 4). The figure shows this book's FiD,
+# with its small reader, and RAG-Sequence, each with its own training:
 
 # %% tags=["hide-input", "stored-fid", "stored-rag"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence, and recall of the gold passage, against the number of passages read, with 95 % intervals (100 dev questions). In each curve the second passage brings more than half of the gain from one passage to fifty.", "alt": "Recall and exact match of FiD and RAG-Sequence for k from 1 to 50, with 95 % intervals"}}
 part, rag_part = (
@@ -338,9 +338,10 @@ Markdown(
 )
 
 # %% [markdown]
-# (RAG-Sequence uses fast decoding at 50 passages and thorough decoding with fewer.) The next cell makes three
-# comparisons of FiD with itself on 600 test questions: ten passages against one, from the dense retriever; the
-# same from its fusion with BM25 by reciprocal rank; and twenty passages against five, the number in training.
+# (RAG-Sequence uses fast decoding with 50 passages and thorough decoding with fewer.) The next cell compares FiD
+# with itself on 600 test questions, in three ways: ten passages against one, from the dense retriever; the same
+# with the dense retriever and BM25 fused by reciprocal rank; and twenty passages against five, the number in
+# training.
 
 # %% tags=["hide-input", "stored-fid"]
 sections = {
@@ -364,10 +365,10 @@ for section, name in sections.items():
     )
 
 # %% [markdown]
-# On this sample ten passages of the dense retriever are better than one, and twenty are worse than five. So
-# the small rise at the end of the figure above is not the steady gain that the paper reports for large readers
-# trained on a hundred passages. The next cell asks the first dev questions here; they are too few to support an
-# order.
+# On this sample ten passages of the dense retriever are better than one, and twenty are worse than five. The
+# small rise at the end of the figure above is therefore not the steady gain that the paper reports for large
+# readers trained on a hundred passages. The next cell asks the first dev questions on this page; they are too few
+# to support an order.
 
 # %%
 method = fid.FiD(reader, retriever, verbatim=True)
@@ -379,8 +380,8 @@ for k, answers in given.items():
 # %% [markdown]
 # ## Distractors
 #
-# Reading more passages has two effects: the right one is among them more often, and so are more wrong ones. To
-# isolate the second effect, the gold passage is always shown here, with the best-ranked other passages beside it.
+# Reading more passages has two effects: the right one is more often among them, and there are more wrong ones. To
+# isolate the second effect, the reader always gets the gold passage here, with the best-ranked others beside it.
 
 # %% tags=["hide-input", "stored-fid"] mystnb={"figure": {"caption": "Exact match of FiD with the gold passage and a growing number of distractors, with 95 % intervals (100 dev questions). The mean never rises with more distractors; the fall was not tested.", "alt": "Exact match of FiD against the number of distractors beside the gold passage, with 95 % intervals"}}
 part = measured["distractors"]
@@ -436,13 +437,13 @@ print("billions of multiplications in one layer")
 frame.round(2)
 
 # %% [markdown]
-# The first line of the output below has the seconds per question that the bundled reader took on one CPU thread
-# when exact match was measured above, retrieval included and with other work running. The rest is from
+# The first line of the output gives the bundled reader's seconds per question on one CPU thread, retrieval
+# included, while other work was running (from the measurement of exact match above). The rest is from
 # `python benchmarks/fid.py`: a random T5 of t5-small's shape reads passages of natural lengths, once with this
 # package and once with a plain FiD made of `transformers` alone, which pads every passage to 250 tokens as the
 # original code does. Their answers are equal.
 
-# %% tags=["hide-input", "stored-fid", "stored-fid-benchmark"] mystnb={"figure": {"caption": "Seconds for four questions of 16 tokens each against the number of passages, on two CPU threads. Without the padding 100 passages take about half the time.", "alt": "Seconds against passages for a padded FiD, one padded to the longest, and ragbook"}}
+# %% tags=["hide-input", "stored-fid", "stored-fid-benchmark"] mystnb={"figure": {"caption": "Seconds to write answers of 16 tokens to four questions, against the number of passages, on two CPU threads. Without the padding 100 passages take about half the time.", "alt": "Seconds against passages for a padded FiD, one padded to the longest, and ragbook"}}
 print(
     "seconds a question, by k:",
     {
@@ -474,9 +475,9 @@ figures.lines(series, "passages", "seconds", log=True)
 # ## Where the decoder looks
 #
 # FiD has no distribution over passages; the closest thing is the decoder's cross-attention. The question
-# below is the first that FiD answers correctly from its gold passage alone and for which the retriever ranks
-# another passage higher. The figure shows how the last layer's attention is divided among the passages as each
-# token is written.
+# below is the first that FiD answers correctly from its gold passage alone although the retriever ranks another
+# passage higher. The figure shows how the last layer's attention is divided among the passages as each token is
+# written.
 
 # %% mystnb={"figure": {"caption": "Cross-attention of the decoder's last layer by passage and token of the answer, heads averaged. At every token the gold passage gets more than nine tenths of it.", "alt": "Heat map of attention by passage and token"}}
 question = example(retriever, dev, reader.tokenizer, with_gold)
@@ -517,9 +518,9 @@ figures.heat_map(
 # Three quantities can take the place of a posterior:
 #
 # * *attention*, as above, averaged over the answer's tokens. It is the evidence that FiD reports.
-# * *the first token's scores*, attention's scores before the softmax at the first token, averaged over heads,
+# * *the first token's scores*: attention's scores before the softmax at the first token, averaged over heads,
 #   layers and each passage's tokens {cite:p}`izacard2021distilling`. They need no answer.
-# * *leaving out*: how much the answer's log-likelihood falls without the passage.
+# * *leaving out*: the fall of the answer's log-likelihood without the passage.
 
 # %%
 answers = [method.answer([question])[0].text]
@@ -537,9 +538,9 @@ print(answers[0])
 kinds.astype(float).round(2) + 0.0  # no -0.00
 
 # %% [markdown]
-# There are $2^5 - 1$ ways to choose which of five passages FiD reads. The reader was run on each of them for the
+# There are $2^5 - 1$ ways to choose which of five passages FiD reads. The reader was run on all of them for the
 # first dev question whose right answer it writes from either of two passages alone. Strike out the passage with
-# the most attention, and see which one it reads instead.
+# the most attention to see which one it reads instead.
 
 # %% mystnb={"figure": {"caption": "How attention is divided among five passages for the right answer, and the answer's probability without each of them. The passage that the question was written for is marked as gold; attention can be on another one that tells the answer. On the site, any of the passages can be struck out.", "alt": "Attention on five passages, and the probability of the right answer when each is left out"}}
 
@@ -593,13 +594,13 @@ Markdown(
         if f"`{several.ids[top]}`" in tells and not is_gold
         else ""
     )
-    + f". Without it the right answer's probability changes from {every['p']:.3f} to {less['p']:.3f}. Here "
-    "attention is on the passage that is read, and says nothing of the other one that tells the answer."
+    + f". Without it the right answer's probability changes from {every['p']:.3f} to {less['p']:.3f}. Attention "
+    "shows here which passage is read, but not that another one also tells the answer."
 )
 
 # %% [markdown]
-# How often is each quantity greatest on the gold passage, if that is among the five? For comparison, *retriever*
-# is how often the gold passage is ranked first.
+# How often is each quantity greatest on the gold passage, if it is among the five? For comparison, *retriever*
+# says how often the gold passage is ranked first.
 
 # %% tags=["hide-input", "stored-fid"]
 part = measured["evidence"]
@@ -624,16 +625,16 @@ said = compared_with_each(
     },
 )
 Markdown(
-    f"The means, from the highest: {ranked(heaviest)}. {capital(said)}. (A difference counts only if its permutation "
-    f"test gives p < {ALPHA:g} after Holm's correction; a bootstrap interval can then still exclude zero. The "
-    "retriever was not tested.)"
+    f"The means, from the highest: {ranked(heaviest)}. {capital(said)}. (A difference is significant if its "
+    f"permutation test gives p < {ALPHA:g} after Holm's correction; the bootstrap interval of one that is not can "
+    "still exclude zero. The retriever was not tested.)"
 )
 
 # %% [markdown]
 # Each question has one gold passage, so attention on another passage that tells the answer counts as a miss
-# here. The three differ in what they need: attention comes at no extra cost, leaving out scores the answer $k$
-# more times, and only the first token's scores are there before the answer is. The next cell counts for the first
-# dev questions how often attention is greatest on the gold passage.
+# here. The three measures differ in cost: attention is free, leaving out scores the answer $k$ more times, and
+# only the first token's scores are available before there is an answer. The next cell counts how often attention
+# is greatest on the gold passage, for the first dev questions.
 
 # %%
 hits = []
@@ -647,7 +648,7 @@ print(f"attention is greatest on the gold passage: {sum(hits)} of {len(hits)}")
 # %% [markdown]
 # ## The same reader, used in two ways
 #
-# RAG and FiD can be used with the same weights, before the separate training of each method that
+# RAG and FiD can use the same weights, those from before the separate training of each method that
 # {doc}`07-side-by-side` describes. How improbable is the right answer under each, in nats?
 
 # %% tags=["hide-input", "stored-fid", "stored-same-weights"]
@@ -694,8 +695,8 @@ Markdown(
 # %% [markdown]
 # Likelihood and accuracy need not agree. A mixture over passages keeps some probability for what each of
 # them says; FiD is a single distribution, which has almost none left for the right answer once it prefers a
-# wrong passage. The next cell has the likelihood for the eight questions from above, too few to support an
-# order.
+# wrong passage. The next cell computes the likelihood for the eight questions from above, which are too few to
+# support an order.
 
 # %%
 shared = load_reader()
@@ -734,12 +735,12 @@ print("S - G    ", by_hand[0].detach().numpy().round(3))
 # %% [markdown]
 # A round retrieves passages, lets the reader score them, trains the encoder on these scores and rebuilds its
 # index; the next round starts from better passages (`ragbook train distil`, `ragbook.training.distil`). A round
-# uses no answers and no gold passages, although the reader's own training used both. The paper also trains the
-# reader again in every round; here it stays fixed.
+# uses no answers and no gold passages, although the reader's own training used both. The paper also retrains the
+# reader in every round; here it stays fixed.
 #
 # The paper scores a hundred passages for each question; a CPU can afford ten. But a retriever that learns only
-# how to order ten passages may raise the scores of all others too. So the passages of the batch's other questions
-# are added to the denominator of $\tilde S$, like DPR's in-batch negatives.
+# how to order ten passages may raise the scores of all others too. The passages of the batch's other questions
+# are therefore added to the denominator of $\tilde S$, like DPR's in-batch negatives.
 #
 # The bundled encoder has little left to learn, so training starts from a damaged one: the upper three of its
 # six layers are initialised at random. There are three rounds of 640 train questions with ten passages each.
@@ -783,28 +784,29 @@ tested = compared(
 )
 display(
     Markdown(
-        f"With three of its six layers random the encoder finds the gold passage among the first five for "
+        "With three random layers, the encoder finds the gold passage among the first five for "
         f"{percent(before)} % of the test questions, and after {len(part['rounds']) - 1} rounds for "
         f"{percent(after)} %: {tested}. {'Each recall rises' if rises else 'Not every recall rises'} in every "
         f"round. The undamaged encoder of the comparison finds {cut_off(same_weights['methods']['fid']['recall_at_k'])} %. "
         + (
-            f"The retriever learns from the reader's scores of ten passages a question, and before {few} of the "
-            f"{len(ten) - 1} rounds the gold passage is among the ten for fewer than half of the test questions."
+            "The retriever learns only from the reader's scores of ten passages per question, and before "
+            f"{few} of the {len(ten) - 1} rounds the gold passage is among these for fewer than half of the test "
+            "questions."
             if few
-            else "The retriever learns from the reader's scores of ten passages a question, and before every round "
-            "the gold passage is among the ten for at least half of the test questions."
+            else "The retriever learns only from the reader's scores of ten passages per question, and before every "
+            "round the gold passage is among these for at least half of the test questions."
         )
     )
 )
 
 # %% [markdown]
-# Before the damage these layers had been trained on a billion pairs; here they are trained on 1,920 questions.
+# Before the damage these layers had been trained on a billion pairs; 1,920 questions do not make up for that.
 #
 # ### On real passages
 #
 # The same was done with passages of Wikipedia and questions of Natural Questions
-# (`python -m book.experiments.fid OUT PASSAGES TRAIN DEV READER`; only the figures are part of this book). The reader
-# was first tuned on the train questions (`ragbook train reader`); then came two rounds of 320 questions.
+# (`python -m book.experiments.fid OUT PASSAGES TRAIN DEV READER`; only the results are part of this book). The reader
+# was first tuned on the train questions (`ragbook train reader`), and two rounds of 320 questions followed.
 
 # %% tags=["hide-input", "stored-fid-nq"]
 natural = json.loads(Path("results/fid-nq.json").read_text())
@@ -832,21 +834,20 @@ tested = [
     ),
 ]
 Markdown(
-    f"By recall@5 {tested[0]}. The reader of these passages, with the undamaged encoder, answers {percent(one)} % of "
-    f"the questions from one passage and {percent(ten)} % from ten: {tested[1]}. What further passages are worth "
-    "on real text is the subject of the next section."
+    f"By recall@5, {tested[0]}. With the undamaged encoder, the reader of these passages answers {percent(one)} % of "
+    f"the questions from one passage and {percent(ten)} % from ten: {tested[1]}. The next section asks what further "
+    "passages are worth on real text."
 )
 
 # %% [markdown]
-# ## Does the order change on real questions?
+# ## Is FiD ahead on real questions?
 #
-# Whichever of FiD and RAG-Sequence is ahead on MiniWiki may be behind on real questions. The results below compare
-# them on MiniWiki's dev questions and on real questions with real passages. Both use one reader's weights, so that
-# only the use of the passages differs (`python -m book.experiments.order`). There are four possible causes of a
-# different order.
+# FiD and RAG-Sequence are compared below on MiniWiki's dev questions and on real questions with real passages. Both
+# use one reader's weights, so that only the use of the passages differs (`python -m book.experiments.order`). There
+# are four possible causes of a different ranking of the methods.
 #
 # **The number of passages.** There are only about two thousand real passages, on all kinds of subjects, and few
-# of them are easily confused. If the right passage is ranked first already, the following ones can only distract.
+# of them are easily confused. If the right passage is ranked first already, the others can only distract.
 # The figures show exact match and two kinds of FiD's errors by the number of passages read: gold passages that
 # were *not retrieved*, and answers with words of *another* passage, which are errors of fusion.
 
@@ -930,8 +931,8 @@ figures.lines(
 
 # %% [markdown]
 # **The distractors.** The gold passage is shown alone, with the four passages nearest to the question, or with
-# four random ones. If near neighbours mislead the reader, random passages do no harm; if fusion itself does, they
-# are harmful too.
+# four random ones. If near neighbours mislead the reader, random passages should do no harm; if fusion itself does,
+# they should be harmful too.
 
 # %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with the gold passage alone, and with four other passages: the nearest ones or random ones. On both sets FiD's mean falls more with the nearest ones than with random ones.", "alt": "Exact match of RAG-Sequence and FiD with the gold passage alone and with near or random others, on both sets of questions, with 95 % intervals"}}
 BESIDE = ("gold alone", "nearest", "random")
@@ -956,8 +957,8 @@ figures.grouped(
 
 # %% [markdown]
 # **The length.** Real passages have a hundred words; MiniWiki's, on which the reader was trained, are often
-# shorter. The same questions are asked with whole passages and with passages cut after their first words,
-# where the gold passage still contains the answer.
+# shorter. Questions whose gold passage has the answer among its first words are asked with whole passages and with
+# passages cut after these words.
 
 # %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match with whole passages and with their first 60 words, on questions whose gold passage answers within these. On Natural Questions both means are higher with the short passages.", "alt": "Exact match of RAG-Sequence and FiD with whole and with short passages on both sets of questions, with 95 % intervals"}}
 lengths = {
@@ -983,7 +984,7 @@ figures.grouped(
 
 # %% [markdown]
 # The last figure compares what each of these changes costs the two methods, in points of exact match. These
-# are differences of means, computed before rounding and not tested.
+# are differences of means, which were not tested.
 
 # %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "How many points more FiD loses by each change than RAG-Sequence; below zero it loses less. On Natural Questions further passages and near ones cost FiD more, random and long ones less.", "alt": "Bars of FiD's loss minus RAG-Sequence's for four changes on each of two sets of questions"}}
 costs = {}
@@ -1026,8 +1027,8 @@ for kind in SETS:
     own = {change: cost for (of, change), cost in costs.items() if of == kind}
     worst = max(own, key=own.__getitem__)
     said.append(
-        f"On {LABEL[kind]} the change that costs FiD most in comparison with RAG-Sequence is *{worst}*, "
-        f"with a difference of {cut_off(own[worst] / 100)} points."
+        f"On {LABEL[kind]} the change that costs FiD most in comparison with RAG-Sequence is *{worst}*: "
+        f"FiD loses {cut_off(own[worst] / 100)} points more."
         if own[worst] > 0
         else f"On {LABEL[kind]} no change costs FiD more than RAG-Sequence."
     )
@@ -1036,9 +1037,9 @@ Markdown(" ".join(said))
 # %% [markdown]
 # **The training.** A method that sums over passages needs only a reader of one passage at a time. A reader that
 # fuses has to learn which of several passages to believe. Does it help to learn this on real passages? Two more
-# comparisons on real questions, 1,180 for training and 413 for measuring, look for an answer. In the first, all
-# methods share a reader that was trained further on real passages; in the second, each is then trained from it
-# with its own objective, FiD on several passages at once.
+# comparisons test this on real questions, 1,180 for training and 413 for measuring. In the first, all methods share
+# a reader that was trained further on real passages; in the second, each is then trained from it with its own
+# objective, FiD on several passages at once.
 
 # %% tags=["hide-input", "stored-nq", "stored-nq-same-weights"]
 assert nq["questions"]["n"] == 413
@@ -1058,7 +1059,7 @@ for results in (nq_shared, nq):  # as the last sentence says
 Markdown(
     f"With the same weights: {words.in_words(nq_shared, 'fid', 'rag-sequence')} "
     f"With each method's own training: {words.in_words(nq, 'fid', 'rag-sequence')} "
-    "Neither shows FiD ahead, and no test compares the two trainings, so the question stays open."
+    "FiD is significantly ahead in neither, and no test compares the two trainings, so the question remains open."
 )
 
 # %% [markdown]
@@ -1086,13 +1087,12 @@ same = sum(
 print(f"the same answer: {same} of {len(asked)}")
 
 # %% [markdown]
-# A free answer may be a blend of words that belong to different names, which no passage contains; the rule
-# excludes this kind of error, and with it every correct answer in other words. The bundled reader was trained
-# on short answers, so its free answers are short too.
+# A free answer may mix words of different names into one that no passage contains. The rule excludes this kind of
+# error, and with it every correct answer in other words. The bundled reader was trained on short answers, so its
+# free answers are short too.
 #
 # Exact match can only score answers that have few correct wordings. It counts a paraphrase, a different
-# unit or a true sentence around the answer as wrong, and F1 credits shared words, whether or not the
-# sentence is true:
+# unit or a true sentence around the answer as wrong, and F1 credits shared words even if the sentence is false:
 
 # %%
 reference = ["the Giant Mountains"]
@@ -1111,8 +1111,8 @@ for text in (
 # The FiD paper evaluates short answers only. {cite:t}`lewis2020rag` also use RAG as a generator of free
 # text: abstractive answers of MS-MARCO, scored by overlap with reference sentences (BLEU, ROUGE), and
 # questions in the style of Jeopardy, which people judged for factuality and specificity. Overlap scores
-# reward wording, and judgements are expensive. So the results of this book are about *which* short answer a
-# method finds, and say nothing about how well it explains or summarises.
+# reward wording, and judgements are expensive. The results of this book therefore say *which* short answer a
+# method finds, and nothing about how well it explains or summarises.
 #
 # ## What the papers report
 #
@@ -1127,8 +1127,8 @@ for text in (
 # | FiD-KD base | 50.1 | 69.3 | |
 # | FiD-KD large | 54.4 | 72.5 | |
 #
-# The results of this book are for five passages, on MiniWiki's test questions and on the real ones, with
-# the same weights and with each method's own training.
+# This book's results are for five passages, on MiniWiki's test questions and on the real ones, with the same
+# weights and with each method's own training.
 
 # %% tags=["hide-input", "stored-results", "stored-same-weights", "stored-nq", "stored-nq-same-weights"]
 THREE = ("rag-sequence", "rag-token", "fid")
@@ -1165,16 +1165,16 @@ Markdown(
 
 # %% [markdown]
 # The absolute numbers are not comparable: the questions and the index differ, and the reader is a fraction
-# of the size. What can be compared is the order ({doc}`chapter 5 <05-rag>` has RAG's numbers), and the
+# of the size. What can be compared is which method is ahead ({doc}`chapter 5 <05-rag>` has RAG's numbers), and the
 # finding that a reader can teach a retriever what it needs. The paper's readers were trained with the
-# hundred passages that they read at test time; this one with five.
+# hundred passages that they read at test time, this one with five.
 #
 # The original code needs a version of `transformers` from 2020. Its checkpoints, including the wrapped encoder, can
-# be loaded here (`ragbook.models.load_reader` takes the folder). Their cross-attention adds a position bias
-# that today's T5 no longer has, and `transformers` 5 computes it for the wrong positions of the answer when
-# keys and values come from a cache. The package therefore counts the positions itself, including the padding
-# that is left out; a test recomputes a random checkpoint's decoder in float64 from the saved tensors alone
-# and compares every probability, answer and score.
+# be loaded with `ragbook.models.load_reader`. Their cross-attention adds a position bias that today's T5 no longer
+# has, and `transformers` 5 computes it for the wrong positions of the answer when keys and values come from a
+# cache. The package therefore counts the positions itself, including those of the padding that it leaves out. A
+# test recomputes a random checkpoint's decoder in float64 from the saved tensors alone and compares every
+# probability, answer and score.
 #
 # ## What to remember
 #
@@ -1349,4 +1349,9 @@ check.targets(my_targets)
 #   with each method's own training; {doc}`chapter 11 <11-one-pretrained-model>` joins cached states in a
 #   decoder-only model.
 # * *Later work:* Atlas {cite:p}`izacard2023atlas` trains FiD and its retriever together before any task, and compares
-#   ways in which the reader can teach the retriever.
+#   ways in which the reader can teach the retriever. EMDR² {cite:p}`sachan2021emdr` trains both on questions and
+#   answers, the retriever by the likelihood under each passage alone. KG-FiD {cite:p}`yu2022kgfid` reranks the
+#   passages between two encoder layers, with a graph of how they are related, and drops the rest. FiD-Light
+#   {cite:p}`hofstatter2023fidlight` hands the decoder only the first states of each passage. FiDO
+#   {cite:p}`dejong2023fido` finds that decoding takes most of the time, removes most cross-attention layers and
+#   makes the decoder larger instead.

@@ -108,8 +108,9 @@ def test_no_effect_on_early_stops_is_claimed_by_hand():
 
 
 def test_changes_of_decoding_start_from_the_packages_own_except_that_of_the_comparison():
-    assert "Changes of decoding start from the package's own, except that of *the comparison*" in (
-        said(5)
+    assert (
+        "Each change of decoding starts from the package's decoding, except *the comparison*"
+        in said(5)
     )
     for weights in WEIGHTS:
         for cause, way in DECODING.items():

@@ -1,4 +1,4 @@
-r"""Each method's own objective, that of its paper, from one start.
+r"""Each method trained by its own objective, from one start.
 
 All methods begin with the same shared reader and see the same questions in the same order, the same
 number of passages and as many steps. Each maximises the likelihood that it uses to answer:
