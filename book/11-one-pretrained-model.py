@@ -193,7 +193,7 @@ def next_token(memory, rows: int) -> torch.Tensor:
 apart = reader.read([question], passages)
 each = next_token(apart, 3)
 first = {
-    "closed book": next_token(reader.read([question]), 1)[0],
+    "closed-book": next_token(reader.read([question]), 1)[0],
     "in-context": next_token(reader.read_together([question], passages), 1)[0],
     "fid": next_token(apart.fused(), 1)[0],
     "rag-token": torch.logsumexp(log_prior[:, None] + each, dim=0),
@@ -362,7 +362,7 @@ Markdown(
 # The figure shows both:
 
 
-# %% tags=["hide-input", "stored-smollm2-few-shot", "stored-smollm2-reading"] mystnb={"figure": {"caption": "Exact match of the six methods on SmolLM2 with 95 % intervals, out of the box after four answered questions (n = 200) and with the reading adapter (n = 600). The adapter improves the four methods that read passages, and neither kNN-LM nor the closed book.", "alt": "Exact match of closed-book, in-context, kNN-LM, RAG-Sequence, RAG-Token and FiD on SmolLM2, frozen and with an adapter"}}
+# %% tags=["hide-input", "stored-smollm2-few-shot", "stored-smollm2-reading"] mystnb={"figure": {"caption": "Exact match of the six methods on SmolLM2 with 95 % intervals, out of the box after four answered questions (n = 200) and with the reading adapter (n = 600). The adapter improves the four methods that read passages, and neither kNN-LM nor the closed-book reader.", "alt": "Exact match of closed-book, in-context, kNN-LM, RAG-Sequence, RAG-Token and FiD on SmolLM2, frozen and with an adapter"}}
 def em(results: dict, name: str) -> dict:
     """A method's exact match with its interval, as the figures take it."""
     entry = results["methods"][name]
@@ -392,7 +392,7 @@ bound = {
 Markdown(
     f"With the gold passage alone, the best method answers {cut_off(bound['few-shot'])} % of the first "
     f"{gold['reading']['questions']['n']} questions out of the box and {cut_off(bound['reading'])} % with the adapter. The gap between a method and this bound is lost "
-    "in retrieval and in telling the gold passage from the others; the rest is lost in reading. The closed book "
+    "in retrieval and in telling the gold passage from the others; the rest is lost in reading. The closed-book reader "
     f"answers {cut_off(few_shot['methods']['closed-book']['em'])} % out of the box: the weights contain little of "
     f"what MiniWiki asks. kNN-LM answers {cut_off(few_shot['methods']['knn-lm']['em'])} and "
     f"{cut_off(reading_ones['methods']['knn-lm']['em'])} %; as on the bundled model, interpolating the next "
@@ -508,7 +508,7 @@ Markdown(
 # without any training {cite:p}`ram2023incontext`, and from an ensemble of passages at the next token
 # {cite:p}`shi2024replug`. For fused caches, {cite:t}`ma2025block` report that Llama 3 falls far behind full
 # attention without training for them, and keeps up once it is trained; the section on them has our paired tests. We
-# did not try to contrast the passages with the closed book, as context-aware decoding does
+# did not try to contrast what the model says with passages and without, as context-aware decoding does
 # {cite:p}`shi2024trusting`.
 #
 # ## What to remember

@@ -127,7 +127,7 @@ def test_from_a_tenth_on_one_temperature_is_best_for_every_weight():
 
 
 def test_text_of_a_domain_that_the_model_never_read_gains_the_most():
-    assert "text of a domain that the model never read gains the most" in prose(3)
+    assert "text of a domain that the model never read gains the most" in outputs(3)
     wikitext = stored("wikitext")
     never = wikitext["bundled"]["test"]["knn-lm"]["difference"]
     trained = wikitext["adapted"]["test"]["knn-lm"]["difference"]
