@@ -805,8 +805,8 @@ display(
 # ### On real passages
 #
 # The same was done with passages of Wikipedia and questions of Natural Questions
-# (`python -m book.experiments.fid OUT PASSAGES TRAIN DEV READER`; only the results are part of this book). The reader
-# was first tuned on the train questions (`ragbook train reader`), and two rounds of 320 questions followed.
+# (`python -m book.experiments.fid OUT PASSAGES TRAIN DEV bundled`; only the results are part of this book), in two
+# rounds of 320 train questions. The reader is the bundled one, which was not trained on such questions.
 
 # %% tags=["hide-input", "stored-fid-nq"]
 natural = json.loads(Path("results/fid-nq.json").read_text())
@@ -834,7 +834,7 @@ tested = [
     ),
 ]
 Markdown(
-    f"By recall@5, {tested[0]}. With the undamaged encoder, the reader of these passages answers {percent(one)} % of "
+    f"By recall@5, {tested[0]}. With the undamaged encoder, the bundled reader answers {percent(one)} % of "
     f"the questions from one passage and {percent(ten)} % from ten: {tested[1]}. The next section asks what further "
     "passages are worth on real text."
 )
