@@ -271,8 +271,8 @@ Markdown(
 # The corpus is cut into passages of at most about 100 words, each with a permanent id and its title.
 # An encoder turns each passage into one vector, once; a question is encoded when it is asked, and the
 # passages with the largest inner products are returned. An index belongs to one encoder, which its manifest
-# names. The passages that rank above the gold one are mostly from the same article, which is one reason to read
-# several passages.
+# names. Where the gold passage is not first, the first is mostly another of the same article, which is one reason to
+# read several passages.
 #
 # ## Exercises
 #

@@ -214,7 +214,7 @@ Markdown(
         else ". "
     )
     + f"The memory stores contexts and not facts: the nearest of them was followed by "
-    f"*{near[0].token}*, and what its sentence is about makes no difference."
+    f"*{near[0].token}*, and nothing checks whether that token fits this sentence."
 )
 
 # %% [markdown]

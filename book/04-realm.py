@@ -3,7 +3,7 @@
 #
 # ## The problem
 #
-# If a passage is needed to predict a word, the model has to learn which one, and no data set says so.
+# If a passage is needed to predict a word, the model has to learn which one, because no data set labels it.
 # {cite:t}`guu2020realm` treat the passage as a latent variable, so that the likelihood of the prediction trains
 # the retriever before the first question is asked.
 #

@@ -462,7 +462,7 @@ pd.DataFrame(
     {
         way: {
             "EM (%)": percent(part[way]["em"]),
-            "s a question": round(part[way]["seconds_per_question"], 2),
+            "relative time": f"{part[way]['seconds_per_question'] / part['thorough']['seconds_per_question']:.2f}",
         }
         for way in ("thorough", "fast")
     }
@@ -534,7 +534,7 @@ Markdown(
 # %% [markdown]
 # ### What keeps answers whole
 #
-# RAG-Token's share is small because its decoding already guards against early ends. The table takes one guard
+# RAG-Token's share is small, and its decoding guards against early ends. The table takes one guard
 # away at a time, or adds one, and shows what happens.
 #
 # * *The comparison.* At every token, a long answer loses the probability that the model gives to words that the

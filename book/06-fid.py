@@ -38,7 +38,7 @@ Markdown(
     f"weights and the same {same_weights['k']} passages per question. On the {same_weights['questions']['n']:,} test "
     f"questions of MiniWiki: {words.in_words(same_weights, 'fid', 'rag-sequence')} On "
     f"{nq_shared['questions']['n']} real questions: {words.in_words(nq_shared, 'fid', 'rag-sequence')} This chapter "
-    "takes FiD apart and tests four reasons why the two results might differ. (Part of the shared reader's training "
+    "takes FiD apart and looks at four possible reasons why the two results differ. (Part of the shared reader's training "
     "fused several passages in this way, which may favour FiD.)"
 )
 
@@ -992,7 +992,7 @@ for kind in SETS:
     others, short = (causes[f"{kind}, {part}"] for part in ("others", "short"))
     most = str(max(map(int, by_k[kind])))
     changes = {
-        f"{most} passages for one": (
+        f"{most} passages instead of one": (
             by_k[kind]["1"]["em"],
             by_k[kind][most]["em"],
         ),
@@ -1001,7 +1001,10 @@ for kind in SETS:
             others["nearest"],
         ),
         "random passages beside it": (others["gold alone"], others["random"]),
-        "whole passages for short ones": (short["short"], short["whole"]),
+        "whole passages instead of short ones": (
+            short["short"],
+            short["whole"],
+        ),
     }
     for change, (first_way, then) in changes.items():
         fids, sums = (
@@ -1181,8 +1184,8 @@ Markdown(
 # FiD encodes each passage separately and lets the decoder attend to all of them together, so that the cost
 # grows linearly with the number of passages, and their order does not matter. There is no distribution over
 # passages: attention, the scores of the first token or leaving a passage out can take the place of a
-# posterior, and they measure different things. On MiniWiki ten passages were better than one; in a sample
-# of real questions each step from one passage to ten lowered FiD's mean, and answers from another passage
+# posterior, and they measure different things. On MiniWiki ten passages of the dense retriever were better than
+# one, and twenty were worse than five; in a sample of real questions each step from one passage to ten lowered FiD's mean, and answers from another passage
 # became more frequent. The reader's scores can train the retriever, without any label of which
 # passage is right.
 #
@@ -1281,7 +1284,7 @@ check.struck(my_struck)
 # <summary>Solution</summary>
 #
 # The softmax loses the terms of that passage, and all other ratios stay: set its tokens to 0 and divide by the sum
-# of the rest. This is exact for the first layer. There the position reads something else than before, so the queries
+# of the rest. This is exact for the first layer. From there on the position has read something other than before, so the queries
 # of all further layers differ, and to know what FiD says without a passage one has to run it. The code is in
 # `book/solutions/06-fid.py`.
 #

@@ -179,7 +179,7 @@ print("equal for", ", ".join(ours))
 
 # %% [markdown]
 # On the index, RAG-Sequence, RAG-Token, FiD and in-context retrieval share one seq2seq reader. With the same
-# weights they differ in one thing, how they combine the passages, as the length penalty is 0 here. With *one* passage
+# weights and a length penalty of 0, they differ only in how they combine the passages. With *one* passage
 # they are therefore the same model. The next cell checks this on some test questions and then gives them five
 # passages. NLL is $-\log p(y \mid x)$ in nats, here of the first reference answer.
 

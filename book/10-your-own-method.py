@@ -228,7 +228,8 @@ print("log p(y | x), best passage only:", best.numpy().round(3))
 assert (summed - best).abs().max() < 0.01  # as the text says
 
 # %% [markdown]
-# Here the two agree, because a single passage supports each of these answers; they differ where several passages do.
+# Here the two agree, because for each of these answers one passage outweighs all others; they differ where
+# several count.
 # To search for an answer instead of scoring a given one, pass `reader.continuation(memory)` to the beam search in `ragbook.methods.decoding`, as `rag.py` does.
 #
 # ## One module, one notebook, one test file

@@ -163,7 +163,7 @@ pd.DataFrame(
     for question in about_them[:60]
 ).to_csv("questions.csv", index=False)
 print(len(articles), "files in the folder notes")
-print("the first row of questions.csv, and the shortest three:")
+print("the header of questions.csv and its three shortest rows:")
 header, *lines = Path("questions.csv").read_text().splitlines()
 for line in (header, *sorted(lines, key=len)[:3]):
     print(line)

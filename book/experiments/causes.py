@@ -239,7 +239,7 @@ def _which(own: Sequence[Effect]) -> str:
         if all(apart):
             return "the intervals do not overlap that of the shared reader"
         if not any(apart):
-            return "this was not tested in pairs, and the intervals overlap"
+            return "this was not tested"
         return f"only the interval {WITH[own[apart.index(True)].setting]} is clear of the shared reader's"
     good = [e for e in own if e.significant]
     if len(good) == len(own):

@@ -151,7 +151,9 @@ def _between_places(groups: Sequence[Sequence[str]], leads: str) -> str:
     if not alike:
         return "Every difference is significant"
     pairs = [f"{'between' if len(each) == 2 else 'among'} {listed(each)}" for each in alike]
-    return f"Every difference is significant except {', and '.join(pairs)}"
+    *others, last = pairs
+    both = f"{', '.join(others)}, and {last}" if others else last
+    return f"Every difference is significant except {both}"
 
 
 def in_groups(results: Results, metric: str = "em") -> list[list[str]]:

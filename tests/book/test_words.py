@@ -54,7 +54,10 @@ PENALTY = "differ only in how they combine the passages (and in a length penalty
         ("README.md", PENALTY),
         ("book/index.md", PENALTY),
         ("book/manual.md", PENALTY),
-        ("book/07-side-by-side.py", "differ in one thing"),
+        (
+            "book/07-side-by-side.py",
+            "a length penalty of 0, they differ only in how they combine the passages",
+        ),
     ],
 )
 def test_what_differs_in_one_thing_alone(name, claim):
