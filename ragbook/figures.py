@@ -32,6 +32,7 @@ from matplotlib.ticker import FuncFormatter
 from ragbook.errors import InputError
 from ragbook.evaluation.errors import LABELS
 from ragbook.evaluation.lines import scored_number
+from ragbook.evaluation.names import row_name
 from ragbook.evaluation.statistics import cut_off
 
 DPI = 160
@@ -345,7 +346,8 @@ def _check_scored(results: Mapping[str, Any]) -> None:
 def _title(results: Mapping[str, Any]) -> str:
     """The questions, how many of them have a score, and k."""
     questions, scored = results["questions"], scored_number(results)
-    n = questions["n"] if scored == questions["n"] else f"{scored} of {questions['n']}"
+    n = f"{questions['n']:,}"
+    n = n if scored == questions["n"] else f"{scored:,} of {n}"
     return f"{questions['name']} {questions['split']}, n = {n}, k = {results['k']}"
 
 
@@ -405,7 +407,8 @@ def _two_series(
             axes.text(column, -0.75, head, weight="bold", **beside)
             for row, value in zip(rows, score, strict=True):
                 axes.text(column, row, cut_off(value / 100), va="center", **beside)
-        axes.set_yticks(rows, labels=names)
+        labels = [row_name(name).replace(" ", "\n" if narrow else " ") for name in names]
+        axes.set_yticks(rows, labels=labels)
         axes.set_ylim(len(names) - 0.5, -0.5)  # the first method on top
         axes.set_xlim(left=0)
         axes.tick_params(axis="y", length=0)
@@ -472,7 +475,7 @@ def errors(results: Mapping[str, Any]) -> CheckedFigure:
                         color="white" if colour in _DARK else "black",
                     )
             left += 100 * share
-        axes.set_yticks(rows, labels=list(methods))
+        axes.set_yticks(rows, labels=[row_name(name) for name in methods])
         axes.set_ylim(len(methods) - 0.5, -0.5)  # the first method on top
         axes.set_xlim(0, 100)
         axes.tick_params(axis="y", length=0)

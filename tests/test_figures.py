@@ -34,7 +34,7 @@ def test_bars_of_errors_fill_the_whole_and_stand_one_after_the_other():
     starts = np.array([drawn[label][1] for label in LABELS.values()])
     np.testing.assert_allclose(starts, np.cumsum(lengths, axis=0) - lengths)
     assert "legend: " + ", ".join(LABELS.values()) in text
-    assert "{0: rag-token, 1: closed-book}" in text
+    assert "{0: RAG-Token, 1: closed-book}" in text
     # Shares of 4 % and more are written in, kind after kind.
     shown = ["48.0", "5.0", "15.0", "15.0", "10.0", "5.0", "95.5"]
     assert re.findall(r"text: ([\d.]+)", text) == shown
