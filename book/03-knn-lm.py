@@ -686,13 +686,13 @@ Markdown(
 # %% tags=["hide-input", "stored-language", "stored-wikitext", "stored-smollm2-language"]
 known = json.loads(Path("results/smollm2-language.json").read_text())
 compared = {"WikiText-103, paper": (18.65, 16.12)}
-for name, rows in (
+for name, test in (
     ("MiniWiki, bundled", measured["test"]),
     ("MiniWiki, SmolLM2", known),
     ("WikiText-2, bundled", real["bundled"]["test"]),
     ("WikiText-2, adapted", real["adapted"]["test"]),
 ):
-    compared[name] = rows["base"]["perplexity"], rows["knn-lm"]["perplexity"]
+    compared[name] = test["base"]["perplexity"], test["knn-lm"]["perplexity"]
 gain = {name: 1 - knn / alone for name, (alone, knn) in compared.items()}
 assert max(gain, key=lambda name: gain[name]) == "WikiText-2, bundled"
 assert min(gain.values()) > 0

@@ -876,7 +876,7 @@ for kind in SETS:
     )
 Markdown(" ".join(said))
 
-# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence on 150 questions of each set, with the same weights. From one passage to five FiD's mean rises on MiniWiki and falls on Natural Questions, where RAG-Sequence's stays within a point.", "alt": "Exact match of FiD and RAG-Sequence on MiniWiki and on real questions for k from 1 to 10, with 95 % intervals"}}
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "Exact match of FiD and RAG-Sequence on 150 questions of each set, with the same weights. From one passage to five FiD's mean rises on MiniWiki and falls on Natural Questions, where RAG-Sequence's changes by less than two points.", "alt": "Exact match of FiD and RAG-Sequence on MiniWiki and on real questions for k from 1 to 10, with 95 % intervals"}}
 means = {
     (kind, name): {
         k: each["em"][name]["mean"] for k, each in by_k[kind].items()
@@ -887,7 +887,7 @@ means = {
 assert means["miniwiki", "fid"]["5"] > means["miniwiki", "fid"]["1"]
 assert means["nq", "fid"]["5"] < means["nq", "fid"]["1"]
 steady = list(means["nq", "rag-sequence"].values())
-assert max(steady) - min(steady) < 0.01
+assert max(steady) - min(steady) < 0.02
 figures.curves(
     {
         f"{name}, {LABEL[kind]}": {

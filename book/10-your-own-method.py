@@ -208,9 +208,10 @@ for line in comparison.predictions:
 # %%
 from ragbook.methods import rag
 from ragbook.methods.base import doc_log_probs
+from ragbook.models import load_reader
 from ragbook.models.generator import labels_of
 
-reader, few, k = chosen[0].reader, list(questions)[:4], 5
+reader, few, k = load_reader(), list(questions)[:4], 5
 retrieved = retriever.retrieve(few, k)
 prior = doc_log_probs(retrieved, retriever.score_scale)  # log p(z|x), [B, k]
 memory = reader.read(few, [each.passages for each in retrieved])  # B * k rows

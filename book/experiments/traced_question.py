@@ -189,7 +189,7 @@ def _knn_lm(
 def _all_at_once(
     method: FiD | InContext, question: Question, found: Retrieved, answer: str
 ) -> dict[str, Any]:
-    memory = method._memory([question], [found])
+    memory = method._read([question], len(found.ids))[1]
     labels = labels_of(method.reader, [answer])
     log_probs = method.reader.token_log_probs(memory, labels)[0]
     return {

@@ -103,6 +103,7 @@ def test_methods_with_one_reader_and_one_retriever_read_once(reader, monkeypatch
     counted.calls = 0
     with remembering(three):
         found = [everything(three[0])]
+        assert three[0]._last is not None
         (shared,) = three[0]._last
         taken = shared.seconds, shared.value[1].seconds
         found += [everything(method) for method in three[1:]]
