@@ -693,10 +693,10 @@ for name, test in (
     ("WikiText-2, adapted", real["adapted"]["test"]),
 ):
     compared[name] = test["base"]["perplexity"], test["knn-lm"]["perplexity"]
-gain = {name: 1 - knn / alone for name, (alone, knn) in compared.items()}
-assert max(gain, key=lambda name: gain[name]) == "WikiText-2, bundled"
-assert min(gain.values()) > 0
-lower = {name: cut_off(less) for name, less in gain.items()}
+drop = {name: 1 - knn / alone for name, (alone, knn) in compared.items()}
+assert max(drop, key=lambda name: drop[name]) == "WikiText-2, bundled"
+assert min(drop.values()) > 0
+lower = {name: cut_off(less) for name, less in drop.items()}
 for name, (alone, knn) in compared.items():
     print(
         f"{name:<20} base {alone:6.2f}, kNN-LM {knn:6.2f}: {lower[name]} % lower"
