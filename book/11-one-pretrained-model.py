@@ -32,7 +32,7 @@ from IPython.display import Markdown
 
 from ragbook import load_corpus, load_questions, methods
 from ragbook.evaluation import Comparison
-from ragbook.evaluation.names import EVIDENCE, called, listed
+from ragbook.evaluation.names import EVIDENCE, called, listed, row_name
 from ragbook.evaluation.statistics import cut_off
 from ragbook.evaluation.words import check_claim, in_words, order
 from ragbook.index import build_index
@@ -375,7 +375,7 @@ assert [each["questions"]["n"] for each in (few_shot, reading_ones)] == [
 ]
 figures.grouped(
     {
-        called(name): {
+        row_name(name): {
             "few-shot": em(few_shot, name),
             "adapter": em(reading_ones, name),
         }
@@ -451,7 +451,7 @@ then, now = next(iter(asked_twice["methods"].values()))["right"]
 print(asked_twice["n"], "questions, k = 5, %")
 pd.DataFrame(
     {
-        called(name): {
+        row_name(name): {
             "follows": percent(entry["follows"]),
             "outdated": percent(entry["right"][now][then]),
             "right, earlier index": percent(entry["right"][then][then]),
