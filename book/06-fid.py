@@ -986,7 +986,7 @@ figures.grouped(
 # The last figure compares what each of these changes costs the two methods, in points of exact match. These
 # are differences of means, which were not tested.
 
-# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "How many points more FiD loses by each change than RAG-Sequence; below zero it loses less. On Natural Questions further passages and near ones cost FiD more, random and long ones less.", "alt": "Bars of FiD's loss minus RAG-Sequence's for four changes on each of two sets of questions"}}
+# %% tags=["hide-input", "stored-order"] mystnb={"figure": {"caption": "How many points more FiD loses by each change than RAG-Sequence; below zero it loses less. On Natural Questions further passages and near ones cost FiD more, random ones less, and long ones about as much.", "alt": "Bars of FiD's loss minus RAG-Sequence's for four changes on each of two sets of questions"}}
 costs = {}
 for kind in SETS:
     others, short = (causes[f"{kind}, {part}"] for part in ("others", "short"))
@@ -1015,7 +1015,8 @@ for kind in SETS:
 *dear, random_ones, long_ones = [
     cost for (kind, _), cost in costs.items() if kind == "nq"
 ]
-assert min(dear) > 5 > 0 > max(random_ones, long_ones)  # as the caption says
+assert min(dear) > 5 > 0 > random_ones  # as the caption says
+assert abs(long_ones) < 1
 figures.bars(
     {
         f"{LABEL[kind]}: {change}": cost
