@@ -103,11 +103,16 @@ def test_each_further_passage_made_the_small_reader_worse_on_real_questions():
     assert all(few < more for few, more in pairwise(wrong))
 
 
-def test_ten_passages_were_better_than_one_on_miniwiki():
-    assert "On MiniWiki ten passages were better than one" in said(6)
-    found = stored("fid")["many and one"]["difference"]
-    assert found["ci95"][0] > 0
-    assert found["p"] < ALPHA
+def test_ten_passages_were_better_than_one_on_miniwiki_and_twenty_worse_than_five():
+    assert (
+        "On MiniWiki ten passages of the dense retriever were better than one, and twenty were "
+        "worse than five" in said(6)
+    )
+    ten, twenty = (
+        stored("fid")[part]["difference"] for part in ("many and one", "twenty and five")
+    )
+    assert ten["ci95"][0] > 0 > twenty["ci95"][1]
+    assert max(ten["p"], twenty["p"]) < ALPHA
 
 
 def test_four_methods_are_close_and_three_are_far():

@@ -192,8 +192,12 @@ def test_the_explorer_is_a_page_of_the_site(tmp_path):
         const root = await until(() => document.querySelector('#explorer[data-ready]'));
         const link = root.querySelector('.explorer-list a');
         link.click();
-        const heading = await until(() => document.getElementById('explorer-question'));
-        return {asked: link.firstChild.textContent, shown: heading.textContent,
+        const asked = link.firstChild.textContent;  // at first another question is open
+        const heading = await until(() => {
+            const one = document.getElementById('explorer-question');
+            return one?.textContent === asked && one;
+        });
+        return {asked, shown: heading.textContent,
                 cards: root.querySelectorAll('.explorer-method').length};
         """,
     )

@@ -126,9 +126,7 @@ def test_without_tests_intervals_that_overlap_decide_nothing(stops):
     every = causes.effects(stops)
     training = causes.of_cause(every, "the training")
     assert causes.verdict(training) == "not tested"
-    assert said(stops, "the training").endswith(
-        "; this was not tested in pairs, and the intervals overlap."
-    )
+    assert said(stops, "the training").endswith("; this was not tested.")
     stops["objectives"]["fid"]["under the rule"] = shares(0.005, (0.0, 0.009))
     apart = causes.of_cause(causes.effects(stops), "the training")
     assert causes.verdict(apart) == "lower: FiD (intervals apart)"
