@@ -71,8 +71,8 @@ figures.places(
 # The model here is SmolLM2-135M-Instruct {cite:p}`allal2025smollm2`, which a Python package ships with 4-bit
 # weights. Every passage is read once, directly after the beginning of the prompt, so that its keys and values
 # depend neither on the question nor on the other passages; RAG, FiD and kNN-LM use the same ones. The question is
-# read once after each of its passages, for RAG and FiD alike. In-context retrieval cannot use these states: in one
-# prompt, a passage's keys depend on the passages before it and are computed anew.
+# read once after each of its passages, for RAG and FiD alike. In-context retrieval can use only those of the first
+# passage in its prompt: the keys of the others depend on the passages before them and are computed anew.
 
 # %%
 shape = reader.model.config

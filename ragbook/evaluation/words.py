@@ -152,8 +152,8 @@ def _between_places(groups: Sequence[Sequence[str]], leads: str) -> str:
         return "Every difference is significant"
     pairs = [f"{'between' if len(each) == 2 else 'among'} {listed(each)}" for each in alike]
     *others, last = pairs
-    both = f"{', '.join(others)}, and {last}" if others else last
-    return f"Every difference is significant except {both}"
+    excepted = f"{', '.join(others)}, and {last}" if others else last
+    return f"Every difference is significant except {excepted}"
 
 
 def in_groups(results: Results, metric: str = "em") -> list[list[str]]:

@@ -130,6 +130,15 @@ def test_the_order_is_claimed_where_the_tests_support_it():
     )
 
 
+def test_three_exceptions_are_parted_by_commas():
+    pairs = [("a", "b"), ("c", "d"), ("e", "f")]
+    scores = {"a": 0.9, "b": 0.9, "c": 0.6, "d": 0.6, "e": 0.3, "f": 0.3}
+    assert order(results(scores, dict.fromkeys(pairs, 0.9))).endswith(
+        "Every difference is significant except between a and b, between c and d, and between e "
+        "and f."
+    )
+
+
 def test_places_of_three_methods_are_parted_by_semicolons():
     found = results(
         {"a": 0.9, "b": 0.7, "c": 0.7, "d": 0.7, "e": 0.3, "f": 0.3},
